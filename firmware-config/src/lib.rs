@@ -1,0 +1,5 @@
+//! Numbers and names of a board: FLOOR 0 of glowplug. No heap, no I/O, no clock.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod limits;

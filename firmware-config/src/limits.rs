@@ -1,0 +1,22 @@
+//! Ceilings: constants that size fixed-capacity types and refusals. Choices below them are configuration.
+
+/// Longest `{client}` topic segment, in bytes (protocol.md).
+pub const CLIENT_MAX: usize = 64;
+/// Longest request `id` and Correlation Data, in bytes (protocol.md).
+pub const ID_MAX: usize = 64;
+/// Longest configured `base_topic` and `node`, in bytes each.
+pub const BASE_TOPIC_MAX: usize = 128;
+/// Most requests that may wait, whatever the configuration says.
+pub const QUEUE_MAX: usize = 256;
+/// Default and ceiling of a request's payload, in bytes.
+pub const PAYLOAD_DEFAULT: usize = 256 * 1024;
+/// Largest `max_payload_bytes` that may be configured.
+pub const PAYLOAD_MAX: usize = 4 * 1024 * 1024;
+/// Tokens in one KV page, across all layers.
+pub const PAGE_TOKENS: usize = 32;
+/// Most inference threads.
+pub const THREADS_MAX: usize = 64;
+/// Most stop strings of a request, and the longest, in bytes.
+pub const STOPS_MAX: usize = 16;
+/// Longest stop string, in bytes.
+pub const STOP_BYTES_MAX: usize = 256;

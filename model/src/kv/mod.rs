@@ -1,0 +1,1 @@
+//! KV cache: fixed capacity, `Err` when full.

@@ -1,0 +1,13 @@
+//! Bytes of a GGUF file to tokens: FLOOR 1 of glowplug.
+//!
+//! Floors, from the ground: [`gguf`] and [`pool`] · [`quant`], [`kv`], [`text`] · [`ops`] · [`network`] · [`engine`].
+//! Imports run downward only. No tokio, no MQTT, no wall clock in here.
+
+pub mod engine;
+pub mod gguf;
+pub mod kv;
+pub mod network;
+pub mod ops;
+pub mod pool;
+pub mod quant;
+pub mod text;

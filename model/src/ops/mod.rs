@@ -1,0 +1,1 @@
+//! The Burn extension ops: one trait, default bodies in plain Burn ops, host overrides.
