@@ -1,0 +1,3 @@
+//! What goes over the wire, without the wire: topics, requests, replies, MQTT 5 properties. Pure, no I/O, no clock.
+
+pub mod topics;

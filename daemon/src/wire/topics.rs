@@ -1,0 +1,367 @@
+//! The topic tree of `protocol.md`, both ways: names to write on, and what a name that came in asks for.
+
+use glowplug_firmware_config::limits::CLIENT_MAX;
+
+use crate::transport::Qos;
+
+/// What a topic asks of us. Borrowed from the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// `chat/{client}/request`
+    Request(&'a str),
+    /// `chat/{client}/cancel`
+    Cancel(&'a str),
+    /// `chat/{client}/control`
+    Control(&'a str),
+    /// `ask/{client}`
+    Ask(&'a str),
+    /// `session/{client}/{session}/{reset|save|drop}`
+    Session {
+        /// whose
+        client: &'a str,
+        /// which
+        session: &'a str,
+    },
+    /// `admin/{verb}/request`
+    Admin(&'a str),
+    /// `{base}/any/chat/{client}/request`
+    Pool(&'a str),
+}
+
+/// The names of one daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    base: String,
+    node: String,
+}
+
+impl Topics {
+    /// Both were checked by the configuration.
+    #[must_use]
+    pub fn new(base: &str, node: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            node: node.to_owned(),
+        }
+    }
+
+    fn own(&self, tail: std::fmt::Arguments<'_>) -> String {
+        format!("{}/{}/{tail}", self.base, self.node)
+    }
+
+    /// Retained, and the last will's.
+    #[must_use]
+    pub fn status(&self) -> String {
+        self.own(format_args!("status"))
+    }
+
+    /// Retained.
+    #[must_use]
+    pub fn info(&self) -> String {
+        self.own(format_args!("info"))
+    }
+
+    /// Every few seconds.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.own(format_args!("metrics"))
+    }
+
+    /// Where a chat client sends its requests.
+    #[must_use]
+    pub fn request(&self, client: &str) -> String {
+        self.own(format_args!("chat/{client}/request"))
+    }
+
+    /// Where a chat client's frames go unless it asked for another topic.
+    #[must_use]
+    pub fn reply(&self, client: &str) -> String {
+        self.own(format_args!("chat/{client}/reply"))
+    }
+
+    /// Where a chat client cancels.
+    #[must_use]
+    pub fn cancel(&self, client: &str) -> String {
+        self.own(format_args!("chat/{client}/cancel"))
+    }
+
+    /// Where an `ask` is answered.
+    #[must_use]
+    pub fn answer(&self, client: &str) -> String {
+        self.own(format_args!("ask/{client}/answer"))
+    }
+
+    /// Where a session's verbs are answered.
+    #[must_use]
+    pub fn session_result(&self, client: &str, session: &str) -> String {
+        self.own(format_args!("session/{client}/{session}/result"))
+    }
+
+    /// Where an admin verb is answered.
+    #[must_use]
+    pub fn admin_response(&self, verb: &str) -> String {
+        self.own(format_args!("admin/{verb}/response"))
+    }
+
+    /// Everything the daemon listens to.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<(String, Qos)> {
+        let own = [
+            "chat/+/request",
+            "chat/+/cancel",
+            "chat/+/control",
+            "ask/+",
+            "session/+/+/reset",
+            "session/+/+/save",
+            "session/+/+/drop",
+        ];
+        let mut all: Vec<String> = own.iter().map(|t| self.own(format_args!("{t}"))).collect();
+        all.push(self.own(format_args!("admin/+/request")));
+        all.push(format!("{}/any/chat/+/request", self.base));
+        all.into_iter().map(|t| (t, Qos::AtLeastOnce)).collect()
+    }
+
+    /// None: not one of ours, or a segment that a client or session cannot have.
+    #[must_use]
+    pub fn route<'a>(&self, topic: &'a str) -> Option<Route<'a>> {
+        let rest = below(&self.base, topic)?;
+        let (node, rest) = rest.split_once('/')?;
+        let mut levels = rest.split('/');
+        let parts = [levels.next(), levels.next(), levels.next(), levels.next()];
+        if levels.next().is_some() || !parts[1].is_some_and(valid_segment) {
+            return None;
+        }
+        let own = node == self.node;
+        match parts {
+            [Some("chat"), Some(client), Some("request"), None] if own => {
+                Some(Route::Request(client))
+            }
+            [Some("chat"), Some(client), Some("request"), None] if node == "any" => {
+                Some(Route::Pool(client))
+            }
+            [Some("chat"), Some(client), Some("cancel"), None] if own => {
+                Some(Route::Cancel(client))
+            }
+            [Some("chat"), Some(client), Some("control"), None] if own => {
+                Some(Route::Control(client))
+            }
+            [Some("ask"), Some(client), None, None] if own => Some(Route::Ask(client)),
+            [
+                Some("session"),
+                Some(client),
+                Some(session),
+                Some("reset" | "save" | "drop"),
+            ] if own && valid_segment(session) => Some(Route::Session { client, session }),
+            [Some("admin"), Some(verb), Some("request"), None] if own => Some(Route::Admin(verb)),
+            _ => None,
+        }
+    }
+
+    /// May replies for `client` go to `topic`, which the request asked for? Below the client's own branch, or below one
+    /// of the operator's prefixes outside `{base}`; never where we listen ourselves, and never `$…` or a wildcard.
+    #[must_use]
+    pub fn may_reply_on(&self, client: &str, topic: &str, allow: &[String]) -> bool {
+        if topic.is_empty()
+            || topic.len() > RESPONSE_TOPIC_MAX
+            || topic.starts_with('$')
+            || topic.contains(['+', '#', '\0'])
+        {
+            return false;
+        }
+        if below(&self.base, topic).is_some() {
+            let own = |kind| topic.starts_with(&self.own(format_args!("{kind}/{client}/")));
+            return (own("chat") || own("ask")) && self.route(topic).is_none();
+        }
+        allow.iter().any(|prefix| {
+            let prefix = prefix.trim_end_matches('/');
+            topic == prefix || below(prefix, topic).is_some()
+        })
+    }
+}
+
+/// Longest Response Topic, in bytes.
+const RESPONSE_TOPIC_MAX: usize = 512;
+
+/// What follows `{base}/`.
+#[must_use]
+pub fn below<'a>(base: &str, topic: &'a str) -> Option<&'a str> {
+    topic.strip_prefix(base)?.strip_prefix('/')
+}
+
+/// 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+#[must_use]
+pub fn valid_segment(segment: &str) -> bool {
+    (1..=CLIENT_MAX).contains(&segment.len())
+        && segment
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// The embedded broker's rule for the owner's own programs: what the daemon tells everybody, and the branches of the
+/// client that the MQTT client identifier names (`kitchen`, or `kitchen:anything` for a second connection of the same
+/// client). `rest` is a topic or filter below `{base}/`.
+#[must_use]
+pub fn local_may(client_id: &str, rest: &str, publish: bool) -> bool {
+    let client = client_id
+        .split_once(':')
+        .map_or(client_id, |(client, _)| client);
+    let mut levels = rest.split('/');
+    let node = levels.next();
+    if node == Some("#") {
+        return false;
+    }
+    match (levels.next(), levels.next()) {
+        (Some("status" | "info" | "metrics"), None) => !publish,
+        (Some("chat" | "ask" | "session"), Some(segment)) => {
+            segment == client && valid_segment(client)
+        }
+        (Some("admin"), Some(_)) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn topics() -> Topics {
+        Topics::new("plant7/ai", "n1")
+    }
+
+    #[test]
+    fn routes() {
+        let t = topics();
+        let table = [
+            ("plant7/ai/n1/chat/a/request", Some(Route::Request("a"))),
+            ("plant7/ai/n1/chat/a/cancel", Some(Route::Cancel("a"))),
+            ("plant7/ai/n1/chat/a/control", Some(Route::Control("a"))),
+            ("plant7/ai/n1/ask/a", Some(Route::Ask("a"))),
+            (
+                "plant7/ai/n1/session/a/s/drop",
+                Some(Route::Session {
+                    client: "a",
+                    session: "s",
+                }),
+            ),
+            (
+                "plant7/ai/n1/admin/stats/request",
+                Some(Route::Admin("stats")),
+            ),
+            ("plant7/ai/any/chat/a/request", Some(Route::Pool("a"))),
+            ("plant7/ai/n1/chat/a/reply", None),
+            ("plant7/ai/n1/ask/a/answer", None),
+            ("plant7/ai/n1/session/a/s/result", None),
+            ("plant7/ai/n1/session/a/s t/drop", None),
+            ("plant7/ai/n2/chat/a/request", None),
+            ("plant7/ai/any/ask/a", None),
+            ("plant7/ai/n1/chat//request", None),
+            ("plant7/ai/n1/chat/a b/request", None),
+            ("plant7/ai/n1/chat/ä/request", None),
+            ("plant7/ai/n1/chat/a/request/x", None),
+            ("plant7/ai/n1/chat/a", None),
+            ("plant7/ai", None),
+            ("", None),
+        ];
+        for (topic, route) in table {
+            assert_eq!(t.route(topic), route, "{topic}");
+        }
+        let long = "x".repeat(CLIENT_MAX + 1);
+        assert_eq!(t.route(&format!("plant7/ai/n1/ask/{long}")), None);
+        assert!(
+            t.route(&format!("plant7/ai/n1/ask/{}", &long[1..]))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_never_what_is_listened_to() {
+        let t = topics();
+        for topic in [
+            t.status(),
+            t.info(),
+            t.metrics(),
+            t.reply("a"),
+            t.answer("a"),
+            t.session_result("a", "s"),
+            t.admin_response("v"),
+        ] {
+            assert_eq!(t.route(&topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn response_topics() {
+        let t = topics();
+        let allow = vec!["apps/answers/".to_owned(), "plant7".to_owned()];
+        let table = [
+            ("plant7/ai/n1/chat/a/reply", true),
+            ("plant7/ai/n1/chat/a/reply/42", true),
+            ("plant7/ai/n1/ask/a/answer", true),
+            ("plant7/ai/n1/chat/a/request", false),
+            ("plant7/ai/n1/chat/a/cancel", false),
+            ("plant7/ai/n1/chat/b/reply", false),
+            ("plant7/ai/n1/chat/ab/reply", false),
+            ("plant7/ai/n1/status", false),
+            ("plant7/ai/n2/chat/a/request", false),
+            ("plant7/ai/any/chat/a/request", false),
+            ("apps/answers", true),
+            ("apps/answers/x", true),
+            ("apps/answersx", false),
+            ("plant7/other", true),
+            ("$SYS/broker", false),
+            ("apps/answers/+", false),
+            ("apps/answers/#", false),
+            ("apps/answers/\0", false),
+            ("", false),
+        ];
+        for (topic, ok) in table {
+            assert_eq!(t.may_reply_on("a", topic, &allow), ok, "{topic}");
+        }
+        assert!(!t.may_reply_on("a", &format!("apps/answers/{}", "x".repeat(600)), &allow));
+    }
+
+    #[test]
+    fn a_local_program_reaches_its_own_client_only() {
+        let table = [
+            ("a", "n/chat/a/request", true, true),
+            ("a:sub", "n/chat/a/reply", false, true),
+            ("a", "+/chat/a/#", false, true),
+            ("a", "+/ask/a/answer", false, true),
+            ("a", "n/ask/a", true, true),
+            ("a", "any/chat/a/request", true, true),
+            ("a", "n/chat/b/request", true, false),
+            ("a", "n/chat/+/reply", false, false),
+            ("a", "+/chat/#", false, false),
+            ("a", "#", false, false),
+            ("a", "n/#", false, false),
+            ("a", "+/+/a/reply", false, false),
+            ("+", "n/chat/+/reply", false, false),
+            ("a", "+/status", false, true),
+            ("a", "n/status", true, false),
+            ("a", "n/info", true, false),
+            ("", "n/chat//request", true, false),
+        ];
+        for (id, rest, publish, ok) in table {
+            assert_eq!(local_may(id, rest, publish), ok, "{id} {rest} {publish}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_topic_is_routed_without_panic(topic in ".{0,200}") {
+            let _ = topics().route(&topic);
+            let _ = topics().may_reply_on("a", &topic, &[]);
+            let _ = local_may(&topic, &topic, true);
+        }
+
+        #[test]
+        fn a_request_topic_names_its_client(client in "[A-Za-z0-9._-]{1,64}") {
+            let t = topics();
+            let topic = t.request(&client);
+            prop_assert_eq!(t.route(&topic), Some(Route::Request(client.as_str())));
+            prop_assert!(t.may_reply_on(&client, &t.reply(&client), &[]));
+        }
+    }
+}
