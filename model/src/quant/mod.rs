@@ -1,64 +1,116 @@
 //! Quantised blocks and the int8 kernels over them: one table per ISA level, chosen once at run time.
 //!
 //! A weight matrix is `rows` rows of `k` values in GGUF blocks, row after row. Activations are quantised once per
-//! layer input: to 32-blocks (`Q8`, for F*/Q4_0/Q4_1/Q5_0/Q5_1/Q8_0/IQ4_NL) or 256-blocks (`Q8K`, for the K-quants).
-//! A kernel computes `out[c][r] = dot(w[r], x[c])` for a tile of rows and any number of columns, and each (r, c) is
-//! bit-identical whatever the tiling.
+//! layer input: to 32-blocks (`Q8`, for Q4_0/Q4_1/Q5_0/Q5_1/Q8_0/IQ4_NL) or 256-blocks (`Q8K`, for the K-quants).
+//! A kernel computes `out[c][r] = dot(w[r], x[c])` for a tile of rows and any number of columns.
+//!
+//! # One definition of the result
+//!
+//! Every kernel of every level computes the same number for a (row, column), so tiling, threads and the number of
+//! columns never change it. The definition is written in [`scalar`]:
+//!
+//! * within a block everything is integer and exact (int8 × int8, block scales included, in int32);
+//! * per block, in the order of the row, `acc = fma(isum as f32, d * dx, acc)`; a type with a minimum then adds
+//!   `acc = fma(msum as f32, -(dmin * dx), acc)` (K-quants) or `acc = fma(m, dx * xsum, acc)` (Q4_1, Q5_1);
+//! * F32, F16 and BF16: 16 running sums (value `i` goes to sum `i % 16`, multiply then add), folded in halves.
+//!
+//! The float helpers (`silu_mul`, `rms_norm`, `attend`) may differ between levels in the last bits.
+
+mod activations;
+mod blocks;
+mod dispatch;
+mod lanes;
+pub(crate) mod scalar;
+
+pub use activations::Activations;
+pub use dispatch::{Kernels, UnsupportedIsa};
 
 use crate::gguf::GgmlType;
-use crate::pool::RowTile;
+use std::fmt;
+use std::str::FromStr;
 
-/// SKELETON. An instruction-set level; `Ord` is not preference. `GLOWPLUG_ISA` names: scalar avx2 avx512vnni neon dotprod
+/// An instruction-set level, by its name in `GLOWPLUG_ISA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isa { /** the definition */ Scalar, /** AVX2 + FMA + F16C */ Avx2, /** AVX-512 F/BW/VL/DQ/VNNI */ Avx512Vnni, /** aarch64 baseline */ Neon, /** + sdot */ Dotprod }
+pub enum Isa {
+    /// `scalar`: the definition, on any machine
+    Scalar,
+    /// `avx2`: x86-64 with AVX2, FMA and F16C
+    Avx2,
+    /// `avx512vnni`: x86-64 with AVX-512 F, BW, VL, DQ and VNNI
+    Avx512Vnni,
+    /// `neon`: the aarch64 baseline
+    Neon,
+    /// `dotprod`: aarch64 with `sdot`
+    Dotprod,
+}
+
+impl Isa {
+    /// Every level, of every architecture.
+    pub const ALL: [Self; 5] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::Avx512Vnni,
+        Self::Neon,
+        Self::Dotprod,
+    ];
+
+    /// The name in `GLOWPLUG_ISA`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512Vnni => "avx512vnni",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Self, UnknownIsa> {
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| UnknownIsa(name.to_owned()))
+    }
+}
+
+/// Not the name of a level.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown instruction set `{0}`: scalar, avx2, avx512vnni, neon or dotprod")]
+pub struct UnknownIsa(pub String);
 
 /// How a weight type wants its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ActKind { /** plain f32 (F32, F16, BF16 weights) */ F32, /** blocks of 32: f32 scale, i8 x 32, i32 sum */ Q8, /** blocks of 256: f32 scale, i8 x 256, 16 i16 sums of 16 */ Q8K }
-
-/// Quantised columns of one layer input, reused from step to step. Layout is the quant module's own business
-/// (ISA kernels may want the values permuted), so it is filled and read only through `Kernels`.
-pub struct Activations;
-
-impl Activations {
-    /// an empty one; it grows to the largest (k, cols) it was filled with
-    pub fn new() -> Self { todo!() }
-    /// columns filled
-    pub fn cols(&self) -> usize { todo!() }
+pub enum ActKind {
+    /// plain f32 (F32, F16, BF16 weights)
+    F32,
+    /// blocks of 32: f32 scale, 32 i8, their i32 sum
+    Q8,
+    /// blocks of 256: f32 scale, 256 i8, 16 i16 sums of 16
+    Q8K,
 }
 
-/// The function table of one ISA level.
-pub struct Kernels;
-
-impl Kernels {
-    /// Best level of this machine, or the one forced (Err names it if this machine cannot run it).
-    pub fn detect(_forced: Option<Isa>) -> Result<&'static Kernels, UnsupportedIsa> { todo!() }
-    /// which level
-    pub fn isa(&self) -> Isa { todo!() }
-    /// Fills `acts` with `x` (`cols` columns of `k` f32, column after column) in the form `kind`, on `threads` of `pool`.
-    pub fn quantize(&self, _kind: ActKind, _x: &[f32], _k: usize, _acts: &mut Activations, _pool: &crate::pool::Pool, _threads: usize) { todo!() }
-    /// `out.column(c)[r] = dot(row r of w, column col0 + c of acts)`; `w.len() == out.rows() * row_bytes(ty, k)`. Asserts all sizes.
-    pub fn matmul(&self, _ty: GgmlType, _w: &[u8], _k: usize, _acts: &Activations, _col0: usize, _out: &mut RowTile<'_>) { todo!() }
-    /// `dst = dequantised row` for embedding look-ups; `dst.len() == k`
-    pub fn dequantize_row(&self, _ty: GgmlType, _row: &[u8], _dst: &mut [f32]) { todo!() }
-    /// `gate[i] = silu(gate[i]) * up[i]`
-    pub fn silu_mul(&self, _gate: &mut [f32], _up: &[f32]) { todo!() }
-    /// `dst = x * weight / sqrt(mean(x^2) + eps)`
-    pub fn rms_norm(&self, _x: &[f32], _weight: &[f32], _eps: f32, _dst: &mut [f32]) { todo!() }
-    /// Attention of `g` query heads that share one KV head, one position: `q` is `[g][d]`, `k` and `v` are f16 bits
-    /// `[len][stride]` of which the first `d` of each row count; `scores` is scratch of `g * len`;
-    /// `out` is `[g][d]`: softmax(q.k * scale) . v, max-subtracted, f32 accumulation.
-    pub fn attend(&self, _q: &[f32], _k: &[u16], _v: &[u16], _d: usize, _stride: usize, _len: usize, _scale: f32, _scores: &mut [f32], _out: &mut [f32]) { todo!() }
-    /// f32 to f16 bits, round to nearest even (KV write)
-    pub fn to_f16(&self, _src: &[f32], _dst: &mut [u16]) { todo!() }
+/// How a type wants its activations.
+pub fn act_kind(ty: GgmlType) -> ActKind {
+    match ty.block_len() {
+        1 => ActKind::F32,
+        32 => ActKind::Q8,
+        _ => ActKind::Q8K,
+    }
 }
 
-/// how a type wants its activations
-pub fn act_kind(_ty: GgmlType) -> ActKind { todo!() }
-/// bytes of one row of `k` values; None if `k` is not a whole number of blocks
-pub fn row_bytes(_ty: GgmlType, _k: usize) -> Option<usize> { todo!() }
-
-/// The forced level cannot run here.
-#[derive(Debug, thiserror::Error)]
-#[error("instruction set `{0:?}` is not available on this machine")]
-pub struct UnsupportedIsa(pub Isa);
+/// Bytes of one row of `k` values; None if `k` is not a whole number of blocks (or the product overflows).
+pub fn row_bytes(ty: GgmlType, k: usize) -> Option<usize> {
+    k.is_multiple_of(ty.block_len())
+        .then(|| (k / ty.block_len()).checked_mul(ty.block_bytes()))
+        .flatten()
+}

@@ -1,0 +1,252 @@
+//! One table per level, chosen once at run time. A new level is one file with a `TABLE` and one entry in [`TABLES`].
+
+use super::activations::{Q8Chunk, Q8kChunk};
+use super::{ActKind, Activations, Isa, act_kind, row_bytes, scalar};
+use crate::gguf::GgmlType;
+use crate::pool::{Pool, RowTile};
+
+/// The levels of this architecture, best first.
+static TABLES: &[&Kernels] = &[&scalar::TABLE];
+
+/// The function table of one level. Its entries rely on the sizes that the methods here assert.
+pub struct Kernels {
+    pub(super) isa: Isa,
+    /// may this machine run it?
+    pub(super) supported: fn() -> bool,
+    /// does `matmul` read tiles of 16 columns where there are some?
+    pub(super) tiles: bool,
+    /// a column of `k` values to `ceil(k / 256)` chunks
+    pub(super) quantize_q8: fn(&[f32], &mut [Q8Chunk]),
+    /// a column of `k` values to `k / 256` chunks
+    pub(super) quantize_q8k: fn(&[f32], &mut [Q8kChunk]),
+    pub(super) matmul: fn(GgmlType, &[u8], usize, &Activations, usize, &mut RowTile<'_>),
+    pub(super) silu_mul: fn(&mut [f32], &[f32]),
+    pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
+}
+
+/// The query heads that share a KV head, and what they look at: see [`Kernels::attend`].
+pub(super) struct Heads<'a> {
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [u16],
+    pub(super) v: &'a [u16],
+    pub(super) d: usize,
+    pub(super) stride: usize,
+    pub(super) len: usize,
+    pub(super) scale: f32,
+}
+
+/// The forced level cannot run here.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("instruction set `{0}` is not available on this machine")]
+pub struct UnsupportedIsa(pub Isa);
+
+impl Kernels {
+    /// The best level of this machine, or the one forced.
+    ///
+    /// # Errors
+    /// This machine cannot run the forced level.
+    pub fn detect(forced: Option<Isa>) -> Result<&'static Self, UnsupportedIsa> {
+        let mut supported = TABLES.iter().copied().filter(|t| (t.supported)());
+        match forced {
+            None => Ok(supported.next().unwrap_or(&scalar::TABLE)),
+            Some(isa) => supported.find(|t| t.isa == isa).ok_or(UnsupportedIsa(isa)),
+        }
+    }
+
+    /// Its level.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Fills `acts` with `x`, in the form `kind`, on at most `threads` threads of `pool`.
+    ///
+    /// # Shapes
+    /// `x` is `[cols][k]`: column after column. `k` is a multiple of 32 for [`ActKind::Q8`], of 256 for
+    /// [`ActKind::Q8K`].
+    ///
+    /// # Panics
+    /// If the sizes do not fit each other.
+    pub fn quantize(
+        &self,
+        kind: ActKind,
+        x: &[f32],
+        k: usize,
+        acts: &mut Activations,
+        pool: &Pool,
+        threads: usize,
+    ) {
+        let unit = match kind {
+            ActKind::F32 => 1,
+            ActKind::Q8 => 32,
+            ActKind::Q8K => 256,
+        };
+        assert!(
+            k > 0 && k.is_multiple_of(unit) && x.len().is_multiple_of(k),
+            "quantize: {} values as columns of {k} for {kind:?}",
+            x.len()
+        );
+        acts.fill(self, kind, x, k, pool, threads);
+    }
+
+    /// `out.column(c)[r] = dot(row r of w, column col0 + c of acts)`. The value is the same whatever the rows and
+    /// columns of the call, and on every level: see the module's definition.
+    ///
+    /// # Shapes
+    /// `w` is `out.rows()` rows of `row_bytes(ty, k)` bytes; `acts` holds columns of `k` values in `act_kind(ty)`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit each other.
+    pub fn matmul(
+        &self,
+        ty: GgmlType,
+        w: &[u8],
+        k: usize,
+        acts: &Activations,
+        col0: usize,
+        out: &mut RowTile<'_>,
+    ) {
+        assert!(
+            acts.kind() == Some(act_kind(ty)) && acts.k() == k,
+            "matmul: {ty:?} rows of {k} with activations of {} in {:?}",
+            acts.k(),
+            acts.kind()
+        );
+        assert!(
+            col0.checked_add(out.cols())
+                .is_some_and(|end| end <= acts.cols()),
+            "matmul: columns {col0} and {} more of {}",
+            out.cols(),
+            acts.cols()
+        );
+        assert!(
+            row_bytes(ty, k).and_then(|b| b.checked_mul(out.rows())) == Some(w.len()),
+            "matmul: {} bytes for {} rows of {k} {ty:?}",
+            w.len(),
+            out.rows()
+        );
+        if !w.is_empty() && out.cols() > 0 {
+            (self.matmul)(ty, w, k, acts, col0, out);
+        }
+    }
+
+    /// `dst = row`, dequantised: for embedding look-ups. The same on every level, with ggml's order of operations.
+    ///
+    /// # Panics
+    /// If `row` is not `row_bytes(ty, dst.len())` long.
+    pub fn dequantize_row(&self, ty: GgmlType, row: &[u8], dst: &mut [f32]) {
+        assert!(
+            row_bytes(ty, dst.len()) == Some(row.len()),
+            "dequantize_row: {} bytes for {} values of {ty:?}",
+            row.len(),
+            dst.len()
+        );
+        scalar::dequantize_row(ty, row, dst);
+    }
+
+    /// `gate[i] = silu(gate[i]) * up[i]`, `silu(x) = x / (1 + exp(-x))`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert!(
+            gate.len() == up.len(),
+            "silu_mul: {} and {} values",
+            gate.len(),
+            up.len()
+        );
+        (self.silu_mul)(gate, up);
+    }
+
+    /// `dst = x * weight / sqrt(mean(x^2) + eps)`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
+        assert!(
+            x.len() == weight.len() && x.len() == dst.len(),
+            "rms_norm: {}, {} and {} values",
+            x.len(),
+            weight.len(),
+            dst.len()
+        );
+        (self.rms_norm)(x, weight, eps, dst);
+    }
+
+    /// Attention of the query heads that share one KV head, at one position:
+    /// `out = softmax(q . k * scale) . v`, the maximum subtracted, sums in f32.
+    ///
+    /// # Shapes
+    /// `q` and `out` are `[g][d]` (any `g`). `k` and `v` are f16 bits, `[len][stride]`, of which the first `d` of a
+    /// row count (the last row may end after its `d`). `scores` is scratch of at least `g * len`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit each other, or `d` or `len` is 0.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "two caches, their shape, scratch and result: all of them the caller's own"
+    )]
+    pub fn attend(
+        &self,
+        q: &[f32],
+        k: &[u16],
+        v: &[u16],
+        d: usize,
+        stride: usize,
+        len: usize,
+        scale: f32,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        assert!(
+            d > 0 && len > 0 && stride >= d && q.len().is_multiple_of(d) && out.len() == q.len(),
+            "attend: q {} out {} for heads of {d} in rows of {stride}, {len} of them",
+            q.len(),
+            out.len()
+        );
+        let cache = (len - 1).checked_mul(stride).and_then(|n| n.checked_add(d));
+        assert!(
+            cache.is_some_and(|n| n <= k.len() && n <= v.len()),
+            "attend: {len} rows of {stride} in k of {} and v of {}",
+            k.len(),
+            v.len()
+        );
+        let scores_len = (q.len() / d).checked_mul(len);
+        assert!(
+            scores_len.is_some_and(|n| n <= scores.len()),
+            "attend: scores {} for {} heads of {len} positions",
+            scores.len(),
+            q.len() / d
+        );
+        (self.attend)(
+            &Heads {
+                q,
+                k,
+                v,
+                d,
+                stride,
+                len,
+                scale,
+            },
+            scores,
+            out,
+        );
+    }
+
+    /// f32 to f16 bits, to nearest even: for the KV cache.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn to_f16(&self, src: &[f32], dst: &mut [u16]) {
+        assert!(
+            src.len() == dst.len(),
+            "to_f16: {} and {} values",
+            src.len(),
+            dst.len()
+        );
+        half::slice::HalfFloatSliceExt::convert_from_f32_slice(
+            half::slice::HalfBitsSliceExt::reinterpret_cast_mut::<half::f16>(dst),
+            src,
+        );
+    }
+}
