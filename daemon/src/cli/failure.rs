@@ -1,0 +1,77 @@
+//! How a command fails, and how it writes its results.
+
+use glowplug_model::engine::LoadError;
+use glowplug_model::gguf::GgufError;
+use glowplug_model::text::TextError;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Why a command ended without its result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// bad use or bad input: what was asked for must change (exit code 2)
+    #[error("{0}")]
+    Use(String),
+    /// it went wrong at run time (exit code 1)
+    #[error("{0}")]
+    Run(String),
+    /// the reader of our output went away (`glowplug … | head`): nobody is left to tell
+    #[error("stdout is closed")]
+    StdoutClosed,
+}
+
+impl Failure {
+    /// 2 for bad use or bad input, else 1.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Use(_) => 2,
+            Self::Run(_) | Self::StdoutClosed => 1,
+        })
+    }
+
+    /// A failed read or write of a file that the user did not choose.
+    pub(crate) fn io(what: &str, path: &std::path::Path, error: &io::Error) -> Self {
+        Self::Run(format!("cannot {what} {}: {error}", path.display()))
+    }
+}
+
+// A file we cannot read as a model, or text we cannot tokenize, is bad input.
+impl From<GgufError> for Failure {
+    fn from(error: GgufError) -> Self {
+        Self::Use(error.to_string())
+    }
+}
+
+impl From<TextError> for Failure {
+    fn from(error: TextError) -> Self {
+        Self::Use(error.to_string())
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::Use(error.to_string())
+    }
+}
+
+/// Writes a result and flushes it: a program may be reading us piece by piece.
+pub(crate) fn put(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::StdoutClosed,
+            _ => Failure::Run(format!("cannot write to stdout: {error}")),
+        })
+}
+
+/// [`put`] with an end of line.
+pub(crate) fn put_line(text: &str) -> Result<(), Failure> {
+    put(&format!("{text}\n"))
+}
+
+/// [`put_line`] of one JSON value.
+pub(crate) fn put_json(value: &serde_json::Value) -> Result<(), Failure> {
+    put_line(&value.to_string())
+}

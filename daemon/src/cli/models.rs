@@ -1,0 +1,170 @@
+//! Where models live, and what `MODEL` on the command line means.
+
+use super::catalogue;
+use super::failure::Failure;
+use glowplug_firmware_config::limits::THREADS_MAX;
+use glowplug_model::engine::EngineConfig;
+use glowplug_model::gguf::Gguf;
+use glowplug_model::quant::Isa;
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The service's models, where there is no user to have a cache.
+const SERVICE_DIR: &str = "/var/lib/glowplug/models";
+
+/// `$GLOWPLUG_MODELS`, else `~/.cache/glowplug/models`; for the service (systemd sets `STATE_DIRECTORY`) and for
+/// a process without a home, `/var/lib/glowplug/models`.
+pub(crate) fn directory() -> PathBuf {
+    choose(
+        env::var_os("GLOWPLUG_MODELS"),
+        env::var_os("STATE_DIRECTORY"),
+        env::var_os("HOME"),
+    )
+}
+
+fn choose(
+    models: Option<std::ffi::OsString>,
+    state: Option<std::ffi::OsString>,
+    home: Option<std::ffi::OsString>,
+) -> PathBuf {
+    let set =
+        |value: Option<std::ffi::OsString>| value.filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(models) = set(models) {
+        return models;
+    }
+    match set(home) {
+        Some(home) if set(state).is_none() => home.join(".cache/glowplug/models"),
+        _ => PathBuf::from(SERVICE_DIR),
+    }
+}
+
+/// The file that `MODEL` means: a path, or a name of the catalogue whose file has been pulled.
+pub(crate) fn resolve(model: &str) -> Result<PathBuf, Failure> {
+    let path = Path::new(model);
+    if path.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    if let Some(entry) = catalogue::find(model)? {
+        let path = directory().join(&entry.file);
+        if path.is_file() {
+            return Ok(path);
+        }
+        return Err(Failure::Use(format!(
+            "model `{model}` is not here yet ({}): `glowplug pull {model}` fetches it",
+            path.display()
+        )));
+    }
+    if model.contains(['/', '\\']) || model.ends_with(".gguf") {
+        return Err(Failure::Use(format!("no such model file: {model}")));
+    }
+    Err(catalogue::unknown(model))
+}
+
+/// Opens the file that `MODEL` means.
+pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
+    let path = resolve(model)?;
+    Gguf::open(&path).map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
+}
+
+/// The context length the model was made for, `{architecture}.context_length`.
+pub(crate) fn trained_context(gguf: &Gguf) -> Result<usize, Failure> {
+    let architecture = gguf.str("general.architecture")?;
+    Ok(gguf.u32(&format!("{architecture}.context_length"))? as usize)
+}
+
+/// The instruction set that `GLOWPLUG_ISA` forces, if it is set.
+fn forced_isa() -> Result<Option<Isa>, Failure> {
+    match env::var("GLOWPLUG_ISA") {
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::Use("GLOWPLUG_ISA is not UTF-8".into())),
+        Ok(name) => isa(&name).map(Some),
+    }
+}
+
+/// Names of the levels, as `GLOWPLUG_ISA` takes and `bench` prints them.
+const ISAS: [(&str, Isa); 5] = [
+    ("scalar", Isa::Scalar),
+    ("avx2", Isa::Avx2),
+    ("avx512vnni", Isa::Avx512Vnni),
+    ("neon", Isa::Neon),
+    ("dotprod", Isa::Dotprod),
+];
+
+fn isa(name: &str) -> Result<Isa, Failure> {
+    ISAS.iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, isa)| *isa)
+        .ok_or_else(|| {
+            let known = ISAS.map(|(known, _)| known).join(" ");
+            Failure::Use(format!(
+                "GLOWPLUG_ISA: unknown instruction set `{name}`, one of: {known}"
+            ))
+        })
+}
+
+/// An engine for one request at a time, with a KV cache of `context` tokens, on `threads` threads or on all there are.
+pub(crate) fn engine_config(
+    context: usize,
+    threads: Option<usize>,
+) -> Result<EngineConfig, Failure> {
+    let threads = match threads {
+        None => std::thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .min(THREADS_MAX),
+        Some(threads) if (1..=THREADS_MAX).contains(&threads) => threads,
+        Some(threads) => {
+            return Err(Failure::Use(format!(
+                "{threads} threads: from 1 to {THREADS_MAX}"
+            )));
+        }
+    };
+    Ok(EngineConfig {
+        context,
+        queue: 1,
+        prefill_threads: threads,
+        decode_threads: threads,
+        isa: forced_isa()?,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder() {
+        let case = |models: &str, state: &str, home: &str| {
+            choose(Some(models.into()), Some(state.into()), Some(home.into()))
+                .display()
+                .to_string()
+        };
+        assert_eq!(case("/m", "/s", "/h"), "/m");
+        assert_eq!(case("", "", "/h"), "/h/.cache/glowplug/models");
+        assert_eq!(case("", "/var/lib/glowplug", "/h"), SERVICE_DIR);
+        assert_eq!(choose(None, None, None), Path::new(SERVICE_DIR));
+    }
+
+    #[test]
+    fn what_is_not_there_is_bad_use() {
+        for (model, says) in [
+            ("no/such.gguf", "no such model file: no/such.gguf"),
+            ("smollm", "the nearest is `smol"),
+        ] {
+            let failure = resolve(model).unwrap_err();
+            assert!(matches!(failure, Failure::Use(_)));
+            assert!(failure.to_string().contains(says), "{failure}");
+        }
+    }
+
+    #[test]
+    fn isa_names() {
+        assert_eq!(isa("avx512vnni").unwrap(), Isa::Avx512Vnni);
+        assert!(
+            isa("AVX2")
+                .unwrap_err()
+                .to_string()
+                .contains("scalar avx2 avx512vnni neon dotprod")
+        );
+    }
+}
