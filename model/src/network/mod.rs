@@ -1,1 +1,2 @@
 //! The network as Burn modules: qwen2, qwen3, llama are data of one description.
+pub mod dims;
