@@ -1,0 +1,112 @@
+//! Bytes of tokens to whole characters.
+
+/// Bytes of tokens in, whole UTF-8 characters out; an incomplete tail (at most three bytes) is held back.
+///
+/// Whatever the cuts between pushes, the text is that of [`String::from_utf8_lossy`] over all bytes: one U+FFFD for
+/// each maximal invalid part, as the Unicode standard (3.9, "U+FFFD Substitution of Maximal Subparts") has it.
+#[derive(Debug, Default)]
+pub struct Utf8Stream {
+    /// what may still become a character, always shorter than one
+    tail: Vec<u8>,
+}
+
+impl Utf8Stream {
+    /// Appends to `out` what is complete; invalid bytes become U+FFFD.
+    pub fn push(&mut self, bytes: &[u8], out: &mut String) {
+        self.tail.extend_from_slice(bytes);
+        let mut at = 0;
+        let mut chunks = self.tail.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            out.push_str(chunk.valid());
+            at += chunk.valid().len();
+            let invalid = chunk.invalid();
+            if invalid.is_empty() {
+                continue;
+            }
+            if chunks.peek().is_none() && is_prefix(invalid) {
+                break;
+            }
+            out.push(char::REPLACEMENT_CHARACTER);
+            at += invalid.len();
+        }
+        self.tail.drain(..at);
+    }
+
+    /// End of the stream: an incomplete tail becomes one U+FFFD.
+    pub fn finish(&mut self, out: &mut String) {
+        if !self.tail.is_empty() {
+            self.tail.clear();
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+}
+
+/// Could more bytes still make these a character? `part` is a maximal invalid part.
+fn is_prefix(part: &[u8]) -> bool {
+    std::str::from_utf8(part).is_err_and(|e| e.error_len().is_none())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn run<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+        let (mut stream, mut out) = (Utf8Stream::default(), String::new());
+        for part in parts {
+            stream.push(part, &mut out);
+            assert!(stream.tail.len() < 4, "the tail is bounded");
+        }
+        stream.finish(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_character_is_never_split() {
+        let (mut stream, mut out) = (Utf8Stream::default(), String::new());
+        for (byte, seen) in "a👍é"
+            .bytes()
+            .zip(["a", "a", "a", "a", "a👍", "a👍", "a👍é"])
+        {
+            stream.push(&[byte], &mut out);
+            assert_eq!(out, seen);
+        }
+    }
+
+    #[test]
+    fn an_incomplete_end_is_one_replacement() {
+        assert_eq!(run([&b"ok \xF0\x9F\x91"[..]]), "ok \u{FFFD}");
+        assert_eq!(run([&b"\xE2"[..], b"\x82", b"x"]), "\u{FFFD}x");
+        assert_eq!(run([&b"\xED\xA0\x80"[..]]), "\u{FFFD}\u{FFFD}\u{FFFD}");
+    }
+
+    /// Bytes that are often nearly UTF-8: characters with bytes dropped or changed.
+    fn nearly_utf8() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(
+            prop_oneof![
+                any::<char>().prop_map(|c| c.to_string().into_bytes()),
+                any::<char>().prop_map(|c| c.to_string().into_bytes()[1..].to_vec()),
+                any::<char>().prop_map(|c| c.to_string().into_bytes()[..c.len_utf8() - 1].to_vec()),
+                any::<u8>().prop_map(|b| vec![b]),
+            ],
+            0..40,
+        )
+        .prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_lossy_text(bytes in nearly_utf8(), cuts in prop::collection::vec(1usize..6, 0..200)) {
+            let mut rest = &bytes[..];
+            let mut parts = Vec::new();
+            for cut in cuts {
+                let (part, tail) = rest.split_at(cut.min(rest.len()));
+                parts.push(part);
+                rest = tail;
+            }
+            parts.push(rest);
+            prop_assert_eq!(run(parts), String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+}
