@@ -390,13 +390,13 @@ fn drain(next: &AtomicUsize, tasks: usize, task: Task<'_>) -> Option<Panic> {
     }
 }
 
-/// Keeps the first panic. Later ones are forgotten, not dropped: a payload's destructor may itself panic, and nothing
-/// may unwind out of a run.
+/// Keeps the first panic and drops later ones, with care: a payload's destructor may itself panic, and nothing may
+/// unwind out of a run. What such a destructor throws is forgotten.
 fn keep_first(slot: &mut Option<Panic>, panic: Panic) {
     if slot.is_none() {
         *slot = Some(panic);
-    } else {
-        std::mem::forget(panic);
+    } else if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(thrown);
     }
 }
 

@@ -6,7 +6,13 @@ use crate::gguf::GgmlType;
 use crate::pool::{Pool, RowTile};
 
 /// The levels of this architecture, best first.
-static TABLES: &[&Kernels] = &[&scalar::TABLE];
+static TABLES: &[&Kernels] = &[
+    #[cfg(target_arch = "aarch64")]
+    &super::dotprod::TABLE,
+    #[cfg(target_arch = "aarch64")]
+    &super::neon::TABLE,
+    &scalar::TABLE,
+];
 
 /// The function table of one level. Its entries rely on the sizes that the methods here assert.
 pub struct Kernels {

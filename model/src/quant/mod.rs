@@ -19,7 +19,15 @@
 mod activations;
 mod blocks;
 mod dispatch;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_blocks;
+#[cfg(target_arch = "aarch64")]
+mod neon_ops;
 pub(crate) mod scalar;
 
 pub use activations::Activations;

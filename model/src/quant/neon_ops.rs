@@ -1,0 +1,109 @@
+//! The NEON instructions the kernels are made of, as safe functions: the only `unsafe` of the aarch64 levels but `sdot`.
+
+pub(super) use std::arch::aarch64::{
+    float32x4_t, int8x8_t, int8x16_t, int16x4_t, int16x8_t, int32x4_t, uint8x16_t, uint16x4_t,
+    uint16x8_t, uint32x4_t, uint64x2_t,
+};
+use std::arch::{aarch64 as arch, asm};
+
+// every aarch64 target of Rust with an operating system has NEON in its baseline
+const _: () = assert!(cfg!(target_feature = "neon"));
+
+macro_rules! safe {
+    ($($name:ident $(<$N:ident>)? ($($arg:ident: $in:ty),*) -> $out:ty;)*) => {$(
+        #[inline(always)]
+        pub(super) fn $name$(<const $N: i32>)?($($arg: $in),*) -> $out {
+            // SAFETY: works on values in registers, and NEON is in the baseline (asserted above)
+            unsafe { arch::$name$(::<$N>)?($($arg),*) }
+        }
+    )*};
+}
+safe! {
+    vaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
+    vandq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vbslq_u8(mask: uint8x16_t, a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vcvtq_f32_s32(a: int32x4_t) -> float32x4_t;
+    vdup_n_s16(a: i16) -> int16x4_t;
+    vdupq_n_f32(a: f32) -> float32x4_t;
+    vdupq_n_s32(a: i32) -> int32x4_t;
+    vdupq_n_u8(a: u8) -> uint8x16_t;
+    vdupq_n_u32(a: u32) -> uint32x4_t;
+    vdupq_n_u64(a: u64) -> uint64x2_t;
+    vfmaq_f32(acc: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t;
+    vfmaq_n_f32(acc: float32x4_t, a: float32x4_t, b: f32) -> float32x4_t;
+    vfmsq_f32(acc: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t;
+    vget_high_s16(a: int16x8_t) -> int16x4_t;
+    vget_low_s8(a: int8x16_t) -> int8x8_t;
+    vget_low_s16(a: int16x8_t) -> int16x4_t;
+    vmlal_high_s8(acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t;
+    vmlal_n_s16(acc: int32x4_t, a: int16x4_t, b: i16) -> int32x4_t;
+    vmlal_s8(acc: int16x8_t, a: int8x8_t, b: int8x8_t) -> int16x8_t;
+    vmlaq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
+    vmlsq_n_s32(acc: int32x4_t, a: int32x4_t, b: i32) -> int32x4_t;
+    vmovl_high_s8(a: int8x16_t) -> int16x8_t;
+    vmovl_s8(a: int8x8_t) -> int16x8_t;
+    vmovl_s16(a: int16x4_t) -> int32x4_t;
+    vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t;
+    vmulq_n_f32(a: float32x4_t, b: f32) -> float32x4_t;
+    vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t;
+    vpaddlq_s16(a: int16x8_t) -> int32x4_t;
+    vpaddq_s16(a: int16x8_t, b: int16x8_t) -> int16x8_t;
+    vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
+    vqtbl1q_s8(table: int8x16_t, at: uint8x16_t) -> int8x16_t;
+    vqtbl1q_u8(table: uint8x16_t, at: uint8x16_t) -> uint8x16_t;
+    vreinterpretq_s8_u8(a: uint8x16_t) -> int8x16_t;
+    vreinterpretq_u16_u8(a: uint8x16_t) -> uint16x8_t;
+    vreinterpretq_u8_s8(a: int8x16_t) -> uint8x16_t;
+    vreinterpretq_u8_u16(a: uint16x8_t) -> uint8x16_t;
+    vreinterpretq_u8_u32(a: uint32x4_t) -> uint8x16_t;
+    vreinterpretq_u8_u64(a: uint64x2_t) -> uint8x16_t;
+    vshlq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
+    vshrq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
+    vsubq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vtstq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vzip1q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vzip1q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
+    vzip2q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vzip2q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
+}
+
+macro_rules! safe_loads {
+    ($($name:ident = $from:ident($lane:ty; $lanes:literal) -> $out:ty;)*) => {$(
+        #[inline(always)]
+        pub(super) fn $name(a: &[$lane; $lanes]) -> $out {
+            // SAFETY: the array is as long as the vector, and the instruction needs no more than a lane's alignment;
+            // NEON is in the baseline (asserted above)
+            unsafe { arch::$from(a.as_ptr()) }
+        }
+    )*};
+}
+safe_loads! {
+    load_s8 = vld1q_s8(i8; 16) -> int8x16_t;
+    load_u8 = vld1q_u8(u8; 16) -> uint8x16_t;
+    load_s16 = vld1q_s16(i16; 8) -> int16x8_t;
+    load_f32 = vld1q_f32(f32; 4) -> float32x4_t;
+    load_s32 = vld1q_s32(i32; 4) -> int32x4_t;
+    load_u64 = vld1q_u64(u64; 2) -> uint64x2_t;
+    load_u16 = vld1_u16(u16; 4) -> uint16x4_t;
+}
+
+/// The lanes.
+#[inline(always)]
+pub(super) fn to_array(v: float32x4_t) -> [f32; 4] {
+    let mut lanes = [0.0; 4];
+    // SAFETY: the array is as long as the vector; NEON is in the baseline (asserted above)
+    unsafe { arch::vst1q_f32(lanes.as_mut_ptr(), v) };
+    lanes
+}
+
+/// Four halves to f32. `fcvtl` is in the baseline, though the intrinsic asks for the feature `fp16`.
+#[inline(always)]
+pub(super) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
+    let wide: float32x4_t;
+    // SAFETY: an ARMv8.0 instruction on registers only
+    unsafe {
+        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    wide
+}
