@@ -1,1 +1,16 @@
-//! placeholder
+//! What the tests of the whole stand on: tiny seeded models, hostile files, and where the real models are.
+//!
+//! A test that needs any model makes one with [`Tiny`]; a test that needs a broken one takes a tiny model's
+//! [`GgufWriter`] and breaks it; a test that needs a real one asks [`real_model`].
+
+mod encode;
+mod models;
+mod rng;
+mod tiny;
+mod vocabulary;
+mod writer;
+
+pub use models::{Real, real_model};
+pub use rng::SplitMix;
+pub use tiny::{Tiny, Types};
+pub use writer::{GgufWriter, Kv, Tensor};

@@ -1,0 +1,41 @@
+//! Where the real models are.
+
+use std::path::PathBuf;
+
+/// The real models that tests are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Real {
+    /// SmolLM2-135M-Instruct, Q4_1: llama, tied head
+    Smol,
+    /// Qwen2.5-Coder-0.5B-Instruct, Q4_K_M: qwen2 with Q5_0 and Q8_0, for rows that 256 does not divide
+    Q05,
+    /// Qwen2.5-Coder-1.5B-Instruct, Q4_K_M: qwen2 with Q4_K and Q6_K
+    Q15,
+}
+
+/// The file of a real model, in `$GLOWPLUG_MODELS` or `~/.cache/glowplug/models`.
+///
+/// # Panics
+/// It is not there: the message says how to get it. A test without its model has failed, not passed.
+pub fn real_model(model: Real) -> PathBuf {
+    let (name, file) = match model {
+        Real::Smol => ("smol", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+        Real::Q05 => ("q05", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+        Real::Q15 => ("q15", "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
+    };
+    let folder = std::env::var_os("GLOWPLUG_MODELS").map_or_else(
+        || {
+            std::env::home_dir()
+                .unwrap_or_default()
+                .join(".cache/glowplug/models")
+        },
+        PathBuf::from,
+    );
+    let path = folder.join(file);
+    assert!(
+        path.is_file(),
+        "{} is not there; get it with `glowplug pull {name}`",
+        path.display()
+    );
+    path
+}

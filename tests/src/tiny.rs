@@ -1,0 +1,348 @@
+//! Tiny models that run: real in every part but the weights, which are random and the same for a seed on every machine.
+
+use crate::encode;
+use crate::vocabulary::Vocabulary;
+use crate::{GgufWriter, Kv, SplitMix};
+use glowplug_model::gguf::GgmlType;
+use glowplug_model::network::dims::Arch;
+use std::io;
+use std::path::Path;
+
+/// The storage type of each role's matrices, in every layer.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the tensors' own names")]
+pub struct Types {
+    pub token_embd: GgmlType,
+    /// not written if the head is tied
+    pub output: GgmlType,
+    pub attn_q: GgmlType,
+    pub attn_k: GgmlType,
+    pub attn_v: GgmlType,
+    pub attn_output: GgmlType,
+    pub ffn_gate: GgmlType,
+    pub ffn_up: GgmlType,
+    pub ffn_down: GgmlType,
+}
+
+impl Types {
+    /// One type for all.
+    pub const fn all(ty: GgmlType) -> Self {
+        Self {
+            token_embd: ty,
+            output: ty,
+            attn_q: ty,
+            attn_k: ty,
+            attn_v: ty,
+            attn_output: ty,
+            ffn_gate: ty,
+            ffn_up: ty,
+            ffn_down: ty,
+        }
+    }
+}
+
+/// A tiny model to be: start from [`Tiny::new`], change what matters to the test.
+#[derive(Debug, Clone)]
+pub struct Tiny {
+    /// qwen2, qwen3 or llama
+    pub arch: Arch,
+    /// weights of the same seed, role and size are the same whatever else is changed
+    pub seed: u64,
+    /// 2
+    pub layers: u32,
+    /// 256, so that every storage type fits
+    pub embed: u32,
+    /// 4
+    pub heads: u32,
+    /// 2
+    pub kv_heads: u32,
+    /// 64; `embed / heads` is not written to the file
+    pub head_dim: u32,
+    /// 512
+    pub ff: u32,
+    /// 512
+    pub context: u32,
+    /// 10,000
+    pub rope_base: f32,
+    /// `None`: as many as a head has, not written to the file
+    pub rope_dims: Option<u32>,
+    /// F32
+    pub types: Types,
+    /// true: no `output.weight`
+    pub tied_head: bool,
+    /// true for qwen2
+    pub qkv_bias: bool,
+    /// true for qwen3
+    pub qk_norm: bool,
+    /// the table of llama 3.1; false
+    pub rope_freqs: bool,
+    /// `tokenizer.ggml.pre`: qwen2, or smollm for llama
+    pub pre: &'static str,
+    /// the template opens a thought in the generation prompt; false
+    pub think_open: bool,
+}
+
+impl Tiny {
+    /// A model of 2 layers with the traits of its architecture.
+    pub fn new(arch: Arch) -> Self {
+        Self {
+            arch,
+            seed: 1,
+            layers: 2,
+            embed: 256,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 64,
+            ff: 512,
+            context: 512,
+            rope_base: 10_000.0,
+            rope_dims: None,
+            types: Types::all(GgmlType::F32),
+            tied_head: true,
+            qkv_bias: arch == Arch::Qwen2,
+            qk_norm: arch == Arch::Qwen3,
+            rope_freqs: false,
+            pre: match arch {
+                Arch::Qwen2 | Arch::Qwen3 => "qwen2",
+                Arch::Llama => "smollm",
+            },
+            think_open: false,
+        }
+    }
+
+    /// The smallest that still has every part: for tests that open a file ten thousand times.
+    pub fn smallest(arch: Arch) -> Self {
+        Self {
+            layers: 1,
+            embed: 32,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 16,
+            ff: 32,
+            types: Types::all(GgmlType::Q4_0),
+            ..Self::new(arch)
+        }
+    }
+
+    /// The bytes of the file.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.writer().build()
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        std::fs::write(path, self.bytes())
+    }
+
+    /// The file as keys and tensors, to change before it is built.
+    ///
+    /// # Panics
+    /// A row is not a whole number of blocks of its type.
+    pub fn writer(&self) -> GgufWriter {
+        let mut w = GgufWriter::default();
+        let vocabulary = Vocabulary::new();
+        self.metadata(&mut w, vocabulary.tokens.len() as u32);
+        self.tokenizer(&mut w, &vocabulary);
+        self.tensors(&mut w, vocabulary.tokens.len() as u64);
+        w
+    }
+
+    fn metadata(&self, w: &mut GgufWriter, vocab: u32) {
+        let arch = self.arch.name();
+        w.set("general.architecture", arch);
+        w.set("general.name", "Tiny");
+        for (key, value) in [
+            ("block_count", self.layers),
+            ("context_length", self.context),
+            ("embedding_length", self.embed),
+            ("feed_forward_length", self.ff),
+            ("attention.head_count", self.heads),
+            ("attention.head_count_kv", self.kv_heads),
+            ("vocab_size", vocab),
+        ] {
+            w.set(&format!("{arch}.{key}"), Kv::U32(value));
+        }
+        if self.head_dim * self.heads != self.embed {
+            w.set(
+                &format!("{arch}.attention.key_length"),
+                Kv::U32(self.head_dim),
+            );
+            w.set(
+                &format!("{arch}.attention.value_length"),
+                Kv::U32(self.head_dim),
+            );
+        }
+        if let Some(dims) = self.rope_dims {
+            w.set(&format!("{arch}.rope.dimension_count"), Kv::U32(dims));
+        }
+        w.set(&format!("{arch}.rope.freq_base"), Kv::F32(self.rope_base));
+        w.set(
+            &format!("{arch}.attention.layer_norm_rms_epsilon"),
+            Kv::F32(1e-6),
+        );
+    }
+
+    fn tokenizer(&self, w: &mut GgufWriter, vocabulary: &Vocabulary) {
+        w.set("tokenizer.ggml.model", "gpt2");
+        w.set("tokenizer.ggml.pre", self.pre);
+        w.set("tokenizer.ggml.tokens", Kv::Strs(vocabulary.tokens.clone()));
+        w.set(
+            "tokenizer.ggml.token_type",
+            Kv::I32s(vocabulary.types.clone()),
+        );
+        w.set("tokenizer.ggml.merges", Kv::Strs(vocabulary.merges.clone()));
+        w.set(
+            "tokenizer.ggml.bos_token_id",
+            Kv::U32(vocabulary.id("<|endoftext|>")),
+        );
+        w.set(
+            "tokenizer.ggml.eos_token_id",
+            Kv::U32(vocabulary.id("<|im_end|>")),
+        );
+        w.set("tokenizer.ggml.add_bos_token", Kv::Bool(false));
+        let think = if self.think_open { "<think>\\n" } else { "" };
+        let template = format!(
+            "{{% for message in messages %}}{{{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] \
+             + '<|im_end|>\\n' }}}}{{% endfor %}}{{% if add_generation_prompt %}}\
+             {{{{ '<|im_start|>assistant\\n{think}' }}}}{{% endif %}}"
+        );
+        w.set("tokenizer.chat_template", Kv::Str(template));
+    }
+
+    fn tensors(&self, w: &mut GgufWriter, vocab: u64) {
+        let (embed, ff, head) = (
+            u64::from(self.embed),
+            u64::from(self.ff),
+            u64::from(self.head_dim),
+        );
+        let (q, kv) = (
+            head * u64::from(self.heads),
+            head * u64::from(self.kv_heads),
+        );
+        let t = &self.types;
+        self.matrix(w, "token_embd.weight", [embed, vocab], t.token_embd);
+        for layer in 0..self.layers {
+            let name = |part: &str| format!("blk.{layer}.{part}");
+            self.vector(w, &name("attn_norm.weight"), embed, 1.0);
+            self.matrix(w, &name("attn_q.weight"), [embed, q], t.attn_q);
+            self.matrix(w, &name("attn_k.weight"), [embed, kv], t.attn_k);
+            self.matrix(w, &name("attn_v.weight"), [embed, kv], t.attn_v);
+            if self.qkv_bias {
+                self.vector(w, &name("attn_q.bias"), q, 0.0);
+                self.vector(w, &name("attn_k.bias"), kv, 0.0);
+                self.vector(w, &name("attn_v.bias"), kv, 0.0);
+            }
+            if self.qk_norm {
+                self.vector(w, &name("attn_q_norm.weight"), head, 1.0);
+                self.vector(w, &name("attn_k_norm.weight"), head, 1.0);
+            }
+            self.matrix(w, &name("attn_output.weight"), [q, embed], t.attn_output);
+            self.vector(w, &name("ffn_norm.weight"), embed, 1.0);
+            self.matrix(w, &name("ffn_gate.weight"), [embed, ff], t.ffn_gate);
+            self.matrix(w, &name("ffn_up.weight"), [embed, ff], t.ffn_up);
+            self.matrix(w, &name("ffn_down.weight"), [ff, embed], t.ffn_down);
+        }
+        self.vector(w, "output_norm.weight", embed, 1.0);
+        if self.rope_freqs {
+            let pairs = u64::from(self.rope_dims.unwrap_or(self.head_dim)) / 2;
+            self.vector(w, "rope_freqs.weight", pairs, 4.0);
+        }
+        if !self.tied_head {
+            self.matrix(w, "output.weight", [embed, vocab], t.output);
+        }
+    }
+
+    /// Weights that keep the size of what they are multiplied with.
+    fn matrix(&self, w: &mut GgufWriter, name: &str, dims: [u64; 2], ty: GgmlType) {
+        assert!(
+            dims[0].is_multiple_of(ty.block_len() as u64),
+            "{name}: rows of {} in {ty}",
+            dims[0]
+        );
+        // logits of about 3 either way: neither flat nor all but decided
+        let gain = if matches!(name, "token_embd.weight" | "output.weight") {
+            3.0
+        } else {
+            1.0
+        };
+        let values = (dims[0] * dims[1]) as usize;
+        let std = gain / (dims[0] as f32).sqrt();
+        let data = encode::random(ty, values, std, &mut SplitMix::new(self.seed, name));
+        w.add(name, &dims, ty.id(), data);
+    }
+
+    /// F32 values around a middle.
+    fn vector(&self, w: &mut GgufWriter, name: &str, len: u64, middle: f32) {
+        let mut rng = SplitMix::new(self.seed, name);
+        let data = (0..len)
+            .flat_map(|_| (middle + 0.2 * rng.signed()).to_le_bytes())
+            .collect();
+        w.add(name, &[len], GgmlType::F32.id(), data);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use glowplug_model::gguf::Gguf;
+    use glowplug_model::network::dims::{Dims, Pairing, Scaling};
+
+    fn dims(tiny: &Tiny) -> Dims {
+        Dims::from_gguf(&Gguf::from_bytes(tiny.bytes().into()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_type_can_be_a_model() {
+        for ty in GgmlType::ALL {
+            let tiny = Tiny {
+                types: Types::all(ty),
+                tied_head: false,
+                ..Tiny::new(Arch::Qwen2)
+            };
+            let file = Gguf::from_bytes(tiny.bytes().into()).unwrap();
+            assert!(!Dims::from_gguf(&file).unwrap().tied_head);
+            assert_eq!(file.tensor("blk.1.ffn_down.weight").unwrap().ty, ty);
+            assert_eq!(file.tensor("output.weight").unwrap().ty, ty);
+        }
+    }
+
+    #[test]
+    fn every_choice_is_read_as_it_was_written() {
+        let llama = dims(&Tiny {
+            rope_freqs: true,
+            rope_dims: Some(32),
+            qkv_bias: true,
+            ..Tiny::new(Arch::Llama)
+        });
+        assert_eq!((llama.rope.scaling, llama.rope.dims), (Scaling::Freqs, 32));
+        assert_eq!((llama.rope.pairing, llama.qkv_bias), (Pairing::Norm, true));
+        let qwen3 = dims(&Tiny {
+            head_dim: 32,
+            layers: 3,
+            ..Tiny::new(Arch::Qwen3)
+        });
+        assert_eq!((qwen3.head_dim, qwen3.layers, qwen3.qk_norm), (32, 3, true));
+        assert_eq!((qwen3.rope.pairing, qwen3.qkv_bias), (Pairing::Neox, false));
+        for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
+            assert_eq!(dims(&Tiny::smallest(arch)).arch, arch);
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_bytes_and_another_seed_others() {
+        let tiny = Tiny::smallest(Arch::Qwen3);
+        assert_eq!(tiny.bytes(), tiny.bytes());
+        assert_ne!(
+            tiny.bytes(),
+            Tiny {
+                seed: 2,
+                ..tiny.clone()
+            }
+            .bytes()
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! A byte-level BPE vocabulary of 256 bytes, some merges, and the control tokens of ChatML.
+
+/// GPT-2's merges in miniature: both sides and the whole of each are tokens.
+const MERGES: [&str; 24] = [
+    "Ġ t", "h e", "i n", "Ġt he", "Ġ a", "e r", "o n", "r e", "a t", "e n", "o r", "Ġ s", "i s",
+    "Ġ w", "l l", "e s", "o u", "in g", "a n", "Ġa n", "Ġan d", "h a", "Ġt o", "l o",
+];
+
+/// Control tokens (type 3) and user-defined ones (type 4), as in the files of R1's distillations.
+const CONTROL: [(&str, i32); 5] = [
+    ("<|endoftext|>", 3),
+    ("<|im_start|>", 3),
+    ("<|im_end|>", 3),
+    ("<think>", 4),
+    ("</think>", 4),
+];
+
+/// What stands in `tokenizer.ggml.*`.
+pub(crate) struct Vocabulary {
+    pub(crate) tokens: Vec<String>,
+    pub(crate) types: Vec<i32>,
+    pub(crate) merges: Vec<String>,
+}
+
+impl Vocabulary {
+    /// Always the same.
+    pub(crate) fn new() -> Self {
+        let bytes = (0..=u8::MAX).map(|b| byte_char(b).to_string());
+        let merged = MERGES.iter().map(|m| m.replace(' ', ""));
+        let control = CONTROL.iter().map(|&(token, _)| token.to_owned());
+        let normal = 256 + MERGES.len();
+        Self {
+            tokens: bytes.chain(merged).chain(control).collect(),
+            types: std::iter::repeat_n(1, normal)
+                .chain(CONTROL.iter().map(|&(_, ty)| ty))
+                .collect(),
+            merges: MERGES.iter().map(|&m| m.to_owned()).collect(),
+        }
+    }
+
+    /// The id of a token.
+    pub(crate) fn id(&self, token: &str) -> u32 {
+        let Some(id) = self.tokens.iter().position(|t| t == token) else {
+            panic!("no token {token}");
+        };
+        id as u32
+    }
+}
+
+/// GPT-2's visible character of a byte: itself where it is printable in Latin-1, else the next free one from U+0100.
+fn byte_char(byte: u8) -> char {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if printable(byte) {
+        char::from(byte)
+    } else {
+        let before = (0..byte).filter(|&b| !printable(b)).count() as u32;
+        char::from_u32(0x100 + before).unwrap_or(char::REPLACEMENT_CHARACTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_byte_has_a_character_of_its_own() {
+        // the pairs that everybody knows from GPT-2's vocabulary
+        assert_eq!(
+            [byte_char(b' '), byte_char(b'\n'), byte_char(b'\t')],
+            ['Ġ', 'Ċ', 'ĉ']
+        );
+        assert_eq!(
+            [byte_char(b'a'), byte_char(0x7f), byte_char(0xad)],
+            ['a', 'ġ', 'Ń']
+        );
+        let all: HashSet<char> = (0..=u8::MAX).map(byte_char).collect();
+        assert_eq!(all.len(), 256);
+    }
+
+    #[test]
+    fn merges_are_made_of_tokens_and_make_tokens() {
+        let v = Vocabulary::new();
+        let tokens: HashSet<&str> = v.tokens.iter().map(String::as_str).collect();
+        assert_eq!(tokens.len(), v.tokens.len(), "every token once");
+        assert_eq!(v.types.len(), v.tokens.len());
+        for merge in &v.merges {
+            let whole = merge.replace(' ', "");
+            assert!(
+                merge
+                    .split(' ')
+                    .chain([whole.as_str()])
+                    .all(|t| tokens.contains(t)),
+                "{merge}"
+            );
+        }
+    }
+}
