@@ -1,12 +1,21 @@
 //! The command line: which command, which exit code. Results go to stdout, everything else to stderr.
 
+mod ask;
 mod catalogue;
+mod chat;
+mod client;
+mod demo;
 mod download;
 mod failure;
 mod generate;
+mod health;
+mod inspect;
 mod models;
 mod pins;
+mod print;
 mod pull;
+mod serve;
+mod settings;
 mod tokenize;
 mod wheel;
 
@@ -24,9 +33,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
+    Serve(serve::Args),
+    Ask(ask::Args),
+    Chat(chat::Args),
     Generate(generate::Args),
     Pull(pull::Args),
+    Inspect(inspect::Args),
     Tokenize(tokenize::Args),
+    Health(health::Args),
     #[command(hide = true)]
     Pack(Later),
     #[command(hide = true)]
@@ -46,9 +61,15 @@ struct Later {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Ask(args) => ask::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Pack(_) => later("pack"),
         Command::Plan(_) => later("plan"),
         Command::Config(_) => later("config"),
@@ -64,4 +85,12 @@ pub fn main() -> ExitCode {
 
 fn later(name: &str) -> Result<(), Failure> {
     Err(Failure::Use(format!("`{name}` comes with a later version")))
+}
+
+/// For a client of the daemon: one connection, one thread.
+fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(format!("cannot start the runtime: {error}")))
 }

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use glowplug_firmware_config::limits::THREADS_MAX;
 use glowplug_model::engine::EngineConfig;
 use glowplug_model::gguf::Gguf;
+use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -66,14 +67,14 @@ pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
     Gguf::open(&path).map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
 }
 
-/// The context length the model was made for, `{architecture}.context_length`.
+/// The context length the model was made for.
 pub(crate) fn trained_context(gguf: &Gguf) -> Result<usize, Failure> {
-    let architecture = gguf.str("general.architecture")?;
-    Ok(gguf.u32(&format!("{architecture}.context_length"))? as usize)
+    let dims = Dims::from_gguf(gguf).map_err(|error| Failure::Use(error.to_string()))?;
+    Ok(dims.context_train)
 }
 
 /// The instruction set that `GLOWPLUG_ISA` forces, if it is set.
-fn forced_isa() -> Result<Option<Isa>, Failure> {
+pub(crate) fn forced_isa() -> Result<Option<Isa>, Failure> {
     match env::var("GLOWPLUG_ISA") {
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => Err(Failure::Use("GLOWPLUG_ISA is not UTF-8".into())),

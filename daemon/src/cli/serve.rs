@@ -1,0 +1,74 @@
+//! `glowplug serve`: the daemon.
+
+use super::failure::Failure;
+use super::settings;
+use crate::server::{self, RunError};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+/// Run the daemon
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// configuration file [default: /etc/glowplug/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// a board's settings
+    #[arg(long, value_name = "NAME", hide = true)]
+    board: Option<String>,
+}
+
+/// Runs until SIGTERM or SIGINT; then what runs is drained.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if args.board.is_some() {
+        return Err(Failure::Use("`--board` comes with a later version".into()));
+    }
+    let config = settings::finish(settings::load(args.config.as_deref())?)?;
+    if config.model.path.is_none() {
+        return Err(Failure::Use(
+            "no model: set `model.path` or `model.name` in the configuration, or GLOWPLUG_MODEL_NAME".into(),
+        ));
+    }
+    log_to_stderr();
+    server_runtime()?.block_on(async {
+        let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let shutdown = async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        };
+        // nobody here waits for the start: `status` on the broker tells it to everybody
+        let (started, _) = oneshot::channel();
+        server::run(config, started, shutdown)
+            .await
+            .map_err(|error| failure(&error))
+    })
+}
+
+/// A model that cannot be served is bad input; everything else went wrong at run time.
+pub(crate) fn failure(error: &RunError) -> Failure {
+    match error {
+        RunError::Model(why) => Failure::Use(why.clone()),
+        RunError::Broker(_) | RunError::Credentials(_) => Failure::Run(error.to_string()),
+    }
+}
+
+/// Two threads: the daemon's own work is waiting; the model computes on threads of its own.
+pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(format!("cannot start the runtime: {error}")))
+}
+
+/// `GLOWPLUG_LOG` chooses what is logged, in the words of tracing's `EnvFilter`; default `info`.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("GLOWPLUG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,177 @@
+//! Where the configuration comes from: a file, then `GLOWPLUG_*`, then flags.
+
+use super::failure::Failure;
+use super::models;
+use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// Read when `--config` does not name another.
+const SYSTEM_FILE: &str = "/etc/glowplug/config.toml";
+
+/// Longest configuration file.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Variables that are read elsewhere and are no keys of the configuration.
+const NOT_KEYS: [&str; 3] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG"];
+
+/// The file (`--config`, else the system's if it is there) with the environment's single values over it.
+pub(crate) fn load(file: Option<&Path>) -> Result<Draft, Failure> {
+    let path = file.unwrap_or(Path::new(SYSTEM_FILE));
+    let draft = match File::open(path) {
+        Ok(file) => read(file).and_then(|text| Draft::from_toml(&text).map_err(|e| e.to_string())),
+        Err(error) if file.is_none() && error.kind() == ErrorKind::NotFound => Ok(Draft::default()),
+        Err(error) => Err(error.to_string()),
+    };
+    let mut draft = draft.map_err(|why| Failure::Use(format!("{}: {why}", path.display())))?;
+    for (name, why) in environment(&mut draft, env::vars_os())? {
+        eprintln!("glowplug: {name} is ignored: {why}");
+    }
+    Ok(draft)
+}
+
+fn read(file: File) -> Result<String, String> {
+    let mut text = String::new();
+    match file.take(FILE_MAX + 1).read_to_string(&mut text) {
+        Err(error) => Err(error.to_string()),
+        Ok(length) if length as u64 > FILE_MAX => Err(format!("longer than {FILE_MAX} bytes")),
+        Ok(_) => Ok(text),
+    }
+}
+
+/// Sets what `GLOWPLUG_*` names. A variable that names no key is returned with the nearest that does: the name space is
+/// shared with other programs' scripts, so it is a warning and no error.
+fn environment(
+    draft: &mut Draft,
+    vars: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut ignored = Vec::new();
+    for (name, value) in vars {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("GLOWPLUG_")) else {
+            continue;
+        };
+        if NOT_KEYS.contains(&name) {
+            continue;
+        }
+        match KEYS.iter().find(|key| env_name(key) == name) {
+            Some(key) => {
+                let value = value
+                    .to_str()
+                    .ok_or_else(|| Failure::Use(format!("{name} is not UTF-8")))?;
+                draft
+                    .set(key, value)
+                    .map_err(|error| Failure::Use(format!("{name}: {error}")))?;
+            }
+            None => {
+                let names = KEYS.iter().map(|key| env_name(key));
+                let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+                let why = format!(
+                    "no such key; the nearest is {}",
+                    nearest.unwrap_or_default()
+                );
+                ignored.push((name.to_owned(), why));
+            }
+        }
+    }
+    Ok(ignored)
+}
+
+/// Checks the configuration and turns what only the command line knows into values: host name, folders, a model's name
+/// into its path, the forced instruction set.
+pub(crate) fn finish(draft: Draft) -> Result<Config, Failure> {
+    let host = gethostname::gethostname();
+    let mut config = draft
+        .finish(&host.to_string_lossy(), state_dir())
+        .map_err(|error: ConfigError| Failure::Use(format!("configuration: {error}")))?;
+    if let Some(name) = &config.model.name {
+        config.model.path = Some(models::resolve(name)?);
+    }
+    config.engine.isa = models::forced_isa()?;
+    Ok(config)
+}
+
+/// Where the embedded broker's password lives: systemd's `STATE_DIRECTORY`, else below the user's state folder, else
+/// `/var/lib/glowplug`.
+fn state_dir() -> PathBuf {
+    let set = |name| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("STATE_DIRECTORY")
+        .or_else(|| set("XDG_STATE_HOME").map(|state| state.join("glowplug")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/state/glowplug")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/glowplug"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn vars(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    #[test]
+    fn the_environment_overrides_single_values() {
+        let mut draft = Draft::from_toml("node = \"a\"\nbase_topic = \"b\"").unwrap();
+        let env = [
+            ("GLOWPLUG_NODE", "kitchen"),
+            ("GLOWPLUG_ENGINE_THREADS_DECODE", "3"),
+            ("GLOWPLUG_MODELS", "/m"),
+            ("GLOWPLUG_MQTT_URI", "mqtt://x"),
+            ("PATH", "/bin"),
+        ];
+        let ignored = environment(&mut draft, vars(&env)).unwrap();
+        assert_eq!(ignored.len(), 1);
+        assert_eq!(ignored[0].0, "GLOWPLUG_MQTT_URI");
+        assert!(
+            ignored[0].1.ends_with("GLOWPLUG_MQTT_URL"),
+            "{}",
+            ignored[0].1
+        );
+        let config = draft.finish("host", PathBuf::new()).unwrap();
+        assert_eq!(
+            (config.node.as_str(), config.base_topic.as_str()),
+            ("kitchen", "b")
+        );
+        assert_eq!(config.engine.decode_threads, Some(3));
+    }
+
+    #[test]
+    fn a_file_is_named_in_its_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("glowplug.toml");
+        for (text, says) in [
+            ("nodes = \"a\"", "the nearest known one is `node`"),
+            ("node", "TOML"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let failure = load(Some(&path)).unwrap_err();
+            assert!(
+                matches!(&failure, Failure::Use(said) if said.contains(says)),
+                "{failure}"
+            );
+            assert!(failure.to_string().contains("glowplug.toml"));
+        }
+        std::fs::write(&path, "#".repeat(FILE_MAX as usize + 1)).unwrap();
+        assert!(
+            load(Some(&path))
+                .unwrap_err()
+                .to_string()
+                .contains("1048576")
+        );
+        assert!(matches!(
+            load(Some(Path::new("/nonexistent.toml"))),
+            Err(Failure::Use(_))
+        ));
+    }
+}
