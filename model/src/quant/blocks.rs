@@ -93,9 +93,12 @@ pub(crate) fn scales_and_mins(s: &[u8; 12]) -> (u64, u64) {
 /// byte `8 + j` are those of scale `4 i + j`.
 #[inline(always)]
 pub(crate) fn q3k_scales(s: &[u8; 12]) -> [u8; 16] {
-    std::array::from_fn(|i| {
-        let low = (s[i % 8] >> (4 * (i / 8))) & 0x0f;
-        let high = (s[8 + i % 4] >> (2 * (i / 4))) & 3;
-        low | (high << 4)
-    })
+    let low = u64::from_le_bytes([s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]]);
+    let high = u64::from(u32::from_le_bytes([s[8], s[9], s[10], s[11]]));
+    let halves = [0, 4].map(|shift| {
+        let (low, high) = (low >> shift, high >> shift);
+        let top = (high & 0x0303_0303) | (((high >> 2) & 0x0303_0303) << 32);
+        ((low & 0x0f0f_0f0f_0f0f_0f0f) | (top << 4)).to_le_bytes()
+    });
+    bytemuck::cast(halves)
 }

@@ -11,6 +11,8 @@ static TABLES: &[&Kernels] = &[
     &super::dotprod::TABLE,
     #[cfg(target_arch = "aarch64")]
     &super::neon::TABLE,
+    #[cfg(target_arch = "x86_64")]
+    &super::avx512::TABLE,
     &scalar::TABLE,
 ];
 

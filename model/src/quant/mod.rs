@@ -17,6 +17,8 @@
 //! The float helpers (`silu_mul`, `rms_norm`, `attend`) may differ between levels in the last bits.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod dispatch;
 #[cfg(target_arch = "aarch64")]
@@ -122,3 +124,7 @@ pub fn row_bytes(ty: GgmlType, k: usize) -> Option<usize> {
         .then(|| (k / ty.block_len()).checked_mul(ty.block_bytes()))
         .flatten()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Kernels by type, level and shape, one thread, the best of many rounds (the machine is shared: minima, not means).
+//!
+//! `cargo bench -p glowplug-model --bench kernels -- Q4_K avx512vnni` runs the lines that contain every word.
+//! GB/s counts weight bytes, GMAC/s multiply-adds. The weights of a round come from a buffer larger than any cache
+//! when there is 1 column (decode streams them from memory), and are the same few when there are 64 (prefill).
+
+use glowplug_model::gguf::GgmlType;
+use glowplug_model::pool::{Pool, RowTile};
+use glowplug_model::quant::{Activations, Isa, Kernels, act_kind, row_bytes};
+use std::time::{Duration, Instant};
+
+/// Shapes (rows, k) of the 1.5 B model: attention output, feed-forward down and up.
+const SHAPES: [(usize, usize); 3] = [(1536, 1536), (1536, 8960), (8960, 1536)];
+/// Rows of one call, as the network gives them to a thread.
+const CHUNK: usize = 64;
+const COLUMNS: [usize; 3] = [1, 4, 64];
+const BUFFER: usize = 512 << 20;
+const TIME: Duration = Duration::from_millis(400);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let pool = Pool::new(1)?;
+    // any bytes will do: halves that happen to be huge cost no more time
+    let mut bytes = vec![0u8; BUFFER];
+    let mut state = 1u64;
+    for eight in bytes.as_chunks_mut::<8>().0 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        *eight = (state ^ (state >> 29)).to_le_bytes();
+    }
+    for isa in Isa::ALL {
+        let Ok(kernels) = Kernels::detect(Some(isa)) else {
+            continue;
+        };
+        for ty in GgmlType::ALL {
+            for (rows, k) in SHAPES {
+                for cols in COLUMNS {
+                    let line = format!("{isa} {ty} {rows}x{k} {cols}");
+                    if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
+                        let seconds = matmul(kernels, ty, &bytes, rows, k, cols, &pool);
+                        let size = row_bytes(ty, k).map_or(0, |b| b * rows);
+                        let giga = |n: usize| n as f64 / seconds / 1e9;
+                        println!(
+                            "{line:32} {:7.1} GB/s {:7.1} GMAC/s",
+                            giga(size),
+                            giga(rows * k * cols)
+                        );
+                    }
+                }
+            }
+        }
+        for cols in [1, 64] {
+            for (kind, ty) in [("q8", GgmlType::Q8_0), ("q8k", GgmlType::Q4_K)] {
+                let line = format!("{isa} quantize {kind} {cols}");
+                if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
+                    let k = 8960;
+                    let x: Vec<f32> = (0..k * cols).map(|i| (i % 1013) as f32 - 500.0).collect();
+                    let mut acts = Activations::new();
+                    let seconds =
+                        best(|| kernels.quantize(act_kind(ty), &x, k, &mut acts, &pool, 1));
+                    println!(
+                        "{line:32} {:7.2} ns a value",
+                        seconds * 1e9 / x.len() as f64
+                    );
+                }
+            }
+        }
+        floats(kernels, &words);
+    }
+    Ok(())
+}
+
+/// Seconds of the best round.
+fn best(mut round: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    let mut best = f64::MAX;
+    while start.elapsed() < TIME {
+        let begin = Instant::now();
+        round();
+        best = best.min(begin.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Seconds of a whole matrix in calls of [`CHUNK`] rows.
+fn matmul(
+    kernels: &Kernels,
+    ty: GgmlType,
+    bytes: &[u8],
+    rows: usize,
+    k: usize,
+    cols: usize,
+    pool: &Pool,
+) -> f64 {
+    let x: Vec<f32> = (0..k * cols).map(|i| (i % 1013) as f32 - 500.0).collect();
+    let mut acts = Activations::new();
+    kernels.quantize(act_kind(ty), &x, k, &mut acts, pool, 1);
+    let mut out = vec![0.0; rows * cols];
+    let Some(row) = row_bytes(ty, k) else {
+        return f64::NAN;
+    };
+    let mut at = 0;
+    best(|| {
+        if cols > 4 || at + rows * row > bytes.len() {
+            at = 0;
+        }
+        for (w, out) in bytes[at..at + rows * row]
+            .chunks(CHUNK * row)
+            .zip(out.chunks_mut(CHUNK * cols))
+        {
+            kernels.matmul(ty, w, k, &acts, 0, &mut RowTile::new(out, out.len() / cols));
+        }
+        at += rows * row;
+    })
+}
+
+/// The float helpers: 2 KV heads' worth of 6 query heads each, 2,048 positions.
+fn floats(kernels: &Kernels, words: &[String]) {
+    let (g, d, len) = (6, 128, 2048);
+    let isa = kernels.isa();
+    let q: Vec<f32> = (0..g * d).map(|i| (i % 17) as f32 * 0.01).collect();
+    let cache: Vec<u16> = (0..len * 2 * d)
+        .map(|i| 0x2c00 + (i % 999) as u16)
+        .collect();
+    let (mut scores, mut out) = (vec![0.0; g * len], vec![0.0; g * d]);
+    let line = format!("{isa} attend");
+    if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
+        let s = best(|| {
+            kernels.attend(
+                &q,
+                &cache,
+                &cache[d..],
+                d,
+                2 * d,
+                len,
+                0.08,
+                &mut scores,
+                &mut out,
+            )
+        });
+        println!(
+            "{line:32} {:7.1} GB/s {:7.1} GMAC/s",
+            (4 * d * len) as f64 / s / 1e9,
+            (2 * g * d * len) as f64 / s / 1e9
+        );
+    }
+    let line = format!("{isa} silu_mul");
+    if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
+        let (mut gate, up) = (vec![0.5; 8960], vec![0.9; 8960]);
+        let s = best(|| kernels.silu_mul(&mut gate, &up));
+        println!("{line:32} {:7.2} ns a value", s * 1e9 / 8960.0);
+    }
+    let line = format!("{isa} rms_norm");
+    if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
+        let (x, w, mut y) = (vec![0.5; 1536], vec![0.9; 1536], vec![0.0; 1536]);
+        let s = best(|| kernels.rms_norm(&x, &w, 1e-6, &mut y));
+        println!("{line:32} {:7.2} ns a value", s * 1e9 / 1536.0);
+    }
+}

@@ -1,0 +1,316 @@
+//! Many columns: rows unpacked once, sixteen columns in the lanes.
+
+use super::unpack::{self, Block32, Block256, Groups, load_64};
+use crate::pool::RowTile;
+use crate::quant::Activations;
+use crate::quant::activations::{Q8Tile, Q8kTile, TILE};
+use bytemuck::cast_ref;
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Rows of a sweep: eight running sums, eight dots and eight results fit the 32 registers.
+const ROWS: usize = 8;
+/// Bytes of unpacked rows at a time: a part of the 1 MB of L2 of the smallest core with this level.
+const SCRATCH: usize = 256 << 10;
+
+/// Eight blocks of 32 weights of a row, unpacked; past the end of the row everything is zero.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Wide32 {
+    q: [[u8; 4]; 64],
+    d: [f32; 8],
+    m: [f32; 8],
+}
+
+/// A block of 256 weights, unpacked.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Wide256 {
+    q: [[u8; 4]; 64],
+    /// with a zero high half where [`fits`]
+    scale: [i32; 16],
+    /// of groups `2 i` and `2 i + 1`: their mins, or minus offset times scale
+    pairs: [[i16; 2]; 8],
+    d: f32,
+    dmin: f32,
+}
+
+thread_local! {
+    static WIDE_32: RefCell<Vec<Wide32>> = const { RefCell::new(Vec::new()) };
+    static WIDE_256: RefCell<Vec<Wide256>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The columns of the call that lie in `tiles`.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn matmul_32<B: Block32>(
+    w: &[B],
+    blocks: usize,
+    acts: &Activations,
+    col0: usize,
+    tiles: Range<usize>,
+    out: &mut RowTile<'_>,
+) {
+    if tiles.is_empty() {
+        return;
+    }
+    let chunks = blocks.div_ceil(8);
+    WIDE_32.with_borrow_mut(|wide| {
+        let rows = rows_at_a_time(chunks * size_of::<Wide32>());
+        for (i, w) in w.chunks(rows * blocks).enumerate() {
+            wide.clear();
+            for row in w.chunks_exact(blocks) {
+                for blocks in row.chunks(8) {
+                    wide.push(widen_32(blocks));
+                }
+            }
+            for t in tiles.clone() {
+                let x = acts.q8_tile(t);
+                for (j, wide) in wide.chunks(ROWS * chunks).enumerate() {
+                    store(
+                        out,
+                        t,
+                        col0,
+                        rows * i + ROWS * j,
+                        wide.len() / chunks,
+                        sweep_32::<B>(wide, blocks, x),
+                    );
+                }
+            }
+        }
+    });
+}
+
+/// The columns of the call that lie in `tiles`.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn matmul_256<B: Block256>(
+    w: &[B],
+    blocks: usize,
+    acts: &Activations,
+    col0: usize,
+    tiles: Range<usize>,
+    out: &mut RowTile<'_>,
+) {
+    if tiles.is_empty() {
+        return;
+    }
+    WIDE_256.with_borrow_mut(|wide| {
+        let rows = rows_at_a_time(blocks * size_of::<Wide256>());
+        for (i, w) in w.chunks(rows * blocks).enumerate() {
+            wide.clear();
+            for block in w {
+                wide.push(widen_256(block));
+            }
+            for t in tiles.clone() {
+                let x = acts.q8k_tile(t);
+                for (j, wide) in wide.chunks(ROWS * blocks).enumerate() {
+                    store(
+                        out,
+                        t,
+                        col0,
+                        rows * i + ROWS * j,
+                        wide.len() / blocks,
+                        sweep_256::<B>(wide, blocks, x),
+                    );
+                }
+            }
+        }
+    });
+}
+
+/// How many unpacked rows of this size fill the scratch, in whole sweeps.
+fn rows_at_a_time(row_bytes: usize) -> usize {
+    (SCRATCH / row_bytes / ROWS).max(1) * ROWS
+}
+
+/// Rows `row..row + n` of the columns of tile `t` that belong to the call.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store(out: &mut RowTile<'_>, t: usize, col0: usize, row: usize, n: usize, sums: [__m512; ROWS]) {
+    let mut lanes = [[0.0f32; TILE]; ROWS];
+    for (lanes, sums) in lanes.iter_mut().zip(sums) {
+        // SAFETY: 64 bytes by reference
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sums) };
+    }
+    let wanted = (TILE * t).max(col0)..(TILE * (t + 1)).min(col0 + out.cols());
+    for c in wanted {
+        let column = std::array::from_fn::<f32, ROWS, _>(|r| lanes[r][c % TILE]);
+        out.column(c - col0)[row..row + n].copy_from_slice(&column[..n]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store_64(a: &mut [u8; 64], v: __m512i) {
+    // SAFETY: 64 bytes by reference
+    unsafe { _mm512_storeu_si512(a.as_mut_ptr().cast(), v) };
+}
+
+/// One to eight blocks.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn widen_32<B: Block32>(blocks: &[B]) -> Wide32 {
+    let mut wide = Wide32 {
+        q: [[0; 4]; 64],
+        d: [0.0; 8],
+        m: [0.0; 8],
+    };
+    let q: &mut [[u8; 64]; 4] = bytemuck::cast_mut(&mut wide.q);
+    for (q, pair) in q.iter_mut().zip(blocks.chunks(2)) {
+        // SAFETY: this function has the features
+        store_64(q, unsafe { B::bytes(&pair[0], &pair[pair.len() - 1]) });
+    }
+    for (i, block) in blocks.iter().enumerate() {
+        let (d, m) = block.halves();
+        wide.d[i] = half::f16::from_bits(d).to_f32();
+        wide.m[i] = half::f16::from_bits(m).to_f32();
+    }
+    wide
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn widen_256<B: Block256>(block: &B) -> Wide256 {
+    let head = block.head();
+    let mut wide = Wide256 {
+        q: [[0; 4]; 64],
+        scale: [0; 16],
+        pairs: [[0; 2]; 8],
+        d: head.d,
+        dmin: head.dmin,
+    };
+    let q: &mut [[u8; 64]; 4] = bytemuck::cast_mut(&mut wide.q);
+    // SAFETY: this function has the features
+    for (q, bytes) in q.iter_mut().zip(unsafe { block.bytes() }) {
+        store_64(q, bytes);
+    }
+    let scales = unpack::groups::<B>(&head.scales);
+    let scale = if fits::<B>() {
+        _mm512_cvtepu16_epi32(scales)
+    } else {
+        _mm512_cvtepi16_epi32(scales)
+    };
+    store_64(bytemuck::cast_mut(&mut wide.scale), scale);
+    let pairs = if B::HAS_MIN {
+        unpack::groups::<B>(&head.mins)
+    } else {
+        _mm256_mullo_epi16(scales, _mm256_set1_epi16(-B::OFFSET as i16))
+    };
+    // SAFETY: 32 bytes by reference
+    unsafe { _mm256_storeu_si256(wide.pairs.as_mut_ptr().cast(), pairs) };
+    wide
+}
+
+/// Up to eight unpacked rows times sixteen columns.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn sweep_32<B: Block32>(wide: &[Wide32], blocks: usize, x: &[Q8Tile]) -> [__m512; ROWS] {
+    let rows = group(wide, x.len());
+    let mut acc = [_mm512_setzero_ps(); ROWS];
+    for (chunk, x) in x.iter().enumerate() {
+        let w = rows.map(|row| &row[chunk]);
+        for b in 0..8.min(blocks - 8 * chunk) {
+            let offset =
+                _mm512_mullo_epi32(load_64(cast_ref(&x.sum[b])), _mm512_set1_epi32(-B::OFFSET));
+            let mut sum = [offset; ROWS];
+            for i in 8 * b..8 * b + 8 {
+                let x = load_64(cast_ref(&x.q[i]));
+                for r in 0..ROWS {
+                    sum[r] = _mm512_dpbusd_epi32(
+                        sum[r],
+                        _mm512_set1_epi32(i32::from_le_bytes(w[r].q[i])),
+                        x,
+                    );
+                }
+            }
+            let scale = _mm512_castsi512_ps(load_64(cast_ref(&x.scale[b])));
+            for r in 0..ROWS {
+                let scale = _mm512_mul_ps(_mm512_set1_ps(w[r].d[b]), scale);
+                acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scale, acc[r]);
+                if B::HAS_MIN {
+                    let sums = _mm512_castsi512_ps(load_64(cast_ref(&x.scaled_sum[b])));
+                    acc[r] = _mm512_fmadd_ps(_mm512_set1_ps(w[r].m[b]), sums, acc[r]);
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// Up to eight unpacked rows times sixteen columns.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn sweep_256<B: Block256>(wide: &[Wide256], blocks: usize, x: &[Q8kTile]) -> [__m512; ROWS] {
+    let rows = group(wide, blocks);
+    let mut acc = [_mm512_setzero_ps(); ROWS];
+    for (b, x) in x.iter().enumerate() {
+        let w = rows.map(|row| &row[b]);
+        let mut pairs = [_mm512_setzero_si512(); ROWS];
+        if B::HAS_MIN || B::OFFSET != 0 {
+            for i in 0..8 {
+                let x = load_64(cast_ref(&x.sums[i]));
+                for r in 0..ROWS {
+                    let pair = _mm512_set1_epi32(bytemuck::cast(w[r].pairs[i]));
+                    pairs[r] = _mm512_dpwssd_epi32(pairs[r], x, pair);
+                }
+            }
+        }
+        let mut sum = if B::HAS_MIN {
+            [_mm512_setzero_si512(); ROWS]
+        } else {
+            pairs
+        };
+        // quads of values before the scale: where two groups share it, and the dot is too large anyway, both
+        let quads = if B::GROUPS == Groups::Eight && !fits::<B>() {
+            8
+        } else {
+            4
+        };
+        for first in (0..64).step_by(quads) {
+            let mut dot = [_mm512_setzero_si512(); ROWS];
+            for i in first..first + quads {
+                let x = load_64(cast_ref(&x.q[i]));
+                for r in 0..ROWS {
+                    dot[r] = _mm512_dpbusd_epi32(
+                        dot[r],
+                        _mm512_set1_epi32(i32::from_le_bytes(w[r].q[i])),
+                        x,
+                    );
+                }
+            }
+            for r in 0..ROWS {
+                let scale = _mm512_set1_epi32(w[r].scale[first / 4]);
+                sum[r] = if fits::<B>() {
+                    _mm512_dpwssd_epi32(sum[r], dot[r], scale)
+                } else {
+                    _mm512_add_epi32(sum[r], _mm512_mullo_epi32(dot[r], scale))
+                };
+            }
+        }
+        let scale = _mm512_castsi512_ps(load_64(cast_ref(&x.scale)));
+        for r in 0..ROWS {
+            acc[r] = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(sum[r]),
+                _mm512_mul_ps(_mm512_set1_ps(w[r].d), scale),
+                acc[r],
+            );
+            if B::HAS_MIN {
+                let scale = _mm512_mul_ps(_mm512_set1_ps(w[r].dmin), scale);
+                acc[r] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(pairs[r]), scale, acc[r]);
+            }
+        }
+    }
+    acc
+}
+
+/// Sixteen products fit int16, so that `vpdpwssd` can scale them.
+const fn fits<B: Block256>() -> bool {
+    16 * B::MAX * 127 < 1 << 15
+}
+
+/// The rows of a sweep, the last one again and again up to eight.
+#[inline(always)]
+fn group<T>(wide: &[T], chunks: usize) -> [&[T]; ROWS] {
+    let n = wide.len() / chunks;
+    std::array::from_fn(|r| &wide[r.min(n - 1) * chunks..][..chunks])
+}

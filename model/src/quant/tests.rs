@@ -1,0 +1,419 @@
+//! Every type and every level against the definition, and the definition against others' numbers.
+
+use super::*;
+use crate::pool::{Pool, RowTile};
+use GgmlType::*;
+
+/// Numbers of a linear congruential generator: the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32 ^ (self.0 >> 60) as u32
+    }
+    fn byte(&mut self) -> u8 {
+        (self.bits() >> 11) as u8
+    }
+    /// uniform in -1..1
+    fn unit(&mut self) -> f32 {
+        self.bits() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+}
+
+/// Where a block keeps its halves (Q8_K: its f32).
+fn scales_at(ty: GgmlType) -> &'static [usize] {
+    match ty {
+        F32 | F16 | BF16 => &[],
+        Q4_0 | Q5_0 | Q8_0 | IQ4_NL | Q8_K => &[0],
+        Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
+        Q2_K => &[80, 82],
+        Q3_K => &[108],
+        Q6_K => &[208],
+    }
+}
+
+/// What the bytes of a block are, apart from its floats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fill {
+    Random,
+    All(u8),
+}
+
+fn weights(ty: GgmlType, rows: usize, k: usize, fill: Fill, random: &mut Random) -> Vec<u8> {
+    let mut w = vec![0u8; rows * row_bytes(ty, k).unwrap()];
+    for block in w.chunks_exact_mut(ty.block_bytes()) {
+        match ty {
+            F32 => block.copy_from_slice(&random.unit().to_le_bytes()),
+            F16 => block.copy_from_slice(&half::f16::from_f32(random.unit()).to_le_bytes()),
+            BF16 => block.copy_from_slice(&half::bf16::from_f32(random.unit()).to_le_bytes()),
+            _ => block.fill_with(|| match fill {
+                Fill::Random => random.byte(),
+                Fill::All(byte) => byte,
+            }),
+        }
+        for &at in scales_at(ty) {
+            let d = if fill == Fill::Random {
+                random.unit() * 0.02
+            } else {
+                65504.0
+            };
+            if ty == Q8_K {
+                block[at..at + 4].copy_from_slice(&d.to_le_bytes());
+            } else {
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(d).to_le_bytes());
+            }
+        }
+    }
+    w
+}
+
+fn levels() -> Vec<&'static Kernels> {
+    let levels: Vec<_> = Isa::ALL
+        .into_iter()
+        .filter_map(|isa| Kernels::detect(Some(isa)).ok())
+        .collect();
+    assert!(levels.iter().any(|l| l.isa() == Isa::Scalar));
+    levels
+}
+
+fn quantized(kernels: &Kernels, ty: GgmlType, x: &[f32], k: usize) -> Activations {
+    let mut acts = Activations::new();
+    kernels.quantize(act_kind(ty), x, k, &mut acts, &Pool::new(1).unwrap(), 1);
+    acts
+}
+
+fn matmul(kernels: &Kernels, ty: GgmlType, w: &[u8], rows: usize, k: usize, x: &[f32]) -> Vec<f32> {
+    let acts = quantized(kernels, ty, x, k);
+    let mut out = vec![f32::NAN; rows * acts.cols()];
+    kernels.matmul(ty, w, k, &acts, 0, &mut RowTile::new(&mut out, rows));
+    out
+}
+
+fn bits(v: &[f32]) -> Vec<u32> {
+    v.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn sizes_of_rows() {
+    assert_eq!(row_bytes(Q4_K, 512), Some(288));
+    assert_eq!(row_bytes(Q4_K, 128), None);
+    assert_eq!(row_bytes(Q8_0, 96), Some(102));
+    assert_eq!(row_bytes(F16, 7), Some(14));
+    assert_eq!(row_bytes(F32, usize::MAX), None);
+}
+
+#[test]
+fn levels_have_names() {
+    for isa in Isa::ALL {
+        assert_eq!(isa.to_string().parse(), Ok(isa));
+    }
+    assert_eq!("sse".parse::<Isa>(), Err(UnknownIsa("sse".into())));
+    let other = if cfg!(target_arch = "x86_64") {
+        Isa::Neon
+    } else {
+        Isa::Avx2
+    };
+    assert_eq!(
+        Kernels::detect(Some(other)).err(),
+        Some(UnsupportedIsa(other))
+    );
+    assert_eq!(
+        UnsupportedIsa(other).to_string(),
+        format!("instruction set `{other}` is not available on this machine")
+    );
+}
+
+#[test]
+fn dequantised_as_others_do() {
+    let text = include_str!("testdata/dequantize.txt");
+    let hex = |s: &str| -> Vec<u8> {
+        (0..s.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&s[i..i + 2], 16).unwrap())
+            .collect()
+    };
+    let mut seen = 0;
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let [name, block, values] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let ty = GgmlType::ALL
+            .into_iter()
+            .find(|t| t.name() == name)
+            .unwrap();
+        let want: Vec<f32> = hex(values)
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
+        let mut got = vec![0.0; ty.block_len()];
+        scalar::TABLE.dequantize_row(ty, &hex(block), &mut got);
+        assert_eq!(got, want, "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 11);
+    // Q8_K and the floats, by hand
+    let mut q8k = vec![0u8; 292];
+    q8k[..4].copy_from_slice(&0.5f32.to_le_bytes());
+    q8k[4..8].copy_from_slice(&[127, 128, 255, 1]);
+    let mut got = [0.0; 256];
+    scalar::TABLE.dequantize_row(Q8_K, &q8k, &mut got);
+    assert_eq!(got[..5], [63.5, -64.0, -0.5, 0.5, 0.0]);
+    let mut got = [0.0; 3];
+    scalar::TABLE.dequantize_row(F16, &[0x00, 0x3c, 0x00, 0xc0, 0x01, 0x00], &mut got);
+    assert_eq!(got, [1.0, -2.0, 5.960_464_5e-8]);
+    scalar::TABLE.dequantize_row(BF16, &[0x80, 0x3f, 0x00, 0xc0, 0x01, 0x00], &mut got);
+    assert_eq!(got, [1.0, -2.0, 9.183_55e-41]);
+    scalar::TABLE.dequantize_row(F32, &[0, 0, 128, 63, 0, 0, 0, 192, 1, 0, 0, 0], &mut got);
+    assert_eq!(got, [1.0, -2.0, 1e-45]);
+}
+
+/// The definition against the plain sum of products of the dequantised numbers, in f64.
+#[test]
+fn dots_are_those_of_the_dequantised_values() {
+    let mut random = Random(1);
+    for ty in GgmlType::ALL {
+        let (rows, cols) = (3, 2);
+        let k = if ty.block_len() == 1 {
+            100
+        } else {
+            3 * ty.block_len()
+        };
+        let w = weights(ty, rows, k, Fill::Random, &mut random);
+        let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+        let acts = quantized(&scalar::TABLE, ty, &x, k);
+        let got = matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+        for c in 0..cols {
+            let x: Vec<f32> = match act_kind(ty) {
+                ActKind::F32 => acts.f32(c).to_vec(),
+                ActKind::Q8 => (0..k)
+                    .map(|i| {
+                        acts.q8(c)[i / 256].q[i % 256] as f32
+                            * acts.q8(c)[i / 256].scale[i % 256 / 32]
+                    })
+                    .collect(),
+                ActKind::Q8K => (0..k)
+                    .map(|i| acts.q8k(c)[i / 256].q[i % 256] as f32 * acts.q8k(c)[i / 256].scale)
+                    .collect(),
+            };
+            for r in 0..rows {
+                let mut row = vec![0.0; k];
+                scalar::TABLE.dequantize_row(
+                    ty,
+                    &w[r * w.len() / rows..][..w.len() / rows],
+                    &mut row,
+                );
+                let products = || {
+                    row.iter()
+                        .zip(&x)
+                        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                };
+                let (want, size) = (
+                    products().sum::<f64>(),
+                    products().map(f64::abs).sum::<f64>(),
+                );
+                assert!(
+                    (f64::from(got[c * rows + r]) - want).abs() <= 1e-6 * size,
+                    "{ty}: {} {want}",
+                    got[c * rows + r]
+                );
+            }
+        }
+    }
+}
+
+/// The tentpole: every level, at odd lengths, is the scalar one bit for bit.
+#[test]
+fn every_level_computes_the_definition() {
+    for kernels in levels() {
+        let mut random = Random(2);
+        for ty in GgmlType::ALL {
+            for blocks in [1, 2, 3, 5, 7, 9, 17] {
+                let k = blocks * ty.block_len();
+                for rows in [1, 3, 5, 16, 17, 33] {
+                    let w = weights(ty, rows, k, Fill::Random, &mut random);
+                    for cols in [1, 2, 3, 5, 8, 9, 16, 17, 23, 33] {
+                        let x: Vec<f32> = (0..cols * k).map(|_| random.unit() * 3.0).collect();
+                        let want = matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                        let got = matmul(kernels, ty, &w, rows, k, &x);
+                        assert_eq!(
+                            bits(&got),
+                            bits(&want),
+                            "{} {ty} {blocks} {rows} {cols}",
+                            kernels.isa()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bytes that make the largest and the smallest of everything, with activations of +-127 throughout: where an int16
+/// would saturate, and -128 has no positive twin.
+#[test]
+fn extremes_do_not_saturate() {
+    for kernels in levels() {
+        for ty in GgmlType::ALL.into_iter().filter(|t| t.block_len() > 1) {
+            for fill in [0x00, 0x0f, 0x7f, 0x80, 0x81, 0xf0, 0xff].map(Fill::All) {
+                let (rows, k) = (5, 3 * ty.block_len());
+                let w = weights(ty, rows, k, fill, &mut Random(3));
+                for cols in [1, 2, 4, 16] {
+                    for sign in [|_| 1.0, |_| -1.0, |i| if i % 2 == 0 { 1.0 } else { -1.0 }]
+                        as [fn(usize) -> f32; 3]
+                    {
+                        let x: Vec<f32> = (0..cols * k).map(sign).collect();
+                        let want = matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                        assert!(want.iter().all(|v| v.is_finite()), "{ty} {fill:?}");
+                        let got = matmul(kernels, ty, &w, rows, k, &x);
+                        assert_eq!(
+                            bits(&got),
+                            bits(&want),
+                            "{} {ty} {fill:?} {cols}",
+                            kernels.isa()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Any part of the rows and columns of a call is the same part of the whole.
+#[test]
+fn tiling_changes_nothing() {
+    let (rows, cols) = (37, 41);
+    let pool = Pool::new(2).unwrap();
+    for kernels in levels() {
+        let mut random = Random(4);
+        for ty in GgmlType::ALL {
+            let k = 3 * ty.block_len().max(8);
+            let w = weights(ty, rows, k, Fill::Random, &mut random);
+            let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+            let whole = matmul(kernels, ty, &w, rows, k, &x);
+            let mut acts = Activations::new();
+            kernels.quantize(act_kind(ty), &x, k, &mut acts, &pool, 2);
+            let bytes = row_bytes(ty, k).unwrap();
+            for (col0, n) in [
+                (0, 41),
+                (0, 1),
+                (40, 1),
+                (1, 40),
+                (15, 2),
+                (7, 20),
+                (16, 16),
+                (17, 24),
+                (31, 10),
+                (5, 0),
+            ] {
+                for chunk in [1, 5, 16, 37] {
+                    let mut out = vec![f32::NAN; rows * n];
+                    if n > 0 {
+                        pool.run_rows(2, &mut out, rows, chunk, &|r, tile| {
+                            kernels.matmul(
+                                ty,
+                                &w[r.start * bytes..r.end * bytes],
+                                k,
+                                &acts,
+                                col0,
+                                tile,
+                            );
+                        });
+                    }
+                    assert_eq!(
+                        bits(&out),
+                        bits(&whole[col0 * rows..][..n * rows]),
+                        "{} {ty} {col0} {n} {chunk}",
+                        kernels.isa()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A buffer filled before, larger or in another form, leaves nothing behind.
+#[test]
+fn activations_are_reused() {
+    let pool = Pool::new(1).unwrap();
+    for kernels in levels() {
+        let mut random = Random(5);
+        let mut acts = Activations::new();
+        for (ty, k, cols) in [
+            (Q8_0, 512, 40),
+            (Q4_K, 512, 20),
+            (Q8_0, 32, 9),
+            (Q4_1, 96, 17),
+            (F16, 5, 3),
+            (Q6_K, 256, 8),
+        ] {
+            let w = weights(ty, 4, k, Fill::Random, &mut random);
+            let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+            kernels.quantize(act_kind(ty), &x, k, &mut acts, &pool, 1);
+            assert_eq!(acts.cols(), cols);
+            let mut out = vec![f32::NAN; 4 * cols];
+            kernels.matmul(ty, &w, k, &acts, 0, &mut RowTile::new(&mut out, 4));
+            assert_eq!(
+                bits(&out),
+                bits(&matmul(kernels, ty, &w, 4, k, &x)),
+                "{} {ty}",
+                kernels.isa()
+            );
+        }
+    }
+}
+
+#[test]
+fn activations_are_rounded_to_nearest() {
+    let mut random = Random(6);
+    let mut x: Vec<f32> = (0..512).map(|_| random.unit()).collect();
+    x[3] = -2.0;
+    x[300] = 3.0;
+    x[480..].fill(0.0);
+    for kernels in levels() {
+        let acts = quantized(kernels, Q8_0, &x, 512);
+        for (i, x) in x.iter().enumerate() {
+            let chunk = &acts.q8(0)[i / 256];
+            let (q, scale) = (chunk.q[i % 256], chunk.scale[i % 256 / 32]);
+            assert!(
+                (f32::from(q) * scale - x).abs() <= scale * 0.500_01,
+                "{i}: {q} * {scale} for {x}"
+            );
+        }
+        assert_eq!(
+            (acts.q8(0)[0].q[3], acts.q8(0)[0].scale[0]),
+            (-127, 2.0 / 127.0)
+        );
+        assert_eq!((acts.q8(0)[1].q[250], acts.q8(0)[1].scale[7]), (0, 0.0));
+        let acts = quantized(kernels, Q4_K, &x, 512);
+        for (i, x) in x.iter().enumerate() {
+            let chunk = &acts.q8k(0)[i / 256];
+            assert!(
+                (f32::from(chunk.q[i % 256]) * chunk.scale - x).abs() <= chunk.scale * 0.500_01
+            );
+        }
+        for chunk in acts.q8k(0) {
+            let sum = |q: &[i8]| q.iter().map(|&q| i16::from(q)).sum::<i16>();
+            assert!(chunk.q.chunks(16).map(sum).eq(chunk.sums));
+            assert!(chunk.q.chunks(32).map(sum).eq(chunk.sums32));
+        }
+        // what is not a number stays visible
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for ty in [Q4_0, Q4_1, Q4_K, Q6_K, F16] {
+                let mut x = x.clone();
+                x[7] = bad;
+                let w = weights(ty, 1, 512, Fill::Random, &mut random);
+                assert!(
+                    !matmul(kernels, ty, &w, 1, 512, &x)[0].is_finite(),
+                    "{} {ty} {bad}",
+                    kernels.isa()
+                );
+            }
+        }
+    }
+}
