@@ -113,23 +113,21 @@ impl Default for GgufWriter {
 
 impl GgufWriter {
     /// Sets a key, in its place if it is there, else as the last.
-    pub fn set(&mut self, key: &str, value: impl Into<Kv>) -> &mut Self {
+    pub fn set(&mut self, key: &str, value: impl Into<Kv>) {
         let value = value.into();
         match self.keys.iter_mut().find(|(k, _)| k == key) {
             Some(slot) => slot.1 = value,
             None => self.keys.push((key.to_owned(), value)),
         }
-        self
     }
 
     /// Takes a key out.
-    pub fn remove(&mut self, key: &str) -> &mut Self {
+    pub fn remove(&mut self, key: &str) {
         self.keys.retain(|(k, _)| k != key);
-        self
     }
 
     /// Adds a tensor as the last.
-    pub fn add(&mut self, name: &str, dims: &[u64], ty: u32, data: Vec<u8>) -> &mut Self {
+    pub fn add(&mut self, name: &str, dims: &[u64], ty: u32, data: Vec<u8>) {
         self.tensors.push(Tensor {
             name: name.to_owned(),
             dims: dims.to_vec(),
@@ -137,7 +135,6 @@ impl GgufWriter {
             offset: None,
             data,
         });
-        self
     }
 
     /// A tensor to change.
@@ -152,9 +149,8 @@ impl GgufWriter {
     }
 
     /// Takes a tensor out.
-    pub fn remove_tensor(&mut self, name: &str) -> &mut Self {
+    pub fn remove_tensor(&mut self, name: &str) {
         self.tensors.retain(|t| t.name != name);
-        self
     }
 
     /// Everything before the data, without the padding behind it.

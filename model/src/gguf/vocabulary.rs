@@ -3,6 +3,9 @@
 use super::value::{Array, Value, ValueType};
 use super::{Gguf, GgufError};
 
+const TYPES: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const MERGES: &str = "tokenizer.ggml.merges";
 /// Values of `tokenizer.ggml.token_type`: undefined, normal, unknown, control, user-defined, unused, byte (`llama.h`).
 const MAX_TOKEN_TYPE: i64 = 6;
 
@@ -12,37 +15,35 @@ pub(super) fn check(file: &Gguf) -> Result<(), GgufError> {
     let Some(tokens) = array(file, "tokenizer.ggml.tokens", ValueType::Str)? else {
         return Ok(());
     };
-    for (key, element) in [
-        ("tokenizer.ggml.token_type", ValueType::I32),
-        ("tokenizer.ggml.scores", ValueType::F32),
-    ] {
-        if let Some(array) = array(file, key, element)?
-            && array.len() != tokens.len()
+    let types = array(file, TYPES, ValueType::I32)?;
+    let scores = array(file, SCORES, ValueType::F32)?;
+    for (key, array) in [(TYPES, types), (SCORES, scores)] {
+        if let Some(len) = array.map(|array| array.len())
+            && len != tokens.len()
         {
-            let why = format_args!("has {} values for {} tokens", array.len(), tokens.len());
+            let why = format_args!("has {len} values for {} tokens", tokens.len());
             return Err(GgufError::invalid(
                 format_args!("metadata key `{key}`"),
                 why,
             ));
         }
     }
-    let types = array(file, "tokenizer.ggml.token_type", ValueType::I32)?;
     for (i, ty) in types.iter().flat_map(Array::iter).enumerate() {
         if !matches!(ty, Value::Int(0..=MAX_TOKEN_TYPE)) {
-            let what = "metadata key `tokenizer.ggml.token_type`";
+            let what = format_args!("metadata key `{TYPES}`");
             let why =
                 format_args!("has an unknown type at token {i}, the limit is {MAX_TOKEN_TYPE}");
             return Err(GgufError::invalid(what, why));
         }
     }
-    let merges = array(file, "tokenizer.ggml.merges", ValueType::Str)?;
+    let merges = array(file, MERGES, ValueType::Str)?;
     for (i, merge) in merges.iter().flat_map(Array::iter).enumerate() {
         let parts = match merge {
             Value::Str(merge) => merge.split_once(' '),
             _ => None,
         };
         if !matches!(parts, Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(' ')) {
-            let what = "metadata key `tokenizer.ggml.merges`";
+            let what = format_args!("metadata key `{MERGES}`");
             let why = format_args!("has no pair of tokens at merge {i}");
             return Err(GgufError::invalid(what, why));
         }
