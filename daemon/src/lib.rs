@@ -1,8 +1,14 @@
 //! The daemon: the only crate that knows tokio and MQTT. A packet goes from MQTT to a kernel in four hops:
 //! [`server`] → [`worker`] → `Engine::step` → kernel. See `ARCHITECTURE.md`.
 
+pub mod admission;
 pub mod cli;
 pub mod config;
+pub mod dedup;
+pub mod intake;
 pub mod server;
+pub mod status;
+pub mod stream;
 pub mod transport;
 pub mod wire;
+pub mod worker;

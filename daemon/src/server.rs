@@ -1,7 +1,31 @@
-//! The daemon's select loop.
+//! The daemon's select loop: carries events to the state machines and their actions to the world, and decides nothing
+//! about requests itself.
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use glowplug_model::engine::{Finish, ModelInfo};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use crate::admission::{Action, Admission, Phase, ROOM_FOR_LAST};
 use crate::config::{Config, Server};
-use tokio::sync::oneshot;
+use crate::intake::{Desk, Intake};
+use crate::status::{self, Speed};
+use crate::stream::Speaker;
+use crate::transport::broker::{self, BrokerError, Embedded};
+use crate::transport::credentials::{self, CredentialsError};
+use crate::transport::{self, Credentials, Event, Events, Link, Message, Options, Qos};
+use crate::wire::topics::Topics;
+use crate::worker::{Command, Load, Report, Worker};
+
+/// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
+const DRAIN: Duration = Duration::from_secs(2);
+/// For the last frames and the final status to reach the broker.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Bytes of a reply besides its frame, at most: a Response Topic, Correlation Data, the rest.
+const TOPIC_AND_PROPERTIES: usize = 2048;
 
 /// What a caller of [`run`] may need to know once the broker is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +39,11 @@ pub struct Started {
 pub enum RunError {
     /// no embedded broker
     #[error(transparent)]
-    Broker(#[from] crate::transport::broker::BrokerError),
+    Broker(#[from] BrokerError),
     /// no password
     #[error(transparent)]
-    Credentials(#[from] crate::transport::credentials::CredentialsError),
-    /// the model
+    Credentials(#[from] CredentialsError),
+    /// the model cannot be served, does not fit, or broke; or there is no thread for it
     #[error("{0}")]
     Model(String),
 }
@@ -27,9 +51,400 @@ pub enum RunError {
 /// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
 /// broker can be reached; the model may load for longer: `status` on the broker says when it is `online`.
 pub async fn run(
-    _config: Config,
-    _started: oneshot::Sender<Started>,
-    _shutdown: impl Future<Output = ()>,
+    config: Config,
+    started: oneshot::Sender<Started>,
+    shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    todo!()
+    let path = config
+        .model
+        .path
+        .clone()
+        .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
+    let topics = Topics::new(&config.base_topic, &config.node);
+    let boot_id = credentials::random()?;
+    let (embedded, server, credentials) = broker(&config).await?;
+    let since = status::unix_ms();
+    let mut will = Message::new(
+        topics.status(),
+        status::status("offline", &boot_id, since),
+        Qos::AtLeastOnce,
+    );
+    will.retain = true;
+    let (link, events) = transport::connect(Options {
+        server: server.clone(),
+        client_id: client_id(&config),
+        credentials,
+        will: Some(will),
+        subscriptions: topics.subscriptions(),
+        payload_max: config.engine.max_payload_bytes,
+    });
+    let (worker, reports) =
+        Worker::start(path.clone(), config.model.context, config.engine.clone())
+            .map_err(|e| RunError::Model(format!("cannot start the inference thread: {e}")))?;
+    // the caller may not care
+    let _ = started.send(Started { server });
+    let speaker = Speaker {
+        node: config.node.clone(),
+        model: config.model.name.clone().unwrap_or_default(),
+    };
+    let daemon = Daemon {
+        admission: Admission::new(
+            config.engine.queue,
+            config.engine.chunk,
+            config.engine.dedup_window,
+            speaker,
+        ),
+        intake: Intake::new(&config),
+        topics,
+        path,
+        boot_id,
+        since,
+        booted: now(),
+        link,
+        worker,
+        up: false,
+        budget: config.budget.unwrap_or_default(),
+        model: None,
+        sha256: None,
+        load: Load::default(),
+        speed: Speed::default(),
+        config,
+    };
+    let result = daemon.serve(events, reports, shutdown).await;
+    // the last to go: it carries the final status
+    drop(embedded);
+    result
+}
+
+/// The client identifier of a daemon on its broker.
+fn client_id(config: &Config) -> String {
+    format!("{}-{}", config.base_topic.replace('/', "."), config.node)
+}
+
+type BrokerInUse = (Option<Embedded>, Server, Option<Credentials>);
+
+async fn broker(config: &Config) -> Result<BrokerInUse, RunError> {
+    if let Some(server) = &config.mqtt.server {
+        let password = config
+            .mqtt
+            .password_file
+            .as_deref()
+            .map(credentials::read_password)
+            .transpose()?;
+        let credentials = config.mqtt.username.clone().map(|username| Credentials {
+            username,
+            password: password.unwrap_or_default(),
+        });
+        return Ok((None, server.clone(), credentials));
+    }
+    let users = broker::Users {
+        base: config.base_topic.clone(),
+        daemon: credentials::daemon()?,
+        daemon_id: client_id(config),
+        local: credentials::local(&config.state_dir)?,
+    };
+    let own = users.daemon.clone();
+    let embedded = broker::start(config.listen, users).await?;
+    let server = Server {
+        host: embedded.address.ip().to_string(),
+        port: embedded.address.port(),
+    };
+    Ok((Some(embedded), server, Some(own)))
+}
+
+/// Tokio's clock, which tests can stop, as the one the state machines take.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+struct Daemon {
+    config: Config,
+    topics: Topics,
+    path: PathBuf,
+    boot_id: String,
+    since: u64,
+    booted: Instant,
+    link: Link,
+    worker: Worker,
+    admission: Admission,
+    intake: Intake,
+    model: Option<ModelInfo>,
+    sha256: Option<String>,
+    load: Load,
+    speed: Speed,
+    up: bool,
+    budget: u64,
+}
+
+impl Daemon {
+    async fn serve(
+        mut self,
+        mut events: Events,
+        mut reports: mpsc::Receiver<Report>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), RunError> {
+        tokio::pin!(shutdown);
+        let mut metrics = interval(self.config.mqtt.metrics_interval);
+        metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hash = None;
+        let mut drain = Drain::No;
+        loop {
+            if drain != Drain::No && self.admission.outstanding() == 0 {
+                return self.stop(None).await;
+            }
+            let next = self.admission.next_tick();
+            let mut out = Vec::new();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.event(event, &mut out),
+                    None => return self.stop(Some("the MQTT client ended".to_owned())).await,
+                },
+                report = reports.recv() => match report {
+                    Some(Report::Loaded(info)) => {
+                        if let Err(why) = self.loaded(*info) {
+                            return self.stop(Some(why)).await;
+                        }
+                        hash = hash_in_background(self.path.clone());
+                    }
+                    Some(Report::Update(update, load)) => {
+                        self.load = load;
+                        self.admission.update(now(), self.link.room(), update, &mut out);
+                    }
+                    Some(Report::Failed(why)) => return self.stop(Some(why)).await,
+                    None => return self.stop(Some("the inference thread ended".to_owned())).await,
+                },
+                () = at(next) => self.admission.tick(now(), self.link.room(), &mut out),
+                _ = metrics.tick() => self.publish_metrics(),
+                sum = finished(&mut hash) => {
+                    self.sha256 = sum;
+                    self.publish_info();
+                }
+                () = &mut shutdown, if drain == Drain::No => {
+                    drain = Drain::Finishing(now() + DRAIN);
+                    self.admission.drain();
+                    self.since = status::unix_ms();
+                    self.publish_status();
+                }
+                () = at(drain.until()) => match drain {
+                    Drain::Finishing(_) => {
+                        drain = Drain::Interrupting(now() + DRAIN);
+                        self.admission.end_all(Finish::Interrupted, &mut out);
+                    }
+                    _ => self.admission.abandon(now(), Finish::Interrupted, &mut out),
+                },
+            }
+            self.perform(out);
+        }
+    }
+
+    fn event(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Up { packet_max } => {
+                tracing::info!("connected to the broker");
+                self.up = true;
+                self.admission
+                    .frame_max(packet_max.saturating_sub(TOPIC_AND_PROPERTIES));
+                self.publish_status();
+                self.publish_info();
+            }
+            Event::Down { reason, refused } => {
+                self.up = false;
+                if refused {
+                    tracing::error!("{reason}");
+                } else {
+                    tracing::warn!("no connection to the broker: {reason}");
+                }
+            }
+            Event::Message(incoming) => {
+                let room = self.link.room();
+                self.intake.take(
+                    &incoming,
+                    &mut Desk {
+                        admission: &mut self.admission,
+                        now: now(),
+                        room,
+                        out,
+                    },
+                );
+                // accepted or refused: either way it is ours now
+                if let Some(ack) = incoming.ack
+                    && self.link.ack(ack).is_err()
+                {
+                    tracing::error!("the outbox is full, a request stays unacknowledged");
+                }
+            }
+        }
+    }
+
+    fn loaded(&mut self, info: ModelInfo) -> Result<(), String> {
+        let plan = status::plan(&self.config, &info);
+        let total: u64 = plan.iter().map(|(_, bytes)| bytes).sum();
+        if let Some(budget) = self.config.budget.filter(|budget| total > *budget) {
+            let (line, bytes) = plan
+                .into_iter()
+                .max_by_key(|(_, bytes)| *bytes)
+                .unwrap_or(("nothing", 0));
+            let over = total - budget;
+            return Err(format!(
+                "`memory.budget` is {budget} bytes, the plan needs {total}: {over} more; the largest line is {line} with {bytes}"
+            ));
+        }
+        tracing::info!(
+            model = info.name,
+            quantisation = info.quantisation,
+            context = info.context,
+            isa = info.isa,
+            "the model is loaded"
+        );
+        self.budget = self.config.budget.unwrap_or(total);
+        self.intake.model(&info);
+        self.admission.online(info.name.clone());
+        self.model = Some(info);
+        self.since = status::unix_ms();
+        self.publish_status();
+        self.publish_info();
+        Ok(())
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            let sent = match action {
+                Action::Submit(id, request) => self.worker.send(Command::Submit(id, request)),
+                Action::End(id, why) => self.worker.send(Command::End(id, why)),
+                Action::EndThinking(id) => self.worker.send(Command::EndThinking(id)),
+                Action::Publish { to, frame, last } => {
+                    // a refusal must not take the place of an accepted request's last frame
+                    if last || self.link.room() > self.admission.outstanding() {
+                        self.publish(to.message(frame));
+                    } else {
+                        self.admission.count_refused("reply_dropped");
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(e) = sent {
+                // its last report ends the daemon; nothing waits for this command any more
+                tracing::error!("{e}");
+            }
+        }
+    }
+
+    fn publish(&self, message: Message) {
+        if self.link.publish(message).is_err() {
+            tracing::error!("the outbox is full, a message is lost");
+        }
+    }
+
+    fn publish_status(&self) {
+        let state = match self.admission.phase() {
+            Phase::Starting => "starting",
+            Phase::Online => "online",
+            Phase::Draining => "draining",
+        };
+        self.publish_retained(
+            self.topics.status(),
+            status::status(state, &self.boot_id, self.since),
+        );
+    }
+
+    fn publish_info(&self) {
+        if let Some(model) = &self.model {
+            self.publish_retained(
+                self.topics.info(),
+                status::info(&self.config, model, self.sha256.as_deref()),
+            );
+        }
+    }
+
+    /// Only while connected: every connection begins with both.
+    fn publish_retained(&self, topic: String, payload: bytes::Bytes) {
+        if self.up {
+            let mut message = Message::new(topic, payload, Qos::AtLeastOnce);
+            message.retain = true;
+            self.publish(message);
+        }
+    }
+
+    fn publish_metrics(&mut self) {
+        let speed = self.speed.since_last(self.load);
+        if self.up && self.link.room() > ROOM_FOR_LAST {
+            let reading = status::metrics(
+                &self.admission,
+                self.load,
+                speed,
+                self.budget,
+                &self.boot_id,
+                self.booted,
+                now(),
+            );
+            self.publish(Message::new(
+                self.topics.metrics(),
+                reading,
+                Qos::AtMostOnce,
+            ));
+        }
+    }
+
+    /// Last frames, the final status, a clean goodbye.
+    async fn stop(mut self, failed: Option<String>) -> Result<(), RunError> {
+        let mut out = Vec::new();
+        self.admission.abandon(now(), Finish::Failed, &mut out);
+        self.perform(out);
+        self.publish_retained(
+            self.topics.status(),
+            status::status("offline", &self.boot_id, status::unix_ms()),
+        );
+        self.link.close(CLOSE).await;
+        failed.map_or(Ok(()), |why| Err(RunError::Model(why)))
+    }
+}
+
+/// How far a shutdown is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// requests may finish until then
+    Finishing(Instant),
+    /// the engine may end them until then
+    Interrupting(Instant),
+}
+
+impl Drain {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::No => None,
+            Self::Finishing(until) | Self::Interrupting(until) => Some(until),
+        }
+    }
+}
+
+/// A thread of its own, which nobody waits for: the daemon may end before it.
+fn hash_in_background(path: PathBuf) -> Option<oneshot::Receiver<String>> {
+    let (done, hash) = oneshot::channel();
+    let spawned = std::thread::Builder::new()
+        .name("hash".to_owned())
+        .spawn(move || match status::sha256(&path) {
+            // nobody may be listening any more
+            Ok(sum) => drop(done.send(sum)),
+            Err(e) => tracing::warn!("cannot hash the model: {e}"),
+        });
+    spawned.is_ok().then_some(hash)
+}
+
+/// The hash, once; for ever pending afterwards and before.
+async fn finished(hash: &mut Option<oneshot::Receiver<String>>) -> Option<String> {
+    let Some(receiver) = hash else {
+        return std::future::pending().await;
+    };
+    let sum = receiver.await.ok();
+    *hash = None;
+    sum
+}
+
+/// A moment of the state machines' clock.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -1,3 +1,9 @@
 //! What goes over the wire, without the wire: topics, requests, replies, MQTT 5 properties. Pure, no I/O, no clock.
 
+pub mod fault;
+mod messages;
+pub mod properties;
+pub mod reply;
+pub mod request;
 pub mod topics;
+mod values;

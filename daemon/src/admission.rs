@@ -1,0 +1,512 @@
+//! Who gets a turn, who waits, who is refused, and how each request ends. A state machine: events and `now` in, actions
+//! out; no I/O, no clock. It holds every request from its acceptance to its last frame, and there is exactly one of those.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
+
+use crate::dedup::{Key, Window};
+use crate::stream::{Kind, Marks, Speaker, Stream, Text};
+use crate::wire::fault::{Code, Fault};
+use crate::wire::properties::ReplyTo;
+use crate::wire::reply;
+use crate::wire::request::Cancel;
+
+/// Requests the engine works on at a time.
+pub const STREAMS: usize = 1;
+/// Room that chunks leave in the outbox: for the last frame of everything accepted, and for refusals.
+pub const ROOM_FOR_LAST: usize = glowplug_firmware_config::limits::QUEUE_MAX + STREAMS + 64;
+/// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
+/// What a client is told while the model loads.
+const LOADING_RETRY_MS: u64 = 1000;
+/// A request's service time before one was observed, and the least a client is told to wait.
+const SERVICE_GUESS_MS: f64 = 2000.0;
+const RETRY_MIN_MS: f64 = 250.0;
+
+const _: () = assert!(
+    ROOM_FOR_LAST < crate::transport::OUTBOX,
+    "the outbox must have room for chunks"
+);
+
+/// What the daemon as a whole does; also its `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// the model loads
+    Starting,
+    /// requests are taken
+    Online,
+    /// requests end
+    Draining,
+}
+
+/// A request that was read and found valid.
+#[derive(Debug)]
+pub struct Arrival {
+    /// from the topic
+    pub client: String,
+    /// how it is answered
+    pub kind: Kind,
+    /// the client's own id; none: one was made, and cannot come again
+    pub id: Option<String>,
+    /// used when `id` is none
+    pub made_id: String,
+    /// where its frames go
+    pub reply: ReplyTo,
+    /// for the engine
+    pub request: Request,
+    /// fields without effect
+    pub ignored: Vec<&'static str>,
+    /// from now
+    pub deadline: Option<Duration>,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// hand to the engine
+    Submit(RequestId, Box<Request>),
+    /// end in the engine
+    End(RequestId, Finish),
+    /// end the thought in the engine
+    EndThinking(RequestId),
+    /// send
+    Publish {
+        /// where
+        to: ReplyTo,
+        /// what
+        frame: Bytes,
+        /// ends an accepted request: must not be lost
+        last: bool,
+    },
+}
+
+/// How a request ended in the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// it had been taken
+    Finished(Outcome),
+    /// it was not taken
+    Refused(Refusal),
+}
+
+/// News of one request, everything since the update before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// whose
+    pub id: RequestId,
+    /// new text
+    pub text: Text,
+    /// new marks
+    pub marks: Marks,
+    /// the last update has it
+    pub end: Option<(End, Instant)>,
+}
+
+/// Numbers for `metrics`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// error frames, by code; and what was dropped without one
+    pub refused: BTreeMap<&'static str, u64>,
+    /// requests that ended, any way
+    pub finished: u64,
+    /// of which were asked for again within the window
+    pub duplicates: u64,
+    /// prompt tokens found in the cache
+    pub prefix_hit_tokens: u64,
+}
+
+struct Live {
+    key: Option<Key>,
+    client: String,
+    stream: Stream,
+    deadline: Option<Instant>,
+    ending: bool,
+    end_thinking: bool,
+}
+
+/// The machine.
+pub struct Admission {
+    queue: usize,
+    chunk: Duration,
+    speaker: Speaker,
+    phase: Phase,
+    live: BTreeMap<RequestId, Live>,
+    by_key: HashMap<Key, RequestId>,
+    done: Window,
+    next: RequestId,
+    starved_until: Option<Instant>,
+    service_ms: Option<f64>,
+    frame_max: usize,
+    counters: Counters,
+}
+
+impl Admission {
+    /// `queue` requests may wait; `chunk` is the time of text in one frame; `window` is that of de-duplication.
+    #[must_use]
+    pub fn new(queue: usize, chunk: Duration, window: Duration, speaker: Speaker) -> Self {
+        Self {
+            queue,
+            chunk,
+            speaker,
+            phase: Phase::Starting,
+            live: BTreeMap::new(),
+            by_key: HashMap::new(),
+            done: Window::new(window),
+            next: 1,
+            starved_until: None,
+            service_ms: None,
+            frame_max: usize::MAX,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The model is there; its name goes into every frame.
+    pub fn online(&mut self, model: String) {
+        self.speaker.model = model;
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Online;
+        }
+    }
+
+    /// The broker takes no larger frames.
+    pub fn frame_max(&mut self, bytes: usize) {
+        self.frame_max = bytes;
+    }
+
+    /// Nothing new is taken from now on.
+    pub fn drain(&mut self) {
+        self.phase = Phase::Draining;
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Accepted and not ended.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Accepted, and their turn came.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.live
+            .values()
+            .filter(|l| l.stream.started().is_some())
+            .count()
+    }
+
+    /// So far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Something was dropped without an answer, or refused outside.
+    pub fn count_refused(&mut self, why: &'static str) {
+        *self.counters.refused.entry(why).or_default() += 1;
+    }
+
+    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's.
+    pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
+        let key = arrival.id.clone().map(|id| (arrival.client.clone(), id));
+        if let Some(key) = &key {
+            if self.by_key.contains_key(key) {
+                // its frames are on their way
+                self.counters.duplicates += 1;
+                return;
+            }
+            if let Some((to, frame)) = self.done.get(now, key) {
+                self.counters.duplicates += 1;
+                out.push(Action::Publish {
+                    to: to.clone(),
+                    frame: frame.clone(),
+                    last: false,
+                });
+                return;
+            }
+        }
+        let id = arrival.id.unwrap_or(arrival.made_id);
+        let fault = match self.phase {
+            Phase::Starting => Some(
+                Fault::new(Code::ModelLoading, "the model is being loaded")
+                    .retry_after(LOADING_RETRY_MS),
+            ),
+            Phase::Draining => Some(Fault::new(Code::Draining, "the daemon is stopping")),
+            Phase::Online if self.live.len() >= self.queue + STREAMS => {
+                let why = format!(
+                    "{} requests are waiting, the limit is {}",
+                    self.live.len() - STREAMS,
+                    self.queue
+                );
+                Some(Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now)))
+            }
+            Phase::Online if room <= self.live.len() => {
+                let why = "replies are not being taken by the broker";
+                Some(Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now)))
+            }
+            Phase::Online if arrival.deadline == Some(Duration::ZERO) => Some(Fault::new(
+                Code::DeadlineExceeded,
+                "the deadline had passed on arrival",
+            )),
+            Phase::Online => None,
+        };
+        if let Some(fault) = fault {
+            self.refuse(&id, arrival.kind, arrival.reply, &fault, out);
+            return;
+        }
+        let number = self.next;
+        self.next += 1;
+        let logprobs = arrival.request.sampler.top_logprobs.is_some();
+        let stream = Stream::new(
+            id,
+            arrival.kind,
+            arrival.reply,
+            logprobs,
+            arrival.ignored,
+            now,
+        );
+        if let Some(key) = &key {
+            self.by_key.insert(key.clone(), number);
+        }
+        let deadline = arrival.deadline.and_then(|d| now.checked_add(d));
+        self.live.insert(
+            number,
+            Live {
+                key,
+                client: arrival.client,
+                stream,
+                deadline,
+                ending: false,
+                end_thinking: false,
+            },
+        );
+        out.push(Action::Submit(number, Box::new(arrival.request)));
+    }
+
+    /// Answers something that was never accepted with an error frame.
+    pub fn refuse(
+        &mut self,
+        id: &str,
+        kind: Kind,
+        to: ReplyTo,
+        fault: &Fault,
+        out: &mut Vec<Action>,
+    ) {
+        self.count_refused(fault.code.name());
+        let head = reply::Head {
+            id,
+            node: &self.speaker.node,
+            model: &self.speaker.model,
+            seq: 0,
+        };
+        let frame = if kind == Kind::Ask {
+            reply::error_text(fault)
+        } else {
+            reply::error(head, fault)
+        };
+        out.push(Action::Publish {
+            to,
+            frame,
+            last: false,
+        });
+    }
+
+    /// A client cancels its own work; what is not there, or not its own, is not touched.
+    pub fn cancel(&mut self, client: &str, what: &Cancel, out: &mut Vec<Action>) {
+        for (number, live) in &mut self.live {
+            let meant = match what {
+                Cancel::Id(id) => live.stream.id() == id,
+                Cancel::All => true,
+            };
+            if live.client == client && meant {
+                live.end(*number, Finish::Cancelled, out);
+            }
+        }
+    }
+
+    /// A client has heard enough thinking.
+    pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
+        for (number, live) in &mut self.live {
+            if live.client == client && live.stream.id() == id && !live.ending && !live.end_thinking
+            {
+                live.end_thinking = true;
+                out.push(Action::EndThinking(*number));
+            }
+        }
+    }
+
+    /// Ends everything in the engine; the last frames follow with its updates.
+    pub fn end_all(&mut self, why: Finish, out: &mut Vec<Action>) {
+        for (number, live) in &mut self.live {
+            live.end(*number, why, out);
+        }
+    }
+
+    /// The engine will say no more: everything gets its last frame now.
+    pub fn abandon(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
+        while let Some((number, _)) = self.live.first_key_value() {
+            let outcome = Outcome {
+                finish: why,
+                prompt_tokens: 0,
+                cached_tokens: 0,
+                completion_tokens: 0,
+                reasoning_tokens: 0,
+            };
+            self.finish(now, *number, End::Finished(outcome), usize::MAX, out);
+        }
+    }
+
+    /// The engine said something about a request.
+    pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
+        let Some(live) = self.live.get_mut(&update.id) else {
+            return;
+        };
+        live.stream.push(update.text, update.marks);
+        match update.end {
+            Some((end, at)) => self.finish(at, update.id, end, room, out),
+            None => self.chunk(now, update.id, room, out),
+        }
+    }
+
+    /// Time passed: deadlines, and text that has waited long enough.
+    pub fn tick(&mut self, now: Instant, room: usize, out: &mut Vec<Action>) {
+        self.starved_until = self.starved_until.filter(|until| *until > now);
+        let numbers: Vec<RequestId> = self.live.keys().copied().collect();
+        for number in numbers {
+            if let Some(live) = self.live.get_mut(&number)
+                && live.deadline.is_some_and(|d| d <= now)
+            {
+                live.end(number, Finish::DeadlineExceeded, out);
+            }
+            self.chunk(now, number, room.saturating_sub(out.len()), out);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do, if ever.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Instant> {
+        let deadlines = self
+            .live
+            .values()
+            .filter(|l| !l.ending)
+            .filter_map(|l| l.deadline);
+        let chunks = self.live.values().filter_map(|l| l.stream.due(self.chunk));
+        // never before the outbox is looked at again
+        let chunks = chunks.map(|due| self.starved_until.map_or(due, |until| due.max(until)));
+        deadlines.chain(chunks).min()
+    }
+
+    fn chunk(&mut self, now: Instant, number: RequestId, room: usize, out: &mut Vec<Action>) {
+        let Some(live) = self.live.get_mut(&number) else {
+            return;
+        };
+        if live.stream.due(self.chunk).is_none_or(|due| due > now) {
+            return;
+        }
+        if room <= ROOM_FOR_LAST {
+            self.starved_until = Some(now + STARVED_RETRY);
+            return;
+        }
+        let frame = live.stream.chunk(&self.speaker, now);
+        out.push(Action::Publish {
+            to: live.stream.reply.clone(),
+            frame,
+            last: false,
+        });
+    }
+
+    fn finish(
+        &mut self,
+        now: Instant,
+        number: RequestId,
+        end: End,
+        room: usize,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(mut live) = self.live.remove(&number) else {
+            return;
+        };
+        let frame = match end {
+            End::Finished(outcome) => {
+                self.observe(now, &live, &outcome);
+                // who prints chunks misses nothing; who was starved of them has the last frame
+                if live.stream.due(Duration::ZERO).is_some() && room > ROOM_FOR_LAST {
+                    let frame = live.stream.chunk(&self.speaker, now);
+                    out.push(Action::Publish {
+                        to: live.stream.reply.clone(),
+                        frame,
+                        last: false,
+                    });
+                }
+                if outcome.finish == Finish::Failed {
+                    self.count_refused(Code::Internal.name());
+                }
+                let frame = live.stream.last(&self.speaker, &outcome, now);
+                if frame.len() > self.frame_max {
+                    let why = format!(
+                        "the answer has {} bytes, the broker takes {}",
+                        frame.len(),
+                        self.frame_max
+                    );
+                    live.stream
+                        .error(&self.speaker, &Fault::new(Code::Internal, why))
+                } else {
+                    frame
+                }
+            }
+            End::Refused(refusal) => {
+                let fault = Fault::from(refusal);
+                self.count_refused(fault.code.name());
+                live.stream.error(&self.speaker, &fault)
+            }
+        };
+        let to = live.stream.reply;
+        if let Some(key) = live.key {
+            self.by_key.remove(&key);
+            self.done.insert(now, key, to.clone(), frame.clone());
+        }
+        self.counters.finished += 1;
+        out.push(Action::Publish {
+            to,
+            frame,
+            last: true,
+        });
+    }
+
+    /// Follows how long a turn takes, the last few weighing most.
+    fn observe(&mut self, now: Instant, live: &Live, outcome: &Outcome) {
+        self.counters.prefix_hit_tokens += u64::from(outcome.cached_tokens);
+        if let Some(started) = live.stream.started() {
+            let took = now.saturating_duration_since(started).as_secs_f64() * 1e3;
+            self.service_ms = Some(self.service_ms.map_or(took, |ms| ms + (took - ms) / 5.0));
+        }
+    }
+
+    /// When a place is free, going by how long turns took: the oldest running one leaves first.
+    fn retry_after_ms(&self, now: Instant) -> u64 {
+        let service = self.service_ms.unwrap_or(SERVICE_GUESS_MS);
+        let elapsed = self
+            .live
+            .values()
+            .filter_map(|l| l.stream.started())
+            .map(|at| now.saturating_duration_since(at))
+            .max();
+        (service - elapsed.unwrap_or_default().as_secs_f64() * 1e3).max(RETRY_MIN_MS) as u64
+    }
+}
+
+impl Live {
+    fn end(&mut self, number: RequestId, why: Finish, out: &mut Vec<Action>) {
+        if !self.ending {
+            self.ending = true;
+            out.push(Action::End(number, why));
+        }
+    }
+}

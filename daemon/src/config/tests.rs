@@ -1,0 +1,221 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::raw::topic_level;
+use super::*;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Draft::from_toml(text)?.finish("host", PathBuf::from("/state"))
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let c = load("").unwrap();
+    assert_eq!(
+        (c.node.as_str(), c.base_topic.as_str()),
+        ("host", "glowplug")
+    );
+    assert_eq!(c.mqtt.server, None);
+    assert_eq!(c.listen, "127.0.0.1:1883".parse().unwrap());
+    assert_eq!(c.engine.queue, 16);
+    assert_eq!(c.engine.max_payload_bytes, 262_144);
+    assert_eq!(c.engine.chunk, Duration::from_millis(40));
+    assert_eq!(
+        c.engine.thinking,
+        Thinking {
+            enabled: true,
+            budget: Some(512),
+            visible: false
+        }
+    );
+    assert_eq!(c.mqtt.metrics_interval, Duration::from_secs(10));
+}
+
+#[test]
+fn a_full_file_is_taken() {
+    let c = load(
+        r#"
+        node = "kitchen"
+        base_topic = "plant7/line2/ai"
+        [mqtt]
+        url = "mqtt://broker.lan:1884"
+        username = "glow"
+        password_file = "/run/secret"
+        metrics_interval_s = 5
+        response_topic_allow = ["apps/answers/"]
+        [broker]
+        listen = "127.0.0.1:0"
+        [model]
+        path = "/m.gguf"
+        context = 2048
+        device = "cpu"
+        [memory]
+        budget = "1400 MiB"
+        kv_format = "f16"
+        [engine]
+        max_streams = 1
+        queue = 4
+        threads = { prefill = 4, decode = 2 }
+        max_payload_bytes = 65536
+        thinking = { budget = 64, visible = true }
+        "#,
+    )
+    .unwrap();
+    assert_eq!(
+        c.mqtt.server,
+        Some(Server {
+            host: "broker.lan".into(),
+            port: 1884
+        })
+    );
+    assert_eq!(c.budget, Some(1400 << 20));
+    assert_eq!(
+        (c.engine.prefill_threads, c.engine.decode_threads),
+        (Some(4), Some(2))
+    );
+    assert_eq!(
+        c.engine.thinking,
+        Thinking {
+            enabled: true,
+            budget: Some(64),
+            visible: true
+        }
+    );
+    assert_eq!(c.model.context, Some(2048));
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest() {
+    let table = [
+        ("nodes = 'x'", "nodes", "node"),
+        ("[mqtt]\nurll = 'x'", "mqtt.urll", "mqtt.url"),
+        (
+            "[engine]\nmax_stream = 1",
+            "engine.max_stream",
+            "engine.max_streams",
+        ),
+        (
+            "[engine.threads]\ndecod = 1",
+            "engine.threads.decod",
+            "engine.threads.decode",
+        ),
+        ("[modell]\npath = 'x'", "modell", "model.path"),
+    ];
+    for (text, key, nearest) in table {
+        match load(text).unwrap_err() {
+            ConfigError::UnknownKey { key: k, nearest: n } => {
+                assert_eq!(k, key);
+                if key != "modell" {
+                    assert_eq!(n, nearest);
+                }
+            }
+            other => panic!("{text}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn each_limit_is_named() {
+    let table = [
+        ("node = 'a/b'", "node"),
+        ("node = 'any'", "node"),
+        ("node = ''", "node"),
+        ("node = 'a+b'", "node"),
+        ("base_topic = '$SYS/x'", "base_topic"),
+        ("base_topic = 'a//b'", "base_topic"),
+        ("base_topic = 'a/#'", "base_topic"),
+        ("[mqtt]\nurl = 'http://x'", "mqtt.url"),
+        ("[mqtt]\nurl = 'mqtts://x'", "mqtt.url"),
+        ("[mqtt]\nurl = 'mqtt://u:p@x'", "mqtt.url"),
+        ("[mqtt]\nurl = 'mqtt://x:0'", "mqtt.url"),
+        ("[mqtt]\nusername = 'x'", "mqtt.username"),
+        ("[mqtt]\nmetrics_interval_s = 0", "mqtt.metrics_interval_s"),
+        (
+            "[mqtt]\nresponse_topic_allow = ['a/+']",
+            "mqtt.response_topic_allow",
+        ),
+        ("[broker]\nlisten = '0.0.0.0:1883'", "broker.listen"),
+        ("[model]\npath = 'a'\nname = 'b'", "model.path"),
+        ("[model]\ndevice = 'gpu'", "model.device"),
+        ("[model]\ncontext = 0", "model.context"),
+        ("[memory]\nbudget = 'lots'", "memory.budget"),
+        ("[memory]\nkv_format = 'q4_0'", "memory.kv_format"),
+        ("[memory]\nkv_pages = 12", "memory.kv_pages"),
+        ("[engine]\nmax_streams = 2", "engine.max_streams"),
+        ("[engine]\nmax_streams = 0", "engine.max_streams"),
+        ("[engine]\nqueue = 257", "engine.queue"),
+        ("[engine]\nqueue = 0", "engine.queue"),
+        (
+            "[engine]\nthreads = { decode = 65 }",
+            "engine.threads.decode",
+        ),
+        (
+            "[engine]\nmax_payload_bytes = 4194305",
+            "engine.max_payload_bytes",
+        ),
+        ("[sessions]\ndir = '/x'", "sessions.dir"),
+        ("board = 'raspberry-pi-5-8g'", "board"),
+    ];
+    for (text, key) in table {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")), "{text}: {error}");
+    }
+}
+
+#[test]
+fn single_values_override_the_file() {
+    let mut d = Draft::from_toml("node = 'a'\n[engine]\nqueue = 2").unwrap();
+    d.set("node", "42").unwrap();
+    d.set("engine.queue", "7").unwrap();
+    d.set("engine.thinking", "false").unwrap();
+    d.set("mqtt.url", "mqtt://[::1]:1999").unwrap();
+    d.set("memory.budget", "2 GiB").unwrap();
+    let c = d.clone().finish("h", PathBuf::new()).unwrap();
+    assert_eq!((c.node.as_str(), c.engine.queue), ("42", 7));
+    assert!(!c.engine.thinking.enabled);
+    assert_eq!(
+        c.mqtt.server,
+        Some(Server {
+            host: "::1".into(),
+            port: 1999
+        })
+    );
+    assert_eq!(c.budget, Some(2 << 30));
+    assert!(matches!(
+        d.set("engine.que", "7"),
+        Err(ConfigError::UnknownKey {
+            nearest: "engine.queue",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn wrong_types_name_the_key() {
+    let error = load("[engine]\nqueue = 'many'").unwrap_err().to_string();
+    assert!(error.contains("u64"), "{error}");
+    let error = load("[engine]\nthinking = 3").unwrap_err().to_string();
+    assert!(error.contains("engine.thinking"), "{error}");
+    assert!(load("mqtt = 3").unwrap_err().to_string().contains("`mqtt`"));
+}
+
+#[test]
+fn every_key_can_be_set_by_its_environment_name() {
+    for key in KEYS {
+        assert!(env_name(key).starts_with("GLOWPLUG_"));
+        assert_eq!(
+            KEYS.iter().filter(|k| env_name(k) == env_name(key)).count(),
+            1,
+            "{key}"
+        );
+    }
+    assert_eq!(
+        env_name("engine.threads.decode"),
+        "GLOWPLUG_ENGINE_THREADS_DECODE"
+    );
+}
+
+#[test]
+fn a_host_name_becomes_one_level() {
+    assert_eq!(topic_level("my host/#1"), "my-host--1");
+    assert_eq!(topic_level(""), "node");
+}

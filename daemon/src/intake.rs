@@ -1,0 +1,320 @@
+//! From a message to a decision: reads what came in on each topic and tells [`Admission`]. Every message ends here in
+//! one of three ways: taken, answered with an error frame, or dropped and counted.
+
+use std::time::Instant;
+
+use glowplug_model::engine::{ModelInfo, Request, Thinking};
+use glowplug_model::text::{Message as Turn, Role, SamplerParams};
+use serde::Deserialize;
+
+use crate::admission::{Action, Admission, Arrival};
+use crate::config::Config;
+use crate::stream::Kind;
+use crate::transport::{Incoming, Message};
+use crate::wire::fault::{Code, Fault};
+use crate::wire::properties::{self, ReplyTo};
+use crate::wire::request::{self, ChatDefaults, ChatRequest};
+use crate::wire::topics::{Route, Topics};
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain";
+
+/// What of the configuration concerns messages.
+pub struct Intake {
+    topics: Topics,
+    allow: Vec<String>,
+    defaults: ChatDefaults,
+    payload_max: usize,
+    sampler: Option<SamplerParams>,
+}
+
+/// The state a message meets.
+pub struct Desk<'a> {
+    /// decides
+    pub admission: &'a mut Admission,
+    /// by the monotonic clock
+    pub now: Instant,
+    /// of the outbox
+    pub room: usize,
+    /// what follows
+    pub out: &'a mut Vec<Action>,
+}
+
+impl Intake {
+    /// For a daemon without a model yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            topics: Topics::new(&config.base_topic, &config.node),
+            allow: config.mqtt.response_topic_allow.clone(),
+            defaults: ChatDefaults {
+                max_tokens: config.engine.max_tokens,
+                thinking: config.engine.thinking,
+            },
+            payload_max: config.engine.max_payload_bytes,
+            sampler: None,
+        }
+    }
+
+    /// The model's own values are used where a request has none.
+    pub fn model(&mut self, info: &ModelInfo) {
+        self.sampler = Some(info.sampler.clone());
+    }
+
+    /// Takes one message to its end.
+    pub fn take(&self, incoming: &Incoming, desk: &mut Desk<'_>) {
+        let message = &incoming.message;
+        let Some(route) = self.topics.route(&message.topic) else {
+            return desk.admission.count_refused("unknown_topic");
+        };
+        if message.retain {
+            // it would be run again at every start
+            return desk.admission.count_refused("retained");
+        }
+        match route {
+            Route::Request(client) => self.chat(client, incoming, desk),
+            Route::Ask(client) => self.ask(client, incoming, desk),
+            Route::Cancel(client) => match self
+                .small(incoming)
+                .and_then(|()| request::parse_cancel(&message.payload))
+            {
+                Ok(what) => desk.admission.cancel(client, &what, desk.out),
+                Err(fault) => self.answer(client, message, &fault, desk),
+            },
+            Route::Control(client) => match self
+                .small(incoming)
+                .and_then(|()| request::parse_control(&message.payload))
+            {
+                Ok(id) => desk.admission.end_thinking(client, &id, desk.out),
+                Err(fault) => self.answer(client, message, &fault, desk),
+            },
+            Route::Session { client, session } => {
+                let to = plain_reply(message, self.topics.session_result(client, session));
+                desk.refuse(
+                    &made_id(),
+                    Kind::Chat,
+                    to,
+                    &Fault::later("session", "named sessions: it"),
+                );
+            }
+            Route::Pool(client) => {
+                self.answer(client, message, &Fault::later("", "the pool topic"), desk)
+            }
+            Route::Admin(verb) => self.admin(verb, message, desk),
+        }
+    }
+
+    fn chat(&self, client: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
+        let message = &incoming.message;
+        let to = properties::reply_to(
+            message,
+            client,
+            self.topics.reply(client),
+            JSON,
+            &self.topics,
+            &self.allow,
+        );
+        let (to, denied) = match to {
+            Ok(to) => (to, None),
+            Err((fault, to)) => (to, Some(fault)),
+        };
+        let mark = to.correlation_data.as_ref().and_then(properties::id_of);
+        let parsed = match self.small(incoming) {
+            Ok(()) => request::parse_chat(&message.payload, &self.defaults),
+            Err(fault) => Err((fault, None)),
+        };
+        match (denied, parsed) {
+            (None, Ok(chat)) => {
+                let kind = if chat.stream.unwrap_or(true) {
+                    Kind::Chat
+                } else {
+                    Kind::ChatWhole
+                };
+                let id = chat.id.clone().or(mark);
+                self.submit(client, kind, id, to, chat, message, desk);
+            }
+            (Some(fault), parsed) => {
+                let id = parsed.map_or_else(|(_, id)| id, |chat| chat.id);
+                desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
+            }
+            (None, Err((fault, id))) => {
+                desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault)
+            }
+        }
+    }
+
+    fn ask(&self, client: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
+        let message = &incoming.message;
+        let to = properties::reply_to(
+            message,
+            client,
+            self.topics.answer(client),
+            TEXT,
+            &self.topics,
+            &self.allow,
+        );
+        let (to, denied) = match to {
+            Ok(to) => (to, Ok(())),
+            Err((fault, to)) => (to, Err(fault)),
+        };
+        let text = denied
+            .and_then(|()| self.small(incoming))
+            .and_then(|()| request::parse_ask(&message.payload));
+        match text {
+            Ok(content) => {
+                let chat = ChatRequest {
+                    messages: vec![Turn {
+                        role: Role::User,
+                        content,
+                    }],
+                    // thinking as configured, for the answer's sake, and never shown
+                    thinking: Some(Thinking {
+                        visible: false,
+                        ..self.defaults.thinking
+                    }),
+                    ..ChatRequest::default()
+                };
+                let mark = to.correlation_data.as_ref().and_then(properties::id_of);
+                self.submit(client, Kind::Ask, mark, to, chat, message, desk);
+            }
+            Err(fault) => desk.refuse("", Kind::Ask, to, &fault),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one request, told apart by name
+    fn submit(
+        &self,
+        client: &str,
+        kind: Kind,
+        id: Option<String>,
+        to: ReplyTo,
+        chat: ChatRequest,
+        message: &Message,
+        desk: &mut Desk<'_>,
+    ) {
+        let deadline = properties::deadline(chat.deadline_ms, message.properties.expiry_s);
+        let recommended = SamplerParams {
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: 40,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+            top_logprobs: None,
+        };
+        let request = Request {
+            sampler: chat.sampling.over(
+                self.sampler.as_ref().unwrap_or(&recommended),
+                fastrand::u64(..),
+            ),
+            messages: chat.messages,
+            raw: false,
+            thinking: chat.thinking.unwrap_or(self.defaults.thinking),
+            max_tokens: chat.max_tokens.unwrap_or(self.defaults.max_tokens),
+            stop: chat.stop,
+        };
+        let arrival = Arrival {
+            client: client.to_owned(),
+            kind,
+            id,
+            made_id: made_id(),
+            reply: to,
+            request,
+            ignored: chat.ignored,
+            deadline,
+        };
+        desk.admission
+            .request(desk.now, desk.room, arrival, desk.out);
+    }
+
+    /// An error frame on a chat client's reply topic, under an id that no request has.
+    fn answer(&self, client: &str, message: &Message, fault: &Fault, desk: &mut Desk<'_>) {
+        desk.refuse(
+            &made_id(),
+            Kind::Chat,
+            plain_reply(message, self.topics.reply(client)),
+            fault,
+        );
+    }
+
+    fn admin(&self, verb: &str, message: &Message, desk: &mut Desk<'_>) {
+        /// Echoed so that the caller finds its answer.
+        #[derive(Deserialize)]
+        struct Transaction {
+            transaction: Option<Short>,
+        }
+        let to = plain_reply(message, self.topics.admin_response(verb));
+        let body = (message.payload.len() <= self.payload_max)
+            .then(|| serde_json::from_slice::<Transaction>(&message.payload).ok());
+        let id = body.flatten().and_then(|t| t.transaction).map(|t| t.0);
+        desk.admission.count_refused(Code::InvalidRequest.name());
+        let message = format!("admin verbs come with a later version, `{verb}` among them");
+        let frame = crate::wire::reply::encode(&serde_json::json!({
+            "transaction": id,
+            "error": {"code": Code::InvalidRequest.name(), "message": message},
+        }));
+        desk.out.push(Action::Publish {
+            to,
+            frame,
+            last: false,
+        });
+    }
+
+    fn small(&self, incoming: &Incoming) -> Result<(), Fault> {
+        match incoming.oversize {
+            None => Ok(()),
+            Some(n) => Err(Fault::new(
+                Code::PayloadTooLarge,
+                format!(
+                    "the payload has {n} bytes, the limit is {}",
+                    self.payload_max
+                ),
+            )),
+        }
+    }
+}
+
+impl Desk<'_> {
+    fn refuse(&mut self, id: &str, kind: Kind, to: ReplyTo, fault: &Fault) {
+        self.admission.refuse(id, kind, to, fault, self.out);
+    }
+}
+
+/// A transaction is text or a number, and short.
+struct Short(serde_json::Value);
+
+impl<'de> Deserialize<'de> for Short {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(d)?;
+        match &value {
+            serde_json::Value::String(s) if s.len() <= 64 => Ok(Self(value)),
+            serde_json::Value::Number(_) => Ok(Self(value)),
+            _ => Err(serde::de::Error::custom(
+                "a transaction is a text of at most 64 bytes or a number",
+            )),
+        }
+    }
+}
+
+/// The default topic, with the mark echoed if it is within its limit.
+fn plain_reply(message: &Message, topic: String) -> ReplyTo {
+    let correlation_data = message
+        .properties
+        .correlation_data
+        .clone()
+        .filter(|d| properties::id_of(d).is_some());
+    ReplyTo {
+        topic,
+        qos: message.qos,
+        correlation_data,
+        content_type: JSON,
+    }
+}
+
+/// An id for a request that came without; cannot be guessed, so it cannot be asked for again.
+fn made_id() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}

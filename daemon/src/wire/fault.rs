@@ -1,0 +1,165 @@
+//! The error codes of the protocol, and the one place where refusals of every part become one of them.
+
+use glowplug_model::engine::Refusal;
+
+/// `error.code`; part of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // each is its own name in the protocol
+pub enum Code {
+    InvalidRequest,
+    PayloadTooLarge,
+    ContextLengthExceeded,
+    Overloaded,
+    DeadlineExceeded,
+    ResponseTopicDenied,
+    ModelLoading,
+    Draining,
+    Internal,
+}
+
+impl Code {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::Overloaded => "overloaded",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::ResponseTopicDenied => "response_topic_denied",
+            Self::ModelLoading => "model_loading",
+            Self::Draining => "draining",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Longest message of an error frame, in bytes; what a client wrote may be quoted in it.
+const MESSAGE_MAX: usize = 300;
+
+/// Longest name of a field in an error frame, in bytes.
+const PARAM_MAX: usize = 100;
+
+fn cut(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let end = (0..=max)
+            .rev()
+            .find(|i| text.is_char_boundary(*i))
+            .unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// Why a request gets an error frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// what a program reads
+    pub code: Code,
+    /// what a person reads; never a path, an address or another client's text
+    pub message: String,
+    /// the field at fault
+    pub param: Option<String>,
+    /// when it may work
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Fault {
+    /// Without field and time.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: cut(message.into(), MESSAGE_MAX),
+            param: None,
+            retry_after_ms: None,
+        }
+    }
+
+    /// `invalid_request` at a field; no field when the body as a whole is at fault.
+    #[must_use]
+    pub fn invalid(param: &str, message: impl Into<String>) -> Self {
+        let param = (!param.is_empty()).then(|| cut(param.to_owned(), PARAM_MAX));
+        Self {
+            param,
+            ..Self::new(Code::InvalidRequest, message)
+        }
+    }
+
+    /// A documented feature this version does not have.
+    #[must_use]
+    pub fn later(param: &str, what: &str) -> Self {
+        Self::invalid(param, format!("{what} comes with a later version"))
+    }
+
+    /// The same, with a time after which it may work.
+    #[must_use]
+    pub fn retry_after(self, ms: u64) -> Self {
+        Self {
+            retry_after_ms: Some(ms),
+            ..self
+        }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Overloaded { .. } => Self::new(Code::Overloaded, message),
+            Refusal::ContextLength { .. } => Self {
+                param: Some("messages".to_owned()),
+                ..Self::new(Code::ContextLengthExceeded, message)
+            },
+            Refusal::Invalid { param, .. } => Self::invalid(param, message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_map_to_codes() {
+        let table = [
+            (
+                Refusal::Overloaded {
+                    queued: 3,
+                    limit: 3,
+                },
+                Code::Overloaded,
+                None,
+            ),
+            (
+                Refusal::ContextLength {
+                    tokens: 9,
+                    limit: 8,
+                },
+                Code::ContextLengthExceeded,
+                Some("messages"),
+            ),
+            (
+                Refusal::Invalid {
+                    param: "logit_bias",
+                    message: "x".into(),
+                },
+                Code::InvalidRequest,
+                Some("logit_bias"),
+            ),
+        ];
+        for (refusal, code, param) in table {
+            let fault = Fault::from(refusal);
+            assert_eq!((fault.code, fault.param.as_deref()), (code, param));
+        }
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        let fault = Fault::new(Code::Internal, "ä".repeat(400));
+        assert!(fault.message.len() <= MESSAGE_MAX + '…'.len_utf8());
+        assert!(fault.message.ends_with("ä…"));
+    }
+}
