@@ -121,8 +121,8 @@ fn load(
         .map_or(1, usize::from)
         .min(THREADS_MAX);
     Engine::load(
-        gguf,
-        EngineConfig {
+        &gguf,
+        &EngineConfig {
             context,
             // admission counts; here only room for what it accepts
             queue: config.queue + STREAMS,

@@ -56,7 +56,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let gguf = models::open(&args.model)?;
     let context = models::trained_context(&gguf)?.min(CONTEXT);
-    let mut engine = Engine::load(gguf, models::engine_config(context, args.threads)?)?;
+    let mut engine = Engine::load(&gguf, &models::engine_config(context, args.threads)?)?;
     engine
         .submit(0, request(args, &engine))
         .map_err(|refusal| Failure::Use(refusal.to_string()))?;

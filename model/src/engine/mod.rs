@@ -1,129 +1,319 @@
-//! Requests in, tokens out: the one owner of network, KV cache and sequences. Never blocks, never reads a clock:
-//! the inference thread of the daemon calls [`Engine::step`] in a loop.
-//! SKELETON: signatures are fixed (the daemon is written against them).
+//! Requests in, tokens out: the one owner of network, KV cache and sequences. Never blocks, never reads a clock: the
+//! inference thread of the daemon calls [`Engine::step`] in a loop.
 
-use crate::gguf::Gguf;
-use crate::text::{Message, SamplerParams};
+mod evaluator;
+mod info;
+mod model;
+mod request;
+mod sequence;
 
-/// The daemon's own number for a request.
-pub type RequestId = u64;
+use crate::gguf::{Gguf, GgufError};
+use crate::kv::NoMemory;
+use crate::network::MissingTensor;
+use crate::network::dims::DimsError;
+use crate::quant::{Isa, UnsupportedIsa};
+use crate::text::{ChatTemplate, Prompt, TextError, Tokenizer};
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+use model::{Model, PREFILL_CHUNK};
+use sequence::{Next, Sequence};
+use std::collections::VecDeque;
+
+pub use evaluator::Evaluator;
+pub use info::ModelInfo;
+pub use request::{Event, Finish, Outcome, Refusal, Request, RequestId, Thinking, TokenLogprob};
 
 /// Choices at load; ceilings are in `firmware-config`.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// tokens of KV cache; refused if above the model's own
     pub context: usize,
-    /// waiting requests; one more is `Refusal::Overloaded`
+    /// waiting requests; one more is [`Refusal::Overloaded`]
     pub queue: usize,
     /// threads in prefill
     pub prefill_threads: usize,
     /// threads in decode
     pub decode_threads: usize,
     /// forced instruction set
-    pub isa: Option<crate::quant::Isa>,
+    pub isa: Option<Isa>,
 }
 
-/// What to do about the model's thoughts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thinking {
-    /// false: an empty thought is written for the model
-    pub enabled: bool,
-    /// at most so many tokens, then the thought is closed for the model
-    pub budget: Option<u32>,
-    /// false: `Event::Text` never carries reasoning (it is still counted)
-    pub visible: bool,
-}
-
-/// One chat request, validated by the daemon.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// never empty
-    pub messages: Vec<Message>,
-    /// feed `messages[0].content` as it is, no template (`generate --raw`)
-    pub raw: bool,
-    /// sampling
-    pub sampler: SamplerParams,
-    /// thoughts
-    pub thinking: Thinking,
-    /// answer and thinking together, at least 1
-    pub max_tokens: u32,
-    /// stop strings, on the answer only
-    pub stop: Vec<String>,
-}
-
-/// Log-probabilities of one token, for OpenAI's `logprobs.content[]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenLogprob { /** text (lossy) */ pub token: String, /** bytes */ pub bytes: Vec<u8>, /** ln p */ pub logprob: f32, /** alternatives: (text, bytes, ln p) */ pub top: Vec<(String, Vec<u8>, f32)> }
-
-/// What a step has to say about a request.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// its turn has come
-    Started { /** tokens of the whole prompt */ prompt_tokens: u32, /** of which were already in the KV cache */ cached_tokens: u32 },
-    /// the prompt is in the cache; the first token follows in this or the next step
-    Prefilled,
-    /// new text, whole UTF-8 characters; one event per decoded token, possibly with both sides empty
-    Text { /** answer */ content: String, /** thought, empty when not visible */ reasoning: String, /** if asked */ logprobs: Option<TokenLogprob> },
-    /// the last event of a request, always exactly one
-    Finished(Outcome),
-}
-
-/// How a request ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// why
-    pub finish: Finish, /** prompt */ pub prompt_tokens: u32, /** of it from the cache */ pub cached_tokens: u32,
-    /** decoded, thoughts included */ pub completion_tokens: u32, /** of it thoughts */ pub reasoning_tokens: u32,
-}
-
-/// `finish_reason`, and internal failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish { /** end of turn or stop string */ Stop, /** max_tokens or context full */ Length, /** cancelled */ Cancelled, /** deadline */ DeadlineExceeded, /** daemon stops */ Interrupted, /** bug or NaN: error code `internal` */ Failed }
-
-/// Why a request was not taken; mapped to the wire in one place of the daemon.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// queue full
-    #[error("{queued} requests are waiting, the limit is {limit}")] Overloaded { /** now */ queued: usize, /** cap */ limit: usize },
-    /// prompt + 1 > context
-    #[error("the prompt has {tokens} tokens, the context holds {limit}")] ContextLength { /** prompt */ tokens: usize, /** cap */ limit: usize },
-    /// bad field
-    #[error("{message}")] Invalid { /** field */ param: &'static str, /** why, with the limit */ message: String },
-}
-
-/// What `info`, `inspect`, `demo` tell of the loaded model.
-#[derive(Debug, Clone)]
-pub struct ModelInfo {
-    /// `general.name`, else architecture
-    pub name: String, /** qwen2 ... */ pub architecture: String, /** `Q4_K_M` from general.file_type, else the commonest type */ pub quantisation: String,
-    /** of this engine */ pub context: usize, /** ids */ pub vocab: usize, /** does it think */ pub thinks: bool,
-    /** the model's own recommended values, where the file has them, else 0.6 / 0.95 / 40 / 0 */ pub sampler: SamplerParams,
-    /** file */ pub file_bytes: u64, /** level in use */ pub isa: String, /** line, bytes */ pub plan: Vec<(&'static str, u64)>,
+/// The file is not one we can serve.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// not a sound GGUF file
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// dimensions missing, contradictory or too large
+    #[error(transparent)]
+    Dims(#[from] DimsError),
+    /// tokenizer or chat template
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// a weight
+    #[error(transparent)]
+    Tensor(#[from] MissingTensor),
+    /// KV cache
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+    /// forced instruction set
+    #[error(transparent)]
+    Isa(#[from] UnsupportedIsa),
+    /// worker threads
+    #[error("the inference threads could not be started: {0}")]
+    Threads(std::io::Error),
+    /// configured context
+    #[error("a context of {asked} tokens was asked for, the model takes 1 to {limit}")]
+    Context {
+        /// configuration
+        asked: usize,
+        /// the file's `context_length`
+        limit: usize,
+    },
 }
 
 /// Numbers for `metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts { /** streams */ pub running: usize, /** waiting */ pub queued: usize, /** 32-token pages */ pub pages_total: usize, /** in use */ pub pages_used: usize }
+pub struct Counts {
+    /// streams
+    pub running: usize,
+    /// waiting
+    pub queued: usize,
+    /// 32-token pages
+    pub pages_total: usize,
+    /// in use
+    pub pages_used: usize,
+}
 
-/// The file is not one we can serve.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError { /** file */ #[error(transparent)] Gguf(#[from] crate::gguf::GgufError), /** other */ #[error("{0}")] Other(String) }
+/// One model, one running request, a bounded queue of waiting ones.
+pub struct Engine {
+    model: Model,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    info: ModelInfo,
+    queue_limit: usize,
+    queue: VecDeque<Sequence>,
+    running: Option<Sequence>,
+    /// tokens whose keys and values the cache holds: the next prompt starts after what it shares with them
+    held: Vec<u32>,
+    /// of the last token in the cache: `[vocab]`
+    logits: Vec<f32>,
+}
 
-/// SKELETON.
-pub struct Engine;
 impl Engine {
     /// Maps the weights, makes every buffer.
-    pub fn load(_gguf: Gguf, _config: EngineConfig) -> Result<Self, LoadError> { todo!() }
-    /// about the model
-    pub fn model(&self) -> &ModelInfo { todo!() }
-    /// Takes a request into the bounded queue or refuses it; Ok is the number of requests before it.
-    pub fn submit(&mut self, _id: RequestId, _request: Request) -> Result<usize, Refusal> { todo!() }
-    /// Ends a queued or running request with this reason: its `Finished` comes with the next step. False: unknown.
-    pub fn end(&mut self, _id: RequestId, _why: Finish) -> bool { todo!() }
+    ///
+    /// # Errors
+    /// [`LoadError`]; nothing stays behind.
+    pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
+        let model = Model::load(gguf, config)?;
+        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        let template = ChatTemplate::from_gguf(gguf)?;
+        Ok(Self {
+            info: ModelInfo::new(gguf, &model, template.thinks()),
+            queue_limit: config.queue,
+            queue: VecDeque::with_capacity(config.queue),
+            running: None,
+            held: Vec::with_capacity(config.context),
+            logits: Vec::new(),
+            model,
+            tokenizer,
+            template,
+        })
+    }
+
+    /// About the model.
+    #[must_use]
+    pub fn model(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Takes a request into the bounded queue; gives the number of requests before it.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has changed.
+    pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
+        let before = self.queue.len() + usize::from(self.running.is_some());
+        // one runs or is about to, the rest waits
+        if before > self.queue_limit {
+            return Err(Refusal::Overloaded {
+                queued: self.queue.len(),
+                limit: self.queue_limit,
+            });
+        }
+        let prompt = self.prompt(&request)?;
+        let limit = self.model.kv.capacity();
+        if prompt.tokens.len() + 1 > limit {
+            return Err(Refusal::ContextLength {
+                tokens: prompt.tokens.len(),
+                limit,
+            });
+        }
+        self.queue
+            .push_back(Sequence::new(id, request, prompt, self.info.vocab));
+        Ok(before)
+    }
+
+    /// Ends a queued or running request with this reason: its [`Event::Finished`] comes with the next step. False:
+    /// unknown, or already ending.
+    pub fn end(&mut self, id: RequestId, why: Finish) -> bool {
+        match self
+            .running
+            .iter_mut()
+            .chain(&mut self.queue)
+            .find(|s| s.id == id)
+        {
+            Some(sequence) if sequence.ended.is_none() => {
+                sequence.ended = Some(why);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Closes an open thought of a running request; false if unknown or not thinking.
-    pub fn end_thinking(&mut self, _id: RequestId) -> bool { todo!() }
-    /// One bounded piece of work: a chunk of prefill or one decoded token. False when there was nothing to do.
-    pub fn step(&mut self, _sink: &mut dyn FnMut(RequestId, Event)) -> bool { todo!() }
-    /// now
-    pub fn counts(&self) -> Counts { todo!() }
+    pub fn end_thinking(&mut self, id: RequestId) -> bool {
+        match &mut self.running {
+            Some(sequence) if sequence.id == id => {
+                sequence.end_thinking(&self.tokenizer).unwrap_or(false)
+            }
+            _ => false,
+        }
+    }
+
+    /// One bounded piece of work: the end of a request, a chunk of prefill, or one decoded token. False when there was
+    /// nothing to do.
+    pub fn step(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+        if let Some(position) = self.queue.iter().position(|s| s.ended.is_some()) {
+            if let Some(sequence) = self.queue.remove(position) {
+                let why = sequence.ended.unwrap_or(Finish::Cancelled);
+                sequence.finish(why, sink);
+            }
+            return true;
+        }
+        let Some(mut sequence) = self.running.take() else {
+            return self.start(sink);
+        };
+        let finish = match sequence.ended {
+            Some(why) => Some(why),
+            None if sequence.fed < sequence.prompt.len() => self.prefill(&mut sequence, sink),
+            None => self.decode(&mut sequence, sink),
+        };
+        match finish {
+            Some(why) => sequence.finish(why, sink),
+            None => self.running = Some(sequence),
+        }
+        true
+    }
+
+    /// After a panic inside of [`Self::step`]: the request that was running is gone (its id was the last one started and
+    /// not finished), and what the cache holds is not trusted any more.
+    pub fn recover(&mut self) {
+        self.running = None;
+        self.held.clear();
+        self.model.kv.truncate(0);
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            running: usize::from(self.running.is_some()),
+            queued: self.queue.len(),
+            pages_total: self.model.kv.capacity().div_ceil(PAGE_TOKENS),
+            pages_used: if self.running.is_some() {
+                self.model.kv.len().div_ceil(PAGE_TOKENS)
+            } else {
+                0
+            },
+        }
+    }
+
+    fn prompt(&self, request: &Request) -> Result<Prompt, Refusal> {
+        let prompt = if request.raw {
+            let text = request.messages.first().map_or("", |m| m.content.as_str());
+            self.tokenizer.encode(text, true).map(|tokens| Prompt {
+                tokens,
+                thinking_open: false,
+            })
+        } else {
+            self.template
+                .prompt(&self.tokenizer, &request.messages, request.thinking.enabled)
+        };
+        match prompt {
+            Ok(prompt) if prompt.tokens.is_empty() => Err(Refusal::Invalid {
+                param: "messages",
+                message: "the prompt is empty".to_owned(),
+            }),
+            Ok(prompt) => Ok(prompt),
+            Err(error) => Err(Refusal::Invalid {
+                param: "messages",
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    fn start(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+        let Some(mut sequence) = self.queue.pop_front() else {
+            return false;
+        };
+        let shared = self
+            .held
+            .iter()
+            .zip(&sequence.prompt)
+            .take_while(|(a, b)| a == b)
+            .count();
+        // the last token is fed again: its logits are not kept
+        let shared = shared.min(sequence.prompt.len() - 1);
+        self.held.truncate(shared);
+        self.model.kv.truncate(shared);
+        (sequence.cached, sequence.fed) = (shared, shared);
+        sink(
+            sequence.id,
+            Event::Started {
+                prompt_tokens: sequence.prompt.len() as u32,
+                cached_tokens: shared as u32,
+            },
+        );
+        self.running = Some(sequence);
+        true
+    }
+
+    fn prefill(
+        &mut self,
+        sequence: &mut Sequence,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Option<Finish> {
+        let end = sequence.prompt.len().min(sequence.fed + PREFILL_CHUNK);
+        let chunk = &sequence.prompt[sequence.fed..end];
+        let Ok(hidden) = self.model.step(chunk) else {
+            return Some(Finish::Length);
+        };
+        self.held.extend_from_slice(chunk);
+        if end == sequence.prompt.len() {
+            self.logits = self.model.last_logits(hidden, chunk.len());
+            sink(sequence.id, Event::Prefilled);
+        }
+        sequence.fed = end;
+        None
+    }
+
+    fn decode(
+        &mut self,
+        sequence: &mut Sequence,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Option<Finish> {
+        let token = match sequence.decode(&mut self.logits, &self.tokenizer, sink) {
+            Ok(Next::Feed(token)) => token,
+            Ok(Next::Finish(why)) => return Some(why),
+            Err(_) => return Some(Finish::Failed),
+        };
+        match self.model.step(&[token]) {
+            Ok(hidden) => {
+                self.held.push(token);
+                self.logits = self.model.last_logits(hidden, 1);
+                None
+            }
+            Err(_) => Some(Finish::Length),
+        }
+    }
 }

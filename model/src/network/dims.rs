@@ -8,6 +8,7 @@ mod keys;
 mod tensors;
 
 use crate::gguf::{GgmlType, Gguf, GgufError};
+pub use crate::ops::rope::RopePairing as Pairing;
 use keys::Keys;
 
 /// Layers of one network.
@@ -43,15 +44,6 @@ impl Arch {
             Self::Llama => "llama",
         }
     }
-}
-
-/// Which two values of a head rope turns together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pairing {
-    /// `i` and `i + dims / 2`
-    Neox,
-    /// `2 i` and `2 i + 1`
-    Norm,
 }
 
 /// What is done to rope's frequencies.

@@ -1,0 +1,117 @@
+//! What is told of a loaded model.
+
+use super::model::Model;
+use crate::gguf::{GgmlType, Gguf};
+use crate::text::SamplerParams;
+use std::collections::HashMap;
+
+/// What `info`, `inspect` and `demo` tell of the loaded model.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// `general.name`, else the architecture
+    pub name: String,
+    /// `qwen2` ...
+    pub architecture: String,
+    /// `Q4_K_M` from `general.file_type`, else the type that holds the most bytes
+    pub quantisation: String,
+    /// tokens of this engine's KV cache
+    pub context: usize,
+    /// token ids
+    pub vocab: usize,
+    /// does it think
+    pub thinks: bool,
+    /// the model's own recommended values where the file has them, else 0.6 / 0.95 / 40 / 0
+    pub sampler: SamplerParams,
+    /// length of the file
+    pub file_bytes: u64,
+    /// instruction set in use
+    pub isa: String,
+    /// memory: line, bytes
+    pub plan: Vec<(&'static str, u64)>,
+}
+
+impl ModelInfo {
+    pub(super) fn new(gguf: &Gguf, model: &Model, thinks: bool) -> Self {
+        let dims = model.network.dims();
+        let architecture = dims.arch.name().to_owned();
+        let kv_bytes = model.kv.layout().bytes_per_token() * model.kv.capacity();
+        // hidden, normed, q/k/v, gate and their quantised copies of the widest step, and a row of logits
+        let scratch = super::model::PREFILL_CHUNK
+            * (3 * dims.embed + 2 * dims.ff + 3 * dims.heads * dims.head_dim)
+            * size_of::<f32>()
+            + dims.vocab * 2 * size_of::<f32>()
+            + model.runtime.rope.bytes();
+        Self {
+            name: gguf
+                .str("general.name")
+                .map_or_else(|_| architecture.clone(), str::to_owned),
+            architecture,
+            quantisation: quantisation(gguf),
+            context: model.kv.capacity(),
+            vocab: dims.vocab,
+            thinks,
+            sampler: recommended(gguf),
+            file_bytes: gguf.file_bytes(),
+            isa: model.runtime.kernels.isa().to_string(),
+            plan: vec![
+                ("weights", gguf.file_bytes()),
+                ("kv_cache", kv_bytes as u64),
+                ("scratch", scratch as u64),
+            ],
+        }
+    }
+}
+
+/// The keys that llama.cpp's converter writes from a model's `generation_config.json`.
+fn recommended(gguf: &Gguf) -> SamplerParams {
+    let float = |key: &str, default| gguf.f32(key).unwrap_or(default);
+    SamplerParams {
+        temperature: float("general.sampling.temp", 0.6).clamp(0.0, 2.0),
+        top_p: float("general.sampling.top_p", 0.95).clamp(0.0, 1.0),
+        top_k: gguf.u32("general.sampling.top_k").unwrap_or(40),
+        min_p: float("general.sampling.min_p", 0.0).clamp(0.0, 1.0),
+        repeat_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        logit_bias: Vec::new(),
+        seed: 0,
+        top_logprobs: None,
+    }
+}
+
+/// Numbers are llama.cpp's `enum llama_ftype`.
+fn quantisation(gguf: &Gguf) -> String {
+    let named = match gguf.u32("general.file_type") {
+        Ok(0) => "F32",
+        Ok(1) => "F16",
+        Ok(2) => "Q4_0",
+        Ok(3) => "Q4_1",
+        Ok(7) => "Q8_0",
+        Ok(8) => "Q5_0",
+        Ok(9) => "Q5_1",
+        Ok(10) => "Q2_K",
+        Ok(11) => "Q3_K_S",
+        Ok(12) => "Q3_K_M",
+        Ok(13) => "Q3_K_L",
+        Ok(14) => "Q4_K_S",
+        Ok(15) => "Q4_K_M",
+        Ok(16) => "Q5_K_S",
+        Ok(17) => "Q5_K_M",
+        Ok(18) => "Q6_K",
+        Ok(25) => "IQ4_NL",
+        Ok(32) => "BF16",
+        _ => return commonest(gguf),
+    };
+    named.to_owned()
+}
+
+fn commonest(gguf: &Gguf) -> String {
+    let mut bytes: HashMap<GgmlType, usize> = HashMap::new();
+    for tensor in gguf.tensors() {
+        *bytes.entry(tensor.ty).or_default() += tensor.bytes;
+    }
+    bytes
+        .into_iter()
+        .max_by_key(|(_, bytes)| *bytes)
+        .map_or_else(|| "none".to_owned(), |(ty, _)| ty.to_string())
+}

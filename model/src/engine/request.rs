@@ -1,0 +1,133 @@
+//! What goes into the engine and what comes out.
+
+use crate::text::{Message, SamplerParams};
+
+/// The daemon's own number for a request.
+pub type RequestId = u64;
+
+/// What to do about the model's thoughts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thinking {
+    /// false: an empty thought is written for the model
+    pub enabled: bool,
+    /// at most so many tokens, then the thought is closed for the model
+    pub budget: Option<u32>,
+    /// false: [`Event::Text`] never carries reasoning (it is still counted)
+    pub visible: bool,
+}
+
+/// One chat request, validated by the daemon.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// never empty
+    pub messages: Vec<Message>,
+    /// feed `messages[0].content` as it is, no template (`generate --raw`)
+    pub raw: bool,
+    /// sampling
+    pub sampler: SamplerParams,
+    /// thoughts
+    pub thinking: Thinking,
+    /// answer and thinking together, at least 1
+    pub max_tokens: u32,
+    /// stop strings, on the answer only
+    pub stop: Vec<String>,
+}
+
+/// Log-probabilities of one token, for OpenAI's `logprobs.content[]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// text (lossy)
+    pub token: String,
+    /// bytes
+    pub bytes: Vec<u8>,
+    /// ln p
+    pub logprob: f32,
+    /// alternatives: (text, bytes, ln p)
+    pub top: Vec<(String, Vec<u8>, f32)>,
+}
+
+/// What a step has to say about a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// its turn has come
+    Started {
+        /// tokens of the whole prompt
+        prompt_tokens: u32,
+        /// of which were already in the KV cache
+        cached_tokens: u32,
+    },
+    /// the prompt is in the cache; the first token follows in the next step
+    Prefilled,
+    /// new text, whole UTF-8 characters; one event per decoded token, possibly with both sides empty
+    Text {
+        /// answer
+        content: String,
+        /// thought, empty when not visible
+        reasoning: String,
+        /// if asked, of a token of the answer
+        logprobs: Option<TokenLogprob>,
+    },
+    /// the last event of a request, always exactly one
+    Finished(Outcome),
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// why
+    pub finish: Finish,
+    /// tokens of the prompt
+    pub prompt_tokens: u32,
+    /// of it from the cache
+    pub cached_tokens: u32,
+    /// decoded, thoughts included
+    pub completion_tokens: u32,
+    /// of it thoughts
+    pub reasoning_tokens: u32,
+}
+
+/// `finish_reason`, and internal failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// end of turn or stop string
+    Stop,
+    /// `max_tokens`, or the context is full
+    Length,
+    /// by the client
+    Cancelled,
+    /// by its deadline
+    DeadlineExceeded,
+    /// the daemon stops
+    Interrupted,
+    /// a bug, or logits that are not numbers: error code `internal`
+    Failed,
+}
+
+/// Why a request was not taken; mapped to the wire in one place of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// queue full
+    #[error("{queued} requests are waiting, the limit is {limit}")]
+    Overloaded {
+        /// now
+        queued: usize,
+        /// cap
+        limit: usize,
+    },
+    /// no room for one token of an answer
+    #[error("the prompt has {tokens} tokens, the context holds {limit} with the answer")]
+    ContextLength {
+        /// prompt
+        tokens: usize,
+        /// cap
+        limit: usize,
+    },
+    /// bad field
+    #[error("{message}")]
+    Invalid {
+        /// field
+        param: &'static str,
+        /// why, with the limit
+        message: String,
+    },
+}

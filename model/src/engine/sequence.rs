@@ -1,0 +1,195 @@
+//! One running request: from its prompt to its last token, and the text of it on the way out.
+
+use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
+use crate::text::{
+    Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer, Utf8Stream,
+};
+use std::collections::VecDeque;
+
+/// Waiting or running; buffers are made when it is taken in.
+pub(super) struct Sequence {
+    pub(super) id: RequestId,
+    pub(super) prompt: Vec<u32>,
+    /// prompt tokens that were in the cache when its turn came
+    pub(super) cached: usize,
+    /// prompt tokens in the cache now
+    pub(super) fed: usize,
+    /// set from outside between two steps
+    pub(super) ended: Option<Finish>,
+    sampler: Sampler,
+    thinking: Thinking,
+    max_tokens: u32,
+    completion: u32,
+    reasoning: u32,
+    /// tokens that are written for the model, at most those of the closing mark
+    forced: VecDeque<u32>,
+    closed: bool,
+    utf8: Utf8Stream,
+    splitter: ThoughtSplitter,
+    stops: StopStrings,
+}
+
+/// What a decoded token leads to.
+pub(super) enum Next {
+    Feed(u32),
+    Finish(Finish),
+}
+
+impl Sequence {
+    pub(super) fn new(id: RequestId, request: Request, prompt: Prompt, vocab: usize) -> Self {
+        let mut sampler = Sampler::new(request.sampler, vocab);
+        for &token in &prompt.tokens {
+            sampler.accept(token);
+        }
+        Self {
+            id,
+            cached: 0,
+            fed: 0,
+            ended: None,
+            sampler,
+            thinking: request.thinking,
+            max_tokens: request.max_tokens,
+            completion: 0,
+            reasoning: 0,
+            forced: VecDeque::new(),
+            closed: !request.thinking.enabled,
+            utf8: Utf8Stream::default(),
+            splitter: ThoughtSplitter::new(prompt.thinking_open),
+            stops: StopStrings::new(&request.stop),
+            prompt: prompt.tokens,
+        }
+    }
+
+    /// Closes an open thought: the closing mark is written for the model. False if none is open.
+    pub(super) fn end_thinking(&mut self, tokenizer: &Tokenizer) -> Result<bool, TextError> {
+        if self.closed || self.splitter.side() != Side::Thought {
+            return Ok(false);
+        }
+        self.forced
+            .extend(tokenizer.encode("\n</think>\n\n", true)?);
+        self.closed = true;
+        Ok(true)
+    }
+
+    /// Takes the next token from the logits (or the forced one) and turns it into text.
+    pub(super) fn decode(
+        &mut self,
+        logits: &mut [f32],
+        tokenizer: &Tokenizer,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Result<Next, TextError> {
+        let in_thought = self.splitter.side() == Side::Thought;
+        if in_thought
+            && self
+                .thinking
+                .budget
+                .is_some_and(|budget| self.reasoning >= budget)
+        {
+            self.end_thinking(tokenizer)?;
+        }
+        let (token, logprobs, forced) = match self.forced.pop_front() {
+            Some(token) => (token, None, true),
+            None => {
+                let Sampled { token, logprobs } = self.sampler.sample(logits)?;
+                (token, logprobs, false)
+            }
+        };
+        self.sampler.accept(token);
+        self.completion += 1;
+        self.reasoning += u32::from(in_thought);
+        if !forced && tokenizer.is_end(token) {
+            return Ok(Next::Finish(Finish::Stop));
+        }
+
+        let mut text = String::new();
+        let bytes = tokenizer.token_bytes(token);
+        self.utf8.push(&bytes, &mut text);
+        let (mut content, mut reasoning, mut stopped) = (String::new(), String::new(), false);
+        let stops = &mut self.stops;
+        self.splitter.push(&text, &mut |side, piece| match side {
+            Side::Thought => reasoning.push_str(piece),
+            Side::Answer => stopped = stopped || stops.push(piece, &mut content),
+        });
+        if !self.thinking.visible {
+            reasoning.clear();
+        }
+        let logprobs = logprobs
+            .filter(|_| !in_thought)
+            .map(|(logprob, top)| named(tokenizer, token, logprob, top));
+        sink(
+            self.id,
+            Event::Text {
+                content,
+                reasoning,
+                logprobs,
+            },
+        );
+
+        if stopped {
+            Ok(Next::Finish(Finish::Stop))
+        } else if self.completion >= self.max_tokens {
+            Ok(Next::Finish(Finish::Length))
+        } else {
+            Ok(Next::Feed(token))
+        }
+    }
+
+    /// The text still held back, unless a stop string cut it off, and the last event.
+    pub(super) fn finish(mut self, finish: Finish, sink: &mut dyn FnMut(RequestId, Event)) {
+        let mut text = String::new();
+        self.utf8.finish(&mut text);
+        let (mut content, mut reasoning) = (String::new(), String::new());
+        let stops = &mut self.stops;
+        let mut emit = |side, piece: &str| match side {
+            Side::Thought => reasoning.push_str(piece),
+            Side::Answer => {
+                stops.push(piece, &mut content);
+            }
+        };
+        self.splitter.push(&text, &mut emit);
+        self.splitter.finish(&mut emit);
+        self.stops.finish(&mut content);
+        if !self.thinking.visible {
+            reasoning.clear();
+        }
+        if !content.is_empty() || !reasoning.is_empty() {
+            sink(
+                self.id,
+                Event::Text {
+                    content,
+                    reasoning,
+                    logprobs: None,
+                },
+            );
+        }
+        let outcome = Outcome {
+            finish,
+            prompt_tokens: self.prompt.len() as u32,
+            cached_tokens: self.cached as u32,
+            completion_tokens: self.completion,
+            reasoning_tokens: self.reasoning,
+        };
+        sink(self.id, Event::Finished(outcome));
+    }
+}
+
+fn named(tokenizer: &Tokenizer, token: u32, logprob: f32, top: Vec<(u32, f32)>) -> TokenLogprob {
+    let text = |token| {
+        let bytes = tokenizer.token_bytes(token);
+        (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+    };
+    let (name, bytes) = text(token);
+    let top = top
+        .into_iter()
+        .map(|(token, logprob)| {
+            let (name, bytes) = text(token);
+            (name, bytes, logprob)
+        })
+        .collect();
+    TokenLogprob {
+        token: name,
+        bytes,
+        logprob,
+        top,
+    }
+}

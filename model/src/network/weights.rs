@@ -1,0 +1,235 @@
+//! The file's tensors as Burn modules, mapped without a copy.
+
+use super::dims::Dims;
+use crate::gguf::{GgmlType, Gguf, TensorInfo};
+use crate::ops::{self, AttentionInput, Matrix, MlpInput};
+use burn::backend::Dispatch;
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Int, Tensor, TensorData};
+
+/// A weight the file should have and has not; [`Dims`] has checked for all of them.
+#[derive(Debug, thiserror::Error)]
+#[error("tensor `{0}` is missing")]
+pub struct MissingTensor(String);
+
+/// A matrix in its blocks: `[rows * row_bytes]` U8 over the mapped file.
+#[derive(Module, Debug)]
+pub(crate) struct QuantLinear {
+    blocks: Param<Tensor<1, Int>>,
+    #[module(skip)]
+    ty: GgmlType,
+    #[module(skip)]
+    rows: usize,
+    #[module(skip)]
+    cols: usize,
+}
+
+impl QuantLinear {
+    fn load(gguf: &Gguf, name: &str, device: &Device) -> Result<Self, MissingTensor> {
+        let info = find(gguf, name)?;
+        let blocks = Tensor::from_data(
+            mapped(gguf, info, DType::U8, info.bytes),
+            (device, DType::U8),
+        );
+        Ok(Self {
+            blocks: Param::initialized(ParamId::new(), blocks),
+            ty: info.ty,
+            rows: info.dims[1..].iter().product::<u64>() as usize,
+            cols: info.dims[0] as usize,
+        })
+    }
+
+    /// As the ops take it: a handle, no copy.
+    pub(super) fn matrix(&self) -> Matrix<Dispatch> {
+        ops::matrix(self.blocks.val(), self.ty, self.rows, self.cols)
+    }
+
+    /// Inputs.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// A norm's weight or a bias: `[len]` f32.
+#[derive(Module, Debug)]
+pub(crate) struct Vector {
+    values: Param<Tensor<1>>,
+}
+
+impl Vector {
+    /// Mapped where the file's f32 lie aligned (GGUF's alignment is a multiple of 8), which [`Dims`] has made sure of.
+    fn load(gguf: &Gguf, name: &str, device: &Device) -> Result<Self, MissingTensor> {
+        let info = find(gguf, name)?;
+        let data = mapped(gguf, info, DType::F32, info.dims[0] as usize);
+        Ok(Self::of(Tensor::from_data(data, (device, DType::F32))))
+    }
+
+    fn from_values(values: Vec<f32>, device: &Device) -> Self {
+        let len = values.len();
+        Self::of(Tensor::from_data(
+            TensorData::new(values, [len]),
+            (device, DType::F32),
+        ))
+    }
+
+    fn of(values: Tensor<1>) -> Self {
+        Self {
+            values: Param::initialized(ParamId::new(), values),
+        }
+    }
+
+    /// A handle, no copy.
+    pub(super) fn tensor(&self) -> Tensor<1> {
+        self.values.val()
+    }
+}
+
+/// One transformer block.
+#[derive(Module, Debug)]
+pub(crate) struct Block {
+    attn_norm: Vector,
+    attn_q: QuantLinear,
+    attn_k: QuantLinear,
+    attn_v: QuantLinear,
+    /// q, k, v one after the other; zeros where the file has none
+    attn_bias: Vector,
+    attn_q_norm: Vector,
+    attn_k_norm: Vector,
+    attn_output: QuantLinear,
+    ffn_norm: Vector,
+    ffn_gate: QuantLinear,
+    ffn_up: QuantLinear,
+    ffn_down: QuantLinear,
+}
+
+impl Block {
+    fn load(
+        gguf: &Gguf,
+        dims: &Dims,
+        layer: usize,
+        device: &Device,
+    ) -> Result<Self, MissingTensor> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let linear = |part: &str| QuantLinear::load(gguf, &name(&format!("{part}.weight")), device);
+        let vector = |part: &str| Vector::load(gguf, &name(&format!("{part}.weight")), device);
+        let head_norm = |part: &str| {
+            if dims.qk_norm {
+                vector(part)
+            } else {
+                Ok(Vector::from_values(vec![0.0], device))
+            }
+        };
+        let (q, kv) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
+        let bias = if dims.qkv_bias {
+            let mut bias = Vec::with_capacity(q + 2 * kv);
+            for part in ["attn_q", "attn_k", "attn_v"] {
+                bias.extend(f32_values(gguf, &name(&format!("{part}.bias")))?);
+            }
+            bias
+        } else {
+            vec![0.0; q + 2 * kv]
+        };
+        Ok(Self {
+            attn_norm: vector("attn_norm")?,
+            attn_q: linear("attn_q")?,
+            attn_k: linear("attn_k")?,
+            attn_v: linear("attn_v")?,
+            attn_bias: Vector::from_values(bias, device),
+            attn_q_norm: head_norm("attn_q_norm")?,
+            attn_k_norm: head_norm("attn_k_norm")?,
+            attn_output: linear("attn_output")?,
+            ffn_norm: vector("ffn_norm")?,
+            ffn_gate: linear("ffn_gate")?,
+            ffn_up: linear("ffn_up")?,
+            ffn_down: linear("ffn_down")?,
+        })
+    }
+
+    pub(super) fn attention_input(&self) -> AttentionInput<Dispatch> {
+        AttentionInput {
+            norm: self.attn_norm.tensor().into_dispatch(),
+            q: self.attn_q.matrix(),
+            k: self.attn_k.matrix(),
+            v: self.attn_v.matrix(),
+            bias: self.attn_bias.tensor().into_dispatch(),
+            q_norm: self.attn_q_norm.tensor().into_dispatch(),
+            k_norm: self.attn_k_norm.tensor().into_dispatch(),
+        }
+    }
+
+    pub(super) fn attention_output(&self) -> Matrix<Dispatch> {
+        self.attn_output.matrix()
+    }
+
+    pub(super) fn mlp_input(&self) -> MlpInput<Dispatch> {
+        MlpInput {
+            norm: self.ffn_norm.tensor().into_dispatch(),
+            gate: self.ffn_gate.matrix(),
+            up: self.ffn_up.matrix(),
+        }
+    }
+
+    pub(super) fn mlp_output(&self) -> Matrix<Dispatch> {
+        self.ffn_down.matrix()
+    }
+}
+
+/// All weights of a model.
+#[derive(Module, Debug)]
+pub struct Weights {
+    pub(super) token_embd: QuantLinear,
+    pub(super) blocks: Vec<Block>,
+    pub(super) output_norm: Vector,
+    /// none: the embedding table is the head
+    output: Option<QuantLinear>,
+}
+
+impl Weights {
+    /// Handles on the mapped file; the only copies are the biases.
+    ///
+    /// # Errors
+    /// [`MissingTensor`], which [`Dims`] of the same file rules out.
+    pub fn load(gguf: &Gguf, dims: &Dims, device: &Device) -> Result<Self, MissingTensor> {
+        Ok(Self {
+            token_embd: QuantLinear::load(gguf, "token_embd.weight", device)?,
+            blocks: (0..dims.layers)
+                .map(|layer| Block::load(gguf, dims, layer, device))
+                .collect::<Result<_, _>>()?,
+            output_norm: Vector::load(gguf, "output_norm.weight", device)?,
+            output: if dims.tied_head {
+                None
+            } else {
+                Some(QuantLinear::load(gguf, "output.weight", device)?)
+            },
+        })
+    }
+
+    pub(super) fn head(&self) -> Matrix<Dispatch> {
+        self.output.as_ref().unwrap_or(&self.token_embd).matrix()
+    }
+}
+
+fn find<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo, MissingTensor> {
+    gguf.tensor(name)
+        .ok_or_else(|| MissingTensor(name.to_owned()))
+}
+
+/// `AllocationProperty::File` keeps Burn from copying: the tensor is a view of the map (measured on Burn 0.22.1: same
+/// pointer, no anonymous memory). The dtype must be given, or Burn converts to its default integer.
+fn mapped(gguf: &Gguf, info: &TensorInfo, dtype: DType, len: usize) -> TensorData {
+    TensorData::from_bytes(
+        Bytes::from_shared(gguf.data(info), AllocationProperty::File),
+        [len],
+        dtype,
+    )
+}
+
+/// A small f32 tensor, copied.
+pub(super) fn f32_values(gguf: &Gguf, name: &str) -> Result<Vec<f32>, MissingTensor> {
+    let info = find(gguf, name)?;
+    Ok(gguf
+        .data(info)
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect())
+}

@@ -1,0 +1,259 @@
+//! The steps in plain Burn ops, f32: the definition that every override is compared with. Only the blocks themselves
+//! are opened by [`Kernels::dequantize_row`] (the formats' own definition).
+
+use super::rope::RopePairing;
+use super::runtime::Runtime;
+use super::{AttentionInput, AttentionSpec, Backend, FloatTensor, Matrix, MlpInput, Place};
+use crate::kv::KvCache;
+use crate::quant::{Kernels, row_bytes};
+use burn::backend::tensor::Device;
+use burn::backend::{Scalar, Shape, Slice, TensorData, TensorMetadata};
+use burn::tensor::read_sync;
+use half::f16;
+
+fn upload<B: Backend>(
+    values: Vec<f32>,
+    shape: impl Into<Vec<usize>>,
+    device: &Device<B>,
+) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, shape.into()), device)
+}
+
+fn download<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
+    match read_sync(B::float_into_data(tensor)).map(TensorData::try_into_vec) {
+        Ok(Ok(values)) => values,
+        _ => panic!("the device gave no f32 values"),
+    }
+}
+
+/// All values of a matrix: `[rows, cols]`.
+fn open<B: Backend>(w: Matrix<B>, kernels: &Kernels, device: &Device<B>) -> FloatTensor<B> {
+    let (rows, cols) = (w.rows, w.cols);
+    upload::<B>(open_rows::<B>(w, kernels, 0..rows), [rows, cols], device)
+}
+
+fn open_rows<B: Backend>(
+    w: Matrix<B>,
+    kernels: &Kernels,
+    rows: impl IntoIterator<Item = usize>,
+) -> Vec<f32> {
+    let bytes: Vec<u8> = match read_sync(B::int_into_data(w.blocks)).map(TensorData::try_into_vec) {
+        Ok(Ok(bytes)) => bytes,
+        _ => panic!("the device gave no bytes"),
+    };
+    let row = row_bytes(w.ty, w.cols).unwrap_or_default();
+    let mut out = Vec::new();
+    for r in rows {
+        let start = out.len();
+        out.resize(start + w.cols, 0.0);
+        kernels.dequantize_row(w.ty, &bytes[r * row..][..row], &mut out[start..]);
+    }
+    out
+}
+
+pub(super) fn embed<B: Backend>(
+    like: &FloatTensor<B>,
+    table: Matrix<B>,
+    tokens: &[u32],
+    rt: &Runtime,
+) -> FloatTensor<B> {
+    let cols = table.cols;
+    let values = open_rows::<B>(table, rt.kernels, tokens.iter().map(|&t| t as usize));
+    upload::<B>(values, [tokens.len(), cols], &like.device())
+}
+
+/// `x . w^T`
+pub(super) fn linear<B: Backend>(x: FloatTensor<B>, w: Matrix<B>, rt: &Runtime) -> FloatTensor<B> {
+    let device = x.device();
+    B::float_matmul(x, B::float_transpose(open::<B>(w, rt.kernels, &device)))
+}
+
+/// Over the last dimension; `weight` is as long as it.
+pub(super) fn rms_norm<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    eps: f32,
+) -> FloatTensor<B> {
+    let last = x.shape().num_dims() - 1;
+    let mut shape = vec![1; last];
+    shape.push(weight.shape()[0]);
+    let mean = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), last);
+    let root = B::float_sqrt(B::float_add_scalar(mean, Scalar::from(eps)));
+    B::float_mul(
+        B::float_div(x, root),
+        B::float_reshape(weight, Shape::from(shape)),
+    )
+}
+
+fn part<B: Backend>(x: FloatTensor<B>, dim: usize, from: usize, to: usize) -> FloatTensor<B> {
+    let slices: Vec<Slice> = (0..x.shape().num_dims())
+        .map(|d| {
+            if d == dim {
+                Slice::new(from as isize, Some(to as isize), 1)
+            } else {
+                Slice::new(0, None, 1)
+            }
+        })
+        .collect();
+    B::float_slice(x, &slices)
+}
+
+/// `x`: `[n, heads, D]`
+fn rotate<B: Backend>(
+    x: FloatTensor<B>,
+    pairing: RopePairing,
+    position: usize,
+    rt: &Runtime,
+) -> FloatTensor<B> {
+    let (n, heads, d) = (x.shape()[0], x.shape()[1], x.shape()[2]);
+    let half = rt.rope.cos(0).len();
+    let device = x.device();
+    let table = |angle: fn(&super::rope::RopeTable, usize) -> &[f32], shape: &[usize]| {
+        let values = (position..position + n)
+            .flat_map(|p| angle(&rt.rope, p).iter().copied())
+            .collect();
+        upload::<B>(values, shape, &device)
+    };
+    let rest = part::<B>(x.clone(), 2, 2 * half, d);
+    let turned = part::<B>(x, 2, 0, 2 * half);
+    let (shape, dim, turned) = match pairing {
+        RopePairing::Neox => (vec![n, 1, half], 2, turned),
+        RopePairing::Norm => (
+            vec![n, 1, half, 1],
+            3,
+            B::float_reshape(turned, Shape::from(vec![n, heads, half, 2])),
+        ),
+    };
+    let (cos, sin) = (
+        table(super::rope::RopeTable::cos, &shape),
+        table(super::rope::RopeTable::sin, &shape),
+    );
+    let width = turned.shape()[dim];
+    let a = part::<B>(turned.clone(), dim, 0, width / 2);
+    let b = part::<B>(turned, dim, width / 2, width);
+    let low = B::float_sub(
+        B::float_mul(a.clone(), cos.clone()),
+        B::float_mul(b.clone(), sin.clone()),
+    );
+    let high = B::float_add(B::float_mul(b, cos), B::float_mul(a, sin));
+    let turned = B::float_reshape(
+        B::float_cat(vec![low, high], dim),
+        Shape::from(vec![n, heads, 2 * half]),
+    );
+    if d == 2 * half {
+        turned
+    } else {
+        B::float_cat(vec![turned, rest], 2)
+    }
+}
+
+pub(super) fn attention_input<B: Backend>(
+    x: &FloatTensor<B>,
+    w: AttentionInput<B>,
+    spec: AttentionSpec,
+    place: Place,
+    kv: &mut KvCache,
+    rt: &Runtime,
+) -> FloatTensor<B> {
+    let n = x.shape()[0];
+    let d = spec.head_dim;
+    let (q_rows, kv_rows) = (spec.heads * d, spec.kv_heads * d);
+    let h = rms_norm::<B>(x.clone(), w.norm, spec.eps);
+    let bias = B::float_reshape(w.bias, Shape::from(vec![1, q_rows + 2 * kv_rows]));
+    let project = |w: Matrix<B>, from: usize, rows: usize| {
+        B::float_add(
+            linear::<B>(h.clone(), w, rt),
+            part::<B>(bias.clone(), 1, from, from + rows),
+        )
+    };
+    let turn = |x: FloatTensor<B>, norm: FloatTensor<B>, heads: usize| {
+        let x = B::float_reshape(x, Shape::from(vec![n, heads, d]));
+        let x = if spec.qk_norm {
+            rms_norm::<B>(x, norm, spec.eps)
+        } else {
+            x
+        };
+        rotate::<B>(x, spec.pairing, place.position, rt)
+    };
+    let q = turn(project(w.q, 0, q_rows), w.q_norm, spec.heads);
+    let keys = download::<B>(turn(project(w.k, q_rows, kv_rows), w.k_norm, spec.kv_heads));
+    let vals = download::<B>(project(w.v, q_rows + kv_rows, kv_rows));
+    for (is_value, all) in [(false, keys), (true, vals)] {
+        for (i, head) in all.chunks_exact(d).enumerate() {
+            let slot = kv.slot(
+                place.layer,
+                is_value,
+                i % spec.kv_heads,
+                place.position + i / spec.kv_heads,
+            );
+            for (to, &from) in slot.iter_mut().zip(head) {
+                *to = f16::from_f32(from).to_bits();
+            }
+        }
+    }
+    B::float_reshape(q, Shape::from(vec![n, q_rows]))
+}
+
+pub(super) fn attention<B: Backend>(
+    q: FloatTensor<B>,
+    spec: AttentionSpec,
+    place: Place,
+    kv: &KvCache,
+) -> FloatTensor<B> {
+    let (n, d) = (q.shape()[0], spec.head_dim);
+    let len = place.position + n;
+    let device = q.device();
+    let wide = |bits: &[u16]| {
+        let values = bits[..len * d]
+            .iter()
+            .map(|&b| f16::from_bits(b).to_f32())
+            .collect();
+        upload::<B>(values, [len, d], &device)
+    };
+    // minus infinity above the diagonal, in f32's reach
+    let mask: Vec<f32> = (0..n * len)
+        .map(|i| {
+            if i % len > place.position + i / len {
+                -1e30
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    let mask = upload::<B>(mask, [n, len], &device);
+    let heads = (0..spec.heads)
+        .map(|h| {
+            let kv_head = h / (spec.heads / spec.kv_heads);
+            let query = B::float_mul_scalar(
+                part::<B>(q.clone(), 1, h * d, (h + 1) * d),
+                Scalar::from(1.0 / (d as f32).sqrt()),
+            );
+            let scores = B::float_matmul(
+                query,
+                B::float_transpose(wide(kv.keys(place.layer, kv_head))),
+            );
+            let scores = B::float_add(scores, mask.clone());
+            let shifted = B::float_sub(scores.clone(), B::float_max_dim(scores, 1));
+            let e = B::float_exp(shifted);
+            let p = B::float_div(e.clone(), B::float_sum_dim(e, 1));
+            B::float_matmul(p, wide(kv.values(place.layer, kv_head)))
+        })
+        .collect();
+    B::float_cat(heads, 1)
+}
+
+pub(super) fn mlp_input<B: Backend>(
+    x: &FloatTensor<B>,
+    w: MlpInput<B>,
+    eps: f32,
+    rt: &Runtime,
+) -> FloatTensor<B> {
+    let h = rms_norm::<B>(x.clone(), w.norm, eps);
+    let gate = linear::<B>(h.clone(), w.gate, rt);
+    let up = linear::<B>(h, w.up, rt);
+    let denominator = B::float_add_scalar(
+        B::float_exp(B::float_neg(gate.clone())),
+        Scalar::from(1.0f32),
+    );
+    B::float_mul(B::float_div(gate, denominator), up)
+}

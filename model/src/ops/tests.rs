@@ -1,0 +1,336 @@
+//! Every host step against its default body, over odd shapes: on Flex itself, and with feature `ndarray` on that device.
+
+use super::rope::{RopePairing, RopeTable};
+use super::runtime::Runtime;
+use super::{
+    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, Matrix, MlpInput, Place, QuantOps,
+    reference,
+};
+use crate::gguf::GgmlType;
+use crate::kv::{KvCache, KvLayout};
+use crate::pool::Pool;
+use crate::quant::Kernels;
+use burn::backend::TensorData;
+use burn::backend::ops::FloatTensorOps;
+use half::f16;
+
+#[cfg(feature = "ndarray")]
+type Oracle = super::NdArray;
+#[cfg(not(feature = "ndarray"))]
+type Oracle = Flex;
+
+/// splitmix64
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.unit()).collect()
+    }
+
+    fn blocks(&mut self, ty: GgmlType, rows: usize, cols: usize) -> Vec<u8> {
+        let scale = 1.0 / (cols as f32).sqrt();
+        match ty {
+            GgmlType::F32 => (0..rows * cols)
+                .flat_map(|_| (self.unit() * scale).to_le_bytes())
+                .collect(),
+            GgmlType::Q8_0 => (0..rows * cols / 32)
+                .flat_map(|_| {
+                    let d = f16::from_f32(scale / 127.0 * (1.0 + self.unit() / 2.0)).to_le_bytes();
+                    let mut block = d.to_vec();
+                    block.extend((0..32).map(|_| self.next() as u8));
+                    block
+                })
+                .collect(),
+            GgmlType::Q4_K => (0..rows * cols / 256)
+                .flat_map(|_| {
+                    let mut block = f16::from_f32(scale / 400.0).to_le_bytes().to_vec();
+                    block.extend(f16::from_f32(scale / 60.0).to_le_bytes());
+                    block.extend((0..140).map(|_| self.next() as u8));
+                    block
+                })
+                .collect(),
+            other => panic!("no test encoder for {other}"),
+        }
+    }
+}
+
+/// The same weights on both backends.
+#[derive(Clone)]
+struct Raw {
+    blocks: Vec<u8>,
+    ty: GgmlType,
+    rows: usize,
+    cols: usize,
+}
+
+impl Raw {
+    fn new(random: &mut Random, ty: GgmlType, rows: usize, cols: usize) -> Self {
+        Self {
+            blocks: random.blocks(ty, rows, cols),
+            ty,
+            rows,
+            cols,
+        }
+    }
+
+    fn on<B: Backend>(&self) -> Matrix<B> {
+        let len = self.blocks.len();
+        let blocks = B::int_from_data(TensorData::new(self.blocks.clone(), [len]), &device::<B>());
+        Matrix {
+            blocks,
+            ty: self.ty,
+            rows: self.rows,
+            cols: self.cols,
+        }
+    }
+}
+
+fn device<B: Backend>() -> burn::backend::tensor::Device<B> {
+    Default::default()
+}
+
+fn on<B: Backend>(values: &[f32], shape: &[usize]) -> FloatTensor<B> {
+    B::float_from_data(
+        TensorData::new(values.to_vec(), shape.to_vec()),
+        &device::<B>(),
+    )
+}
+
+fn read<B: Backend>(t: FloatTensor<B>) -> Vec<f32> {
+    burn::tensor::read_sync(B::float_into_data(t))
+        .unwrap()
+        .try_into_vec()
+        .unwrap()
+}
+
+fn runtime(positions: usize, rope_dims: usize) -> Runtime {
+    let rope = RopeTable::new(positions, 10_000.0, &vec![1.0; rope_dims / 2]);
+    Runtime::new(Pool::new(2).unwrap(), Kernels::detect(None).unwrap(), rope)
+}
+
+/// Relative to the largest magnitude; int8 activations cost about 1/254 of it per product, less in a sum.
+#[track_caller]
+fn close(host: &[f32], oracle: &[f32], ceiling: f32, what: &str) {
+    assert_eq!(host.len(), oracle.len(), "{what}");
+    let largest = oracle.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let worst = host
+        .iter()
+        .zip(oracle)
+        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(
+        largest > 0.0,
+        "{what}: the oracle is all zeros, the test shows nothing"
+    );
+    assert!(
+        worst <= ceiling * largest,
+        "{what}: off by {worst} of {largest}, ceiling {ceiling}"
+    );
+}
+
+fn ceiling(ty: GgmlType) -> f32 {
+    if ty == GgmlType::F32 { 2e-5 } else { 1.5e-2 }
+}
+
+const TYPES: [GgmlType; 3] = [GgmlType::F32, GgmlType::Q8_0, GgmlType::Q4_K];
+
+#[test]
+fn embedding_rows_are_the_tables() {
+    let mut random = Random(1);
+    for ty in TYPES {
+        let table = Raw::new(&mut random, ty, 9, 256);
+        let tokens = [8, 0, 3, 3];
+        let mut rt = runtime(1, 2);
+        let host = read::<Flex>(Flex::embed(
+            &on::<Flex>(&[0.0], &[1]),
+            table.on(),
+            &tokens,
+            &mut rt,
+        ));
+        let oracle = read::<Oracle>(reference::embed::<Oracle>(
+            &on::<Oracle>(&[0.0], &[1]),
+            table.on(),
+            &tokens,
+            &rt,
+        ));
+        close(&host, &oracle, 1e-6, ty.name());
+    }
+}
+
+#[test]
+fn attention_input_and_attention_match_over_two_steps() {
+    let mut random = Random(2);
+    let cases = [
+        // heads, kv heads, head size, q/k norm, rotated values, pairing
+        (4, 2, 16, false, 16, RopePairing::Neox),
+        (6, 1, 24, true, 16, RopePairing::Neox),
+        (3, 3, 8, false, 8, RopePairing::Norm),
+        (10, 2, 32, true, 24, RopePairing::Norm),
+    ];
+    for ty in TYPES {
+        for (heads, kv_heads, head_dim, qk_norm, rope_dims, pairing) in cases {
+            let embed = 256;
+            let spec = AttentionSpec {
+                heads,
+                kv_heads,
+                head_dim,
+                eps: 1e-6,
+                qk_norm,
+                pairing,
+            };
+            let (q, k) = (heads * head_dim, kv_heads * head_dim);
+            let weights = [q, k, k].map(|rows| Raw::new(&mut random, ty, rows, embed));
+            let (norm, bias) = (random.floats(embed), random.floats(q + 2 * k));
+            let (q_norm, k_norm) = (random.floats(head_dim), random.floats(head_dim));
+            let what = format!("{ty} {spec:?}");
+            let input = |_| AttentionInput::<Flex> {
+                norm: on::<Flex>(&norm, &[embed]),
+                q: weights[0].on(),
+                k: weights[1].on(),
+                v: weights[2].on(),
+                bias: on::<Flex>(&bias, &[bias.len()]),
+                q_norm: on::<Flex>(&q_norm, &[head_dim]),
+                k_norm: on::<Flex>(&k_norm, &[head_dim]),
+            };
+            let oracle_input = |_| AttentionInput::<Oracle> {
+                norm: on::<Oracle>(&norm, &[embed]),
+                q: weights[0].on(),
+                k: weights[1].on(),
+                v: weights[2].on(),
+                bias: on::<Oracle>(&bias, &[bias.len()]),
+                q_norm: on::<Oracle>(&q_norm, &[head_dim]),
+                k_norm: on::<Oracle>(&k_norm, &[head_dim]),
+            };
+            let mut rt = runtime(16, rope_dims);
+            let layout = KvLayout {
+                layers: 2,
+                kv_heads,
+                head_dim,
+            };
+            let (mut kv, mut oracle_kv) = (
+                KvCache::new(layout, 12).unwrap(),
+                KvCache::new(layout, 12).unwrap(),
+            );
+            for n in [7, 1, 3] {
+                let x = random.floats(n * embed);
+                let position = kv.reserve(n).unwrap().start;
+                oracle_kv.reserve(n).unwrap();
+                let place = Place { layer: 1, position };
+                let host_q = Flex::attention_input(
+                    &on::<Flex>(&x, &[n, embed]),
+                    input(n),
+                    spec,
+                    place,
+                    &mut kv,
+                    &mut rt,
+                );
+                let oracle_q = reference::attention_input::<Oracle>(
+                    &on::<Oracle>(&x, &[n, embed]),
+                    oracle_input(n),
+                    spec,
+                    place,
+                    &mut oracle_kv,
+                    &rt,
+                );
+                close(
+                    &read::<Flex>(host_q.clone()),
+                    &read::<Oracle>(oracle_q.clone()),
+                    ceiling(ty),
+                    &what,
+                );
+                let host = read::<Flex>(Flex::attention(host_q, spec, place, &mut kv, &mut rt));
+                let oracle = read::<Oracle>(reference::attention::<Oracle>(
+                    oracle_q, spec, place, &oracle_kv,
+                ));
+                close(&host, &oracle, ceiling(ty) * 3.0, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn projections_mlp_and_head_match() {
+    let mut random = Random(3);
+    for ty in TYPES {
+        for (n, rows) in [(1, 33), (2, 7), (9, 65)] {
+            let cols = 512;
+            let w = Raw::new(&mut random, ty, rows, cols);
+            let up = Raw::new(&mut random, ty, rows, cols);
+            let (x, a, norm) = (
+                random.floats(n * rows),
+                random.floats(n * cols),
+                random.floats(cols),
+            );
+            let mut rt = runtime(1, 2);
+            let what = format!("{ty} {n}x{rows}");
+
+            let host = Flex::project_add(
+                on::<Flex>(&x, &[n, rows]),
+                on::<Flex>(&a, &[n, cols]),
+                w.on(),
+                &mut rt,
+            );
+            let oracle = Oracle::float_add(
+                on::<Oracle>(&x, &[n, rows]),
+                reference::linear::<Oracle>(on::<Oracle>(&a, &[n, cols]), w.on(), &rt),
+            );
+            close(
+                &read::<Flex>(host),
+                &read::<Oracle>(oracle),
+                ceiling(ty),
+                &what,
+            );
+
+            let mlp = MlpInput::<Flex> {
+                norm: on::<Flex>(&norm, &[cols]),
+                gate: w.on(),
+                up: up.on(),
+            };
+            let host = Flex::mlp_input(&on::<Flex>(&a, &[n, cols]), mlp, 1e-5, &mut rt);
+            let mlp = MlpInput::<Oracle> {
+                norm: on::<Oracle>(&norm, &[cols]),
+                gate: w.on(),
+                up: up.on(),
+            };
+            let oracle =
+                reference::mlp_input::<Oracle>(&on::<Oracle>(&a, &[n, cols]), mlp, 1e-5, &rt);
+            close(
+                &read::<Flex>(host),
+                &read::<Oracle>(oracle),
+                ceiling(ty) * 2.0,
+                &what,
+            );
+
+            let host = Flex::head(
+                on::<Flex>(&a, &[n, cols]),
+                on::<Flex>(&norm, &[cols]),
+                w.on(),
+                1e-5,
+                &mut rt,
+            );
+            let normed = reference::rms_norm::<Oracle>(
+                on::<Oracle>(&a, &[n, cols]),
+                on::<Oracle>(&norm, &[cols]),
+                1e-5,
+            );
+            let oracle = reference::linear::<Oracle>(normed, w.on(), &rt);
+            close(
+                &read::<Flex>(host),
+                &read::<Oracle>(oracle),
+                ceiling(ty),
+                &what,
+            );
+        }
+    }
+}
