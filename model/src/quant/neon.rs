@@ -51,14 +51,17 @@ impl Dot for Mull {
     fn four_32(self, w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], max: i32) -> int32x4_t {
         if 4 * max * 127 <= I16 {
             // four products a lane
-            let p = w.map(|w| add_products(products(w[0], x[0]), w[1], x[1]));
+            let mut p = [vdupq_n_s16(0); ROWS];
+            for (p, w) in p.iter_mut().zip(w) {
+                *p = add_products(products(w[0], x[0]), w[1], x[1]);
+            }
             sum_lanes(p, 4 * max * 127)
         } else {
             // two products a lane: 2 * 128 * 127 = 32512 fits i16
-            let p = w.map(|w| {
-                let first = vpaddlq_s16(products(w[0], x[0]));
-                vpadalq_s16(first, products(w[1], x[1]))
-            });
+            let mut p = [vdupq_n_s32(0); ROWS];
+            for (p, w) in p.iter_mut().zip(w) {
+                *p = vpadalq_s16(vpaddlq_s16(products(w[0], x[0])), products(w[1], x[1]));
+            }
             reduce(p)
         }
     }
@@ -66,7 +69,11 @@ impl Dot for Mull {
     #[inline(always)]
     fn four_16(self, w: [int8x16_t; ROWS], x: int8x16_t, max: i32) -> int32x4_t {
         // two products a lane: 2 * 128 * 127 = 32512 fits i16
-        sum_lanes(w.map(|w| products(w, x)), 2 * max * 127)
+        let mut p = [vdupq_n_s16(0); ROWS];
+        for (p, w) in p.iter_mut().zip(w) {
+            *p = products(w, x);
+        }
+        sum_lanes(p, 2 * max * 127)
     }
 }
 
@@ -94,7 +101,7 @@ fn sum_lanes(p: [int16x8_t; 4], bound: i32) -> int32x4_t {
         let low = vpaddlq_s16(vpaddq_s16(p[0], p[1]));
         vpaddq_s32(low, vpaddlq_s16(vpaddq_s16(p[2], p[3])))
     } else {
-        reduce(p.map(vpaddlq_s16))
+        reduce(each(p, vpaddlq_s16))
     }
 }
 
@@ -107,11 +114,11 @@ pub(super) fn reduce(p: [int32x4_t; 4]) -> int32x4_t {
 /// `N` consecutive vectors of `x` from value `at` on.
 #[inline(always)]
 fn load_x<const N: usize>(x: &[i8; 256], at: usize) -> [int8x16_t; N] {
-    std::array::from_fn(|i| {
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&x[at + 16 * i..][..16]);
-        load_s8(&bytes)
-    })
+    let mut vectors = [vdupq_n_s8(0); N];
+    for (v, x) in vectors.iter_mut().zip(x[at..][..16 * N].as_chunks().0) {
+        *v = load_s8(x);
+    }
+    vectors
 }
 
 /// See [`Kernels::matmul`], which has checked the sizes. Always inlined, so that it is compiled for the level of `dot`.
@@ -215,24 +222,38 @@ fn pass_32<D: Dot, B: Rows32, const C: usize>(
     w: [&[B]; ROWS],
     x: [&[Q8Chunk]; C],
 ) -> [float32x4_t; C] {
+    let blocks = w[0].len();
+    let w = each(w, |row| &row[..blocks]);
     let mut acc = [vdupq_n_f32(0.0); C];
-    for b in 0..w[0].len() {
-        let rows = w.map(|row| &row[b]);
-        let q = rows.map(|row| row.values());
-        let (d, m) = (B::d(rows), B::m(rows));
-        for (acc, x) in acc.iter_mut().zip(x) {
-            let (x, i) = (&x[b / 8], b % 8);
-            let mut sum = dot.four_32(q, load_x(&x.q, 32 * i), B::MAX);
-            if B::OFFSET != 0 {
-                sum = vmlsq_n_s32(sum, vdupq_n_s32(B::OFFSET), x.sum[i]);
-            }
-            *acc = vfmaq_f32(*acc, vcvtq_f32_s32(sum), vmulq_n_f32(d, x.scale[i]));
-            if B::HAS_MIN {
-                *acc = vfmaq_n_f32(*acc, m, x.scaled_sum[i]);
+    for first in (0..blocks).step_by(8) {
+        let x = chunks(x, first / 8);
+        for i in 0..8.min(blocks - first) {
+            let rows = each(w, |row| &row[first + i]);
+            let q = each(rows, B::values);
+            let (d, m) = (B::d(rows), B::m(rows));
+            for (acc, x) in acc.iter_mut().zip(&x) {
+                let mut sum = dot.four_32(q, load_x(&x.q, 32 * i), B::MAX);
+                if B::OFFSET != 0 {
+                    sum = vmlsq_s32(sum, vdupq_n_s32(x.sum[i]), vdupq_n_s32(B::OFFSET));
+                }
+                *acc = vfmaq_f32(*acc, vcvtq_f32_s32(sum), vmulq_n_f32(d, x.scale[i]));
+                if B::HAS_MIN {
+                    *acc = vfmaq_n_f32(*acc, m, x.scaled_sum[i]);
+                }
             }
         }
     }
     acc
+}
+
+/// Chunk `at` of each column.
+#[inline(always)]
+fn chunks<T, const C: usize>(x: [&[T]; C], at: usize) -> [&T; C] {
+    let mut chunks = [&x[0][at]; C];
+    for (chunk, x) in chunks.iter_mut().zip(&x) {
+        *chunk = &x[at];
+    }
+    chunks
 }
 
 /// Four rows, `C` columns, all of `k`; the lanes of the results are the rows.
@@ -244,46 +265,65 @@ fn pass_256<D: Dot, B: Rows256, const C: usize>(
     w: [&[B]; ROWS],
     x: [&[Q8kChunk]; C],
 ) -> [float32x4_t; C] {
+    let blocks = w[0].len();
+    let w = each(w, |row| &row[..blocks]);
     let mut acc = [vdupq_n_f32(0.0); C];
-    for b in 0..w[0].len() {
-        let rows = w.map(|row| &row[b]);
-        let x = x.map(|x| &x[b]);
-        let scale = B::scales(rows);
-        let mut sum = x.map(|x| {
-            let mut sum = vdupq_n_s32(0);
-            if B::OFFSET != 0 {
-                for (scale, x) in scale.iter().zip(x.sums) {
-                    sum = vmlsq_n_s32(sum, *scale, i32::from(x) * B::OFFSET);
-                }
+    for b in 0..blocks {
+        let rows = each(w, |row| &row[b]);
+        let x = chunks(x, b);
+        let scales = B::scales(rows);
+        let mut sum = [vdupq_n_s32(0); C];
+        if B::OFFSET != 0 {
+            for (sum, x) in sum.iter_mut().zip(&x) {
+                *sum = vmlsq_s32(*sum, of_sums::<B>(&scales, x), vdupq_n_s32(B::OFFSET));
             }
-            sum
-        });
-        quarter::<D, B, C, 0>(dot, rows, x, &scale, &mut sum);
-        quarter::<D, B, C, 1>(dot, rows, x, &scale, &mut sum);
-        quarter::<D, B, C, 2>(dot, rows, x, &scale, &mut sum);
-        quarter::<D, B, C, 3>(dot, rows, x, &scale, &mut sum);
+        }
+        quarter::<D, B, C, 0>(dot, rows, x, &scales, &mut sum);
+        quarter::<D, B, C, 1>(dot, rows, x, &scales, &mut sum);
+        quarter::<D, B, C, 2>(dot, rows, x, &scales, &mut sum);
+        quarter::<D, B, C, 3>(dot, rows, x, &scales, &mut sum);
         let d = B::d(rows);
-        for ((acc, x), sum) in acc.iter_mut().zip(x).zip(sum) {
-            *acc = vfmaq_f32(*acc, vcvtq_f32_s32(sum), vmulq_n_f32(d, x.scale));
+        for ((acc, x), sum) in acc.iter_mut().zip(&x).zip(&sum) {
+            *acc = vfmaq_f32(*acc, vcvtq_f32_s32(*sum), vmulq_n_f32(d, x.scale));
         }
         if B::HAS_MIN {
-            let (min, dmin) = (B::mins(rows), B::dmin(rows));
-            for (acc, x) in acc.iter_mut().zip(x) {
-                let mut sum = vdupq_n_s32(0);
-                if B::GROUP == 32 {
-                    for (min, x) in min.iter().zip(x.sums32) {
-                        sum = vmlal_n_s16(sum, *min, x);
-                    }
-                } else {
-                    for (min, x) in min.iter().zip(x.sums) {
-                        sum = vmlal_n_s16(sum, *min, x);
-                    }
-                }
-                *acc = vfmsq_f32(*acc, vcvtq_f32_s32(sum), vmulq_n_f32(dmin, x.scale));
+            let (mins, dmin) = (B::mins(rows), B::dmin(rows));
+            for (acc, x) in acc.iter_mut().zip(&x) {
+                let sum = vcvtq_f32_s32(of_sums::<B>(&mins, x));
+                *acc = vfmsq_f32(*acc, sum, vmulq_n_f32(dmin, x.scale));
             }
         }
     }
     acc
+}
+
+/// The sums of a chunk, each times what its group has in `groups`.
+#[inline(always)]
+fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kChunk) -> int32x4_t {
+    #[inline(always)]
+    fn eight(acc: int32x4_t, g: &[int16x4_t], x: &[i16]) -> int32x4_t {
+        let mut sums = [0; 8];
+        sums.copy_from_slice(x);
+        let x = load_s16(&sums);
+        let acc = vmlal_laneq_s16::<0>(acc, g[0], x);
+        let acc = vmlal_laneq_s16::<1>(acc, g[1], x);
+        let acc = vmlal_laneq_s16::<2>(acc, g[2], x);
+        let acc = vmlal_laneq_s16::<3>(acc, g[3], x);
+        let acc = vmlal_laneq_s16::<4>(acc, g[4], x);
+        let acc = vmlal_laneq_s16::<5>(acc, g[5], x);
+        let acc = vmlal_laneq_s16::<6>(acc, g[6], x);
+        vmlal_laneq_s16::<7>(acc, g[7], x)
+    }
+    let zero = vdupq_n_s32(0);
+    if B::GROUP == 32 {
+        eight(zero, &groups[..8], &x.sums32)
+    } else {
+        eight(
+            eight(zero, &groups[..8], &x.sums[..8]),
+            &groups[8..],
+            &x.sums[8..],
+        )
+    }
 }
 
 /// Values `64 J..64 J + 64` of a block.
@@ -292,22 +332,22 @@ fn quarter<D: Dot, B: Rows256, const C: usize, const J: usize>(
     dot: D,
     rows: [&B; ROWS],
     x: [&Q8kChunk; C],
-    scale: &[int32x4_t; 16],
+    scales: &[int16x4_t; 16],
     sum: &mut [int32x4_t; C],
 ) {
-    let q = rows.map(|row| row.values::<J>());
-    for (sum, x) in sum.iter_mut().zip(x) {
+    let q = each(rows, B::values::<J>);
+    for (sum, x) in sum.iter_mut().zip(&x) {
+        let x: [int8x16_t; 4] = load_x(&x.q, 64 * J);
         if B::GROUP == 32 {
             for half in 0..2 {
-                let q = q.map(|q| [q[2 * half], q[2 * half + 1]]);
-                let products = dot.four_32(q, load_x(&x.q, 64 * J + 32 * half), B::MAX);
-                *sum = vmlaq_s32(*sum, products, scale[2 * J + half]);
+                let q = each(q, |q| [q[2 * half], q[2 * half + 1]]);
+                let products = dot.four_32(q, [x[2 * half], x[2 * half + 1]], B::MAX);
+                *sum = vmlaq_s32(*sum, products, vmovl_s16(scales[2 * J + half]));
             }
         } else {
-            let x: [int8x16_t; 4] = load_x(&x.q, 64 * J);
-            for (i, x) in x.into_iter().enumerate() {
-                let products = dot.four_16(q.map(|q| q[i]), x, B::MAX);
-                *sum = vmlaq_s32(*sum, products, scale[4 * J + i]);
+            for i in 0..4 {
+                let products = dot.four_16(each(q, |q| q[i]), x[i], B::MAX);
+                *sum = vmlaq_s32(*sum, products, vmovl_s16(scales[4 * J + i]));
             }
         }
     }

@@ -37,7 +37,7 @@ pub(super) trait Rows256: Pod {
     /// values `64 J..64 J + 64`
     fn values<const J: usize>(&self) -> [int8x16_t; 4];
     /// element `g`: the scale of group `g` of each row. Only the first `256 / GROUP` count.
-    fn scales(rows: [&Self; ROWS]) -> [int32x4_t; 16];
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16];
     /// element `g`: the min of group `g` of each row
     fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16];
     /// `d` of each row
@@ -49,23 +49,47 @@ pub(super) trait Rows256: Pod {
 /// A half of each row.
 #[inline(always)]
 fn halves(h: [Half; ROWS]) -> float32x4_t {
-    let bits = h.map(Half::bits);
+    let bits = each(h, Half::bits);
     widen_f16(load_u16(&bits))
 }
 
 /// `N` consecutive vectors from `bytes[at]` on.
 #[inline(always)]
 fn vectors<const N: usize>(bytes: &[u8], at: usize) -> [uint8x16_t; N] {
-    std::array::from_fn(|i| {
-        let mut part = [0; 16];
-        part.copy_from_slice(&bytes[at + 16 * i..][..16]);
-        load_u8(&part)
-    })
+    let mut vectors = [vdupq_n_u8(0); N];
+    for (v, bytes) in vectors.iter_mut().zip(bytes[at..][..16 * N].as_chunks().0) {
+        *v = load_u8(bytes);
+    }
+    vectors
+}
+
+#[inline(always)]
+fn and(q: uint8x16_t, mask: u8) -> uint8x16_t {
+    vandq_u8(q, vdupq_n_u8(mask))
+}
+
+/// `q >> n`, or `q << -n`.
+#[inline(always)]
+fn shift(q: uint8x16_t, n: i32) -> uint8x16_t {
+    match n {
+        -4 => vshlq_n_u8::<4>(q),
+        -3 => vshlq_n_u8::<3>(q),
+        -2 => vshlq_n_u8::<2>(q),
+        -1 => vshlq_n_u8::<1>(q),
+        0 => q,
+        1 => vshrq_n_u8::<1>(q),
+        2 => vshrq_n_u8::<2>(q),
+        3 => vshrq_n_u8::<3>(q),
+        4 => vshrq_n_u8::<4>(q),
+        5 => vshrq_n_u8::<5>(q),
+        6 => vshrq_n_u8::<6>(q),
+        _ => vshrq_n_u8::<7>(q),
+    }
 }
 
 #[inline(always)]
 fn low(q: uint8x16_t) -> uint8x16_t {
-    vandq_u8(q, vdupq_n_u8(15))
+    and(q, 15)
 }
 
 #[inline(always)]
@@ -73,27 +97,38 @@ fn high(q: uint8x16_t) -> uint8x16_t {
     vshrq_n_u8::<4>(q)
 }
 
-/// Two bits of each byte, from bit `2 * pair` on.
+/// The low nibbles of `q` below the bits of `h` from bit `from` on, cut by `mask`.
 #[inline(always)]
-fn two_bits(q: uint8x16_t, pair: usize) -> uint8x16_t {
-    let q = match pair {
-        0 => q,
-        1 => vshrq_n_u8::<2>(q),
-        2 => vshrq_n_u8::<4>(q),
-        _ => vshrq_n_u8::<6>(q),
-    };
-    vandq_u8(q, vdupq_n_u8(3))
+fn low_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
+    and(vsliq_n_u8::<4>(q, shift(h, from)), mask)
 }
 
-/// `q`, with the bits of `bit` set where `flags` has one of the bits of `flag`.
+/// The high nibbles of `q` below the bits of `h` from bit `from` on, cut by `mask`.
 #[inline(always)]
-fn with_bit(q: uint8x16_t, bit: u8, flags: uint8x16_t, flag: u8) -> uint8x16_t {
-    vbslq_u8(vdupq_n_u8(bit), vtstq_u8(flags, vdupq_n_u8(flag)), q)
+fn high_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
+    and(vsriq_n_u8::<4>(shift(h, from - 4), q), mask)
+}
+
+/// Values `64 J..64 J + 64` of the 2-bit layout of Q2_K and Q3_K, with six bits of something else above.
+#[inline(always)]
+fn two_bits<const J: usize>(qs: &[u8; 64]) -> [uint8x16_t; 4] {
+    let [a, b] = vectors(qs, 32 * (J / 2));
+    let from = if J % 2 == 0 { 0 } else { 4 };
+    [
+        shift(a, from),
+        shift(b, from),
+        shift(a, from + 2),
+        shift(b, from + 2),
+    ]
 }
 
 #[inline(always)]
 fn signed<const N: usize>(q: [uint8x16_t; N]) -> [int8x16_t; N] {
-    q.map(vreinterpretq_s8_u8)
+    let mut signed = [vdupq_n_s8(0); N];
+    for (s, q) in signed.iter_mut().zip(q) {
+        *s = vreinterpretq_s8_u8(q);
+    }
+    signed
 }
 
 #[inline(always)]
@@ -102,19 +137,17 @@ fn nibbles(qs: &[u8; 16]) -> [uint8x16_t; 2] {
     [low(q), high(q)]
 }
 
-/// Nibbles with bit 4 of value `j` from bit `j` of `qh`.
+/// Nibbles with bit `j` of `qh` as bit 4 of value `j`, less 16: a nibble under the bits 0000 or 1111.
 #[inline(always)]
 fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [uint8x16_t; 2] {
-    const BITS: u64 = 0x8040_2010_0804_0201;
-    let bits = vreinterpretq_u8_u64(vdupq_n_u64(BITS));
-    let [q0, q1] = nibbles(qs);
+    let bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
     // byte j / 8 of qh to lane j
     let qh = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(qh)));
     let lanes = |byte: u64| vreinterpretq_u8_u64(load_u64(&[byte, byte + 0x0101_0101_0101_0101]));
-    let qh0 = vqtbl1q_u8(qh, lanes(0));
-    let qh1 = vqtbl1q_u8(qh, lanes(0x0202_0202_0202_0202));
-    let set = |q, qh| vbslq_u8(vdupq_n_u8(16), vtstq_u8(qh, bits), q);
-    [set(q0, qh0), set(q1, qh1)]
+    let clear0 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, lanes(0)), bits));
+    let clear1 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, lanes(0x0202_0202_0202_0202)), bits));
+    let q = load_u8(qs);
+    [vsliq_n_u8::<4>(q, clear0), vsriq_n_u8::<4>(clear1, q)]
 }
 
 macro_rules! rows32 {
@@ -130,7 +163,7 @@ macro_rules! rows32 {
             }
             #[inline(always)]
             fn d(rows: [&Self; ROWS]) -> float32x4_t {
-                halves(rows.map(|b| b.d))
+                halves(each(rows, |b| b.d))
             }
             #[inline(always)]
             fn m(rows: [&Self; ROWS]) -> float32x4_t {
@@ -141,12 +174,18 @@ macro_rules! rows32 {
     };
 }
 rows32!(Q4_0, max 15, offset 8, min false, |b| signed(nibbles(&b.qs)), |_| vdupq_n_f32(0.0));
-rows32!(Q4_1, max 15, offset 0, min true, |b| signed(nibbles(&b.qs)), |rows| halves(rows.map(|b| b.m)));
-rows32!(Q5_0, max 31, offset 16, min false, |b| signed(five_bits(&b.qs, b.qh)), |_| vdupq_n_f32(0.0));
-rows32!(Q5_1, max 31, offset 0, min true, |b| signed(five_bits(&b.qs, b.qh)), |rows| halves(rows.map(|b| b.m)));
+rows32!(Q4_1, max 15, offset 0, min true, |b| signed(nibbles(&b.qs)), |rows| halves(each(rows, |b| b.m)));
+rows32!(Q5_0, max 16, offset 0, min false, |b| signed(five_bits(&b.qs, b.qh)), |_| vdupq_n_f32(0.0));
+rows32!(Q5_1, max 16, offset -16, min true, |b| signed(five_bits(&b.qs, b.qh)), |rows| halves(each(rows, |b| b.m)));
 rows32!(Q8_0, max 128, offset 0, min false, |b| load_x2(&b.qs), |_| vdupq_n_f32(0.0));
 rows32!(Iq4Nl, max 127, offset 0, min false,
-    |b| nibbles(&b.qs).map(|q| vqtbl1q_s8(load_s8(&IQ4_NL_VALUES), q)), |_| vdupq_n_f32(0.0));
+    |b| levels(nibbles(&b.qs)), |_| vdupq_n_f32(0.0));
+
+#[inline(always)]
+fn levels(q: [uint8x16_t; 2]) -> [int8x16_t; 2] {
+    let table = load_s8(&IQ4_NL_VALUES);
+    [vqtbl1q_s8(table, q[0]), vqtbl1q_s8(table, q[1])]
+}
 
 #[inline(always)]
 fn load_x2(q: &[i8; 32]) -> [int8x16_t; 2] {
@@ -156,46 +195,39 @@ fn load_x2(q: &[i8; 32]) -> [int8x16_t; 2] {
 /// A byte of each row for each of 16 groups: bytes `4 i..4 i + 4` of vector `j` are the rows of group `4 j + i`.
 #[inline(always)]
 fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
-    let pairs = |a, b| {
-        (
-            vreinterpretq_u16_u8(vzip1q_u8(a, b)),
-            vreinterpretq_u16_u8(vzip2q_u8(a, b)),
-        )
-    };
-    let (a, b) = (pairs(rows[0], rows[1]), pairs(rows[2], rows[3]));
-    [
-        vzip1q_u16(a.0, b.0),
-        vzip2q_u16(a.0, b.0),
-        vzip1q_u16(a.1, b.1),
-        vzip2q_u16(a.1, b.1),
-    ]
-    .map(vreinterpretq_u8_u16)
+    let low = |a, b| vreinterpretq_u16_u8(vzip1q_u8(a, b));
+    let high = |a, b| vreinterpretq_u16_u8(vzip2q_u8(a, b));
+    let (a0, a1) = (low(rows[0], rows[1]), high(rows[0], rows[1]));
+    let (b0, b1) = (low(rows[2], rows[3]), high(rows[2], rows[3]));
+    let groups = [
+        vzip1q_u16(a0, b0),
+        vzip2q_u16(a0, b0),
+        vzip1q_u16(a1, b1),
+        vzip2q_u16(a1, b1),
+    ];
+    each(groups, vreinterpretq_u8_u16)
 }
 
 /// Eight bytes of each row in the form of [`transpose`].
 #[inline(always)]
 fn transpose_8(rows: [u64; ROWS]) -> [uint8x16_t; 4] {
-    transpose(rows.map(|r| vreinterpretq_u8_u64(load_u64(&[r, 0]))))
+    transpose(each(rows, |r| vreinterpretq_u8_u64(load_u64(&[r, 0]))))
 }
 
 /// What [`transpose`] made, as signed bytes, widened: element `g` is the rows of group `g`.
 #[inline(always)]
-fn groups_i16(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
-    let wide: [[int16x8_t; 2]; 4] = signed(t).map(|t| [vmovl_s8(vget_low_s8(t)), vmovl_high_s8(t)]);
-    std::array::from_fn(|g| {
-        let pair = wide[g / 4][g / 2 % 2];
-        if g % 2 == 0 {
-            vget_low_s16(pair)
-        } else {
-            vget_high_s16(pair)
-        }
-    })
-}
-
-/// As [`groups_i16`].
-#[inline(always)]
-fn groups_i32(t: [uint8x16_t; 4]) -> [int32x4_t; 16] {
-    groups_i16(t).map(vmovl_s16)
+fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
+    let mut groups = [vdup_n_s16(0); 16];
+    for (groups, t) in groups.as_chunks_mut::<4>().0.iter_mut().zip(signed(t)) {
+        let (a, b) = (vmovl_s8(vget_low_s8(t)), vmovl_high_s8(t));
+        *groups = [
+            vget_low_s16(a),
+            vget_high_s16(a),
+            vget_low_s16(b),
+            vget_high_s16(b),
+        ];
+    }
+    groups
 }
 
 const NO_MINS: fn() -> [int16x4_t; 16] = || [vdup_n_s16(0); 16];
@@ -211,20 +243,20 @@ impl Rows256 for blocks::Q4K {
         signed([low(a), low(b), high(a), high(b)])
     }
     #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int32x4_t; 16] {
-        groups_i32(transpose_8(rows.map(|b| scales_and_mins(&b.scales).0)))
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).0)))
     }
     #[inline(always)]
     fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups_i16(transpose_8(rows.map(|b| scales_and_mins(&b.scales).1)))
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).1)))
     }
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.d))
+        halves(each(rows, |b| b.d))
     }
     #[inline(always)]
     fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.dmin))
+        halves(each(rows, |b| b.dmin))
     }
 }
 
@@ -237,29 +269,29 @@ impl Rows256 for blocks::Q5K {
     fn values<const J: usize>(&self) -> [int8x16_t; 4] {
         let [a, b] = vectors(&self.qs, 32 * J);
         let [ha, hb] = vectors(&self.qh, 0);
-        let (even, odd) = (1 << (2 * J), 2 << (2 * J));
+        let bit = 2 * J as i32;
         signed([
-            with_bit(low(a), 16, ha, even),
-            with_bit(low(b), 16, hb, even),
-            with_bit(high(a), 16, ha, odd),
-            with_bit(high(b), 16, hb, odd),
+            low_under(a, ha, bit, 31),
+            low_under(b, hb, bit, 31),
+            high_under(a, ha, bit + 1, 31),
+            high_under(b, hb, bit + 1, 31),
         ])
     }
     #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int32x4_t; 16] {
-        groups_i32(transpose_8(rows.map(|b| scales_and_mins(&b.scales).0)))
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).0)))
     }
     #[inline(always)]
     fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups_i16(transpose_8(rows.map(|b| scales_and_mins(&b.scales).1)))
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).1)))
     }
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.d))
+        halves(each(rows, |b| b.d))
     }
     #[inline(always)]
     fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.dmin))
+        halves(each(rows, |b| b.dmin))
     }
 }
 
@@ -272,27 +304,27 @@ impl Rows256 for blocks::Q6K {
     fn values<const J: usize>(&self) -> [int8x16_t; 4] {
         let q: [uint8x16_t; 4] = vectors(&self.ql, 64 * (J / 2));
         let h: [uint8x16_t; 2] = vectors(&self.qh, 32 * (J / 2));
-        let bits = vdupq_n_u8(0x30);
-        signed(std::array::from_fn(|i| {
-            let (q, h) = (q[i], h[i % 2]);
-            if J % 2 == 0 {
-                let h = if i < 2 {
-                    vshlq_n_u8::<4>(h)
-                } else {
-                    vshlq_n_u8::<2>(h)
-                };
-                vbslq_u8(bits, h, low(q))
-            } else {
-                let h = if i < 2 { h } else { vshrq_n_u8::<2>(h) };
-                vbslq_u8(bits, h, high(q))
-            }
-        }))
+        signed(if J % 2 == 0 {
+            [
+                low_under(q[0], h[0], 0, 63),
+                low_under(q[1], h[1], 0, 63),
+                low_under(q[2], h[0], 2, 63),
+                low_under(q[3], h[1], 2, 63),
+            ]
+        } else {
+            [
+                high_under(q[0], h[0], 4, 63),
+                high_under(q[1], h[1], 4, 63),
+                high_under(q[2], h[0], 6, 63),
+                high_under(q[3], h[1], 6, 63),
+            ]
+        })
     }
     #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int32x4_t; 16] {
-        groups_i32(transpose(
-            rows.map(|b| vreinterpretq_u8_s8(load_s8(&b.scales))),
-        ))
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose(each(rows, |b| {
+            vreinterpretq_u8_s8(load_s8(&b.scales))
+        })))
     }
     #[inline(always)]
     fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
@@ -300,7 +332,7 @@ impl Rows256 for blocks::Q6K {
     }
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.d))
+        halves(each(rows, |b| b.d))
     }
     #[inline(always)]
     fn dmin(_: [&Self; ROWS]) -> float32x4_t {
@@ -315,26 +347,23 @@ impl Rows256 for blocks::Q2K {
     const HAS_MIN: bool = true;
     #[inline(always)]
     fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        let q: [uint8x16_t; 2] = vectors(&self.qs, 32 * (J / 2));
-        signed(std::array::from_fn(|i| {
-            two_bits(q[i % 2], 2 * (J % 2) + i / 2)
-        }))
+        signed(each(two_bits::<J>(&self.qs), |q| and(q, 3)))
     }
     #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int32x4_t; 16] {
-        groups_i32(transpose(rows.map(|b| low(load_u8(&b.scales)))))
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose(each(rows, |b| low(load_u8(&b.scales)))))
     }
     #[inline(always)]
     fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups_i16(transpose(rows.map(|b| high(load_u8(&b.scales)))))
+        groups(transpose(each(rows, |b| high(load_u8(&b.scales)))))
     }
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.d))
+        halves(each(rows, |b| b.d))
     }
     #[inline(always)]
     fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.dmin))
+        halves(each(rows, |b| b.dmin))
     }
 }
 
@@ -345,19 +374,22 @@ impl Rows256 for blocks::Q3K {
     const HAS_MIN: bool = false;
     #[inline(always)]
     fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        let q: [uint8x16_t; 2] = vectors(&self.qs, 32 * (J / 2));
-        let h: [uint8x16_t; 2] = vectors(&self.hmask, 0);
-        signed(std::array::from_fn(|i| {
-            let two = two_bits(q[i % 2], 2 * (J % 2) + i / 2);
-            with_bit(two, 4, h[i % 2], 1 << (2 * J + i / 2))
-        }))
+        let q = two_bits::<J>(&self.qs);
+        let [ha, hb] = vectors(&self.hmask, 0);
+        let bit = 2 * J as i32;
+        signed([
+            and(vsliq_n_u8::<2>(q[0], shift(ha, bit)), 7),
+            and(vsliq_n_u8::<2>(q[1], shift(hb, bit)), 7),
+            and(vsliq_n_u8::<2>(q[2], shift(ha, bit + 1)), 7),
+            and(vsliq_n_u8::<2>(q[3], shift(hb, bit + 1)), 7),
+        ])
     }
     #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int32x4_t; 16] {
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
         let offset = vdupq_n_u8(32);
-        groups_i32(transpose(
-            rows.map(|b| vsubq_u8(load_u8(&q3k_scales(&b.scales)), offset)),
-        ))
+        groups(transpose(each(rows, |b| {
+            vsubq_u8(load_u8(&q3k_scales(&b.scales)), offset)
+        })))
     }
     #[inline(always)]
     fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
@@ -365,7 +397,7 @@ impl Rows256 for blocks::Q3K {
     }
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(rows.map(|b| b.d))
+        halves(each(rows, |b| b.d))
     }
     #[inline(always)]
     fn dmin(_: [&Self; ROWS]) -> float32x4_t {
@@ -383,8 +415,8 @@ impl Rows256 for blocks::Q8K {
         signed(vectors(bytemuck::cast_slice(&self.qs), 64 * J))
     }
     #[inline(always)]
-    fn scales(_: [&Self; ROWS]) -> [int32x4_t; 16] {
-        [vdupq_n_s32(1); 16]
+    fn scales(_: [&Self; ROWS]) -> [int16x4_t; 16] {
+        [vdup_n_s16(1); 16]
     }
     #[inline(always)]
     fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
@@ -392,7 +424,7 @@ impl Rows256 for blocks::Q8K {
     }
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        load_f32(&rows.map(|b| f32::from_le_bytes(b.d)))
+        load_f32(&each(rows, |b| f32::from_le_bytes(b.d)))
     }
     #[inline(always)]
     fn dmin(_: [&Self; ROWS]) -> float32x4_t {

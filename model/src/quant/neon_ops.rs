@@ -19,12 +19,13 @@ macro_rules! safe {
     )*};
 }
 safe! {
-    vaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vandq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
-    vbslq_u8(mask: uint8x16_t, a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vceqzq_u8(a: uint8x16_t) -> uint8x16_t;
     vcvtq_f32_s32(a: int32x4_t) -> float32x4_t;
     vdup_n_s16(a: i16) -> int16x4_t;
     vdupq_n_f32(a: f32) -> float32x4_t;
+    vdupq_n_s8(a: i8) -> int8x16_t;
+    vdupq_n_s16(a: i16) -> int16x8_t;
     vdupq_n_s32(a: i32) -> int32x4_t;
     vdupq_n_u8(a: u8) -> uint8x16_t;
     vdupq_n_u32(a: u32) -> uint32x4_t;
@@ -36,7 +37,7 @@ safe! {
     vget_low_s8(a: int8x16_t) -> int8x8_t;
     vget_low_s16(a: int16x8_t) -> int16x4_t;
     vmlal_high_s8(acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t;
-    vmlal_n_s16(acc: int32x4_t, a: int16x4_t, b: i16) -> int32x4_t;
+    vmlal_laneq_s16<N>(acc: int32x4_t, a: int16x4_t, b: int16x8_t) -> int32x4_t;
     vmlal_s8(acc: int16x8_t, a: int8x8_t, b: int8x8_t) -> int16x8_t;
     vmlaq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmlsq_n_s32(acc: int32x4_t, a: int32x4_t, b: i32) -> int32x4_t;
@@ -44,6 +45,7 @@ safe! {
     vmovl_s8(a: int8x8_t) -> int16x8_t;
     vmovl_s16(a: int16x4_t) -> int32x4_t;
     vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t;
+    vmlsq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmulq_n_f32(a: float32x4_t, b: f32) -> float32x4_t;
     vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t;
     vpaddlq_s16(a: int16x8_t) -> int32x4_t;
@@ -59,8 +61,9 @@ safe! {
     vreinterpretq_u8_u64(a: uint64x2_t) -> uint8x16_t;
     vshlq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
     vshrq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
+    vsliq_n_u8<N>(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vsriq_n_u8<N>(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vsubq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
-    vtstq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip1q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip1q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
     vzip2q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
@@ -106,4 +109,11 @@ pub(super) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
             options(pure, nomem, nostack, preserves_flags));
     }
     wide
+}
+
+/// `f` of each. Not `array::map`: what that is made of is not always inlined, and then every vector goes through
+/// memory. For the same reason `f` should be an `inline(always)` function where it is more than a field.
+#[inline(always)]
+pub(super) fn each<T: Copy, U>(a: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
+    [f(a[0]), f(a[1]), f(a[2]), f(a[3])]
 }
