@@ -1,18 +1,23 @@
 //! aarch64 with `sdot` (Cortex-A76 and later: Raspberry Pi 5, RK3588, SA8155P).
+//!
+//! A few columns go the way of [`super::neon`], with `sdot` in the place of multiplications; many, as tiles.
 
-use super::Isa;
-use super::activations::Activations;
+use super::activations::{Activations, TILE};
 use super::dispatch::Kernels;
+use super::dotprod_tiles::{self as tiles, Part};
 use super::neon::{self, Dot, ROWS, reduce};
+use super::neon_blocks::{Rows32, Rows256};
 use super::neon_ops::{int8x16_t, int32x4_t, vdupq_n_s32};
+use super::{Isa, blocks, lanes};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
+use bytemuck::cast_slice;
 use std::arch::asm;
 
 pub(super) static TABLE: Kernels = Kernels {
     isa: Isa::Dotprod,
     supported: || std::arch::is_aarch64_feature_detected!("dotprod"),
-    tiles: false,
+    tiles: true,
     matmul: |ty, w, k, acts, col0, out| {
         // SAFETY: the table is handed out only where `supported` said yes
         unsafe { matmul(ty, w, k, acts, col0, out) }
@@ -20,6 +25,11 @@ pub(super) static TABLE: Kernels = Kernels {
     ..neon::TABLE
 };
 
+/// Fewest wanted columns of a tile that are worth its sixteen lanes: by the counts in [`super::dotprod_tiles`] a tile
+/// costs as much as eight to nine columns. To be measured on a board.
+const TILE_FROM: usize = 9;
+
+/// See [`Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "neon,dotprod")]
 fn matmul(
     ty: GgmlType,
@@ -29,12 +39,99 @@ fn matmul(
     col0: usize,
     out: &mut RowTile<'_>,
 ) {
-    neon::matmul(Sdot::new(), ty, w, k, acts, col0, out);
+    let dot = Sdot::new();
+    match ty {
+        GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => lanes::matmul(ty, w, k, acts, col0, out),
+        GgmlType::Q4_0 => matmul_32::<blocks::Q4_0>(dot, w, k, acts, col0, out),
+        GgmlType::Q4_1 => matmul_32::<blocks::Q4_1>(dot, w, k, acts, col0, out),
+        GgmlType::Q5_0 => matmul_32::<blocks::Q5_0>(dot, w, k, acts, col0, out),
+        GgmlType::Q5_1 => matmul_32::<blocks::Q5_1>(dot, w, k, acts, col0, out),
+        GgmlType::Q8_0 => matmul_32::<blocks::Q8_0>(dot, w, k, acts, col0, out),
+        GgmlType::IQ4_NL => matmul_32::<blocks::Iq4Nl>(dot, w, k, acts, col0, out),
+        GgmlType::Q2_K => matmul_256::<blocks::Q2K>(dot, w, k, acts, col0, out),
+        GgmlType::Q3_K => matmul_256::<blocks::Q3K>(dot, w, k, acts, col0, out),
+        GgmlType::Q4_K => matmul_256::<blocks::Q4K>(dot, w, k, acts, col0, out),
+        GgmlType::Q5_K => matmul_256::<blocks::Q5K>(dot, w, k, acts, col0, out),
+        GgmlType::Q6_K => matmul_256::<blocks::Q6K>(dot, w, k, acts, col0, out),
+        GgmlType::Q8_K => matmul_256::<blocks::Q8K>(dot, w, k, acts, col0, out),
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn matmul_32<B: Rows32>(
+    dot: Sdot,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let (w, blocks) = (cast_slice::<u8, B>(w), k / 32);
+    for part in parts(col0, out.cols()) {
+        if part.tile < acts.tiles() && part.cols >= TILE_FROM {
+            tiles::matmul_32(dot, w, blocks, acts, part, out);
+        } else {
+            neon::matmul_32(
+                dot,
+                w,
+                blocks,
+                acts,
+                col0,
+                part.to..part.to + part.cols,
+                out,
+            );
+        }
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn matmul_256<B: Rows256>(
+    dot: Sdot,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let (w, blocks) = (cast_slice::<u8, B>(w), k / 256);
+    for part in parts(col0, out.cols()) {
+        if part.tile < acts.tiles() && part.cols >= TILE_FROM {
+            tiles::matmul_256(dot, w, blocks, acts, part, out);
+        } else {
+            neon::matmul_256(
+                dot,
+                w,
+                blocks,
+                acts,
+                col0,
+                part.to..part.to + part.cols,
+                out,
+            );
+        }
+    }
+}
+
+/// Columns `col0..col0 + cols`, cut at the borders of tiles.
+fn parts(col0: usize, cols: usize) -> impl Iterator<Item = Part> {
+    let mut to = 0;
+    std::iter::from_fn(move || {
+        let at = col0 + to;
+        let part = Part {
+            tile: at / TILE,
+            lane: at % TILE,
+            to,
+            cols: (cols - to).min(TILE - at % TILE),
+        };
+        to += part.cols;
+        (part.cols > 0).then_some(part)
+    })
 }
 
 /// Proof that this machine has `sdot`.
+///
+/// No closures around its methods: unlike these they need not be inlined where the feature is enabled.
 #[derive(Clone, Copy)]
-struct Sdot(());
+pub(super) struct Sdot(());
 
 impl Sdot {
     #[target_feature(enable = "dotprod")]
@@ -53,9 +150,24 @@ impl Sdot {
         }
         acc
     }
+
+    /// Adds to each lane of i32 the four products of its bytes of `x` with bytes `4 I..4 I + 4` of `w`.
+    #[inline(always)]
+    pub(super) fn add_by_element<const I: i32>(
+        self,
+        mut acc: int32x4_t,
+        x: int8x16_t,
+        w: int8x16_t,
+    ) -> int32x4_t {
+        // SAFETY: registers only; `self` was made where the feature is enabled
+        unsafe {
+            asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) x, in(vreg) w,
+                const I, options(pure, nomem, nostack, preserves_flags));
+        }
+        acc
+    }
 }
 
-// no closures around `add`: unlike these functions they need not be inlined where the feature is enabled
 impl Dot for Sdot {
     #[inline(always)]
     fn four_32(self, w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], _: i32) -> int32x4_t {

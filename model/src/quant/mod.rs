@@ -23,6 +23,8 @@ mod blocks;
 mod dispatch;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod dotprod_tiles;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;

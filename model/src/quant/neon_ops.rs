@@ -23,6 +23,7 @@ safe! {
     vceqzq_u8(a: uint8x16_t) -> uint8x16_t;
     vcvtq_f32_s32(a: int32x4_t) -> float32x4_t;
     vdup_n_s16(a: i16) -> int16x4_t;
+    vdupq_laneq_f32<N>(a: float32x4_t) -> float32x4_t;
     vdupq_n_f32(a: f32) -> float32x4_t;
     vdupq_n_s8(a: i8) -> int8x16_t;
     vdupq_n_s16(a: i16) -> int16x8_t;
@@ -46,6 +47,8 @@ safe! {
     vmovl_s16(a: int16x4_t) -> int32x4_t;
     vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t;
     vmlsq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
+    vmlaq_laneq_s32<N>(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
+    vmulq_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
     vmulq_n_f32(a: float32x4_t, b: f32) -> float32x4_t;
     vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t;
     vpaddlq_s16(a: int16x8_t) -> int32x4_t;
@@ -53,16 +56,20 @@ safe! {
     vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vqtbl1q_s8(table: int8x16_t, at: uint8x16_t) -> int8x16_t;
     vqtbl1q_u8(table: uint8x16_t, at: uint8x16_t) -> uint8x16_t;
+    vreinterpretq_s32_s16(a: int16x8_t) -> int32x4_t;
     vreinterpretq_s8_u8(a: uint8x16_t) -> int8x16_t;
     vreinterpretq_u16_u8(a: uint8x16_t) -> uint16x8_t;
     vreinterpretq_u8_s8(a: int8x16_t) -> uint8x16_t;
     vreinterpretq_u8_u16(a: uint16x8_t) -> uint8x16_t;
     vreinterpretq_u8_u32(a: uint32x4_t) -> uint8x16_t;
     vreinterpretq_u8_u64(a: uint64x2_t) -> uint8x16_t;
+    vshlq_n_s32<N>(a: int32x4_t) -> int32x4_t;
     vshlq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
+    vshrq_n_s32<N>(a: int32x4_t) -> int32x4_t;
     vshrq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
     vsliq_n_u8<N>(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vsriq_n_u8<N>(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vsubq_s8(a: int8x16_t, b: int8x16_t) -> int8x16_t;
     vsubq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip1q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip1q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
@@ -109,6 +116,38 @@ pub(super) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
             options(pure, nomem, nostack, preserves_flags));
     }
     wide
+}
+
+/// `acc + a * b[lane]`. Where `lane` is known after inlining this is one instruction.
+#[inline(always)]
+pub(super) fn mla_lane(acc: int32x4_t, a: int32x4_t, b: int32x4_t, lane: usize) -> int32x4_t {
+    match lane {
+        0 => vmlaq_laneq_s32::<0>(acc, a, b),
+        1 => vmlaq_laneq_s32::<1>(acc, a, b),
+        2 => vmlaq_laneq_s32::<2>(acc, a, b),
+        _ => vmlaq_laneq_s32::<3>(acc, a, b),
+    }
+}
+
+/// `a[lane]` in every lane.
+#[inline(always)]
+pub(super) fn lane_f32(a: float32x4_t, lane: usize) -> float32x4_t {
+    match lane {
+        0 => vdupq_laneq_f32::<0>(a),
+        1 => vdupq_laneq_f32::<1>(a),
+        2 => vdupq_laneq_f32::<2>(a),
+        _ => vdupq_laneq_f32::<3>(a),
+    }
+}
+
+/// Lanes 0, 2, 4, 6 and lanes 1, 3, 5, 7, widened.
+#[inline(always)]
+pub(super) fn low_and_high(a: int16x8_t) -> (int32x4_t, int32x4_t) {
+    let a = vreinterpretq_s32_s16(a);
+    (
+        vshrq_n_s32::<16>(vshlq_n_s32::<16>(a)),
+        vshrq_n_s32::<16>(a),
+    )
 }
 
 /// `f` of each. Not `array::map`: what that is made of is not always inlined, and then every vector goes through
