@@ -12,5 +12,5 @@ mod writer;
 
 pub use models::{Real, real_model};
 pub use rng::SplitMix;
-pub use tiny::{Tiny, Types};
+pub use tiny::{Think, Tiny, Types};
 pub use writer::{GgufWriter, Kv, Tensor};

@@ -41,6 +41,17 @@ impl Types {
     }
 }
 
+/// Who opens a thought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Think {
+    /// nobody: neither vocabulary nor template names `<think>`
+    Never,
+    /// the model, if it happens to: the vocabulary has the marks
+    Model,
+    /// the template, at the end of every prompt
+    Prompt,
+}
+
 /// A tiny model to be: start from [`Tiny::new`], change what matters to the test.
 #[derive(Debug, Clone)]
 pub struct Tiny {
@@ -78,8 +89,8 @@ pub struct Tiny {
     pub rope_freqs: bool,
     /// `tokenizer.ggml.pre`: qwen2, or smollm for llama
     pub pre: &'static str,
-    /// the template opens a thought in the generation prompt; false
-    pub think_open: bool,
+    /// see [`Think`]; `Model`
+    pub think: Think,
 }
 
 impl Tiny {
@@ -106,7 +117,7 @@ impl Tiny {
                 Arch::Qwen2 | Arch::Qwen3 => "qwen2",
                 Arch::Llama => "smollm",
             },
-            think_open: false,
+            think: Think::Model,
         }
     }
 
@@ -143,7 +154,7 @@ impl Tiny {
     /// A row is not a whole number of blocks of its type.
     pub fn writer(&self) -> GgufWriter {
         let mut w = GgufWriter::default();
-        let vocabulary = Vocabulary::new();
+        let vocabulary = Vocabulary::new(self.think != Think::Never);
         self.metadata(&mut w, vocabulary.tokens.len() as u32);
         self.tokenizer(&mut w, &vocabulary);
         self.tensors(&mut w, vocabulary.tokens.len() as u64);
@@ -203,7 +214,10 @@ impl Tiny {
             Kv::U32(vocabulary.id("<|im_end|>")),
         );
         w.set("tokenizer.ggml.add_bos_token", Kv::Bool(false));
-        let think = if self.think_open { "<think>\\n" } else { "" };
+        let think = match self.think {
+            Think::Never | Think::Model => "",
+            Think::Prompt => "<think>\\n",
+        };
         let template = format!(
             "{{% for message in messages %}}{{{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] \
              + '<|im_end|>\\n' }}}}{{% endfor %}}{{% if add_generation_prompt %}}\
@@ -290,6 +304,7 @@ mod tests {
     use super::*;
     use glowplug_model::gguf::Gguf;
     use glowplug_model::network::dims::{Dims, Pairing, Scaling};
+    use glowplug_model::text::{ChatTemplate, Message, Role, Tokenizer};
 
     fn dims(tiny: &Tiny) -> Dims {
         Dims::from_gguf(&Gguf::from_bytes(tiny.bytes().into()).unwrap()).unwrap()
@@ -329,6 +344,49 @@ mod tests {
         assert_eq!((qwen3.rope.pairing, qwen3.qkv_bias), (Pairing::Neox, false));
         for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
             assert_eq!(dims(&Tiny::smallest(arch)).arch, arch);
+        }
+    }
+
+    #[test]
+    fn its_text_is_read_and_written() {
+        let user = [Message {
+            role: Role::User,
+            content: "the rain".into(),
+        }];
+        for (pre, think, thinks, open) in [
+            ("qwen2", Think::Never, false, false),
+            ("smollm", Think::Model, true, false),
+            ("llama-bpe", Think::Prompt, true, true),
+        ] {
+            let tiny = Tiny {
+                pre,
+                think,
+                ..Tiny::smallest(Arch::Llama)
+            };
+            let file = Gguf::from_bytes(tiny.bytes().into()).unwrap();
+            let tokenizer = Tokenizer::from_gguf(&file).unwrap();
+            let template = ChatTemplate::from_gguf(&file).unwrap();
+            let prompt = template.prompt(&tokenizer, &user, true).unwrap();
+            assert_eq!(
+                prompt.tokens[0],
+                tokenizer.encode("<|im_start|>", true).unwrap()[0]
+            );
+            assert_eq!(
+                (template.thinks(), prompt.thinking_open),
+                (thinks, open),
+                "{pre}"
+            );
+            let the = tokenizer.encode("the the", false).unwrap();
+            assert_eq!(
+                the.len(),
+                3,
+                "t, he, and one token for the second word: {the:?}"
+            );
+            let bytes: Vec<u8> = the
+                .iter()
+                .flat_map(|&id| tokenizer.token_bytes(id))
+                .collect();
+            assert_eq!(bytes, b"the the");
         }
     }
 

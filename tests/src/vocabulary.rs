@@ -6,14 +6,11 @@ const MERGES: [&str; 24] = [
     "Ġ w", "l l", "e s", "o u", "in g", "a n", "Ġa n", "Ġan d", "h a", "Ġt o", "l o",
 ];
 
-/// Control tokens (type 3) and user-defined ones (type 4), as in the files of R1's distillations.
-const CONTROL: [(&str, i32); 5] = [
-    ("<|endoftext|>", 3),
-    ("<|im_start|>", 3),
-    ("<|im_end|>", 3),
-    ("<think>", 4),
-    ("</think>", 4),
-];
+/// Control tokens, type 3.
+const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
+/// The marks of a thought, user-defined tokens (type 4) as in the files of R1's distillations.
+const THINK: [&str; 2] = ["<think>", "</think>"];
 
 /// What stands in `tokenizer.ggml.*`.
 pub(crate) struct Vocabulary {
@@ -23,18 +20,24 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Always the same.
-    pub(crate) fn new() -> Self {
+    /// With or without the marks of a thought.
+    pub(crate) fn new(think: bool) -> Self {
+        let think: &[&str] = if think { &THINK } else { &[] };
         let bytes = (0..=u8::MAX).map(|b| byte_char(b).to_string());
         let merged = MERGES.iter().map(|m| m.replace(' ', ""));
-        let control = CONTROL.iter().map(|&(token, _)| token.to_owned());
-        let normal = 256 + MERGES.len();
+        let whole = CONTROL.iter().chain(think).map(ToString::to_string);
+        let types = [
+            (1, 256 + MERGES.len()),
+            (3, CONTROL.len()),
+            (4, think.len()),
+        ];
         Self {
-            tokens: bytes.chain(merged).chain(control).collect(),
-            types: std::iter::repeat_n(1, normal)
-                .chain(CONTROL.iter().map(|&(_, ty)| ty))
+            tokens: bytes.chain(merged).chain(whole).collect(),
+            types: types
+                .iter()
+                .flat_map(|&(ty, n)| std::iter::repeat_n(ty, n))
                 .collect(),
-            merges: MERGES.iter().map(|&m| m.to_owned()).collect(),
+            merges: MERGES.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -80,7 +83,7 @@ mod tests {
 
     #[test]
     fn merges_are_made_of_tokens_and_make_tokens() {
-        let v = Vocabulary::new();
+        let v = Vocabulary::new(true);
         let tokens: HashSet<&str> = v.tokens.iter().map(String::as_str).collect();
         assert_eq!(tokens.len(), v.tokens.len(), "every token once");
         assert_eq!(v.types.len(), v.tokens.len());

@@ -1,0 +1,23 @@
+//! Any bytes as a model file: an error or a file whose every view stays inside it.
+
+#![no_main]
+
+use glowplug_model::gguf::{Gguf, Value};
+use glowplug_model::network::dims::Dims;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(file) = Gguf::from_bytes(bytes.to_vec().into()) else {
+        return;
+    };
+    for (key, value) in file.metadata() {
+        if let Value::Array(array) = value {
+            assert_eq!(array.iter().count(), array.len(), "{key}");
+        }
+        let _ = (file.strings(key), file.i32s(key), file.f32s(key));
+    }
+    for tensor in file.tensors() {
+        assert_eq!(file.data(tensor).len(), tensor.bytes);
+    }
+    let _ = Dims::from_gguf(&file);
+});
