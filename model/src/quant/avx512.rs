@@ -16,7 +16,7 @@ mod unpack;
 
 use super::activations::{Q8Chunk, Q8kChunk, TILE};
 use super::dispatch::{Heads, Kernels};
-use super::{Activations, Isa, activations, blocks, lanes};
+use super::{Activations, Isa, activations, blocks, lanes, scalar};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
 use std::ops::Range;
@@ -96,7 +96,8 @@ fn matmul(
         GgmlType::Q4_K => matmul_256::<blocks::Q4K>(w, k, acts, col0, out),
         GgmlType::Q5_K => matmul_256::<blocks::Q5K>(w, k, acts, col0, out),
         GgmlType::Q6_K => matmul_256::<blocks::Q6K>(w, k, acts, col0, out),
-        GgmlType::Q8_K => matmul_256::<blocks::Q8K>(w, k, acts, col0, out),
+        // no file has it as weights
+        GgmlType::Q8_K => scalar::matmul_256::<blocks::Q8K>(w, k, acts, col0, out),
     }
 }
 

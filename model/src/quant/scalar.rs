@@ -312,7 +312,9 @@ fn matmul_32<B: Block32>(
     }
 }
 
-fn matmul_256<B: Block256>(
+/// Inlined where a level has nothing better, so that it is compiled for its vectors.
+#[inline(always)]
+pub(super) fn matmul_256<B: Block256>(
     w: &[u8],
     k: usize,
     acts: &Activations,

@@ -1,6 +1,8 @@
 //! A few columns: sixteen rows at a time.
 
-use super::unpack::{self, Block32, Block256, Groups, load_16, load_32, load_64};
+use super::unpack::{
+    self, Block32, Block256, Groups, first_16, load_4x16, load_16, load_32, load_64, store_64,
+};
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::activations::{Q8Chunk, Q8kChunk};
@@ -23,18 +25,19 @@ pub(super) fn matmul_32<B: Block32>(
 ) {
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first);
+        let next = w.get((first + ROWS) * blocks..).unwrap_or_default();
         let mut c = cols.start;
         while c < cols.end {
             let x = |i: usize| acts.q8(col0 + c + i);
             c += match cols.end - c {
-                1 => store(out, c, first, n, sixteen_32(&rows, [x(0)])),
-                2 | 3 => store(out, c, first, n, sixteen_32(&rows, [x(0), x(1)])),
+                1 => store(out, c, first, n, sixteen_32(&rows, next, [x(0)])),
+                2 | 3 => store(out, c, first, n, sixteen_32(&rows, next, [x(0), x(1)])),
                 _ => store(
                     out,
                     c,
                     first,
                     n,
-                    sixteen_32(&rows, [x(0), x(1), x(2), x(3)]),
+                    sixteen_32(&rows, next, [x(0), x(1), x(2), x(3)]),
                 ),
             };
         }
@@ -53,18 +56,19 @@ pub(super) fn matmul_256<B: Block256>(
 ) {
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first);
+        let next = w.get((first + ROWS) * blocks..).unwrap_or_default();
         let mut c = cols.start;
         while c < cols.end {
             let x = |i: usize| acts.q8k(col0 + c + i);
             c += match cols.end - c {
-                1 => store(out, c, first, n, sixteen_256(&rows, [x(0)])),
-                2 | 3 => store(out, c, first, n, sixteen_256(&rows, [x(0), x(1)])),
+                1 => store(out, c, first, n, sixteen_256(&rows, next, [x(0)])),
+                2 | 3 => store(out, c, first, n, sixteen_256(&rows, next, [x(0), x(1)])),
                 _ => store(
                     out,
                     c,
                     first,
                     n,
-                    sixteen_256(&rows, [x(0), x(1), x(2), x(3)]),
+                    sixteen_256(&rows, next, [x(0), x(1), x(2), x(3)]),
                 ),
             };
         }
@@ -75,10 +79,21 @@ pub(super) fn matmul_256<B: Block256>(
 #[inline(always)]
 fn group<B>(w: &[B], blocks: usize, first: usize) -> ([&[B]; ROWS], usize) {
     let n = ROWS.min(w.len() / blocks - first);
-    (
-        std::array::from_fn(|r| &w[(first + r.min(n - 1)) * blocks..][..blocks]),
-        n,
-    )
+    let mut rows = [&w[..0]; ROWS];
+    for r in 0..ROWS {
+        rows[r] = &w[(first + r.min(n - 1)) * blocks..][..blocks];
+    }
+    (rows, n)
+}
+
+/// Element `i` of every row.
+#[inline(always)]
+fn at<'a, T>(rows: &[&'a [T]; ROWS], i: usize) -> [&'a T; ROWS] {
+    let mut at = [&rows[0][i]; ROWS];
+    for r in 1..ROWS {
+        at[r] = &rows[r][i];
+    }
+    at
 }
 
 /// `n` rows of some columns; returns how many columns.
@@ -100,125 +115,244 @@ fn store<const C: usize>(
     C
 }
 
-/// Sixteen rows of blocks of 32.
+/// Sixteen rows of blocks of 32; `next` are those that come after them.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn sixteen_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m512; C] {
-    let blocks = rows[0].len();
+fn sixteen_32<B: Block32, const C: usize>(
+    rows: &[&[B]; ROWS],
+    next: &[B],
+    x: [&[Q8Chunk]; C],
+) -> [__m512; C] {
     let mut acc = [_mm512_setzero_ps(); C];
-    let mut sums = [[_mm512_setzero_si512(); ROWS]; C];
-    let mut d = [[0u16; ROWS]; 8];
-    let mut m = [[0u16; ROWS]; 8];
-    for chunk in 0..blocks.div_ceil(8) {
-        let first = 8 * chunk;
-        let n = 8.min(blocks - first);
-        for (r, row) in rows.iter().enumerate() {
-            for (b, block) in row[first..first + n].iter().enumerate() {
-                let halves = block.halves();
-                d[b][r] = halves.0;
-                if B::HAS_MIN {
-                    m[b][r] = halves.1;
-                }
+    for b in 0..rows[0].len() {
+        let (chunk, i) = (b / 8, b % 8);
+        prefetch(next.get(ROWS * b..ROWS * (b + 1)));
+        let mut first = [_mm512_setzero_si512(); 4];
+        let mut sums = [[_mm512_setzero_si512(); 4]; C];
+        for j in 0..4 {
+            let four = [
+                &rows[j][b],
+                &rows[4 + j][b],
+                &rows[8 + j][b],
+                &rows[12 + j][b],
+            ];
+            first[j] = load_4x16([
+                first_16(four[0]),
+                first_16(four[1]),
+                first_16(four[2]),
+                first_16(four[3]),
+            ]);
+            // SAFETY: this function has the features
+            let bytes = unsafe { B::bytes(four, first[j]) };
+            for c in 0..C {
+                let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
+                let sum = _mm512_setzero_si512();
+                let sum = _mm512_dpbusd_epi32(sum, bytes[0], _mm512_broadcast_i32x4(load_16(low)));
+                sums[c][j] =
+                    _mm512_dpbusd_epi32(sum, bytes[1], _mm512_broadcast_i32x4(load_16(high)));
             }
         }
-        for pair in 0..n.div_ceil(2) {
-            let two = 2 * pair + 1 < n;
-            let a = first + 2 * pair;
-            let b = a + usize::from(two);
-            for (r, row) in rows.iter().enumerate() {
-                // SAFETY: this function has the features
-                let bytes = unsafe { B::bytes(&row[a], &row[b]) };
-                for (sums, x) in sums.iter_mut().zip(x) {
-                    let x = cast_ref::<_, [[u8; 64]; 4]>(&x[chunk].q);
-                    sums[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes, load_64(&x[pair]));
-                }
-            }
-            for (c, x) in x.iter().enumerate() {
-                let x = &x[chunk];
-                for (half, sums) in fold_halves(&sums[c])
-                    .into_iter()
-                    .enumerate()
-                    .take(1 + usize::from(two))
-                {
-                    let i = 2 * pair + half;
-                    let sum = _mm512_sub_epi32(sums, _mm512_set1_epi32(B::OFFSET * x.sum[i]));
-                    let scale = _mm512_mul_ps(widen(&d[i]), _mm512_set1_ps(x.scale[i]));
-                    acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[c]);
-                    if B::HAS_MIN {
-                        acc[c] =
-                            _mm512_fmadd_ps(widen(&m[i]), _mm512_set1_ps(x.scaled_sum[i]), acc[c]);
-                    }
-                }
+        let (d, m) = first_halves(first);
+        for c in 0..C {
+            let x = &x[c][chunk];
+            let offset = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]));
+            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(fold_4(sums[c]), offset));
+            acc[c] = _mm512_fmadd_ps(sum, _mm512_mul_ps(d, _mm512_set1_ps(x.scale[i])), acc[c]);
+            if B::HAS_MIN {
+                acc[c] = _mm512_fmadd_ps(m, _mm512_set1_ps(x.scaled_sum[i]), acc[c]);
             }
         }
     }
     acc
 }
 
-/// Sixteen rows of blocks of 256.
+/// The first half and the second half of each lane of 128 bits, in the order of [`fold_4`].
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn first_halves(v: [__m512i; 4]) -> (__m512, __m512) {
+    let first = _mm512_unpacklo_epi64(
+        _mm512_unpacklo_epi32(v[0], v[1]),
+        _mm512_unpacklo_epi32(v[2], v[3]),
+    );
+    (
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(first)),
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first))),
+    )
+}
+
+/// Sixteen rows of blocks of 256; `next` are those that come after them.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn sixteen_256<B: Block256, const C: usize>(
     rows: &[&[B]; ROWS],
+    next: &[B],
     x: [&[Q8kChunk]; C],
 ) -> [__m512; C] {
-    let blocks = rows[0].len();
     let mut acc = [_mm512_setzero_ps(); C];
-    let mut sums = [[_mm512_setzero_si512(); ROWS]; C];
-    let mut scales = [[0u8; 16]; ROWS];
-    let mut mins = [[0u8; 16]; ROWS];
-    let mut d = [0.0f32; ROWS];
-    let mut dmin = [0.0f32; ROWS];
-    for b in 0..blocks {
-        for (r, row) in rows.iter().enumerate() {
-            let head = row[b].head();
-            scales[r] = head.scales;
-            d[r] = head.d;
-            if B::HAS_MIN {
-                dmin[r] = head.dmin;
-                set_mins::<B>(&mut mins, r, &head.mins);
-            }
+    let mut sums = [[_mm512_setzero_si512(); 4]; C];
+    let mut min_sums = [[_mm512_setzero_si512(); 4]; C];
+    for b in 0..rows[0].len() {
+        let blocks = at(rows, b);
+        let heads = Heads256::read(&blocks);
+        let mut arranged = [[_mm512_setzero_si512(); 4]; C];
+        for c in 0..C {
+            let q = cast_ref::<_, [[u8; 64]; 4]>(&x[c][b].q);
+            arranged[c] = unpack::arrange::<B>([
+                load_64(&q[0]),
+                load_64(&q[1]),
+                load_64(&q[2]),
+                load_64(&q[3]),
+            ]);
         }
-        for (r, row) in rows.iter().enumerate() {
-            // SAFETY: this function has the features
-            let bytes = unsafe { row[b].bytes() };
-            let spread = unpack::spread::<B>(&scales[r]);
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let x = &x[b];
-                let mut sum = _mm512_setzero_si512();
-                if B::OFFSET != 0 {
-                    // the offset, times the scale, times the sum of the activations of each group
-                    let groups = unpack::groups::<B>(&scales[r]);
-                    let extra = _mm256_madd_epi16(groups, load_32(cast_ref(&x.sums)));
-                    let extra = _mm256_sll_epi32(
-                        extra,
-                        _mm_cvtsi32_si128(B::OFFSET.trailing_zeros() as i32),
-                    );
-                    sum = _mm512_sub_epi32(sum, _mm512_zextsi256_si512(extra));
-                }
-                let q = cast_ref::<_, [[u8; 64]; 4]>(&x.q);
-                for i in 0..4 {
-                    if 4 * B::MAX * 127 < 1 << 15 {
+        for quarter in 0..4 {
+            let mut four = [[_mm512_setzero_si512(); 4]; C];
+            let mut four_mins = [[_mm512_setzero_si512(); 4]; C];
+            for j in 0..4 {
+                let r = 4 * quarter + j;
+                prefetch(next.get(ROWS * b + r..ROWS * b + r + 1));
+                // SAFETY: this function has the features
+                let bytes = unsafe { blocks[r].bytes() };
+                let scales = heads.scales(&blocks, r);
+                let spread = unpack::spread::<B>(&scales);
+                for c in 0..C {
+                    let x16 = load_32(cast_ref(&x[c][b].sums));
+                    let mut sum = _mm512_setzero_si512();
+                    if B::OFFSET != 0 {
+                        // the offset, times the scale, times the sum of the activations of each group
+                        let extra = _mm256_madd_epi16(unpack::groups::<B>(&scales), x16);
+                        let extra = _mm256_sll_epi32(
+                            extra,
+                            _mm_cvtsi32_si128(B::OFFSET.trailing_zeros() as i32),
+                        );
+                        sum = _mm512_sub_epi32(sum, _mm512_zextsi256_si512(extra));
+                    }
+                    for i in 0..4 {
+                        // at most 4 * 63 * 127: an int16 in every int32
                         let dot =
-                            _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes[i], load_64(&q[i]));
-                        sum = _mm512_dpwssd_epi32(sum, dot, spread[i]);
-                    } else {
-                        sum = _mm512_dpbusd_epi32(sum, bytes[i], load_64(&q[i]));
+                            _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes[i], arranged[c][i]);
+                        sum = dpwssd(sum, dot, spread[i]);
+                    }
+                    four[c][j] = sum;
+                    if B::HAS_MIN && B::GROUPS == Groups::Sixteen {
+                        let mins = unpack::groups::<B>(&blocks[r].head().mins);
+                        four_mins[c][j] = _mm512_zextsi256_si512(_mm256_madd_epi16(mins, x16));
                     }
                 }
-                sums[r] = sum;
+            }
+            for c in 0..C {
+                sums[c][quarter] = fold_4(four[c]);
+                if B::HAS_MIN && B::GROUPS == Groups::Sixteen {
+                    min_sums[c][quarter] = fold_4(four_mins[c]);
+                }
             }
         }
-        for (c, x) in x.iter().enumerate() {
-            let x = &x[b];
-            let scale = _mm512_mul_ps(load_ps(&d), _mm512_set1_ps(x.scale));
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(fold(&sums[c])), scale, acc[c]);
+        for c in 0..C {
+            let x = &x[c][b];
+            let scale = _mm512_mul_ps(heads.d, _mm512_set1_ps(x.scale));
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(fold(sums[c])), scale, acc[c]);
             if B::HAS_MIN {
-                let scale = _mm512_mul_ps(load_ps(&dmin), _mm512_set1_ps(x.scale));
-                acc[c] =
-                    _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min_sums::<B>(&mins, x)), scale, acc[c]);
+                let sums = match B::GROUPS {
+                    Groups::Eight => heads.min_sums(x),
+                    _ => fold(min_sums[c]),
+                };
+                let scale = _mm512_mul_ps(heads.dmin, _mm512_set1_ps(x.scale));
+                acc[c] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sums), scale, acc[c]);
             }
         }
     }
     acc
+}
+
+/// What sixteen blocks of 256, one of each row, say about their groups.
+struct Heads256 {
+    d: __m512,
+    dmin: __m512,
+    /// [`Groups::Eight`]: eight scales and eight mins of row `4 i + j` in `packed[j][i]`
+    packed: [[[u8; 16]; 4]; 4],
+}
+
+impl Heads256 {
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn read<B: Block256>(blocks: &[&B; ROWS]) -> Self {
+        let mut packed = [[[0; 16]; 4]; 4];
+        if B::GROUPS == Groups::Eight {
+            // d, dmin and the packed scales are the first 16 bytes: four blocks in a vector
+            let mut four = [_mm512_setzero_si512(); 4];
+            for j in 0..4 {
+                four[j] = load_4x16([
+                    first_16(blocks[j]),
+                    first_16(blocks[4 + j]),
+                    first_16(blocks[8 + j]),
+                    first_16(blocks[12 + j]),
+                ]);
+                store_64(
+                    cast_mut(&mut packed[j]),
+                    unpack::four_scales_and_mins(four[j]),
+                );
+            }
+            let (d, dmin) = first_halves(four);
+            Self { d, dmin, packed }
+        } else {
+            let (mut d, mut dmin) = ([0; ROWS], [0; ROWS]);
+            for r in 0..ROWS {
+                d[r] = blocks[r].head().d;
+                dmin[r] = blocks[r].head().dmin;
+            }
+            Self {
+                d: widen(&d),
+                dmin: widen(&dmin),
+                packed,
+            }
+        }
+    }
+
+    /// The scales of row `r`.
+    #[inline(always)]
+    fn scales<B: Block256>(&self, blocks: &[&B; ROWS], r: usize) -> [u8; 16] {
+        if B::GROUPS == Groups::Eight {
+            self.packed[r % 4][r / 4]
+        } else {
+            blocks[r].head().scales
+        }
+    }
+
+    /// Lane `r`: the sum of min times sum of activations over the eight groups of row `r`.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn min_sums(&self, x: &Q8kChunk) -> __m512i {
+        let sums = _mm512_broadcast_i32x4(load_16(cast_ref(&x.sums32)));
+        let mut products = [_mm512_setzero_si512(); 4];
+        for j in 0..4 {
+            let packed = load_64(cast_ref(&self.packed[j]));
+            let mins = _mm512_unpackhi_epi8(packed, _mm512_setzero_si512());
+            products[j] = _mm512_madd_epi16(mins, sums);
+        }
+        fold_4(products)
+    }
+}
+
+/// `_mm512_dpwssd_epi32`. The compiler makes two instructions of the intrinsic, multiply and add, for a shorter
+/// latency that nobody waits for here; 10 % of Q4_K's decode.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: registers only
+    unsafe {
+        std::arch::asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
+}
+
+/// Asks for some blocks of the next sixteen rows. Those lie in one piece, and are asked for in the order of memory.
+#[inline(always)]
+fn prefetch<B>(blocks: Option<&[B]>) {
+    if let Some(blocks) = blocks {
+        let first = blocks.as_ptr().cast::<i8>();
+        for line in 0..size_of_val(blocks).div_ceil(64) {
+            // SAFETY: a prefetch reads nothing and cannot fault
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(64 * line)) };
+        }
+    }
 }
 
 #[inline]
@@ -227,13 +361,7 @@ fn widen(halves: &[u16; ROWS]) -> __m512 {
     _mm512_cvtph_ps(load_32(cast_ref(halves)))
 }
 
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn load_ps(a: &[f32; ROWS]) -> __m512 {
-    _mm512_castsi512_ps(load_64(cast_ref(a)))
-}
-
-/// The sums of four vectors in each lane of 128 bits.
+/// The sums of lanes of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fold_4(v: [__m512i; 4]) -> __m512i {
@@ -258,72 +386,9 @@ fn fold_lanes(a: __m512i, b: __m512i) -> __m512i {
     )
 }
 
-/// Lane `r` is the sum of the lanes of vector `r`.
+/// From [`fold_4`] of rows 0..4, 4..8, 8..12 and 12..16: lane `r` is the sum of all lanes of row `r`.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fold(v: &[__m512i; ROWS]) -> __m512i {
-    let [a, b] = fold_eighths(v);
-    fold_lanes(a, b)
-}
-
-/// As [`fold`], for the lower and the upper eight lanes.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fold_halves(v: &[__m512i; ROWS]) -> [__m512i; 2] {
-    let [a, b] = fold_eighths(v);
-    [
-        _mm512_shuffle_i64x2::<0x88>(a, b),
-        _mm512_shuffle_i64x2::<0xdd>(a, b),
-    ]
-}
-
-/// Rows 0..4 lower and upper half, rows 4..8; then rows 8..16.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fold_eighths(v: &[__m512i; ROWS]) -> [__m512i; 2] {
-    [
-        fold_lanes(
-            fold_4([v[0], v[1], v[2], v[3]]),
-            fold_4([v[4], v[5], v[6], v[7]]),
-        ),
-        fold_lanes(
-            fold_4([v[8], v[9], v[10], v[11]]),
-            fold_4([v[12], v[13], v[14], v[15]]),
-        ),
-    ]
-}
-
-/// Puts the mins of row `r` where [`min_sums`] wants them, so that its folding leaves the rows in order.
-#[inline(always)]
-fn set_mins<B: Block256>(mins: &mut [[u8; 16]; ROWS], r: usize, row: &[u8; 16]) {
-    if B::GROUPS == Groups::Eight {
-        let mins: &mut [[[u8; 8]; 2]; ROWS] = cast_mut(mins);
-        let slot = 4 * (r % 4) + r / 4;
-        mins[slot / 2][slot % 2] = cast_ref::<_, [[u8; 8]; 2]>(row)[0];
-    } else {
-        mins[2 * (r % 4 + 4 * (r / 8)) + r / 4 % 2] = *row;
-    }
-}
-
-/// Lane `r`: the sum of min times sum of activations over the groups of row `r`.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn min_sums<B: Block256>(mins: &[[u8; 16]; ROWS], x: &Q8kChunk) -> __m512i {
-    let mins: &[[u8; 32]; 8] = cast_ref(mins);
-    if B::GROUPS == Groups::Eight {
-        // a vector holds four rows of eight
-        let sums = _mm512_broadcast_i32x4(load_16(cast_ref(&x.sums32)));
-        fold_4(
-            [0, 1, 2, 3]
-                .map(|i: usize| _mm512_madd_epi16(_mm512_cvtepu8_epi16(load_32(&mins[i])), sums)),
-        )
-    } else {
-        // a vector holds two rows of sixteen
-        let sums = _mm512_broadcast_i64x4(load_32(cast_ref(&x.sums)));
-        let part = |i: usize| _mm512_madd_epi16(_mm512_cvtepu8_epi16(load_32(&mins[i])), sums);
-        fold_lanes(
-            fold_4([part(0), part(1), part(2), part(3)]),
-            fold_4([part(4), part(5), part(6), part(7)]),
-        )
-    }
+fn fold(v: [__m512i; 4]) -> __m512i {
+    fold_lanes(fold_lanes(v[0], v[1]), fold_lanes(v[2], v[3]))
 }

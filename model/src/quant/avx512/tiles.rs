@@ -1,6 +1,6 @@
 //! Many columns: rows unpacked once, sixteen columns in the lanes.
 
-use super::unpack::{self, Block32, Block256, Groups, load_64};
+use super::unpack::{self, Block32, Block256, Groups, first_16, load_4x16, load_64, store_64};
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::activations::{Q8Tile, Q8kTile, TILE};
@@ -141,9 +141,8 @@ fn store(out: &mut RowTile<'_>, t: usize, col0: usize, row: usize, n: usize, sum
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store_64(a: &mut [u8; 64], v: __m512i) {
-    // SAFETY: 64 bytes by reference
-    unsafe { _mm512_storeu_si512(a.as_mut_ptr().cast(), v) };
+fn widen(half: u16) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half))))
 }
 
 /// One to eight blocks.
@@ -156,14 +155,20 @@ fn widen_32<B: Block32>(blocks: &[B]) -> Wide32 {
         m: [0.0; 8],
     };
     let q: &mut [[u8; 64]; 4] = bytemuck::cast_mut(&mut wide.q);
-    for (q, pair) in q.iter_mut().zip(blocks.chunks(2)) {
+    for (q, four) in q.as_chunks_mut::<2>().0.iter_mut().zip(blocks.chunks(4)) {
+        let four = [0, 1, 2, 3].map(|i| &four[i.min(four.len() - 1)]);
+        let first = load_4x16(four.map(first_16));
         // SAFETY: this function has the features
-        store_64(q, unsafe { B::bytes(&pair[0], &pair[pair.len() - 1]) });
+        let [low, high] = unsafe { B::bytes(four, first) };
+        let index = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+        store_64(&mut q[0], _mm512_permutex2var_epi64(low, index, high));
+        let index = _mm512_add_epi64(index, _mm512_set1_epi64(4));
+        store_64(&mut q[1], _mm512_permutex2var_epi64(low, index, high));
     }
     for (i, block) in blocks.iter().enumerate() {
         let (d, m) = block.halves();
-        wide.d[i] = half::f16::from_bits(d).to_f32();
-        wide.m[i] = half::f16::from_bits(m).to_f32();
+        wide.d[i] = widen(d);
+        wide.m[i] = widen(m);
     }
     wide
 }
@@ -176,12 +181,13 @@ fn widen_256<B: Block256>(block: &B) -> Wide256 {
         q: [[0; 4]; 64],
         scale: [0; 16],
         pairs: [[0; 2]; 8],
-        d: head.d,
-        dmin: head.dmin,
+        d: widen(head.d),
+        dmin: widen(head.dmin),
     };
     let q: &mut [[u8; 64]; 4] = bytemuck::cast_mut(&mut wide.q);
     // SAFETY: this function has the features
-    for (q, bytes) in q.iter_mut().zip(unsafe { block.bytes() }) {
+    let bytes = unsafe { block.bytes() };
+    for (q, bytes) in q.iter_mut().zip(unpack::arrange::<B>(bytes)) {
         store_64(q, bytes);
     }
     let scales = unpack::groups::<B>(&head.scales);

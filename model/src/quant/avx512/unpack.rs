@@ -2,18 +2,19 @@
 
 use crate::quant::blocks::{self, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
 use crate::quant::scalar;
-use bytemuck::{cast, cast_ref};
+use bytemuck::{Pod, cast, cast_ref};
 use std::arch::x86_64::*;
 
-/// Two neighbouring blocks of 32 weights.
+/// A block of 32 weights.
 pub(super) trait Block32: scalar::Block32 {
     /// what the bytes have too much
     const OFFSET: i32;
-    /// The values of `a`, then those of `b`, plus [`Self::OFFSET`].
+    /// The values of four blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
+    /// `first` has the first 16 bytes of each.
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn bytes(a: &Self, b: &Self) -> __m512i;
+    unsafe fn bytes(blocks: [&Self; 4], first: __m512i) -> [__m512i; 2];
     /// Bits of the halves `d` and `m` (0 if there is none).
     fn halves(&self) -> (u16, u16);
 }
@@ -26,7 +27,7 @@ pub(super) trait Block256: scalar::Block256 {
     const MAX: i32;
     /// how the groups are scaled
     const GROUPS: Groups;
-    /// The values plus [`Self::OFFSET`], 64 in a vector.
+    /// The values plus [`Self::OFFSET`], 64 in a vector, as [`arrange`] orders them.
     ///
     /// # Safety
     /// The machine has this level's features.
@@ -44,8 +45,6 @@ pub(super) enum Groups {
     Sixteen,
     /// sixteen signed scales, no mins
     Signed,
-    /// every scale is one, no mins
-    One,
 }
 
 /// What a block of 256 weights says about its groups.
@@ -53,8 +52,10 @@ pub(super) enum Groups {
 pub(super) struct Head {
     pub(super) scales: [u8; 16],
     pub(super) mins: [u8; 16],
-    pub(super) d: f32,
-    pub(super) dmin: f32,
+    /// bits of the half
+    pub(super) d: u16,
+    /// bits of the half
+    pub(super) dmin: u16,
 }
 
 #[inline]
@@ -78,6 +79,13 @@ pub(super) fn load_64(a: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(a.as_ptr().cast()) }
 }
 
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn store_64(a: &mut [u8; 64], v: __m512i) {
+    // SAFETY: 64 bytes by reference
+    unsafe { _mm512_storeu_si512(a.as_mut_ptr().cast(), v) };
+}
+
 /// The same 32 bytes in both halves.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -92,30 +100,57 @@ fn lanes(low: i32, high: i32) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high))
 }
 
-/// Nibbles of two blocks: low ones of `a`, high ones of `a`, low ones of `b`, high ones of `b`.
+/// Four times 16 bytes.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn nibbles(a: &[u8; 16], b: &[u8; 16]) -> __m512i {
-    let both = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(load_16(a)), 0xff00, load_16(b));
-    let shift = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-    _mm512_and_si512(_mm512_srlv_epi32(both, shift), _mm512_set1_epi8(0x0f))
+pub(super) fn load_4x16(a: [&[u8; 16]; 4]) -> __m512i {
+    let v = _mm512_castsi128_si512(load_16(a[0]));
+    let v = _mm512_inserti32x4::<1>(v, load_16(a[1]));
+    let v = _mm512_inserti32x4::<2>(v, load_16(a[2]));
+    _mm512_inserti32x4::<3>(v, load_16(a[3]))
 }
 
-/// Adds bit 4 where `a` (values 0..32) and `b` (32..64) have ones.
+/// The first 16 bytes of a block; every block has more.
+#[inline(always)]
+pub(super) fn first_16<B: Pod>(block: &B) -> &[u8; 16] {
+    bytemuck::bytes_of(block).first_chunk().unwrap_or(&[0; 16])
+}
+
+/// Low nibbles, high nibbles.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fifth_bits(q: __m512i, a: [u8; 4], b: [u8; 4]) -> __m512i {
-    let bits = u64::from(u32::from_le_bytes(a)) | (u64::from(u32::from_le_bytes(b)) << 32);
-    _mm512_mask_add_epi8(q, bits, q, _mm512_set1_epi8(16))
+fn nibbles(qs: [&[u8; 16]; 4]) -> [__m512i; 2] {
+    let (qs, mask) = (load_4x16(qs), _mm512_set1_epi8(0x0f));
+    [
+        _mm512_and_si512(qs, mask),
+        _mm512_and_si512(_mm512_srli_epi32::<4>(qs), mask),
+    ]
+}
+
+/// Adds the fifth bits, which are in bytes `at..at + 4` of each lane of `first`, one bit a value.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn with_fifth(q: [__m512i; 2], first: __m512i, at: i8) -> [__m512i; 2] {
+    let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
+    let (zero, one) = (_mm_set1_epi8(at), _mm_set1_epi8(at + 1));
+    let low = _mm512_broadcast_i32x4(_mm_unpacklo_epi64(zero, one));
+    let high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
+    let sixteen = _mm512_set1_epi8(16);
+    let low = _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, low), bit);
+    let high = _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, high), bit);
+    [
+        _mm512_mask_add_epi8(q[0], low, q[0], sixteen),
+        _mm512_mask_add_epi8(q[1], high, q[1], sixteen),
+    ]
 }
 
 macro_rules! block32 {
-    ($block:ident, $offset:literal, |$b:ident| $m:expr, |$x:ident, $y:ident| $bytes:expr) => {
+    ($block:ident, $offset:literal, |$b:ident| $m:expr, |$x:ident, $first:ident| $bytes:expr) => {
         impl Block32 for blocks::$block {
             const OFFSET: i32 = $offset;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn bytes($x: &Self, $y: &Self) -> __m512i {
+            unsafe fn bytes($x: [&Self; 4], $first: __m512i) -> [__m512i; 2] {
                 $bytes
             }
             #[inline(always)]
@@ -126,24 +161,39 @@ macro_rules! block32 {
         }
     };
 }
-block32!(Q4_0, 8, |b| 0, |a, b| nibbles(&a.qs, &b.qs));
-block32!(Q4_1, 0, |b| b.m.bits(), |a, b| nibbles(&a.qs, &b.qs));
-block32!(Q5_0, 16, |b| 0, |a, b| fifth_bits(
-    nibbles(&a.qs, &b.qs),
-    a.qh,
-    b.qh
+/// A field of four blocks.
+macro_rules! four {
+    ($x:ident, $field:ident) => {
+        [&$x[0].$field, &$x[1].$field, &$x[2].$field, &$x[3].$field]
+    };
+}
+block32!(Q4_0, 8, |_b| 0, |x, _first| nibbles(four!(x, qs)));
+block32!(Q4_1, 0, |b| b.m.bits(), |x, _first| nibbles(four!(x, qs)));
+block32!(Q5_0, 16, |_b| 0, |x, first| with_fifth(
+    nibbles(four!(x, qs)),
+    first,
+    2
 ));
-block32!(Q5_1, 0, |b| b.m.bits(), |a, b| fifth_bits(
-    nibbles(&a.qs, &b.qs),
-    a.qh,
-    b.qh
+block32!(Q5_1, 0, |b| b.m.bits(), |x, first| with_fifth(
+    nibbles(four!(x, qs)),
+    first,
+    4
 ));
-block32!(Q8_0, 128, |b| 0, |a, b| {
-    let (a, b) = (load_32(cast_ref(&a.qs)), load_32(cast_ref(&b.qs)));
-    let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
-    _mm512_xor_si512(both, _mm512_set1_epi8(-128))
+block32!(Q8_0, 128, |_b| 0, |x, _first| {
+    let [a, b, c, d] = four!(x, qs);
+    let [a, b, c, d] = [
+        cast_halves(a),
+        cast_halves(b),
+        cast_halves(c),
+        cast_halves(d),
+    ];
+    let top = _mm512_set1_epi8(-128);
+    [
+        _mm512_xor_si512(load_4x16([&a[0], &b[0], &c[0], &d[0]]), top),
+        _mm512_xor_si512(load_4x16([&a[1], &b[1], &c[1], &d[1]]), top),
+    ]
 });
-block32!(Iq4Nl, 128, |b| 0, |a, b| {
+block32!(Iq4Nl, 128, |_b| 0, |x, _first| {
     const TABLE: [u8; 16] = {
         let mut table = [0; 16];
         let mut i = 0;
@@ -153,13 +203,39 @@ block32!(Iq4Nl, 128, |b| 0, |a, b| {
         }
         table
     };
-    _mm512_shuffle_epi8(
+    let (table, q) = (
         _mm512_broadcast_i32x4(load_16(&TABLE)),
-        nibbles(&a.qs, &b.qs),
-    )
+        nibbles(four!(x, qs)),
+    );
+    [
+        _mm512_shuffle_epi8(table, q[0]),
+        _mm512_shuffle_epi8(table, q[1]),
+    ]
 });
 
-/// A scale for each of the 64 int32 lanes of a block's four vectors: int16 in the low half, zero in the high one.
+#[inline(always)]
+fn cast_halves(q: &[i8; 32]) -> &[[u8; 16]; 2] {
+    cast_ref(q)
+}
+
+/// From the natural order to that of [`Block256::bytes`], and back: the types with nibbles in 32 low and 32 high halves
+/// have 32 values and the 32 after the next in a vector, then those between.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn arrange<B: Block256>(v: [__m512i; 4]) -> [__m512i; 4] {
+    if B::GROUPS == Groups::Eight {
+        [
+            _mm512_shuffle_i64x2::<0x44>(v[0], v[1]),
+            _mm512_shuffle_i64x2::<0xee>(v[0], v[1]),
+            _mm512_shuffle_i64x2::<0x44>(v[2], v[3]),
+            _mm512_shuffle_i64x2::<0xee>(v[2], v[3]),
+        ]
+    } else {
+        v
+    }
+}
+
+/// A scale for each int32 lane of the four vectors of [`Block256::bytes`]: int16 in the low half, zero in the high one.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn spread<B: Block256>(scales: &[u8; 16]) -> [__m512i; 4] {
@@ -167,19 +243,45 @@ pub(super) fn spread<B: Block256>(scales: &[u8; 16]) -> [__m512i; 4] {
     const ZEROS: i32 = 0x8080_8000_u32 as i32;
     let all = _mm512_broadcast_i32x4(load_16(scales));
     let group = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    [0, 1, 2, 3].map(|i| match B::GROUPS {
-        Groups::Eight => _mm512_shuffle_epi8(all, lanes(ZEROS + 2 * i, ZEROS + 2 * i + 1)),
-        Groups::Sixteen => _mm512_shuffle_epi8(
-            all,
-            _mm512_add_epi32(group, _mm512_set1_epi32(ZEROS + 4 * i)),
-        ),
-        Groups::Signed => {
-            let all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(load_16(scales)));
-            let index = _mm512_add_epi32(group, _mm512_set1_epi32(4 * i));
-            _mm512_maskz_permutexvar_epi16(0x5555_5555, index, all)
-        }
-        Groups::One => _mm512_set1_epi32(1),
-    })
+    // loops, here and elsewhere on this level: closures with its features are not inlined into `array::map`
+    let mut spread = [_mm512_setzero_si512(); 4];
+    for (spread, i) in spread.iter_mut().zip(0..) {
+        *spread = match B::GROUPS {
+            Groups::Eight => {
+                let first = ZEROS + i + (i & 2);
+                _mm512_shuffle_epi8(all, lanes(first, first + 2))
+            }
+            Groups::Sixteen => {
+                let index = _mm512_add_epi32(group, _mm512_set1_epi32(ZEROS + 4 * i));
+                _mm512_shuffle_epi8(all, index)
+            }
+            Groups::Signed => {
+                let all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(load_16(scales)));
+                let index = _mm512_add_epi32(group, _mm512_set1_epi32(4 * i));
+                _mm512_maskz_permutexvar_epi16(0x5555_5555, index, all)
+            }
+        };
+    }
+    spread
+}
+
+/// In each lane of 128 bits the first 16 bytes of a block of Q4_K or Q5_K; the result is its eight scales, then its
+/// eight mins: [`scales_and_mins`] of four blocks.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn four_scales_and_mins(v: __m512i) -> __m512i {
+    // int32 of a lane: d and dmin, a, b, c
+    let ab = _mm512_shuffle_epi32::<0b10_10_01_01>(v);
+    let c = _mm512_shuffle_epi32::<0b11_11_11_11>(v);
+    let ab = _mm512_srlv_epi32(ab, _mm512_broadcast_i32x4(_mm_set_epi32(2, 0, 2, 0)));
+    let c = _mm512_srlv_epi32(c, _mm512_broadcast_i32x4(_mm_set_epi32(4, 0, 0, 0)));
+    let (six, two) = (0x3f3f_3f3f, 0x3030_3030);
+    let ab = _mm512_and_si512(
+        ab,
+        _mm512_broadcast_i32x4(_mm_set_epi32(two, six, two, six)),
+    );
+    let four = _mm512_broadcast_i32x4(_mm_set_epi32(0x0f0f_0f0f, 0, 0x0f0f_0f0f, 0));
+    _mm512_ternarylogic_epi32::<0xf8>(ab, c, four)
 }
 
 /// Sixteen scales or mins as int16.
@@ -191,7 +293,6 @@ pub(super) fn groups<B: Block256>(bytes: &[u8; 16]) -> __m256i {
         Groups::Eight => _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)),
         Groups::Sixteen => _mm256_cvtepu8_epi16(bytes),
         Groups::Signed => _mm256_cvtepi8_epi16(bytes),
-        Groups::One => _mm256_set1_epi16(1),
     }
 }
 
@@ -206,27 +307,31 @@ fn two_bits(qs: &[u8; 32]) -> [__m512i; 2] {
     ]
 }
 
-/// Low nibbles, then high ones: 64 values of Q4_K and Q5_K.
+/// The nibbles of Q4_K and Q5_K.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn four_bits(qs: &[u8; 32]) -> __m512i {
-    _mm512_and_si512(
-        _mm512_srlv_epi32(twice(qs), lanes(0, 4)),
-        _mm512_set1_epi8(0x0f),
-    )
+fn four_bits(qs: &[u8; 128]) -> [__m512i; 4] {
+    let mask = _mm512_set1_epi8(0x0f);
+    let [a, b] = cast_ref::<_, [[u8; 64]; 2]>(qs);
+    let (a, b) = (load_64(a), load_64(b));
+    [
+        _mm512_and_si512(a, mask),
+        _mm512_and_si512(_mm512_srli_epi32::<4>(a), mask),
+        _mm512_and_si512(b, mask),
+        _mm512_and_si512(_mm512_srli_epi32::<4>(b), mask),
+    ]
 }
 
-/// `q` with `bit` set where bit `i` of each byte of `high` is set, 64 values of four: `i` is `2 n`, then `2 n + 1`.
+/// `q` with bit `to` set: in the lower 32 bytes where bit `low` of `high` is set, in the upper ones where bit `up` is.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn with_bit(q: __m512i, high: __m512i, n: i32, bit: i32) -> __m512i {
-    let (low, up) = (2 * n - bit, 2 * n + 1 - bit);
-    let moved = if low < 0 {
-        _mm512_sllv_epi32(high, lanes(-low, -up))
+fn with_bit(q: __m512i, high: __m512i, low: i32, up: i32, to: i32) -> __m512i {
+    let moved = if low <= to && up <= to {
+        _mm512_sllv_epi32(high, lanes(to - low, to - up))
     } else {
-        _mm512_srlv_epi32(high, lanes(low, up))
+        _mm512_srlv_epi32(high, lanes(low - to, up - to))
     };
-    or_masked(q, moved, 1 << bit)
+    or_masked(q, moved, 1 << to)
 }
 
 /// `a | (b & mask)`, one instruction.
@@ -273,8 +378,8 @@ block256!(
         Head {
             scales: (both & LOW).to_le_bytes(),
             mins: ((both >> 4) & LOW).to_le_bytes(),
-            d: b.d.to_f32(),
-            dmin: b.dmin.to_f32(),
+            d: b.d.bits(),
+            dmin: b.dmin.bits(),
         }
     }
 );
@@ -288,17 +393,17 @@ block256!(
         let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
         let high = twice(&b.hmask);
         [
-            with_bit(p, high, 0, 2),
-            with_bit(q, high, 1, 2),
-            with_bit(r, high, 2, 2),
-            with_bit(s, high, 3, 2),
+            with_bit(p, high, 0, 1, 2),
+            with_bit(q, high, 2, 3, 2),
+            with_bit(r, high, 4, 5, 2),
+            with_bit(s, high, 6, 7, 2),
         ]
     },
     Head {
         scales: q3k_scales(&b.scales).map(|s| s.wrapping_sub(32)),
         mins: [0; 16],
-        d: b.d.to_f32(),
-        dmin: 0.0,
+        d: b.d.bits(),
+        dmin: 0,
     }
 );
 block256!(
@@ -306,10 +411,7 @@ block256!(
     0,
     15,
     Eight,
-    |b| {
-        let [x, y, z, w] = cast_ref::<_, [[u8; 32]; 4]>(&b.qs);
-        [four_bits(x), four_bits(y), four_bits(z), four_bits(w)]
-    },
+    |b| four_bits(&b.qs),
     eight(&b.scales, b.d, b.dmin)
 );
 block256!(
@@ -318,13 +420,13 @@ block256!(
     31,
     Eight,
     |b| {
-        let [x, y, z, w] = cast_ref::<_, [[u8; 32]; 4]>(&b.qs);
+        let [x, y, z, w] = four_bits(&b.qs);
         let high = twice(&b.qh);
         [
-            with_bit(four_bits(x), high, 0, 4),
-            with_bit(four_bits(y), high, 1, 4),
-            with_bit(four_bits(z), high, 2, 4),
-            with_bit(four_bits(w), high, 3, 4),
+            with_bit(x, high, 0, 2, 4),
+            with_bit(y, high, 1, 3, 4),
+            with_bit(z, high, 4, 6, 4),
+            with_bit(w, high, 5, 7, 4),
         ]
     },
     eight(&b.scales, b.d, b.dmin)
@@ -338,44 +440,21 @@ block256!(
         let [x, y] = cast_ref::<_, [[u8; 64]; 2]>(&b.ql);
         let [u, v] = cast_ref::<_, [[u8; 32]; 2]>(&b.qh);
         let nibble = _mm512_set1_epi8(0x0f);
-        let [low, high] = [(x, u), (y, v)].map(|(ql, qh)| {
+        let mut q = [_mm512_setzero_si512(); 4];
+        for (q, (ql, qh)) in q.as_chunks_mut::<2>().0.iter_mut().zip([(x, u), (y, v)]) {
             let (ql, qh) = (load_64(ql), twice(qh));
-            [
-                or_masked(
-                    _mm512_and_si512(ql, nibble),
-                    _mm512_sllv_epi32(qh, lanes(4, 2)),
-                    0x30,
-                ),
-                or_masked(
-                    _mm512_and_si512(_mm512_srli_epi32::<4>(ql), nibble),
-                    _mm512_srlv_epi32(qh, lanes(0, 2)),
-                    0x30,
-                ),
-            ]
-        });
-        [low[0], low[1], high[0], high[1]]
+            let low = _mm512_and_si512(ql, nibble);
+            let high = _mm512_and_si512(_mm512_srli_epi32::<4>(ql), nibble);
+            q[0] = or_masked(low, _mm512_sllv_epi32(qh, lanes(4, 2)), 0x30);
+            q[1] = or_masked(high, _mm512_srlv_epi32(qh, lanes(0, 2)), 0x30);
+        }
+        q
     },
     Head {
         scales: cast(b.scales),
         mins: [0; 16],
-        d: b.d.to_f32(),
-        dmin: 0.0,
-    }
-);
-block256!(
-    Q8K,
-    128,
-    255,
-    One,
-    |b| {
-        let parts = cast_ref::<_, [[u8; 64]; 4]>(&b.qs);
-        [0, 1, 2, 3].map(|i: usize| _mm512_xor_si512(load_64(&parts[i]), _mm512_set1_epi8(-128)))
-    },
-    Head {
-        scales: [1; 16],
-        mins: [0; 16],
-        d: f32::from_le_bytes(b.d),
-        dmin: 0.0,
+        d: b.d.bits(),
+        dmin: 0,
     }
 );
 
@@ -386,7 +465,7 @@ fn eight(packed: &[u8; 12], d: blocks::Half, dmin: blocks::Half) -> Head {
     Head {
         scales: u128::from(scales).to_le_bytes(),
         mins: u128::from(mins).to_le_bytes(),
-        d: d.to_f32(),
-        dmin: dmin.to_f32(),
+        d: d.bits(),
+        dmin: dmin.bits(),
     }
 }
