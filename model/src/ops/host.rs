@@ -1,6 +1,6 @@
 //! The steps on the host: int8 kernels over the mapped blocks, rows handed out in chunks to the thread pool.
 
-use super::runtime::Runtime;
+use super::runtime::{Planes, Runtime};
 use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Matrix, MlpInput, Place, QuantOps};
 use crate::kv::KvCache;
 use crate::pool::RowTile;
@@ -17,16 +17,20 @@ thread_local! {
     /// A worker's own tile: the up half of gate/up, the product before the residual, attention scores. Bounded by
     /// `ROWS * tokens of a step` and by `query heads of a group * context`.
     static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// A worker's two planes of products: `2 * ROWS * tokens of a step`.
+    static PLANES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The first `len` values, after growing to at least that many.
+fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
 }
 
 fn with_tile<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
-    TILE.with(|tile| {
-        let mut tile = tile.borrow_mut();
-        if tile.len() < len {
-            tile.resize(len, 0.0);
-        }
-        body(&mut tile[..len])
-    })
+    TILE.with_borrow_mut(|tile| body(first(tile, len)))
 }
 
 /// A matrix as the kernels see it.
@@ -53,6 +57,7 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// `out.column(c)[r] = row r . x[c]` for the `out.cols()` columns of `acts`, both planes summed where it has two.
     fn multiply(
         &self,
         kernels: &Kernels,
@@ -61,7 +66,32 @@ impl<'a> Rows<'a> {
         out: &mut RowTile<'_>,
     ) {
         let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
-        kernels.matmul(self.matrix.ty, bytes, self.matrix.cols, acts, 0, out);
+        let (n, len) = (out.cols(), rows.len());
+        if acts.cols() == n {
+            kernels.matmul(self.matrix.ty, bytes, self.matrix.cols, acts, 0, out);
+            return;
+        }
+        PLANES.with_borrow_mut(|planes| {
+            let planes = first(planes, acts.cols() * len);
+            kernels.matmul(
+                self.matrix.ty,
+                bytes,
+                self.matrix.cols,
+                acts,
+                0,
+                &mut RowTile::new(planes, len),
+            );
+            let (coarse, fine) = planes.split_at(n * len);
+            for (c, (coarse, fine)) in coarse
+                .chunks_exact(len)
+                .zip(fine.chunks_exact(len))
+                .enumerate()
+            {
+                for ((out, coarse), fine) in out.column(c).iter_mut().zip(coarse).zip(fine) {
+                    *out = coarse + fine;
+                }
+            }
+        });
     }
 }
 
@@ -129,7 +159,14 @@ impl QuantOps for Flex {
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
         inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), spec.eps);
-        inputs.quantize_normed(kernels, pool, threads, k, &[w.q.ty, w.k.ty, w.v.ty]);
+        inputs.quantize_normed(
+            kernels,
+            pool,
+            threads,
+            k,
+            Planes::Two,
+            &[w.q.ty, w.k.ty, w.v.ty],
+        );
 
         let (q_rows, kv_rows) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let rows = q_rows + 2 * kv_rows;
@@ -221,7 +258,15 @@ impl QuantOps for Flex {
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.quantize(kernels, pool, threads, slice(&a), w.cols, &[w.ty]);
+        inputs.quantize(
+            kernels,
+            pool,
+            threads,
+            slice(&a),
+            w.cols,
+            Planes::One,
+            &[w.ty],
+        );
         let matrix = Rows::new(&w);
         let mut out = values(x);
         pool.run_rows(threads, &mut out, rows, ROWS, &|range, out| {
@@ -252,7 +297,14 @@ impl QuantOps for Flex {
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
         inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), eps);
-        inputs.quantize_normed(kernels, pool, threads, k, &[w.gate.ty, w.up.ty]);
+        inputs.quantize_normed(
+            kernels,
+            pool,
+            threads,
+            k,
+            Planes::One,
+            &[w.gate.ty, w.up.ty],
+        );
         let (gate, up) = (Rows::new(&w.gate), Rows::new(&w.up));
         let ff = w.gate.rows;
         let mut out = vec![0.0; n * ff];
@@ -291,7 +343,7 @@ impl QuantOps for Flex {
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
         inputs.norm(kernels, pool, threads, slice(&x), slice(&norm), eps);
-        inputs.quantize_normed(kernels, pool, threads, k, &[w.ty]);
+        inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &[w.ty]);
         let matrix = Rows::new(&w);
         let mut out = vec![0.0; n * w.rows];
         pool.run_rows(threads, &mut out, w.rows, ROWS, &|range, out| {

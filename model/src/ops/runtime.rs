@@ -39,6 +39,8 @@ impl Runtime {
 #[derive(Default)]
 pub(super) struct LayerInput {
     pub(super) normed: Vec<f32>,
+    /// the input and what its first plane left over, while two planes are made
+    wide: Vec<f32>,
     f32: Activations,
     q8: Activations,
     q8k: Activations,
@@ -69,14 +71,16 @@ impl LayerInput {
         pool: &Pool,
         threads: usize,
         k: usize,
+        planes: Planes,
         types: &[GgmlType],
     ) {
         let normed = std::mem::take(&mut self.normed);
-        self.quantize(kernels, pool, threads, &normed, k, types);
+        self.quantize(kernels, pool, threads, &normed, k, planes, types);
         self.normed = normed;
     }
 
     /// Quantises `x` (`[n][k]`) once per form that one of `types` needs.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn quantize(
         &mut self,
         kernels: &Kernels,
@@ -84,12 +88,29 @@ impl LayerInput {
         threads: usize,
         x: &[f32],
         k: usize,
+        planes: Planes,
         types: &[GgmlType],
     ) {
         for kind in [ActKind::F32, ActKind::Q8, ActKind::Q8K] {
-            if types.iter().any(|&ty| act_kind(ty) == kind) {
-                kernels.quantize(kind, x, k, self.of_mut(kind), pool, threads);
+            if !types.iter().any(|&ty| act_kind(ty) == kind) {
+                continue;
             }
+            let mut wide = std::mem::take(&mut self.wide);
+            let acts = self.of_mut(kind);
+            kernels.quantize(kind, x, k, acts, pool, threads);
+            if planes == Planes::Two && kind != ActKind::F32 {
+                wide.resize(2 * x.len(), 0.0);
+                let (first, second) = wide.split_at_mut(x.len());
+                first.copy_from_slice(x);
+                pool.run_chunks(threads, second, k, &|c, rest| {
+                    acts.dequantize(c, rest);
+                    for (rest, x) in rest.iter_mut().zip(&x[c * k..]) {
+                        *rest = x - *rest;
+                    }
+                });
+                kernels.quantize(kind, &wide, k, acts, pool, threads);
+            }
+            self.wide = wide;
         }
     }
 
@@ -109,4 +130,17 @@ impl LayerInput {
             ActKind::Q8K => &mut self.q8k,
         }
     }
+}
+
+/// How finely a layer input is quantised.
+///
+/// Two planes where it buys most for least: the inputs of q/k/v and of the head. Mean KL to exact f32 logits and top-1
+/// agreement over 1,024 positions, one plane everywhere and so: SmolLM2-135M Q4_1 0.0028 and 96.2 % to 0.0018 and
+/// 97.7 %; Qwen2.5-Coder-1.5B Q4_K_M 0.0052 and 97.6 % to 0.0049 and 97.7 %.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Planes {
+    /// int8
+    One,
+    /// int8, and int8 of what the first left over: twice the columns
+    Two,
 }

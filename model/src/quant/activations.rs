@@ -137,6 +137,38 @@ impl Activations {
         &self.q8k[c * self.chunks..][..self.chunks]
     }
 
+    /// What column `c` stands for after quantisation: `[k]`.
+    ///
+    /// # Panics
+    /// If `dst` is not `k` long or there is no such column.
+    pub fn dequantize(&self, c: usize, dst: &mut [f32]) {
+        assert!(
+            c < self.cols && dst.len() == self.k,
+            "dequantize: column {c} of {}, {} values of {}",
+            self.cols,
+            dst.len(),
+            self.k
+        );
+        match self.kind {
+            None => {}
+            Some(ActKind::F32) => dst.copy_from_slice(self.f32(c)),
+            Some(ActKind::Q8) => {
+                for (chunk, dst) in self.q8(c).iter().zip(dst.chunks_mut(256)) {
+                    for (i, dst) in dst.iter_mut().enumerate() {
+                        *dst = f32::from(chunk.q[i]) * chunk.scale[i / 32];
+                    }
+                }
+            }
+            Some(ActKind::Q8K) => {
+                for (chunk, dst) in self.q8k(c).iter().zip(dst.chunks_mut(256)) {
+                    for (q, dst) in chunk.q.iter().zip(dst) {
+                        *dst = f32::from(*q) * chunk.scale;
+                    }
+                }
+            }
+        }
+    }
+
     /// Tiles filled: tile `t` holds columns `16 t..16 t + 16`, zeros past the last column.
     pub(crate) fn tiles(&self) -> usize {
         self.tiles
