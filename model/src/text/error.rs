@@ -14,7 +14,7 @@ pub enum TextError {
     Model(String),
 
     /// an unknown rule for splitting text into words
-    #[error("`tokenizer.ggml.pre` is `{0}`, known are {known}", known = super::split::Rule::NAMES.join(", "))]
+    #[error("`tokenizer.ggml.pre` is `{0}`, known are {known}", known = super::tokenizer::PRE_RULES.join(", "))]
     Pre(String),
 
     /// the vocabulary contradicts itself

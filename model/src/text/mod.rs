@@ -5,18 +5,13 @@
 //! its bytes, [`Utf8Stream`] whole characters, [`ThoughtSplitter`] the side, [`StopStrings`] the end.
 //! Everything that comes out of the model file (vocabulary, merges, template) is taken as hostile.
 
-mod alphabet;
 mod error;
-mod exp;
-mod marks;
 mod message;
 mod sample;
-mod split;
 mod stop;
 mod template;
 mod thought;
 mod tokenizer;
-mod top;
 mod utf8;
 
 pub use error::TextError;

@@ -11,7 +11,7 @@ pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = if x > -87.0 { x } else { -87.0 };
+    let clamped = if x >= -87.0 { x } else { -87.0 };
     let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     let r = clamped - n * LN2_HIGH - n * LN2_LOW;
@@ -29,7 +29,7 @@ pub(super) fn exp(x: f32) -> f32 {
             .wrapping_add(127)
             << 23,
     );
-    if x > -87.0 { e_r * two_n } else { 0.0 }
+    if x >= -87.0 { e_r * two_n } else { 0.0 }
 }
 
 /// Σ e^(l - max) over a row, in the order of the row.

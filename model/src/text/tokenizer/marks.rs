@@ -1,6 +1,6 @@
 //! Tokens that are written as they are in a text: control tokens and a vocabulary's own words.
 
-use super::TextError;
+use crate::text::TextError;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ pub(super) struct Mark<'a> {
 
 /// Finds marks in a text, and keeps them from being found in a message.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub(in crate::text) struct Marks {
     all: Finder,
     words: Finder,
     first_letters: BTreeSet<char>,
@@ -95,7 +95,7 @@ impl Marks {
     ///
     /// A breaker follows each letter that begins a mark, whether one follows or not: that needs no search and so
     /// cannot be misled by marks that overlap.
-    pub(super) fn guard(&self, content: &str, but: &[&str]) -> String {
+    pub(in crate::text) fn guard(&self, content: &str, but: &[&str]) -> String {
         let mut out = String::with_capacity(content.len() + content.len() / 8);
         for (at, c) in content.char_indices() {
             if c == BREAKER {

@@ -4,7 +4,7 @@
 //! (`llm_tokenizer_bpe`), which follows each model's own `tokenizer.json`. They end in `\s+(?!\S)|\s+`; the look-ahead
 //! is done by hand here, so that the rest is a plain regular expression that never backtracks: one pass over a word.
 
-use super::TextError;
+use crate::text::TextError;
 use regex::Regex;
 
 /// How a vocabulary wants its text split.
@@ -21,6 +21,10 @@ pub(super) struct Rule {
     pub(super) bos: bool,
 }
 
+/// What `tokenizer.ggml.pre` may be.
+pub(in crate::text) const PRE_RULES: [&str; 5] =
+    ["qwen2", "deepseek-r1-qwen", "smollm", "llama-bpe", "gpt-2"];
+
 const GPT2: &str = r"\A(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+)";
 const QWEN2: &str = concat!(
     r"\A(?:'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
@@ -32,10 +36,6 @@ const LLAMA3: &str = concat!(
 );
 
 impl Rule {
-    /// What `tokenizer.ggml.pre` may be.
-    pub(super) const NAMES: [&str; 5] =
-        ["qwen2", "deepseek-r1-qwen", "smollm", "llama-bpe", "gpt-2"];
-
     /// The rule of this name; another is refused.
     pub(super) fn named(name: &str) -> Result<Self, TextError> {
         let (words, lone_digits, newlines, llama) = match name {
@@ -129,7 +129,7 @@ mod tests {
             message,
             "`tokenizer.ggml.pre` is `dbrx`, known are qwen2, deepseek-r1-qwen, smollm, llama-bpe, gpt-2"
         );
-        for name in Rule::NAMES {
+        for name in PRE_RULES {
             Rule::named(name).unwrap();
         }
     }
@@ -189,7 +189,7 @@ mod tests {
                 "[ \\t\\r\\na1'sLl.;é界½\u{3000}\u{a0}\u{200d}\u{301}]{0,24}",
                 any::<String>(),
             ],
-            rule in prop::sample::select(&Rule::NAMES[..]),
+            rule in prop::sample::select(&PRE_RULES[..]),
         ) {
             prop_assert_eq!(words(rule, &text), published(rule, &text));
         }

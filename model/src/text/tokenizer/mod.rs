@@ -1,0 +1,198 @@
+//! Text to token ids and back.
+
+mod alphabet;
+mod marks;
+mod split;
+mod vocabulary;
+
+pub(super) use marks::Marks;
+pub(super) use split::PRE_RULES;
+
+use super::TextError;
+use crate::gguf::Gguf;
+use alphabet::char_of;
+use marks::Stretch;
+use split::Rule;
+use std::borrow::Cow;
+use tokenizers::Model;
+use tokenizers::models::bpe::BPE;
+use vocabulary::{Pieces, Vocabulary};
+
+/// Longest text that is tokenized at once, in bytes.
+pub const MAX_TEXT_BYTES: usize = 4 << 20;
+
+/// The file's vocabulary, byte-level BPE; built once from the metadata.
+///
+/// Words are found by the closed rules of `tokenizer.ggml.pre` and merged by the `tokenizers` crate
+/// (a heap, so O(n log n) in the longest word). Its cache of words is off: it never forgets, and ten
+/// thousand words of a client's choosing are 80 MB.
+#[derive(Debug)]
+pub struct Tokenizer {
+    bpe: BPE,
+    rule: Rule,
+    marks: Marks,
+    /// ids of the 256 bytes; a vocabulary need not have all, and text loses those it has not
+    bytes: Vec<Option<u32>>,
+    pieces: Pieces,
+    ends: Vec<u32>,
+    bos: Option<Named>,
+    eos: Option<Named>,
+    add_bos: bool,
+}
+
+/// A token that the file names by a key.
+#[derive(Debug)]
+struct Named {
+    id: u32,
+    /// as a template writes it
+    text: String,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.ggml.*`.
+    ///
+    /// # Errors
+    /// [`TextError::Model`] and [`TextError::Pre`] for a kind of vocabulary that is not known, by its
+    /// name; [`TextError::Vocabulary`] when tokens, types or merges contradict each other;
+    /// [`TextError::Gguf`] when one is missing.
+    pub fn from_gguf(g: &Gguf) -> Result<Self, TextError> {
+        Self::build(Vocabulary::read(g)?)
+    }
+
+    fn build(v: Vocabulary<'_>) -> Result<Self, TextError> {
+        let rule = Rule::named(v.pre)?;
+        let named = |id: Option<u32>| {
+            let id = id?;
+            let text = v.tokens.get(id as usize)?.to_string();
+            Some(Named { id, text })
+        };
+        let (bos, eos) = (named(v.bos), named(v.eos));
+        let add_bos = v.add_bos.unwrap_or(rule.bos);
+        let (marks, ends, pieces) = (Marks::new(&v.marks())?, v.ends(), Pieces::new(&v));
+        let bpe = v.bpe(rule.whole_words)?;
+        let id = |byte| bpe.token_to_id(char_of(byte).encode_utf8(&mut [0; 4]));
+        let bytes = (0..=255).map(id).collect();
+        Ok(Self {
+            bpe,
+            rule,
+            marks,
+            bytes,
+            pieces,
+            ends,
+            bos,
+            eos,
+            add_bos,
+        })
+    }
+
+    /// Ids of `text`. Nothing is added (no BOS).
+    ///
+    /// `special`: control tokens in the text become their ids, otherwise they stay text. The
+    /// vocabulary's user-defined words become their ids either way, as in llama.cpp.
+    ///
+    /// # Errors
+    /// [`TextError::TooLong`] over [`MAX_TEXT_BYTES`].
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
+        self.encode_stretches(text, special, Cow::Borrowed)
+    }
+
+    /// Ids of a rendered template: its control tokens are read, those in guarded contents are text.
+    pub(super) fn encode_guarded(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        self.encode_stretches(text, true, Marks::unguard)
+    }
+
+    /// What a template's contents are guarded against.
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    fn encode_stretches<'t>(
+        &self,
+        text: &'t str,
+        special: bool,
+        plain: impl Fn(&'t str) -> Cow<'t, str>,
+    ) -> Result<Vec<u32>, TextError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(TextError::TooLong {
+                bytes: text.len(),
+                limit: MAX_TEXT_BYTES,
+            });
+        }
+        let mut ids = Vec::with_capacity(text.len() / 3);
+        let mut letters = String::new();
+        self.marks.split(text, special, |stretch| match stretch {
+            Stretch::Mark(id) => {
+                ids.push(id);
+                Ok(())
+            }
+            Stretch::Text(text) => self.rule.split(&plain(text), |word| {
+                self.encode_word(word, &mut letters, &mut ids)
+            }),
+        })?;
+        Ok(ids)
+    }
+
+    fn encode_word(
+        &self,
+        word: &str,
+        letters: &mut String,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TextError> {
+        // bytes that the vocabulary lacks are lost, and nothing merges across them
+        for run in word
+            .as_bytes()
+            .split(|&byte| self.bytes[usize::from(byte)].is_none())
+        {
+            if let [byte] = run {
+                ids.extend(self.bytes[usize::from(*byte)]);
+                continue;
+            }
+            letters.clear();
+            letters.extend(run.iter().map(|&byte| char_of(byte)));
+            let tokens = self.bpe.tokenize(letters);
+            let tokens =
+                tokens.map_err(|e| TextError::vocabulary(vocabulary::TOKENS, e.to_string()))?;
+            ids.extend(tokens.iter().map(|t| t.id));
+        }
+        Ok(())
+    }
+
+    /// The bytes of one token (not always whole UTF-8); empty for control and unused tokens and for
+    /// ids that are not in the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.pieces.get(id).to_vec()
+    }
+
+    /// Does this id end a turn (the file's eos and eot, `<|im_end|>`, `<｜end▁of▁sentence｜>` …)?
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.contains(&id)
+    }
+
+    /// Number of ids.
+    pub fn vocab(&self) -> usize {
+        self.pieces.count()
+    }
+
+    /// The beginning-of-text token, if the file names one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos.as_ref().map(|t| t.id)
+    }
+
+    /// Does a prompt of this model start with [`Self::bos`] (`tokenizer.ggml.add_bos_token`)?
+    pub fn adds_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// `bos_token` of a template.
+    pub(super) fn bos_text(&self) -> &str {
+        self.bos.as_ref().map_or("", |t| &t.text)
+    }
+
+    /// `eos_token` of a template.
+    pub(super) fn eos_text(&self) -> &str {
+        self.eos.as_ref().map_or("", |t| &t.text)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
