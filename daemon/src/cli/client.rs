@@ -199,7 +199,7 @@ impl Client {
                     if patient.is_none() || refused {
                         return Err(Failure::Run(format!("cannot reach the broker: {reason}")));
                     }
-                    why = reason;
+                    why = format!("cannot reach the broker: {reason}");
                 }
                 Ok(Some(event)) => drop(self.take(event)),
             }

@@ -107,8 +107,6 @@ async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failur
         "glowplug: the daemon `{}` is online on mqtt://{}:{}",
         config.node, server.host, server.port
     );
-    explain_memory(client.info());
-
     eprintln!("> {}", args.prompt);
     let frame = print::stream(
         &mut client,
@@ -116,6 +114,7 @@ async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failur
     )
     .await?;
     eprintln!("glowplug: {}", print::figures(&frame));
+    explain_memory(client.info());
     explain_topics(config, &server);
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         eprintln!("glowplug: go on; /reset forgets the conversation, ctrl-d ends");
@@ -129,17 +128,18 @@ async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failur
     Ok(())
 }
 
-/// The lines of the memory plan in `info`.
+/// The memory plan in `info`, a line per consumer.
 fn explain_memory(info: Option<&Value>) {
-    let Some(plan) = info.and_then(|info| info["memory"].as_object()) else {
+    let Some(memory) = info.map(|info| &info["memory"]) else {
         return;
     };
-    eprintln!("glowplug: memory plan");
-    for (line, bytes) in plan {
-        eprintln!(
-            "  {line:<16} {:>8.1} MB",
-            bytes.as_f64().unwrap_or_default() / 1e6
-        );
+    let mb = |bytes: &Value| bytes.as_f64().unwrap_or_default() / 1e6;
+    eprintln!(
+        "glowplug: memory plan, {:.1} MB in all",
+        mb(&memory["total"])
+    );
+    for (line, bytes) in memory["plan"].as_object().into_iter().flatten() {
+        eprintln!("  {line:<16} {:>8.1} MB", mb(bytes));
     }
 }
 

@@ -27,16 +27,16 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// 0 is greedy [default: the model's own]
-    #[arg(long, value_name = "T", value_parser = temperature)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
     /// keep the most likely tokens of this total probability [default: the model's own]
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     top_p: Option<f32>,
     /// keep so many of the most likely tokens [default: the model's own]
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
     /// drop tokens below this share of the most likely one [default: the model's own]
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     min_p: Option<f32>,
     /// the same seed gives the same tokens [default: random]
     #[arg(long)]

@@ -1,11 +1,13 @@
 //! The command line: which command, which exit code. Results go to stdout, everything else to stderr.
 
 mod ask;
+mod bench;
 mod catalogue;
 mod chat;
 mod client;
 mod demo;
 mod download;
+mod eval;
 mod failure;
 mod generate;
 mod health;
@@ -13,7 +15,9 @@ mod inspect;
 mod models;
 mod pins;
 mod print;
+mod probe;
 mod pull;
+mod score;
 mod serve;
 mod settings;
 mod tokenize;
@@ -41,6 +45,8 @@ enum Command {
     Pull(pull::Args),
     Inspect(inspect::Args),
     Tokenize(tokenize::Args),
+    Eval(eval::Args),
+    Bench(bench::Args),
     Health(health::Args),
     #[command(hide = true)]
     Pack(Later),
@@ -69,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => pull::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Pack(_) => later("pack"),
         Command::Plan(_) => later("plan"),

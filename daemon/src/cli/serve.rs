@@ -2,7 +2,9 @@
 
 use super::failure::Failure;
 use super::settings;
+use crate::config::Server;
 use crate::server::{self, RunError};
+use crate::transport::credentials;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -38,11 +40,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let shutdown = async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         };
-        // nobody here waits for the start: `status` on the broker tells it to everybody
-        let (started, _) = oneshot::channel();
-        server::run(config, started, shutdown)
-            .await
-            .map_err(|error| failure(&error))
+        let (started, starting) = oneshot::channel::<server::Started>();
+        let embedded = config.mqtt.server.is_none();
+        let password = credentials::local_file(&config.state_dir);
+        let announce = async {
+            if let (true, Ok(started)) = (embedded, starting.await) {
+                let Server { host, port } = started.server;
+                tracing::info!(
+                    "the embedded broker is on mqtt://{host}:{port}; user {}, password in {}",
+                    credentials::LOCAL_USER,
+                    password.display()
+                );
+            }
+        };
+        let (ended, ()) = tokio::join!(server::run(config, started, shutdown), announce);
+        ended.map_err(|error| failure(&error))
     })
 }
 
@@ -63,9 +75,11 @@ pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::Run(format!("cannot start the runtime: {error}")))
 }
 
-/// `GLOWPLUG_LOG` chooses what is logged, in the words of tracing's `EnvFilter`; default `info`.
+/// `GLOWPLUG_LOG` chooses what is logged, in the words of tracing's `EnvFilter`. The broker's own crate tells every
+/// connection, so by default only its warnings are shown.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("GLOWPLUG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("GLOWPLUG_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,glowplug=info,glowplug_model=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
