@@ -9,7 +9,7 @@ use crate::pool::Pool;
 /// Columns of a tile: the lanes of a 512-bit vector of i32.
 pub(crate) const TILE: usize = 16;
 /// Fewest columns for which a tile pays: below, the kernels go row by row. Measured with `benches/kernels.rs`.
-const TILE_FROM: usize = 8;
+const TILE_FROM: usize = 10;
 
 /// 256 values of a column in eight 32-blocks; past the end of the column everything is zero.
 #[derive(Clone, Copy)]
@@ -49,12 +49,14 @@ pub(crate) struct Q8Tile {
     pub(crate) scaled_sum: [[f32; TILE]; 8],
 }
 
-/// A [`Q8kChunk`] of 16 columns, columns innermost; `sums[i][c]` are sums `2 i` and `2 i + 1` of column `c`.
+/// A [`Q8kChunk`] of 16 columns, columns innermost; `sums[i][c]` are sums `2 i` and `2 i + 1` of column `c`,
+/// so are `sums32`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Q8kTile {
     pub(crate) q: [[[i8; 4]; TILE]; 64],
     pub(crate) sums: [[[i16; 2]; TILE]; 8],
+    pub(crate) sums32: [[[i16; 2]; TILE]; 4],
     pub(crate) scale: [f32; TILE],
 }
 
@@ -79,6 +81,7 @@ const NO_Q8_TILE: Q8Tile = Q8Tile {
 const NO_Q8K_TILE: Q8kTile = Q8kTile {
     q: [[[0; 4]; TILE]; 64],
     sums: [[[0; 2]; TILE]; 8],
+    sums32: [[[0; 2]; TILE]; 4],
     scale: [0.0; TILE],
 };
 
@@ -253,6 +256,10 @@ impl Activations {
                             };
                             set_quads(&mut tile.q, lane, &x.q);
                             for (pair, sums) in tile.sums.iter_mut().zip(x.sums.chunks_exact(2)) {
+                                pair[lane] = [sums[0], sums[1]];
+                            }
+                            for (pair, sums) in tile.sums32.iter_mut().zip(x.sums32.chunks_exact(2))
+                            {
                                 pair[lane] = [sums[0], sums[1]];
                             }
                             tile.scale[lane] = x.scale;

@@ -10,6 +10,7 @@
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
 //! level's features, which are reachable only through [`TABLE`], which is handed out only where they are detected.
 
+mod attention;
 mod rows;
 mod tiles;
 mod unpack;
@@ -70,7 +71,7 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
-    lanes::attend::<true>(heads, scores, out);
+    attention::attend(heads, scores, out);
 }
 
 /// See [`Kernels::matmul`], which has checked the sizes.
@@ -132,7 +133,7 @@ fn matmul_256<B: unpack::Block256>(
 }
 
 /// A tile is worth its sixteen lanes when this many of its columns are wanted. Measured on Sapphire Rapids.
-const TILE_FROM: usize = 6;
+const TILE_FROM: usize = 10;
 
 /// Cuts columns `col0..col0 + cols` at the tiles: (columns of the call before them, tiles, columns after them).
 fn split(tiles: usize, col0: usize, cols: usize) -> (Range<usize>, Range<usize>, Range<usize>) {

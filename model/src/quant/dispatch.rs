@@ -13,6 +13,8 @@ static TABLES: &[&Kernels] = &[
     &super::neon::TABLE,
     #[cfg(target_arch = "x86_64")]
     &super::avx512::TABLE,
+    #[cfg(target_arch = "x86_64")]
+    &super::avx2::TABLE,
     &scalar::TABLE,
 ];
 

@@ -18,6 +18,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocks;
 mod dispatch;
@@ -25,6 +27,8 @@ mod dispatch;
 mod dotprod;
 #[cfg(target_arch = "aarch64")]
 mod dotprod_tiles;
+#[cfg(target_arch = "x86_64")]
+mod heads;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;

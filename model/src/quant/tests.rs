@@ -1,5 +1,7 @@
 //! Every type and every level against the definition, and the definition against others' numbers.
 
+mod floats;
+
 use super::*;
 use crate::pool::{Pool, RowTile};
 use GgmlType::*;
@@ -415,5 +417,83 @@ fn activations_are_rounded_to_nearest() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let kernels = levels()[0];
+    let acts = quantized(kernels, Q4_K, &[1.0; 512], 256);
+    let matmul = |ty, bytes: usize, k, col0, n: usize| {
+        let mut out = vec![0.0; n];
+        kernels.matmul(
+            ty,
+            &vec![0; bytes],
+            k,
+            &acts,
+            col0,
+            &mut RowTile::new(&mut out, 2),
+        );
+    };
+    matmul(Q4_K, 288, 256, 0, 4);
+    type Case<'a> = (
+        &'a str,
+        Box<dyn Fn() + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'a>,
+    );
+    let cases: [Case<'_>; 12] = [
+        ("a byte short", Box::new(|| matmul(Q4_K, 287, 256, 0, 4))),
+        ("other kind", Box::new(|| matmul(Q4_0, 288, 256, 0, 4))),
+        ("other k", Box::new(|| matmul(Q4_K, 576, 512, 0, 4))),
+        (
+            "a column too many",
+            Box::new(|| matmul(Q4_K, 288, 256, 1, 4)),
+        ),
+        (
+            "overflow",
+            Box::new(|| matmul(Q4_K, 288, 256, usize::MAX, 4)),
+        ),
+        (
+            "half a block",
+            Box::new(|| drop(quantized(kernels, Q4_K, &[1.0; 300], 300))),
+        ),
+        (
+            "half a column",
+            Box::new(|| drop(quantized(kernels, Q8_0, &[1.0; 96], 64))),
+        ),
+        (
+            "row too short",
+            Box::new(|| kernels.dequantize_row(Q8_0, &[0; 33], &mut [0.0; 32])),
+        ),
+        (
+            "silu",
+            Box::new(|| kernels.silu_mul(&mut [0.0; 3], &[0.0; 2])),
+        ),
+        (
+            "norm",
+            Box::new(|| kernels.rms_norm(&[0.0; 3], &[0.0; 3], 0.0, &mut [0.0; 2])),
+        ),
+        (
+            "halves",
+            Box::new(|| kernels.to_f16(&[0.0; 3], &mut [0; 2])),
+        ),
+        (
+            "cache",
+            Box::new(|| {
+                kernels.attend(
+                    &[0.0; 4],
+                    &[0; 7],
+                    &[0; 8],
+                    4,
+                    4,
+                    2,
+                    1.0,
+                    &mut [0.0; 2],
+                    &mut [0.0; 4],
+                )
+            }),
+        ),
+    ];
+    for (what, case) in cases {
+        assert!(std::panic::catch_unwind(case).is_err(), "{what}");
     }
 }

@@ -1,11 +1,12 @@
 //! A few columns: sixteen rows at a time.
 
 use super::unpack::{
-    self, Block32, Block256, Groups, first_16, load_4x16, load_16, load_32, load_64, store_64,
+    self, Block32, Block256, first_16, load_4x16, load_16, load_32, load_64, store_64,
 };
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::heads::Groups;
 use bytemuck::{cast_mut, cast_ref};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -294,8 +295,8 @@ impl Heads256 {
         } else {
             let (mut d, mut dmin) = ([0; ROWS], [0; ROWS]);
             for r in 0..ROWS {
-                d[r] = blocks[r].head().d;
-                dmin[r] = blocks[r].head().dmin;
+                d[r] = blocks[r].head().d.bits();
+                dmin[r] = blocks[r].head().dmin.bits();
             }
             Self {
                 d: widen(&d),

@@ -1,9 +1,10 @@
 //! Many columns: rows unpacked once, sixteen columns in the lanes.
 
-use super::unpack::{self, Block32, Block256, Groups, first_16, load_4x16, load_64, store_64};
+use super::unpack::{self, Block32, Block256, first_16, load_4x16, load_16, load_64, store_64};
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::activations::{Q8Tile, Q8kTile, TILE};
+use crate::quant::heads::Groups;
 use bytemuck::cast_ref;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -12,7 +13,7 @@ use std::ops::Range;
 /// Rows of a sweep: eight running sums, eight dots and eight results fit the 32 registers.
 const ROWS: usize = 8;
 /// Bytes of unpacked rows at a time: a part of the 1 MB of L2 of the smallest core with this level.
-const SCRATCH: usize = 256 << 10;
+const SCRATCH: usize = 512 << 10;
 
 /// Eight blocks of 32 weights of a row, unpacked; past the end of the row everything is zero.
 #[derive(Clone, Copy)]
@@ -30,8 +31,8 @@ struct Wide256 {
     q: [[u8; 4]; 64],
     /// with a zero high half where [`fits`]
     scale: [i32; 16],
-    /// of groups `2 i` and `2 i + 1`: their mins, or minus offset times scale
-    pairs: [[i16; 2]; 8],
+    /// int16 of two neighbouring groups: their mins (of 32 or of 16 values), or minus offset times scale
+    pairs: [i32; 8],
     d: f32,
     dmin: f32,
 }
@@ -127,16 +128,40 @@ fn rows_at_a_time(row_bytes: usize) -> usize {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store(out: &mut RowTile<'_>, t: usize, col0: usize, row: usize, n: usize, sums: [__m512; ROWS]) {
-    let mut lanes = [[0.0f32; TILE]; ROWS];
-    for (lanes, sums) in lanes.iter_mut().zip(sums) {
-        // SAFETY: 64 bytes by reference
-        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sums) };
+    // columns[q][i] lane l: rows 4 q..4 q + 4 of column 4 l + i
+    let mut columns = [[[[0.0f32; 4]; 4]; 4]; 2];
+    for (columns, v) in columns.iter_mut().zip(sums.as_chunks::<4>().0) {
+        let (a, b) = (
+            _mm512_unpacklo_ps(v[0], v[1]),
+            _mm512_unpackhi_ps(v[0], v[1]),
+        );
+        let (c, d) = (
+            _mm512_unpacklo_ps(v[2], v[3]),
+            _mm512_unpackhi_ps(v[2], v[3]),
+        );
+        let [p, q, r, s] = columns;
+        store_ps(p, _mm512_shuffle_ps::<0b01_00_01_00>(a, c));
+        store_ps(q, _mm512_shuffle_ps::<0b11_10_11_10>(a, c));
+        store_ps(r, _mm512_shuffle_ps::<0b01_00_01_00>(b, d));
+        store_ps(s, _mm512_shuffle_ps::<0b11_10_11_10>(b, d));
     }
     let wanted = (TILE * t).max(col0)..(TILE * (t + 1)).min(col0 + out.cols());
     for c in wanted {
-        let column = std::array::from_fn::<f32, ROWS, _>(|r| lanes[r][c % TILE]);
-        out.column(c - col0)[row..row + n].copy_from_slice(&column[..n]);
+        let lane = |q: usize| columns[q][c % 4][c % TILE / 4];
+        let column: [f32; ROWS] = bytemuck::cast([lane(0), lane(1)]);
+        let out = &mut out.column(c - col0)[row..];
+        match out.first_chunk_mut::<ROWS>() {
+            Some(out) if n == ROWS => *out = column,
+            _ => out[..n].copy_from_slice(&column[..n]),
+        }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store_ps(a: &mut [[f32; 4]; 4], v: __m512) {
+    // SAFETY: 64 bytes by reference
+    unsafe { _mm512_storeu_ps(a.as_mut_ptr().cast(), v) };
 }
 
 #[inline]
@@ -180,9 +205,9 @@ fn widen_256<B: Block256>(block: &B) -> Wide256 {
     let mut wide = Wide256 {
         q: [[0; 4]; 64],
         scale: [0; 16],
-        pairs: [[0; 2]; 8],
-        d: widen(head.d),
-        dmin: widen(head.dmin),
+        pairs: [0; 8],
+        d: widen(head.d.bits()),
+        dmin: widen(head.dmin.bits()),
     };
     let q: &mut [[u8; 64]; 4] = bytemuck::cast_mut(&mut wide.q);
     // SAFETY: this function has the features
@@ -197,10 +222,10 @@ fn widen_256<B: Block256>(block: &B) -> Wide256 {
         _mm512_cvtepi16_epi32(scales)
     };
     store_64(bytemuck::cast_mut(&mut wide.scale), scale);
-    let pairs = if B::HAS_MIN {
-        unpack::groups::<B>(&head.mins)
-    } else {
-        _mm256_mullo_epi16(scales, _mm256_set1_epi16(-B::OFFSET as i16))
+    let pairs = match B::GROUPS {
+        Groups::Eight => _mm256_cvtepu8_epi16(load_16(&head.mins)),
+        Groups::Sixteen => unpack::groups::<B>(&head.mins),
+        Groups::Signed => _mm256_mullo_epi16(scales, _mm256_set1_epi16(-B::OFFSET as i16)),
     };
     // SAFETY: 32 bytes by reference
     unsafe { _mm256_storeu_si256(wide.pairs.as_mut_ptr().cast(), pairs) };
@@ -251,21 +276,7 @@ fn sweep_256<B: Block256>(wide: &[Wide256], blocks: usize, x: &[Q8kTile]) -> [__
     let mut acc = [_mm512_setzero_ps(); ROWS];
     for (b, x) in x.iter().enumerate() {
         let w = rows.map(|row| &row[b]);
-        let mut pairs = [_mm512_setzero_si512(); ROWS];
-        if B::HAS_MIN || B::OFFSET != 0 {
-            for i in 0..8 {
-                let x = load_64(cast_ref(&x.sums[i]));
-                for r in 0..ROWS {
-                    let pair = _mm512_set1_epi32(bytemuck::cast(w[r].pairs[i]));
-                    pairs[r] = _mm512_dpwssd_epi32(pairs[r], x, pair);
-                }
-            }
-        }
-        let mut sum = if B::HAS_MIN {
-            [_mm512_setzero_si512(); ROWS]
-        } else {
-            pairs
-        };
+        let mut sum = [_mm512_setzero_si512(); ROWS];
         // quads of values before the scale: where two groups share it, and the dot is too large anyway, both
         let quads = if B::GROUPS == Groups::Eight && !fits::<B>() {
             8
@@ -293,16 +304,33 @@ fn sweep_256<B: Block256>(wide: &[Wide256], blocks: usize, x: &[Q8kTile]) -> [__
                 };
             }
         }
+        if !B::HAS_MIN {
+            for i in 0..8 {
+                let x = load_64(cast_ref(&x.sums[i]));
+                for r in 0..ROWS {
+                    sum[r] = _mm512_dpwssd_epi32(sum[r], x, _mm512_set1_epi32(w[r].pairs[i]));
+                }
+            }
+        }
         let scale = _mm512_castsi512_ps(load_64(cast_ref(&x.scale)));
         for r in 0..ROWS {
-            acc[r] = _mm512_fmadd_ps(
-                _mm512_cvtepi32_ps(sum[r]),
-                _mm512_mul_ps(_mm512_set1_ps(w[r].d), scale),
-                acc[r],
-            );
-            if B::HAS_MIN {
+            let scale = _mm512_mul_ps(_mm512_set1_ps(w[r].d), scale);
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scale, acc[r]);
+        }
+        if B::HAS_MIN {
+            let mut mins = [_mm512_setzero_si512(); ROWS];
+            for i in 0..if B::GROUPS == Groups::Eight { 4 } else { 8 } {
+                let x = load_64(match B::GROUPS {
+                    Groups::Eight => cast_ref(&x.sums32[i]),
+                    _ => cast_ref(&x.sums[i]),
+                });
+                for r in 0..ROWS {
+                    mins[r] = _mm512_dpwssd_epi32(mins[r], x, _mm512_set1_epi32(w[r].pairs[i]));
+                }
+            }
+            for r in 0..ROWS {
                 let scale = _mm512_mul_ps(_mm512_set1_ps(w[r].dmin), scale);
-                acc[r] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(pairs[r]), scale, acc[r]);
+                acc[r] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins[r]), scale, acc[r]);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! From blocks to bytes: every type as unsigned 8-bit values in their natural order, and its scales.
 
-use crate::quant::blocks::{self, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
+use crate::quant::blocks::{self, IQ4_NL_VALUES};
+use crate::quant::heads::{Grouped, Groups};
 use crate::quant::scalar;
-use bytemuck::{Pod, cast, cast_ref};
+use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
 /// A block of 32 weights.
@@ -19,43 +20,13 @@ pub(super) trait Block32: scalar::Block32 {
     fn halves(&self) -> (u16, u16);
 }
 
-/// A block of 256 weights in 16 groups of 16.
-pub(super) trait Block256: scalar::Block256 {
-    /// what the bytes have too much
-    const OFFSET: i32;
-    /// largest byte
-    const MAX: i32;
-    /// how the groups are scaled
-    const GROUPS: Groups;
-    /// The values plus [`Self::OFFSET`], 64 in a vector, as [`arrange`] orders them.
+/// A block of 256 weights.
+pub(super) trait Block256: Grouped {
+    /// The values plus [`Grouped::OFFSET`], 64 in a vector, as [`arrange`] orders them.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn bytes(&self) -> [__m512i; 4];
-    /// Everything but the values.
-    fn head(&self) -> Head;
-}
-
-/// What the bytes of a [`Head`] mean.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Groups {
-    /// the first eight unsigned scales and mins count, each for 32 values
-    Eight,
-    /// sixteen unsigned scales and mins
-    Sixteen,
-    /// sixteen signed scales, no mins
-    Signed,
-}
-
-/// What a block of 256 weights says about its groups.
-#[derive(Clone, Copy)]
-pub(super) struct Head {
-    pub(super) scales: [u8; 16],
-    pub(super) mins: [u8; 16],
-    /// bits of the half
-    pub(super) d: u16,
-    /// bits of the half
-    pub(super) dmin: u16,
 }
 
 #[inline]
@@ -266,7 +237,7 @@ pub(super) fn spread<B: Block256>(scales: &[u8; 16]) -> [__m512i; 4] {
 }
 
 /// In each lane of 128 bits the first 16 bytes of a block of Q4_K or Q5_K; the result is its eight scales, then its
-/// eight mins: [`scales_and_mins`] of four blocks.
+/// eight mins: [`blocks::scales_and_mins`] of four blocks.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn four_scales_and_mins(v: __m512i) -> __m512i {
@@ -342,130 +313,56 @@ fn or_masked(a: __m512i, b: __m512i, mask: i8) -> __m512i {
 }
 
 macro_rules! block256 {
-    ($block:ident, $offset:literal, $max:literal, $groups:ident, |$b:ident| $bytes:expr, $head:expr) => {
+    ($block:ident, |$b:ident| $bytes:expr) => {
         impl Block256 for blocks::$block {
-            const OFFSET: i32 = $offset;
-            const MAX: i32 = $max;
-            const GROUPS: Groups = Groups::$groups;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
             unsafe fn bytes(&self) -> [__m512i; 4] {
                 let $b = self;
                 $bytes
             }
-            #[inline(always)]
-            fn head(&self) -> Head {
-                let $b = self;
-                $head
-            }
         }
     };
 }
 
-block256!(
-    Q2K,
-    0,
-    3,
-    Sixteen,
-    |b| {
-        let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
-        let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
-        [p, q, r, s]
-    },
-    {
-        const LOW: u128 = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
-        let both = u128::from_le_bytes(b.scales);
-        Head {
-            scales: (both & LOW).to_le_bytes(),
-            mins: ((both >> 4) & LOW).to_le_bytes(),
-            d: b.d.bits(),
-            dmin: b.dmin.bits(),
-        }
+block256!(Q2K, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
+    let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
+    [p, q, r, s]
+});
+block256!(Q3K, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
+    let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
+    let high = twice(&b.hmask);
+    [
+        with_bit(p, high, 0, 1, 2),
+        with_bit(q, high, 2, 3, 2),
+        with_bit(r, high, 4, 5, 2),
+        with_bit(s, high, 6, 7, 2),
+    ]
+});
+block256!(Q4K, |b| four_bits(&b.qs));
+block256!(Q5K, |b| {
+    let [x, y, z, w] = four_bits(&b.qs);
+    let high = twice(&b.qh);
+    [
+        with_bit(x, high, 0, 2, 4),
+        with_bit(y, high, 1, 3, 4),
+        with_bit(z, high, 4, 6, 4),
+        with_bit(w, high, 5, 7, 4),
+    ]
+});
+block256!(Q6K, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 64]; 2]>(&b.ql);
+    let [u, v] = cast_ref::<_, [[u8; 32]; 2]>(&b.qh);
+    let nibble = _mm512_set1_epi8(0x0f);
+    let mut q = [_mm512_setzero_si512(); 4];
+    for (q, (ql, qh)) in q.as_chunks_mut::<2>().0.iter_mut().zip([(x, u), (y, v)]) {
+        let (ql, qh) = (load_64(ql), twice(qh));
+        let low = _mm512_and_si512(ql, nibble);
+        let high = _mm512_and_si512(_mm512_srli_epi32::<4>(ql), nibble);
+        q[0] = or_masked(low, _mm512_sllv_epi32(qh, lanes(4, 2)), 0x30);
+        q[1] = or_masked(high, _mm512_srlv_epi32(qh, lanes(0, 2)), 0x30);
     }
-);
-block256!(
-    Q3K,
-    4,
-    7,
-    Signed,
-    |b| {
-        let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
-        let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
-        let high = twice(&b.hmask);
-        [
-            with_bit(p, high, 0, 1, 2),
-            with_bit(q, high, 2, 3, 2),
-            with_bit(r, high, 4, 5, 2),
-            with_bit(s, high, 6, 7, 2),
-        ]
-    },
-    Head {
-        scales: q3k_scales(&b.scales).map(|s| s.wrapping_sub(32)),
-        mins: [0; 16],
-        d: b.d.bits(),
-        dmin: 0,
-    }
-);
-block256!(
-    Q4K,
-    0,
-    15,
-    Eight,
-    |b| four_bits(&b.qs),
-    eight(&b.scales, b.d, b.dmin)
-);
-block256!(
-    Q5K,
-    0,
-    31,
-    Eight,
-    |b| {
-        let [x, y, z, w] = four_bits(&b.qs);
-        let high = twice(&b.qh);
-        [
-            with_bit(x, high, 0, 2, 4),
-            with_bit(y, high, 1, 3, 4),
-            with_bit(z, high, 4, 6, 4),
-            with_bit(w, high, 5, 7, 4),
-        ]
-    },
-    eight(&b.scales, b.d, b.dmin)
-);
-block256!(
-    Q6K,
-    32,
-    63,
-    Signed,
-    |b| {
-        let [x, y] = cast_ref::<_, [[u8; 64]; 2]>(&b.ql);
-        let [u, v] = cast_ref::<_, [[u8; 32]; 2]>(&b.qh);
-        let nibble = _mm512_set1_epi8(0x0f);
-        let mut q = [_mm512_setzero_si512(); 4];
-        for (q, (ql, qh)) in q.as_chunks_mut::<2>().0.iter_mut().zip([(x, u), (y, v)]) {
-            let (ql, qh) = (load_64(ql), twice(qh));
-            let low = _mm512_and_si512(ql, nibble);
-            let high = _mm512_and_si512(_mm512_srli_epi32::<4>(ql), nibble);
-            q[0] = or_masked(low, _mm512_sllv_epi32(qh, lanes(4, 2)), 0x30);
-            q[1] = or_masked(high, _mm512_srlv_epi32(qh, lanes(0, 2)), 0x30);
-        }
-        q
-    },
-    Head {
-        scales: cast(b.scales),
-        mins: [0; 16],
-        d: b.d.bits(),
-        dmin: 0,
-    }
-);
-
-/// The head of Q4_K and Q5_K.
-#[inline(always)]
-fn eight(packed: &[u8; 12], d: blocks::Half, dmin: blocks::Half) -> Head {
-    let (scales, mins) = scales_and_mins(packed);
-    Head {
-        scales: u128::from(scales).to_le_bytes(),
-        mins: u128::from(mins).to_le_bytes(),
-        d: d.bits(),
-        dmin: dmin.bits(),
-    }
-}
+    q
+});

@@ -1,0 +1,134 @@
+//! Attention of the query heads of one KV head: sixteen positions at a time, widened once for all of them.
+
+use super::unpack::load_32;
+use crate::quant::dispatch::Heads;
+use crate::quant::lanes;
+use bytemuck::cast_ref;
+use std::arch::x86_64::*;
+
+/// Positions at a time: the lanes of a vector.
+const BLOCK: usize = 16;
+
+/// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
+    match heads.d {
+        64 => attend_sized::<4>(heads, scores, out),
+        96 => attend_sized::<6>(heads, scores, out),
+        128 => attend_sized::<8>(heads, scores, out),
+        256 => attend_sized::<16>(heads, scores, out),
+        _ => lanes::attend::<true>(heads, scores, out),
+    }
+}
+
+/// Heads of `16 * N` values.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
+    let len = heads.len;
+    let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
+    for first in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - first);
+        widen(&mut wide, heads.k, heads.stride, first, n);
+        for (q, scores) in heads
+            .q
+            .chunks_exact(16 * N)
+            .zip(scores.chunks_exact_mut(len))
+        {
+            let dots = _mm512_mul_ps(dots(&wide, &load(q)), _mm512_set1_ps(heads.scale));
+            let scores = &mut scores[first..first + n];
+            // SAFETY: the mask has as many ones as the slice has elements
+            unsafe { _mm512_mask_storeu_ps(scores.as_mut_ptr(), 0xffff >> (BLOCK - n), dots) };
+        }
+    }
+    for scores in scores.chunks_exact_mut(len).take(out.len() / (16 * N)) {
+        lanes::softmax::<true>(scores);
+    }
+    out.fill(0.0);
+    for first in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - first);
+        widen(&mut wide, heads.v, heads.stride, first, n);
+        for (out, scores) in out.chunks_exact_mut(16 * N).zip(scores.chunks_exact(len)) {
+            let mut sums = load::<N>(out);
+            for (p, wide) in scores[first..first + n].iter().zip(&wide) {
+                let p = _mm512_set1_ps(*p);
+                for (sum, wide) in sums.iter_mut().zip(wide) {
+                    *sum = _mm512_fmadd_ps(p, *wide, *sum);
+                }
+            }
+            for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+                // SAFETY: 64 bytes by reference
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+            }
+        }
+    }
+}
+
+/// Rows `first..first + n` of a cache as f32, the last one again and again up to sixteen.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn widen<const N: usize>(
+    wide: &mut [[__m512; N]; BLOCK],
+    cache: &[u16],
+    stride: usize,
+    first: usize,
+    n: usize,
+) {
+    for (i, wide) in wide.iter_mut().enumerate() {
+        let row = &cache[(first + i.min(n - 1)) * stride..][..16 * N];
+        for (wide, halves) in wide.iter_mut().zip(row.as_chunks::<16>().0) {
+            *wide = _mm512_cvtph_ps(load_32(cast_ref(halves)));
+        }
+    }
+}
+
+/// The first `16 * N` values.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
+    let mut v = [_mm512_setzero_ps(); N];
+    for (v, a) in v.iter_mut().zip(a.as_chunks::<16>().0) {
+        // SAFETY: 64 bytes by reference
+        *v = unsafe { _mm512_loadu_ps(a.as_ptr()) };
+    }
+    v
+}
+
+/// Lane `p`: the dot product of `q` and row `p`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn dots<const N: usize>(rows: &[[__m512; N]; BLOCK], q: &[__m512; N]) -> __m512 {
+    let mut folded = [_mm512_setzero_ps(); 4];
+    for (folded, rows) in folded.iter_mut().zip(rows.as_chunks::<4>().0) {
+        let mut v = [_mm512_setzero_ps(); 4];
+        for j in 0..N {
+            for i in 0..4 {
+                v[i] = _mm512_fmadd_ps(rows[i][j], q[j], v[i]);
+            }
+        }
+        // in each lane of 128 bits a part of the four sums
+        let ab = _mm512_add_ps(
+            _mm512_unpacklo_ps(v[0], v[1]),
+            _mm512_unpackhi_ps(v[0], v[1]),
+        );
+        let cd = _mm512_add_ps(
+            _mm512_unpacklo_ps(v[2], v[3]),
+            _mm512_unpackhi_ps(v[2], v[3]),
+        );
+        *folded = _mm512_add_ps(
+            _mm512_shuffle_ps::<0x44>(ab, cd),
+            _mm512_shuffle_ps::<0xee>(ab, cd),
+        );
+    }
+    let [a, b, c, d] = folded;
+    fold(fold(a, b), fold(c, d))
+}
+
+/// Lanes (of 128 bits) 0 + 1 and 2 + 3 of `a`, then of `b`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn fold(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(
+        _mm512_shuffle_f32x4::<0x88>(a, b),
+        _mm512_shuffle_f32x4::<0xdd>(a, b),
+    )
+}
