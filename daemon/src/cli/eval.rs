@@ -62,10 +62,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (None, None) => return Err(Failure::Use("one of --text and --tokens is needed".into())),
     };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    if longest < 2 {
-        return Err(Failure::Use(
-            "nothing to score: no sequence has 2 tokens".into(),
-        ));
+    if longest == 0 {
+        return Err(Failure::Use("there are no tokens".into()));
     }
     let trained = models::trained_context(&gguf)?;
     if longest > trained {
@@ -106,7 +104,7 @@ fn score(evaluator: &mut Evaluator, tokens: Vec<u32>, top: usize) -> Result<Scor
     let next = |position: usize| tokens.get(position + 1).copied();
     evaluator
         .logits(&tokens, &mut |position, logits| {
-            scores.push(logits, top, next(position))
+            scores.push(logits, top, next(position));
         })
         .map_err(|error| Failure::Run(error.to_string()))?;
     if !scores.nll.iter().all(|nll| nll.is_finite()) {
