@@ -1,0 +1,114 @@
+//! Debian's Mosquitto, with users and the ACL that the protocol recommends.
+
+use super::client::PATIENCE;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The daemon's user and the clients', each with its password.
+pub(crate) const DAEMON: (&str, &str) = ("daemon", "of-the-daemon");
+pub(crate) const CLIENTS: (&str, &str) = ("clients", "of-the-clients");
+
+/// Identity lives in the topic: a client reaches the topics of its own client identifier (`%c`) alone.
+const ACL: &str = "\
+pattern read glowplug/+/status
+pattern read glowplug/+/info
+pattern read glowplug/+/metrics
+pattern readwrite glowplug/+/chat/%c/#
+pattern readwrite glowplug/+/ask/%c
+pattern readwrite glowplug/+/ask/%c/#
+
+user daemon
+topic readwrite glowplug/#
+";
+
+/// A broker that can be killed and started again on its port.
+pub(crate) struct Mosquitto {
+    child: Child,
+    config: PathBuf,
+    pub(crate) port: u16,
+}
+
+impl Mosquitto {
+    /// On a free port, with its files in this folder.
+    pub(crate) fn start(folder: PathBuf) -> Self {
+        let passwords = folder.join("passwords");
+        let acl = folder.join("acl");
+        std::fs::write(&acl, ACL).unwrap();
+        std::fs::write(&passwords, "").unwrap();
+        for (user, password) in [DAEMON, CLIENTS] {
+            let made = Command::new("mosquitto_passwd")
+                .args(["-b", passwords.to_str().unwrap(), user, password])
+                .output();
+            let made = made.unwrap_or_else(|e| missing(&e));
+            assert!(made.status.success(), "{made:?}");
+        }
+        let port = free_port();
+        let config = folder.join("mosquitto.conf");
+        // root drops to the user `mosquitto`, who may not read this folder, unless told not to
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous false\nuser root\npersistence false\n\
+             password_file {}\nacl_file {}\n",
+            passwords.display(),
+            acl.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = spawn(&config);
+        let broker = Self {
+            child,
+            config,
+            port,
+        };
+        broker.wait();
+        broker
+    }
+
+    /// SIGKILL, then another one on the same port.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.config);
+        self.wait();
+    }
+
+    /// Until it listens.
+    fn wait(&self) {
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < until, "mosquitto does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        // it may have ended by itself
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(config: &std::path::Path) -> Child {
+    // Debian installs it where not every user looks
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+    Command::new("mosquitto")
+        .env("PATH", path)
+        .args(["-c", config.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| missing(&e))
+}
+
+fn missing<T>(why: &std::io::Error) -> T {
+    panic!("{why}: these tests need Mosquitto, `apt-get install mosquitto`")
+}
+
+/// A port nobody has. Another process could take it before the broker does; the range is large.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}

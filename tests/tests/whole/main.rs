@@ -1,0 +1,18 @@
+//! The whole daemon from outside: the real binary, real brokers, clients that share no code with it.
+//!
+//! Needs Debian's `mosquitto`, Python's `paho-mqtt`, and the model `smol` (`cargo run --release -- pull smol`). The binary
+//! is the one beside these tests: `cargo test --release --workspace` builds both.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod broker;
+mod client;
+mod daemon;
+mod scenarios;
+mod world;
+
+mod embedded;
+mod idle;
+mod models;
+mod mosquitto;
+mod paho;

@@ -1,0 +1,306 @@
+//! A broker, a daemon on it, a model, and clients: what every test here begins with.
+
+use super::broker::{CLIENTS, DAEMON, Mosquitto};
+use super::client::{Client, Message, Version};
+use super::daemon::Daemon;
+use glowplug_model::gguf::GgmlType;
+use glowplug_model::network::dims::Arch;
+use glowplug_tests::{Think, Tiny, Types};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// The daemon's node.
+pub(crate) const NODE: &str = "n1";
+
+/// Where the daemon is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Mosquitto,
+    Embedded,
+}
+
+/// `glowplug/n1/…`.
+pub(crate) fn topic(rest: &str) -> String {
+    format!("glowplug/{NODE}/{rest}")
+}
+
+/// A model that computes fast and whose answers are as long as they are asked to be: see [`World::endless`].
+pub(crate) fn tiny() -> Tiny {
+    Tiny {
+        context: 16_384,
+        think: Think::Never,
+        types: Types::all(GgmlType::Q8_0),
+        ..Tiny::new(Arch::Llama)
+    }
+}
+
+/// Fields in this order: the daemon goes before its broker, the folder last.
+pub(crate) struct World {
+    pub(crate) daemon: Daemon,
+    pub(crate) broker: Option<Mosquitto>,
+    /// hears what is public
+    pub(crate) watch: Client,
+    pub(crate) port: u16,
+    user: (String, String),
+    _folder: TempDir,
+}
+
+impl World {
+    /// A daemon that is online, with a tiny model.
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self::with(kind, &tiny(), "")
+    }
+
+    /// With a tiny model of one's own, and these lines in `[engine]`.
+    pub(crate) fn with(kind: Kind, model: &Tiny, engine: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        model.write(&path).unwrap();
+        let context = model.context;
+        let mut world = Self::start(kind, folder, &path, &format!("context = {context}"), engine);
+        world.online();
+        world
+    }
+
+    /// A daemon on its way with any model file.
+    pub(crate) fn start(
+        kind: Kind,
+        folder: TempDir,
+        model: &Path,
+        lines: &str,
+        engine: &str,
+    ) -> Self {
+        let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path().to_owned()));
+        let config = config(&folder, broker.as_ref(), model, lines, engine);
+        let state = folder.path().join("state");
+        if let Some(broker) = broker {
+            let port = broker.port;
+            // before the daemon, to hear its first word
+            let user = (CLIENTS.0.to_owned(), CLIENTS.1.to_owned());
+            let watch = watch(port, &user);
+            let daemon = Daemon::serve(&config, &state);
+            return Self {
+                daemon,
+                broker: Some(broker),
+                watch,
+                port,
+                user,
+                _folder: folder,
+            };
+        }
+        let mut daemon = Daemon::serve(&config, &state);
+        let port = daemon.line("where its broker is", |line| {
+            let (_, address) = line.split_once("mqtt://127.0.0.1:")?;
+            address.split(';').next()?.parse().ok()
+        });
+        let password = std::fs::read_to_string(state.join("glowplug/local-password")).unwrap();
+        let user = ("local".to_owned(), password.trim_end().to_owned());
+        let watch = watch(port, &user);
+        Self {
+            daemon,
+            broker: None,
+            watch,
+            port,
+            user,
+            _folder: folder,
+        }
+    }
+
+    /// A client of this name, subscribed to everything that is its own.
+    pub(crate) fn client(&self, version: Version, name: &str) -> Client {
+        let mut client = self.connect(version, name);
+        client.subscribe(&topic(&format!("chat/{name}/#")));
+        client.subscribe(&topic(&format!("ask/{name}/#")));
+        client
+    }
+
+    /// The same without a subscription.
+    pub(crate) fn connect(&self, version: Version, name: &str) -> Client {
+        Client::connect(self.port, version, name, Some((&self.user.0, &self.user.1))).unwrap()
+    }
+
+    /// User and password of clients.
+    pub(crate) fn user(&self) -> (&str, &str) {
+        (&self.user.0, &self.user.1)
+    }
+
+    /// The `state`s that it publishes, until this one; the last with its `boot_id`.
+    pub(crate) fn states_until(&mut self, state: &str) -> (Vec<String>, String) {
+        let mut states = Vec::new();
+        let boot_id = self.watch.until(state, |m| {
+            let status = (m.topic == topic("status")).then(|| m.json())?;
+            states.push(status["state"].as_str().unwrap().to_owned());
+            (status["state"] == state).then(|| status["boot_id"].as_str().unwrap().to_owned())
+        });
+        (states, boot_id)
+    }
+
+    /// Waits for `online`; gives the `boot_id`.
+    pub(crate) fn online(&mut self) -> String {
+        self.states_until("online").1
+    }
+
+    /// A new connection that hears what is public, when the broker ended the one before.
+    pub(crate) fn rewatch(&mut self) {
+        self.watch = watch(self.port, &self.user);
+    }
+
+    /// The retained `online` status as a newcomer gets it, or the next one; gives the `boot_id`.
+    pub(crate) fn online_again(&mut self) -> String {
+        self.rewatch();
+        self.online()
+    }
+
+    /// The first `metrics` from now on that this is true of.
+    pub(crate) fn metrics(&mut self, what: &str, of: impl Fn(&Value) -> bool) -> Value {
+        self.watch.rest();
+        self.watch.until(what, |m| {
+            let metrics = (m.topic == topic("metrics")).then(|| m.json())?;
+            of(&metrics).then_some(metrics)
+        })
+    }
+
+    /// Fields of a request whose answer has exactly so many tokens, the same ones every time: greedy, and the tokens
+    /// that would end it never chosen.
+    pub(crate) fn endless(id: &str, tokens: u32) -> Value {
+        serde_json::json!({
+            "id": id,
+            "messages": [{"role": "user", "content": "the rain"}],
+            "max_tokens": tokens,
+            "temperature": 0,
+            "logit_bias": {"280": -100, "281": -100, "282": -100},
+        })
+    }
+}
+
+fn watch(port: u16, user: &(String, String)) -> Client {
+    let user = Some((user.0.as_str(), user.1.as_str()));
+    let mut watch = Client::connect(port, Version::V5, "watch", user).unwrap();
+    for what in ["info", "status", "metrics"] {
+        watch.subscribe(&topic(what));
+    }
+    watch
+}
+
+fn config(
+    folder: &TempDir,
+    broker: Option<&Mosquitto>,
+    model: &Path,
+    lines: &str,
+    engine: &str,
+) -> PathBuf {
+    let mqtt = broker.map_or_else(String::new, |broker| {
+        let password = folder.path().join("password");
+        std::fs::write(&password, DAEMON.1).unwrap();
+        let (port, user, password) = (broker.port, DAEMON.0, password.display());
+        format!("url = \"mqtt://127.0.0.1:{port}\"\nusername = \"{user}\"\npassword_file = \"{password}\"\n")
+    });
+    let text = format!(
+        "node = \"{NODE}\"\n[mqtt]\n{mqtt}metrics_interval_s = 1\n[broker]\nlisten = \"127.0.0.1:0\"\n\
+         [model]\npath = \"{}\"\n{lines}\n[engine]\nthreads = {{ prefill = 1, decode = 1 }}\n{engine}\n",
+        model.display()
+    );
+    let path = folder.path().join("glowplug.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Publishes a chat request.
+pub(crate) fn request(client: &mut Client, body: &Value) {
+    let request = topic(&format!("chat/{}/request", client.name));
+    client.publish(&Message::new(request, body.to_string()));
+}
+
+/// Publishes on another topic of a chat client: `cancel`, `control`.
+pub(crate) fn tell(client: &mut Client, what: &str, body: &Value) {
+    let topic = topic(&format!("chat/{}/{what}", client.name));
+    client.publish(&Message::new(topic, body.to_string()));
+}
+
+/// The frame, if this message is one of this request's on the client's reply topic.
+pub(crate) fn frame(message: &Message, id: &str) -> Option<Value> {
+    if !message.topic.ends_with("/reply") {
+        return None;
+    }
+    Some(message.json()).filter(|frame| frame["id"] == id)
+}
+
+/// Everything a request got.
+pub(crate) struct Reply {
+    pub(crate) chunks: Vec<Value>,
+    /// the final or error frame
+    pub(crate) last: Value,
+}
+
+impl Reply {
+    /// The text of the chunks: `content` or `reasoning_content`.
+    pub(crate) fn text(&self, field: &str) -> String {
+        let part = |chunk: &Value| {
+            chunk["choices"][0]["delta"][field]
+                .as_str()
+                .map(str::to_owned)
+        };
+        self.chunks.iter().filter_map(part).collect()
+    }
+
+    /// Of the final frame.
+    pub(crate) fn message(&self) -> &Value {
+        &self.last["choices"][0]["message"]
+    }
+
+    pub(crate) fn finish(&self) -> &str {
+        self.last["choices"][0]["finish_reason"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{}", self.last))
+    }
+
+    pub(crate) fn completion_tokens(&self) -> u64 {
+        self.last["usage"]["completion_tokens"].as_u64().unwrap()
+    }
+
+    pub(crate) fn error(&self) -> &str {
+        self.last["error"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{}", self.last))
+    }
+}
+
+/// Reads a request's frames to the last one; they must be what the protocol says of every request's.
+pub(crate) fn reply(client: &mut Client, id: &str) -> Reply {
+    let mut chunks = Vec::new();
+    let last = client.until(&format!("the last frame of `{id}`"), |m| {
+        let frame = frame(m, id)?;
+        let seq = chunks.len();
+        assert_eq!(frame["seq"], seq, "from 0, no gaps: {frame}");
+        assert_eq!(frame["node"], NODE);
+        if frame["object"] == "chat.completion.chunk" {
+            assert_eq!(frame["choices"][0]["finish_reason"], Value::Null);
+            chunks.push(frame);
+            return None;
+        }
+        Some(frame)
+    });
+    let reply = Reply { chunks, last };
+    if reply.last["error"].is_null() {
+        assert_eq!(reply.last["object"], "chat.completion");
+        let usage = &reply.last["usage"];
+        let [prompt, completion, total] = ["prompt_tokens", "completion_tokens", "total_tokens"]
+            .map(|n| usage[n].as_u64().unwrap());
+        assert_eq!(prompt + completion, total, "{usage}");
+        assert!(
+            prompt > 0
+                && usage["prompt_tokens_details"]["cached_tokens"]
+                    .as_u64()
+                    .unwrap()
+                    < prompt
+        );
+        assert!(
+            usage["completion_tokens_details"]["reasoning_tokens"]
+                .as_u64()
+                .unwrap()
+                <= completion
+        );
+    }
+    reply
+}
