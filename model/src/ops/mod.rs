@@ -22,7 +22,7 @@ pub mod rope;
 pub mod runtime;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests;
+mod oracle_tests;
 
 use crate::gguf::GgmlType;
 use crate::kv::KvCache;
