@@ -33,6 +33,8 @@ mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
+mod neon_attend;
+#[cfg(target_arch = "aarch64")]
 mod neon_blocks;
 #[cfg(target_arch = "aarch64")]
 mod neon_ops;

@@ -14,7 +14,7 @@ use super::blocks;
 use super::dispatch::Kernels;
 use super::neon_blocks::{Rows32, Rows256};
 use super::neon_ops::*;
-use super::{Isa, lanes};
+use super::{Isa, lanes, neon_attend};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
 use bytemuck::cast_slice;
@@ -30,7 +30,7 @@ pub(super) static TABLE: Kernels = Kernels {
     matmul,
     silu_mul: lanes::silu_mul::<true>,
     rms_norm: lanes::rms_norm::<true>,
-    attend: lanes::attend::<true>,
+    attend: neon_attend::attend,
 };
 
 /// Rows that share a pass: the lanes of a vector of i32.

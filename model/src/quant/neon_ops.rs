@@ -52,6 +52,7 @@ safe! {
     vmulq_n_f32(a: float32x4_t, b: f32) -> float32x4_t;
     vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t;
     vpaddlq_s16(a: int16x8_t) -> int32x4_t;
+    vpaddq_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
     vpaddq_s16(a: int16x8_t, b: int16x8_t) -> int16x8_t;
     vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vqtbl1q_s8(table: int8x16_t, at: uint8x16_t) -> int8x16_t;
