@@ -222,23 +222,16 @@ fn quarter<B: Rows256, const J: usize>(
 /// The sums of each column's values, each times what its group has in `groups`.
 #[inline(always)]
 fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kTile) -> Sums<int32x4_t> {
+    let pairs: &[[[i16; 2]; TILE]] = if B::GROUP == 32 { &x.sums32 } else { &x.sums };
     let mut sums = [[vdupq_n_s32(0); FOURS]; ROWS];
-    for (i, x) in x.sums.iter().enumerate() {
+    for (i, x) in pairs.iter().enumerate() {
         let x: &[[i16; 8]; FOURS] = bytemuck::cast_ref(x);
+        let (even, odd) = (vmovl_s16(groups[2 * i]), vmovl_s16(groups[2 * i + 1]));
         for (f, x) in x.iter().enumerate() {
-            let pairs = load_s16(x);
-            if B::GROUP == 32 {
-                let (both, group) = (vpaddlq_s16(pairs), vmovl_s16(groups[i]));
-                for r in 0..ROWS {
-                    sums[r][f] = mla_lane(sums[r][f], both, group, r);
-                }
-            } else {
-                let (first, second) = low_and_high(pairs);
-                let (g0, g1) = (vmovl_s16(groups[2 * i]), vmovl_s16(groups[2 * i + 1]));
-                for r in 0..ROWS {
-                    let sum = mla_lane(sums[r][f], first, g0, r);
-                    sums[r][f] = mla_lane(sum, second, g1, r);
-                }
+            let (first, second) = low_and_high(load_s16(x));
+            for r in 0..ROWS {
+                let sum = mla_lane(sums[r][f], first, even, r);
+                sums[r][f] = mla_lane(sum, second, odd, r);
             }
         }
     }
