@@ -38,8 +38,10 @@ pub(super) const ROWS: usize = 4;
 /// Columns that share one unpacking of the weights.
 const COLUMNS: usize = 4;
 
-/// What a level multiplies with. `|x| <= 127` always; the weights of a type are at most `MAX` in magnitude, 128 for a
-/// hostile file: `bound` says so and picks the cheapest sum that cannot overflow.
+/// What a level multiplies with.
+///
+/// `|x| <= 127`: the quantisation of activations clamps. `|w| <= max`, a constant of the type that holds for any bytes
+/// of a file (128 where it stores int8): it picks the cheapest sum that cannot overflow.
 pub(super) trait Dot: Copy {
     /// For each of four rows, the sum of 32 products.
     fn four_32(self, w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], max: i32) -> int32x4_t;

@@ -1,0 +1,227 @@
+//! Each task once, tiles apart, panics and sleepers come back.
+
+use super::*;
+
+const MANY: usize = if cfg!(miri) { 30 } else { 1000 };
+
+fn message(panic: &Panic) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or(panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap()
+}
+
+#[test]
+fn every_task_runs_exactly_once() {
+    for size in 1..=4 {
+        let pool = Pool::new(size).unwrap();
+        assert_eq!(pool.threads(), size);
+        for threads in 0..=5 {
+            for tasks in [0, 1, 2, 3, MANY] {
+                let hits: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(threads, tasks, &|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(
+                    hits.iter().all(|h| h.load(Ordering::Relaxed) == 1),
+                    "{size} {threads} {tasks}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_more_threads_than_asked_for_and_all_of_them_take_part() {
+    let pool = Pool::new(4).unwrap();
+    for threads in 1..=4 {
+        // each task waits until as many threads as may come are inside: so all came, and no more
+        let inside = AtomicUsize::new(0);
+        let seen = Mutex::new(std::collections::HashSet::new());
+        pool.run(threads, threads, &|_| {
+            seen.lock().unwrap().insert(thread::current().id());
+            inside.fetch_add(1, Ordering::SeqCst);
+            while inside.load(Ordering::SeqCst) < threads {
+                thread::yield_now();
+            }
+        });
+        assert_eq!(seen.lock().unwrap().len(), threads);
+        // only the callers of the first `threads` may come, whatever the number of tasks
+        let seen = Mutex::new(std::collections::HashSet::new());
+        pool.run(threads, MANY, &|_| {
+            seen.lock().unwrap().insert(thread::current().id());
+        });
+        assert!(seen.lock().unwrap().len() <= threads);
+    }
+}
+
+#[test]
+fn rows_are_split_without_overlap_and_without_gap() {
+    let pool = Pool::new(3).unwrap();
+    for (rows, cols, chunk) in [
+        (0, 0, 4),
+        (1, 1, 1),
+        (7, 3, 2),
+        (16, 5, 16),
+        (33, 2, 4),
+        (5, 4, 100),
+    ] {
+        let mut out = vec![0.0f32; rows * cols];
+        pool.run_rows(3, &mut out, rows, chunk, &|range, tile| {
+            assert_eq!((tile.rows(), tile.cols()), (range.len(), cols));
+            for c in 0..cols {
+                for (r, v) in range.clone().zip(tile.column(c)) {
+                    *v += (c * 1000 + r + 1) as f32;
+                }
+            }
+        });
+        let want: Vec<f32> = (0..cols)
+            .flat_map(|c| (0..rows).map(move |r| (c * 1000 + r + 1) as f32))
+            .collect();
+        assert_eq!(out, want, "{rows} {cols} {chunk}");
+    }
+}
+
+#[test]
+fn chunks_are_split_without_overlap_and_without_gap() {
+    let pool = Pool::new(4).unwrap();
+    for (len, chunk) in [(0, 1), (1, 1), (10, 3), (12, 4), (5, 9), (MANY, 7)] {
+        let mut out = vec![0u64; len];
+        pool.run_chunks(4, &mut out, chunk, &|index, part| {
+            assert!(part.len() <= chunk);
+            for (i, v) in part.iter_mut().enumerate() {
+                *v += (index * chunk + i) as u64;
+            }
+        });
+        assert!(
+            out.iter().enumerate().all(|(i, &v)| v == i as u64),
+            "{len} {chunk}"
+        );
+    }
+}
+
+#[test]
+fn a_panic_is_raised_here_after_all_tasks_and_the_pool_lives() {
+    for (size, threads) in [(1, 1), (2, 2), (4, 4), (4, 1)] {
+        let pool = Pool::new(size).unwrap();
+        for _ in 0..20 {
+            let ran = AtomicUsize::new(0);
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(threads, 40, &|i| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    assert!(i % 8 != 5, "task broke");
+                });
+            }));
+            assert_eq!(message(&caught.unwrap_err()), "task broke");
+            assert_eq!(ran.load(Ordering::Relaxed), 40, "the others ran to the end");
+            let sum = AtomicUsize::new(0);
+            pool.run(threads, 10, &|i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.load(Ordering::Relaxed), 45);
+        }
+    }
+}
+
+#[test]
+fn a_run_inside_a_task_runs_inline() {
+    let pool = Pool::new(3).unwrap();
+    let (hits, strangers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    pool.run(3, 12, &|_| {
+        let outer = thread::current().id();
+        pool.run(3, 5, &|_| {
+            hits.fetch_add(1, Ordering::Relaxed);
+            strangers.fetch_add(
+                usize::from(thread::current().id() != outer),
+                Ordering::Relaxed,
+            );
+        });
+    });
+    assert_eq!((hits.into_inner(), strangers.into_inner()), (60, 0));
+}
+
+#[test]
+fn several_callers_take_turns() {
+    let pool = Pool::new(3).unwrap();
+    let total = AtomicUsize::new(0);
+    thread::scope(|s| {
+        for _ in 0..3 {
+            s.spawn(|| {
+                for _ in 0..MANY / 10 {
+                    pool.run(3, 7, &|i| {
+                        total.fetch_add(i, Ordering::Relaxed);
+                    });
+                }
+            });
+        }
+    });
+    assert_eq!(total.into_inner(), 3 * (MANY / 10) * 21);
+}
+
+#[test]
+fn ten_thousand_runs_oversubscribed() {
+    // eight threads on a board of two to four cores: late workers must not be waited for
+    let pool = Pool::new(8).unwrap();
+    let runs = 10 * MANY;
+    let total = AtomicUsize::new(0);
+    let mut expected = 0;
+    for run in 0..runs {
+        let tasks = run % 11;
+        expected += tasks;
+        pool.run(1 + run % 8, tasks, &|_| {
+            total.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    assert_eq!(total.into_inner(), expected);
+}
+
+#[test]
+fn parked_workers_wake_and_a_parked_caller_too() {
+    let pool = Pool::new(2).unwrap();
+    for _ in 0..if cfg!(miri) { 2 } else { 20 } {
+        while !pool.shared.parked[0].0.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // task 1 must be the worker's, because task 0 does not end before it; and it lasts until the caller sleeps
+        let other = AtomicBool::new(false);
+        let caller = thread::current().id();
+        pool.run(2, 2, &|_| {
+            if thread::current().id() == caller {
+                while !other.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+            } else {
+                other.store(true, Ordering::SeqCst);
+                while !pool.shared.caller_parked.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    assert!(Pool::new(0).is_err() && Pool::new(MAX_THREADS + 1).is_err());
+    let pool = Pool::new(1).unwrap();
+    type Case = fn(&Pool);
+    let cases: [(&str, Case); 4] = [
+        ("whole number of columns", |p| {
+            p.run_rows(1, &mut [0.0; 5], 2, 1, &|_, _| {})
+        }),
+        ("whole number of columns", |p| {
+            p.run_rows(1, &mut [0.0; 5], 0, 1, &|_, _| {})
+        }),
+        ("chunks of 0 rows", |p| {
+            p.run_rows(1, &mut [0.0; 4], 2, 0, &|_, _| {})
+        }),
+        ("column 2 of a tile of 2", |_| {
+            RowTile::new(&mut [0.0; 4], 2).column(2).fill(0.0)
+        }),
+    ];
+    for (want, case) in cases {
+        let got = catch_unwind(AssertUnwindSafe(|| case(&pool))).unwrap_err();
+        assert!(message(&got).contains(want), "{want}: {}", message(&got));
+    }
+}
