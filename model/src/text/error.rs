@@ -2,7 +2,8 @@
 
 use crate::gguf::GgufError;
 
-/// Why text could not be handled. Messages name the field of the file and the limit; none carries a user's text.
+/// Why text could not be handled. Messages name the field of the file and the limit; none carries a
+/// user's text.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// the file's metadata

@@ -1,9 +1,11 @@
-//! Text in and text out: tokenizer, chat template, thought splitter, stop strings, sampler. Knows nothing of tensors.
+//! Text in and text out: tokenizer, chat template, thought splitter, stop strings, sampler. Knows
+//! nothing of tensors.
 //!
-//! The path of a request: [`ChatTemplate::prompt`] writes the conversation as the model was trained to read it and
-//! [`Tokenizer`] turns it into ids. The path of an answer: [`Sampler`] draws an id, [`Tokenizer::token_bytes`] gives
-//! its bytes, [`Utf8Stream`] whole characters, [`ThoughtSplitter`] the side, [`StopStrings`] the end.
-//! Everything that comes out of the model file (vocabulary, merges, template) is taken as hostile.
+//! The path of a request: [`ChatTemplate::prompt`] writes the conversation as the model was trained
+//! to read it and [`Tokenizer`] turns it into ids. The path of an answer: [`Sampler`] draws an id,
+//! [`Tokenizer::token_bytes`] gives its bytes, [`Utf8Stream`] whole characters, [`ThoughtSplitter`]
+//! the side, [`StopStrings`] the end. Everything that comes out of the model file (vocabulary,
+//! merges, template) is taken as hostile.
 
 mod error;
 mod message;

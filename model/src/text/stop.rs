@@ -7,19 +7,20 @@ pub const MAX_STOP_BYTES: usize = 256;
 
 /// Cuts the text at the first stop string and holds back what may still become one.
 ///
-/// "First" is the one that is complete first, so that the answer does not depend on how the text is cut into pushes;
-/// of several that are complete at the same byte the longest counts.
+/// "First" is the one that is complete first, so that the answer does not depend on how the text is
+/// cut into pushes; of several that are complete at the same byte the longest counts.
 #[derive(Debug)]
 pub struct StopStrings {
     stops: Vec<String>,
-    /// text not yet given out: a proper prefix of some stop string, so shorter than [`MAX_STOP_BYTES`] between pushes
+    /// text not yet given out: a proper prefix of some stop string, so shorter than
+    /// [`MAX_STOP_BYTES`] between pushes
     held: String,
     stopped: bool,
 }
 
 impl StopStrings {
-    /// At most [`MAX_STOPS`] strings of at most [`MAX_STOP_BYTES`] bytes are kept (the daemon refuses more, naming the
-    /// field); empty ones stop nothing.
+    /// At most [`MAX_STOPS`] strings of at most [`MAX_STOP_BYTES`] bytes are kept (the daemon
+    /// refuses more, naming the field); empty ones stop nothing.
     pub fn new(stops: &[String]) -> Self {
         let fits = |s: &&String| !s.is_empty() && s.len() <= MAX_STOP_BYTES;
         Self {
@@ -29,8 +30,8 @@ impl StopStrings {
         }
     }
 
-    /// Appends safe text to `out`; true when a stop string was found: it and everything after it is dropped, now and
-    /// in later pushes.
+    /// Appends safe text to `out`; true when a stop string was found: it and everything after it is
+    /// dropped, now and in later pushes.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
         if self.stopped {
             return true;
@@ -68,7 +69,8 @@ impl StopStrings {
                 .rev()
                 .find(|&n| held.as_bytes().ends_with(&stop.as_bytes()[..n]))
         };
-        // the end of whole text that equals the start of whole text starts at a character, so the cut is at one
+        // the end of whole text that equals the start of whole text starts at a character, so the
+        // cut is at one
         self.stops.iter().filter_map(longest).max().unwrap_or(0)
     }
 }

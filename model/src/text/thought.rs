@@ -3,16 +3,18 @@
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// White space before a mark that is still "the very start of the output". Models write a newline or two; the limit
-/// bounds what is held back.
+/// White space before a mark that is still "the very start of the output". Models write a newline
+/// or two; the limit bounds what is held back.
 const MAX_LEADING: usize = 64;
 
-/// Splits generated text at `<think>` / `</think>`; marks are in neither side, a partial mark is held back.
+/// Splits generated text at `<think>` / `</think>`; marks are in neither side, a partial mark is
+/// held back.
 ///
-/// The thought may be opened by the prompt, by the model, or never: `<think>` is a mark only at the very start of the
-/// output, later it is text. After a thought every `</think>` is swallowed, because R1 distillates like to write a second
-/// one; the same holds for one at the very start, which they write after an empty thought in the prompt. Newlines right
-/// after a mark are dropped. How the text is cut into pushes does not matter.
+/// The thought may be opened by the prompt, by the model, or never: `<think>` is a mark only at the
+/// very start of the output, later it is text. After a thought every `</think>` is swallowed,
+/// because R1 distillates like to write a second one; the same holds for one at the very start,
+/// which they write after an empty thought in the prompt. Newlines right after a mark are dropped.
+/// How the text is cut into pushes does not matter.
 #[derive(Debug)]
 pub struct ThoughtSplitter {
     state: State,
@@ -255,7 +257,7 @@ mod tests {
         let mut splitter = ThoughtSplitter::new(false);
         for part in ["<th", "ink>", "a <", "b </th", "ink", ">", "\n", "c"] {
             splitter.push(part, &mut |side, piece| {
-                seen.push((side, piece.to_string()))
+                seen.push((side, piece.to_string()));
             });
         }
         let (t, a) = (Side::Thought, Side::Answer);

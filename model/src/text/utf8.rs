@@ -1,9 +1,11 @@
 //! Bytes of tokens to whole characters.
 
-/// Bytes of tokens in, whole UTF-8 characters out; an incomplete tail (at most three bytes) is held back.
+/// Bytes of tokens in, whole UTF-8 characters out; an incomplete tail (at most three bytes) is held
+/// back.
 ///
-/// Whatever the cuts between pushes, the text is that of [`String::from_utf8_lossy`] over all bytes: one U+FFFD for
-/// each maximal invalid part, as the Unicode standard (3.9, "U+FFFD Substitution of Maximal Subparts") has it.
+/// Whatever the cuts between pushes, the text is that of [`String::from_utf8_lossy`] over all
+/// bytes: one U+FFFD for each maximal invalid part, as the Unicode standard (3.9, "U+FFFD
+/// Substitution of Maximal Subparts") has it.
 #[derive(Debug, Default)]
 pub struct Utf8Stream {
     /// what may still become a character, always shorter than one

@@ -1,10 +1,13 @@
-//! The exponential of the sampler: the same bits on every platform, and fast over a whole vocabulary.
+//! The exponential of the sampler: the same bits on every platform, and fast over a whole
+//! vocabulary.
 
-/// e^x for x ≤ 0, within 2 units in the last place; 0 below -87 (where f32 has no normal numbers left).
+/// e^x for x ≤ 0, within 2 units in the last place; 0 below -87 (where f32 has no normal numbers
+/// left).
 ///
-/// x is cut into n·ln 2 + r with |r| ≤ ln 2 / 2, e^r is a polynomial (Taylor's to degree 6 with the last terms fitted;
-/// coefficients from Cephes, `expf.c`), and 2^n is made from bits. No branch and no call, so the compiler makes vectors
-/// of loops over it; only exactly specified operations, so no platform rounds otherwise.
+/// x is cut into n·ln 2 + r with |r| ≤ ln 2 / 2, e^r is a polynomial (Taylor's to degree 6 with the
+/// last terms fitted; coefficients from Cephes, `expf.c`), and 2^n is made from bits. No branch and
+/// no call, so the compiler makes vectors of loops over it; only exactly specified operations, so
+/// no platform rounds otherwise.
 #[inline]
 pub(super) fn exp(x: f32) -> f32 {
     // 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits

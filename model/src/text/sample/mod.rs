@@ -1,8 +1,8 @@
 //! Draws the next token from a row of logits.
 //!
-//! The order of the knobs and what each means are llama.cpp's (`src/llama-sampler.cpp`, the default chain of
-//! `common/sampling.cpp`): bias, penalties, top-k, top-p, min-p, temperature, draw. Exponentials are our own, so that a
-//! seed gives the same tokens on every platform.
+//! The order of the knobs and what each means are llama.cpp's (`src/llama-sampler.cpp`, the default
+//! chain of `common/sampling.cpp`): bias, penalties, top-k, top-p, min-p, temperature, draw.
+//! Exponentials are our own, so that a seed gives the same tokens on every platform.
 
 mod exp;
 mod top;
@@ -47,7 +47,8 @@ pub struct SamplerParams {
 pub struct Sampled {
     /// id
     pub token: u32,
-    /// ln p of the model's own distribution (before the knobs), with the likeliest alternatives, best first
+    /// ln p of the model's own distribution (before the knobs), with the likeliest alternatives,
+    /// best first
     pub logprobs: Option<(f32, Vec<(u32, f32)>)>,
 }
 
@@ -64,7 +65,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// All buffers are made here, sized by `vocab`. Biases of ids that are not in the vocabulary are dropped.
+    /// All buffers are made here, sized by `vocab`. Biases of ids that are not in the vocabulary
+    /// are dropped.
     pub fn new(mut p: SamplerParams, vocab: usize) -> Self {
         p.logit_bias.retain(|(id, _)| (*id as usize) < vocab);
         Self {
@@ -79,11 +81,12 @@ impl Sampler {
         }
     }
 
-    /// Draws from one row; bias and penalties are written into `logits`. A logit of -inf is a token that cannot come.
+    /// Draws from one row; bias and penalties are written into `logits`. A logit of -inf is a token
+    /// that cannot come.
     ///
     /// # Errors
-    /// [`TextError::Numeric`] if a logit is NaN or +inf, or all are -inf; [`TextError::Logits`] if the row is not one of
-    /// this vocabulary.
+    /// [`TextError::Numeric`] if a logit is NaN or +inf, or all are -inf; [`TextError::Logits`] if
+    /// the row is not one of this vocabulary.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<Sampled, TextError> {
         if logits.len() != self.vocab {
             return Err(TextError::Logits {
@@ -113,7 +116,8 @@ impl Sampler {
         Ok(Sampled { token, logprobs })
     }
 
-    /// The token that was really taken (drawn or forced): enters the penalty window. Prompt tokens too.
+    /// The token that was really taken (drawn or forced): enters the penalty window. Prompt tokens
+    /// too.
     pub fn accept(&mut self, token: u32) {
         self.window.push(token);
     }
@@ -239,8 +243,8 @@ impl Window {
     }
 }
 
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014: 64 bits of state that any seed may
-/// be, the same numbers on every platform.
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014: 64 bits of state
+/// that any seed may be, the same numbers on every platform.
 #[derive(Debug)]
 struct SplitMix64(u64);
 
@@ -569,7 +573,8 @@ mod tests {
         }
     }
 
-    /// The published numbers of SplitMix64 for seed 1234567: the same on every platform and for ever.
+    /// The published numbers of SplitMix64 for seed 1234567: the same on every platform and for
+    /// ever.
     #[test]
     fn the_generator_is_splitmix64() {
         let mut rng = SplitMix64(1_234_567);

@@ -3,8 +3,8 @@
 use super::exp::{exp, sum_exp};
 use std::cmp::Ordering;
 
-/// Logits per block. With 151,936 logits the maxima of the blocks are 2,374: few enough to select among them in
-/// microseconds, and more than any usual top-k.
+/// Logits per block. With 151,936 logits the maxima of the blocks are 2,374: few enough to select
+/// among them in microseconds, and more than any usual top-k.
 const BLOCK: usize = 64;
 
 /// Finds the highest logits of a row; holds the buffers for it.
@@ -36,8 +36,8 @@ impl Top {
         }
     }
 
-    /// Looks at a row, which the other calls must be given unchanged. Returns its highest logit, of equal ones the one
-    /// with the lowest id; `None` if none is above -inf.
+    /// Looks at a row, which the other calls must be given unchanged. Returns its highest logit, of
+    /// equal ones the one with the lowest id; `None` if none is above -inf.
     pub(super) fn scan(&mut self, logits: &[f32]) -> Option<(u32, f32)> {
         self.maxima.clear();
         let max = |block: &[f32]| {
@@ -70,7 +70,8 @@ impl Top {
         if n == 0 {
             return;
         }
-        // At least n logits reach the n-th highest maximum, so whatever is below it is not among the n highest.
+        // At least n logits reach the n-th highest maximum, so whatever is below it is not among
+        // the n highest.
         let least = if n < self.maxima.len() {
             self.order.clone_from(&self.maxima);
             let descending = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(Ordering::Equal);
@@ -92,7 +93,8 @@ impl Top {
         self.found.sort_unstable_by(better);
     }
 
-    /// ln Σ e^logit of a row and its `n` highest with their ln p, best first. The row need not be scanned.
+    /// ln Σ e^logit of a row and its `n` highest with their ln p, best first. The row need not be
+    /// scanned.
     pub(super) fn logprobs(&mut self, logits: &[f32], n: usize) -> (f32, Vec<(u32, f32)>) {
         let max = self.scan(logits).map_or(0.0, |(_, max)| max);
         let log_sum = max + sum_exp(logits, max).ln() as f32;
@@ -117,10 +119,12 @@ pub(super) fn nucleus(best_first: &[(u32, f32)], max: f32, mass: f64) -> Option<
     best_first.iter().position(reaches).map(|at| at + 1)
 }
 
-/// As [`nucleus`] over candidates in any order: brings the best to the front, as many as reach `mass`, without sorting
-/// them (a flat distribution over a whole vocabulary takes 5 ms instead of 40).
+/// As [`nucleus`] over candidates in any order: brings the best to the front, as many as reach
+/// `mass`, without sorting them (a flat distribution over a whole vocabulary takes 5 ms instead of
+/// 40).
 pub(super) fn select_nucleus(candidates: &mut [(u32, f32)], max: f32, mut mass: f64) -> usize {
-    // the answer lies in from..to; what is before `from` is better than all that follows and does not reach `mass`
+    // the answer lies in from..to; what is before `from` is better than all that follows and does
+    // not reach `mass`
     let (mut from, mut to) = (0, candidates.len());
     while to - from > 1 {
         let middle = from + (to - from) / 2;

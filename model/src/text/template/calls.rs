@@ -185,7 +185,8 @@ fn sum(a: &Value, b: &Value) -> Result<Value, Error> {
     }
 }
 
-/// The text of a value as Jinja2 writes it, of texts and numbers only: writing a list of lists can take for ever.
+/// The text of a value as Jinja2 writes it, of texts and numbers only: writing a list of lists can
+/// take for ever.
 fn text_of(value: &Value) -> Result<String, Error> {
     Ok(match value.kind() {
         ValueKind::Undefined => String::new(),
@@ -196,8 +197,8 @@ fn text_of(value: &Value) -> Result<String, Error> {
     })
 }
 
-/// Containers within containers are refused where a template builds them: they can be written in no known time, and a
-/// namespace could hold itself.
+/// Containers within containers are refused where a template builds them: they can be written in no
+/// known time, and a namespace could hold itself.
 fn flat(container: &Value) -> Result<(), Error> {
     let map = container.kind() == ValueKind::Map;
     for element in container.try_iter()? {

@@ -56,11 +56,13 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders with the generation prompt and tokenizes. Control tokens in message contents stay text.
-    /// `thinking == false` on a thinking model: an empty thought (`<think>\n\n</think>\n\n`) is written for the model.
+    /// Renders with the generation prompt and tokenizes. Control tokens in message contents stay
+    /// text. `thinking == false` on a thinking model: an empty thought (`<think>\n\n</think>\n\n`)
+    /// is written for the model.
     ///
     /// # Errors
-    /// [`TextError::Render`] if the template refuses the conversation or runs over a limit; [`TextError::TooLong`].
+    /// [`TextError::Render`] if the template refuses the conversation or runs over a limit;
+    /// [`TextError::TooLong`].
     pub fn prompt(
         &self,
         tok: &Tokenizer,
@@ -122,8 +124,8 @@ impl ChatTemplate {
             .map_err(|e| TextError::Render(short(&e)))
     }
 
-    /// Contents without control tokens. Of a past answer a template that knows thoughts cuts them out,
-    /// so it must see the marks up to the last `</think>`; none of these is left then.
+    /// Contents without control tokens. Of a past answer a template that knows thoughts cuts them
+    /// out, so it must see the marks up to the last `</think>`; none of these is left then.
     fn guard(&self, marks: &Marks, m: &Message) -> String {
         let thought = if m.role == Role::Assistant && self.cuts {
             m.content.rfind(CLOSE).map_or(0, |at| at + CLOSE.len())
@@ -137,9 +139,9 @@ impl ChatTemplate {
 
 /// What a template may use on so many messages of so many bytes together.
 ///
-/// Measured over the templates of SmolLM2, Qwen2.5, Qwen3, Llama 3.2, Nemotron and the R1 distillates:
-/// at most 110 instructions and 540 bytes for one empty message, then 66 instructions and 330 bytes a
-/// message and 7 bytes a byte of contents.
+/// Measured over the templates of SmolLM2, Qwen2.5, Qwen3, Llama 3.2, Nemotron and the R1
+/// distillates: at most 110 instructions and 540 bytes for one empty message, then 66 instructions
+/// and 330 bytes a message and 7 bytes a byte of contents.
 fn budget(messages: usize, bytes: usize) -> Budget {
     Budget {
         fuel: 10_000 + 200 * messages as u64,
@@ -158,7 +160,8 @@ fn short(e: &minijinja::Error) -> String {
         .collect()
 }
 
-/// Ends the thought that the prompt opened, or writes an empty one; nothing if the template did already.
+/// Ends the thought that the prompt opened, or writes an empty one; nothing if the template did
+/// already.
 fn close_thought(text: &mut String) {
     let end = text.trim_end();
     if end.ends_with(CLOSE) {

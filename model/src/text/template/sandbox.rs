@@ -1,10 +1,11 @@
 //! Runs a template of a hostile file within bounds.
 //!
-//! Fuel and a recursion limit bound the steps, as minijinja has them. They do not bound memory: thirty times
-//! `{% set x = x ~ x %}` is a terabyte for a hundred steps. So every byte that a step makes is paid from a second budget,
-//! the ink, before it is made, and what cannot be priced is left out: filters that pad, containers within containers,
-//! inheritance. To get between the steps the compiled instructions are rewritten, which is why minijinja is pinned to one
-//! version and its `unstable_machinery` is on.
+//! Fuel and a recursion limit bound the steps, as minijinja has them. They do not bound memory:
+//! thirty times `{% set x = x ~ x %}` is a terabyte for a hundred steps. So every byte that a step
+//! makes is paid from a second budget, the ink, before it is made, and what cannot be priced is
+//! left out: filters that pad, containers within containers, inheritance. To get between the steps
+//! the compiled instructions are rewritten, which is why minijinja is pinned to one version and its
+//! `unstable_machinery` is on.
 
 use super::calls::environment;
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, Token, Vm, WhitespaceConfig};
@@ -16,7 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Longest tag, in tokens: the parser and the compiler recurse over an expression. The longest of known templates has 45.
+/// Longest tag, in tokens: the parser and the compiler recurse over an expression. The longest of
+/// known templates has 45.
 const MAX_TAG_TOKENS: usize = 256;
 /// Most `elif`: each is nested in the one before.
 const MAX_ELIFS: usize = 100;

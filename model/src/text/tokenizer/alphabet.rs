@@ -1,7 +1,7 @@
 //! GPT-2's alphabet: each byte is written as one printable character.
 //!
-//! Source of the table: `bytes_to_unicode` in OpenAI's `gpt-2/src/encoder.py`. Bytes that print in Latin-1 stand for
-//! themselves, the other 68 are U+0100 and on, in order.
+//! Source of the table: `bytes_to_unicode` in OpenAI's `gpt-2/src/encoder.py`. Bytes that print in
+//! Latin-1 stand for themselves, the other 68 are U+0100 and on, in order.
 
 const fn prints(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)

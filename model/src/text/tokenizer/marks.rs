@@ -9,7 +9,8 @@ const MAX_MARKS: usize = 4096;
 /// Longest mark, in bytes.
 const MAX_MARK_BYTES: usize = 128;
 
-/// A noncharacter, which no text interchange may carry (Unicode 16, 23.7): it breaks up marks in message contents.
+/// A noncharacter, which no text interchange may carry (Unicode 16, 23.7): it breaks up marks in
+/// message contents.
 const BREAKER: char = '\u{FDD0}';
 
 const KEY: &str = "tokenizer.ggml.token_type";
@@ -37,8 +38,8 @@ pub(super) enum Stretch<'t> {
 }
 
 impl Marks {
-    /// Refuses more marks than [`MAX_MARKS`], longer ones than [`MAX_MARK_BYTES`], and control tokens that cannot be
-    /// broken up because they are a single character.
+    /// Refuses more marks than [`MAX_MARKS`], longer ones than [`MAX_MARK_BYTES`], and control
+    /// tokens that cannot be broken up because they are a single character.
     pub(super) fn new(marks: &[Mark<'_>]) -> Result<Self, TextError> {
         if marks.len() > MAX_MARKS {
             let why = format!(
@@ -73,7 +74,8 @@ impl Marks {
         })
     }
 
-    /// Cuts `text` at its marks, the leftmost and of those the longest first. `control`: control tokens too.
+    /// Cuts `text` at its marks, the leftmost and of those the longest first. `control`: control
+    /// tokens too.
     pub(super) fn split<'t>(
         &self,
         text: &'t str,
@@ -90,11 +92,11 @@ impl Marks {
         stretch(Stretch::Text(&text[at..]))
     }
 
-    /// Message contents with every mark broken up, so that [`Self::split`] finds none in them; [`Self::unguard`]
-    /// gives the text back. `but`: marks that are left whole.
+    /// Message contents with every mark broken up, so that [`Self::split`] finds none in them;
+    /// [`Self::unguard`] gives the text back. `but`: marks that are left whole.
     ///
-    /// A breaker follows each letter that begins a mark, whether one follows or not: that needs no search and so
-    /// cannot be misled by marks that overlap.
+    /// A breaker follows each letter that begins a mark, whether one follows or not: that needs no
+    /// search and so cannot be misled by marks that overlap.
     pub(in crate::text) fn guard(&self, content: &str, but: &[&str]) -> String {
         let mut out = String::with_capacity(content.len() + content.len() / 8);
         for (at, c) in content.char_indices() {

@@ -24,8 +24,8 @@ pub const MAX_TEXT_BYTES: usize = 4 << 20;
 /// The file's vocabulary, byte-level BPE; built once from the metadata.
 ///
 /// Words are found by the closed rules of `tokenizer.ggml.pre` and merged by the `tokenizers` crate
-/// (a heap, so O(n log n) in the longest word). Its cache of words is off: it never forgets, and ten
-/// thousand words of a client's choosing are 80 MB.
+/// (a heap, so O(n log n) in the longest word). Its cache of words is off: it never forgets, and
+/// ten thousand words of a client's choosing are 80 MB.
 #[derive(Debug)]
 pub struct Tokenizer {
     bpe: BPE,
@@ -52,14 +52,14 @@ impl Tokenizer {
     /// Reads `tokenizer.ggml.*`.
     ///
     /// # Errors
-    /// [`TextError::Model`] and [`TextError::Pre`] for a kind of vocabulary that is not known, by its
-    /// name; [`TextError::Vocabulary`] when tokens, types or merges contradict each other;
+    /// [`TextError::Model`] and [`TextError::Pre`] for a kind of vocabulary that is not known, by
+    /// its name; [`TextError::Vocabulary`] when tokens, types or merges contradict each other;
     /// [`TextError::Gguf`] when one is missing.
     pub fn from_gguf(g: &Gguf) -> Result<Self, TextError> {
-        Self::build(Vocabulary::read(g)?)
+        Self::build(&Vocabulary::read(g)?)
     }
 
-    fn build(v: Vocabulary<'_>) -> Result<Self, TextError> {
+    fn build(v: &Vocabulary<'_>) -> Result<Self, TextError> {
         let rule = Rule::named(v.pre)?;
         let named = |id: Option<u32>| {
             let id = id?;
@@ -68,7 +68,7 @@ impl Tokenizer {
         };
         let (bos, eos) = (named(v.bos), named(v.eos));
         let add_bos = v.add_bos.unwrap_or(rule.bos);
-        let (marks, ends, pieces) = (Marks::new(&v.marks())?, v.ends(), Pieces::new(&v));
+        let (marks, ends, pieces) = (Marks::new(&v.marks())?, v.ends(), Pieces::new(v));
         let bpe = v.bpe(rule.whole_words)?;
         let id = |byte| bpe.token_to_id(char_of(byte).encode_utf8(&mut [0; 4]));
         let bytes = (0..=255).map(id).collect();

@@ -1,8 +1,9 @@
 //! Splits text into the words that byte-pair merges stay within.
 //!
-//! The rules are closed: no expression comes from a model file. Source of the rules: llama.cpp `src/llama-vocab.cpp`
-//! (`llm_tokenizer_bpe`), which follows each model's own `tokenizer.json`. They end in `\s+(?!\S)|\s+`; the look-ahead
-//! is done by hand here, so that the rest is a plain regular expression that never backtracks: one pass over a word.
+//! The rules are closed: no expression comes from a model file. Source of the rules: llama.cpp
+//! `src/llama-vocab.cpp` (`llm_tokenizer_bpe`), which follows each model's own `tokenizer.json`.
+//! They end in `\s+(?!\S)|\s+`; the look-ahead is done by hand here, so that the rest is a plain
+//! regular expression that never backtracks: one pass over a word.
 
 use crate::text::TextError;
 use regex::Regex;
@@ -82,7 +83,8 @@ impl Rule {
         word: &mut impl FnMut(&'t str) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some(first) = text.chars().next() {
-            // every character is a word of some alternative; should a table disagree, it stands alone
+            // every character is a word of some alternative; should a table disagree, it stands
+            // alone
             let end = self.words.find(text).map_or(first.len_utf8(), |m| m.end());
             let (head, tail) = text.split_at(self.leave_one(&text[..end], &text[end..]));
             word(head)?;
@@ -91,7 +93,8 @@ impl Rule {
         Ok(())
     }
 
-    /// `\s+(?!\S)`: of white space before a word the last character goes to that word (which may take it or not).
+    /// `\s+(?!\S)`: of white space before a word the last character goes to that word (which may
+    /// take it or not).
     fn leave_one(&self, found: &str, rest: &str) -> usize {
         let Some(last) = found.chars().next_back().filter(|c| c.is_whitespace()) else {
             return found.len();
@@ -117,7 +120,10 @@ mod tests {
         let mut words = Vec::new();
         Rule::named(rule)
             .unwrap()
-            .split(text, |w| Ok::<_, ()>(words.push(w)))
+            .split(text, |w| {
+                words.push(w);
+                Ok::<_, ()>(())
+            })
             .unwrap();
         words
     }

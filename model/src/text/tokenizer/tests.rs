@@ -3,7 +3,8 @@
 use super::vocabulary::{CONTROL, NORMAL, UNUSED, USER_DEFINED};
 use super::*;
 
-/// Letters of all bytes, "he", "ll", "hell" and " w", ChatML's and R1's marks, a user-defined emoji.
+/// Letters of all bytes, "he", "ll", "hell" and " w", ChatML's and R1's marks, a user-defined
+/// emoji.
 pub(in crate::text) struct Tiny {
     pub(in crate::text) tokens: Vec<(String, i32)>,
     pub(in crate::text) merges: Vec<&'static str>,
@@ -42,7 +43,7 @@ impl Default for Tiny {
 
 impl Tiny {
     pub(in crate::text) fn build(&self) -> Result<Tokenizer, TextError> {
-        Tokenizer::build(Vocabulary {
+        Tokenizer::build(&Vocabulary {
             pre: self.pre,
             tokens: self.tokens.iter().map(|(t, _)| t.as_str()).collect(),
             types: self.tokens.iter().map(|(_, ty)| *ty).collect(),

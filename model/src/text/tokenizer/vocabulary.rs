@@ -107,8 +107,8 @@ impl<'a> Vocabulary<'a> {
         ends
     }
 
-    /// Every merge is of two known tokens and makes a known one, none of them a control token: no text
-    /// can be merged into one.
+    /// Every merge is of two known tokens and makes a known one, none of them a control token: no
+    /// text can be merged into one.
     pub(super) fn bpe(&self, whole_words: bool) -> Result<BPE, TextError> {
         let mut vocab = Vocab::with_capacity(self.tokens.len());
         for (id, text, ty) in self.entries() {
