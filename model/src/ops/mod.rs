@@ -22,7 +22,7 @@ pub mod rope;
 pub mod runtime;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod oracle_tests;
+mod tests;
 
 use crate::gguf::GgmlType;
 use crate::kv::KvCache;
