@@ -98,7 +98,7 @@ impl Intake {
                 );
             }
             Route::Pool(client) => {
-                self.answer(client, message, &Fault::later("", "the pool topic"), desk)
+                self.answer(client, message, &Fault::later("", "the pool topic"), desk);
             }
             Route::Admin(verb) => self.admin(verb, message, desk),
         }
@@ -138,7 +138,7 @@ impl Intake {
                 desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
             }
             (None, Err((fault, id))) => {
-                desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault)
+                desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
             }
         }
     }

@@ -140,7 +140,7 @@ fn floats(kernels: &Kernels, words: &[String]) {
                 0.08,
                 &mut scores,
                 &mut out,
-            )
+            );
         });
         println!(
             "{line:32} {:7.1} GB/s {:7.1} GMAC/s",

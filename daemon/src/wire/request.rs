@@ -272,7 +272,7 @@ impl Body<'_> {
     ) -> Result<(), A::Error> {
         match key {
             "messages" => r.messages = map.next_value_seed(MessagesSeed { path: self.path })?,
-            "id" => r.id = text(map, |id| check_id(id))?,
+            "id" => r.id = text(map, check_id)?,
             "stream" => r.stream = map.next_value()?,
             "max_tokens" | "max_completion_tokens" => {
                 let given = integer(map, 1, u64::from(u32::MAX))?.map(|n| n as u32);
@@ -286,13 +286,13 @@ impl Body<'_> {
             "thinking" => {
                 r.thinking = map
                     .next_value::<Option<RawThinking>>()?
-                    .map(|t| t.over(self.thinking))
+                    .map(|t| t.over(self.thinking));
             }
             "stop" => {
                 r.stop = map
                     .next_value::<Option<Stops>>()?
                     .map(|s| s.0)
-                    .unwrap_or_default()
+                    .unwrap_or_default();
             }
             "deadline_ms" => r.deadline_ms = integer(map, 1, DEADLINE_MAX_MS)?,
             "n" => {
@@ -323,18 +323,18 @@ impl Body<'_> {
             "top_k" => {
                 s.top_k = map
                     .next_value::<Option<i64>>()?
-                    .map(|k| u32::try_from(k.max(0)).unwrap_or(u32::MAX))
+                    .map(|k| u32::try_from(k.max(0)).unwrap_or(u32::MAX));
             }
             "seed" => s.seed = map.next_value::<Option<Seed>>()?.and_then(|s| s.0),
             "logit_bias" => {
                 s.logit_bias = map
                     .next_value::<Option<Biases>>()?
                     .map(|b| b.0)
-                    .unwrap_or_default()
+                    .unwrap_or_default();
             }
             "logprobs" => s.logprobs = map.next_value::<Option<bool>>()?.unwrap_or(false),
             "top_logprobs" => {
-                s.top_logprobs = integer(map, 0, u64::from(TOP_LOGPROBS_MAX))?.map(|n| n as u8)
+                s.top_logprobs = integer(map, 0, u64::from(TOP_LOGPROBS_MAX))?.map(|n| n as u8);
             }
             _ => match WITHOUT_EFFECT.iter().find(|name| **name == key) {
                 Some(name) => {

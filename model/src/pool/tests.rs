@@ -211,16 +211,16 @@ fn wrong_sizes_are_refused() {
     type Case = fn(&Pool);
     let cases: [(&str, Case); 4] = [
         ("whole number of columns", |p| {
-            p.run_rows(1, &mut [0.0; 5], 2, 1, &|_, _| {})
+            p.run_rows(1, &mut [0.0; 5], 2, 1, &|_, _| {});
         }),
         ("whole number of columns", |p| {
-            p.run_rows(1, &mut [0.0; 5], 0, 1, &|_, _| {})
+            p.run_rows(1, &mut [0.0; 5], 0, 1, &|_, _| {});
         }),
         ("chunks of 0 rows", |p| {
-            p.run_rows(1, &mut [0.0; 4], 2, 0, &|_, _| {})
+            p.run_rows(1, &mut [0.0; 4], 2, 0, &|_, _| {});
         }),
         ("column 2 of a tile of 2", |_| {
-            RowTile::new(&mut [0.0; 4], 2).column(2).fill(0.0)
+            RowTile::new(&mut [0.0; 4], 2).column(2).fill(0.0);
         }),
     ];
     for (want, case) in cases {

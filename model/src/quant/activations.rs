@@ -215,7 +215,7 @@ impl Activations {
             ActKind::Q8 => {
                 let columns = grown(&mut self.q8, cols * chunks, NO_Q8);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
-                    (table.quantize_q8)(&x[c * k..][..k], dst)
+                    (table.quantize_q8)(&x[c * k..][..k], dst);
                 });
                 let columns = &*columns;
                 let tiles = grown(&mut self.q8_tiles, self.tiles * chunks, NO_Q8_TILE);
@@ -241,7 +241,7 @@ impl Activations {
             ActKind::Q8K => {
                 let columns = grown(&mut self.q8k, cols * chunks, NO_Q8K);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
-                    (table.quantize_q8k)(&x[c * k..][..k], dst)
+                    (table.quantize_q8k)(&x[c * k..][..k], dst);
                 });
                 let columns = &*columns;
                 let tiles = grown(&mut self.q8k_tiles, self.tiles * chunks, NO_Q8K_TILE);

@@ -491,7 +491,7 @@ fn wrong_sizes_are_refused() {
                     1.0,
                     &mut [0.0; 2],
                     &mut [0.0; 4],
-                )
+                );
             }),
         ),
     ];

@@ -270,7 +270,7 @@ fn publish(kind: u8, body: &[u8], version: Version) -> (Message, Option<u16>) {
                 0x01 => message.utf8 = properties.take(1) == [1],
                 0x02 => {
                     message.expiry_s =
-                        Some(u32::from_be_bytes(properties.take(4).try_into().unwrap()))
+                        Some(u32::from_be_bytes(properties.take(4).try_into().unwrap()));
                 }
                 0x03 => message.content_type = Some(properties.text()),
                 0x08 => message.response_topic = Some(properties.text()),
