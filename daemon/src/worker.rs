@@ -41,6 +41,10 @@ pub enum Command {
 
 /// From the thread.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every report is an update"
+)]
 pub enum Report {
     /// ready; the first report unless it is `Failed`
     Loaded(Box<ModelInfo>),

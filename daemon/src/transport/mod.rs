@@ -91,6 +91,7 @@ pub struct Ack(client::PendingAck);
 
 /// What happens on a link.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every event is a message")]
 pub enum Event {
     /// connected and every subscription granted; again after each reconnection
     Up {

@@ -48,6 +48,10 @@ impl ReplyTo {
 }
 
 /// Decides where a request's frames go. On a fault they go to the default topic, which is returned with it.
+#[allow(
+    clippy::result_large_err,
+    reason = "a refusal carries where it goes; made once a request"
+)]
 pub fn reply_to(
     message: &Message,
     client: &str,
@@ -127,6 +131,10 @@ mod tests {
         m
     }
 
+    #[allow(
+        clippy::result_large_err,
+        reason = "a refusal carries where it goes; made once a request"
+    )]
     fn decide(m: &Message) -> Result<ReplyTo, (Fault, ReplyTo)> {
         let topics = Topics::new("b", "n");
         reply_to(

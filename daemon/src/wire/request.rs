@@ -300,13 +300,12 @@ impl Body<'_> {
                 integer(map, 1, 1)?;
                 r.ignored.push("n");
             }
-            _ => return self.rest(key, map, r),
+            _ => return Self::rest(key, map, r),
         }
         Ok(())
     }
 
     fn rest<'de, A: MapAccess<'de>>(
-        &self,
         key: &str,
         map: &mut A,
         r: &mut ChatRequest,

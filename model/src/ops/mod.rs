@@ -144,7 +144,7 @@ pub trait QuantOps: Backend {
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
         let _ = rt;
-        reference::attention::<Self>(q, spec, place, kv)
+        reference::attention::<Self>(&q, spec, place, kv)
     }
 
     /// `x + a . w^T`: the output projection of attention and MLP with its residual. `x`: `[n, rows]`, `a`: `[n, cols]`.

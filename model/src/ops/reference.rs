@@ -195,7 +195,7 @@ pub(super) fn attention_input<B: Backend>(
 }
 
 pub(super) fn attention<B: Backend>(
-    q: FloatTensor<B>,
+    q: &FloatTensor<B>,
     spec: AttentionSpec,
     place: Place,
     kv: &KvCache,

@@ -251,7 +251,7 @@ fn attention_input_and_attention_match_over_two_steps() {
                 );
                 let host = read::<Flex>(Flex::attention(host_q, spec, place, &mut kv, &mut rt));
                 let oracle = read::<Oracle>(reference::attention::<Oracle>(
-                    oracle_q, spec, place, &oracle_kv,
+                    &oracle_q, spec, place, &oracle_kv,
                 ));
                 close(&host, &oracle, ceiling(ty) * 3.0, &what);
             }

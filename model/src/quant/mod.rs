@@ -18,8 +18,16 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "a block number indexes every row and every column"
+)]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "a block number indexes every row and every column"
+)]
 mod avx512;
 mod blocks;
 mod dispatch;

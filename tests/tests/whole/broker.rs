@@ -2,7 +2,7 @@
 
 use super::client::PATIENCE;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     /// On a free port, with its files in this folder.
-    pub(crate) fn start(folder: PathBuf) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let passwords = folder.join("passwords");
         let acl = folder.join("acl");
         std::fs::write(&acl, ACL).unwrap();

@@ -71,7 +71,7 @@ impl World {
         lines: &str,
         engine: &str,
     ) -> Self {
-        let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path().to_owned()));
+        let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path()));
         let config = config(&folder, broker.as_ref(), model, lines, engine);
         let state = folder.path().join("state");
         if let Some(broker) = broker {

@@ -322,10 +322,10 @@ impl Heads256 {
     fn min_sums(&self, x: &Q8kChunk) -> __m512i {
         let sums = _mm512_broadcast_i32x4(load_16(cast_ref(&x.sums32)));
         let mut products = [_mm512_setzero_si512(); 4];
-        for j in 0..4 {
-            let packed = load_64(cast_ref(&self.packed[j]));
+        for (product, packed) in products.iter_mut().zip(&self.packed) {
+            let packed = load_64(cast_ref(packed));
             let mins = _mm512_unpackhi_epi8(packed, _mm512_setzero_si512());
-            products[j] = _mm512_madd_epi16(mins, sums);
+            *product = _mm512_madd_epi16(mins, sums);
         }
         fold_4(products)
     }
