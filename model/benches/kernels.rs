@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Shapes (rows, k) of the 1.5 B model: attention output, feed-forward down and up.
 const SHAPES: [(usize, usize); 3] = [(1536, 1536), (1536, 8960), (8960, 1536)];
 /// Rows of one call, as the network gives them to a thread.
-const CHUNK: usize = 256;
+const CHUNK: usize = 128;
 const COLUMNS: [usize; 3] = [1, 4, 64];
 const BUFFER: usize = 512 << 20;
 const TIME: Duration = Duration::from_millis(400);

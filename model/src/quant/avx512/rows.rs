@@ -26,7 +26,7 @@ pub(super) fn matmul_32<B: Block32>(
 ) {
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first);
-        let next = w.get((first + ROWS) * blocks..).unwrap_or_default();
+        let next = following(w, blocks, first);
         let mut c = cols.start;
         while c < cols.end {
             let x = |i: usize| acts.q8(col0 + c + i);
@@ -57,7 +57,7 @@ pub(super) fn matmul_256<B: Block256>(
 ) {
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first);
-        let next = w.get((first + ROWS) * blocks..).unwrap_or_default();
+        let next = following(w, blocks, first);
         let mut c = cols.start;
         while c < cols.end {
             let x = |i: usize| acts.q8k(col0 + c + i);
@@ -85,6 +85,21 @@ fn group<B>(w: &[B], blocks: usize, first: usize) -> ([&[B]; ROWS], usize) {
         rows[r] = &w[(first + r.min(n - 1)) * blocks..][..blocks];
     }
     (rows, n)
+}
+
+/// Where a row is longer than this, the hardware follows sixteen rows well enough, and what is asked for from the next
+/// sixteen (80 KB of Q4_K at k = 8960) is in its way: 8 to 20 % slower there, 30 to 50 % faster at k = 1536.
+const LONG_ROW: usize = 2048;
+/// Blocks of 256 to ask for ahead in the same row, where it is long: up to 15 % on Q6_K, nothing on Q4_K.
+const AHEAD: usize = 6;
+
+/// The sixteen rows after those that begin with `first`, if they are short: see [`LONG_ROW`].
+#[inline(always)]
+fn following<B>(w: &[B], blocks: usize, first: usize) -> &[B] {
+    match w.get((first + ROWS) * blocks..) {
+        Some(next) if blocks * size_of::<B>() <= LONG_ROW => next,
+        _ => &[],
+    }
 }
 
 /// Element `i` of every row.
@@ -208,7 +223,8 @@ fn sixteen_256<B: Block256, const C: usize>(
             let mut four_mins = [[_mm512_setzero_si512(); 4]; C];
             for j in 0..4 {
                 let r = 4 * quarter + j;
-                prefetch(next.get(ROWS * b + r..ROWS * b + r + 1));
+                let i = ROWS * b + r;
+                prefetch(next.get(i..i + 1).or(rows[r].get(b + AHEAD..b + AHEAD + 1)));
                 // SAFETY: this function has the features
                 let bytes = unsafe { blocks[r].bytes() };
                 let scales = heads.scales(&blocks, r);
