@@ -195,3 +195,6 @@ impl Link {
         let _ = tokio::time::timeout(limit, close).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! The link against the embedded broker, on loopback and port 0. The same against Mosquitto is in the tests package.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::broker::{self, Embedded, Users};
+use super::*;
+use crate::config::Server;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn users() -> Users {
+    let credentials = |username: &str| Credentials {
+        username: username.to_owned(),
+        password: format!("{username}-secret"),
+    };
+    Users {
+        base: "glowplug".to_owned(),
+        daemon: credentials("glowplug"),
+        daemon_id: "glowplug-n".to_owned(),
+        local: credentials("local"),
+    }
+}
+
+async fn start(port: u16) -> Embedded {
+    // a port that was just closed may be refused for a moment
+    for _ in 0..50 {
+        match broker::start(SocketAddr::from(([127, 0, 0, 1], port)), users()).await {
+            Ok(broker) => return broker,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("no broker")
+}
+
+fn options(broker: &Embedded, client_id: &str, user: &Credentials, filters: &[&str]) -> Options {
+    Options {
+        server: Server {
+            host: broker.address.ip().to_string(),
+            port: broker.address.port(),
+        },
+        client_id: client_id.to_owned(),
+        credentials: Some(user.clone()),
+        will: None,
+        subscriptions: filters
+            .iter()
+            .map(|f| ((*f).to_owned(), Qos::AtLeastOnce))
+            .collect(),
+        payload_max: 1000,
+    }
+}
+
+async fn event(events: &mut Events) -> Event {
+    timeout(SOON, events.recv())
+        .await
+        .expect("an event in time")
+        .expect("a living link")
+}
+
+async fn up(events: &mut Events) {
+    loop {
+        match event(events).await {
+            Event::Up { .. } => return,
+            Event::Down { refused: false, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn message(link: &Link, events: &mut Events) -> Incoming {
+    loop {
+        if let Event::Message(mut incoming) = event(events).await {
+            if let Some(ack) = incoming.ack.take() {
+                link.ack(ack).unwrap();
+            }
+            return incoming;
+        }
+    }
+}
+
+async fn refused(events: &mut Events) {
+    match event(events).await {
+        Event::Down { refused: true, .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+fn qos1(topic: &str, payload: impl Into<Bytes>) -> Message {
+    Message::new(topic, payload, Qos::AtLeastOnce)
+}
+
+#[tokio::test]
+async fn a_message_goes_through_with_its_properties_and_back() {
+    let broker = start(0).await;
+    let u = users();
+    let (daemon, mut at_daemon) = connect(options(
+        &broker,
+        "glowplug-n",
+        &u.daemon,
+        &["glowplug/n/chat/+/request"],
+    ));
+    up(&mut at_daemon).await;
+    let (client, mut at_client) = connect(options(
+        &broker,
+        "me",
+        &u.local,
+        &["glowplug/+/chat/me/reply"],
+    ));
+    up(&mut at_client).await;
+    let mut request = qos1("glowplug/n/chat/me/request", "hi");
+    request.properties.correlation_data = Some(Bytes::from_static(&[0, 255]));
+    request.properties.response_topic = Some("glowplug/n/chat/me/reply".to_owned());
+    request.properties.expiry_s = Some(30);
+    client.publish(request.clone()).unwrap();
+    let got = message(&daemon, &mut at_daemon).await;
+    assert_eq!(got.message.payload, request.payload);
+    assert_eq!(
+        got.message.properties.correlation_data,
+        request.properties.correlation_data
+    );
+    assert_eq!(
+        got.message.properties.response_topic,
+        request.properties.response_topic
+    );
+    assert!(got.message.properties.expiry_s.is_some_and(|s| s <= 30));
+    assert!(!got.message.retain && got.oversize.is_none());
+    let mut reply = qos1("glowplug/n/chat/me/reply", "ho");
+    reply.properties.content_type = Some("application/json".to_owned());
+    reply.properties.utf8 = true;
+    daemon.publish(reply).unwrap();
+    let got = message(&client, &mut at_client).await;
+    assert_eq!(got.message.payload, "ho");
+    assert!(got.message.properties.utf8);
+    assert_eq!(
+        got.message.properties.content_type.as_deref(),
+        Some("application/json")
+    );
+    client.close(SOON).await;
+    daemon.close(SOON).await;
+}
+
+#[tokio::test]
+async fn users_and_topics_are_guarded() {
+    let broker = start(0).await;
+    let u = users();
+    let wrong = Credentials {
+        username: "local".to_owned(),
+        password: "local-secreT".to_owned(),
+    };
+    let (_l, mut events) = connect(options(&broker, "me", &wrong, &[]));
+    refused(&mut events).await;
+    let mut nobody = options(&broker, "me", &wrong, &[]);
+    nobody.credentials = None;
+    let (_l, mut events) = connect(nobody);
+    refused(&mut events).await;
+    // the daemon's identifier belongs to the daemon
+    let (_l, mut events) = connect(options(&broker, "glowplug-n", &u.local, &[]));
+    refused(&mut events).await;
+    for filter in [
+        "glowplug/#",
+        "#",
+        "glowplug/n/chat/other/reply",
+        "glowplug/+/chat/+/reply",
+        "elsewhere",
+    ] {
+        let (_l, mut events) = connect(options(&broker, "me", &u.local, &[filter]));
+        refused(&mut events).await;
+    }
+    // a publish that is not allowed reaches nobody
+    let (daemon, mut at_daemon) =
+        connect(options(&broker, "glowplug-n", &u.daemon, &["glowplug/#"]));
+    up(&mut at_daemon).await;
+    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
+    up(&mut at_client).await;
+    client
+        .publish(qos1("glowplug/n/chat/other/request", "no"))
+        .unwrap();
+    client.publish(qos1("glowplug/n/status", "no")).unwrap();
+    client
+        .publish(qos1("glowplug/n/chat/me/request", "yes"))
+        .unwrap();
+    assert_eq!(
+        message(&daemon, &mut at_daemon).await.message.payload,
+        "yes"
+    );
+}
+
+#[tokio::test]
+async fn a_payload_above_the_limit_arrives_as_its_length() {
+    let broker = start(0).await;
+    let u = users();
+    let (daemon, mut at_daemon) = connect(options(
+        &broker,
+        "glowplug-n",
+        &u.daemon,
+        &["glowplug/n/ask/+"],
+    ));
+    up(&mut at_daemon).await;
+    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
+    up(&mut at_client).await;
+    for (bytes, oversize) in [
+        (1000, None),
+        (1001, Some(1001)),
+        (10 << 20, Some(10 << 20)),
+        (3, None),
+    ] {
+        client
+            .publish(qos1("glowplug/n/ask/me", vec![b'x'; bytes]))
+            .unwrap();
+        let got = message(&daemon, &mut at_daemon).await;
+        assert_eq!(got.oversize, oversize);
+        assert_eq!(
+            got.message.payload.len(),
+            if oversize.is_some() { 0 } else { bytes }
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_retained_message_shows_that_it_is() {
+    let broker = start(0).await;
+    let u = users();
+    let (daemon, mut at_daemon) = connect(options(
+        &broker,
+        "glowplug-n",
+        &u.daemon,
+        &["glowplug/n/ask/+"],
+    ));
+    up(&mut at_daemon).await;
+    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
+    up(&mut at_client).await;
+    let mut poison = qos1("glowplug/n/ask/me", "again and again");
+    poison.retain = true;
+    client.publish(poison).unwrap();
+    assert!(message(&daemon, &mut at_daemon).await.message.retain);
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_the_broker_restarts() {
+    let first = start(0).await;
+    let port = first.address.port();
+    let u = users();
+    let (daemon, mut at_daemon) = connect(options(
+        &first,
+        "glowplug-n",
+        &u.daemon,
+        &["glowplug/n/ask/+"],
+    ));
+    up(&mut at_daemon).await;
+    drop(first);
+    assert!(matches!(
+        event(&mut at_daemon).await,
+        Event::Down { refused: false, .. }
+    ));
+    // published while nobody listens; retained, since it may be sent before the client below has subscribed
+    let topics: Vec<String> = (0..100)
+        .map(|i| format!("glowplug/n/chat/me/{i}"))
+        .collect();
+    for topic in &topics {
+        let mut kept = qos1(topic, "kept");
+        kept.retain = true;
+        daemon.publish(kept).unwrap();
+    }
+    let second = start(port).await;
+    up(&mut at_daemon).await;
+    let (client, mut at_client) =
+        connect(options(&second, "me", &u.local, &["glowplug/+/chat/me/#"]));
+    let mut got = std::collections::BTreeSet::new();
+    while got.len() < topics.len() {
+        got.insert(message(&client, &mut at_client).await.message.topic);
+    }
+    assert_eq!(got, topics.into_iter().collect());
+}
+
+#[tokio::test]
+async fn messages_keep_their_order() {
+    let broker = start(0).await;
+    let u = users();
+    let (daemon, mut at_daemon) = connect(options(&broker, "glowplug-n", &u.daemon, &[]));
+    up(&mut at_daemon).await;
+    let (client, mut at_client) = connect(options(
+        &broker,
+        "me",
+        &u.local,
+        &["glowplug/+/chat/me/reply"],
+    ));
+    up(&mut at_client).await;
+    for i in 0..300 {
+        daemon
+            .publish(qos1("glowplug/n/chat/me/reply", i.to_string()))
+            .unwrap();
+    }
+    for i in 0..300 {
+        assert_eq!(
+            message(&client, &mut at_client).await.message.payload,
+            i.to_string()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_outbox_says_so() {
+    let gone = start(0).await;
+    let u = users();
+    let o = options(&gone, "glowplug-n", &u.daemon, &[]);
+    drop(gone);
+    let (link, _events) = connect(o);
+    for _ in 0..OUTBOX {
+        link.publish(qos1("glowplug/n/x", "x")).unwrap();
+    }
+    assert_eq!(
+        (link.room(), link.publish(qos1("glowplug/n/x", "x"))),
+        (0, Err(Full))
+    );
+}
+
+#[tokio::test]
+async fn the_will_speaks_for_a_lost_daemon_and_is_silent_after_a_goodbye() {
+    let broker = start(0).await;
+    let u = users();
+    let (watch, mut at_watch) = connect(options(&broker, "me", &u.local, &["glowplug/+/status"]));
+    up(&mut at_watch).await;
+    let mut with_will = options(&broker, "glowplug-n", &u.daemon, &[]);
+    with_will.will = Some(qos1("glowplug/n/status", "offline"));
+    let (polite, mut events) = connect(with_will.clone());
+    up(&mut events).await;
+    polite.publish(qos1("glowplug/n/status", "bye")).unwrap();
+    polite.close(SOON).await;
+    assert_eq!(message(&watch, &mut at_watch).await.message.payload, "bye");
+    let (rude, mut events) = connect(with_will);
+    up(&mut events).await;
+    drop((rude, events));
+    // dropping all handles is a goodbye too
+    let quiet = timeout(Duration::from_millis(500), at_watch.recv()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+}
