@@ -510,3 +510,6 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

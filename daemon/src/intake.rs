@@ -318,3 +318,6 @@ fn plain_reply(message: &Message, topic: String) -> ReplyTo {
 fn made_id() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
+
+#[cfg(test)]
+mod tests;

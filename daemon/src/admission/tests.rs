@@ -1,0 +1,626 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashMap;
+
+use glowplug_model::engine::Thinking;
+use glowplug_model::text::{Message, Role, SamplerParams};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::transport::Qos;
+
+const ROOM: usize = crate::transport::OUTBOX;
+
+fn machine(queue: usize) -> Admission {
+    let speaker = Speaker {
+        node: "n".into(),
+        model: String::new(),
+    };
+    let mut a = Admission::new(
+        queue,
+        Duration::from_millis(40),
+        Duration::from_secs(300),
+        speaker,
+    );
+    a.online("m".into());
+    a
+}
+
+fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
+    let sampler = SamplerParams {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repeat_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        logit_bias: vec![],
+        seed: 0,
+        top_logprobs: None,
+    };
+    Arrival {
+        client: client.into(),
+        kind,
+        id: id.map(str::to_owned),
+        made_id: "made".into(),
+        reply: ReplyTo {
+            topic: format!("{client}/reply"),
+            qos: Qos::AtLeastOnce,
+            correlation_data: None,
+            content_type: "application/json",
+        },
+        request: Request {
+            messages: vec![Message {
+                role: Role::User,
+                content: "hi".into(),
+            }],
+            raw: false,
+            sampler,
+            thinking: Thinking {
+                enabled: false,
+                budget: None,
+                visible: false,
+            },
+            max_tokens: 8,
+            stop: vec![],
+        },
+        ignored: vec![],
+        deadline: None,
+    }
+}
+
+fn outcome(finish: Finish) -> Outcome {
+    Outcome {
+        finish,
+        prompt_tokens: 3,
+        cached_tokens: 1,
+        completion_tokens: 2,
+        reasoning_tokens: 0,
+    }
+}
+
+fn text(id: RequestId, content: &str, now: Instant) -> Update {
+    let text = Text {
+        content: content.into(),
+        ..Text::default()
+    };
+    Update {
+        id,
+        text,
+        marks: Marks {
+            started: Some(now),
+            prefilled: Some(now),
+            first_token: Some(now),
+        },
+        end: None,
+    }
+}
+
+fn ended(id: RequestId, finish: Finish, now: Instant) -> Update {
+    let end = Some((End::Finished(outcome(finish)), now));
+    Update {
+        id,
+        text: Text::default(),
+        marks: Marks::default(),
+        end,
+    }
+}
+
+/// The frames among the actions, as JSON; a text frame is a JSON string.
+fn frames(out: &mut Vec<Action>) -> Vec<Value> {
+    out.drain(..)
+        .filter_map(|a| match a {
+            Action::Publish { frame, .. } => Some(
+                serde_json::from_slice(&frame)
+                    .unwrap_or_else(|_| Value::String(String::from_utf8(frame.to_vec()).unwrap())),
+            ),
+            _ => None,
+        })
+        .collect()
+}
+
+fn submitted(out: &[Action]) -> Vec<RequestId> {
+    out.iter()
+        .filter_map(|a| {
+            if let Action::Submit(id, _) = a {
+                Some(*id)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+fn code(frame: &Value) -> &str {
+    frame["error"]["code"].as_str().unwrap_or("")
+}
+
+#[test]
+fn text_is_put_together_and_repeated_at_the_end() {
+    let (mut a, mut out, t) = (machine(2), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("x"), Kind::Chat), &mut out);
+    let id = submitted(&out)[0];
+    out.clear();
+    let ms = |n| t + Duration::from_millis(n);
+    // the first token leaves at once, the next ones together when 40 ms are over
+    a.update(ms(100), ROOM, text(id, "He", ms(100)), &mut out);
+    a.update(ms(110), ROOM, text(id, "ll", ms(110)), &mut out);
+    a.update(ms(120), ROOM, text(id, "o", ms(120)), &mut out);
+    assert_eq!(a.next_tick(), Some(ms(140)));
+    a.tick(ms(139), ROOM, &mut out);
+    a.tick(ms(140), ROOM, &mut out);
+    assert_eq!(a.next_tick(), None);
+    a.update(ms(150), ROOM, text(id, "!", ms(150)), &mut out);
+    a.update(ms(160), ROOM, ended(id, Finish::Stop, ms(160)), &mut out);
+    let frames = frames(&mut out);
+    let deltas: Vec<&str> = frames
+        .iter()
+        .filter_map(|f| f["choices"][0]["delta"]["content"].as_str())
+        .collect();
+    assert_eq!(deltas, ["He", "llo", "!"]);
+    assert_eq!(
+        frames
+            .iter()
+            .map(|f| f["seq"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 1, 2, 3]
+    );
+    assert_eq!(frames[0]["choices"][0]["delta"]["role"], "assistant");
+    let last = &frames[3];
+    assert_eq!(last["object"], "chat.completion");
+    assert_eq!(last["choices"][0]["message"]["content"], "Hello!");
+    assert_eq!(last["choices"][0]["finish_reason"], "stop");
+    assert_eq!(
+        (
+            last["timings"]["queue_ms"].as_f64(),
+            last["timings"]["first_token_ms"].as_f64()
+        ),
+        (Some(100.0), Some(100.0))
+    );
+    assert_eq!(a.outstanding(), 0);
+}
+
+#[test]
+fn without_streaming_there_is_one_frame_and_an_ask_gets_text() {
+    let (mut a, mut out, t) = (machine(2), Vec::new(), Instant::now());
+    for kind in [Kind::ChatWhole, Kind::Ask] {
+        a.request(t, ROOM, arrival("c", None, kind), &mut out);
+        let id = submitted(&out)[0];
+        out.clear();
+        a.update(t, ROOM, text(id, "Hi", t), &mut out);
+        assert!(out.is_empty() && a.next_tick().is_none());
+        a.update(t, ROOM, ended(id, Finish::Length, t), &mut out);
+        let frames = frames(&mut out);
+        assert_eq!(frames.len(), 1);
+        if kind == Kind::Ask {
+            assert_eq!(frames[0], "Hi");
+        } else {
+            assert_eq!(
+                (frames[0]["id"].as_str(), frames[0]["seq"].as_u64()),
+                (Some("made"), Some(0))
+            );
+        }
+    }
+}
+
+#[test]
+fn the_same_request_is_not_run_twice() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("x"), Kind::Chat), &mut out);
+    let id = submitted(&out)[0];
+    out.clear();
+    // while it waits or runs
+    a.request(t, ROOM, arrival("c", Some("x"), Kind::Chat), &mut out);
+    assert!(out.is_empty());
+    // the same id of another client is another request
+    a.request(t, ROOM, arrival("d", Some("x"), Kind::Chat), &mut out);
+    assert_eq!(submitted(&out).len(), 1);
+    out.clear();
+    a.update(t, ROOM, text(id, "Hi", t), &mut out);
+    a.update(t, ROOM, ended(id, Finish::Stop, t), &mut out);
+    let first = frames(&mut out).pop().unwrap();
+    // afterwards: the last frame again, even while the daemon drains
+    a.drain();
+    let within = t + Duration::from_secs(300);
+    a.request(within, ROOM, arrival("c", Some("x"), Kind::Chat), &mut out);
+    assert!(submitted(&out).is_empty());
+    assert_eq!(frames(&mut out), [first]);
+    // beyond the window it is a new one, and refused here as such
+    a.request(
+        t + Duration::from_secs(301),
+        ROOM,
+        arrival("c", Some("x"), Kind::Chat),
+        &mut out,
+    );
+    assert_eq!(code(&frames(&mut out)[0]), "draining");
+    assert_eq!(a.counters().duplicates, 2);
+}
+
+#[test]
+fn a_refused_request_may_come_again() {
+    let (mut a, mut out, t) = (machine(1), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    a.request(t, ROOM, arrival("c", Some("2"), Kind::Chat), &mut out);
+    let first = submitted(&out)[0];
+    out.clear();
+    a.request(t, ROOM, arrival("c", Some("3"), Kind::Chat), &mut out);
+    let frame = frames(&mut out).pop().unwrap();
+    assert_eq!(code(&frame), "overloaded");
+    assert!(frame["error"]["retry_after_ms"].as_u64().unwrap() >= 250);
+    a.update(t, ROOM, ended(first, Finish::Stop, t), &mut out);
+    out.clear();
+    a.request(t, ROOM, arrival("c", Some("3"), Kind::Chat), &mut out);
+    assert_eq!(submitted(&out).len(), 1);
+    assert_eq!(a.counters().refused, BTreeMap::from([("overloaded", 1)]));
+}
+
+#[test]
+fn the_time_to_retry_follows_the_time_a_turn_takes() {
+    let (mut a, mut out, t) = (machine(1), Vec::new(), Instant::now());
+    let s = |n| t + Duration::from_secs(n);
+    for i in 0..40_u64 {
+        a.request(s(i * 10), ROOM, arrival("c", None, Kind::Chat), &mut out);
+        let id = submitted(&out)[0];
+        a.update(s(i * 10), ROOM, text(id, "x", s(i * 10)), &mut out);
+        a.update(
+            s(i * 10 + 8),
+            ROOM,
+            ended(id, Finish::Stop, s(i * 10 + 8)),
+            &mut out,
+        );
+        out.clear();
+    }
+    a.request(s(1000), ROOM, arrival("c", None, Kind::Chat), &mut out);
+    let id = submitted(&out)[0];
+    a.update(s(1000), ROOM, text(id, "x", s(1000)), &mut out);
+    a.request(s(1000), ROOM, arrival("c", None, Kind::Chat), &mut out);
+    out.clear();
+    a.request(s(1003), ROOM, arrival("c", None, Kind::Chat), &mut out);
+    let wait = frames(&mut out).pop().unwrap()["error"]["retry_after_ms"]
+        .as_u64()
+        .unwrap();
+    assert!((4900..=5100).contains(&wait), "{wait}");
+}
+
+#[test]
+fn a_full_outbox_takes_no_new_work_and_starves_chunks_but_never_the_last_frame() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    a.request(t, 1, arrival("c", Some("1"), Kind::Chat), &mut out);
+    let id = submitted(&out)[0];
+    out.clear();
+    a.request(t, 1, arrival("c", Some("2"), Kind::Chat), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "overloaded");
+    a.update(t, ROOM_FOR_LAST, text(id, "a", t), &mut out);
+    assert!(out.is_empty());
+    // no busy loop while there is no room
+    assert_eq!(a.next_tick(), Some(t + STARVED_RETRY));
+    a.tick(t + STARVED_RETRY, ROOM_FOR_LAST, &mut out);
+    assert_eq!(a.next_tick(), Some(t + 2 * STARVED_RETRY));
+    a.update(t + STARVED_RETRY, ROOM_FOR_LAST, text(id, "b", t), &mut out);
+    a.tick(t + 2 * STARVED_RETRY, ROOM_FOR_LAST + 1, &mut out);
+    let frame = frames(&mut out).pop().unwrap();
+    assert_eq!(
+        (
+            frame["choices"][0]["delta"]["content"].as_str(),
+            frame["seq"].as_u64()
+        ),
+        (Some("ab"), Some(0))
+    );
+    a.update(t, 0, text(id, "c", t), &mut out);
+    a.update(t, 0, ended(id, Finish::Stop, t), &mut out);
+    let frames = frames(&mut out);
+    assert_eq!(
+        (
+            frames.len(),
+            frames[0]["choices"][0]["message"]["content"].as_str()
+        ),
+        (1, Some("abc"))
+    );
+}
+
+#[test]
+fn a_client_ends_its_own_work_only() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    for (client, id) in [("c", "1"), ("c", "2"), ("d", "1")] {
+        a.request(t, ROOM, arrival(client, Some(id), Kind::Chat), &mut out);
+    }
+    let ids = submitted(&out);
+    out.clear();
+    let ends = |out: &mut Vec<Action>| -> Vec<RequestId> {
+        out.drain(..)
+            .filter_map(|a| {
+                if let Action::End(id, Finish::Cancelled) = a {
+                    Some(id)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    };
+    a.cancel("e", &Cancel::All, &mut out);
+    a.cancel("c", &Cancel::Id("3".into()), &mut out);
+    assert!(out.is_empty());
+    a.cancel("d", &Cancel::Id("1".into()), &mut out);
+    assert_eq!(ends(&mut out), [ids[2]]);
+    a.cancel("c", &Cancel::All, &mut out);
+    assert_eq!(ends(&mut out), [ids[0], ids[1]]);
+    // again: it is ending already
+    a.cancel("c", &Cancel::All, &mut out);
+    assert!(out.is_empty());
+    a.update(t, ROOM, ended(ids[0], Finish::Cancelled, t), &mut out);
+    assert_eq!(
+        frames(&mut out)[0]["choices"][0]["finish_reason"],
+        "cancelled"
+    );
+    // after the end, and a thought that is over
+    a.cancel("c", &Cancel::Id("1".into()), &mut out);
+    a.end_thinking("c", "1", &mut out);
+    assert!(out.is_empty());
+}
+
+#[test]
+fn a_thought_is_ended_once_and_by_its_owner() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    out.clear();
+    a.end_thinking("d", "1", &mut out);
+    assert!(out.is_empty());
+    a.end_thinking("c", "1", &mut out);
+    a.end_thinking("c", "1", &mut out);
+    assert!(matches!(out.as_slice(), [Action::EndThinking(_)]));
+}
+
+#[test]
+fn deadlines_end_what_runs_and_refuse_what_never_did() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    let with = |ms| Arrival {
+        deadline: Some(Duration::from_millis(ms)),
+        ..arrival("c", None, Kind::Chat)
+    };
+    a.request(t, ROOM, with(0), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "deadline_exceeded");
+    a.request(t, ROOM, with(100), &mut out);
+    a.request(t, ROOM, with(200), &mut out);
+    let ids = submitted(&out);
+    out.clear();
+    a.update(t, ROOM, text(ids[0], "par", t), &mut out);
+    out.clear();
+    assert_eq!(a.next_tick(), Some(t + Duration::from_millis(100)));
+    a.tick(t + Duration::from_millis(99), ROOM, &mut out);
+    assert!(out.is_empty());
+    a.tick(t + Duration::from_millis(200), ROOM, &mut out);
+    assert!(
+        matches!(out[..], [Action::End(x, Finish::DeadlineExceeded), Action::End(y, Finish::DeadlineExceeded)] if [x, y] == ids[..])
+    );
+    out.clear();
+    assert_eq!(a.next_tick(), None);
+    a.update(
+        t,
+        ROOM,
+        ended(ids[0], Finish::DeadlineExceeded, t),
+        &mut out,
+    );
+    a.update(
+        t,
+        ROOM,
+        ended(ids[1], Finish::DeadlineExceeded, t),
+        &mut out,
+    );
+    let frames = frames(&mut out);
+    assert_eq!(
+        frames[0]["choices"][0]["finish_reason"],
+        "deadline_exceeded"
+    );
+    assert_eq!(frames[0]["choices"][0]["message"]["content"], "par");
+    assert_eq!(code(&frames[1]), "deadline_exceeded");
+    // a deadline no clock can hold is none
+    a.request(
+        t,
+        ROOM,
+        Arrival {
+            deadline: Some(Duration::MAX),
+            ..arrival("c", None, Kind::Chat)
+        },
+        &mut out,
+    );
+    assert_eq!(a.next_tick(), None);
+}
+
+#[test]
+fn loading_draining_and_a_lost_engine() {
+    let speaker = Speaker {
+        node: "n".into(),
+        model: String::new(),
+    };
+    let mut a = Admission::new(4, Duration::ZERO, Duration::from_secs(1), speaker);
+    let (mut out, t) = (Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    let frame = frames(&mut out).pop().unwrap();
+    assert_eq!(
+        (code(&frame), frame["error"]["retry_after_ms"].as_u64()),
+        ("model_loading", Some(1000))
+    );
+    a.online("m".into());
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    a.request(t, ROOM, arrival("c", Some("2"), Kind::Ask), &mut out);
+    out.clear();
+    a.abandon(t, Finish::Failed, &mut out);
+    let frames = frames(&mut out);
+    assert_eq!(code(&frames[0]), "internal");
+    assert!(frames[1].as_str().unwrap().starts_with("error: internal: "));
+    assert_eq!((a.outstanding(), a.next_tick()), (0, None));
+}
+
+#[test]
+fn a_refusal_of_the_engine_ends_the_request() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    let id = submitted(&out)[0];
+    out.clear();
+    let end = End::Refused(Refusal::ContextLength {
+        tokens: 9,
+        limit: 8,
+    });
+    a.update(
+        t,
+        ROOM,
+        Update {
+            end: Some((end, t)),
+            ..text(id, "", t)
+        },
+        &mut out,
+    );
+    let frame = frames(&mut out).pop().unwrap();
+    assert_eq!(
+        (code(&frame), frame["error"]["param"].as_str()),
+        ("context_length_exceeded", Some("messages"))
+    );
+    // it was accepted, so its end is remembered
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    assert_eq!(frames(&mut out), [frame]);
+}
+
+#[test]
+fn an_answer_the_broker_cannot_carry_becomes_an_error() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    a.frame_max(600);
+    a.request(t, ROOM, arrival("c", None, Kind::ChatWhole), &mut out);
+    let id = submitted(&out)[0];
+    out.clear();
+    a.update(t, ROOM, text(id, &"x".repeat(600), t), &mut out);
+    a.update(t, ROOM, ended(id, Finish::Stop, t), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "internal");
+}
+
+/// What can happen, in any order.
+#[derive(Debug, Clone)]
+enum Step {
+    Request {
+        client: u8,
+        id: u8,
+        deadline: Option<u16>,
+    },
+    Text(u8),
+    End(u8),
+    Cancel {
+        client: u8,
+        id: Option<u8>,
+    },
+    EndThinking {
+        client: u8,
+        id: u8,
+    },
+    Wait(u16),
+    Drain,
+    Room(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_u8, 0..6_u8, proptest::option::of(1..400_u16)).prop_map(|(client, id, deadline)| Step::Request { client, id, deadline }),
+        4 => (0..8_u8).prop_map(Step::Text),
+        3 => (0..8_u8).prop_map(Step::End),
+        2 => (0..3_u8, proptest::option::of(0..6_u8)).prop_map(|(client, id)| Step::Cancel { client, id }),
+        1 => (0..3_u8, 0..6_u8).prop_map(|(client, id)| Step::EndThinking { client, id }),
+        3 => (0..500_u16).prop_map(Step::Wait),
+        1 => Just(Step::Drain),
+        1 => any::<bool>().prop_map(Step::Room),
+    ]
+}
+
+proptest! {
+    /// Every accepted request: chunks numbered from 0 without a gap, whose texts are the whole text, then exactly one
+    /// last frame; nothing after it but its own repetition. The engine is a map that obeys `End` at its next turn.
+    #[test]
+    fn exactly_one_last_frame_in_every_interleaving(steps in proptest::collection::vec(step(), 0..80)) {
+        let mut a = machine(3);
+        let mut t = Instant::now();
+        let mut room = ROOM;
+        // the engine: its requests and the reason they are to end for
+        let mut engine: BTreeMap<RequestId, Option<Finish>> = BTreeMap::new();
+        let mut seen: HashMap<(String, String), (u64, String, Option<Bytes>)> = HashMap::new();
+        let mut accepted = 0;
+        let mut last_frames = 0;
+        for step in steps.into_iter().chain([Step::Drain]) {
+            let mut out = Vec::new();
+            match step {
+                Step::Request { client, id, deadline } => {
+                    let mut r = arrival(&format!("c{client}"), Some(&format!("i{id}")), Kind::Chat);
+                    r.deadline = deadline.map(|ms| Duration::from_millis(ms.into()));
+                    a.request(t, room, r, &mut out);
+                }
+                Step::Text(which) => {
+                    if let Some(id) = engine.keys().nth(which.into()).copied() {
+                        a.update(t, room, text(id, "é", t), &mut out);
+                    }
+                }
+                Step::End(which) => {
+                    if let Some((id, why)) = engine.iter().nth(which.into()).map(|(id, why)| (*id, *why)) {
+                        engine.remove(&id);
+                        a.update(t, room, ended(id, why.unwrap_or(Finish::Stop), t), &mut out);
+                    }
+                }
+                Step::Cancel { client, id } => {
+                    let what = id.map_or(Cancel::All, |id| Cancel::Id(format!("i{id}")));
+                    a.cancel(&format!("c{client}"), &what, &mut out);
+                }
+                Step::EndThinking { client, id } => a.end_thinking(&format!("c{client}"), &format!("i{id}"), &mut out),
+                Step::Wait(ms) => {
+                    t += Duration::from_millis(ms.into());
+                    a.tick(t, room, &mut out);
+                    // a tick has been done once it was done: no busy loop
+                    prop_assert!(a.next_tick().is_none_or(|at| at > t));
+                }
+                Step::Drain => {
+                    a.end_all(Finish::Interrupted, &mut out);
+                }
+                Step::Room(there) => room = if there { ROOM } else { ROOM_FOR_LAST },
+            }
+            for action in out {
+                match action {
+                    Action::Submit(id, _) => {
+                        accepted += 1;
+                        engine.insert(id, None);
+                    }
+                    Action::End(id, why) => {
+                        prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
+                    }
+                    Action::EndThinking(id) => prop_assert!(engine.contains_key(&id)),
+                    Action::Publish { to, frame, last } => {
+                        let v: Value = serde_json::from_slice(&frame).unwrap();
+                        let key = (to.topic, v["id"].as_str().unwrap().to_owned());
+                        let entry = seen.entry(key).or_default();
+                        if let Some(before) = &entry.2 {
+                            // only its repetition, or the refusal of nothing new
+                            prop_assert!(!last && before == &frame);
+                            continue;
+                        }
+                        if !last && v.get("error").is_some() {
+                            continue; // refused, so never accepted
+                        }
+                        prop_assert_eq!(v["seq"].as_u64(), Some(entry.0));
+                        entry.0 += 1;
+                        if last {
+                            last_frames += 1;
+                            entry.2 = Some(frame);
+                            if let Some(whole) = v["choices"][0]["message"]["content"].as_str() {
+                                prop_assert!(whole.starts_with(&entry.1));
+                            }
+                        } else {
+                            entry.1 += v["choices"][0]["delta"]["content"].as_str().unwrap();
+                        }
+                    }
+                }
+            }
+            prop_assert!(a.outstanding() <= 3 + STREAMS);
+            prop_assert_eq!(a.outstanding(), engine.len());
+        }
+        let mut out = Vec::new();
+        a.abandon(t, Finish::Interrupted, &mut out);
+        last_frames += out.len();
+        prop_assert_eq!(a.outstanding(), 0);
+        prop_assert_eq!(last_frames, accepted);
+    }
+}
