@@ -1,7 +1,7 @@
 //! The Burn extension: the five fused steps of a layer, the embedding and the head, as one backend trait.
 //!
-//! A default body is plain Burn ops in f32 (the oracle: [`reference`] on any backend that has no body of its own); the
-//! host (`Flex`) overrides every step with the int8 kernels of [`crate::quant`] ([`host`]). All matrices are row-major;
+//! A default body is plain Burn ops in f32 (the oracle: `reference` on any backend that has no body of its own); the
+//! host (`Flex`) overrides every step with the int8 kernels of [`crate::quant`] (`host`). All matrices are row-major;
 //! activations are `[tokens, width]`, which the kernels call columns of `width` rows.
 //!
 //! # Why so few ops

@@ -7,7 +7,7 @@
 //! # One definition of the result
 //!
 //! Every kernel of every level computes the same number for a (row, column), so tiling, threads and the number of
-//! columns never change it. The definition is written in [`scalar`]:
+//! columns never change it. The definition is written in `scalar`:
 //!
 //! * within a block everything is integer and exact (int8 × int8, block scales included, in int32);
 //! * per block, in the order of the row, `acc = fma(isum as f32, d * dx, acc)`; a type with a minimum then adds
