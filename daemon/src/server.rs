@@ -200,7 +200,8 @@ impl Daemon {
                     None => return self.stop(Some("the MQTT client ended".to_owned())).await,
                 },
                 report = reports.recv() => match report {
-                    Some(Report::Loaded(info)) => {
+                    Some(Report::Loaded(info, load)) => {
+                        self.load = load;
                         if let Err(why) = self.loaded(*info) {
                             return self.stop(Some(why)).await;
                         }

@@ -47,7 +47,7 @@ pub enum Command {
 )]
 pub enum Report {
     /// ready; the first report unless it is `Failed`
-    Loaded(Box<ModelInfo>),
+    Loaded(Box<ModelInfo>, Load),
     /// news of a request
     Update(Update, Load),
     /// the thread ended: the file cannot be served, or the engine is broken
@@ -143,13 +143,12 @@ fn run(
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
-    if outbox
-        .blocking_send(Report::Loaded(Box::new(engine.model().clone())))
-        .is_err()
-    {
+    let mut desk = Desk::default();
+    desk.load.counts = engine.counts();
+    let loaded = Report::Loaded(Box::new(engine.model().clone()), desk.load);
+    if outbox.blocking_send(loaded).is_err() {
         return Ok(());
     }
-    let mut desk = Desk::default();
     let mut panics = 0;
     let mut idle = true;
     loop {

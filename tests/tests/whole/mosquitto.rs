@@ -6,6 +6,7 @@ use super::world::{Kind, World, frame, reply, request, tell, tiny};
 use glowplug_tests::{Real, Think, Tiny, real_model};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 const KIND: Kind = Kind::Mosquitto;
 
@@ -90,7 +91,9 @@ fn a_broker_killed_mid_answer_loses_nothing_and_nothing_runs_twice() {
     let mut alice = world.client(Version::V5, "alice");
     request(&mut alice, &body);
     let first = alice.until("a chunk", |m| frame(m, "long"));
+    let killed = Instant::now();
     world.broker.as_mut().unwrap().kill_and_restart();
+    let gone_ms = killed.elapsed().as_secs_f64() * 1e3;
 
     // as a client does that cannot know whether its request arrived; the broker forgot its subscriptions
     let mut alice = world.client(Version::V5, "alice");
@@ -107,6 +110,11 @@ fn a_broker_killed_mid_answer_loses_nothing_and_nothing_runs_twice() {
         (frame["object"] == "chat.completion").then_some(frame)
     });
     assert_eq!(last["usage"]["completion_tokens"], 6000);
+    let decoding_ms = last["timings"]["predicted_ms"].as_f64().unwrap();
+    assert!(
+        decoding_ms > gone_ms,
+        "answered in {decoding_ms} ms, before the broker was back after {gone_ms} ms"
+    );
     let content = last["choices"][0]["message"]["content"].as_str().unwrap();
     let beginning = first["choices"][0]["delta"]["content"].as_str().unwrap();
     assert!(content.starts_with(beginning) && content.len() > beginning.len());
