@@ -249,3 +249,30 @@ fn accumulate(acc: &mut Lanes, a: &[f32], b: &[f32]) {
     }
     *acc = sums;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::exp;
+
+    #[test]
+    fn exp_is_within_its_ceiling() {
+        let mut worst = 0.0f64;
+        for i in -870_000..=880_000 {
+            let x = i as f32 * 1e-4;
+            for got in [exp::<true>(x), exp::<false>(x)] {
+                let want = f64::from(x).exp();
+                worst = worst.max((f64::from(got) - want).abs() / want);
+            }
+        }
+        assert!(worst <= 2e-7, "{worst}");
+        assert!(exp::<true>(f32::NAN).is_nan() && exp::<false>(f32::NAN).is_nan());
+        for (x, bound) in [
+            (f32::NEG_INFINITY, -87.0),
+            (-1e9, -87.0),
+            (f32::INFINITY, 88.0),
+            (1e9, 88.0),
+        ] {
+            assert_eq!(exp::<true>(x), exp::<true>(bound));
+        }
+    }
+}

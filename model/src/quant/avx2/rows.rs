@@ -92,7 +92,8 @@ fn store<const C: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
-    for b in 0..rows[0].len() {
+    let blocks = rows[0].len();
+    for b in 0..blocks {
         let (chunk, i) = (b / 8, b % 8);
         let mut first = [_mm256_setzero_si256(); 4];
         let mut sums = [[_mm256_setzero_si256(); 4]; C];
@@ -147,7 +148,8 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
     let mut sums = [[_mm256_setzero_si256(); ROWS]; C];
     let mut min_sums = [[_mm256_setzero_si256(); ROWS]; C];
     let (mut d, mut dmin) = ([0u16; ROWS], [0u16; ROWS]);
-    for b in 0..rows[0].len() {
+    let blocks = rows[0].len();
+    for b in 0..blocks {
         for r in 0..ROWS {
             let block = &rows[r][b];
             let head = block.head();

@@ -139,7 +139,8 @@ fn sixteen_32<B: Block32, const C: usize>(
     x: [&[Q8Chunk]; C],
 ) -> [__m512; C] {
     let mut acc = [_mm512_setzero_ps(); C];
-    for b in 0..rows[0].len() {
+    let blocks = rows[0].len();
+    for b in 0..blocks {
         let (chunk, i) = (b / 8, b % 8);
         prefetch(next.get(ROWS * b..ROWS * (b + 1)));
         let mut first = [_mm512_setzero_si512(); 4];
@@ -205,9 +206,10 @@ fn sixteen_256<B: Block256, const C: usize>(
     let mut acc = [_mm512_setzero_ps(); C];
     let mut sums = [[_mm512_setzero_si512(); 4]; C];
     let mut min_sums = [[_mm512_setzero_si512(); 4]; C];
-    for b in 0..rows[0].len() {
-        let blocks = at(rows, b);
-        let heads = Heads256::read(&blocks);
+    let blocks = rows[0].len();
+    for b in 0..blocks {
+        let row_blocks = at(rows, b);
+        let heads = Heads256::read(&row_blocks);
         let mut arranged = [[_mm512_setzero_si512(); 4]; C];
         for c in 0..C {
             let q = cast_ref::<_, [[u8; 64]; 4]>(&x[c][b].q);
@@ -226,8 +228,8 @@ fn sixteen_256<B: Block256, const C: usize>(
                 let i = ROWS * b + r;
                 prefetch(next.get(i..i + 1).or(rows[r].get(b + AHEAD..b + AHEAD + 1)));
                 // SAFETY: this function has the features
-                let bytes = unsafe { blocks[r].bytes() };
-                let scales = heads.scales(&blocks, r);
+                let bytes = unsafe { row_blocks[r].bytes() };
+                let scales = heads.scales(&row_blocks, r);
                 let spread = unpack::spread::<B>(&scales);
                 for c in 0..C {
                     let x16 = load_32(cast_ref(&x[c][b].sums));
@@ -249,7 +251,7 @@ fn sixteen_256<B: Block256, const C: usize>(
                     }
                     four[c][j] = sum;
                     if B::HAS_MIN && B::GROUPS == Groups::Sixteen {
-                        let mins = unpack::groups::<B>(&blocks[r].head().mins);
+                        let mins = unpack::groups::<B>(&row_blocks[r].head().mins);
                         four_mins[c][j] = _mm512_zextsi256_si512(_mm256_madd_epi16(mins, x16));
                     }
                 }
