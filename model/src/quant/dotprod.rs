@@ -133,6 +133,7 @@ fn parts(col0: usize, cols: usize) -> impl Iterator<Item = Part> {
 #[derive(Clone, Copy)]
 pub(super) struct Sdot(());
 
+#[allow(clippy::unused_self, reason = "to have it is the proof")]
 impl Sdot {
     #[target_feature(enable = "dotprod")]
     #[inline]

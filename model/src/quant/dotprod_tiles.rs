@@ -220,6 +220,7 @@ fn quarter<B: Rows256, const J: usize>(
 }
 
 /// The sums of each column's values, each times what its group has in `groups`.
+#[allow(clippy::needless_range_loop, reason = "the rows go in step")]
 #[inline(always)]
 fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kTile) -> Sums<int32x4_t> {
     let pairs: &[[[i16; 2]; TILE]] = if B::GROUP == 32 { &x.sums32 } else { &x.sums };

@@ -78,6 +78,10 @@ fn widen(wide: &mut Rows, cache: &[u16], d: usize, stride: usize, t: usize, len:
 }
 
 /// For each of `H` heads its dot products with the four rows.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "the rows and the heads go in step"
+)]
 #[inline(always)]
 fn dots<const H: usize>(q: [&[f32]; H], wide: &Rows) -> [float32x4_t; H] {
     let mut acc = [[vdupq_n_f32(0.0); ROWS]; H];
@@ -98,6 +102,10 @@ fn dots<const H: usize>(q: [&[f32]; H], wide: &Rows) -> [float32x4_t; H] {
 }
 
 /// Adds to each of `H` heads the four rows, each times its weight.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "the rows and the heads go in step"
+)]
 #[inline(always)]
 fn add<const H: usize>(mut out: [&mut [f32]; H], weights: [[f32; ROWS]; H], wide: &Rows) {
     for i in 0..(out[0].len() / 4).min(MAX_HEAD / 4) {

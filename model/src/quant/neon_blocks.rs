@@ -113,7 +113,7 @@ fn high_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
 #[inline(always)]
 fn two_bits<const J: usize>(qs: &[u8; 64]) -> [uint8x16_t; 4] {
     let [a, b] = vectors(qs, 32 * (J / 2));
-    let from = if J % 2 == 0 { 0 } else { 4 };
+    let from = if J.is_multiple_of(2) { 0 } else { 4 };
     [
         shift(a, from),
         shift(b, from),
@@ -304,7 +304,7 @@ impl Rows256 for blocks::Q6K {
     fn values<const J: usize>(&self) -> [int8x16_t; 4] {
         let q: [uint8x16_t; 4] = vectors(&self.ql, 64 * (J / 2));
         let h: [uint8x16_t; 2] = vectors(&self.qh, 32 * (J / 2));
-        signed(if J % 2 == 0 {
+        signed(if J.is_multiple_of(2) {
             [
                 low_under(q[0], h[0], 0, 63),
                 low_under(q[1], h[1], 0, 63),

@@ -41,7 +41,6 @@ safe! {
     vmlal_laneq_s16<N>(acc: int32x4_t, a: int16x4_t, b: int16x8_t) -> int32x4_t;
     vmlal_s8(acc: int16x8_t, a: int8x8_t, b: int8x8_t) -> int16x8_t;
     vmlaq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
-    vmlsq_n_s32(acc: int32x4_t, a: int32x4_t, b: i32) -> int32x4_t;
     vmovl_high_s8(a: int8x16_t) -> int16x8_t;
     vmovl_s8(a: int8x8_t) -> int16x8_t;
     vmovl_s16(a: int16x4_t) -> int32x4_t;
@@ -93,7 +92,6 @@ safe_loads! {
     load_u8 = vld1q_u8(u8; 16) -> uint8x16_t;
     load_s16 = vld1q_s16(i16; 8) -> int16x8_t;
     load_f32 = vld1q_f32(f32; 4) -> float32x4_t;
-    load_s32 = vld1q_s32(i32; 4) -> int32x4_t;
     load_u64 = vld1q_u64(u64; 2) -> uint64x2_t;
     load_u16 = vld1_u16(u16; 4) -> uint16x4_t;
 }
