@@ -25,7 +25,7 @@ const FRAME_MAX: usize = transport::PACKET_MAX;
 /// Where the daemon is, and who asks
 #[derive(clap::Args)]
 pub(crate) struct Target {
-    /// the broker, mqtt://HOST[:PORT] [default: the configuration's]
+    /// the broker, mqtt://HOST:PORT [default: the configuration's]
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
     /// the daemon's node name [default: the configuration's, else the host name]
