@@ -18,6 +18,8 @@ use crate::wire::request::Cancel;
 pub const STREAMS: usize = 1;
 /// Room that chunks leave in the outbox: for the last frame of everything accepted, and for refusals.
 pub const ROOM_FOR_LAST: usize = glowplug_firmware_config::limits::QUEUE_MAX + STREAMS + 64;
+/// Times a client may ask to end one request's thought: one too early, before it is open, has no effect.
+pub const END_THINKING_MAX: usize = 8;
 /// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
 /// What a client is told while the model loads.
@@ -124,7 +126,7 @@ struct Live {
     stream: Stream,
     deadline: Option<Instant>,
     ending: bool,
-    end_thinking: bool,
+    end_thinking: usize,
 }
 
 /// The machine.
@@ -284,7 +286,7 @@ impl Admission {
                 stream,
                 deadline,
                 ending: false,
-                end_thinking: false,
+                end_thinking: 0,
             },
         );
         out.push(Action::Submit(number, Box::new(arrival.request)));
@@ -334,9 +336,12 @@ impl Admission {
     /// A client has heard enough thinking.
     pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
         for (number, live) in &mut self.live {
-            if live.client == client && live.stream.id() == id && !live.ending && !live.end_thinking
+            if live.client == client
+                && live.stream.id() == id
+                && !live.ending
+                && live.end_thinking < END_THINKING_MAX
             {
-                live.end_thinking = true;
+                live.end_thinking += 1;
                 out.push(Action::EndThinking(*number));
             }
         }

@@ -53,10 +53,12 @@ pub fn plan(config: &Config, model: &ModelInfo) -> Vec<(&'static str, u64)> {
 pub fn info(config: &Config, model: &ModelInfo, sha256: Option<&str>) -> Bytes {
     let lines = plan(config, model);
     let total: u64 = lines.iter().map(|(_, bytes)| bytes).sum();
-    let lines: serde_json::Map<String, serde_json::Value> = lines
+    let mut memory: serde_json::Map<String, serde_json::Value> = lines
         .into_iter()
         .map(|(line, bytes)| (line.to_owned(), bytes.into()))
         .collect();
+    memory.insert("total".to_owned(), total.into());
+    memory.insert("budget".to_owned(), config.budget.unwrap_or(total).into());
     encode(&json!({
         "protocol": 1,
         "version": env!("CARGO_PKG_VERSION"),
@@ -71,7 +73,7 @@ pub fn info(config: &Config, model: &ModelInfo, sha256: Option<&str>) -> Bytes {
         },
         "isa": model.isa,
         "context": model.context,
-        "memory": {"plan": lines, "total": total, "budget": config.budget.unwrap_or(total)},
+        "memory": memory,
         "limits": {
             "max_payload_bytes": config.engine.max_payload_bytes,
             "max_packet_bytes": PACKET_MAX,

@@ -15,12 +15,12 @@ use glowplug_model::engine::{
 use glowplug_model::gguf::Gguf;
 use tokio::sync::mpsc;
 
-use crate::admission::{End, STREAMS, Update};
+use crate::admission::{END_THINKING_MAX, End, STREAMS, Update};
 use crate::config;
 use crate::stream::{Marks, Text};
 
-/// At most three commands for each request that was accepted: submit, end the thought, end.
-const COMMANDS: usize = 3 * (QUEUE_MAX + STREAMS);
+/// What admission sends for one request at most: submit, end, and some tries to end the thought.
+const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS);
 /// News not yet read.
 const REPORTS: usize = 64;
 /// Panics in steps that follow each other, after which the engine is given up.
@@ -181,7 +181,8 @@ fn run(
                 if panics == PANICS_MAX {
                     return Err(format!("{PANICS_MAX} steps in a row panicked"));
                 }
-                desk.fail_running(&mut engine);
+                desk.fail_running();
+                engine.recover();
                 idle = false;
             }
         }
@@ -198,8 +199,6 @@ fn run(
 struct Desk {
     pending: BTreeMap<RequestId, Update>,
     running: Vec<RequestId>,
-    /// failed by a panic: the engine may still speak of them, and is not listened to
-    dead: Vec<RequestId>,
     load: Load,
 }
 
@@ -228,12 +227,6 @@ impl Desk {
     }
 
     fn event(&mut self, id: RequestId, event: Event, now: Instant) {
-        if let Some(at) = self.dead.iter().position(|dead| *dead == id) {
-            if matches!(event, Event::Finished(_)) {
-                self.dead.swap_remove(at);
-            }
-            return;
-        }
         match event {
             Event::Started { .. } => {
                 self.running.push(id);
@@ -272,12 +265,10 @@ impl Desk {
         self.update(id).end.get_or_insert((end, now));
     }
 
-    /// A panic belongs to what was running; the others go on.
-    fn fail_running(&mut self, engine: &mut Engine) {
+    /// A panic belongs to what was running, and the engine forgets it; the others go on.
+    fn fail_running(&mut self) {
         for id in std::mem::take(&mut self.running) {
             self.fail(id);
-            // a second panic is counted with the step that follows
-            let _ = catch_unwind(AssertUnwindSafe(|| engine.end(id, Finish::Failed)));
         }
     }
 
@@ -290,7 +281,6 @@ impl Desk {
             reasoning_tokens: 0,
         };
         self.end(id, End::Finished(outcome), Instant::now());
-        self.dead.push(id);
     }
 
     /// Sends what the channel takes; the rest stays and grows together.
@@ -379,14 +369,22 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_by_a_panic_is_not_listened_to() {
+    fn a_panic_fails_what_was_running_and_keeps_its_text() {
         let mut desk = Desk::default();
         let now = Instant::now();
-        desk.fail(7);
-        desk.event(7, text("late"), now);
-        desk.event(7, Event::Finished(outcome(Finish::Stop)), now);
+        desk.event(
+            7,
+            Event::Started {
+                prompt_tokens: 1,
+                cached_tokens: 0,
+            },
+            now,
+        );
+        desk.event(7, text("so far"), now);
+        desk.update(8).marks.prefilled = Some(now);
+        desk.fail_running();
         let update = desk.pending.remove(&7).unwrap();
-        assert_eq!(update.text.content, "");
+        assert_eq!(update.text.content, "so far");
         assert!(matches!(
             update.end,
             Some((
@@ -397,6 +395,7 @@ mod tests {
                 _
             ))
         ));
-        assert!(desk.dead.is_empty());
+        assert!(desk.pending.remove(&8).unwrap().end.is_none());
+        assert!(desk.running.is_empty());
     }
 }
