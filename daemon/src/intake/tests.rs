@@ -19,6 +19,7 @@ struct World {
 /// What a message led to: frames with their topics, and requests handed to the engine.
 struct Outcome {
     frames: Vec<(ReplyTo, Value)>,
+    #[allow(clippy::vec_box, reason = "they come boxed")]
     submitted: Vec<Box<Request>>,
     ends: usize,
 }
