@@ -9,6 +9,33 @@ use std::sync::Arc;
 /// What an element of a list costs besides its text.
 const ELEMENT: usize = 32;
 
+/// Python's methods of texts and maps. Not `format`, which pads to any width, nor `count`, which never
+/// ends for an empty text (minijinja-contrib 2.24).
+const METHODS: [&str; 22] = [
+    "capitalize",
+    "endswith",
+    "find",
+    "get",
+    "isalpha",
+    "isdigit",
+    "isspace",
+    "items",
+    "join",
+    "keys",
+    "lower",
+    "lstrip",
+    "replace",
+    "rfind",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "title",
+    "upper",
+    "values",
+];
+
 /// The environment in which every call pays from `ink`.
 pub(super) fn environment(ink: &Arc<Ink>) -> Environment<'static> {
     let mut env = Environment::empty();
@@ -37,8 +64,8 @@ pub(super) fn environment(ink: &Arc<Ink>) -> Environment<'static> {
     });
     let pays = ink.clone();
     env.set_unknown_method_callback(move |state, value, method, args| {
-        if method == "format" {
-            return Err(refuse("format is not supported"));
+        if !METHODS.contains(&method) {
+            return Err(Error::from(ErrorKind::UnknownMethod));
         }
         let given: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
         pays.call(method, &given)?;

@@ -2,6 +2,7 @@
 
 use super::vocabulary::{CONTROL, NORMAL, UNUSED, USER_DEFINED};
 use super::*;
+use proptest::prelude::*;
 
 /// Letters of all bytes, "he", "ll", "hell" and " w", ChatML's and R1's marks, a user-defined
 /// emoji.
@@ -228,4 +229,14 @@ fn text_is_bounded() {
         message,
         "text of 4194305 bytes, at most 4194304 are tokenized at once"
     );
+}
+
+proptest! {
+    #[test]
+    fn text_goes_there_and_back(text in "[hel w<|im_start>think/👍\\PC]{0,40}", pre in 0..PRE_RULES.len()) {
+        let t = Tiny { pre: PRE_RULES[pre], ..Tiny::default() }.build().unwrap();
+        let ids = t.encode(&text, false).unwrap();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| t.token_bytes(id)).collect();
+        prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);
+    }
 }
