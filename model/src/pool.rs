@@ -71,6 +71,8 @@ type Panic = Box<dyn Any + Send>;
 struct Job {
     task: Task<'static>,
     tasks: usize,
+    /// that share them
+    threads: usize,
 }
 
 /// Keeps what one thread writes off the cache line that others spin on (two lines: the prefetcher takes pairs).
@@ -79,8 +81,8 @@ struct Line<T>(T);
 
 struct Shared {
     state: Line<AtomicU64>,
-    /// next task to claim
-    next: Line<AtomicUsize>,
+    /// one a thread: the next task to claim of its share (see [`drain`])
+    next: Box<[Line<AtomicUsize>]>,
     /// one flag a worker (index - 1): it is parked, or about to be
     parked: Box<[Line<AtomicBool>]>,
     /// the caller sleeps on `done`
@@ -124,7 +126,7 @@ impl Pool {
         }
         let shared = Arc::new(Shared {
             state: Line(AtomicU64::new(0)),
-            next: Line(AtomicUsize::new(0)),
+            next: (0..threads).map(|_| Line(AtomicUsize::new(0))).collect(),
             parked: (1..threads).map(|_| Line(AtomicBool::new(false))).collect(),
             caller_parked: AtomicBool::new(false),
             done: (Mutex::new(()), Condvar::new()),
@@ -133,6 +135,7 @@ impl Pool {
             job: UnsafeCell::new(Job {
                 task: &|_| {},
                 tasks: 0,
+                threads: 0,
             }),
         });
         let mut pool = Self {
@@ -154,7 +157,8 @@ impl Pool {
     }
 
     /// Runs `task(0..tasks)`, each index exactly once, on at most `threads` threads, and returns when all have ended.
-    /// Indices are claimed one by one in ascending order: make a task worth some microseconds. Nothing is allocated.
+    /// Each thread claims the indices of its own share one by one in ascending order, then what is left of the others':
+    /// so a thread streams through one piece of memory. Make a task worth some microseconds. Nothing is allocated.
     ///
     /// A run inside a task runs inline, on that thread. A second caller waits for the first.
     ///
@@ -163,7 +167,7 @@ impl Pool {
     pub fn run(&self, threads: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let threads = threads.min(self.threads()).min(tasks);
         let panic = if threads <= 1 || IN_TASK.get() {
-            drain(&AtomicUsize::new(0), tasks, task)
+            drain(&[Line(AtomicUsize::new(0))], 0, tasks, task)
         } else {
             let _gate = lock(&self.gate);
             self.run_shared(threads, tasks, task)
@@ -184,9 +188,13 @@ impl Pool {
             *shared.job.get() = Job {
                 task: task_static,
                 tasks,
+                threads,
             }
         };
-        shared.next.0.store(0, Ordering::Relaxed);
+        for (share, next) in shared.next[..threads].iter().enumerate() {
+            next.0
+                .store(share_start(share, threads, tasks), Ordering::Relaxed);
+        }
         // SeqCst, here and in `wait_for_run`: either the worker sees this run or we see its flag
         shared.state.0.store(
             state::open(shared.state.0.load(Ordering::Relaxed), threads),
@@ -198,7 +206,7 @@ impl Pool {
             }
         }
         IN_TASK.set(true);
-        let own = drain(&shared.next.0, tasks, task);
+        let own = drain(&shared.next[..threads], 0, tasks, task);
         IN_TASK.set(false);
         shared.close();
         let theirs = lock(&shared.panic).take();
@@ -285,7 +293,8 @@ impl Shared {
             seen = entered;
             // SAFETY: between entry and exit nobody writes the job (see `Sync for Shared`)
             let job = unsafe { &*self.job.get() };
-            if let Some(panic) = drain(&self.next.0, job.tasks, job.task) {
+            let next = &self.next[..job.threads];
+            if let Some(panic) = drain(next, index, job.tasks, job.task) {
                 keep_first(&mut lock(&self.panic), panic);
             }
             let before = self.state.0.fetch_sub(state::INSIDE, Ordering::SeqCst);
@@ -376,18 +385,30 @@ fn spins_in(time: Duration) -> u32 {
     spins.clamp(1, if cfg!(miri) { 4 } else { 20_000 }) as u32
 }
 
-/// Claims and runs tasks until none is left; the first panic, if there was one. Never unwinds.
-fn drain(next: &AtomicUsize, tasks: usize, task: Task<'_>) -> Option<Panic> {
+/// The first task of a thread's share; the share of thread `threads` would begin at `tasks`.
+fn share_start(share: usize, threads: usize, tasks: usize) -> usize {
+    // 128 bits: any number of tasks times at most `MAX_THREADS`
+    (share as u128 * tasks as u128 / threads as u128) as usize
+}
+
+/// Claims and runs tasks until none is left, those of share `home` first; the first panic, if there was one. Never
+/// unwinds. `next` has the next task of each share: a claim adds 1, so each task is claimed once.
+fn drain(next: &[Line<AtomicUsize>], home: usize, tasks: usize, task: Task<'_>) -> Option<Panic> {
+    let threads = next.len();
     let mut first = None;
-    loop {
-        let i = next.fetch_add(1, Ordering::Relaxed);
-        if i >= tasks {
-            return first;
-        }
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(i))) {
-            keep_first(&mut first, panic);
+    for share in (home..threads).chain(0..home) {
+        let end = share_start(share + 1, threads, tasks);
+        loop {
+            let i = next[share].0.fetch_add(1, Ordering::Relaxed);
+            if i >= end {
+                break;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(i))) {
+                keep_first(&mut first, panic);
+            }
         }
     }
+    first
 }
 
 /// Keeps the first panic and drops later ones, with care: a payload's destructor may itself panic, and nothing may

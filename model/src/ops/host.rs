@@ -65,7 +65,7 @@ impl<'a> Rows<'a> {
         acts: &Activations,
         out: &mut RowTile<'_>,
     ) {
-        let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
+        let bytes = &self.bytes[rows.start * self.row_bytes..];
         let (n, len) = (out.cols(), rows.len());
         if acts.cols() == n {
             kernels.matmul(self.matrix.ty, bytes, self.matrix.cols, acts, 0, out);

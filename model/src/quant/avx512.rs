@@ -85,7 +85,9 @@ fn matmul(
     out: &mut RowTile<'_>,
 ) {
     match ty {
-        GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => lanes::matmul(ty, w, k, acts, col0, out),
+        GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => {
+            lanes::matmul(ty, super::wanted(ty, w, k, out), k, acts, col0, out);
+        }
         GgmlType::Q4_0 => matmul_32::<blocks::Q4_0>(w, k, acts, col0, out),
         GgmlType::Q4_1 => matmul_32::<blocks::Q4_1>(w, k, acts, col0, out),
         GgmlType::Q5_0 => matmul_32::<blocks::Q5_0>(w, k, acts, col0, out),
@@ -98,7 +100,10 @@ fn matmul(
         GgmlType::Q5_K => matmul_256::<blocks::Q5K>(w, k, acts, col0, out),
         GgmlType::Q6_K => matmul_256::<blocks::Q6K>(w, k, acts, col0, out),
         // no file has it as weights
-        GgmlType::Q8_K => scalar::matmul_256::<blocks::Q8K>(w, k, acts, col0, out),
+        GgmlType::Q8_K => {
+            let w = super::wanted(ty, w, k, out);
+            scalar::matmul_256::<blocks::Q8K>(w, k, acts, col0, out);
+        }
     }
 }
 
@@ -113,7 +118,7 @@ fn matmul_32<B: unpack::Block32>(
     let (w, blocks) = (bytemuck::cast_slice::<u8, B>(w), k / 32);
     let (before, tiles, after) = split(acts.tiles(), col0, out.cols());
     rows::matmul_32(w, blocks, acts, col0, before, out);
-    tiles::matmul_32(w, blocks, acts, col0, tiles, out);
+    tiles::matmul_32(&w[..blocks * out.rows()], blocks, acts, col0, tiles, out);
     rows::matmul_32(w, blocks, acts, col0, after, out);
 }
 
@@ -128,7 +133,7 @@ fn matmul_256<B: unpack::Block256>(
     let (w, blocks) = (bytemuck::cast_slice::<u8, B>(w), k / 256);
     let (before, tiles, after) = split(acts.tiles(), col0, out.cols());
     rows::matmul_256(w, blocks, acts, col0, before, out);
-    tiles::matmul_256(w, blocks, acts, col0, tiles, out);
+    tiles::matmul_256(&w[..blocks * out.rows()], blocks, acts, col0, tiles, out);
     rows::matmul_256(w, blocks, acts, col0, after, out);
 }
 

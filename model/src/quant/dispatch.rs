@@ -103,7 +103,8 @@ impl Kernels {
     /// columns of the call, and on every level: see the module's definition.
     ///
     /// # Shapes
-    /// `w` is `out.rows()` rows of `row_bytes(ty, k)` bytes; `acts` holds columns of `k` values in `act_kind(ty)`.
+    /// `w` begins with `out.rows()` rows of `row_bytes(ty, k)` bytes; what follows is taken for what this thread reads
+    /// next, and asked for ahead where that helps. `acts` holds columns of `k` values in `act_kind(ty)`.
     ///
     /// # Panics
     /// If the sizes do not fit each other.
@@ -130,7 +131,9 @@ impl Kernels {
             acts.cols()
         );
         assert!(
-            row_bytes(ty, k).and_then(|b| b.checked_mul(out.rows())) == Some(w.len()),
+            row_bytes(ty, k)
+                .and_then(|b| b.checked_mul(out.rows()))
+                .is_some_and(|rows| rows <= w.len()),
             "matmul: {} bytes for {} rows of {k} {ty:?}",
             w.len(),
             out.rows()

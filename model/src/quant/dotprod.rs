@@ -39,6 +39,7 @@ fn matmul(
     col0: usize,
     out: &mut RowTile<'_>,
 ) {
+    let w = super::wanted(ty, w, k, out);
     let dot = Sdot::new();
     match ty {
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => lanes::matmul(ty, w, k, acts, col0, out),

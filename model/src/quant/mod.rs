@@ -52,6 +52,7 @@ pub use activations::Activations;
 pub use dispatch::{Kernels, UnsupportedIsa};
 
 use crate::gguf::GgmlType;
+use crate::pool::RowTile;
 use std::fmt;
 use std::str::FromStr;
 
@@ -139,6 +140,12 @@ pub fn row_bytes(ty: GgmlType, k: usize) -> Option<usize> {
     k.is_multiple_of(ty.block_len())
         .then(|| (k / ty.block_len()).checked_mul(ty.block_bytes()))
         .flatten()
+}
+
+/// Of the bytes given to [`Kernels::matmul`] those of the rows that are wanted.
+#[inline(always)]
+fn wanted<'a>(ty: GgmlType, w: &'a [u8], k: usize, out: &RowTile<'_>) -> &'a [u8] {
+    &w[..k / ty.block_len() * ty.block_bytes() * out.rows()]
 }
 
 #[cfg(test)]

@@ -264,6 +264,7 @@ fn matmul(
     col0: usize,
     out: &mut RowTile<'_>,
 ) {
+    let w = super::wanted(ty, w, k, out);
     match ty {
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => lanes::matmul(ty, w, k, acts, col0, out),
         GgmlType::Q4_0 => matmul_32::<blocks::Q4_0>(w, k, acts, col0, out),

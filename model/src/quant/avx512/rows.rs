@@ -25,7 +25,7 @@ pub(super) fn matmul_32<B: Block32>(
     out: &mut RowTile<'_>,
 ) {
     for first in (0..out.rows()).step_by(ROWS) {
-        let (rows, n) = group(w, blocks, first);
+        let (rows, n) = group(w, blocks, first, out.rows());
         let next = following(w, blocks, first);
         let mut c = cols.start;
         while c < cols.end {
@@ -56,7 +56,7 @@ pub(super) fn matmul_256<B: Block256>(
     out: &mut RowTile<'_>,
 ) {
     for first in (0..out.rows()).step_by(ROWS) {
-        let (rows, n) = group(w, blocks, first);
+        let (rows, n) = group(w, blocks, first, out.rows());
         let next = following(w, blocks, first);
         let mut c = cols.start;
         while c < cols.end {
@@ -76,10 +76,10 @@ pub(super) fn matmul_256<B: Block256>(
     }
 }
 
-/// Rows `first..first + n`, the last one again and again up to sixteen.
+/// Rows `first..first + n` of `all`, the last one again and again up to sixteen.
 #[inline(always)]
-fn group<B>(w: &[B], blocks: usize, first: usize) -> ([&[B]; ROWS], usize) {
-    let n = ROWS.min(w.len() / blocks - first);
+fn group<B>(w: &[B], blocks: usize, first: usize, all: usize) -> ([&[B]; ROWS], usize) {
+    let n = ROWS.min(all - first);
     let mut rows = [&w[..0]; ROWS];
     for r in 0..ROWS {
         rows[r] = &w[(first + r.min(n - 1)) * blocks..][..blocks];
