@@ -5,7 +5,6 @@ use super::{models, probe};
 use glowplug_model::engine::Evaluator;
 use glowplug_model::gguf::Gguf;
 use glowplug_model::kv::Full;
-use glowplug_model::text::Tokenizer;
 use serde_json::json;
 use std::hint::black_box;
 use std::time::Instant;
@@ -60,11 +59,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "-c, -p and -n need {context} tokens, the model's context is {trained}"
         )));
     }
-    // counted in load time and memory, since the daemon has it too
-    let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let config = models::engine_config(context, args.threads)?;
     let threads = config.decode_threads;
-    let mut evaluator = Evaluator::load(&gguf, &config)?;
+    // the tokenizer is counted in load time and memory, since the daemon has it too
+    let (mut evaluator, tokenizer) = Evaluator::load_with_tokenizer(&gguf, &config)?;
     let load_s = start.elapsed().as_secs_f64();
 
     let ids = ids(depth.max(prompt).max(WARM_UP), tokenizer.vocab());

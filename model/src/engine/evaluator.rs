@@ -4,6 +4,7 @@ use super::model::{Model, PREFILL_CHUNK};
 use super::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
 use crate::kv::Full;
+use crate::text::Tokenizer;
 
 /// Rows of logits computed at once: 16 rows of a 151,936-token vocabulary are 9.7 MB.
 const LOGIT_ROWS: usize = 16;
@@ -20,10 +21,21 @@ impl Evaluator {
     /// # Errors
     /// As [`super::Engine::load`].
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
-        Ok(Self {
-            model: Model::load(gguf, config)?,
-            logits: Vec::new(),
-        })
+        let (model, logits) = (Model::load(gguf, config)?, Vec::new());
+        Ok(Self { model, logits })
+    }
+
+    /// Maps the weights and builds the tokenizer, as [`super::Engine::load`] does.
+    ///
+    /// # Errors
+    /// As [`super::Engine::load`].
+    pub fn load_with_tokenizer(
+        gguf: &Gguf,
+        config: &EngineConfig,
+    ) -> Result<(Self, Tokenizer), LoadError> {
+        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config)?;
+        let logits = Vec::new();
+        Ok((Self { model, logits }, tokenizer))
     }
 
     /// Size of a row of logits.

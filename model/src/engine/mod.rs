@@ -105,8 +105,7 @@ impl Engine {
     /// # Errors
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
-        let model = Model::load(gguf, config)?;
-        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config)?;
         let template = ChatTemplate::from_gguf(gguf)?;
         Ok(Self {
             info: ModelInfo::new(gguf, &model, template.thinks()),

@@ -8,7 +8,9 @@ use crate::network::dims::Dims;
 use crate::ops::runtime::Runtime;
 use crate::pool::Pool;
 use crate::quant::Kernels;
+use crate::text::Tokenizer;
 use burn::tensor::{Device, Tensor};
+use std::panic::resume_unwind;
 
 /// Tokens of a prompt that go through the network at once. A cancel waits for one such step at most; scratch grows with
 /// it (`64 * ff * 4` bytes: 2.3 MB on the 1.5B).
@@ -43,6 +45,22 @@ impl Model {
             kv,
             prefill_threads: config.prefill_threads,
             decode_threads: config.decode_threads,
+        })
+    }
+
+    /// [`Self::load`], and beside it on a thread of its own the tokenizer, which takes as long and needs nothing of the
+    /// weights.
+    pub(super) fn load_with_tokenizer(
+        gguf: &Gguf,
+        config: &EngineConfig,
+    ) -> Result<(Self, Tokenizer), LoadError> {
+        std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::from_gguf(gguf));
+            let model = Self::load(gguf, config);
+            let tokenizer = tokenizer
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic));
+            Ok((model?, tokenizer?))
         })
     }
 
