@@ -8,7 +8,7 @@ use super::{catalogue, chat, models, print, pull, settings};
 use crate::config::{Config, Server};
 use crate::server;
 use crate::transport::credentials;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ use tokio::time::timeout;
 
 /// What is asked without `--prompt`.
 const QUESTION: &str = "What is MQTT? Answer in one sentence.";
+
+/// Tokens of an answer without a thought: the smallest models do not find an end by themselves.
+const ANSWER_MAX: u32 = 256;
 
 /// How long the daemon may take to stop, when its answer is out.
 const STOP: Duration = Duration::from_secs(10);
@@ -108,11 +111,14 @@ async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failur
         config.node, server.host, server.port
     );
     eprintln!("> {}", args.prompt);
-    let frame = print::stream(
-        &mut client,
-        request(&[turn("user", &args.prompt)], false, true),
-    )
-    .await?;
+    let mut question = request(&[turn("user", &args.prompt)], false, true);
+    if client
+        .info()
+        .is_none_or(|info| info["model"]["thinks"] != json!(true))
+    {
+        question["max_tokens"] = json!(ANSWER_MAX);
+    }
+    let frame = print::stream(&mut client, question).await?;
     eprintln!("glowplug: {}", print::figures(&frame));
     explain_memory(client.info());
     explain_topics(config, &server);
@@ -138,7 +144,8 @@ fn explain_memory(info: Option<&Value>) {
         "glowplug: memory plan, {:.1} MB in all",
         mb(&memory["total"])
     );
-    for (line, bytes) in memory["plan"].as_object().into_iter().flatten() {
+    let lines = memory.as_object().into_iter().flatten();
+    for (line, bytes) in lines.filter(|(line, _)| !["total", "budget"].contains(&line.as_str())) {
         eprintln!("  {line:<16} {:>8.1} MB", mb(bytes));
     }
 }
