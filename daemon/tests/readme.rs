@@ -1,0 +1,102 @@
+//! What README.md shows is what the program takes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use glowplug::config::Draft;
+use glowplug::wire::topics::{Route, Topics};
+use std::path::PathBuf;
+use std::process::Command;
+
+const README: &str = include_str!("../../README.md");
+
+/// The lines between a fence of this language and its end, all blocks together.
+fn blocks(language: &str) -> String {
+    let mut inside = false;
+    let mut lines = Vec::new();
+    for line in README.lines() {
+        match line.strip_prefix("```") {
+            Some(rest) => inside = !inside && rest == language,
+            None if inside => lines.push(line),
+            None => {}
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn the_configuration_is_valid() {
+    let toml = blocks("toml");
+    assert!(toml.contains("[engine]"));
+    let config = Draft::from_toml(&toml)
+        .unwrap()
+        .finish("host", PathBuf::new())
+        .unwrap();
+    assert_eq!(config.base_topic, "plant7/line2/ai");
+    assert!(config.mqtt.server.is_some());
+}
+
+#[test]
+fn the_commands_are_there() {
+    let output = Command::new(env!("CARGO_BIN_EXE_glowplug"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.len() >= 11, "{help}");
+    for command in commands {
+        assert!(
+            README.contains(&format!("`{command}")),
+            "`{command}` is not in README.md"
+        );
+    }
+}
+
+#[test]
+fn each_topic_that_is_written_to_is_one_the_daemon_reads() {
+    let topics = Topics::new("glowplug", "n");
+    let mut seen = Vec::new();
+    for line in blocks("sh")
+        .lines()
+        .filter(|line| line.starts_with("mosquitto_pub") || line.starts_with("mosquitto_rr"))
+    {
+        let topic = line
+            .split_once("-t \"$N/")
+            .unwrap()
+            .1
+            .split('"')
+            .next()
+            .unwrap();
+        let topic = format!("glowplug/n/{topic}");
+        seen.push(match topics.route(&topic) {
+            Some(Route::Request("me")) => "request",
+            Some(Route::Cancel("me")) => "cancel",
+            Some(Route::Control("me")) => "control",
+            Some(Route::Ask("me")) => "ask",
+            other => panic!("{topic}: {other:?}"),
+        });
+    }
+    for kind in ["request", "cancel", "control", "ask"] {
+        assert!(seen.contains(&kind), "no line for {kind}");
+    }
+    // and what it writes has a line that reads it
+    for topic in [
+        "status",
+        "info",
+        "metrics",
+        "chat/me/reply",
+        "ask/me/answer",
+    ] {
+        assert!(
+            README.contains(&format!("-t \"$N/{topic}\"")),
+            "no line for {topic}"
+        );
+    }
+}
