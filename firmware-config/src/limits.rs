@@ -14,6 +14,14 @@ pub const PAYLOAD_DEFAULT: usize = 256 * 1024;
 pub const PAYLOAD_MAX: usize = 4 * 1024 * 1024;
 /// Tokens in one KV page, across all layers.
 pub const PAGE_TOKENS: usize = 32;
+/// Most KV pages of an arena: 131,072 tokens. Sizes page tables and the prefix index.
+pub const PAGES_MAX: usize = 4096;
+/// Most sequences in one step.
+pub const STREAMS_MAX: usize = 8;
+/// Most named sessions of all clients.
+pub const SESSIONS_MAX: usize = 1024;
+/// Longest name of a session, in bytes; the characters are those of a client's segment.
+pub const SESSION_NAME_MAX: usize = 64;
 /// Most inference threads.
 pub const THREADS_MAX: usize = 64;
 /// Most stop strings of a request, and the longest, in bytes.

@@ -1,0 +1,74 @@
+//! Formats of the KV cache, and what a page of it costs.
+
+use crate::limits::PAGE_TOKENS;
+
+/// How keys or values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// `f16`: half floats
+    F16,
+    /// `q8_0`: 32 signed bytes and a half-float scale
+    Q8_0,
+    /// `q4_0`: 32 nibbles (the value plus 8) and a half-float scale; values only, keys lose too much by it
+    Q4_0,
+}
+
+impl KvFormat {
+    /// Values that share a scale, and what a head's size must be a multiple of.
+    pub const BLOCK: usize = 32;
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+
+    /// Can a head of this size be stored so?
+    #[must_use]
+    pub const fn takes(self, head_dim: usize) -> bool {
+        matches!(self, Self::F16) || head_dim.is_multiple_of(Self::BLOCK)
+    }
+
+    /// Bytes of one head's keys (or values) of one page: [`PAGE_TOKENS`] rows of quants, then as many rows of scales.
+    #[must_use]
+    pub const fn head_bytes(self, head_dim: usize) -> usize {
+        let scales = head_dim / Self::BLOCK * 2;
+        let row = match self {
+            Self::F16 => head_dim * 2,
+            Self::Q8_0 => head_dim + scales,
+            Self::Q4_0 => head_dim / 2 + scales,
+        };
+        PAGE_TOKENS * row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_of_the_1_5b_costs_what_its_blocks_cost() {
+        // 28 layers, 2 heads of 128, keys and values
+        let token = |k: KvFormat, v: KvFormat| {
+            28 * 2 * (k.head_bytes(128) + v.head_bytes(128)) / PAGE_TOKENS
+        };
+        assert_eq!(token(KvFormat::F16, KvFormat::F16), 28_672);
+        assert_eq!(token(KvFormat::Q8_0, KvFormat::Q8_0), 15_232);
+        assert_eq!(token(KvFormat::Q8_0, KvFormat::Q4_0), 11_648);
+    }
+
+    #[test]
+    fn what_a_page_is_cut_into_is_aligned_for_any_vector() {
+        for format in [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0] {
+            for head_dim in [32, 64, 96, 128, 256] {
+                assert!(format.takes(head_dim));
+                assert!(format.head_bytes(head_dim).is_multiple_of(64));
+            }
+            assert_eq!(format.takes(80), format == KvFormat::F16);
+        }
+    }
+}
