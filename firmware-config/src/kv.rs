@@ -33,16 +33,22 @@ impl KvFormat {
         matches!(self, Self::F16) || head_dim.is_multiple_of(Self::BLOCK)
     }
 
+    /// Bytes of the quants and of the scales of one head's key (or value) of one token.
+    #[must_use]
+    pub const fn row_bytes(self, head_dim: usize) -> [usize; 2] {
+        let scales = head_dim / Self::BLOCK * 2;
+        match self {
+            Self::F16 => [head_dim * 2, 0],
+            Self::Q8_0 => [head_dim, scales],
+            Self::Q4_0 => [head_dim / 2, scales],
+        }
+    }
+
     /// Bytes of one head's keys (or values) of one page: [`PAGE_TOKENS`] rows of quants, then as many rows of scales.
     #[must_use]
     pub const fn head_bytes(self, head_dim: usize) -> usize {
-        let scales = head_dim / Self::BLOCK * 2;
-        let row = match self {
-            Self::F16 => head_dim * 2,
-            Self::Q8_0 => head_dim + scales,
-            Self::Q4_0 => head_dim / 2 + scales,
-        };
-        PAGE_TOKENS * row
+        let [quants, scales] = self.row_bytes(head_dim);
+        PAGE_TOKENS * (quants + scales)
     }
 }
 

@@ -16,10 +16,15 @@ pub const PAYLOAD_MAX: usize = 4 * 1024 * 1024;
 pub const PAGE_TOKENS: usize = 32;
 /// Most KV pages of an arena: 131,072 tokens. Sizes page tables and the prefix index.
 pub const PAGES_MAX: usize = 4096;
+/// Most tokens in one step: a chunk of prefill, or a token of every stream. A cancel waits for one step at most; scratch
+/// grows with it (`64 * ff * 4` bytes: 2.3 MB on the 1.5B).
+pub const STEP_TOKENS: usize = 64;
 /// Most sequences in one step.
 pub const STREAMS_MAX: usize = 8;
 /// Most named sessions of all clients.
 pub const SESSIONS_MAX: usize = 1024;
+/// Text of all sessions together, in bytes.
+pub const SESSION_TEXT_MAX: usize = 8 * 1024 * 1024;
 /// Longest name of a session, in bytes; the characters are those of a client's segment.
 pub const SESSION_NAME_MAX: usize = 64;
 /// Most inference threads.

@@ -205,6 +205,17 @@ impl Gguf {
         self.bytes.len() as u64
     }
 
+    /// Reads a byte of every page of the map, so that what the file needs of memory is resident from now on.
+    pub fn touch(&self) {
+        std::hint::black_box(self.bytes.iter().step_by(4096).fold(0, |sum, b| sum ^ b));
+    }
+
+    /// All before the tensors' data: metadata and the table of tensors.
+    pub fn header(&self) -> &[u8] {
+        let first = self.tensors().iter().map(|t| t.offset).min();
+        &self.bytes[..first.unwrap_or(self.bytes.len())]
+    }
+
     fn value(&self, key: &str) -> Result<(ValueType, Value<'_>), GgufError> {
         let entry = self.header.keys.get(key).map(|&i| &self.header.entries[i]);
         let entry = entry.ok_or_else(|| GgufError::Missing {

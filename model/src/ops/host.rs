@@ -1,10 +1,10 @@
 //! The steps on the host: int8 kernels over the mapped blocks, rows handed out in chunks to the thread pool.
 
 use super::runtime::{Planes, Runtime};
-use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Matrix, MlpInput, Place, QuantOps};
+use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Matrix, MlpInput, QuantOps};
 use crate::kv::KvCache;
 use crate::pool::RowTile;
-use crate::quant::{Activations, Kernels, row_bytes};
+use crate::quant::{Activations, Kernels, row_bytes, turn};
 use burn::backend::{TensorData, TensorMetadata};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -144,7 +144,7 @@ impl QuantOps for Flex {
         x: &FlexTensor,
         w: AttentionInput<Self>,
         spec: AttentionSpec,
-        place: Place,
+        layer: usize,
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
@@ -200,7 +200,7 @@ impl QuantOps for Flex {
         let d = spec.head_dim;
         let mut q = Vec::with_capacity(n * q_rows);
         for (i, column) in qkv.chunks_exact_mut(rows).enumerate() {
-            let position = place.position + i;
+            let position = kv.position(i);
             let (query, rest) = column.split_at_mut(q_rows);
             let (keys, vals) = rest.split_at_mut(kv_rows);
             for (h, head) in query.chunks_exact_mut(d).enumerate() {
@@ -209,12 +209,9 @@ impl QuantOps for Flex {
             q.extend_from_slice(query);
             for (h, head) in keys.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[q_rows + h * d..][..d], &w.k_norm, position);
-                kernels.to_f16(head, kv.slot(place.layer, false, h, position));
             }
             add(vals, &bias[q_rows + kv_rows..]);
-            for (h, head) in vals.chunks_exact(d).enumerate() {
-                kernels.to_f16(head, kv.slot(place.layer, true, h, position));
-            }
+            kv.store(kernels, layer, i, keys, vals);
         }
         tensor(q, [n, q_rows])
     }
@@ -222,7 +219,7 @@ impl QuantOps for Flex {
     fn attention(
         q: FlexTensor,
         spec: AttentionSpec,
-        place: Place,
+        layer: usize,
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
@@ -232,17 +229,25 @@ impl QuantOps for Flex {
         let scale = 1.0 / (d as f32).sqrt();
         let mut out = values(q);
         let (kernels, kv) = (rt.kernels, &*kv);
+        let longest = rt.rope.positions();
+        let (keys_turned, values_turned) = (kv.keys_turned(layer), kv.values_turned());
         // one task per token and KV head: its whole group of query heads reads each key once
         rt.pool
             .run_chunks(rt.threads, &mut out, group * d, &|task, heads| {
-                let (token, head) = (task / spec.kv_heads, task % spec.kv_heads);
-                let len = place.position + token + 1;
-                let keys = &kv.keys(place.layer, head)[..len * d];
-                let vals = &kv.values(place.layer, head)[..len * d];
-                with_tile(group * (len + d), |tile| {
+                let (row, head) = (task / spec.kv_heads, task % spec.kv_heads);
+                let len = kv.position(row) + 1;
+                let (keys, vals) = (kv.keys(layer, head, row), kv.values(layer, head, row));
+                // as large as it can ever be, from the first time on
+                with_tile(group * (longest + d), |tile| {
                     let (query, scores) = tile.split_at_mut(group * d);
                     query.copy_from_slice(heads);
-                    kernels.attend(query, keys, vals, d, d, len, scale, scores, heads);
+                    if keys_turned {
+                        query.chunks_exact_mut(d).for_each(turn);
+                    }
+                    kernels.attend(query, keys, vals, d, len, scale, scores, heads);
+                    if values_turned {
+                        heads.chunks_exact_mut(d).for_each(turn);
+                    }
                 });
             });
         tensor(out, [n, q_rows])

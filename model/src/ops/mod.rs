@@ -100,16 +100,8 @@ pub struct AttentionSpec {
     pub pairing: RopePairing,
 }
 
-/// Where a step of tokens stands: layer and first position. Its positions are reserved in the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// block number
-    pub layer: usize,
-    /// position of the first token of the step
-    pub position: usize,
-}
-
-/// The fused steps. Shapes: `n` tokens in the step.
+/// The fused steps. Shapes: `n` tokens in the step; which sequences and positions they are, the cache knows
+/// ([`KvCache::begin`]).
 #[cfg_attr(not(feature = "ndarray"), backend_extension(Flex))]
 #[cfg_attr(feature = "ndarray", backend_extension(Flex, NdArray))]
 pub trait QuantOps: Backend {
@@ -128,23 +120,23 @@ pub trait QuantOps: Backend {
         x: &FloatTensor<Self>,
         #[extension_type] w: AttentionInput<Self>,
         spec: AttentionSpec,
-        place: Place,
+        layer: usize,
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
-        reference::attention_input::<Self>(x, w, spec, place, kv, rt)
+        reference::attention_input::<Self>(x, w, spec, layer, kv, rt)
     }
 
-    /// Causal attention of `q` (`[n, H * D]`) over the cache's tokens up to each row's own: `[n, H * D]`.
+    /// Causal attention of `q` (`[n, H * D]`) over the tokens of each row's sequence up to its own: `[n, H * D]`.
     fn attention(
         q: FloatTensor<Self>,
         spec: AttentionSpec,
-        place: Place,
+        layer: usize,
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
         let _ = rt;
-        reference::attention::<Self>(&q, spec, place, kv)
+        reference::attention::<Self>(&q, spec, layer, kv)
     }
 
     /// `x + a . w^T`: the output projection of attention and MLP with its residual. `x`: `[n, rows]`, `a`: `[n, cols]`.
@@ -202,7 +194,7 @@ pub fn attention_input(
     x: &Tensor<2>,
     w: AttentionInput<Dispatch>,
     spec: AttentionSpec,
-    place: Place,
+    layer: usize,
     kv: &mut KvCache,
     rt: &mut Runtime,
 ) -> Tensor<2> {
@@ -210,7 +202,7 @@ pub fn attention_input(
         &x.clone().into_dispatch(),
         w,
         spec,
-        place,
+        layer,
         kv,
         rt,
     ))
@@ -220,14 +212,14 @@ pub fn attention_input(
 pub fn attention(
     q: Tensor<2>,
     spec: AttentionSpec,
-    place: Place,
+    layer: usize,
     kv: &mut KvCache,
     rt: &mut Runtime,
 ) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::attention(
         q.into_dispatch(),
         spec,
-        place,
+        layer,
         kv,
         rt,
     ))

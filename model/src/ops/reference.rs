@@ -3,13 +3,12 @@
 
 use super::rope::RopePairing;
 use super::runtime::Runtime;
-use super::{AttentionInput, AttentionSpec, Backend, FloatTensor, Matrix, MlpInput, Place};
+use super::{AttentionInput, AttentionSpec, Backend, FloatTensor, Matrix, MlpInput};
 use crate::kv::KvCache;
-use crate::quant::{Kernels, row_bytes};
+use crate::quant::{Kernels, Paged, row_bytes, turn};
 use burn::backend::tensor::Device;
 use burn::backend::{Scalar, Shape, Slice, TensorData, TensorMetadata};
 use burn::tensor::read_sync;
-use half::f16;
 
 fn upload<B: Backend>(
     values: Vec<f32>,
@@ -102,15 +101,15 @@ fn part<B: Backend>(x: FloatTensor<B>, dim: usize, from: usize, to: usize) -> Fl
 fn rotate<B: Backend>(
     x: FloatTensor<B>,
     pairing: RopePairing,
-    position: usize,
+    kv: &KvCache,
     rt: &Runtime,
 ) -> FloatTensor<B> {
     let (n, heads, d) = (x.shape()[0], x.shape()[1], x.shape()[2]);
     let half = rt.rope.cos(0).len();
     let device = x.device();
     let table = |angle: fn(&super::rope::RopeTable, usize) -> &[f32], shape: &[usize]| {
-        let values = (position..position + n)
-            .flat_map(|p| angle(&rt.rope, p).iter().copied())
+        let values = (0..n)
+            .flat_map(|row| angle(&rt.rope, kv.position(row)).iter().copied())
             .collect();
         upload::<B>(values, shape, &device)
     };
@@ -151,7 +150,7 @@ pub(super) fn attention_input<B: Backend>(
     x: &FloatTensor<B>,
     w: AttentionInput<B>,
     spec: AttentionSpec,
-    place: Place,
+    layer: usize,
     kv: &mut KvCache,
     rt: &Runtime,
 ) -> FloatTensor<B> {
@@ -166,80 +165,77 @@ pub(super) fn attention_input<B: Backend>(
             part::<B>(bias.clone(), 1, from, from + rows),
         )
     };
-    let turn = |x: FloatTensor<B>, norm: FloatTensor<B>, heads: usize| {
+    let rotated = |x: FloatTensor<B>, norm: FloatTensor<B>, heads: usize| {
         let x = B::float_reshape(x, Shape::from(vec![n, heads, d]));
         let x = if spec.qk_norm {
             rms_norm::<B>(x, norm, spec.eps)
         } else {
             x
         };
-        rotate::<B>(x, spec.pairing, place.position, rt)
+        rotate::<B>(x, spec.pairing, kv, rt)
     };
-    let q = turn(project(w.q, 0, q_rows), w.q_norm, spec.heads);
-    let keys = download::<B>(turn(project(w.k, q_rows, kv_rows), w.k_norm, spec.kv_heads));
-    let vals = download::<B>(project(w.v, q_rows + kv_rows, kv_rows));
-    for (is_value, all) in [(false, keys), (true, vals)] {
-        for (i, head) in all.chunks_exact(d).enumerate() {
-            let slot = kv.slot(
-                place.layer,
-                is_value,
-                i % spec.kv_heads,
-                place.position + i / spec.kv_heads,
-            );
-            for (to, &from) in slot.iter_mut().zip(head) {
-                *to = f16::from_f32(from).to_bits();
-            }
-        }
+    let q = rotated(project(w.q, 0, q_rows), w.q_norm, spec.heads);
+    let mut keys = download::<B>(rotated(
+        project(w.k, q_rows, kv_rows),
+        w.k_norm,
+        spec.kv_heads,
+    ));
+    let mut vals = download::<B>(project(w.v, q_rows + kv_rows, kv_rows));
+    for (row, (keys, vals)) in keys
+        .chunks_exact_mut(kv_rows)
+        .zip(vals.chunks_exact_mut(kv_rows))
+        .enumerate()
+    {
+        kv.store(rt.kernels, layer, row, keys, vals);
     }
     B::float_reshape(q, Shape::from(vec![n, q_rows]))
 }
 
+/// Row by row: what a row may look at is its own sequence up to itself.
 pub(super) fn attention<B: Backend>(
     q: &FloatTensor<B>,
     spec: AttentionSpec,
-    place: Place,
+    layer: usize,
     kv: &KvCache,
 ) -> FloatTensor<B> {
     let (n, d) = (q.shape()[0], spec.head_dim);
-    let len = place.position + n;
     let device = q.device();
-    let wide = |bits: &[u16]| {
-        let values = bits[..len * d]
-            .iter()
-            .map(|&b| f16::from_bits(b).to_f32())
-            .collect();
+    let open = |paged: Paged<'_>, len: usize, turned: bool| {
+        let mut values = vec![0.0; len * d];
+        for (position, row) in values.chunks_exact_mut(d).enumerate() {
+            paged.read(position, row);
+            if turned {
+                turn(row);
+            }
+        }
         upload::<B>(values, [len, d], &device)
     };
-    // minus infinity above the diagonal, in f32's reach
-    let mask: Vec<f32> = (0..n * len)
-        .map(|i| {
-            if i % len > place.position + i / len {
-                -1e30
-            } else {
-                0.0
-            }
+    let rows = (0..n)
+        .map(|row| {
+            let len = kv.position(row) + 1;
+            let own = part::<B>(q.clone(), 0, row, row + 1);
+            let heads = (0..spec.heads)
+                .map(|h| {
+                    let kv_head = h / (spec.heads / spec.kv_heads);
+                    let query = B::float_mul_scalar(
+                        part::<B>(own.clone(), 1, h * d, (h + 1) * d),
+                        Scalar::from(1.0 / (d as f32).sqrt()),
+                    );
+                    let keys = open(kv.keys(layer, kv_head, row), len, kv.keys_turned(layer));
+                    let scores = B::float_matmul(query, B::float_transpose(keys));
+                    let shifted = B::float_sub(scores.clone(), B::float_max_dim(scores, 1));
+                    let e = B::float_exp(shifted);
+                    let p = B::float_div(e.clone(), B::float_sum_dim(e, 1));
+                    B::float_matmul(
+                        p,
+                        open(kv.values(layer, kv_head, row), len, kv.values_turned()),
+                    )
+                })
+                .collect();
+            B::float_cat(heads, 1)
         })
         .collect();
-    let mask = upload::<B>(mask, [n, len], &device);
-    let heads = (0..spec.heads)
-        .map(|h| {
-            let kv_head = h / (spec.heads / spec.kv_heads);
-            let query = B::float_mul_scalar(
-                part::<B>(q.clone(), 1, h * d, (h + 1) * d),
-                Scalar::from(1.0 / (d as f32).sqrt()),
-            );
-            let scores = B::float_matmul(
-                query,
-                B::float_transpose(wide(kv.keys(place.layer, kv_head))),
-            );
-            let scores = B::float_add(scores, mask.clone());
-            let shifted = B::float_sub(scores.clone(), B::float_max_dim(scores, 1));
-            let e = B::float_exp(shifted);
-            let p = B::float_div(e.clone(), B::float_sum_dim(e, 1));
-            B::float_matmul(p, wide(kv.values(place.layer, kv_head)))
-        })
-        .collect();
-    B::float_cat(heads, 1)
+    B::float_cat(rows, 0)
 }
 
 pub(super) fn mlp_input<B: Backend>(

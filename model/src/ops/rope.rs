@@ -43,10 +43,10 @@ impl RopeTable {
         Self { half, cos, sin }
     }
 
-    /// Bytes held.
+    /// Positions it has: the longest sequence.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        (self.cos.len() + self.sin.len()) * size_of::<f32>()
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half
     }
 
     /// cos of one position: `[dims / 2]`.

@@ -3,15 +3,16 @@
 use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;
 use super::{
-    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, Matrix, MlpInput, Place, QuantOps,
+    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, Matrix, MlpInput, QuantOps,
     reference,
 };
 use crate::gguf::GgmlType;
-use crate::kv::{KvCache, KvLayout};
+use crate::kv::{KvCache, KvLayout, Span};
 use crate::pool::Pool;
 use crate::quant::Kernels;
 use burn::backend::TensorData;
 use burn::backend::ops::FloatTensorOps;
+use glowplug_firmware_config::kv::KvFormat;
 use half::f16;
 
 #[cfg(feature = "ndarray")]
@@ -169,7 +170,7 @@ fn embedding_rows_are_the_tables() {
 }
 
 #[test]
-fn attention_input_and_attention_match_over_two_steps() {
+fn attention_input_and_attention_match_over_steps_of_two_sequences() {
     let mut random = Random(2);
     let cases = [
         // heads, kv heads, head size, q/k norm, rotated values, pairing
@@ -212,26 +213,48 @@ fn attention_input_and_attention_match_over_two_steps() {
                 q_norm: on::<Oracle>(&q_norm, &[head_dim]),
                 k_norm: on::<Oracle>(&k_norm, &[head_dim]),
             };
-            let mut rt = runtime(16, rope_dims);
-            let layout = KvLayout {
-                layers: 2,
-                kv_heads,
-                head_dim,
+            let mut rt = runtime(36, rope_dims);
+            let format = if KvFormat::Q8_0.takes(head_dim) {
+                KvFormat::Q8_0
+            } else {
+                KvFormat::F16
             };
-            let (mut kv, mut oracle_kv) = (
-                KvCache::new(layout, 12).unwrap(),
-                KvCache::new(layout, 12).unwrap(),
-            );
-            for n in [7, 1, 3] {
+            let cache = || {
+                let keys = vec![KvFormat::F16, format].into();
+                let layout = KvLayout::new(2, kv_heads, head_dim, keys, format).unwrap();
+                let mut kv = KvCache::new(layout, 4, 2).unwrap();
+                // neither in order nor together
+                kv.table(0).extend([3, 0]);
+                kv.table(1).extend([2]);
+                kv
+            };
+            let (mut kv, mut oracle_kv) = (cache(), cache());
+            // place, position, tokens
+            let steps: [&[(usize, usize, usize)]; 4] = [
+                &[(0, 0, 30)],
+                &[(1, 0, 5), (0, 30, 1)],
+                &[(0, 31, 3), (1, 5, 1)],
+                &[(1, 6, 1), (0, 34, 1)],
+            ];
+            for spans in steps {
+                let spans: Vec<Span> = spans
+                    .iter()
+                    .map(|&(place, position, tokens)| Span {
+                        place,
+                        position,
+                        tokens,
+                    })
+                    .collect();
+                kv.begin(&spans);
+                oracle_kv.begin(&spans);
+                let n = kv.rows();
+                let layer = 1;
                 let x = random.floats(n * embed);
-                let position = kv.reserve(n).unwrap().start;
-                oracle_kv.reserve(n).unwrap();
-                let place = Place { layer: 1, position };
                 let host_q = Flex::attention_input(
                     &on::<Flex>(&x, &[n, embed]),
                     input(n),
                     spec,
-                    place,
+                    layer,
                     &mut kv,
                     &mut rt,
                 );
@@ -239,7 +262,7 @@ fn attention_input_and_attention_match_over_two_steps() {
                     &on::<Oracle>(&x, &[n, embed]),
                     oracle_input(n),
                     spec,
-                    place,
+                    layer,
                     &mut oracle_kv,
                     &rt,
                 );
@@ -249,9 +272,9 @@ fn attention_input_and_attention_match_over_two_steps() {
                     ceiling(ty),
                     &what,
                 );
-                let host = read::<Flex>(Flex::attention(host_q, spec, place, &mut kv, &mut rt));
+                let host = read::<Flex>(Flex::attention(host_q, spec, layer, &mut kv, &mut rt));
                 let oracle = read::<Oracle>(reference::attention::<Oracle>(
-                    &oracle_q, spec, place, &oracle_kv,
+                    &oracle_q, spec, layer, &oracle_kv,
                 ));
                 close(&host, &oracle, ceiling(ty) * 3.0, &what);
             }

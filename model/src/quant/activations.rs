@@ -288,7 +288,7 @@ fn set_quads(tile: &mut [[[i8; 4]; TILE]; 64], lane: usize, q: &[i8; 256]) {
 
 /// `(scale, 1 / scale)` of a block. Not-a-number or infinity anywhere makes the scale so too: it is not hidden.
 #[inline(always)]
-fn scale_of(x: &[f32]) -> (f32, f32) {
+pub(super) fn scale_of(x: &[f32]) -> (f32, f32) {
     // the bits of non-negative floats are ordered like the floats, with infinity and then NaN on top
     let amax = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
     let amax = f32::from_bits(amax);
@@ -302,7 +302,7 @@ fn scale_of(x: &[f32]) -> (f32, f32) {
 
 /// Rounds `x * inverse` to nearest even, -127..=127.
 #[inline(always)]
-fn round(x: f32, inverse: f32) -> i8 {
+pub(super) fn round(x: f32, inverse: f32) -> i8 {
     // 1.5 * 2^23 leaves no fraction bits: the addition itself rounds, and the low bits hold the integer
     const MAGIC: f32 = 12_582_912.0;
     let bits = (x * inverse + MAGIC).to_bits() as i32;

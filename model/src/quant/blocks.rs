@@ -22,6 +22,11 @@ impl Half {
     pub(crate) fn to_f32(self) -> f32 {
         half::f16::from_bits(self.bits()).to_f32()
     }
+
+    /// the nearest to a value
+    pub(crate) fn from_f32(value: f32) -> Self {
+        Self(half::f16::from_f32(value).to_le_bytes())
+    }
 }
 
 macro_rules! blocks {

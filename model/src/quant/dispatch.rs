@@ -1,9 +1,11 @@
 //! One table per level, chosen once at run time. A new level is one file with a `TABLE` and one entry in [`TABLES`].
 
 use super::activations::{Q8Chunk, Q8kChunk};
-use super::{ActKind, Activations, Isa, act_kind, row_bytes, scalar};
+use super::{ActKind, Activations, Isa, Paged, act_kind, paged, row_bytes, scalar};
 use crate::gguf::GgmlType;
 use crate::pool::{Pool, RowTile};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
 
 /// The levels of this architecture, best first.
 static TABLES: &[&Kernels] = &[
@@ -38,10 +40,9 @@ pub struct Kernels {
 /// The query heads that share a KV head, and what they look at: see [`Kernels::attend`].
 pub(super) struct Heads<'a> {
     pub(super) q: &'a [f32],
-    pub(super) k: &'a [u16],
-    pub(super) v: &'a [u16],
+    pub(super) k: Paged<'a>,
+    pub(super) v: Paged<'a>,
     pub(super) d: usize,
-    pub(super) stride: usize,
     pub(super) len: usize,
     pub(super) scale: f32,
 }
@@ -190,40 +191,41 @@ impl Kernels {
     /// `out = softmax(q . k * scale) . v`, the maximum subtracted, sums in f32.
     ///
     /// # Shapes
-    /// `q` and `out` are `[g][d]` (any `g`). `k` and `v` are f16 bits, `[len][stride]`, of which the first `d` of a
-    /// row count (the last row may end after its `d`). `scores` is scratch of at least `g * len`.
+    /// `q` and `out` are `[g][d]` (any `g`). The first `len` rows of `k` and `v` count, each of `d` values; nothing else
+    /// of their pages is read. `scores` is scratch of at least `g * len`.
     ///
     /// # Panics
     /// If the sizes do not fit each other, or `d` or `len` is 0.
     #[allow(
         clippy::too_many_arguments,
-        reason = "two caches, their shape, scratch and result: all of them the caller's own"
+        reason = "keys, values, their shape, scratch and result: all of them the caller's own"
     )]
     pub fn attend(
         &self,
         q: &[f32],
-        k: &[u16],
-        v: &[u16],
+        k: Paged<'_>,
+        v: Paged<'_>,
         d: usize,
-        stride: usize,
         len: usize,
         scale: f32,
         scores: &mut [f32],
         out: &mut [f32],
     ) {
         assert!(
-            d > 0 && len > 0 && stride >= d && q.len().is_multiple_of(d) && out.len() == q.len(),
-            "attend: q {} out {} for heads of {d} in rows of {stride}, {len} of them",
+            d > 0 && len > 0 && q.len().is_multiple_of(d) && out.len() == q.len(),
+            "attend: q {} out {} for {len} rows of {d}",
             q.len(),
             out.len()
         );
-        let cache = (len - 1).checked_mul(stride).and_then(|n| n.checked_add(d));
-        assert!(
-            cache.is_some_and(|n| n <= k.len() && n <= v.len()),
-            "attend: {len} rows of {stride} in k of {} and v of {}",
-            k.len(),
-            v.len()
-        );
+        for (name, rows) in [("keys", k), ("values", v)] {
+            assert!(
+                rows.holds(len, d),
+                "attend: {len} rows of {d} in {} pages of {} {name}, in an arena of {}",
+                rows.pages.len(),
+                rows.format.name(),
+                rows.arena.len()
+            );
+        }
         let scores_len = (q.len() / d).checked_mul(len);
         assert!(
             scores_len.is_some_and(|n| n <= scores.len()),
@@ -237,7 +239,6 @@ impl Kernels {
                 k,
                 v,
                 d,
-                stride,
                 len,
                 scale,
             },
@@ -246,20 +247,23 @@ impl Kernels {
         );
     }
 
-    /// f32 to f16 bits, to nearest even: for the KV cache.
+    /// Writes one token's key (or value) of a head, `row`, to its slot of a page's chunk. The same on every level.
+    ///
+    /// # Shapes
+    /// `chunk` is `format.head_bytes(row.len())` long: see [`Paged::chunk`].
     ///
     /// # Panics
-    /// If the lengths differ.
-    pub fn to_f16(&self, src: &[f32], dst: &mut [u16]) {
+    /// If the sizes do not fit each other, or there is no such slot.
+    pub fn store_kv(&self, format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
         assert!(
-            src.len() == dst.len(),
-            "to_f16: {} and {} values",
-            src.len(),
-            dst.len()
+            slot < PAGE_TOKENS
+                && format.takes(row.len())
+                && chunk.len() == format.head_bytes(row.len()),
+            "store_kv: {} values in slot {slot} of a {} chunk of {} bytes",
+            row.len(),
+            format.name(),
+            chunk.len()
         );
-        half::slice::HalfFloatSliceExt::convert_from_f32_slice(
-            half::slice::HalfBitsSliceExt::reinterpret_cast_mut::<half::f16>(dst),
-            src,
-        );
+        paged::store(format, chunk, slot, row);
     }
 }

@@ -5,9 +5,12 @@
 
 use super::Activations;
 use super::dispatch::Heads;
+use super::paged::Rows;
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
 use bytemuck::cast_slice;
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 const LANES: usize = 16;
@@ -98,7 +101,7 @@ fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 /// Values of a head that are widened to f32 at a time.
 const PART: usize = 128;
 
-/// See [`super::Kernels::attend`].
+/// See [`super::Kernels::attend`], which has checked the sizes.
 #[inline(always)]
 pub(super) fn attend<const FMA: bool>(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     let Heads {
@@ -106,24 +109,21 @@ pub(super) fn attend<const FMA: bool>(heads: &Heads<'_>, scores: &mut [f32], out
         k,
         v,
         d,
-        stride,
         len,
         scale,
     } = *heads;
     let mut wide = [0.0f32; PART];
-    for t in 0..len {
-        for (part, row) in k[t * stride..][..d].chunks(PART).enumerate() {
-            let wide = &mut wide[..row.len()];
-            row.reinterpret_cast::<half::f16>()
-                .convert_to_f32_slice(wide);
-            for (h, q) in q.chunks_exact(d).enumerate() {
-                let part_score = dot::<FMA>(&q[part * PART..][..row.len()], wide) * scale;
-                let score = &mut scores[h * len + t];
-                *score = if part == 0 {
-                    part_score
-                } else {
-                    *score + part_score
-                };
+    for first in (0..len).step_by(PAGE_TOKENS) {
+        let rows = k.rows(first, d);
+        for t in first..len.min(first + PAGE_TOKENS) {
+            for from in (0..d).step_by(PART) {
+                let wide = &mut wide[..PART.min(d - from)];
+                widen(rows, t - first, from, wide);
+                for (h, q) in q.chunks_exact(d).enumerate() {
+                    let part = dot::<FMA>(&q[from..][..wide.len()], wide) * scale;
+                    let score = &mut scores[h * len + t];
+                    *score = if from == 0 { part } else { *score + part };
+                }
             }
         }
     }
@@ -131,20 +131,56 @@ pub(super) fn attend<const FMA: bool>(heads: &Heads<'_>, scores: &mut [f32], out
         softmax::<FMA>(scores);
     }
     out.fill(0.0);
-    for t in 0..len {
-        for (part, row) in v[t * stride..][..d].chunks(PART).enumerate() {
-            let wide = &mut wide[..row.len()];
-            row.reinterpret_cast::<half::f16>()
-                .convert_to_f32_slice(wide);
-            for (h, out) in out.chunks_exact_mut(d).enumerate() {
-                let p = scores[h * len + t];
-                for (o, v) in out[part * PART..][..row.len()].iter_mut().zip(&*wide) {
-                    *o = mul_add::<FMA>(p, *v, *o);
+    for first in (0..len).step_by(PAGE_TOKENS) {
+        let rows = v.rows(first, d);
+        for t in first..len.min(first + PAGE_TOKENS) {
+            for from in (0..d).step_by(PART) {
+                let wide = &mut wide[..PART.min(d - from)];
+                widen(rows, t - first, from, wide);
+                for (h, out) in out.chunks_exact_mut(d).enumerate() {
+                    let p = scores[h * len + t];
+                    for (o, v) in out[from..][..wide.len()].iter_mut().zip(&*wide) {
+                        *o = mul_add::<FMA>(p, *v, *o);
+                    }
                 }
             }
         }
     }
 }
+
+/// Of row `i` the values from `from` on, a whole number of blocks, as many as there is room for.
+#[inline(always)]
+fn widen(rows: Rows<'_>, i: usize, from: usize, wide: &mut [f32]) {
+    let (quants, scales) = rows.row(i);
+    let blocks = scales.iter().skip(from / 32);
+    match rows.format {
+        KvFormat::F16 => widen_row(GgmlType::F16, &quants[2 * from..][..2 * wide.len()], wide),
+        KvFormat::Q8_0 => {
+            let quants = quants[from..].as_chunks::<32>().0;
+            for ((wide, quants), scale) in wide.chunks_exact_mut(32).zip(quants).zip(blocks) {
+                let scale = scale.to_f32();
+                for (wide, quant) in wide.iter_mut().zip(quants) {
+                    *wide = f32::from(*quant as i8) * scale;
+                }
+            }
+        }
+        KvFormat::Q4_0 => {
+            let quants = quants[from / 2..].as_chunks::<16>().0;
+            for ((wide, quants), scale) in wide.chunks_exact_mut(32).zip(quants).zip(blocks) {
+                let scale = scale.to_f32();
+                let (low, high) = wide.split_at_mut(16);
+                for ((low, high), quant) in low.iter_mut().zip(high).zip(quants) {
+                    *low = f32::from((quant & 15) as i8 - 8) * scale;
+                    *high = f32::from((quant >> 4) as i8 - 8) * scale;
+                }
+            }
+        }
+    }
+}
+
+/// A score this far below the maximum weighs nothing: in sums of f32 it would not show, and a weight below the normal
+/// floats costs a hundred times as much as any other.
+const NO_WEIGHT: f32 = -60.0;
 
 /// In place; the maximum is subtracted first.
 #[inline(always)]
@@ -159,7 +195,12 @@ pub(super) fn softmax<const FMA: bool>(scores: &mut [f32]) {
     let mut sum = [0.0; LANES];
     for part in scores.chunks_mut(LANES) {
         for (sum, s) in sum.iter_mut().zip(part) {
-            *s = exp::<FMA>(*s - max);
+            let below = *s - max;
+            *s = if below < NO_WEIGHT {
+                0.0
+            } else {
+                exp::<FMA>(below)
+            };
             *sum += *s;
         }
     }
@@ -252,7 +293,7 @@ fn accumulate(acc: &mut Lanes, a: &[f32], b: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::exp;
+    use super::{exp, softmax};
 
     #[test]
     fn exp_is_within_its_ceiling() {
@@ -274,5 +315,16 @@ mod tests {
         ] {
             assert_eq!(exp::<true>(x), exp::<true>(bound));
         }
+    }
+
+    #[test]
+    fn weights_are_normal_or_none() {
+        let mut scores: Vec<f32> = (0..4096).map(|i| i as f32 * -0.03).collect();
+        softmax::<true>(&mut scores);
+        assert!(scores.iter().all(|w| *w == 0.0 || w.is_normal()));
+        assert!(scores[1999] > 0.0 && scores[2001] == 0.0);
+        let mut odd = [0.0, f32::NAN, -100.0];
+        softmax::<true>(&mut odd);
+        assert!(odd[1].is_nan());
     }
 }

@@ -46,10 +46,14 @@ mod neon_attend;
 mod neon_blocks;
 #[cfg(target_arch = "aarch64")]
 mod neon_ops;
+mod paged;
 pub(crate) mod scalar;
+mod turn;
 
 pub use activations::Activations;
 pub use dispatch::{Kernels, UnsupportedIsa};
+pub use paged::Paged;
+pub use turn::turn;
 
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;

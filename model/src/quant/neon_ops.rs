@@ -23,6 +23,7 @@ safe! {
     vceqzq_u8(a: uint8x16_t) -> uint8x16_t;
     vcvtq_f32_s32(a: int32x4_t) -> float32x4_t;
     vdup_n_s16(a: i16) -> int16x4_t;
+    vdup_n_u16(a: u16) -> uint16x4_t;
     vdupq_laneq_f32<N>(a: float32x4_t) -> float32x4_t;
     vdupq_n_f32(a: f32) -> float32x4_t;
     vdupq_n_s8(a: i8) -> int8x16_t;
@@ -42,6 +43,7 @@ safe! {
     vmlal_s8(acc: int16x8_t, a: int8x8_t, b: int8x8_t) -> int16x8_t;
     vmlaq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmovl_high_s8(a: int8x16_t) -> int16x8_t;
+    vmovl_high_s16(a: int16x8_t) -> int32x4_t;
     vmovl_s8(a: int8x8_t) -> int16x8_t;
     vmovl_s16(a: int16x4_t) -> int32x4_t;
     vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t;

@@ -1,13 +1,19 @@
 //! Attention of the query heads of one KV head: sixteen positions at a time, widened once for all of them.
 
-use super::unpack::load_32;
+use super::rows::prefetch;
+use super::unpack::{load_16, load_32};
+use crate::quant::Paged;
+use crate::quant::blocks::Half;
 use crate::quant::dispatch::Heads;
 use crate::quant::lanes;
-use bytemuck::cast_ref;
+use crate::quant::paged::Rows;
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
-/// Positions at a time: the lanes of a vector.
+/// Positions at a time: the lanes of a vector. They are of one page.
 const BLOCK: usize = 16;
+const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
 
 /// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -28,7 +34,8 @@ fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut
     let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
     for first in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - first);
-        widen(&mut wide, heads.k, heads.stride, first, n);
+        ask_ahead(heads.k, first + BLOCK, heads);
+        widen(&mut wide, heads.k.rows(first, heads.d), n);
         for (q, scores) in heads
             .q
             .chunks_exact(16 * N)
@@ -46,7 +53,8 @@ fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut
     out.fill(0.0);
     for first in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - first);
-        widen(&mut wide, heads.v, heads.stride, first, n);
+        ask_ahead(heads.v, first + BLOCK, heads);
+        widen(&mut wide, heads.v.rows(first, heads.d), n);
         for (out, scores) in out.chunks_exact_mut(16 * N).zip(scores.chunks_exact(len)) {
             let mut sums = load::<N>(out);
             for (p, wide) in scores[first..first + n].iter().zip(&wide) {
@@ -63,22 +71,59 @@ fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut
     }
 }
 
-/// Rows `first..first + n` of a cache as f32, the last one again and again up to sixteen.
+/// Asks for the block that begins at position `first`, if there is one: it may be in another page.
+#[inline(always)]
+fn ask_ahead(paged: Paged<'_>, first: usize, heads: &Heads<'_>) {
+    if first < heads.len {
+        let (quants, scales) = paged.rows(first, heads.d).first(BLOCK);
+        prefetch(Some(quants));
+        prefetch(Some(scales));
+    }
+}
+
+/// `n` rows as f32, the last one again and again up to sixteen.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn widen<const N: usize>(
-    wide: &mut [[__m512; N]; BLOCK],
-    cache: &[u16],
-    stride: usize,
-    first: usize,
-    n: usize,
-) {
+fn widen<const N: usize>(wide: &mut [[__m512; N]; BLOCK], rows: Rows<'_>, n: usize) {
     for (i, wide) in wide.iter_mut().enumerate() {
-        let row = &cache[(first + i.min(n - 1)) * stride..][..16 * N];
-        for (wide, halves) in wide.iter_mut().zip(row.as_chunks::<16>().0) {
-            *wide = _mm512_cvtph_ps(load_32(cast_ref(halves)));
+        let (quants, scales) = rows.row(i.min(n - 1));
+        let blocks = wide.as_chunks_mut::<2>().0.iter_mut().zip(scales);
+        match rows.format {
+            KvFormat::F16 => {
+                for (wide, halves) in wide.iter_mut().zip(quants.as_chunks().0) {
+                    *wide = _mm512_cvtph_ps(load_32(halves));
+                }
+            }
+            KvFormat::Q8_0 => {
+                for ((wide, scale), quants) in blocks.zip(quants.as_chunks::<32>().0) {
+                    let scale = broadcast(*scale);
+                    for (wide, quants) in wide.iter_mut().zip(quants.as_chunks().0) {
+                        let quants = _mm512_cvtepi8_epi32(load_16(quants));
+                        *wide = _mm512_mul_ps(_mm512_cvtepi32_ps(quants), scale);
+                    }
+                }
+            }
+            KvFormat::Q4_0 => {
+                let nibbles = _mm512_setr_ps(
+                    -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.,
+                );
+                for ((wide, scale), quants) in blocks.zip(quants.as_chunks().0) {
+                    // the value of every nibble; a look-up sees the lowest four bits
+                    let values = _mm512_mul_ps(nibbles, broadcast(*scale));
+                    let quants = _mm512_cvtepu8_epi32(load_16(quants));
+                    wide[0] = _mm512_permutexvar_ps(quants, values);
+                    wide[1] = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(quants), values);
+                }
+            }
         }
     }
+}
+
+/// A half in every lane.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn broadcast(half: Half) -> __m512 {
+    _mm512_cvtph_ps(_mm256_set1_epi16(half.bits() as i16))
 }
 
 /// The first `16 * N` values.

@@ -364,7 +364,7 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
 
 /// Asks for some blocks of the next sixteen rows. Those lie in one piece, and are asked for in the order of memory.
 #[inline(always)]
-fn prefetch<B>(blocks: Option<&[B]>) {
+pub(super) fn prefetch<B>(blocks: Option<&[B]>) {
     if let Some(blocks) = blocks {
         let first = blocks.as_ptr().cast::<i8>();
         for line in 0..size_of_val(blocks).div_ceil(64) {

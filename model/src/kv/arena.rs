@@ -1,0 +1,160 @@
+//! The memory of all KV pages: one map, made and touched at start, never grown.
+
+use super::prefix::PageId;
+use memmap2::{MmapMut, MmapOptions};
+use std::io;
+
+/// The smallest unit in which a kernel hands memory out.
+const TOUCH: usize = 4096;
+
+/// The pages' bytes.
+#[derive(Debug)]
+pub struct Arena {
+    map: MmapMut,
+    page_bytes: usize,
+}
+
+/// The arena could not be had from the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no memory for KV pages of {bytes} bytes")]
+pub struct NoMemory {
+    /// asked for
+    pub bytes: usize,
+}
+
+impl Arena {
+    /// Maps all pages and touches them, so that memory is missing now or never.
+    ///
+    /// # Errors
+    /// [`NoMemory`] when the system refuses or the size overflows.
+    pub fn new(pages: usize, page_bytes: usize) -> Result<Self, NoMemory> {
+        let bytes = pages
+            .checked_mul(page_bytes)
+            .filter(|&bytes| isize::try_from(bytes).is_ok())
+            .ok_or(NoMemory { bytes: usize::MAX })?;
+        let mut map = MmapOptions::new()
+            .len(bytes)
+            .populate()
+            .map_anon()
+            .map_err(|_| NoMemory { bytes })?;
+        // `populate` is advice to some kernels, and gives up without a word when memory is short
+        map.iter_mut().step_by(TOUCH).for_each(|byte| *byte = 0);
+        Ok(Self { map, page_bytes })
+    }
+
+    /// Keeps the arena from being swapped out.
+    ///
+    /// # Errors
+    /// The system's limit of locked memory (`RLIMIT_MEMLOCK`) is below the arena's size.
+    pub fn lock(&mut self) -> io::Result<()> {
+        self.map.lock()
+    }
+
+    /// All pages, one behind the other.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Bytes of a page.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        self.page_bytes
+    }
+
+    /// A page.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[must_use]
+    pub fn page(&self, id: PageId) -> &[u8] {
+        &self.map[usize::from(id) * self.page_bytes..][..self.page_bytes]
+    }
+
+    /// A page, to write. A page just taken still holds what its last holder wrote.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_mut(&mut self, id: PageId) -> &mut [u8] {
+        &mut self.map[usize::from(id) * self.page_bytes..][..self.page_bytes]
+    }
+
+    /// A part of a page, to write: one head's keys or values.
+    ///
+    /// # Panics
+    /// If there is no such page, or the part is not in it.
+    pub fn chunk_mut(&mut self, page: PageId, offset: usize, len: usize) -> &mut [u8] {
+        &mut self.page_mut(page)[offset..][..len]
+    }
+
+    /// Copies a part of a page to the same place of another.
+    ///
+    /// # Panics
+    /// If there is no such page or no such part of it.
+    pub fn copy_part(&mut self, from: PageId, to: PageId, offset: usize, len: usize) {
+        assert!(
+            offset + len <= self.page_bytes,
+            "{len} bytes at {offset} of a page"
+        );
+        let start = usize::from(from) * self.page_bytes + offset;
+        let to = usize::from(to) * self.page_bytes + offset;
+        self.map.copy_within(start..start + len, to);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_lie_side_by_side_and_share_no_byte() {
+        let mut arena = Arena::new(3, 5000).unwrap();
+        assert_eq!(arena.bytes().len(), 15_000);
+        assert!(arena.bytes().iter().all(|&b| b == 0));
+        for id in 0..3u8 {
+            arena.page_mut(PageId::from(id)).fill(id + 1);
+        }
+        arena.chunk_mut(1, 4990, 10).fill(9);
+        assert!(arena.page(0).iter().all(|&b| b == 1));
+        assert!(arena.page(2).iter().all(|&b| b == 3));
+        assert_eq!(arena.page(1)[4989..], [2, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        arena.copy_part(1, 2, 0, 5000);
+        arena.copy_part(2, 2, 100, 50);
+        assert_eq!(arena.page(1), arena.page(2));
+        assert!(arena.page(0).iter().all(|&b| b == 1));
+        assert_eq!(arena.bytes()[5000..10_000], *arena.page(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn a_part_ends_with_its_page() {
+        Arena::new(2, 64).unwrap().chunk_mut(0, 32, 33);
+    }
+
+    #[test]
+    fn every_byte_is_resident_before_it_is_used() {
+        let before = resident();
+        let arena = Arena::new(16, 1 << 20).unwrap();
+        let grown = resident().saturating_sub(before);
+        assert!(grown >= arena.bytes().len() / 1024 * 9 / 10, "{grown} kB");
+    }
+
+    #[test]
+    fn an_impossible_size_is_refused() {
+        for (pages, page_bytes) in [
+            (4096, usize::MAX / 2),
+            (1, usize::MAX),
+            (4, usize::MAX / 16),
+        ] {
+            assert!(Arena::new(pages, page_bytes).is_err());
+        }
+    }
+
+    /// Kilobytes, because the size of the kernel's pages differs.
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}

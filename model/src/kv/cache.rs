@@ -1,0 +1,200 @@
+//! The cache as a step sees it: the arena, a page table for every place in a step, and the rows that are computed.
+
+use super::{Arena, KvLayout, NoMemory, PageId, PageTable, page_table};
+use crate::quant::{Kernels, Paged, turn};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
+use heapless::Vec as Bounded;
+
+/// Consecutive tokens of one sequence in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// its place: which page table
+    pub place: usize,
+    /// position of the first of them
+    pub position: usize,
+    /// how many
+    pub tokens: usize,
+}
+
+/// A row of the step: one token.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    place: usize,
+    position: usize,
+}
+
+/// Keys and values of every sequence.
+pub struct KvCache {
+    layout: KvLayout,
+    arena: Arena,
+    tables: Box<[Box<PageTable>]>,
+    rows: Bounded<Row, STEP_TOKENS>,
+}
+
+impl KvCache {
+    /// Makes the arena of `pages` pages and `places` empty page tables.
+    ///
+    /// # Errors
+    /// [`NoMemory`] when the system refuses.
+    pub fn new(layout: KvLayout, pages: usize, places: usize) -> Result<Self, NoMemory> {
+        Ok(Self {
+            arena: Arena::new(pages, layout.page_bytes())?,
+            layout,
+            tables: (0..places).map(|_| page_table()).collect(),
+            rows: Bounded::new(),
+        })
+    }
+
+    /// Sets the rows of the next step, span after span.
+    ///
+    /// # Panics
+    /// If they are more than [`STEP_TOKENS`], or a table has no page for one of them.
+    pub fn begin(&mut self, spans: &[Span]) {
+        self.rows.clear();
+        for span in spans {
+            let end = span.position + span.tokens;
+            assert!(
+                end.div_ceil(PAGE_TOKENS) <= self.tables[span.place].len(),
+                "no page for position {end} of place {}",
+                span.place
+            );
+            for position in span.position..end {
+                let place = span.place;
+                assert!(
+                    self.rows.push(Row { place, position }).is_ok(),
+                    "a step of more than {STEP_TOKENS} tokens"
+                );
+            }
+        }
+    }
+
+    /// Rows of the step.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Position of a row's token in its sequence.
+    #[must_use]
+    pub fn position(&self, row: usize) -> usize {
+        self.rows[row].position
+    }
+
+    /// Are the keys of a layer stored turned ([`turn`])? Then its queries must be turned as well.
+    #[must_use]
+    pub fn keys_turned(&self, layer: usize) -> bool {
+        self.layout.k()[layer] != KvFormat::F16
+    }
+
+    /// Are values stored turned? Then a sum of them must be turned back.
+    #[must_use]
+    pub fn values_turned(&self) -> bool {
+        self.layout.v() != KvFormat::F16
+    }
+
+    /// Writes a row's keys and values, each `[kv_heads][head_dim]`; what is stored turned is so afterwards.
+    pub fn store(
+        &mut self,
+        kernels: &Kernels,
+        layer: usize,
+        row: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) {
+        let turned = (self.keys_turned(layer), self.values_turned());
+        let Row { place, position } = self.rows[row];
+        let page = self.tables[place][position / PAGE_TOKENS];
+        let slot = position % PAGE_TOKENS;
+        let d = self.layout.head_dim();
+        for (head, (key, value)) in keys
+            .chunks_exact_mut(d)
+            .zip(values.chunks_exact_mut(d))
+            .enumerate()
+        {
+            if turned.0 {
+                turn(key);
+            }
+            if turned.1 {
+                turn(value);
+            }
+            let (k, v) = (self.layout.k()[layer], self.layout.v());
+            let offset = self.layout.k_offset(layer, head);
+            let chunk = self.arena.chunk_mut(page, offset, k.head_bytes(d));
+            kernels.store_kv(k, chunk, slot, key);
+            let offset = self.layout.v_offset(layer, head);
+            let chunk = self.arena.chunk_mut(page, offset, v.head_bytes(d));
+            kernels.store_kv(v, chunk, slot, value);
+        }
+    }
+
+    /// The keys of one head of a row's sequence.
+    #[must_use]
+    pub fn keys(&self, layer: usize, head: usize, row: usize) -> Paged<'_> {
+        Paged {
+            offset: self.layout.k_offset(layer, head),
+            format: self.layout.k()[layer],
+            ..self.sequence(row)
+        }
+    }
+
+    /// The values of one head of a row's sequence.
+    #[must_use]
+    pub fn values(&self, layer: usize, head: usize, row: usize) -> Paged<'_> {
+        Paged {
+            offset: self.layout.v_offset(layer, head),
+            format: self.layout.v(),
+            ..self.sequence(row)
+        }
+    }
+
+    fn sequence(&self, row: usize) -> Paged<'_> {
+        Paged {
+            arena: self.arena.bytes(),
+            pages: &self.tables[self.rows[row].place],
+            page_bytes: self.layout.page_bytes(),
+            offset: 0,
+            format: self.layout.v(),
+        }
+    }
+
+    /// Shape of a page.
+    #[must_use]
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// The page table of a place.
+    pub fn table(&mut self, place: usize) -> &mut PageTable {
+        &mut self.tables[place]
+    }
+
+    /// Makes an empty page of one that may have been anybody's: what is not written is zero.
+    pub fn clear(&mut self, page: PageId) {
+        self.arena.page_mut(page).fill(0);
+    }
+
+    /// Copies the rows of the first `tokens` tokens of a page to a clear one. No other row leaves its page: it may be
+    /// another client's.
+    pub fn copy_rows(&mut self, from: PageId, to: PageId, tokens: usize) {
+        let layout = &self.layout;
+        let d = layout.head_dim();
+        for layer in 0..layout.layers() {
+            for head in 0..layout.kv_heads() {
+                let keys = (layout.k_offset(layer, head), layout.k()[layer]);
+                let values = (layout.v_offset(layer, head), layout.v());
+                for (offset, format) in [keys, values] {
+                    let [quants, scales] = format.row_bytes(d);
+                    let second = offset + PAGE_TOKENS * quants;
+                    self.arena.copy_part(from, to, offset, tokens * quants);
+                    self.arena.copy_part(from, to, second, tokens * scales);
+                }
+            }
+        }
+    }
+
+    /// The bytes of all pages.
+    pub fn arena(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+}

@@ -1,0 +1,265 @@
+//! The prefix index: which page holds the tokens that follow a given page.
+//!
+//! A page's place is its parent (the full page before it, `None` at the start of a text) and its own tokens. Both are
+//! compared, so what the hash says is only where to look: two texts that collide find their own pages all the same. The
+//! parent's id stands for all tokens before, because no page leaves the index before its children do.
+//!
+//! Capacity is the number of pages, taken once: buckets of linked entries, one entry per page, no growth, no tombs.
+
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+
+/// Number of a page in the arena.
+pub type PageId = u16;
+
+/// The index. It knows nothing of who holds a page.
+#[derive(Debug)]
+pub(super) struct PrefixIndex {
+    /// first entry of each; a power of two of them
+    buckets: Box<[Option<PageId>]>,
+    entries: Box<[Entry]>,
+}
+
+/// What is known of one page.
+#[derive(Debug, Clone)]
+struct Entry {
+    /// the page before it
+    parent: Option<PageId>,
+    /// next entry of the same bucket
+    next: Option<PageId>,
+    /// entries that have it as their parent
+    children: u16,
+    /// tokens; 0: not in the index
+    len: u8,
+    tokens: [u32; PAGE_TOKENS],
+}
+
+const _: () = assert!(PAGE_TOKENS <= u8::MAX as usize);
+
+impl Entry {
+    fn tokens(&self) -> &[u32] {
+        &self.tokens[..usize::from(self.len)]
+    }
+}
+
+impl PrefixIndex {
+    /// An index for the pages `0..total`, empty. `buckets` must be a power of two.
+    pub(super) fn new(total: usize, buckets: usize) -> Self {
+        debug_assert!(buckets.is_power_of_two());
+        let none = Entry {
+            parent: None,
+            next: None,
+            children: 0,
+            len: 0,
+            tokens: [0; PAGE_TOKENS],
+        };
+        Self {
+            buckets: vec![None; buckets].into(),
+            entries: vec![none; total].into(),
+        }
+    }
+
+    /// Tokens of a page; 0 when it is not in the index.
+    pub(super) fn len(&self, page: PageId) -> usize {
+        self.entry(page).len.into()
+    }
+
+    /// Its tokens; none when it is not in the index.
+    pub(super) fn tokens(&self, page: PageId) -> &[u32] {
+        self.entry(page).tokens()
+    }
+
+    /// Can it be found?
+    pub(super) fn contains(&self, page: PageId) -> bool {
+        self.entry(page).len > 0
+    }
+
+    /// The page before it.
+    pub(super) fn parent(&self, page: PageId) -> Option<PageId> {
+        self.entry(page).parent
+    }
+
+    /// Does no page in the index follow it?
+    pub(super) fn is_leaf(&self, page: PageId) -> bool {
+        self.entry(page).children == 0
+    }
+
+    /// A page that follows it.
+    pub(super) fn child(&self, page: PageId) -> Option<PageId> {
+        if self.is_leaf(page) {
+            return None;
+        }
+        self.children(Some(page)).next()
+    }
+
+    /// The page that holds exactly these tokens behind `parent`.
+    pub(super) fn get(&self, parent: Option<PageId>, tokens: &[u32]) -> Option<PageId> {
+        let mut at = self.buckets[self.bucket(parent, tokens)];
+        while let Some(page) = at {
+            let entry = self.entry(page);
+            if entry.parent == parent && entry.tokens() == tokens {
+                return at;
+            }
+            at = entry.next;
+        }
+        None
+    }
+
+    /// Of the pages behind `parent` the one that shares the most leading tokens with `rest`, and how many.
+    pub(super) fn closest(&self, parent: Option<PageId>, rest: &[u32]) -> Option<(PageId, usize)> {
+        if parent.is_some_and(|page| self.is_leaf(page)) {
+            return None;
+        }
+        self.children(parent)
+            .map(|page| {
+                let pairs = self.entry(page).tokens().iter().zip(rest);
+                (page, pairs.take_while(|(a, b)| a == b).count())
+            })
+            .max_by_key(|&(_, shared)| shared)
+            .filter(|&(_, shared)| shared > 0)
+    }
+
+    /// Puts a page in. It must not be in, its parent must be, and no equal page may be: `get` says so.
+    pub(super) fn insert(&mut self, page: PageId, parent: Option<PageId>, tokens: &[u32]) {
+        debug_assert!(!self.contains(page) && self.get(parent, tokens).is_none());
+        let bucket = self.bucket(parent, tokens);
+        let next = self.buckets[bucket].replace(page);
+        if let Some(parent) = parent {
+            self.entry_mut(parent).children += 1;
+        }
+        let entry = self.entry_mut(page);
+        entry.tokens[..tokens.len()].copy_from_slice(tokens);
+        entry.len = tokens.len() as u8;
+        entry.parent = parent;
+        entry.next = next;
+    }
+
+    /// Takes a page out. Nothing may follow it.
+    pub(super) fn remove(&mut self, page: PageId) {
+        debug_assert!(self.contains(page) && self.is_leaf(page));
+        let Entry { parent, next, .. } = *self.entry(page);
+        let bucket = self.bucket(parent, self.entry(page).tokens());
+        if self.buckets[bucket] == Some(page) {
+            self.buckets[bucket] = next;
+        } else {
+            let mut at = self.buckets[bucket];
+            while let Some(before) = at {
+                let entry = self.entry_mut(before);
+                if entry.next == Some(page) {
+                    entry.next = next;
+                }
+                at = entry.next;
+            }
+        }
+        if let Some(parent) = parent {
+            self.entry_mut(parent).children -= 1;
+        }
+        let entry = self.entry_mut(page);
+        entry.len = 0;
+        entry.parent = None;
+        entry.next = None;
+    }
+
+    /// Every page behind `parent`: a walk over all entries, made once a request or for each page that leaves.
+    fn children(&self, parent: Option<PageId>) -> impl Iterator<Item = PageId> {
+        (0..)
+            .zip(&self.entries)
+            .filter(move |(_, entry)| entry.len > 0 && entry.parent == parent)
+            .map(|(page, _)| page)
+    }
+
+    /// FNV-1a over whole words, its high bits folded in. Texts made to collide cost a walk over at most as many entries
+    /// as there are pages.
+    fn bucket(&self, parent: Option<PageId>, tokens: &[u32]) -> usize {
+        let parent = parent.map_or(u64::from(u32::MAX) + 1, u64::from);
+        let words = [parent].into_iter().chain(tokens.iter().map(|&t| t.into()));
+        let hash = words.fold(0xcbf2_9ce4_8422_2325u64, |hash, word| {
+            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
+        });
+        (hash ^ (hash >> 32)) as usize & (self.buckets.len() - 1)
+    }
+
+    fn entry(&self, page: PageId) -> &Entry {
+        &self.entries[usize::from(page)]
+    }
+
+    fn entry_mut(&mut self, page: PageId) -> &mut Entry {
+        &mut self.entries[usize::from(page)]
+    }
+
+    /// Every link leads to an entry that leads back.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let mut linked = vec![0; self.entries.len()];
+        for (bucket, first) in self.buckets.iter().enumerate() {
+            let mut at = *first;
+            while let Some(page) = at {
+                linked[usize::from(page)] += 1;
+                let entry = self.entry(page);
+                assert!(entry.len > 0, "page {page} is linked and empty");
+                assert_eq!(self.bucket(entry.parent, entry.tokens()), bucket);
+                at = entry.next;
+            }
+        }
+        for (page, entry) in (0..).zip(&self.entries) {
+            assert_eq!(linked[usize::from(page)], usize::from(entry.len > 0));
+            assert_eq!(
+                self.children(Some(page)).count(),
+                usize::from(entry.children)
+            );
+            if entry.len > 0 {
+                assert_eq!(self.get(entry.parent, entry.tokens()), Some(page), "twice");
+                let parent = entry.parent.map_or(PAGE_TOKENS, |p| self.len(p));
+                assert_eq!(parent, PAGE_TOKENS, "page {page} follows no full page");
+            } else {
+                assert_eq!((entry.parent, entry.children), (None, 0));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_found_by_its_parent_and_all_its_tokens() {
+        // one bucket: every look-up is a collision
+        for buckets in [1, 8] {
+            let mut index = PrefixIndex::new(8, buckets);
+            index.insert(3, None, &[7; 32]);
+            index.insert(1, Some(3), &[7; 32]);
+            index.insert(2, Some(3), &[7, 8]);
+            index.insert(0, Some(1), &[7, 8]);
+            index.check();
+            assert_eq!(index.get(None, &[7; 32]), Some(3));
+            assert_eq!(index.get(Some(3), &[7; 32]), Some(1));
+            assert_eq!(index.get(Some(3), &[7, 8]), Some(2));
+            assert_eq!(index.get(Some(1), &[7, 8]), Some(0));
+            assert_eq!(index.get(None, &[7, 8]), None);
+            assert_eq!(index.get(Some(1), &[7]), None);
+            assert_eq!(index.get(Some(0), &[7, 8]), None);
+
+            index.remove(2);
+            index.check();
+            assert_eq!(index.get(Some(3), &[7, 8]), None);
+            assert_eq!(index.get(Some(1), &[7, 8]), Some(0));
+            assert_eq!(index.child(3), Some(1));
+            assert!(index.is_leaf(0) && !index.is_leaf(1));
+        }
+    }
+
+    #[test]
+    fn the_closest_page_shares_the_most_tokens() {
+        let mut index = PrefixIndex::new(8, 8);
+        index.insert(0, None, &[1; 32]);
+        index.insert(1, Some(0), &[1, 2, 3]);
+        index.insert(2, Some(0), &[1, 2, 4, 5]);
+        assert_eq!(index.closest(Some(0), &[1, 2, 4, 6]), Some((2, 3)));
+        assert_eq!(index.closest(Some(0), &[1, 2, 3, 4]), Some((1, 3)));
+        assert_eq!(index.closest(Some(0), &[2]), None);
+        assert_eq!(index.closest(Some(0), &[]), None);
+        assert_eq!(index.closest(Some(1), &[1]), None);
+        assert_eq!(index.closest(None, &[1, 1, 2]), Some((0, 2)));
+    }
+}

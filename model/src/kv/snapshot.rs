@@ -1,0 +1,356 @@
+//! A session in a file: its tokens, what the caller notes beside them, and its pages.
+//!
+//! # Format
+//! All numbers little endian. The header: magic (8 bytes), version (u32), fingerprint (32 bytes: what model,
+//! tokenizer, formats and configuration the pages belong to), bytes of a page (u64), pages, tokens, bytes of the note
+//! (u32 each), the tokens (u32 each), the note, and the CRC-32 of all this. Then each page and its CRC-32, which also
+//! covers the header's CRC-32 and the page's number: pages cannot change places or come from another file.
+//!
+//! The file is a new one with a `~` before its name until all of it is on the disk; then it takes its name. Read back
+//! it is hostile input: nothing is believed that the caps and the file's own length do not allow. The CRCs find what
+//! chance did to it, not what a forger did: who can write the folder can write a session.
+
+use crc32fast::Hasher;
+use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+const MAGIC: [u8; 8] = *b"glowsess";
+const VERSION: u32 = 1;
+/// The header up to the tokens.
+const FIXED: usize = 8 + 4 + 32 + 8 + 4 + 4 + 4;
+const CRC: usize = 4;
+
+/// Longest note, in bytes: eight for each token there may be.
+pub const NOTE_MAX: usize = 1 << 20;
+
+/// What makes pages usable: the hash of all that they depend on.
+pub type Fingerprint = [u8; 32];
+
+/// What is written before the pages.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// what the pages belong to
+    pub fingerprint: Fingerprint,
+    /// bytes of a page
+    pub page_bytes: usize,
+    /// the tokens in the pages, whose number says how many pages there are
+    pub tokens: &'a [u32],
+    /// whatever the caller wants back
+    pub note: &'a [u8],
+}
+
+/// What a file may ask for at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// bytes of a page: exactly these
+    pub page_bytes: usize,
+    /// most pages
+    pub pages: usize,
+}
+
+/// What was read before the pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// pages that follow
+    pub pages: usize,
+    /// the tokens in them
+    pub tokens: Vec<u32>,
+    /// whatever the caller wanted back
+    pub note: Vec<u8>,
+}
+
+/// A snapshot cannot be written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// No snapshot at all.
+    #[error("it is no snapshot")]
+    NotOurs,
+    /// Another version's.
+    #[error("it has version {0}, this program reads {VERSION}")]
+    Version(u32),
+    /// Made with another model, tokenizer, format or configuration.
+    #[error("it belongs to another model or configuration")]
+    OtherModel,
+    /// Shorter than it says.
+    #[error("it is cut off")]
+    Truncated,
+    /// It contradicts itself.
+    #[error("its {what} is corrupt")]
+    Corrupt {
+        /// which part
+        what: &'static str,
+    },
+    /// More than the caps allow, or than a page is.
+    #[error("its {what} is larger than it may be")]
+    TooLarge {
+        /// which part
+        what: &'static str,
+    },
+    /// The disk's.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes a snapshot into folder `dir` under `name`, in place of the one there. `pages` gives each page in order.
+///
+/// # Errors
+/// The disk's; more than the caps allow; pages that do not fit the tokens; a name that is a path. A snapshot of this
+/// name that was there before is still there then.
+pub fn write<'a>(
+    dir: &Path,
+    name: &str,
+    snapshot: &Snapshot<'_>,
+    pages: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), SnapshotError> {
+    let part = stage(dir, name, snapshot, pages)?;
+    fs::rename(&part, dir.join(name))?;
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Writes the whole file under its temporary name.
+fn stage<'a>(
+    dir: &Path,
+    name: &str,
+    snapshot: &Snapshot<'_>,
+    pages: impl Iterator<Item = &'a [u8]>,
+) -> Result<PathBuf, SnapshotError> {
+    let mut parts = Path::new(name).components();
+    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
+    {
+        return Err(invalid("a snapshot's name is no path"));
+    }
+    let header = encode(snapshot)?;
+    // no session's name starts so, and what a crash leaves is overwritten the next time
+    let part = dir.join(format!("~{name}"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
+    let written = write_all(&mut file, &header, snapshot, pages);
+    if let Err(error) = written {
+        // the first error is the one that counts
+        let _ = fs::remove_file(&part);
+        return Err(error);
+    }
+    Ok(part)
+}
+
+fn write_all<'a>(
+    file: &mut File,
+    header: &[u8],
+    snapshot: &Snapshot<'_>,
+    pages: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), SnapshotError> {
+    let header_crc = crc32fast::hash(header);
+    file.write_all(header)?;
+    file.write_all(&header_crc.to_le_bytes())?;
+    let mut written = 0;
+    for page in pages {
+        if page.len() != snapshot.page_bytes {
+            return Err(invalid("a page of another size"));
+        }
+        file.write_all(page)?;
+        file.write_all(&page_crc(header_crc, written, page).to_le_bytes())?;
+        written += 1;
+    }
+    if written != snapshot.tokens.len().div_ceil(PAGE_TOKENS) {
+        return Err(invalid("more or fewer pages than the tokens take"));
+    }
+    Ok(file.sync_all()?)
+}
+
+/// The header without its CRC.
+fn encode(snapshot: &Snapshot<'_>) -> Result<Vec<u8>, SnapshotError> {
+    let Snapshot {
+        fingerprint,
+        page_bytes,
+        tokens,
+        note,
+    } = snapshot;
+    if tokens.len() > PAGES_MAX * PAGE_TOKENS {
+        return Err(SnapshotError::TooLarge { what: "text" });
+    }
+    if note.len() > NOTE_MAX {
+        return Err(SnapshotError::TooLarge { what: "note" });
+    }
+    let mut bytes = Vec::with_capacity(FIXED + tokens.len() * 4 + note.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(fingerprint);
+    bytes.extend_from_slice(&(*page_bytes as u64).to_le_bytes());
+    // the caps above are far below what 32 bits hold
+    for count in [tokens.len().div_ceil(PAGE_TOKENS), tokens.len(), note.len()] {
+        bytes.extend_from_slice(&(count as u32).to_le_bytes());
+    }
+    bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+    bytes.extend_from_slice(note);
+    Ok(bytes)
+}
+
+fn page_crc(header_crc: u32, number: usize, page: &[u8]) -> u32 {
+    let mut hasher = Hasher::new();
+    hasher.update(&header_crc.to_le_bytes());
+    hasher.update(&(number as u32).to_le_bytes());
+    hasher.update(page);
+    hasher.finalize()
+}
+
+fn invalid(what: &'static str) -> SnapshotError {
+    io::Error::new(io::ErrorKind::InvalidInput, what).into()
+}
+
+/// A snapshot whose header was read: its pages come next.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    header: Header,
+    header_crc: u32,
+    page_bytes: usize,
+    /// pages read
+    read: usize,
+}
+
+/// Reads and checks a snapshot's header, and that the file is exactly as long as it says.
+///
+/// # Errors
+/// Whatever is wrong with it, as [`SnapshotError`] names it.
+pub fn read_header(
+    path: &Path,
+    fingerprint: &Fingerprint,
+    limits: Limits,
+) -> Result<Reader, SnapshotError> {
+    // a FIFO would block
+    if !fs::metadata(path)?.is_file() {
+        return Err(SnapshotError::NotOurs);
+    }
+    let mut file = File::open(path)?;
+    let file_len = file.metadata()?.len();
+
+    let mut fixed = [0; FIXED];
+    read_exact(&mut file, &mut fixed)?;
+    let mut fields = &fixed[..];
+    if take(&mut fields)? != MAGIC {
+        return Err(SnapshotError::NotOurs);
+    }
+    let version = u32::from_le_bytes(take(&mut fields)?);
+    if version != VERSION {
+        return Err(SnapshotError::Version(version));
+    }
+    if take(&mut fields)? != *fingerprint {
+        return Err(SnapshotError::OtherModel);
+    }
+    let page_bytes = u64::from_le_bytes(take(&mut fields)?);
+    if usize::try_from(page_bytes) != Ok(limits.page_bytes) {
+        return Err(SnapshotError::OtherModel);
+    }
+    let mut count = |max: usize, what| {
+        let n = u32::from_le_bytes(take(&mut fields)?);
+        usize::try_from(n)
+            .ok()
+            .filter(|&n| n <= max)
+            .ok_or(SnapshotError::TooLarge { what })
+    };
+    let pages = count(limits.pages.min(PAGES_MAX), "number of pages")?;
+    let tokens = count(pages * PAGE_TOKENS, "text")?;
+    let note = count(NOTE_MAX, "note")?;
+    if tokens.div_ceil(PAGE_TOKENS) != pages {
+        return Err(SnapshotError::Corrupt {
+            what: "number of pages",
+        });
+    }
+    // at most 1.5 MiB
+    let body_len = tokens * size_of::<u32>() + note;
+    let len = limits
+        .page_bytes
+        .checked_add(CRC)
+        .and_then(|page| page.checked_mul(pages))
+        .and_then(|pages| pages.checked_add(FIXED + body_len + CRC))
+        .ok_or(SnapshotError::TooLarge { what: "length" })? as u64;
+    if file_len < len {
+        return Err(SnapshotError::Truncated);
+    }
+    if file_len > len {
+        return Err(SnapshotError::Corrupt { what: "length" });
+    }
+
+    let mut body = vec![0; body_len];
+    read_exact(&mut file, &mut body)?;
+    let mut hasher = Hasher::new();
+    hasher.update(&fixed);
+    hasher.update(&body);
+    let header_crc = hasher.finalize();
+    if read_crc(&mut file)? != header_crc {
+        return Err(SnapshotError::Corrupt { what: "header" });
+    }
+    let note = body.split_off(tokens * size_of::<u32>());
+    let (tokens, _) = body.as_chunks();
+    Ok(Reader {
+        file,
+        header: Header {
+            pages,
+            tokens: tokens
+                .iter()
+                .map(|&token| u32::from_le_bytes(token))
+                .collect(),
+            note,
+        },
+        header_crc,
+        page_bytes: limits.page_bytes,
+        read: 0,
+    })
+}
+
+impl Reader {
+    /// What was read before the pages.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Reads the next page into `page`, which is worth nothing after an error.
+    ///
+    /// # Errors
+    /// The page is corrupt, the file was shortened meanwhile, all pages were read, or `page` has another size.
+    pub fn read_page(&mut self, page: &mut [u8]) -> Result<(), SnapshotError> {
+        if page.len() != self.page_bytes {
+            return Err(invalid("a page of another size"));
+        }
+        if self.read == self.header.pages {
+            return Err(invalid("all pages were read"));
+        }
+        read_exact(&mut self.file, page)?;
+        if read_crc(&mut self.file)? != page_crc(self.header_crc, self.read, page) {
+            return Err(SnapshotError::Corrupt { what: "page" });
+        }
+        self.read += 1;
+        Ok(())
+    }
+}
+
+/// The next field.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
+    let (field, rest) = bytes.split_first_chunk().ok_or(SnapshotError::Truncated)?;
+    *bytes = rest;
+    Ok(*field)
+}
+
+fn read_exact(file: &mut File, bytes: &mut [u8]) -> Result<(), SnapshotError> {
+    file.read_exact(bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => SnapshotError::Truncated,
+        _ => error.into(),
+    })
+}
+
+fn read_crc(file: &mut File) -> Result<u32, SnapshotError> {
+    let mut crc = [0; CRC];
+    read_exact(file, &mut crc)?;
+    Ok(u32::from_le_bytes(crc))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+//! Attention over pages, and what is stored in them, against f64.
+
+use super::{Random, levels};
+use crate::quant::{Kernels, Paged};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+
+/// Rows of a sequence in pages of an arena, the pages out of order, and around them bytes that would be seen: halves
+/// that are not numbers.
+struct Cache {
+    arena: Vec<u8>,
+    pages: Vec<u16>,
+    page_bytes: usize,
+    offset: usize,
+    format: KvFormat,
+    /// what the rows are when read back
+    rows: Vec<Vec<f64>>,
+}
+
+impl Cache {
+    fn new(kernels: &Kernels, format: KvFormat, len: usize, d: usize, random: &mut Random) -> Self {
+        let (offset, bytes) = (64, format.head_bytes(d));
+        let page_bytes = bytes + 128;
+        // every second one belongs to somebody else
+        let pages = [5, 1, 7, 3][..len.div_ceil(PAGE_TOKENS)].to_vec();
+        let mut cache = Self {
+            arena: vec![0xff; 9 * page_bytes],
+            pages,
+            page_bytes,
+            offset,
+            format,
+            rows: Vec::new(),
+        };
+        for t in 0..len {
+            let row: Vec<f32> = (0..d).map(|_| random.unit() * 4.0).collect();
+            let start = usize::from(cache.pages[t / PAGE_TOKENS]) * page_bytes + offset;
+            let chunk = &mut cache.arena[start..][..bytes];
+            kernels.store_kv(format, chunk, t % PAGE_TOKENS, &row);
+            cache.rows.push(read(format, chunk, t % PAGE_TOKENS, d));
+        }
+        cache
+    }
+
+    fn paged(&self) -> Paged<'_> {
+        Paged {
+            arena: &self.arena,
+            pages: &self.pages,
+            page_bytes: self.page_bytes,
+            offset: self.offset,
+            format: self.format,
+        }
+    }
+}
+
+/// What is stored in a slot: the definition, from the layout.
+fn read(format: KvFormat, chunk: &[u8], slot: usize, d: usize) -> Vec<f64> {
+    let half = |at: usize| half::f16::from_le_bytes([chunk[at], chunk[at + 1]]).to_f64();
+    let value = |i: usize| match format {
+        KvFormat::F16 => half(2 * (slot * d + i)),
+        KvFormat::Q8_0 => {
+            let scale = half(32 * d + 2 * (slot * (d / 32) + i / 32));
+            f64::from(chunk[slot * d + i] as i8) * scale
+        }
+        KvFormat::Q4_0 => {
+            let scale = half(32 * d / 2 + 2 * (slot * (d / 32) + i / 32));
+            let byte = chunk[slot * d / 2 + i / 32 * 16 + i % 16];
+            (f64::from((byte >> (i % 32 / 16 * 4)) & 15) - 8.0) * scale
+        }
+    };
+    (0..d).map(value).collect()
+}
+
+/// Against f64, at every head size and length around the blocks and the pages, in every format.
+#[test]
+fn attention_is_within_its_ceiling() {
+    let formats = [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0];
+    let lens = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97];
+    let heads = [
+        (32, 2),
+        (64, 3),
+        (80, 2),
+        (96, 1),
+        (128, 6),
+        (160, 1),
+        (256, 2),
+        (288, 1),
+        (7, 2),
+        (1, 1),
+    ];
+    for kernels in levels() {
+        let mut random = Random(8);
+        for (d, g) in heads {
+            for k in formats.into_iter().filter(|f| f.takes(d)) {
+                for v in formats.into_iter().filter(|f| f.takes(d)) {
+                    for len in lens {
+                        attend(kernels, (k, v), (d, g), len, &mut random);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn attend(
+    kernels: &Kernels,
+    (k, v): (KvFormat, KvFormat),
+    (d, g): (usize, usize),
+    len: usize,
+    random: &mut Random,
+) {
+    let k = Cache::new(kernels, k, len, d, random);
+    let v = Cache::new(kernels, v, len, d, random);
+    // large scores: some positions weigh nothing
+    let q: Vec<f32> = (0..g * d).map(|_| random.unit() * 3.0).collect();
+    let (mut scores, mut out) = (vec![f32::NAN; g * len + 3], vec![f32::NAN; g * d]);
+    kernels.attend(
+        &q,
+        k.paged(),
+        v.paged(),
+        d,
+        len,
+        0.25,
+        &mut scores,
+        &mut out,
+    );
+    for (q, out) in q.chunks_exact(d).zip(out.chunks_exact(d)) {
+        let dot = |k: &Vec<f64>| -> f64 { q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum() };
+        let scores: Vec<f64> = k.rows.iter().map(|k| dot(k) * 0.25).collect();
+        let max = scores.iter().copied().fold(f64::MIN, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for (i, got) in out.iter().enumerate() {
+            let weighed = weights.iter().zip(&v.rows).map(|(w, v)| w * v[i]);
+            let want = weighed.sum::<f64>() / sum;
+            assert!(
+                (f64::from(*got) - want).abs() <= 2e-5,
+                "{} keys {:?} values {:?} heads of {d} len {len}: {got} {want}",
+                kernels.isa(),
+                k.format,
+                v.format
+            );
+        }
+    }
+    assert!(
+        scores[g * len..].iter().all(|s| s.is_nan()),
+        "wrote past the scores"
+    );
+}
+
+/// Every slot by itself: what is read back is near enough, and all other bytes are as before.
+#[test]
+fn stored_rows_are_within_their_ceiling() {
+    let mut random = Random(9);
+    for format in [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0] {
+        for d in [32, 64, 80, 96, 128, 256]
+            .into_iter()
+            .filter(|d| format.takes(*d))
+        {
+            for slot in 0..PAGE_TOKENS {
+                // blocks of every size, down to scales without all their bits
+                let size = 10f32.powi(slot as i32 % 8 - 4);
+                let row: Vec<f32> = (0..d).map(|_| random.unit() * size).collect();
+                let before: Vec<u8> = (0..format.head_bytes(d)).map(|_| random.byte()).collect();
+                let mut chunk = before.clone();
+                levels()[0].store_kv(format, &mut chunk, slot, &row);
+                for (row, got) in row.chunks(32).zip(read(format, &chunk, slot, d).chunks(32)) {
+                    within(format, row, got);
+                }
+                for other in (0..PAGE_TOKENS).filter(|other| *other != slot) {
+                    let bits = |chunk| read(format, chunk, other, d).into_iter().map(f64::to_bits);
+                    assert!(
+                        bits(&chunk).eq(bits(&before)),
+                        "{format:?} {d}: {slot} changed {other}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Half a step of the quants, and what the half that is the scale is off, as often as it counts.
+fn within(format: KvFormat, row: &[f32], got: &[f64]) {
+    let off_half = |x: f64| x.abs() / 2048.0 + 2f64.powi(-25);
+    let largest = row
+        .iter()
+        .copied()
+        .fold(0.0f32, |m, x| if x.abs() > m.abs() { x } else { m });
+    let largest = f64::from(largest);
+    for (x, got) in row.iter().zip(got) {
+        let x = f64::from(*x);
+        let ceiling = match format {
+            KvFormat::F16 => off_half(x),
+            KvFormat::Q8_0 => {
+                let step = largest.abs() / 127.0;
+                step * 0.500_01 + 127.0 * off_half(step)
+            }
+            KvFormat::Q4_0 => {
+                let step = largest / -8.0;
+                // there is no 8 opposite of the -8
+                let clipped = (x / step - 7.0).max(0.500_01);
+                step.abs() * clipped + 8.0 * off_half(step)
+            }
+        };
+        assert!(
+            (x - got).abs() <= ceiling,
+            "{format:?} {x}: {got}, largest {largest}"
+        );
+    }
+}
+
+#[test]
+fn stored_rows_keep_what_is_special() {
+    let store = |format: KvFormat, row: &[f32]| {
+        let mut chunk = vec![0xff; format.head_bytes(row.len())];
+        levels()[0].store_kv(format, &mut chunk, 5, row);
+        read(format, &chunk, 5, row.len())
+    };
+    for format in [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0] {
+        let mut row = [0.0; 64];
+        assert!(store(format, &row).iter().all(|x| *x == 0.0));
+        row[..3].copy_from_slice(&[1e-31, -1e-38, f32::MIN_POSITIVE / 2.0]);
+        assert!(store(format, &row).iter().all(|x| *x == 0.0));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            row[40] = bad;
+            let got = store(format, &row);
+            assert!(!got[40].is_finite(), "{format:?} {bad}");
+            assert!(got[..32].iter().all(|x| *x == 0.0), "{format:?} {bad}");
+        }
+    }
+    // halves: to nearest, ties to even
+    let row = [
+        1.0,
+        -2.0,
+        65504.0,
+        65520.0,
+        1.000_488_3,
+        1.001_464_8,
+        5.9e-8,
+        2.9e-8,
+    ];
+    let bits = [0x3c00, 0xc000, 0x7bff, 0x7c00, 0x3c00, 0x3c02, 1, 0];
+    let want = bits.map(|bits| half::f16::from_bits(bits).to_f64());
+    assert_eq!(store(KvFormat::F16, &row), want);
+    // quants: the steps themselves are kept
+    let row: [f32; 32] = std::array::from_fn(|i| (i as f32 * 8.0 - 127.0) * 0.5);
+    assert_eq!(store(KvFormat::Q8_0, &row), row.map(f64::from));
+    let row: [f32; 32] = std::array::from_fn(|i| (i % 16) as f32 * 0.25 - 2.0);
+    assert_eq!(store(KvFormat::Q4_0, &row), row.map(f64::from));
+}
+
+#[test]
+fn wrong_sizes_of_pages_are_refused() {
+    const F16: KvFormat = KvFormat::F16;
+    const Q8_0: KvFormat = KvFormat::Q8_0;
+    let kernels = levels()[0];
+    // 33 rows of 32, their chunks in the middle of two pages out of three
+    let good = (Q8_0, [2u16, 0], 3 * 2048, 960, 32, 33, 33, 32);
+    let attend = |(format, pages, arena, offset, d, len, scores, out)| {
+        let (arena, pages): (usize, [u16; 2]) = (arena, pages);
+        let (arena, k) = (vec![0u8; arena], vec![0u8; 2048]);
+        let v = Paged {
+            arena: &arena,
+            pages: &pages,
+            page_bytes: 2048,
+            offset,
+            format,
+        };
+        let k = Paged {
+            arena: &k,
+            pages: &[0; 2],
+            offset: 0,
+            ..v
+        };
+        let (mut scores, mut out) = (vec![0.0; scores], vec![0.0; out]);
+        for (k, v) in [(k, v), (v, k)] {
+            kernels.attend(&[0.0; 32], k, v, d, len, 1.0, &mut scores, &mut out);
+        }
+    };
+    attend(good);
+    let cases = [
+        (
+            "no such page",
+            (Q8_0, [3, 0], 3 * 2048, 960, 32, 33, 33, 32),
+        ),
+        (
+            "a byte short",
+            (Q8_0, [2, 0], 3 * 2048 - 1, 960, 32, 33, 33, 32),
+        ),
+        (
+            "past the page",
+            (Q8_0, [2, 0], 3 * 2048, 961, 32, 33, 33, 32),
+        ),
+        (
+            "overflow",
+            (Q8_0, [2, 0], 3 * 2048, usize::MAX, 32, 33, 33, 32),
+        ),
+        (
+            "too few pages",
+            (Q8_0, [2, 0], 3 * 2048, 960, 32, 65, 65, 32),
+        ),
+        ("half a block", (Q8_0, [2, 0], 3 * 2048, 0, 16, 33, 66, 32)),
+        ("no rows", (Q8_0, [2, 0], 3 * 2048, 960, 32, 0, 33, 32)),
+        ("no values", (F16, [2, 0], 3 * 2048, 960, 0, 33, 33, 32)),
+        (
+            "scores too short",
+            (Q8_0, [2, 0], 3 * 2048, 960, 32, 33, 32, 32),
+        ),
+        ("other head", (F16, [2, 0], 3 * 2048, 0, 31, 33, 99, 32)),
+        (
+            "out too short",
+            (Q8_0, [2, 0], 3 * 2048, 960, 32, 33, 33, 31),
+        ),
+    ];
+    for (what, case) in cases {
+        assert!(std::panic::catch_unwind(|| attend(case)).is_err(), "{what}");
+    }
+    let store = |(format, chunk, slot, d)| {
+        let (mut chunk, row): (_, Vec<f32>) = (vec![0; chunk], vec![0.0; d]);
+        kernels.store_kv(format, &mut chunk, slot, &row);
+    };
+    store((Q8_0, 1088, 31, 32));
+    let cases = [
+        ("no such slot", (Q8_0, 1088, 32, 32)),
+        ("a byte short", (Q8_0, 1087, 0, 32)),
+        ("a byte more", (Q8_0, 1089, 0, 32)),
+        ("other format", (F16, 1088, 0, 32)),
+        ("half a block", (Q8_0, 544, 0, 16)),
+    ];
+    for (what, case) in cases {
+        assert!(std::panic::catch_unwind(|| store(case)).is_err(), "{what}");
+    }
+}
