@@ -1,28 +1,45 @@
 //! Tokens in, logits out, without requests: what `eval` and `bench` measure.
 
-use super::model::{Model, PREFILL_CHUNK};
+use super::model::Model;
 use super::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
-use crate::kv::Full;
+use crate::kv::Span;
 use crate::text::Tokenizer;
+use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 
 /// Rows of logits computed at once: 16 rows of a 151,936-token vocabulary are 9.7 MB.
 const LOGIT_ROWS: usize = 16;
 
-/// One sequence, driven by hand.
+/// More tokens than the cache was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the KV cache of a stream holds {limit} tokens, {needed} are needed")]
+pub struct TooLong {
+    /// position after the last
+    pub needed: usize,
+    /// the configured context
+    pub limit: usize,
+}
+
+/// Some sequences of equal length, driven by hand: stream 0 for what needs one, all of them in [`Self::decode`].
 pub struct Evaluator {
     model: Model,
+    context: usize,
+    /// tokens in the cache, of each stream
+    lengths: Vec<usize>,
+    /// of the last token of each stream of the last step: `[streams * vocab]`
     logits: Vec<f32>,
 }
 
 impl Evaluator {
-    /// Maps the weights; no tokenizer is built.
+    /// Maps the weights; no tokenizer is built. `config.pages` are shared out evenly among `config.streams`.
     ///
     /// # Errors
     /// As [`super::Engine::load`].
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
-        let (model, logits) = (Model::load(gguf, config)?, Vec::new());
-        Ok(Self { model, logits })
+        Ok(Self::new(
+            Model::load(gguf, config, config.streams)?,
+            config,
+        ))
     }
 
     /// Maps the weights and builds the tokenizer, as [`super::Engine::load`] does.
@@ -33,9 +50,25 @@ impl Evaluator {
         gguf: &Gguf,
         config: &EngineConfig,
     ) -> Result<(Self, Tokenizer), LoadError> {
-        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config)?;
-        let logits = Vec::new();
-        Ok((Self { model, logits }, tokenizer))
+        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, config.streams)?;
+        Ok((Self::new(model, config), tokenizer))
+    }
+
+    fn new(mut model: Model, config: &EngineConfig) -> Self {
+        let each = config.pages / config.streams;
+        for stream in 0..config.streams {
+            let first = stream * each;
+            model
+                .kv
+                .table(stream)
+                .extend((first..first + each).map(|page| page as u16));
+        }
+        Self {
+            model,
+            context: config.context.min(each * PAGE_TOKENS),
+            lengths: vec![0; config.streams],
+            logits: Vec::new(),
+        }
     }
 
     /// Size of a row of logits.
@@ -52,30 +85,42 @@ impl Evaluator {
 
     /// Empties the cache.
     pub fn reset(&mut self) {
-        self.model.kv.truncate(0);
+        self.lengths.fill(0);
+    }
+
+    /// The next `tokens` positions of a stream.
+    fn span(&mut self, place: usize, tokens: usize) -> Result<Span, TooLong> {
+        let position = self.lengths[place];
+        let (needed, limit) = (position + tokens, self.context);
+        if needed > limit {
+            return Err(TooLong { needed, limit });
+        }
+        self.lengths[place] = needed;
+        Ok(Span {
+            place,
+            position,
+            tokens,
+        })
     }
 
     /// From an empty cache: `sink(position, logits)` for every token, in order.
     ///
     /// # Errors
-    /// [`Full`] when `tokens` are more than the context.
+    /// [`TooLong`] when `tokens` are more than the context.
     pub fn logits(
         &mut self,
         tokens: &[u32],
         sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), Full> {
+    ) -> Result<(), TooLong> {
         self.reset();
         let vocab = self.vocab();
         let mut position = 0;
-        for chunk in tokens.chunks(PREFILL_CHUNK) {
-            let hidden = self.model.step(chunk)?;
+        for chunk in tokens.chunks(STEP_TOKENS) {
+            let span = self.span(0, chunk.len())?;
+            let hidden = self.model.step(&[span], chunk);
             for start in (0..chunk.len()).step_by(LOGIT_ROWS) {
                 let rows = start..chunk.len().min(start + LOGIT_ROWS);
-                let logits =
-                    self.model
-                        .network
-                        .logits(hidden.clone(), rows, &mut self.model.runtime);
-                for row in logits.chunks_exact(vocab) {
+                for row in self.model.logits(hidden.clone(), rows).chunks_exact(vocab) {
                     sink(position, row);
                     position += 1;
                 }
@@ -84,37 +129,47 @@ impl Evaluator {
         Ok(())
     }
 
-    /// Feeds a prompt after what the cache holds; the logits of its last token are kept for [`Self::decode`].
+    /// Feeds a prompt to a stream, after what it holds; gives the likeliest next token.
     ///
     /// # Errors
-    /// [`Full`]; the cache keeps the chunks that went in.
-    pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), Full> {
-        for chunk in tokens.chunks(PREFILL_CHUNK) {
-            let hidden = self.model.step(chunk)?;
-            self.logits = self.model.last_logits(hidden, chunk.len());
+    /// [`TooLong`]; the cache keeps the chunks that went in.
+    pub fn prefill(&mut self, stream: usize, tokens: &[u32]) -> Result<u32, TooLong> {
+        let mut next = 0;
+        for chunk in tokens.chunks(STEP_TOKENS) {
+            let span = self.span(stream, chunk.len())?;
+            let hidden = self.model.step(&[span], chunk);
+            let last = chunk.len() - 1;
+            self.logits = self.model.logits(hidden, last..last + 1);
+            next = greedy(&self.logits);
+        }
+        Ok(next)
+    }
+
+    /// Feeds the first `tokens.len()` streams a token each and replaces it by the likeliest next.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn decode(&mut self, tokens: &mut [u32]) -> Result<(), TooLong> {
+        let spans = (0..tokens.len())
+            .map(|stream| self.span(stream, 1))
+            .collect::<Result<Vec<_>, _>>()?;
+        let hidden = self.model.step(&spans, tokens);
+        self.logits = self.model.logits(hidden, 0..tokens.len());
+        let vocab = self.vocab();
+        for (token, logits) in tokens.iter_mut().zip(self.logits.chunks_exact(vocab)) {
+            *token = greedy(logits);
         }
         Ok(())
     }
+}
 
-    /// Feeds one token and gives the likeliest next.
-    ///
-    /// # Errors
-    /// [`Full`].
-    pub fn decode(&mut self, token: u32) -> Result<u32, Full> {
-        let hidden = self.model.step(&[token])?;
-        self.logits = self.model.last_logits(hidden, 1);
-        Ok(self.greedy())
-    }
-
-    /// The likeliest token of the last logits, the lowest id among equals.
-    #[must_use]
-    pub fn greedy(&self) -> u32 {
-        let mut best = 0;
-        for (i, logit) in self.logits.iter().enumerate() {
-            if *logit > self.logits[best] {
-                best = i;
-            }
+/// The likeliest token, the lowest id among equals.
+fn greedy(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = i;
         }
-        best as u32
     }
+    best as u32
 }

@@ -14,7 +14,7 @@ pub struct ModelInfo {
     pub architecture: String,
     /// `Q4_K_M` from `general.file_type`, else the type that holds the most bytes
     pub quantisation: String,
-    /// tokens of this engine's KV cache
+    /// most tokens of a sequence
     pub context: usize,
     /// token ids
     pub vocab: usize,
@@ -26,38 +26,24 @@ pub struct ModelInfo {
     pub file_bytes: u64,
     /// instruction set in use
     pub isa: String,
-    /// memory: line, bytes
-    pub plan: Vec<(&'static str, u64)>,
 }
 
 impl ModelInfo {
-    pub(super) fn new(gguf: &Gguf, model: &Model, thinks: bool) -> Self {
+    pub(super) fn new(gguf: &Gguf, model: &Model, context: usize, thinks: bool) -> Self {
         let dims = model.network.dims();
         let architecture = dims.arch.name().to_owned();
-        let kv_bytes = model.kv.layout().bytes_per_token() * model.kv.capacity();
-        // hidden, normed, q/k/v, gate and their quantised copies of the widest step, and a row of logits
-        let scratch = super::model::PREFILL_CHUNK
-            * (3 * dims.embed + 2 * dims.ff + 3 * dims.heads * dims.head_dim)
-            * size_of::<f32>()
-            + dims.vocab * 2 * size_of::<f32>()
-            + model.runtime.rope.bytes();
         Self {
             name: gguf
                 .str("general.name")
                 .map_or_else(|_| architecture.clone(), str::to_owned),
             architecture,
             quantisation: quantisation(gguf),
-            context: model.kv.capacity(),
+            context,
             vocab: dims.vocab,
             thinks,
             sampler: recommended(gguf),
             file_bytes: gguf.file_bytes(),
             isa: model.runtime.kernels.isa().to_string(),
-            plan: vec![
-                ("weights", gguf.file_bytes()),
-                ("kv_cache", kv_bytes as u64),
-                ("scratch", scratch as u64),
-            ],
         }
     }
 }

@@ -3,30 +3,65 @@
 
 mod evaluator;
 mod info;
+mod memory;
 mod model;
 mod request;
+mod scheduler;
 mod sequence;
+mod session;
+mod sessions;
+mod shape;
+mod snapshots;
 
 use crate::gguf::{Gguf, GgufError};
-use crate::kv::NoMemory;
+use crate::kv::{LayoutError, NoMemory, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
 use crate::text::{ChatTemplate, Prompt, TextError, Tokenizer};
+use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-use model::{Model, PREFILL_CHUNK};
-use sequence::{Next, Sequence};
-use std::collections::VecDeque;
+use memory::{Memory, TABLES};
+use model::Model;
+use scheduler::{Admitted, Job, Scheduler, SubmitError};
+use sequence::{Next, Sequence, Turn};
+use session::SessionKey;
+use snapshots::Snapshots;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 
-pub use evaluator::Evaluator;
+pub use evaluator::{Evaluator, TooLong};
 pub use info::ModelInfo;
-pub use request::{Event, Finish, Outcome, Refusal, Request, RequestId, Thinking, TokenLogprob};
+pub use request::{
+    Event, Finish, Outcome, Refusal, Request, RequestId, SessionFault, SessionState, SessionVerb,
+    Thinking, TokenLogprob,
+};
+pub use scheduler::Priority;
+pub use shape::shape;
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvFormats {
+    /// keys: f16 or q8_0
+    pub k: KvFormat,
+    /// values
+    pub v: KvFormat,
+}
 
 /// Choices at load; ceilings are in `firmware-config`.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// tokens of KV cache; refused if above the model's own
+    /// most tokens of one sequence; refused if above the model's own
     pub context: usize,
+    /// sequences in one step at most
+    pub streams: usize,
+    /// KV pages of the arena
+    pub pages: usize,
+    /// how they are stored
+    pub kv: KvFormats,
+    /// the folder of saved sessions
+    pub sessions: Option<PathBuf>,
     /// waiting requests; one more is [`Refusal::Overloaded`]
     pub queue: usize,
     /// threads in prefill
@@ -55,6 +90,15 @@ pub enum LoadError {
     /// KV cache
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
+    /// KV format that the model's heads cannot have
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// more pages than an arena may have
+    #[error(transparent)]
+    Pages(#[from] TooManyPages),
+    /// the folder of saved sessions
+    #[error("`sessions.dir`: {0}")]
+    Sessions(std::io::Error),
     /// forced instruction set
     #[error(transparent)]
     Isa(#[from] UnsupportedIsa),
@@ -74,29 +118,37 @@ pub enum LoadError {
 /// Numbers for `metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// streams
+    /// in the next step
     pub running: usize,
     /// waiting
     pub queued: usize,
+    /// begun, and without a place
+    pub parked: usize,
     /// 32-token pages
     pub pages_total: usize,
-    /// in use
+    /// held by a sequence or a session
     pub pages_used: usize,
+    /// free, or kept only until they are needed
+    pub pages_free: usize,
+    /// of those used, held by more than one
+    pub pages_shared: usize,
+    /// named sessions
+    pub sessions: usize,
 }
 
-/// One model, one running request, a bounded queue of waiting ones.
+/// One model, its running sequences, a bounded queue of waiting ones, and the sessions.
 pub struct Engine {
     model: Model,
     tokenizer: Tokenizer,
     template: ChatTemplate,
     info: ModelInfo,
-    queue_limit: usize,
-    queue: VecDeque<Sequence>,
-    running: Option<Sequence>,
-    /// tokens whose keys and values the cache holds: the next prompt starts after what it shares with them
-    held: Vec<u32>,
-    /// of the last token in the cache: `[vocab]`
-    logits: Vec<f32>,
+    scheduler: Scheduler,
+    sequences: BTreeMap<RequestId, Sequence>,
+    memory: Memory,
+    /// of clients, for the scheduler
+    hasher: RandomState,
+    /// the next id of a request of our own, downwards
+    own: RequestId,
 }
 
 impl Engine {
@@ -105,15 +157,27 @@ impl Engine {
     /// # Errors
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
-        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config)?;
+        // resident size is what it will be from the start: no answer makes the daemon grow
+        gguf.touch();
+        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
         let template = ChatTemplate::from_gguf(gguf)?;
+        let pages = Pages::new(config.pages)?;
+        let snapshots = match &config.sessions {
+            Some(folder) => Some(
+                Snapshots::new(folder, gguf, model.kv.layout(), config.pages)
+                    .map_err(LoadError::Sessions)?,
+            ),
+            None => None,
+        };
+        let mut memory = Memory::new(pages, snapshots);
+        memory.restore_all();
         Ok(Self {
-            info: ModelInfo::new(gguf, &model, template.thinks()),
-            queue_limit: config.queue,
-            queue: VecDeque::with_capacity(config.queue),
-            running: None,
-            held: Vec::with_capacity(config.context),
-            logits: Vec::new(),
+            info: ModelInfo::new(gguf, &model, config.context, template.thinks()),
+            scheduler: Scheduler::new(config.streams, config.queue),
+            sequences: BTreeMap::new(),
+            memory,
+            hasher: RandomState::new(),
+            own: RequestId::MAX,
             model,
             tokenizer,
             template,
@@ -131,38 +195,76 @@ impl Engine {
     /// # Errors
     /// [`Refusal`]; nothing has changed.
     pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
-        let before = self.queue.len() + usize::from(self.running.is_some());
-        // one runs or is about to, the rest waits
-        if before > self.queue_limit {
-            return Err(Refusal::Overloaded {
-                queued: self.queue.len(),
-                limit: self.queue_limit,
+        let key = request.session.clone().map(|name| SessionKey {
+            client: request.client.clone(),
+            name,
+        });
+        let mut turn = None;
+        let mut request = request;
+        if let Some(session) = key {
+            self.room_for(&session)?;
+            turn = Some(Turn {
+                session: session.clone(),
+                messages: request.messages.clone(),
+                answer: String::new(),
             });
+            if let Some(before) = self.memory.sessions.get(&session) {
+                request
+                    .messages
+                    .splice(0..0, before.messages.iter().cloned());
+            }
         }
         let prompt = self.prompt(&request)?;
-        let limit = self.model.kv.capacity();
-        if prompt.tokens.len() + 1 > limit {
-            return Err(Refusal::ContextLength {
-                tokens: prompt.tokens.len(),
-                limit,
-            });
+        let (tokens, limit) = (prompt.tokens.len(), self.info.context);
+        if tokens + 1 > limit {
+            return Err(Refusal::ContextLength { tokens, limit });
         }
-        self.queue
-            .push_back(Sequence::new(id, request, prompt, self.info.vocab));
+        let (client, priority) = (self.share(&request.client), request.priority);
+        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, limit);
+        let (needed, pages) = (
+            sequence.limit.div_ceil(PAGE_TOKENS),
+            self.memory.pages.total(),
+        );
+        if needed > pages {
+            return Err(Refusal::Memory { needed, pages });
+        }
+        let job = Job {
+            id,
+            client,
+            priority,
+        };
+        let before = self
+            .scheduler
+            .submit(job)
+            .map_err(|refused| match refused {
+                SubmitError::Full { waiting, limit } => Refusal::Overloaded {
+                    queued: waiting,
+                    limit,
+                },
+                SubmitError::Twice(id) => Refusal::Invalid {
+                    param: "id",
+                    message: format!("request {id} is not answered yet"),
+                },
+            })?;
+        if let Some(turn) = &turn {
+            self.memory.sessions.open(&turn.session).busy = Some(id);
+        }
+        sequence.turn = turn;
+        self.sequences.insert(id, sequence);
         Ok(before)
     }
 
-    /// Ends a queued or running request with this reason: its [`Event::Finished`] comes with the next step. False:
-    /// unknown, or already ending.
+    /// Ends a request in any state with this reason: its [`Event::Finished`] comes with the next step. False: unknown,
+    /// or already ending.
     pub fn end(&mut self, id: RequestId, why: Finish) -> bool {
-        match self
-            .running
-            .iter_mut()
-            .chain(&mut self.queue)
-            .find(|s| s.id == id)
-        {
+        match self.sequences.get_mut(&id) {
             Some(sequence) if sequence.ended.is_none() => {
                 sequence.ended = Some(why);
+                if why == Finish::Superseded {
+                    // the request that takes its place goes on from what it said
+                    let turn = sequence.answered();
+                    self.settle(id, turn);
+                }
                 true
             }
             _ => false,
@@ -171,60 +273,187 @@ impl Engine {
 
     /// Closes an open thought of a running request; false if unknown or not thinking.
     pub fn end_thinking(&mut self, id: RequestId) -> bool {
-        match &mut self.running {
-            Some(sequence) if sequence.id == id => {
+        match self.sequences.get_mut(&id) {
+            Some(sequence) if sequence.place.is_some() => {
                 sequence.end_thinking(&self.tokenizer).unwrap_or(false)
             }
             _ => false,
         }
     }
 
-    /// One bounded piece of work: the end of a request, a chunk of prefill, or one decoded token. False when there was
-    /// nothing to do.
+    /// One bounded piece of work: the ends that are due, who starts, and one pass of the network: a token of every stream
+    /// that decodes and a chunk of one prompt. False when there was nothing to do.
     pub fn step(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        if let Some(position) = self.queue.iter().position(|s| s.ended.is_some()) {
-            if let Some(sequence) = self.queue.remove(position) {
-                let why = sequence.ended.unwrap_or(Finish::Cancelled);
-                sequence.finish(why, sink);
-            }
-            return true;
+        let mut worked = false;
+        while let Some((id, why)) = self
+            .sequences
+            .values()
+            .find_map(|s| s.ended.map(|why| (s.id, why)))
+        {
+            self.finish(id, why, sink);
+            worked = true;
         }
-        let Some(mut sequence) = self.running.take() else {
-            return self.start(sink);
-        };
-        let finish = match sequence.ended {
-            Some(why) => Some(why),
-            None if sequence.fed < sequence.prompt.len() => self.prefill(&mut sequence, sink),
-            None => self.decode(&mut sequence, sink),
-        };
-        match finish {
-            Some(why) => sequence.finish(why, sink),
-            None => self.running = Some(sequence),
+        while self.admit(sink) {
+            worked = true;
         }
+        let sequences = &self.sequences;
+        let plan = self
+            .scheduler
+            .step(&|id| sequences.get(&id).map_or(0, Sequence::remaining));
+        if plan.is_empty() {
+            return worked || self.tidy();
+        }
+        self.compute(&plan, sink);
         true
     }
 
-    /// After a panic inside of [`Self::step`]: the request that was running is gone (its id was the last one started and
-    /// not finished), and what the cache holds is not trusted any more.
+    /// One decision of the scheduler; false if there is none to make.
+    fn admit(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+        let Self {
+            scheduler,
+            sequences,
+            memory,
+            model,
+            ..
+        } = self;
+        let admitted = scheduler.admit(&mut |id| {
+            sequences
+                .get_mut(&id)
+                .is_some_and(|sequence| memory.start(&mut model.kv, sequence))
+        });
+        if let Some(Admitted::Started { id, .. }) = admitted
+            && let Some(sequence) = self.sequences.get(&id).filter(|s| !s.is_own())
+        {
+            sink(
+                id,
+                Event::Started {
+                    prompt_tokens: sequence.prompt as u32,
+                    cached_tokens: sequence.cached as u32,
+                },
+            );
+        }
+        admitted.is_some()
+    }
+
+    /// One pass of the network for `plan`: how many tokens of whom.
+    fn compute(&mut self, plan: &[(RequestId, usize)], sink: &mut dyn FnMut(RequestId, Event)) {
+        // prompts first: then the rows whose logits are wanted lie together, from the last token of a prompt on
+        let mut order: Vec<(RequestId, usize)> = plan.to_vec();
+        order.sort_by_key(|(id, _)| self.sequences.get(id).is_none_or(|s| s.remaining() == 0));
+        let (mut spans, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, n) in order {
+            let Some(sequence) = self.sequences.get_mut(&id) else {
+                continue;
+            };
+            self.memory.grow(&mut self.model.kv, sequence, n);
+            let Some(place) = sequence.place else {
+                continue;
+            };
+            let (position, end) = (sequence.fed, sequence.fed + n);
+            spans.push(Span {
+                place: place.table,
+                position,
+                tokens: n,
+            });
+            tokens.extend_from_slice(&sequence.tokens[position..end]);
+            wanted.push((
+                id,
+                n,
+                (end == sequence.tokens.len()).then(|| tokens.len() - 1),
+            ));
+        }
+        let hidden = self.model.step(&spans, &tokens);
+        for (id, n, _) in &wanted {
+            self.scheduler.served(*id, *n);
+            if let Some(sequence) = self.sequences.get_mut(id) {
+                self.memory.fed(&mut self.model.kv, sequence, *n);
+            }
+        }
+        let Some(first) = wanted.iter().find_map(|(_, _, row)| *row) else {
+            return;
+        };
+        let mut logits = self.model.logits(hidden, first..tokens.len());
+        for (id, _, row) in wanted {
+            if let Some(row) = row {
+                let vocab = self.info.vocab;
+                let logits = &mut logits[(row - first) * vocab..][..vocab];
+                self.sample(id, logits, sink);
+            }
+        }
+    }
+
+    /// The next token of a sequence.
+    fn sample(
+        &mut self,
+        id: RequestId,
+        logits: &mut [f32],
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) {
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        if sequence.is_own() {
+            return self.finish(id, Finish::Stop, sink);
+        }
+        if sequence.fed == sequence.prompt {
+            sink(id, Event::Prefilled);
+        }
+        match sequence.sample(logits, &self.tokenizer, sink) {
+            Ok(Next::Feed) => {}
+            Ok(Next::Finish(why)) => self.finish(id, why, sink),
+            Err(_) => self.finish(id, Finish::Failed, sink),
+        }
+    }
+
+    /// Gives back what a sequence holds, then says that it ended.
+    fn finish(&mut self, id: RequestId, why: Finish, sink: &mut dyn FnMut(RequestId, Event)) {
+        self.scheduler.remove(id);
+        let Some(mut sequence) = self.sequences.remove(&id) else {
+            return;
+        };
+        self.memory.end(&mut self.model.kv, &mut sequence);
+        if sequence.is_own() {
+            return self.settle(id, None);
+        }
+        let turn = sequence.finish(why, sink);
+        self.settle(id, turn);
+    }
+
+    /// After a panic inside of [`Self::step`]: the requests that were started and not finished are gone, with all that
+    /// they held.
     pub fn recover(&mut self) {
-        self.running = None;
-        self.held.clear();
-        self.model.kv.truncate(0);
+        let started = self.scheduler.running().chain(self.scheduler.parked());
+        let started: Vec<RequestId> = started.collect();
+        for id in started {
+            self.scheduler.remove(id);
+            if let Some(mut sequence) = self.sequences.remove(&id) {
+                // what the cache holds of it is not trusted
+                sequence.distrust();
+                self.memory.end(&mut self.model.kv, &mut sequence);
+            }
+            self.settle(id, None);
+        }
     }
 
     /// Now.
     #[must_use]
     pub fn counts(&self) -> Counts {
+        let pages = self.memory.pages.counts();
         Counts {
-            running: usize::from(self.running.is_some()),
-            queued: self.queue.len(),
-            pages_total: self.model.kv.capacity().div_ceil(PAGE_TOKENS),
-            pages_used: if self.running.is_some() {
-                self.model.kv.len().div_ceil(PAGE_TOKENS)
-            } else {
-                0
-            },
+            running: self.scheduler.running().count(),
+            queued: self.scheduler.waiting().count(),
+            parked: self.scheduler.parked().count(),
+            pages_total: self.memory.pages.total(),
+            pages_used: pages.used,
+            pages_free: pages.free + pages.cached,
+            pages_shared: pages.shared,
+            sessions: self.memory.sessions.len(),
         }
+    }
+
+    /// A client as the scheduler knows it.
+    fn share(&self, client: &str) -> u64 {
+        self.hasher.hash_one(client)
     }
 
     fn prompt(&self, request: &Request) -> Result<Prompt, Refusal> {
@@ -248,71 +477,6 @@ impl Engine {
                 param: "messages",
                 message: error.to_string(),
             }),
-        }
-    }
-
-    fn start(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        let Some(mut sequence) = self.queue.pop_front() else {
-            return false;
-        };
-        let shared = self
-            .held
-            .iter()
-            .zip(&sequence.prompt)
-            .take_while(|(a, b)| a == b)
-            .count();
-        // the last token is fed again: its logits are not kept
-        let shared = shared.min(sequence.prompt.len() - 1);
-        self.held.truncate(shared);
-        self.model.kv.truncate(shared);
-        (sequence.cached, sequence.fed) = (shared, shared);
-        sink(
-            sequence.id,
-            Event::Started {
-                prompt_tokens: sequence.prompt.len() as u32,
-                cached_tokens: shared as u32,
-            },
-        );
-        self.running = Some(sequence);
-        true
-    }
-
-    fn prefill(
-        &mut self,
-        sequence: &mut Sequence,
-        sink: &mut dyn FnMut(RequestId, Event),
-    ) -> Option<Finish> {
-        let end = sequence.prompt.len().min(sequence.fed + PREFILL_CHUNK);
-        let chunk = &sequence.prompt[sequence.fed..end];
-        let Ok(hidden) = self.model.step(chunk) else {
-            return Some(Finish::Length);
-        };
-        self.held.extend_from_slice(chunk);
-        if end == sequence.prompt.len() {
-            self.logits = self.model.last_logits(hidden, chunk.len());
-            sink(sequence.id, Event::Prefilled);
-        }
-        sequence.fed = end;
-        None
-    }
-
-    fn decode(
-        &mut self,
-        sequence: &mut Sequence,
-        sink: &mut dyn FnMut(RequestId, Event),
-    ) -> Option<Finish> {
-        let token = match sequence.decode(&mut self.logits, &self.tokenizer, sink) {
-            Ok(Next::Feed(token)) => token,
-            Ok(Next::Finish(why)) => return Some(why),
-            Err(_) => return Some(Finish::Failed),
-        };
-        match self.model.step(&[token]) {
-            Ok(hidden) => {
-                self.held.push(token);
-                self.logits = self.model.last_logits(hidden, 1);
-                None
-            }
-            Err(_) => Some(Finish::Length),
         }
     }
 }

@@ -2,19 +2,16 @@
 
 use super::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
-use crate::kv::{Full, KvCache};
-use crate::network::Network;
+use crate::kv::{KvCache, KvLayout, Span};
 use crate::network::dims::Dims;
+use crate::network::{Network, key_formats};
 use crate::ops::runtime::Runtime;
 use crate::pool::Pool;
 use crate::quant::Kernels;
 use crate::text::Tokenizer;
 use burn::tensor::{Device, Tensor};
+use std::ops::Range;
 use std::panic::resume_unwind;
-
-/// Tokens of a prompt that go through the network at once. A cancel waits for one such step at most; scratch grows with
-/// it (`64 * ff * 4` bytes: 2.3 MB on the 1.5B).
-pub(super) const PREFILL_CHUNK: usize = 64;
 
 pub(super) struct Model {
     pub(super) network: Network,
@@ -25,7 +22,12 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
+    /// With page tables for `places` sequences.
+    pub(super) fn load(
+        gguf: &Gguf,
+        config: &EngineConfig,
+        places: usize,
+    ) -> Result<Self, LoadError> {
         let dims = Dims::from_gguf(gguf)?;
         if config.context == 0 || config.context > dims.context_train {
             return Err(LoadError::Context {
@@ -36,8 +38,10 @@ impl Model {
         let kernels = Kernels::detect(config.isa)?;
         let pool = Pool::new(config.prefill_threads.max(config.decode_threads))
             .map_err(LoadError::Threads)?;
+        let keys = key_formats(gguf, &dims, config.kv.k);
+        let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
         let network = Network::load(gguf, dims, &Device::flex())?;
-        let kv = KvCache::new(network.kv_layout(), config.context)?;
+        let kv = KvCache::new(layout, config.pages, places)?;
         let rope = network.rope_table(config.context);
         Ok(Self {
             runtime: Runtime::new(pool, kernels, rope),
@@ -53,10 +57,11 @@ impl Model {
     pub(super) fn load_with_tokenizer(
         gguf: &Gguf,
         config: &EngineConfig,
+        places: usize,
     ) -> Result<(Self, Tokenizer), LoadError> {
         std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::from_gguf(gguf));
-            let model = Self::load(gguf, config);
+            let model = Self::load(gguf, config, places);
             let tokenizer = tokenizer
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic));
@@ -64,20 +69,22 @@ impl Model {
         })
     }
 
-    /// One step of at most [`PREFILL_CHUNK`] tokens after what the cache holds; hidden states of all of them.
-    pub(super) fn step(&mut self, tokens: &[u32]) -> Result<Tensor<2>, Full> {
-        self.runtime.threads = if tokens.len() > 1 {
+    /// One step: `tokens` are those of the spans, one after the other. Hidden states of all of them.
+    pub(super) fn step(&mut self, spans: &[Span], tokens: &[u32]) -> Tensor<2> {
+        // weights are read once for all streams: only a prompt is worth the threads of prefill
+        let prefill = spans.iter().any(|span| span.tokens > 1);
+        self.runtime.threads = if prefill {
             self.prefill_threads
         } else {
             self.decode_threads
         };
+        self.kv.begin(spans);
         self.network
             .forward(tokens, &mut self.kv, &mut self.runtime)
     }
 
-    /// Logits of the last of `tokens` hidden states: `[vocab]`.
-    pub(super) fn last_logits(&mut self, hidden: Tensor<2>, tokens: usize) -> Vec<f32> {
-        self.network
-            .logits(hidden, tokens - 1..tokens, &mut self.runtime)
+    /// Logits of some rows of a step's hidden states: `[rows.len() * vocab]`.
+    pub(super) fn logits(&mut self, hidden: Tensor<2>, rows: Range<usize>) -> Vec<f32> {
+        self.network.logits(hidden, rows, &mut self.runtime)
     }
 }

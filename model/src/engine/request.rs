@@ -1,6 +1,8 @@
 //! What goes into the engine and what comes out.
 
+use super::scheduler::Priority;
 use crate::text::{Message, SamplerParams};
+use std::sync::Arc;
 
 /// The daemon's own number for a request.
 pub type RequestId = u64;
@@ -19,6 +21,12 @@ pub struct Thinking {
 /// One chat request, validated by the daemon.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// whose it is: shares are fair by client, sessions are its own
+    pub client: Arc<str>,
+    /// the conversation it goes on with; `messages` are the new ones then
+    pub session: Option<Arc<str>>,
+    /// before or after others
+    pub priority: Priority,
     /// never empty
     pub messages: Vec<Message>,
     /// feed `messages[0].content` as it is, no template (`generate --raw`)
@@ -99,6 +107,8 @@ pub enum Finish {
     DeadlineExceeded,
     /// the daemon stops
     Interrupted,
+    /// a newer request of the same session took its place
+    Superseded,
     /// a bug, or logits that are not numbers: error code `internal`
     Failed,
 }
@@ -122,6 +132,20 @@ pub enum Refusal {
         /// cap
         limit: usize,
     },
+    /// more than the whole cache
+    #[error("the request needs {needed} KV pages, there are {pages}: {} are missing", needed - pages)]
+    Memory {
+        /// for prompt and answer
+        needed: usize,
+        /// of the arena
+        pages: usize,
+    },
+    /// every session has a request that runs or waits
+    #[error("all {limit} sessions are in use")]
+    Sessions {
+        /// cap
+        limit: usize,
+    },
     /// bad field
     #[error("{message}")]
     Invalid {
@@ -130,4 +154,45 @@ pub enum Refusal {
         /// why, with the limit
         message: String,
     },
+}
+
+/// What a client may do to its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionVerb {
+    /// forget what was said
+    Reset,
+    /// write it to its file
+    Save,
+    /// forget it, and its file
+    Drop,
+}
+
+/// A session after a [`SessionVerb`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionState {
+    /// tokens whose keys and values are held
+    pub tokens: usize,
+    /// KV pages that hold them
+    pub pages: usize,
+    /// questions answered
+    pub turns: usize,
+    /// is its file what it is now
+    pub saved: bool,
+}
+
+/// Why a [`SessionVerb`] was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionFault {
+    /// this client has no such session
+    #[error("there is no such session")]
+    NotFound,
+    /// it has a request that runs or waits
+    #[error("the session has a request that is not answered yet")]
+    Busy,
+    /// nowhere to save it
+    #[error("`sessions.dir` is not configured")]
+    NoFolder,
+    /// its file cannot be written
+    #[error("the session could not be saved: {0}")]
+    Failed(String),
 }

@@ -1,21 +1,31 @@
-//! One running request: from its prompt to its last token, and the text of it on the way out.
+//! One request: from its prompt to its last token, and the text of it on the way out.
 
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
+use super::session::SessionKey;
 use crate::text::{
-    Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer, Utf8Stream,
+    Message, Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer,
+    Utf8Stream,
 };
 use std::collections::VecDeque;
 
-/// Waiting or running; buffers are made when it is taken in.
+/// In any state from its acceptance to its end; buffers are made when it is taken in.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    pub(super) prompt: Vec<u32>,
+    /// the prompt, and what was sampled or written for the model since: the last one is yet to be fed
+    pub(super) tokens: Vec<u32>,
+    pub(super) prompt: usize,
     /// prompt tokens that were in the cache when its turn came
     pub(super) cached: usize,
-    /// prompt tokens in the cache now
+    /// tokens in the cache now
     pub(super) fed: usize,
+    /// tokens it may have at most
+    pub(super) limit: usize,
     /// set from outside between two steps
     pub(super) ended: Option<Finish>,
+    /// its page table and its reservation, once its turn has come
+    pub(super) place: Option<Place>,
+    /// the conversation that it is a turn of
+    pub(super) turn: Option<Turn>,
     sampler: Sampler,
     thinking: Thinking,
     max_tokens: u32,
@@ -29,23 +39,60 @@ pub(super) struct Sequence {
     stops: StopStrings,
 }
 
-/// What a decoded token leads to.
+/// What a started sequence holds of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// which page table
+    pub(super) table: usize,
+    /// pages reserved and not yet taken
+    pub(super) reserved: usize,
+}
+
+/// What a turn of a session adds to it.
+pub(super) struct Turn {
+    pub(super) session: SessionKey,
+    /// the new messages of the request
+    pub(super) messages: Vec<Message>,
+    /// the answer so far, without the thought
+    pub(super) answer: String,
+}
+
+/// What a sampled token leads to.
 pub(super) enum Next {
-    Feed(u32),
+    /// it is the last of [`Sequence::tokens`] now
+    Feed,
     Finish(Finish),
 }
 
 impl Sequence {
-    pub(super) fn new(id: RequestId, request: Request, prompt: Prompt, vocab: usize) -> Self {
+    /// `limit`: tokens it may have at most, prompt and answer.
+    pub(super) fn new(
+        id: RequestId,
+        request: Request,
+        prompt: Prompt,
+        vocab: usize,
+        limit: usize,
+    ) -> Self {
         let mut sampler = Sampler::new(request.sampler, vocab);
         for &token in &prompt.tokens {
             sampler.accept(token);
         }
+        let mut tokens = prompt.tokens;
+        let (prompt_len, limit) = (
+            tokens.len(),
+            limit.min(tokens.len().saturating_add(request.max_tokens as usize)),
+        );
+        tokens.reserve_exact(limit - prompt_len);
         Self {
             id,
+            tokens,
+            prompt: prompt_len,
             cached: 0,
             fed: 0,
+            limit,
             ended: None,
+            place: None,
+            turn: None,
             sampler,
             thinking: request.thinking,
             max_tokens: request.max_tokens,
@@ -56,8 +103,37 @@ impl Sequence {
             utf8: Utf8Stream::default(),
             splitter: ThoughtSplitter::new(prompt.thinking_open),
             stops: StopStrings::new(&request.stop),
-            prompt: prompt.tokens,
         }
+    }
+
+    /// Tokens of the prompt that are still to be fed; 0: it decodes.
+    pub(super) fn remaining(&self) -> usize {
+        self.prompt.saturating_sub(self.fed)
+    }
+
+    /// Tokens whose keys and values are worth keeping when it ends: those before a thought, whose text no later prompt
+    /// repeats.
+    pub(super) fn keep(&self) -> usize {
+        if self.reasoning > 0 {
+            self.prompt.min(self.fed)
+        } else {
+            self.fed
+        }
+    }
+
+    /// Computed for its pages alone: see [`super::Engine::tidy`].
+    pub(super) fn is_own(&self) -> bool {
+        self.max_tokens == 0
+    }
+
+    /// Its turn, if anything was answered.
+    pub(super) fn answered(&mut self) -> Option<Turn> {
+        self.turn.take().filter(|_| self.completion > 0)
+    }
+
+    /// Nothing of it is worth keeping.
+    pub(super) fn distrust(&mut self) {
+        (self.fed, self.turn) = (0, None);
     }
 
     /// Closes an open thought: the closing mark is written for the model. False if none is open.
@@ -71,8 +147,8 @@ impl Sequence {
         Ok(true)
     }
 
-    /// Takes the next token from the logits (or the forced one) and turns it into text.
-    pub(super) fn decode(
+    /// Takes the next token from the logits of the last one (or the forced one) and turns it into text.
+    pub(super) fn sample(
         &mut self,
         logits: &mut [f32],
         tokenizer: &Tokenizer,
@@ -113,6 +189,9 @@ impl Sequence {
         if !self.thinking.visible {
             reasoning.clear();
         }
+        if let Some(turn) = &mut self.turn {
+            turn.answer.push_str(&content);
+        }
         let logprobs = logprobs
             .filter(|_| !in_thought)
             .map(|(logprob, top)| named(tokenizer, token, logprob, top));
@@ -127,15 +206,21 @@ impl Sequence {
 
         if stopped {
             Ok(Next::Finish(Finish::Stop))
-        } else if self.completion >= self.max_tokens {
+        } else if self.completion >= self.max_tokens || self.tokens.len() >= self.limit {
             Ok(Next::Finish(Finish::Length))
         } else {
-            Ok(Next::Feed(token))
+            self.tokens.push(token);
+            Ok(Next::Feed)
         }
     }
 
-    /// The text still held back, unless a stop string cut it off, and the last event.
-    pub(super) fn finish(mut self, finish: Finish, sink: &mut dyn FnMut(RequestId, Event)) {
+    /// The text still held back, unless a stop string cut it off, and the last event. Gives back the turn, if one was
+    /// answered.
+    pub(super) fn finish(
+        mut self,
+        finish: Finish,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Option<Turn> {
         let mut text = String::new();
         self.utf8.finish(&mut text);
         let (mut content, mut reasoning) = (String::new(), String::new());
@@ -152,6 +237,9 @@ impl Sequence {
         if !self.thinking.visible {
             reasoning.clear();
         }
+        if let Some(turn) = &mut self.turn {
+            turn.answer.push_str(&content);
+        }
         if !content.is_empty() || !reasoning.is_empty() {
             sink(
                 self.id,
@@ -164,12 +252,13 @@ impl Sequence {
         }
         let outcome = Outcome {
             finish,
-            prompt_tokens: self.prompt.len() as u32,
+            prompt_tokens: self.prompt as u32,
             cached_tokens: self.cached as u32,
             completion_tokens: self.completion,
             reasoning_tokens: self.reasoning,
         };
         sink(self.id, Event::Finished(outcome));
+        self.answered().filter(|_| finish != Finish::Failed)
     }
 }
 

@@ -1,0 +1,393 @@
+//! Each rule on a small table.
+
+mod lives;
+
+use super::*;
+use Admitted::Resumed;
+use Priority::{Background, Normal, Urgent};
+use std::collections::BTreeSet;
+
+fn job(id: RequestId, client: u64, priority: Priority) -> Job {
+    Job {
+        id,
+        client,
+        priority,
+    }
+}
+
+fn started(id: RequestId) -> Admitted {
+    Admitted::Started { id, parked: None }
+}
+
+fn instead(id: RequestId, parked: RequestId) -> Admitted {
+    Admitted::Started {
+        id,
+        parked: Some(parked),
+    }
+}
+
+/// Everything it decides, with pages for all but `large`.
+fn admit(s: &mut Scheduler, large: &[RequestId]) -> std::vec::Vec<Admitted> {
+    std::iter::from_fn(|| s.admit(&mut |id| !large.contains(&id))).collect()
+}
+
+fn with(max_streams: usize, queue: usize, jobs: &[Job]) -> Scheduler {
+    let mut s = Scheduler::new(max_streams, queue);
+    for &job in jobs {
+        s.submit(job).unwrap();
+    }
+    s
+}
+
+/// Ends what runs, one after the other; the order in which they ran.
+fn drain(s: &mut Scheduler) -> std::vec::Vec<RequestId> {
+    let mut order = vec![];
+    loop {
+        admit(s, &[]);
+        let Some(id) = s.running().next() else {
+            return order;
+        };
+        order.push(id);
+        s.served(id, 10);
+        s.remove(id);
+    }
+}
+
+#[test]
+fn priority_then_the_share_then_arrival() {
+    let jobs = [
+        job(1, 1, Background),
+        job(2, 1, Normal),
+        job(3, 1, Normal),
+        job(4, 2, Normal),
+        job(5, 1, Urgent),
+        job(6, 3, Background),
+    ];
+    let mut s = with(1, 9, &jobs);
+    // client 1 was served for job 5, so client 2 goes before it; then they are level, then 3 was never served
+    assert_eq!(drain(&mut s), [5, 4, 2, 3, 6, 1]);
+}
+
+#[test]
+fn the_number_before_counts_what_does_not_yield() {
+    let mut s = Scheduler::new(2, 9);
+    assert_eq!(s.submit(job(1, 1, Background)), Ok(0));
+    assert_eq!(s.submit(job(2, 1, Normal)), Ok(0));
+    assert_eq!(admit(&mut s, &[]), [started(2), started(1)]);
+    assert_eq!(s.submit(job(3, 2, Normal)), Ok(1));
+    assert_eq!(s.submit(job(4, 2, Normal)), Ok(2));
+    assert_eq!(s.submit(job(5, 2, Urgent)), Ok(0));
+    assert_eq!(s.submit(job(6, 2, Background)), Ok(5));
+}
+
+#[test]
+fn nobody_is_passed_for_want_of_pages_except_by_priority() {
+    let mut s = with(4, 9, &[job(1, 1, Normal), job(2, 2, Normal)]);
+    assert_eq!(admit(&mut s, &[1]), []);
+    // not by the same priority, not by a lower one, not by a client that was served less
+    s.submit(job(3, 3, Background)).unwrap();
+    assert_eq!(admit(&mut s, &[1]), []);
+    s.submit(job(4, 4, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[1]), [started(4)]);
+    s.served(4, 100);
+    assert_eq!(admit(&mut s, &[]), [started(1), started(2), started(3)]);
+}
+
+#[test]
+fn a_turn_that_came_is_kept_until_the_pages_are_there() {
+    let mut s = with(3, 9, &[job(1, 1, Normal)]);
+    admit(&mut s, &[]);
+    s.submit(job(2, 1, Normal)).unwrap();
+    assert_eq!(admit(&mut s, &[2]), []);
+    s.served(1, 500);
+    s.submit(job(3, 3, Normal)).unwrap();
+    // the share says 3, which would take the pages that 2 waits for
+    assert_eq!(admit(&mut s, &[2]), []);
+    assert_eq!(admit(&mut s, &[]), [started(2), started(3)]);
+}
+
+#[test]
+fn who_waits_for_pages_parks_nobody() {
+    let mut s = with(1, 9, &[job(1, 1, Background)]);
+    admit(&mut s, &[]);
+    s.submit(job(2, 2, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[2]), []);
+    assert_eq!(s.running().collect::<std::vec::Vec<_>>(), [1]);
+    assert_eq!(admit(&mut s, &[]), [instead(2, 1)]);
+}
+
+#[test]
+fn urgent_work_takes_the_place_of_the_lowest_and_most_served() {
+    let jobs = [
+        job(1, 1, Normal),
+        job(2, 2, Normal),
+        job(3, 3, Background),
+        job(4, 2, Normal),
+    ];
+    let mut s = with(4, 9, &jobs);
+    admit(&mut s, &[]);
+    s.served(1, 10);
+    s.served(2, 20);
+    s.served(3, 5);
+    for (id, parked) in [(11, 3), (12, 4), (13, 2), (14, 1)] {
+        s.submit(job(id, 9, Urgent)).unwrap();
+        assert_eq!(admit(&mut s, &[]), [instead(id, parked)]);
+    }
+    // urgent work does not take the place of urgent work
+    s.submit(job(15, 8, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), []);
+    // a parked one resumes before the waiting of its priority, even those served less
+    s.submit(job(5, 5, Normal)).unwrap();
+    s.remove(11);
+    assert_eq!(admit(&mut s, &[]), [started(15)]);
+    let mut back = vec![];
+    for id in [12, 13, 14, 15] {
+        s.remove(id);
+        back.extend(admit(&mut s, &[]));
+    }
+    assert_eq!(back, [Resumed(1), Resumed(2), Resumed(4), started(5)]);
+}
+
+#[test]
+fn background_work_yields_to_normal_and_goes_on_after_it() {
+    let mut s = with(1, 9, &[job(1, 1, Background), job(2, 1, Background)]);
+    assert_eq!(admit(&mut s, &[]), [started(1)]);
+    s.submit(job(3, 1, Normal)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(3, 1)]);
+    s.submit(job(4, 1, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(4, 3)]);
+    let mut order = vec![];
+    for id in [4, 3, 1, 2] {
+        assert_eq!(s.remove(id), Some(State::Running));
+        order.extend(admit(&mut s, &[]));
+    }
+    assert_eq!(order, [Resumed(3), Resumed(1), started(2)]);
+}
+
+#[test]
+fn a_parked_one_goes_on_while_a_more_urgent_one_waits_for_pages() {
+    let mut s = with(2, 9, &[job(1, 1, Normal), job(2, 2, Normal)]);
+    admit(&mut s, &[]);
+    s.submit(job(3, 3, Urgent)).unwrap();
+    s.submit(job(4, 4, Urgent)).unwrap();
+    s.submit(job(5, 5, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(3, 2), instead(4, 1)]);
+    s.remove(3);
+    s.remove(4);
+    assert_eq!(admit(&mut s, &[5]), [Resumed(1), Resumed(2)]);
+    assert_eq!(admit(&mut s, &[]), [instead(5, 2)]);
+}
+
+#[test]
+fn at_the_bound_nobody_is_parked_and_the_urgent_wait_for_a_place() {
+    let mut s = Scheduler::new(STREAMS_MAX, QUEUE_MAX);
+    let mut id = 0;
+    for priority in [Background, Normal, Urgent] {
+        for _ in 0..STREAMS_MAX {
+            s.submit(job(id, id, priority)).unwrap();
+            id += 1;
+        }
+        admit(&mut s, &[]);
+    }
+    assert_eq!(s.parked().len(), PARKED_MAX);
+    assert_eq!(s.waiting().len(), STREAMS_MAX);
+    let urgent = 2 * STREAMS_MAX as RequestId;
+    s.remove(STREAMS_MAX as RequestId);
+    assert_eq!(admit(&mut s, &[]), [started(urgent)]);
+    // a parked one that has ended makes room
+    s.remove(0);
+    assert_eq!(
+        admit(&mut s, &[]),
+        [instead(urgent + 1, 2 * STREAMS_MAX as RequestId - 1)]
+    );
+    drain(&mut s);
+    assert_eq!((s.waiting().len(), s.parked().len()), (0, 0));
+}
+
+#[test]
+fn a_step_is_bounded_and_nobody_that_decodes_is_left_out() {
+    // (priority, prompt to go) of those that run, what each has in the step
+    type Row<'a> = (&'a [(Priority, usize)], &'a [usize]);
+    let table: &[Row] = &[
+        (&[], &[]),
+        (&[(Normal, 0)], &[1]),
+        (&[(Normal, 0), (Normal, 0), (Background, 0)], &[1, 1, 1]),
+        (&[(Normal, 1000)], &[64]),
+        (&[(Normal, 7)], &[7]),
+        (&[(Normal, 1000), (Normal, 1000)], &[64, 0]),
+        (&[(Normal, 0), (Normal, 1000)], &[1, 7]),
+        (&[(Normal, 0), (Normal, 3)], &[1, 3]),
+        (&[(Normal, 9), (Normal, 0), (Normal, 0)], &[6, 1, 1]),
+        (&[(Normal, 1000), (Urgent, 1000), (Normal, 0)], &[0, 7, 1]),
+        (&[(Background, 10), (Normal, 10)], &[0, 10]),
+        (
+            &[
+                (Normal, 0),
+                (Normal, 0),
+                (Normal, 0),
+                (Normal, 0),
+                (Normal, 0),
+                (Normal, 0),
+                (Normal, 0),
+                (Normal, 99),
+            ],
+            &[1, 1, 1, 1, 1, 1, 1, 4],
+        ),
+    ];
+    for (jobs, want) in table {
+        let mut s = Scheduler::new(STREAMS_MAX, QUEUE_MAX);
+        for (id, &(priority, _)) in jobs.iter().enumerate() {
+            s.submit(job(id as RequestId, 1, priority)).unwrap();
+        }
+        admit(&mut s, &[]);
+        let step = s.step(&|id| jobs[id as usize].1);
+        let mut got = vec![0; jobs.len()];
+        for (id, tokens) in step {
+            got[id as usize] += tokens;
+        }
+        assert_eq!(&got, want, "{jobs:?}");
+    }
+}
+
+#[test]
+fn a_job_ends_in_any_state_and_only_once() {
+    let mut s = with(1, 1, &[job(1, 1, Background)]);
+    admit(&mut s, &[]);
+    s.submit(job(2, 1, Normal)).unwrap();
+    admit(&mut s, &[]);
+    s.submit(job(3, 1, Normal)).unwrap();
+    for id in [1, 2, 3] {
+        assert_eq!(
+            s.submit(job(id, 2, Urgent)),
+            Err(SubmitError::Twice(id)),
+            "{id}"
+        );
+    }
+    assert_eq!(s.remove(1), Some(State::Parked));
+    assert_eq!(s.remove(3), Some(State::Waiting));
+    assert_eq!(s.remove(2), Some(State::Running));
+    for id in [1, 2, 3, 4] {
+        assert_eq!(s.remove(id), None);
+    }
+    s.served(2, 1);
+    assert_eq!(s.submit(job(2, 1, Normal)), Ok(0));
+}
+
+#[test]
+fn the_queue_is_bounded_and_holds_nobody_up_who_starts_at_once() {
+    let full = |waiting, limit| Err(SubmitError::Full { waiting, limit });
+    let mut s = Scheduler::new(2, 0);
+    s.submit(job(1, 1, Normal)).unwrap();
+    s.submit(job(2, 1, Background)).unwrap();
+    assert_eq!(s.submit(job(3, 1, Normal)), full(2, 0));
+    admit(&mut s, &[]);
+    assert_eq!(s.submit(job(3, 1, Background)), full(0, 0));
+    // the background one yields, the other does not
+    s.submit(job(3, 1, Normal)).unwrap();
+    assert_eq!(s.submit(job(4, 1, Normal)), full(1, 0));
+    s.submit(job(5, 1, Urgent)).unwrap();
+    assert_eq!(s.submit(job(6, 1, Urgent)), full(2, 0));
+    assert_eq!(admit(&mut s, &[]), [instead(5, 2)]);
+
+    // nor is anybody taken for the place of one that cannot be parked
+    let mut s = Scheduler::new(STREAMS_MAX, 0);
+    for id in 0..2 * STREAMS_MAX as RequestId {
+        let background = id < STREAMS_MAX as RequestId;
+        let priority = if background { Background } else { Normal };
+        s.submit(job(id, 1, priority)).unwrap();
+        admit(&mut s, &[]);
+    }
+    assert_eq!(s.parked().len(), PARKED_MAX);
+    assert_eq!(s.submit(job(99, 1, Urgent)), full(0, 0));
+
+    // a queue full of background work does not keep urgent work out
+    let mut s = Scheduler::new(1, QUEUE_MAX + 1);
+    for id in 0..QUEUE_MAX as RequestId {
+        s.submit(job(id, 1, Background)).unwrap();
+    }
+    assert_eq!(
+        s.submit(job(1000, 1, Normal)).map_err(|_| ()),
+        Ok(0),
+        "a free place"
+    );
+    admit(&mut s, &[]);
+    assert_eq!(s.submit(job(1001, 1, Normal)), full(QUEUE_MAX, QUEUE_MAX));
+    assert_eq!(s.submit(job(1002, 2, Urgent)), Ok(0));
+}
+
+#[test]
+fn one_request_beside_a_flood_is_next() {
+    for streams in 1..=STREAMS_MAX {
+        let mut s = Scheduler::new(streams, QUEUE_MAX);
+        for id in 0..100 {
+            s.submit(job(id, 1, Normal)).unwrap();
+        }
+        admit(&mut s, &[]);
+        s.submit(job(1000, 2, Normal)).unwrap();
+        assert_eq!(s.remove(0), Some(State::Running));
+        assert_eq!(admit(&mut s, &[]), [started(1000)], "{streams}");
+        // the same for its next one, whatever the others were served meanwhile
+        s.served(1000, 50);
+        for id in 1..streams as RequestId {
+            s.served(id, 60);
+        }
+        s.submit(job(1001, 2, Normal)).unwrap();
+        s.remove(1000);
+        let next = if streams > 1 { 1001 } else { 1 };
+        assert_eq!(admit(&mut s, &[]), [started(next)], "{streams}");
+    }
+}
+
+#[test]
+fn time_without_a_request_neither_earns_nor_costs() {
+    let mut s = Scheduler::new(1, 99);
+    for id in 0..20 {
+        s.submit(job(id, 1, Normal)).unwrap();
+        admit(&mut s, &[]);
+        s.served(id, 100);
+        s.remove(id);
+    }
+    // client 1 had the machine for itself; 2 does not go before it for that
+    for id in [100, 102, 104] {
+        s.submit(job(id, 1, Normal)).unwrap();
+        s.submit(job(id + 1, 2, Normal)).unwrap();
+    }
+    assert_eq!(drain(&mut s), [101, 100, 103, 102, 105, 104]);
+}
+
+#[test]
+fn service_long_ago_counts_less() {
+    let mut s = with(1, 99, &[job(1, 1, Background), job(2, 2, Normal)]);
+    s.served(1, 4000);
+    s.served(2, 2000);
+    assert!(s.clients[0].service == 4000 && s.clients[1].service == 2000);
+    s.served(2, 3000);
+    assert_eq!((s.clients[0].service, s.clients[1].service), (2000, 2500));
+}
+
+#[test]
+fn the_table_of_clients_is_bounded_and_forgets_the_least() {
+    let mut s = Scheduler::new(1, QUEUE_MAX);
+    let come_and_go = |s: &mut Scheduler, client: u64| {
+        s.submit(job(1000, client, Normal)).unwrap();
+        s.served(1000, if client == 7 { 30 } else { 1 });
+        s.remove(1000);
+    };
+    for client in 0..2 * CLIENTS_MAX as u64 {
+        come_and_go(&mut s, client);
+    }
+    assert_eq!(s.clients.len(), CLIENTS_MAX);
+    assert!(s.clients.iter().any(|c| c.name == 7 && c.service == 30));
+    for id in 0..QUEUE_MAX as u64 {
+        s.submit(job(id, 5000 + id, Normal)).unwrap();
+    }
+    for client in 9000..9999 {
+        let fits = s.submit(job(1000, client, Urgent)).is_ok();
+        assert!(fits);
+        s.remove(1000);
+    }
+    // the live ones are all there
+    let live = s.clients.iter().filter(|c| c.jobs == 1);
+    let names: BTreeSet<u64> = live.map(|c| c.name).collect();
+    assert_eq!(names, (5000..5000 + QUEUE_MAX as u64).collect());
+}
