@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use glowplug_model::engine::Thinking;
+use glowplug_firmware_config::board::Board;
+use glowplug_model::engine::{KvFormats, Thinking};
 use glowplug_model::quant::Isa;
 
 use raw::Raw;
 
+mod board;
 mod raw;
+pub(crate) use raw::kv_format;
 
 /// Every key of the file, in the order of the documentation. A key that is not here is an error.
 pub const KEYS: &[&str] = &[
@@ -200,10 +203,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// what to serve
     pub model: Model,
-    /// resident bytes, all told; none: not limited by configuration
-    pub budget: Option<u64>,
+    /// none: not chosen
+    pub board: Option<Board>,
+    /// how much of it, and what the KV cache takes
+    pub memory: Memory,
     /// the inference side
     pub engine: Engine,
+    /// conversations that are kept
+    pub sessions: Sessions,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
 }
@@ -243,9 +250,22 @@ pub struct Model {
     pub context: Option<usize>,
 }
 
+/// `[memory]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// resident bytes, all told; none: not limited by configuration
+    pub budget: Option<u64>,
+    /// of keys and values; none: q8_0, where the model's heads can have it
+    pub kv_format: Option<KvFormats>,
+    /// none: what the limit leaves, at most what `engine.max_streams` contexts need
+    pub kv_pages: Option<usize>,
+}
+
 /// `[engine]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
+    /// sequences in one step
+    pub max_streams: usize,
     /// requests that may wait
     pub queue: usize,
     /// none: as many as the machine has
@@ -264,6 +284,15 @@ pub struct Engine {
     pub thinking: Thinking,
     /// a forced instruction set, set by the command line; the file has no key for it
     pub isa: Option<Isa>,
+}
+
+/// `[sessions]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sessions {
+    /// where snapshots are kept; none: nowhere
+    pub dir: Option<PathBuf>,
+    /// a session that was not used for so long is dropped
+    pub expire: Duration,
 }
 
 /// Parses an `mqtt.url` as the clients of the command line take it.

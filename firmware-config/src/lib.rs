@@ -2,5 +2,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod kv;
 pub mod limits;
+pub mod plan;

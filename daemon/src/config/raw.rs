@@ -4,18 +4,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits;
-use glowplug_model::engine::Thinking;
+use glowplug_model::engine::{KvFormats, Thinking};
 use serde::Deserialize;
 
-use super::{Config, ConfigError, Engine, Model, Mqtt, Server};
+use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions, board};
 
 /// Most prefixes in `mqtt.response_topic_allow`.
 const ALLOW_MAX: usize = 16;
 /// Longest `engine.dedup_window_s`: a day.
 const DEDUP_WINDOW_MAX_S: u64 = 86_400;
+/// Longest `sessions.expire_s`: a year.
+const EXPIRE_MAX_S: u64 = 365 * 86_400;
+/// Most tokens of `model.context`: what the page table of the KV arena can name.
+const CONTEXT_MAX: u64 = (limits::PAGES_MAX * limits::PAGE_TOKENS) as u64;
 
-fn invalid(key: &'static str, why: impl Into<String>) -> ConfigError {
+pub(super) fn invalid(key: &'static str, why: impl Into<String>) -> ConfigError {
     ConfigError::Invalid {
         key,
         why: why.into(),
@@ -116,7 +121,6 @@ struct RawSessions {
 
 impl Raw {
     pub(super) fn validate(self, host: &str, state_dir: PathBuf) -> Result<Config, ConfigError> {
-        self.refuse_later_features()?;
         let node = self.node.unwrap_or_else(|| topic_level(host));
         check_topic("node", &node)?;
         if node.contains('/') || node == "any" {
@@ -133,48 +137,12 @@ impl Raw {
             mqtt: self.mqtt.validate()?,
             listen: listen(self.broker.listen.as_deref().unwrap_or("127.0.0.1:1883"))?,
             model: self.model.validate()?,
-            budget: self.memory.budget.as_ref().map(bytes).transpose()?,
+            board: self.board.as_deref().map(board::find).transpose()?,
+            memory: self.memory.validate()?,
             engine: self.engine.validate()?,
+            sessions: self.sessions.validate()?,
             state_dir,
         })
-    }
-
-    fn refuse_later_features(&self) -> Result<(), ConfigError> {
-        let later = [
-            (self.board.is_some(), "board", "choosing a board"),
-            (
-                self.memory.kv_format.as_deref().is_some_and(|f| f != "f16"),
-                "memory.kv_format",
-                "a format other than `f16`",
-            ),
-            (
-                self.memory.kv_pages.is_some(),
-                "memory.kv_pages",
-                "a number of pages (`model.context` sets the cache's size)",
-            ),
-            (
-                self.engine.max_streams.is_some_and(|n| n > 1),
-                "engine.max_streams",
-                "more than 1 stream",
-            ),
-            (
-                self.sessions.dir.is_some(),
-                "sessions.dir",
-                "keeping sessions",
-            ),
-            (
-                self.sessions.expire_s.is_some(),
-                "sessions.expire_s",
-                "keeping sessions",
-            ),
-        ];
-        match later.into_iter().find(|(used, ..)| *used) {
-            Some((_, key, what)) => Err(ConfigError::NotYet { key, what }),
-            None if self.engine.max_streams == Some(0) => {
-                Err(invalid("engine.max_streams", "must be at least 1"))
-            }
-            None => Ok(()),
-        }
     }
 }
 
@@ -227,7 +195,7 @@ impl RawModel {
         }
         let context = self
             .context
-            .map(|n| range("model.context", Some(n), n, 32, 1 << 20))
+            .map(|n| range("model.context", Some(n), n, 32, CONTEXT_MAX))
             .transpose()?;
         Ok(Model {
             path: self.path,
@@ -252,7 +220,15 @@ impl RawEngine {
             limits::PAYLOAD_MAX as u64,
         )?;
         let max_tokens = range("engine.max_tokens", self.max_tokens, 1024, 1, 1 << 20)?;
+        let max_streams = range(
+            "engine.max_streams",
+            self.max_streams,
+            4,
+            1,
+            limits::STREAMS_MAX as u64,
+        )?;
         Ok(Engine {
+            max_streams: max_streams as usize,
             queue: range("engine.queue", self.queue, 16, 1, limits::QUEUE_MAX as u64)? as usize,
             prefill_threads: threads("engine.threads.prefill", self.threads.prefill)?,
             decode_threads: threads("engine.threads.decode", self.threads.decode)?,
@@ -269,6 +245,48 @@ impl RawEngine {
             thinking: thinking(self.thinking),
             isa: None,
         })
+    }
+}
+
+impl RawMemory {
+    fn validate(self) -> Result<Memory, ConfigError> {
+        let pages = self
+            .kv_pages
+            .map(|n| range("memory.kv_pages", Some(n), n, 1, limits::PAGES_MAX as u64))
+            .transpose()?;
+        Ok(Memory {
+            budget: self.budget.as_ref().map(bytes).transpose()?,
+            kv_format: self.kv_format.as_deref().map(kv_format).transpose()?,
+            kv_pages: pages.map(|n| n as usize),
+        })
+    }
+}
+
+impl RawSessions {
+    fn validate(self) -> Result<Sessions, ConfigError> {
+        let expire = range("sessions.expire_s", self.expire_s, 86_400, 1, EXPIRE_MAX_S)?;
+        Ok(Sessions {
+            dir: self.dir,
+            expire: Duration::from_secs(expire),
+        })
+    }
+}
+
+/// `q8_0` for keys and values, `q8_0/q4_0` for keys and for values.
+pub(crate) fn kv_format(text: &str) -> Result<KvFormats, ConfigError> {
+    let (k, v) = text.split_once('/').unwrap_or((text, text));
+    let named = |name: &str, formats: &[KvFormat]| {
+        formats.iter().copied().find(|format| format.name() == name)
+    };
+    let (f16, q8, q4) = (KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0);
+    match (named(k, &[f16, q8]), named(v, &[f16, q8, q4])) {
+        (Some(k), Some(v)) => Ok(KvFormats { k, v }),
+        _ => Err(invalid(
+            "memory.kv_format",
+            format!(
+                "`{text}` is not `f16`, `q8_0`, or one of these for keys, `/`, and `f16`, `q8_0` or `q4_0` for values"
+            ),
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::raw::topic_level;
 use super::*;
+use glowplug_firmware_config::kv::KvFormat;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     Draft::from_toml(text)?.finish("host", PathBuf::from("/state"))
@@ -16,7 +17,7 @@ fn defaults_are_those_of_the_documentation() {
     );
     assert_eq!(c.mqtt.server, None);
     assert_eq!(c.listen, "127.0.0.1:1883".parse().unwrap());
-    assert_eq!(c.engine.queue, 16);
+    assert_eq!((c.engine.max_streams, c.engine.queue), (4, 16));
     assert_eq!(c.engine.max_payload_bytes, 262_144);
     assert_eq!(c.engine.chunk, Duration::from_millis(40));
     assert_eq!(
@@ -28,6 +29,10 @@ fn defaults_are_those_of_the_documentation() {
         }
     );
     assert_eq!(c.mqtt.metrics_interval, Duration::from_secs(10));
+    assert_eq!(c.engine.max_streams, 4);
+    assert_eq!((c.memory.kv_format, c.memory.kv_pages), (None, None));
+    assert_eq!(c.sessions.expire, Duration::from_secs(86_400));
+    assert_eq!((c.sessions.dir, c.board), (None, None));
 }
 
 #[test]
@@ -36,6 +41,7 @@ fn a_full_file_is_taken() {
         r#"
         node = "kitchen"
         base_topic = "plant7/line2/ai"
+        board = "raspberry-pi-5-8g"
         [mqtt]
         url = "mqtt://broker.lan:1884"
         username = "glow"
@@ -50,13 +56,17 @@ fn a_full_file_is_taken() {
         device = "cpu"
         [memory]
         budget = "1400 MiB"
-        kv_format = "f16"
+        kv_format = "q8_0/q4_0"
+        kv_pages = 128
         [engine]
-        max_streams = 1
+        max_streams = 8
         queue = 4
         threads = { prefill = 4, decode = 2 }
         max_payload_bytes = 65536
         thinking = { budget = 64, visible = true }
+        [sessions]
+        dir = "/var/lib/glowplug/sessions"
+        expire_s = 3600
         "#,
     )
     .unwrap();
@@ -67,7 +77,26 @@ fn a_full_file_is_taken() {
             port: 1884
         })
     );
-    assert_eq!(c.budget, Some(1400 << 20));
+    assert_eq!(
+        c.memory,
+        Memory {
+            budget: Some(1400 << 20),
+            kv_format: Some(KvFormats {
+                k: KvFormat::Q8_0,
+                v: KvFormat::Q4_0,
+            }),
+            kv_pages: Some(128),
+        }
+    );
+    assert_eq!(c.board.unwrap().ram_bytes, 8 << 30);
+    assert_eq!(
+        c.sessions,
+        Sessions {
+            dir: Some("/var/lib/glowplug/sessions".into()),
+            expire: Duration::from_secs(3600),
+        }
+    );
+    assert_eq!(c.engine.max_streams, 8);
     assert_eq!(
         (c.engine.prefill_threads, c.engine.decode_threads),
         (Some(4), Some(2))
@@ -81,6 +110,7 @@ fn a_full_file_is_taken() {
         }
     );
     assert_eq!(c.model.context, Some(2048));
+    assert_eq!(c.engine.max_streams, 8);
 }
 
 #[test]
@@ -137,10 +167,15 @@ fn each_limit_is_named() {
         ("[model]\npath = 'a'\nname = 'b'", "model.path"),
         ("[model]\ndevice = 'gpu'", "model.device"),
         ("[model]\ncontext = 0", "model.context"),
+        ("[model]\ncontext = 131073", "model.context"),
         ("[memory]\nbudget = 'lots'", "memory.budget"),
         ("[memory]\nkv_format = 'q4_0'", "memory.kv_format"),
-        ("[memory]\nkv_pages = 12", "memory.kv_pages"),
-        ("[engine]\nmax_streams = 2", "engine.max_streams"),
+        ("[memory]\nkv_format = 'q4_0/q8_0'", "memory.kv_format"),
+        ("[memory]\nkv_format = 'q8_0/'", "memory.kv_format"),
+        ("[memory]\nkv_format = 'f16/f16/f16'", "memory.kv_format"),
+        ("[memory]\nkv_pages = 0", "memory.kv_pages"),
+        ("[memory]\nkv_pages = 4097", "memory.kv_pages"),
+        ("[engine]\nmax_streams = 9", "engine.max_streams"),
         ("[engine]\nmax_streams = 0", "engine.max_streams"),
         ("[engine]\nqueue = 257", "engine.queue"),
         ("[engine]\nqueue = 0", "engine.queue"),
@@ -152,8 +187,9 @@ fn each_limit_is_named() {
             "[engine]\nmax_payload_bytes = 4194305",
             "engine.max_payload_bytes",
         ),
-        ("[sessions]\ndir = '/x'", "sessions.dir"),
-        ("board = 'raspberry-pi-5-8g'", "board"),
+        ("[sessions]\nexpire_s = 0", "sessions.expire_s"),
+        ("[sessions]\nexpire_s = 31536001", "sessions.expire_s"),
+        ("board = 'raspberry-pi-5'", "board"),
     ];
     for (text, key) in table {
         let error = load(text).unwrap_err().to_string();
@@ -179,7 +215,7 @@ fn single_values_override_the_file() {
             port: 1999
         })
     );
-    assert_eq!(c.budget, Some(2 << 30));
+    assert_eq!(c.memory.budget, Some(2 << 30));
     assert!(matches!(
         d.set("engine.que", "7"),
         Err(ConfigError::UnknownKey {

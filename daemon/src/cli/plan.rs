@@ -1,0 +1,112 @@
+//! `glowplug plan [MODEL]`: does it fit, and where every byte goes.
+
+use super::failure::{Failure, put_json, put_line};
+use super::{models, settings};
+use crate::limits;
+use crate::plan::{self, Plan, PlanError};
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+use glowplug_firmware_config::plan::{DoesNotFit, LimitSource};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// The memory plan: a line per consumer, in bytes; or the line that does not fit, and by how much
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// path of a GGUF file, or a name of the catalogue [default: the configured one]
+    model: Option<String>,
+    /// a board that is somewhere else, instead of this machine as it is now
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    board: Option<String>,
+    /// configuration file [default: /etc/glowplug/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Plans and prints; that it does not fit is a failure at run time.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let model = args.model.as_deref().map(models::resolve).transpose()?;
+    let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
+    let config = settings::finish(draft, model)?;
+    let model = settings::model(&config)?;
+    let limit = match (&args.board, &config.board) {
+        (Some(_), Some(board)) => limits::there(board, config.memory.budget),
+        _ => limits::here(Path::new("/"), &config).map_err(|e| Failure::Run(e.to_string()))?,
+    };
+    match plan::plan(model, &config, &limit) {
+        Ok(plan) if args.json => put_json(&fits(&plan)),
+        Ok(plan) => print(&plan),
+        Err(PlanError::DoesNotFit(error)) => {
+            if args.json {
+                put_json(&does_not_fit(&error))?;
+            }
+            Err(Failure::Run(error.to_string()))
+        }
+        Err(error) => Err(Failure::Use(format!("{}: {error}", model.display()))),
+    }
+}
+
+fn print(plan: &Plan) -> Result<(), Failure> {
+    let memory = &plan.memory;
+    let line = |name: &str, bytes: u64, what: &str| {
+        put_line(format!("{name:<10} {bytes:>14}  {what}").trim_end())
+    };
+    for (name, bytes) in memory.lines() {
+        let what = if name == "kv_pages" {
+            format!(
+                "{} pages of {PAGE_TOKENS} tokens, keys {}, values {}",
+                memory.pages,
+                plan.kv.k.name(),
+                plan.kv.v.name()
+            )
+        } else {
+            String::new()
+        };
+        line(name, bytes, &what)?;
+    }
+    line("total", memory.total(), "")?;
+    line("limit", memory.limit.bytes, &memory.limit.from.to_string())
+}
+
+fn fits(plan: &Plan) -> Value {
+    let memory = &plan.memory;
+    let lines: Map<String, Value> = memory
+        .lines()
+        .map(|(name, bytes)| (name.to_owned(), bytes.into()))
+        .collect();
+    json!({
+        "fits": true,
+        "lines": lines,
+        "total": memory.total(),
+        "resident": memory.resident(),
+        "limit": memory.limit.bytes,
+        "limit_from": source(memory.limit.from),
+        "context": plan.context,
+        "pages": memory.pages,
+        "page_bytes": memory.page_bytes,
+        "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
+    })
+}
+
+fn does_not_fit(error: &DoesNotFit) -> Value {
+    json!({
+        "fits": false,
+        "line": error.line,
+        "bytes": error.bytes,
+        "missing": error.missing,
+        "total": error.need,
+        "limit": error.limit.bytes,
+        "limit_from": source(error.limit.from),
+    })
+}
+
+fn source(from: LimitSource) -> &'static str {
+    match from {
+        LimitSource::Config => "config",
+        LimitSource::Cgroup => "cgroup",
+        LimitSource::Available => "available",
+        LimitSource::Board => "board",
+    }
+}

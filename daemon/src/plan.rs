@@ -1,0 +1,241 @@
+//! The memory plan of this daemon: the model's file and the configuration, laid out below a limit before anything is
+//! loaded.
+
+use std::path::Path;
+
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::{STEP_TOKENS, THREADS_MAX};
+use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
+use glowplug_model::engine::{KvFormats, LoadError, shape};
+use glowplug_model::gguf::{Gguf, GgufError};
+use glowplug_model::network::dims::{Dims, DimsError};
+
+use crate::config::Config;
+use crate::limits::Unknown;
+use crate::transport::{OUTBOX, PACKET_MAX};
+
+/// Tokens of context when the configuration has no say and the model allows more.
+const CONTEXT_DEFAULT: usize = 4096;
+/// Messages besides the requests that wait: one packet on its way in, the outbox, and the finals kept for repetition.
+/// An outbox of finals as long as a context's text is the exception; 4 KiB each is what it holds by day.
+const MESSAGE_BYTES: usize = PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX;
+
+/// What the engine is loaded with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// tokens of one sequence at most
+    pub context: usize,
+    /// how keys and values are stored
+    pub kv: KvFormats,
+    /// pages, and where every byte goes
+    pub memory: MemoryPlan,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// not a sound GGUF file
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// not a network we compute
+    #[error(transparent)]
+    Dims(#[from] DimsError),
+    /// more context than the model was made for
+    #[error(transparent)]
+    Context(LoadError),
+    /// a format that the model's heads cannot have
+    #[error("`memory.kv_format`: {} stores {} values at a time, a head of this model has {head_dim}", format.name(), KvFormat::BLOCK)]
+    Format {
+        /// chosen
+        format: KvFormat,
+        /// of the model
+        head_dim: usize,
+    },
+    /// nobody knows how much memory there is
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// too large
+    #[error(transparent)]
+    DoesNotFit(#[from] DoesNotFit),
+}
+
+/// Opens the file and plans.
+///
+/// # Errors
+/// [`PlanError`]; nothing was loaded.
+pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanError> {
+    let gguf = Gguf::open(model)?;
+    let dims = Dims::from_gguf(&gguf)?;
+    let limit_context = dims.context_train;
+    let context = match config.model.context {
+        Some(asked) if asked > limit_context => {
+            return Err(PlanError::Context(LoadError::Context {
+                asked,
+                limit: limit_context,
+            }));
+        }
+        Some(asked) => asked,
+        None => CONTEXT_DEFAULT.min(limit_context),
+    };
+    let kv = formats(config.memory.kv_format, dims.head_dim)?;
+    let engine = &config.engine;
+    let cores = config.board.map_or_else(cores, |board| board.cores);
+    let choice = Choice {
+        context,
+        k: kv.k,
+        v: kv.v,
+        kv_pages: config.memory.kv_pages,
+        streams: engine.max_streams,
+        queue: engine.queue,
+        max_payload_bytes: engine.max_payload_bytes,
+        message_bytes: MESSAGE_BYTES as u64,
+        step_tokens: STEP_TOKENS,
+        threads: engine
+            .prefill_threads
+            .unwrap_or(cores)
+            .max(engine.decode_threads.unwrap_or(cores)),
+    };
+    let memory = glowplug_firmware_config::plan::plan(limit, &shape(&gguf, &dims), &choice)?;
+    Ok(Plan {
+        context,
+        kv,
+        memory,
+    })
+}
+
+/// What was chosen, if the heads can have it; else q8_0, or f16 for heads that cannot.
+pub(crate) fn formats(chosen: Option<KvFormats>, head_dim: usize) -> Result<KvFormats, PlanError> {
+    let Some(kv) = chosen else {
+        let format = if KvFormat::Q8_0.takes(head_dim) {
+            KvFormat::Q8_0
+        } else {
+            KvFormat::F16
+        };
+        return Ok(KvFormats {
+            k: format,
+            v: format,
+        });
+    };
+    match [kv.k, kv.v]
+        .into_iter()
+        .find(|format| !format.takes(head_dim))
+    {
+        Some(format) => Err(PlanError::Format { format, head_dim }),
+        None => Ok(kv),
+    }
+}
+
+/// Threads that this machine can run at once.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS_MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::config::Draft;
+    use crate::limits;
+    use glowplug_firmware_config::board;
+    use glowplug_firmware_config::plan::Shape;
+    use std::path::PathBuf;
+
+    const Q15: Shape = Shape {
+        file_bytes: 1_117_320_768,
+        layers: 28,
+        embed: 1536,
+        heads: 12,
+        kv_heads: 2,
+        head_dim: 128,
+        ff: 8960,
+        vocab: 151_936,
+        token_bytes: 1_372_758,
+        merges: 151_387,
+        f16_key_layers: 0,
+    };
+    const Q05: Shape = Shape {
+        file_bytes: 491_400_064,
+        layers: 24,
+        embed: 896,
+        heads: 14,
+        head_dim: 64,
+        ff: 4864,
+        ..Q15
+    };
+    const SMOL: Shape = Shape {
+        file_bytes: 98_362_432,
+        layers: 30,
+        embed: 576,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        ff: 1536,
+        vocab: 49_152,
+        token_bytes: 369_170,
+        merges: 48_900,
+        f16_key_layers: 0,
+    };
+    /// DeepSeek-R1-Distill-Qwen-7B Q4_K_M
+    const Q7: Shape = Shape {
+        file_bytes: 4_683_073_536,
+        embed: 3584,
+        heads: 28,
+        kv_heads: 4,
+        ff: 18_944,
+        vocab: 152_064,
+        ..Q15
+    };
+
+    /// Every board with every size of model: what fits has pages enough, what does not says which line and why.
+    #[test]
+    fn every_board_fits_or_names_a_line() {
+        for (name, _) in board::FILES {
+            let draft = Draft::from_toml(&format!("board = '{name}'")).unwrap();
+            let config = draft.finish("host", PathBuf::new()).unwrap();
+            let board = config.board.unwrap();
+            let limit = limits::there(&board, None);
+            let choice = Choice {
+                context: CONTEXT_DEFAULT,
+                k: KvFormat::Q8_0,
+                v: KvFormat::Q8_0,
+                kv_pages: None,
+                streams: config.engine.max_streams,
+                queue: config.engine.queue,
+                max_payload_bytes: config.engine.max_payload_bytes,
+                message_bytes: MESSAGE_BYTES as u64,
+                step_tokens: STEP_TOKENS,
+                threads: board.cores,
+            };
+            for shape in [SMOL, Q05, Q15, Q7] {
+                match glowplug_firmware_config::plan::plan(&limit, &shape, &choice) {
+                    Ok(plan) => {
+                        assert!(plan.pages >= 128 && plan.total() <= limit.bytes, "{name}");
+                    }
+                    Err(error) => {
+                        assert_eq!(shape, Q7, "{name}: {error}");
+                        let lines = ["weights", "kv_pages"];
+                        assert!(lines.contains(&error.line), "{name}: {error}");
+                        assert_eq!(error.need, limit.bytes + error.missing);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_that_q8_0_cannot_store_are_f16_unless_it_was_asked_for() {
+        let (f16, q8, q4) = (KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0);
+        let both = |k, v| KvFormats { k, v };
+        assert_eq!(formats(None, 128).unwrap(), both(q8, q8));
+        assert_eq!(formats(None, 80).unwrap(), both(f16, f16));
+        assert_eq!(formats(Some(both(q8, q4)), 64).unwrap(), both(q8, q4));
+        let error = formats(Some(both(f16, q4)), 80).unwrap_err().to_string();
+        assert!(
+            error.contains("`memory.kv_format`: q4_0") && error.contains("80"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,309 @@
+//! The memory plan: does a model fit, with these choices, below this limit? A pure function says where every byte goes,
+//! or names the line that does not fit. The constants of its estimates are measured, and say on what.
+
+use core::fmt;
+
+use crate::kv::KvFormat;
+use crate::limits::{PAGE_TOKENS, PAGES_MAX};
+
+/// What is resident of the program besides its threads: 18.6 MB of code and libraries (of 24 MB in the file) and 3.1 MB
+/// of heap (runtime, broker, templates, tables) after the first answers. x86-64, release build, glibc.
+const PROGRAM: u64 = 22_000_000;
+/// What an inference thread adds: 20 to 32 KiB of stack and heap, between 1, 2 and 8 threads.
+const THREAD: u64 = 32 << 10;
+/// A slot of the tokenizer's hash tables, two by token and one by merge. The tables have a power of two of slots, 7/8 of
+/// which may be in use. This and the next three: the heap with vocabularies cut to 16,000 to 151,936 tokens, and
+/// their sum is within 0.6 MB of every one (5.6 to 45.8 MB).
+const TOKEN_SLOT: u64 = 67;
+/// As above.
+const MERGE_SLOT: u64 = 17;
+/// Two strings on the heap for a token, besides its bytes, which are held three times.
+const TOKEN: u64 = 66;
+/// What building leaves behind for a merge.
+const MERGE: u64 = 66;
+/// Values of f32 for a token of vocabulary and stream: its logit, and the sampler's candidate (id and logit).
+const LOGIT_VALUES: u64 = 3;
+/// The last line is a part of all the others, by so much: what estimates and the allocator may be wrong by.
+const RESERVE_DIVISOR: u64 = 50;
+const F32: u64 = 4;
+
+/// What a model's file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "names of the field")]
+pub struct Shape {
+    /// the whole file, which is mapped
+    pub file_bytes: u64,
+    pub layers: usize,
+    pub embed: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub ff: usize,
+    pub vocab: usize,
+    /// of all tokens of the vocabulary together
+    pub token_bytes: u64,
+    pub merges: usize,
+    /// layers whose keys stay in f16 whatever is chosen
+    pub f16_key_layers: usize,
+}
+
+/// What the configuration says, and the program around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// tokens of one sequence at most
+    pub context: usize,
+    /// how keys are stored
+    pub k: KvFormat,
+    /// how values are stored
+    pub v: KvFormat,
+    /// none: what the limit leaves, between what one context needs and what `streams` contexts need
+    pub kv_pages: Option<usize>,
+    /// sequences in one step
+    pub streams: usize,
+    /// requests that wait
+    pub queue: usize,
+    /// of each of them
+    pub max_payload_bytes: usize,
+    /// other messages that may be held: outbox, packets, finals for repetition
+    pub message_bytes: u64,
+    /// tokens of the widest step
+    pub step_tokens: usize,
+    /// inference threads
+    pub threads: usize,
+}
+
+/// How much memory there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// for everything in the plan
+    pub bytes: u64,
+    /// who says so
+    pub from: LimitSource,
+}
+
+impl Limit {
+    /// The one that is met first; none without any.
+    pub fn least(limits: impl IntoIterator<Item = Self>) -> Option<Self> {
+        limits.into_iter().min_by_key(|limit| limit.bytes)
+    }
+}
+
+/// Where a limit comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitSource {
+    /// `memory.budget`
+    Config,
+    /// the control group this process runs in, or one above it
+    Cgroup,
+    /// memory that the system can give now, less a reserve
+    Available,
+    /// the board's memory, less a reserve
+    Board,
+}
+
+impl fmt::Display for LimitSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "`memory.budget`",
+            Self::Cgroup => "the control group's limit",
+            Self::Available => "available memory less its reserve",
+            Self::Board => "the board's memory less its reserve",
+        })
+    }
+}
+
+/// Where every byte goes. Made by [`plan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// KV pages of the arena
+    pub pages: usize,
+    /// of one
+    pub page_bytes: u64,
+    /// below which all of it is
+    pub limit: Limit,
+    lines: [(&'static str, u64); LINES],
+}
+
+const LINES: usize = 7;
+/// The first lines, which are there from the start; behind them is room for what comes and goes.
+const RESIDENT: usize = 5;
+
+impl MemoryPlan {
+    /// Every consumer with its bytes: `weights`, `kv_pages`, `scratch`, `tokenizer`, `program`; then `messages` and
+    /// `reserve`, which are room and not yet memory.
+    pub fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.lines.into_iter()
+    }
+
+    /// The sum of all lines, never above the limit.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        sum(&self.lines)
+    }
+
+    /// The sum of what is in memory without any message: all but `messages` and `reserve`.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        sum(&self.lines[..RESIDENT])
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoesNotFit {
+    /// the first line that crosses the limit
+    pub line: &'static str,
+    /// what this line needs
+    pub bytes: u64,
+    /// by how much the limit is too small for the whole plan
+    pub missing: u64,
+    /// the whole plan, with the fewest KV pages that are of use
+    pub need: u64,
+    /// what there is
+    pub limit: Limit,
+}
+
+impl fmt::Display for DoesNotFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            line,
+            bytes,
+            missing,
+            need,
+            limit,
+        } = self;
+        write!(
+            f,
+            "`{line}` ({bytes} bytes) does not fit: the memory plan needs {need} bytes and {} is {}, {missing} bytes too few",
+            limit.from, limit.bytes
+        )
+    }
+}
+
+impl core::error::Error for DoesNotFit {}
+
+/// Lays everything out below the limit.
+///
+/// # Errors
+/// [`DoesNotFit`] with the fewest pages: those asked for, or what one context needs.
+pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan, DoesNotFit> {
+    let page_bytes = page_bytes(shape, choice);
+    let lines = |pages: usize| {
+        let mut lines = [
+            ("weights", shape.file_bytes),
+            ("kv_pages", product(&[pages as u64, page_bytes])),
+            ("scratch", scratch(shape, choice)),
+            ("tokenizer", tokenizer(shape)),
+            (
+                "program",
+                PROGRAM.saturating_add(product(&[choice.threads as u64, THREAD])),
+            ),
+            ("messages", messages(choice)),
+            ("reserve", 0),
+        ];
+        lines[LINES - 1].1 = sum(&lines) / RESERVE_DIVISOR;
+        lines
+    };
+    let context = choice.context.div_ceil(PAGE_TOKENS).clamp(1, PAGES_MAX);
+    let pages = choice.kv_pages.unwrap_or_else(|| {
+        let most = context.saturating_mul(choice.streams).min(PAGES_MAX);
+        // what the reserve leaves of the limit, less the other lines
+        let room = limit.bytes / (RESERVE_DIVISOR + 1) * RESERVE_DIVISOR;
+        let room = room.saturating_sub(sum(&lines(0)[..LINES - 1]));
+        let left = usize::try_from(room / page_bytes.max(1)).unwrap_or(usize::MAX);
+        left.min(most).max(context)
+    });
+    let lines = lines(pages);
+    let mut before = 0_u64;
+    for (line, bytes) in lines {
+        before = before.saturating_add(bytes);
+        if before > limit.bytes {
+            let need = sum(&lines);
+            return Err(DoesNotFit {
+                line,
+                bytes,
+                missing: need - limit.bytes,
+                need,
+                limit: *limit,
+            });
+        }
+    }
+    Ok(MemoryPlan {
+        pages,
+        page_bytes,
+        limit: *limit,
+        lines,
+    })
+}
+
+/// Keys and values of [`PAGE_TOKENS`] tokens in all layers.
+fn page_bytes(shape: &Shape, choice: &Choice) -> u64 {
+    let head = |format: KvFormat, layers: usize| {
+        product(&[layers as u64, format.head_bytes(shape.head_dim) as u64])
+    };
+    let f16 = shape.f16_key_layers.min(shape.layers);
+    let heads = head(KvFormat::F16, f16)
+        .saturating_add(head(choice.k, shape.layers - f16))
+        .saturating_add(head(choice.v, shape.layers));
+    product(&[shape.kv_heads as u64, heads])
+}
+
+/// What the steps work in: activations of the widest one (hidden, normed, q, k and v, gate and up, and their quantised
+/// copies), scores of attention, logits, rotation angles. By the first steps of 64 tokens of one stream with 512 tokens
+/// of context, the heap grows by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this says 2.5, 5.9 and 9.0.
+fn scratch(shape: &Shape, choice: &Choice) -> u64 {
+    let heads = product(&[shape.heads as u64, shape.head_dim as u64]);
+    let wide = 3_u64
+        .saturating_mul(shape.embed as u64)
+        .saturating_add(product(&[2, shape.ff as u64]))
+        .saturating_add(product(&[3, heads]));
+    let group = shape.heads.div_ceil(shape.kv_heads.max(1));
+    let context = choice.context as u64;
+    [
+        product(&[choice.step_tokens as u64, wide]),
+        product(&[choice.threads as u64, group as u64, context]),
+        product(&[choice.streams as u64, shape.vocab as u64, LOGIT_VALUES]),
+        product(&[context, shape.head_dim as u64]),
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
+    .saturating_mul(F32)
+}
+
+fn tokenizer(shape: &Shape) -> u64 {
+    let slots = |entries: usize| {
+        let entries = entries as u64;
+        entries
+            .saturating_add(entries / 7)
+            .checked_next_power_of_two()
+            .unwrap_or(u64::MAX)
+    };
+    [
+        product(&[slots(shape.vocab), TOKEN_SLOT]),
+        product(&[slots(shape.merges), MERGE_SLOT]),
+        product(&[shape.vocab as u64, TOKEN]),
+        product(&[shape.token_bytes, 3]),
+        product(&[shape.merges as u64, MERGE]),
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
+}
+
+fn messages(choice: &Choice) -> u64 {
+    let requests = choice.queue.saturating_add(choice.streams);
+    product(&[requests as u64, choice.max_payload_bytes as u64])
+        .saturating_add(choice.message_bytes)
+}
+
+fn product(factors: &[u64]) -> u64 {
+    factors.iter().fold(1, |a, b| a.saturating_mul(*b))
+}
+
+fn sum(lines: &[(&'static str, u64)]) -> u64 {
+    lines
+        .iter()
+        .fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+extern crate std;
+
+use super::*;
+use std::format;
+use std::vec::Vec;
+
+const SMOL: Shape = Shape {
+    file_bytes: 98_362_432,
+    layers: 30,
+    embed: 576,
+    heads: 9,
+    kv_heads: 3,
+    head_dim: 64,
+    ff: 1536,
+    vocab: 49_152,
+    token_bytes: 369_170,
+    merges: 48_900,
+    f16_key_layers: 0,
+};
+const Q15: Shape = Shape {
+    file_bytes: 1_117_320_768,
+    layers: 28,
+    embed: 1536,
+    heads: 12,
+    kv_heads: 2,
+    head_dim: 128,
+    ff: 8960,
+    vocab: 151_936,
+    token_bytes: 1_372_758,
+    merges: 151_387,
+    f16_key_layers: 0,
+};
+const CHOICE: Choice = Choice {
+    context: 4096,
+    k: KvFormat::Q8_0,
+    v: KvFormat::Q8_0,
+    kv_pages: None,
+    streams: 4,
+    queue: 16,
+    max_payload_bytes: 1 << 18,
+    message_bytes: 22 << 20,
+    step_tokens: 64,
+    threads: 4,
+};
+
+fn of(bytes: u64) -> Limit {
+    Limit {
+        bytes,
+        from: LimitSource::Config,
+    }
+}
+
+fn line(plan: &MemoryPlan, name: &str) -> u64 {
+    plan.lines().find(|(line, _)| *line == name).unwrap().1
+}
+
+#[test]
+fn pages_are_what_the_limit_leaves_between_one_context_and_all() {
+    let all = plan(&of(u64::MAX), &Q15, &CHOICE).unwrap();
+    assert_eq!((all.pages, all.page_bytes), (4 * 128, 15_232 * 32));
+    assert_eq!(line(&all, "kv_pages"), 4 * 4096 * 15_232);
+    assert_eq!(all.total(), all.lines().map(|(_, bytes)| bytes).sum());
+    let room = line(&all, "messages") + line(&all, "reserve");
+    assert_eq!(all.resident() + room, all.total());
+    // every byte less takes pages, never more than the limit has, and never wastes two
+    for missing in (0..all.total()).step_by(1_000_003) {
+        let limit = of(all.total() - missing);
+        match plan(&limit, &Q15, &CHOICE) {
+            Ok(less) => {
+                assert!((128..=512).contains(&less.pages));
+                assert!(less.total() <= limit.bytes);
+                let unused = limit.bytes - less.total();
+                assert!(less.pages == 512 || unused < 2 * less.page_bytes);
+            }
+            Err(error) => {
+                let Choice { context, .. } = CHOICE;
+                let least = Choice {
+                    kv_pages: Some(context / PAGE_TOKENS),
+                    ..CHOICE
+                };
+                assert_eq!(plan(&limit, &Q15, &least), Err(error));
+                assert_eq!(error.need - error.missing, limit.bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_asked_for_are_taken_as_they_are() {
+    let choice = Choice {
+        kv_pages: Some(64),
+        ..CHOICE
+    };
+    let plan = plan(&of(1 << 40), &SMOL, &choice).unwrap();
+    assert_eq!(plan.pages, 64);
+    let long = Choice {
+        context: usize::MAX,
+        streams: 8,
+        ..CHOICE
+    };
+    // more than the arena's page table takes is never planned
+    let error = super::plan(&of(1 << 40), &SMOL, &long).unwrap_err();
+    assert_eq!(error.line, "scratch");
+}
+
+#[test]
+fn every_line_can_be_the_one_that_crosses() {
+    let least = Choice {
+        kv_pages: Some(128),
+        ..CHOICE
+    };
+    let whole = plan(&of(u64::MAX), &SMOL, &least).unwrap();
+    let mut before = 0;
+    let mut named = Vec::new();
+    for (line, bytes) in whole.lines() {
+        for limit in [before, before + bytes - 1] {
+            let error = plan(&of(limit), &SMOL, &least).unwrap_err();
+            assert_eq!((error.line, error.bytes), (line, bytes));
+            assert_eq!(error.missing, whole.total() - limit);
+            assert_eq!(error.need, whole.total());
+        }
+        before += bytes;
+        named.push(line);
+    }
+    assert_eq!(
+        named,
+        [
+            "weights",
+            "kv_pages",
+            "scratch",
+            "tokenizer",
+            "program",
+            "messages",
+            "reserve"
+        ]
+    );
+    assert_eq!(plan(&of(before), &SMOL, &least).unwrap().total(), before);
+}
+
+#[test]
+fn formats_and_f16_layers_change_the_page_alone() {
+    let pages = |shape: Shape, k, v| {
+        plan(&of(u64::MAX), &shape, &Choice { k, v, ..CHOICE })
+            .unwrap()
+            .page_bytes
+            / 32
+    };
+    let some = Shape {
+        f16_key_layers: 2,
+        ..Q15
+    };
+    let all = Shape {
+        f16_key_layers: 99,
+        ..Q15
+    };
+    let (f16, q8, q4) = (KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0);
+    assert_eq!(pages(Q15, f16, f16), 28_672);
+    assert_eq!(pages(Q15, q8, q4), 11_648);
+    assert_eq!(pages(some, q8, q8), 15_232 + 2 * 2 * (256 - 136));
+    assert_eq!(pages(all, q8, f16), 28_672);
+}
+
+/// Measured: heap of the whole process, less what belongs to the KV cache and the program.
+#[test]
+fn the_tokenizer_is_what_was_measured() {
+    let of = |vocab, token_bytes, merges| Shape {
+        vocab,
+        token_bytes,
+        merges,
+        ..Q15
+    };
+    for (shape, measured) in [
+        (of(16_000, 109_370, 15_748), 5_580_000_u64),
+        (of(32_000, 233_378, 31_748), 10_700_000),
+        (SMOL, 13_370_000),
+        (of(60_000, 411_058, 59_744), 20_500_000),
+        (of(100_000, 719_538, 99_744), 26_770_000),
+        (of(128_000, 1_049_587, 127_744), 41_950_000),
+        (of(151_936, 1_372_758, 57_000), 36_390_000),
+        (Q15, 45_800_000),
+    ] {
+        let bytes = tokenizer(&shape);
+        let off = bytes.abs_diff(measured);
+        assert!(
+            off < 600_000,
+            "{}: {bytes}, measured {measured}",
+            shape.vocab
+        );
+    }
+}
+
+#[test]
+fn the_error_is_a_sentence() {
+    let error = plan(&of(1_000_000), &SMOL, &CHOICE).unwrap_err();
+    let text = format!("{error}");
+    assert!(
+        text.starts_with("`weights` (98362432 bytes) does not fit"),
+        "{text}"
+    );
+    assert!(
+        text.contains("`memory.budget` is 1000000,")
+            && text.contains(&format!("{}", error.missing))
+    );
+}
+
+#[test]
+fn absurd_numbers_are_refused_and_not_wrapped() {
+    let huge = Shape {
+        file_bytes: u64::MAX,
+        layers: 1 << 20,
+        embed: usize::MAX,
+        heads: usize::MAX,
+        kv_heads: usize::MAX,
+        head_dim: 1 << 20,
+        ff: usize::MAX,
+        vocab: usize::MAX,
+        token_bytes: u64::MAX,
+        merges: usize::MAX,
+        f16_key_layers: usize::MAX,
+    };
+    let choice = Choice {
+        context: usize::MAX,
+        streams: usize::MAX,
+        queue: usize::MAX,
+        max_payload_bytes: usize::MAX,
+        message_bytes: u64::MAX,
+        step_tokens: usize::MAX,
+        threads: usize::MAX,
+        ..CHOICE
+    };
+    assert!(plan(&of(1 << 50), &huge, &choice).is_err());
+}
+
+#[test]
+fn the_least_limit_is_the_one() {
+    let other = Limit {
+        bytes: 3,
+        from: LimitSource::Cgroup,
+    };
+    assert_eq!(Limit::least([of(5), other, of(4)]), Some(other));
+    assert_eq!(Limit::least([]), None);
+}
