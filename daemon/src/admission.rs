@@ -2,10 +2,12 @@
 //! out; no I/O, no clock. It holds every request from its acceptance to its last frame, and there is exactly one of those.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
+use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
+use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId, SessionFault};
 
 use crate::dedup::{Key, Window};
 use crate::stream::{Kind, Marks, Speaker, Stream, Text};
@@ -13,20 +15,21 @@ use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply;
 use crate::wire::request::Cancel;
+use crate::wire::session::Call;
 
-/// Requests the engine works on at a time.
-pub const STREAMS: usize = 1;
+pub use gate::share;
+pub use verbs::VERBS_MAX;
+use verbs::Verb;
+
+mod gate;
+mod verbs;
+
 /// Room that chunks leave in the outbox: for the last frame of everything accepted, and for refusals.
-pub const ROOM_FOR_LAST: usize = glowplug_firmware_config::limits::QUEUE_MAX + STREAMS + 64;
+pub const ROOM_FOR_LAST: usize = QUEUE_MAX + STREAMS_MAX + VERBS_MAX + 64;
 /// Times a client may ask to end one request's thought: one too early, before it is open, has no effect.
 pub const END_THINKING_MAX: usize = 8;
 /// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
-/// What a client is told while the model loads.
-const LOADING_RETRY_MS: u64 = 1000;
-/// A request's service time before one was observed, and the least a client is told to wait.
-const SERVICE_GUESS_MS: f64 = 2000.0;
-const RETRY_MIN_MS: f64 = 250.0;
 
 const _: () = assert!(
     ROOM_FOR_LAST < crate::transport::OUTBOX,
@@ -47,8 +50,6 @@ pub enum Phase {
 /// A request that was read and found valid.
 #[derive(Debug)]
 pub struct Arrival {
-    /// from the topic
-    pub client: String,
     /// how it is answered
     pub kind: Kind,
     /// the client's own id; none: one was made, and cannot come again
@@ -74,6 +75,15 @@ pub enum Action {
     End(RequestId, Finish),
     /// end the thought in the engine
     EndThinking(RequestId),
+    /// do something to a session in the engine
+    Session(RequestId, Call),
+    /// read all numbers and send them: they are not known here
+    Stats {
+        /// where
+        to: ReplyTo,
+        /// the asker's own mark, echoed
+        transaction: Option<serde_json::Value>,
+    },
     /// send
     Publish {
         /// where
@@ -116,13 +126,16 @@ pub struct Counters {
     pub finished: u64,
     /// of which were asked for again within the window
     pub duplicates: u64,
-    /// prompt tokens found in the cache
+    /// prompt tokens of the requests whose turn came
+    pub prompt_tokens: u64,
+    /// of which were found in the cache
     pub prefix_hit_tokens: u64,
 }
 
 struct Live {
     key: Option<Key>,
-    client: String,
+    client: Arc<str>,
+    session: Option<Arc<str>>,
     stream: Stream,
     deadline: Option<Instant>,
     ending: bool,
@@ -132,10 +145,12 @@ struct Live {
 /// The machine.
 pub struct Admission {
     queue: usize,
+    streams: usize,
     chunk: Duration,
     speaker: Speaker,
     phase: Phase,
     live: BTreeMap<RequestId, Live>,
+    verbs: BTreeMap<RequestId, Verb>,
     by_key: HashMap<Key, RequestId>,
     done: Window,
     next: RequestId,
@@ -146,15 +161,23 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `queue` requests may wait; `chunk` is the time of text in one frame; `window` is that of de-duplication.
+    /// `queue` requests may wait and `streams` be answered at a time; `chunk` is the time of text in one frame; `window` is that of de-duplication.
     #[must_use]
-    pub fn new(queue: usize, chunk: Duration, window: Duration, speaker: Speaker) -> Self {
+    pub fn new(
+        queue: usize,
+        streams: usize,
+        chunk: Duration,
+        window: Duration,
+        speaker: Speaker,
+    ) -> Self {
         Self {
             queue,
+            streams,
             chunk,
             speaker,
             phase: Phase::Starting,
             live: BTreeMap::new(),
+            verbs: BTreeMap::new(),
             by_key: HashMap::new(),
             done: Window::new(window),
             next: 1,
@@ -189,19 +212,22 @@ impl Admission {
         self.phase
     }
 
-    /// Accepted and not ended.
+    /// Accepted and not ended: requests, and verbs on sessions.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.live.len()
+        self.live.len() + self.verbs.len()
     }
 
-    /// Accepted, and their turn came.
+    /// Requests whose turn came; a parked one has had its turn.
     #[must_use]
-    pub fn running(&self) -> usize {
-        self.live
-            .values()
-            .filter(|l| l.stream.started().is_some())
-            .count()
+    pub fn started(&self) -> usize {
+        self.live.values().filter(|l| l.has_started()).count()
+    }
+
+    /// Requests whose turn is to come.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.live.len() - self.started()
     }
 
     /// So far.
@@ -217,7 +243,8 @@ impl Admission {
 
     /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's.
     pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
-        let key = arrival.id.clone().map(|id| (arrival.client.clone(), id));
+        let client = arrival.request.client.clone();
+        let key = arrival.id.clone().map(|id| (client.to_string(), id));
         if let Some(key) = &key {
             if self.by_key.contains_key(key) {
                 // its frames are on their way
@@ -235,36 +262,20 @@ impl Admission {
             }
         }
         let id = arrival.id.unwrap_or(arrival.made_id);
-        let fault = match self.phase {
-            Phase::Starting => Some(
-                Fault::new(Code::ModelLoading, "the model is being loaded")
-                    .retry_after(LOADING_RETRY_MS),
-            ),
-            Phase::Draining => Some(Fault::new(Code::Draining, "the daemon is stopping")),
-            Phase::Online if self.live.len() >= self.queue + STREAMS => {
-                let why = format!(
-                    "{} requests are waiting, the limit is {}",
-                    self.live.len() - STREAMS,
-                    self.queue
-                );
-                Some(Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now)))
-            }
-            Phase::Online if room <= self.live.len() => {
-                let why = "replies are not being taken by the broker";
-                Some(Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now)))
-            }
-            Phase::Online if arrival.deadline == Some(Duration::ZERO) => Some(Fault::new(
-                Code::DeadlineExceeded,
-                "the deadline had passed on arrival",
-            )),
-            Phase::Online => None,
-        };
-        if let Some(fault) = fault {
+        let late = arrival.deadline == Some(Duration::ZERO);
+        if let Some(fault) = self.objection(now, room, &client, late) {
             self.refuse(&id, arrival.kind, arrival.reply, &fault, out);
             return;
         }
-        let number = self.next;
-        self.next += 1;
+        let session = arrival.request.session.clone();
+        if session.is_some() {
+            for (number, live) in &mut self.live {
+                if live.client == client && live.session == session {
+                    live.end(*number, Finish::Superseded, out);
+                }
+            }
+        }
+        let number = self.number();
         let logprobs = arrival.request.sampler.top_logprobs.is_some();
         let stream = Stream::new(
             id,
@@ -282,7 +293,8 @@ impl Admission {
             number,
             Live {
                 key,
-                client: arrival.client,
+                client,
+                session,
                 stream,
                 deadline,
                 ending: false,
@@ -290,6 +302,12 @@ impl Admission {
             },
         );
         out.push(Action::Submit(number, Box::new(arrival.request)));
+    }
+
+    fn number(&mut self) -> RequestId {
+        let number = self.next;
+        self.next += 1;
+        number
     }
 
     /// Answers something that was never accepted with an error frame.
@@ -325,9 +343,10 @@ impl Admission {
         for (number, live) in &mut self.live {
             let meant = match what {
                 Cancel::Id(id) => live.stream.id() == id,
+                Cancel::Session(name) => live.session.as_deref() == Some(name),
                 Cancel::All => true,
             };
-            if live.client == client && meant {
+            if *live.client == *client && meant {
                 live.end(*number, Finish::Cancelled, out);
             }
         }
@@ -336,7 +355,7 @@ impl Admission {
     /// A client has heard enough thinking.
     pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
         for (number, live) in &mut self.live {
-            if live.client == client
+            if *live.client == *client
                 && live.stream.id() == id
                 && !live.ending
                 && live.end_thinking < END_THINKING_MAX
@@ -365,6 +384,10 @@ impl Admission {
                 reasoning_tokens: 0,
             };
             self.finish(now, *number, End::Finished(outcome), usize::MAX, out);
+        }
+        while let Some((number, _)) = self.verbs.first_key_value() {
+            let why = SessionFault::Failed("the engine is gone".to_owned());
+            self.session_done(*number, Err(why), out);
         }
     }
 
@@ -450,8 +473,10 @@ impl Admission {
                         last: false,
                     });
                 }
-                if outcome.finish == Finish::Failed {
-                    self.count_refused(Code::Internal.name());
+                match outcome.finish {
+                    Finish::Failed => self.count_refused(Code::Internal.name()),
+                    Finish::Superseded => self.count_refused(Code::Superseded.name()),
+                    _ => {}
                 }
                 let frame = live.stream.last(&self.speaker, &outcome, now);
                 if frame.len() > self.frame_max {
@@ -484,30 +509,13 @@ impl Admission {
             last: true,
         });
     }
-
-    /// Follows how long a turn takes, the last few weighing most.
-    fn observe(&mut self, now: Instant, live: &Live, outcome: &Outcome) {
-        self.counters.prefix_hit_tokens += u64::from(outcome.cached_tokens);
-        if let Some(started) = live.stream.started() {
-            let took = now.saturating_duration_since(started).as_secs_f64() * 1e3;
-            self.service_ms = Some(self.service_ms.map_or(took, |ms| ms + (took - ms) / 5.0));
-        }
-    }
-
-    /// When a place is free, going by how long turns took: the oldest running one leaves first.
-    fn retry_after_ms(&self, now: Instant) -> u64 {
-        let service = self.service_ms.unwrap_or(SERVICE_GUESS_MS);
-        let elapsed = self
-            .live
-            .values()
-            .filter_map(|l| l.stream.started())
-            .map(|at| now.saturating_duration_since(at))
-            .max();
-        (service - elapsed.unwrap_or_default().as_secs_f64() * 1e3).max(RETRY_MIN_MS) as u64
-    }
 }
 
 impl Live {
+    fn has_started(&self) -> bool {
+        self.stream.started().is_some()
+    }
+
     fn end(&mut self, number: RequestId, why: Finish, out: &mut Vec<Action>) {
         if !self.ending {
             self.ending = true;

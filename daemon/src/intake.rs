@@ -1,11 +1,13 @@
 //! From a message to a decision: reads what came in on each topic and tells [`Admission`]. Every message ends here in
 //! one of three ways: taken, answered with an error frame, or dropped and counted.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use glowplug_model::engine::{ModelInfo, Request, Thinking};
+use glowplug_model::engine::{ModelInfo, Request, SessionVerb, Thinking};
 use glowplug_model::text::{Message as Turn, Role, SamplerParams};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::admission::{Action, Admission, Arrival};
 use crate::config::Config;
@@ -13,7 +15,9 @@ use crate::stream::Kind;
 use crate::transport::{Incoming, Message};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::{self, ReplyTo};
+use crate::wire::reply;
 use crate::wire::request::{self, ChatDefaults, ChatRequest};
+use crate::wire::session::Call;
 use crate::wire::topics::{Route, Topics};
 
 const JSON: &str = "application/json";
@@ -88,19 +92,15 @@ impl Intake {
                 Ok(id) => desk.admission.end_thinking(client, &id, desk.out),
                 Err(fault) => self.answer(client, message, &fault, desk),
             },
-            Route::Session { client, session } => {
-                let to = plain_reply(message, self.topics.session_result(client, session));
-                desk.refuse(
-                    &made_id(),
-                    Kind::Chat,
-                    to,
-                    &Fault::later("session", "named sessions: it"),
-                );
-            }
+            Route::Session {
+                client,
+                session,
+                verb,
+            } => self.session(client, session, verb, incoming, desk),
             Route::Pool(client) => {
                 self.answer(client, message, &Fault::later("", "the pool topic"), desk);
             }
-            Route::Admin(verb) => self.admin(verb, message, desk),
+            Route::Admin(verb) => self.admin(verb, incoming, desk),
         }
     }
 
@@ -206,6 +206,9 @@ impl Intake {
             top_logprobs: None,
         };
         let request = Request {
+            client: client.into(),
+            session: chat.session.map(Into::into),
+            priority: chat.priority,
             sampler: chat.sampling.over(
                 self.sampler.as_ref().unwrap_or(&recommended),
                 fastrand::u64(..),
@@ -217,7 +220,6 @@ impl Intake {
             stop: chat.stop,
         };
         let arrival = Arrival {
-            client: client.to_owned(),
             kind,
             id,
             made_id: made_id(),
@@ -240,21 +242,84 @@ impl Intake {
         );
     }
 
-    fn admin(&self, verb: &str, message: &Message, desk: &mut Desk<'_>) {
-        /// Echoed so that the caller finds its answer.
-        #[derive(Deserialize)]
-        struct Transaction {
-            transaction: Option<Short>,
+    fn session(
+        &self,
+        client: &str,
+        session: &str,
+        verb: SessionVerb,
+        incoming: &Incoming,
+        desk: &mut Desk<'_>,
+    ) {
+        let to = properties::reply_to(
+            &incoming.message,
+            client,
+            self.topics.session_result(client, session),
+            JSON,
+            &self.topics,
+            &self.allow,
+        );
+        let (to, denied) = match to {
+            Ok(to) => (to, Ok(())),
+            Err((fault, to)) => (to, Err(fault)),
+        };
+        let call = Call {
+            client: client.into(),
+            session: session.into(),
+            verb,
+        };
+        let empty = denied.and_then(|()| self.small(incoming)).and_then(|()| {
+            if incoming.message.payload.is_empty() {
+                Ok(())
+            } else {
+                Err(Fault::invalid("", "the payload must be empty"))
+            }
+        });
+        let Desk {
+            admission,
+            room,
+            out,
+            ..
+        } = desk;
+        match empty {
+            Ok(()) => admission.session(*room, call, to, out),
+            Err(fault) => admission.refuse_session(&call, to, &fault, out),
         }
+    }
+
+    fn admin(&self, verb: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
+        /// The transaction is echoed so that the caller finds its answer.
+        #[derive(Default, Deserialize)]
+        struct Body {
+            transaction: Option<Short>,
+            #[serde(flatten)]
+            rest: BTreeMap<String, IgnoredAny>,
+        }
+        let message = &incoming.message;
         let to = plain_reply(message, self.topics.admin_response(verb));
-        let body = (message.payload.len() <= self.payload_max)
-            .then(|| serde_json::from_slice::<Transaction>(&message.payload).ok());
-        let id = body.flatten().and_then(|t| t.transaction).map(|t| t.0);
-        desk.admission.count_refused(Code::InvalidRequest.name());
-        let message = format!("admin verbs come with a later version, `{verb}` among them");
-        let frame = crate::wire::reply::encode(&serde_json::json!({
-            "transaction": id,
-            "error": {"code": Code::InvalidRequest.name(), "message": message},
+        let body = self.small(incoming).and_then(|()| {
+            if message.payload.is_empty() {
+                return Ok(Body::default());
+            }
+            serde_json::from_slice::<Body>(&message.payload)
+                .map_err(|e| Fault::invalid("", e.to_string()))
+        });
+        let (transaction, fault) = match body {
+            Ok(Body { transaction, rest }) => {
+                let unknown = rest.into_keys().next();
+                let unknown = unknown.map(|name| Fault::invalid(&name, "unknown field"));
+                (transaction.map(|t| t.0), unknown)
+            }
+            Err(fault) => (None, Some(fault)),
+        };
+        let fault = match fault {
+            _ if verb != "stats" => Fault::later("", &format!("the admin verb `{verb}`")),
+            Some(fault) => fault,
+            None => return desk.out.push(Action::Stats { to, transaction }),
+        };
+        desk.admission.count_refused(fault.code.name());
+        let frame = reply::encode(&serde_json::json!({
+            "transaction": transaction,
+            "error": reply::ErrorBody::of(&fault),
         }));
         desk.out.push(Action::Publish {
             to,

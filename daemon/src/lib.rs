@@ -6,6 +6,8 @@ pub mod cli;
 pub mod config;
 pub mod dedup;
 pub mod intake;
+pub mod limits;
+pub mod plan;
 pub mod server;
 pub mod status;
 pub mod stream;

@@ -1,26 +1,35 @@
 //! The daemon's select loop: carries events to the state machines and their actions to the world, and decides nothing
 //! about requests itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use glowplug_firmware_config::plan::MemoryPlan;
 use glowplug_model::engine::{Finish, ModelInfo};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::admission::{Action, Admission, Phase, ROOM_FOR_LAST};
 use crate::config::{Config, Server};
 use crate::intake::{Desk, Intake};
-use crate::status::{self, Speed};
+use crate::limits;
+use crate::plan::{self, PlanError};
+use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::transport::broker::{self, BrokerError, Embedded};
 use crate::transport::credentials::{self, CredentialsError};
 use crate::transport::{self, Credentials, Event, Events, Link, Message, Options, Qos};
+use crate::wire::properties::ReplyTo;
+use crate::wire::reply::encode;
 use crate::wire::topics::Topics;
 use crate::worker::{Command, Load, Report, Worker};
 
 /// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
 const DRAIN: Duration = Duration::from_secs(2);
+/// For the sessions to be written to their files.
+const SAVE: Duration = Duration::from_secs(20);
 /// For the last frames and the final status to reach the broker.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -60,6 +69,10 @@ pub async fn run(
         .path
         .clone()
         .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
+    let unserved = |error: PlanError| RunError::Model(error.to_string());
+    let limit = limits::here(Path::new("/"), &config).map_err(|error| unserved(error.into()))?;
+    let plan = plan::plan(&path, &config, &limit).map_err(unserved)?;
+    let memory = plan.memory;
     let topics = Topics::new(&config.base_topic, &config.node);
     let boot_id = credentials::random()?;
     let (embedded, server, credentials) = broker(&config).await?;
@@ -78,9 +91,13 @@ pub async fn run(
         subscriptions: topics.subscriptions(),
         payload_max: config.engine.max_payload_bytes,
     });
-    let (worker, reports) =
-        Worker::start(path.clone(), config.model.context, config.engine.clone())
-            .map_err(|e| RunError::Model(format!("cannot start the inference thread: {e}")))?;
+    let (worker, reports) = Worker::start(
+        path.clone(),
+        plan,
+        config.engine.clone(),
+        config.sessions.clone(),
+    )
+    .map_err(|e| RunError::Model(format!("cannot start the inference thread: {e}")))?;
     // the caller may not care
     let _ = started.send(Started { server });
     let speaker = Speaker {
@@ -90,6 +107,7 @@ pub async fn run(
     let daemon = Daemon {
         admission: Admission::new(
             config.engine.queue,
+            config.engine.max_streams,
             config.engine.chunk,
             config.engine.dedup_window,
             speaker,
@@ -103,7 +121,7 @@ pub async fn run(
         link,
         worker,
         up: false,
-        budget: config.budget.unwrap_or_default(),
+        memory,
         model: None,
         sha256: None,
         load: Load::default(),
@@ -173,16 +191,29 @@ struct Daemon {
     load: Load,
     speed: Speed,
     up: bool,
-    budget: u64,
+    memory: MemoryPlan,
 }
 
 impl Daemon {
     async fn serve(
         mut self,
-        mut events: Events,
+        events: Events,
         mut reports: mpsc::Receiver<Report>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
+        let failed = self.work(events, &mut reports, shutdown).await;
+        // so that the inference thread does not wait for a reader
+        drop(reports);
+        self.stop(failed).await
+    }
+
+    /// Until there is nothing left to do; why, if it is a failure.
+    async fn work(
+        &mut self,
+        mut events: Events,
+        reports: &mut mpsc::Receiver<Report>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Option<String> {
         tokio::pin!(shutdown);
         let mut metrics = interval(self.config.mqtt.metrics_interval);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -190,29 +221,32 @@ impl Daemon {
         let mut drain = Drain::No;
         loop {
             if drain != Drain::No && self.admission.outstanding() == 0 {
-                return self.stop(None).await;
+                return None;
             }
             let next = self.admission.next_tick();
             let mut out = Vec::new();
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.event(event, &mut out),
-                    None => return self.stop(Some("the MQTT client ended".to_owned())).await,
+                    None => return Some("the MQTT client ended".to_owned()),
                 },
                 report = reports.recv() => match report {
                     Some(Report::Loaded(info, load)) => {
                         self.load = load;
-                        if let Err(why) = self.loaded(*info) {
-                            return self.stop(Some(why)).await;
-                        }
+                        self.loaded(*info);
                         hash = hash_in_background(self.path.clone());
                     }
                     Some(Report::Update(update, load)) => {
                         self.load = load;
                         self.admission.update(now(), self.link.room(), update, &mut out);
                     }
-                    Some(Report::Failed(why)) => return self.stop(Some(why)).await,
-                    None => return self.stop(Some("the inference thread ended".to_owned())).await,
+                    Some(Report::Session(id, result, load)) => {
+                        self.load = load;
+                        self.admission.session_done(id, result, &mut out);
+                    }
+                    Some(Report::Load(load)) => self.load = load,
+                    Some(Report::Failed(why)) => return Some(why),
+                    None => return Some("the inference thread ended".to_owned()),
                 },
                 () = at(next) => self.admission.tick(now(), self.link.room(), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
@@ -277,19 +311,7 @@ impl Daemon {
         }
     }
 
-    fn loaded(&mut self, info: ModelInfo) -> Result<(), String> {
-        let plan = status::plan(&self.config, &info);
-        let total: u64 = plan.iter().map(|(_, bytes)| bytes).sum();
-        if let Some(budget) = self.config.budget.filter(|budget| total > *budget) {
-            let (line, bytes) = plan
-                .into_iter()
-                .max_by_key(|(_, bytes)| *bytes)
-                .unwrap_or(("nothing", 0));
-            let over = total - budget;
-            return Err(format!(
-                "`memory.budget` is {budget} bytes, the plan needs {total}: {over} more; the largest line is {line} with {bytes}"
-            ));
-        }
+    fn loaded(&mut self, info: ModelInfo) {
         tracing::info!(
             model = info.name,
             quantisation = info.quantisation,
@@ -297,14 +319,12 @@ impl Daemon {
             isa = info.isa,
             "the model is loaded"
         );
-        self.budget = self.config.budget.unwrap_or(total);
         self.intake.model(&info);
         self.admission.online(info.name.clone());
         self.model = Some(info);
         self.since = status::unix_ms();
         self.publish_status();
         self.publish_info();
-        Ok(())
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -313,13 +333,15 @@ impl Daemon {
                 Action::Submit(id, request) => self.worker.send(Command::Submit(id, request)),
                 Action::End(id, why) => self.worker.send(Command::End(id, why)),
                 Action::EndThinking(id) => self.worker.send(Command::EndThinking(id)),
+                Action::Session(id, call) => self.worker.send(Command::Session(id, call)),
+                Action::Stats { to, transaction } => {
+                    let stats = self.reading().stats();
+                    let frame = encode(&json!({"transaction": transaction, "stats": stats}));
+                    self.reply(&to, frame, false);
+                    Ok(())
+                }
                 Action::Publish { to, frame, last } => {
-                    // a refusal must not take the place of an accepted request's last frame
-                    if last || self.link.room() > self.admission.outstanding() {
-                        self.publish(to.message(frame));
-                    } else {
-                        self.admission.count_refused("reply_dropped");
-                    }
+                    self.reply(&to, frame, last);
                     Ok(())
                 }
             };
@@ -327,6 +349,25 @@ impl Daemon {
                 // its last report ends the daemon; nothing waits for this command any more
                 tracing::error!("{e}");
             }
+        }
+    }
+
+    fn reply(&mut self, to: &ReplyTo, frame: Bytes, last: bool) {
+        // a refusal must not take the place of an accepted request's last frame
+        if last || self.link.room() > self.admission.outstanding() {
+            self.publish(to.message(frame));
+        } else {
+            self.admission.count_refused("reply_dropped");
+        }
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            admission: &self.admission,
+            load: self.load,
+            budget: status::budget(&self.config, &self.memory),
+            boot_id: &self.boot_id,
+            uptime: now().saturating_duration_since(self.booted),
         }
     }
 
@@ -352,13 +393,13 @@ impl Daemon {
         if let Some(model) = &self.model {
             self.publish_retained(
                 self.topics.info(),
-                status::info(&self.config, model, self.sha256.as_deref()),
+                status::info(&self.config, model, &self.memory, self.sha256.as_deref()),
             );
         }
     }
 
     /// Only while connected: every connection begins with both.
-    fn publish_retained(&self, topic: String, payload: bytes::Bytes) {
+    fn publish_retained(&self, topic: String, payload: Bytes) {
         if self.up {
             let mut message = Message::new(topic, payload, Qos::AtLeastOnce);
             message.retain = true;
@@ -369,18 +410,10 @@ impl Daemon {
     fn publish_metrics(&mut self) {
         let speed = self.speed.since_last(self.load);
         if self.up && self.link.room() > ROOM_FOR_LAST {
-            let reading = status::metrics(
-                &self.admission,
-                self.load,
-                speed,
-                self.budget,
-                &self.boot_id,
-                self.booted,
-                now(),
-            );
+            let metrics = encode(&self.reading().metrics(speed));
             self.publish(Message::new(
                 self.topics.metrics(),
-                reading,
+                metrics,
                 Qos::AtMostOnce,
             ));
         }
@@ -396,6 +429,8 @@ impl Daemon {
             status::status("offline", &self.boot_id, status::unix_ms()),
         );
         self.link.close(CLOSE).await;
+        // sessions are saved by the thread on its way out
+        self.worker.stop(SAVE).await;
         failed.map_or(Ok(()), |why| Err(RunError::Model(why)))
     }
 }

@@ -2,17 +2,18 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use glowplug_firmware_config::limits;
+use glowplug_firmware_config::plan::MemoryPlan;
 use glowplug_model::engine::ModelInfo;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::admission::{Admission, STREAMS};
+use crate::admission::{Admission, share};
 use crate::config::Config;
-use crate::transport::{OUTBOX, PACKET_MAX};
+use crate::transport::PACKET_MAX;
 use crate::wire::properties::hex;
 use crate::wire::reply::encode;
 use crate::worker::Load;
@@ -31,34 +32,21 @@ pub fn unix_ms() -> u64 {
         .map_or(0, |d| d.as_millis() as u64)
 }
 
-/// Bytes of messages at most: payloads accepted and waiting, one packet on its way in, the outbox and the window of
-/// de-duplication.
+/// What resident bytes stay below: what was configured, else what was planned.
 #[must_use]
-pub fn message_bytes(config: &Config) -> u64 {
-    let waiting = (config.engine.queue + STREAMS) * config.engine.max_payload_bytes;
-    // an outbox of finals as long as a context's text is the exception; 4 KiB each is what it holds by day
-    (waiting + PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX) as u64
-}
-
-/// The memory plan: the engine's lines, and the daemon's own.
-#[must_use]
-pub fn plan(config: &Config, model: &ModelInfo) -> Vec<(&'static str, u64)> {
-    let mut lines = model.plan.clone();
-    lines.push(("messages", message_bytes(config)));
-    lines
+pub fn budget(config: &Config, plan: &MemoryPlan) -> u64 {
+    config.memory.budget.unwrap_or_else(|| plan.total())
 }
 
 /// What can be asked of this daemon. `sha256` is none until the file was read through.
 #[must_use]
-pub fn info(config: &Config, model: &ModelInfo, sha256: Option<&str>) -> Bytes {
-    let lines = plan(config, model);
-    let total: u64 = lines.iter().map(|(_, bytes)| bytes).sum();
-    let mut memory: serde_json::Map<String, serde_json::Value> = lines
-        .into_iter()
+pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, sha256: Option<&str>) -> Bytes {
+    let mut memory: serde_json::Map<String, serde_json::Value> = plan
+        .lines()
         .map(|(line, bytes)| (line.to_owned(), bytes.into()))
         .collect();
-    memory.insert("total".to_owned(), total.into());
-    memory.insert("budget".to_owned(), config.budget.unwrap_or(total).into());
+    memory.insert("total".to_owned(), plan.total().into());
+    memory.insert("budget".to_owned(), budget(config, plan).into());
     encode(&json!({
         "protocol": 1,
         "version": env!("CARGO_PKG_VERSION"),
@@ -77,15 +65,19 @@ pub fn info(config: &Config, model: &ModelInfo, sha256: Option<&str>) -> Bytes {
         "limits": {
             "max_payload_bytes": config.engine.max_payload_bytes,
             "max_packet_bytes": PACKET_MAX,
-            "max_streams": STREAMS,
+            "max_streams": config.engine.max_streams,
             "queue": config.engine.queue,
+            "queue_per_client": share(config.engine.queue),
             "max_tokens": config.engine.max_tokens,
             "client_bytes": limits::CLIENT_MAX,
             "id_bytes": limits::ID_MAX,
+            "session_bytes": limits::SESSION_NAME_MAX,
+            "sessions": limits::SESSIONS_MAX,
             "dedup_window_s": config.engine.dedup_window.as_secs(),
             "chunk_ms": config.engine.chunk.as_millis() as u64,
         },
-        "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs"],
+        "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
+            "stats"],
     }))
 }
 
@@ -112,40 +104,64 @@ impl Speed {
     }
 }
 
-/// One reading of everything.
-#[must_use]
-pub fn metrics(
-    admission: &Admission,
-    load: Load,
-    speed: f64,
-    budget: u64,
-    boot_id: &str,
-    booted: Instant,
-    now: Instant,
-) -> Bytes {
-    let (resident, peak) = resident();
-    let running = admission.running();
-    let counters = admission.counters();
-    encode(&json!({
-        "running": running,
-        "queued": admission.outstanding() - running,
-        "parked": 0,
-        "tokens_per_second": speed,
-        "kv": {
-            "pages_total": load.counts.pages_total,
-            "pages_used": load.counts.pages_used,
-            "pages_free": load.counts.pages_total.saturating_sub(load.counts.pages_used),
-            "pages_shared": 0,
-        },
-        "bytes": {"budget": budget, "resident": resident, "peak": peak},
-        "prefix_hit_tokens": counters.prefix_hit_tokens,
-        "refused": counters.refused,
-        "finished": counters.finished,
-        "duplicates": counters.duplicates,
-        "temperature_c": temperature(),
-        "boot_id": boot_id,
-        "uptime_s": now.saturating_duration_since(booted).as_secs(),
-    }))
+/// Every number there is, at a moment.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// requests
+    pub admission: &'a Admission,
+    /// the engine
+    pub load: Load,
+    /// bytes
+    pub budget: u64,
+    /// of this run of the daemon
+    pub boot_id: &'a str,
+    /// how long it has run
+    pub uptime: Duration,
+}
+
+impl Reading<'_> {
+    /// `tokens_per_second` is that of all streams together since the metrics before.
+    #[must_use]
+    pub fn metrics(&self, tokens_per_second: f64) -> Value {
+        let (resident, peak) = resident();
+        let (counts, counters) = (self.load.counts, self.admission.counters());
+        json!({
+            "running": self.admission.started().saturating_sub(counts.parked),
+            "queued": self.admission.queued(),
+            "parked": counts.parked,
+            "sessions": counts.sessions,
+            "tokens_per_second": tokens_per_second,
+            "kv": {
+                "pages_total": counts.pages_total,
+                "pages_used": counts.pages_used,
+                "pages_free": counts.pages_free,
+                "pages_shared": counts.pages_shared,
+            },
+            "bytes": {"budget": self.budget, "resident": resident, "peak": peak},
+            "prefix_hit_tokens": counters.prefix_hit_tokens,
+            "refused": counters.refused,
+            "finished": counters.finished,
+            "duplicates": counters.duplicates,
+            "temperature_c": temperature(),
+            "boot_id": self.boot_id,
+            "uptime_s": self.uptime.as_secs(),
+        })
+    }
+
+    /// The metrics over the whole run: tokens per second of all the time spent decoding, and how much of the prompts was
+    /// found computed; none as long as no prompt was.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        let counters = self.admission.counters();
+        let rate = (counters.prompt_tokens > 0)
+            .then(|| counters.prefix_hit_tokens as f64 / counters.prompt_tokens as f64);
+        let mut stats = self.metrics(Speed::default().since_last(self.load));
+        stats["tokens"] = self.load.tokens.into();
+        stats["prompt_tokens"] = counters.prompt_tokens.into();
+        stats["tokens_saved"] = counters.prefix_hit_tokens.into();
+        stats["prefix_hit_rate"] = rate.map(|rate| (rate * 1e4).round() / 1e4).into();
+        stats
+    }
 }
 
 /// Bytes resident now and at most so far, from `/proc/self/status`; 0 where there is none.
@@ -186,7 +202,8 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::stream::Speaker;
+    use glowplug_model::engine::Counts;
 
     #[test]
     fn resident_bytes_are_those_of_this_process() {
@@ -216,6 +233,54 @@ mod tests {
         assert!((speed.since_last(load(50, 1000)) - 50.0).abs() < 1e-9);
         assert!((speed.since_last(load(60, 2000)) - 10.0).abs() < 1e-9);
         assert!(speed.since_last(load(60, 2000)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn stats_are_the_metrics_and_what_sharing_saved() {
+        let speaker = Speaker {
+            node: "n".into(),
+            model: String::new(),
+        };
+        let mut admission = Admission::new(4, 2, Duration::ZERO, Duration::from_secs(1), speaker);
+        admission.count_refused("retained");
+        let counts = Counts {
+            parked: 1,
+            pages_total: 64,
+            pages_used: 40,
+            pages_free: 24,
+            pages_shared: 7,
+            sessions: 3,
+            ..Counts::default()
+        };
+        let reading = Reading {
+            admission: &admission,
+            load: Load {
+                counts,
+                tokens: 50,
+                decoding: Duration::from_secs(2),
+            },
+            budget: 9,
+            boot_id: "b",
+            uptime: Duration::from_secs(61),
+        };
+        let (metrics, stats) = (reading.metrics(0.0), reading.stats());
+        for (name, value) in metrics.as_object().unwrap() {
+            if !["tokens_per_second", "bytes", "temperature_c"].contains(&name.as_str()) {
+                assert_eq!(&stats[name], value, "{name}");
+            }
+        }
+        assert_eq!(
+            stats["kv"],
+            json!({"pages_total": 64, "pages_used": 40, "pages_free": 24, "pages_shared": 7})
+        );
+        assert_eq!(
+            (&stats["parked"], &stats["sessions"]),
+            (&json!(1), &json!(3))
+        );
+        assert_eq!(stats["refused"], json!({"retained": 1}));
+        assert_eq!(stats["tokens_per_second"], json!(25.0));
+        assert_eq!(stats["prefix_hit_rate"], Value::Null);
+        assert_eq!(stats["uptime_s"], json!(61));
     }
 
     #[test]

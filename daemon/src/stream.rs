@@ -164,6 +164,15 @@ impl Stream {
                     &Fault::new(Code::Internal, "the request failed inside the daemon"),
                 );
             }
+            Finish::Superseded => {
+                return self.error(
+                    speaker,
+                    &Fault::new(
+                        Code::Superseded,
+                        "a newer request of the same session took its place",
+                    ),
+                );
+            }
             Finish::DeadlineExceeded if self.marks.started.is_none() => {
                 return self.error(
                     speaker,

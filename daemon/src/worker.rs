@@ -2,31 +2,35 @@
 //! step, so that a cancel is seen before the next token. News goes back by a bounded channel; when the server is slow,
 //! text of a request is put together here instead of waiting, so that decoding never depends on a broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use glowplug_firmware_config::limits::{QUEUE_MAX, THREADS_MAX};
+use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{
     Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome, Request, RequestId,
+    SessionFault, SessionState,
 };
 use glowplug_model::gguf::Gguf;
 use tokio::sync::mpsc;
 
-use crate::admission::{END_THINKING_MAX, End, STREAMS, Update};
+use crate::admission::{END_THINKING_MAX, End, Update, VERBS_MAX};
 use crate::config;
+use crate::plan::{self, Plan};
 use crate::stream::{Marks, Text};
+use crate::wire::session::Call;
 
-/// What admission sends for one request at most: submit, end, and some tries to end the thought.
-const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS);
+/// What admission sends for one request at most: submit, end, and some tries to end the thought; and the verbs.
+const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX;
+/// How often old sessions are looked for; an idle daemon wakes so often.
+const SWEEP: Duration = Duration::from_secs(60);
 /// News not yet read.
 const REPORTS: usize = 64;
 /// Panics in steps that follow each other, after which the engine is given up.
 const PANICS_MAX: usize = 3;
-/// Tokens of context when the configuration has no say and the model allows more.
-const CONTEXT_DEFAULT: usize = 4096;
 
 /// For the thread.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub enum Command {
     End(RequestId, Finish),
     /// ends its thought
     EndThinking(RequestId),
+    /// does something to a session, between two steps
+    Session(RequestId, Call),
 }
 
 /// From the thread.
@@ -50,6 +56,10 @@ pub enum Report {
     Loaded(Box<ModelInfo>, Load),
     /// news of a request
     Update(Update, Load),
+    /// a verb was done, or was not
+    Session(RequestId, Result<SessionState, SessionFault>, Load),
+    /// nothing to tell but other numbers
+    Load(Load),
     /// the thread ended: the file cannot be served, or the engine is broken
     Failed(String),
 }
@@ -69,23 +79,26 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Worker {
     commands: std_mpsc::SyncSender<Command>,
+    thread: JoinHandle<()>,
 }
 
 impl Worker {
-    /// Starts the thread; the model is loaded there.
+    /// Starts the thread; the model is loaded there, as it was planned.
     pub fn start(
         model: PathBuf,
-        context: Option<usize>,
+        plan: Plan,
         engine: config::Engine,
+        sessions: config::Sessions,
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
         let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
         let (outbox, reports) = mpsc::channel(REPORTS);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(move || {
-                let failed = match catch_unwind(AssertUnwindSafe(|| load(&model, context, &engine)))
-                {
-                    Ok(Ok(engine)) => run(engine, &inbox, &outbox).err(),
+                let failed = match catch_unwind(AssertUnwindSafe(|| {
+                    load(&model, &plan, &engine, &sessions)
+                })) {
+                    Ok(Ok(engine)) => run(engine, sessions.expire, &inbox, &outbox).err(),
                     Ok(Err(e)) => Some(e.to_string()),
                     Err(_) => Some("loading the model panicked".to_owned()),
                 };
@@ -94,12 +107,21 @@ impl Worker {
                     let _ = outbox.blocking_send(Report::Failed(why));
                 }
             })?;
-        Ok((Self { commands }, reports))
+        Ok((Self { commands, thread }, reports))
     }
 
     /// Never waits; an error means that the thread is gone, which its last report tells too.
     pub fn send(&self, command: Command) -> Result<(), Gone> {
         self.commands.try_send(command).map_err(|_| Gone)
+    }
+
+    /// Lets the thread end, and waits for it so long at most.
+    pub async fn stop(self, longest: Duration) {
+        drop(self.commands);
+        let ended = tokio::task::spawn_blocking(move || self.thread.join());
+        if tokio::time::timeout(longest, ended).await.is_err() {
+            tracing::warn!("the inference thread did not end in time; a session may be unsaved");
+        }
     }
 }
 
@@ -110,26 +132,22 @@ pub struct Gone;
 
 fn load(
     model: &std::path::Path,
-    context: Option<usize>,
+    plan: &Plan,
     config: &config::Engine,
+    sessions: &config::Sessions,
 ) -> Result<Engine, LoadError> {
     let gguf = Gguf::open(model)?;
-    let context = match context {
-        Some(context) => context,
-        None => {
-            let architecture = gguf.str("general.architecture")?.to_owned();
-            CONTEXT_DEFAULT.min(gguf.u32(&format!("{architecture}.context_length"))? as usize)
-        }
-    };
-    let cores = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(THREADS_MAX);
+    let cores = plan::cores();
     Engine::load(
         &gguf,
         &EngineConfig {
-            context,
+            context: plan.context,
+            streams: config.max_streams,
+            pages: plan.memory.pages,
+            kv: plan.kv,
+            sessions: sessions.dir.clone(),
             // admission counts; here only room for what it accepts
-            queue: config.queue + STREAMS,
+            queue: config.queue + config.max_streams,
             prefill_threads: config.prefill_threads.unwrap_or(cores),
             decode_threads: config.decode_threads.unwrap_or(cores),
             isa: config.isa,
@@ -140,11 +158,30 @@ fn load(
 /// Err: the engine is broken. Ok: nobody needs it any more.
 fn run(
     mut engine: Engine,
+    expire: Duration,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
+    let ended = answer(&mut engine, expire, inbox, outbox);
+    let unsaved = engine.save_all();
+    if unsaved > 0 {
+        tracing::warn!(unsaved, "sessions could not be saved");
+    }
+    ended
+}
+
+/// The loop of [`run`].
+fn answer(
+    engine: &mut Engine,
+    expire: Duration,
+    inbox: &std_mpsc::Receiver<Command>,
+    outbox: &mpsc::Sender<Report>,
+) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut swept = begun;
     let mut desk = Desk::default();
     desk.load.counts = engine.counts();
+    desk.told = desk.load.counts;
     let loaded = Report::Loaded(Box::new(engine.model().clone()), desk.load);
     if outbox.blocking_send(loaded).is_err() {
         return Ok(());
@@ -152,23 +189,31 @@ fn run(
     let mut panics = 0;
     let mut idle = true;
     loop {
-        if idle {
+        if idle && desk.held.is_empty() {
             if !desk.flush_all(outbox) {
                 return Ok(());
             }
-            match inbox.recv() {
-                Ok(command) => desk.apply(&mut engine, command),
-                Err(_) => return Ok(()),
+            match inbox.recv_timeout(SWEEP) {
+                Ok(command) => desk.take(engine, command),
+                Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+                Err(std_mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
         loop {
             match inbox.try_recv() {
-                Ok(command) => desk.apply(&mut engine, command),
+                Ok(command) => desk.take(engine, command),
                 Err(std_mpsc::TryRecvError::Empty) => break,
                 Err(std_mpsc::TryRecvError::Disconnected) => return Ok(()),
             }
         }
+        for command in desk.release() {
+            desk.apply(engine, command);
+        }
         let before = (Instant::now(), desk.load.tokens);
+        if before.0.duration_since(swept) >= SWEEP {
+            swept = before.0;
+            engine.expire(swept.duration_since(begun).as_secs(), expire.as_secs());
+        }
         match catch_unwind(AssertUnwindSafe(|| {
             engine.step(&mut |id, event| desk.event(id, event, Instant::now()))
         })) {
@@ -194,42 +239,94 @@ fn run(
     }
 }
 
-/// News on their way out, and who is running.
+/// Commands that wait, news on their way out, and who is running.
 #[derive(Debug, Default)]
 struct Desk {
+    /// verbs, of which one is done between two steps, and what must not overtake them
+    held: VecDeque<Command>,
     pending: BTreeMap<RequestId, Update>,
+    done: VecDeque<(RequestId, Result<SessionState, SessionFault>)>,
     running: Vec<RequestId>,
     load: Load,
+    /// what the server knows
+    told: Counts,
 }
 
 impl Desk {
+    /// At once, unless it is a verb or must come after one.
+    fn take(&mut self, engine: &mut Engine, command: Command) {
+        if self.must_wait(&command) {
+            self.held.push_back(command);
+        } else {
+            self.apply(engine, command);
+        }
+    }
+
+    /// A session's commands keep their order; all others do not wait for its file.
+    fn must_wait(&self, command: &Command) -> bool {
+        match command {
+            Command::Session(..) => true,
+            Command::Submit(_, request) => self.held.iter().any(|held| match held {
+                Command::Session(_, call) => {
+                    call.client == request.client && Some(&call.session) == request.session.as_ref()
+                }
+                _ => false,
+            }),
+            Command::End(id, _) | Command::EndThinking(id) => self
+                .held
+                .iter()
+                .any(|held| matches!(held, Command::Submit(waiting, _) if waiting == id)),
+        }
+    }
+
+    /// The first verb and what waited for it alone; nothing while there is no verb.
+    fn release(&mut self) -> Vec<Command> {
+        let mut due: Vec<Command> = self.held.pop_front().into_iter().collect();
+        while let Some(next) = self
+            .held
+            .pop_front_if(|next| !matches!(next, Command::Session(..)))
+        {
+            due.push(next);
+        }
+        due
+    }
+
     fn apply(&mut self, engine: &mut Engine, command: Command) {
-        let id = match &command {
-            Command::Submit(id, _) | Command::End(id, _) | Command::EndThinking(id) => *id,
-        };
-        let applied = catch_unwind(AssertUnwindSafe(|| match command {
-            Command::Submit(id, request) => engine.submit(id, *request).map(drop),
+        match command {
+            Command::Submit(id, request) => match guarded(|| engine.submit(id, *request)) {
+                Some(Ok(_)) => {}
+                Some(Err(refusal)) => self.end(id, End::Refused(refusal), Instant::now()),
+                None => self.fail(id),
+            },
             // false: it ended by itself, and its last update is on the way
             Command::End(id, why) => {
-                engine.end(id, why);
-                Ok(())
+                if guarded(|| engine.end(id, why)).is_none() {
+                    self.fail(id);
+                }
             }
             Command::EndThinking(id) => {
-                engine.end_thinking(id);
-                Ok(())
+                if guarded(|| engine.end_thinking(id)).is_none() {
+                    self.fail(id);
+                }
             }
-        }));
-        match applied {
-            Ok(Ok(())) => {}
-            Ok(Err(refusal)) => self.end(id, End::Refused(refusal), Instant::now()),
-            Err(_) => self.fail(id),
+            Command::Session(id, call) => {
+                let result = guarded(|| engine.session(&call.client, &call.session, call.verb))
+                    .unwrap_or_else(|| Err(SessionFault::Failed("a panic".to_owned())));
+                if let Err(SessionFault::Failed(why)) = &result {
+                    tracing::warn!(verb = call.name(), "a verb on a session failed: {why}");
+                }
+                self.done.push_back((id, result));
+            }
         }
     }
 
     fn event(&mut self, id: RequestId, event: Event, now: Instant) {
         match event {
             Event::Started { .. } => {
-                self.running.push(id);
+                // one that was parked may start again
+                if !self.running.contains(&id) {
+                    self.running.push(id);
+                }
                 self.update(id).marks.started = Some(now);
             }
             Event::Prefilled => self.update(id).marks.prefilled = Some(now),
@@ -283,23 +380,35 @@ impl Desk {
         self.end(id, End::Finished(outcome), Instant::now());
     }
 
+    /// The next piece of news, with the numbers of now.
+    fn report(&mut self) -> Option<Report> {
+        let report = if let Some((_, update)) = self.pending.pop_first() {
+            Report::Update(update, self.load)
+        } else if let Some((id, result)) = self.done.pop_front() {
+            Report::Session(id, result, self.load)
+        } else if self.told != self.load.counts {
+            Report::Load(self.load)
+        } else {
+            return None;
+        };
+        self.told = self.load.counts;
+        Some(report)
+    }
+
     /// Sends what the channel takes; the rest stays and grows together.
     fn flush(&mut self, outbox: &mpsc::Sender<Report>) {
-        while let Some(entry) = self.pending.first_entry() {
-            match outbox.try_reserve() {
-                Ok(permit) => permit.send(Report::Update(entry.remove(), self.load)),
-                Err(_) => return,
+        while let Ok(permit) = outbox.try_reserve() {
+            match self.report() {
+                Some(report) => permit.send(report),
+                None => return,
             }
         }
     }
 
     /// Sends everything; there is nothing else to do. False: nobody listens.
     fn flush_all(&mut self, outbox: &mpsc::Sender<Report>) -> bool {
-        while let Some((_, update)) = self.pending.pop_first() {
-            if outbox
-                .blocking_send(Report::Update(update, self.load))
-                .is_err()
-            {
+        while let Some(report) = self.report() {
+            if outbox.blocking_send(report).is_err() {
                 return false;
             }
         }
@@ -307,95 +416,11 @@ impl Desk {
     }
 }
 
+/// None: it panicked.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    fn outcome(finish: Finish) -> Outcome {
-        Outcome {
-            finish,
-            prompt_tokens: 1,
-            cached_tokens: 0,
-            completion_tokens: 2,
-            reasoning_tokens: 0,
-        }
-    }
-
-    fn text(content: &str) -> Event {
-        Event::Text {
-            content: content.to_owned(),
-            reasoning: String::new(),
-            logprobs: None,
-        }
-    }
-
-    #[test]
-    fn a_slow_server_gets_text_put_together_and_loses_nothing() {
-        let (outbox, mut reports) = mpsc::channel(1);
-        let mut desk = Desk::default();
-        let now = Instant::now();
-        desk.event(
-            1,
-            Event::Started {
-                prompt_tokens: 1,
-                cached_tokens: 0,
-            },
-            now,
-        );
-        desk.flush(&outbox);
-        for i in 0..100 {
-            desk.event(1, text(&i.to_string()), now);
-            desk.flush(&outbox);
-        }
-        desk.event(1, Event::Finished(outcome(Finish::Stop)), now);
-        desk.flush(&outbox);
-        assert_eq!(desk.pending.len(), 1);
-        let Ok(Report::Update(first, _)) = reports.try_recv() else {
-            panic!()
-        };
-        assert!(first.end.is_none() && first.marks.started.is_some());
-        desk.flush(&outbox);
-        let Ok(Report::Update(second, load)) = reports.try_recv() else {
-            panic!()
-        };
-        assert_eq!(
-            second.text.content,
-            (0..100).map(|i| i.to_string()).collect::<String>()
-        );
-        assert_eq!(second.end.unwrap().0, End::Finished(outcome(Finish::Stop)));
-        assert_eq!(load.tokens, 100);
-        assert!(desk.pending.is_empty() && desk.running.is_empty());
-    }
-
-    #[test]
-    fn a_panic_fails_what_was_running_and_keeps_its_text() {
-        let mut desk = Desk::default();
-        let now = Instant::now();
-        desk.event(
-            7,
-            Event::Started {
-                prompt_tokens: 1,
-                cached_tokens: 0,
-            },
-            now,
-        );
-        desk.event(7, text("so far"), now);
-        desk.update(8).marks.prefilled = Some(now);
-        desk.fail_running();
-        let update = desk.pending.remove(&7).unwrap();
-        assert_eq!(update.text.content, "so far");
-        assert!(matches!(
-            update.end,
-            Some((
-                End::Finished(Outcome {
-                    finish: Finish::Failed,
-                    ..
-                }),
-                _
-            ))
-        ));
-        assert!(desk.pending.remove(&8).unwrap().end.is_none());
-        assert!(desk.running.is_empty());
-    }
-}
+mod tests;

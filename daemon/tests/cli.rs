@@ -73,7 +73,15 @@ fn bad_use_is_2_and_says_why_on_stderr_alone() {
             &["pack", "smol", "-o", "x"],
             "`pack` comes with a later version",
         ),
-        (&["plan", "--help"], "`plan` comes with a later version"),
+        (&["plan", "no/such.gguf"], "no such model file"),
+        (
+            &["plan", "smol", "--board", "raspberry-pi-5"],
+            "the nearest known one is `raspberry-pi-5-",
+        ),
+        (
+            &["plan", "smol", "--board", "x", "--config", "y"],
+            "cannot be used with",
+        ),
         (
             &["config", "check", "x.toml"],
             "`config` comes with a later version",
@@ -95,15 +103,14 @@ fn bad_use_is_2_and_says_why_on_stderr_alone() {
             "--max-tokens",
         ),
         (&["eval", "smol"], "--text"),
-        (&["bench", "smol", "-b", "2"], "comes with a later version"),
-        (&["serve", "--board", "x"], "comes with a later version"),
+        (&["bench", "smol", "-b", "9"], "from 1 to 8"),
+        (&["serve", "--board", "x"], "`board`: `x` is not known"),
         (&["serve", "--config", "no/such.toml"], "no/such.toml"),
         (&["ask"], "TEXT"),
         (&["ask", "x", "--client", "a/b"], "--client"),
-        (
-            &["ask", "x", "--session", "s"],
-            "comes with a later version",
-        ),
+        (&["ask", "x", "--session", "a/b"], "--session"),
+        (&["chat", "--session", ""], "--session"),
+        (&["ask", "x", "--priority", "high"], "urgent"),
         (&["ask", "x", "--broker", "http://x"], "mqtt.url"),
     ];
     for (args, says) in table {
@@ -202,6 +209,77 @@ fn inspect_knows_what_is_in_the_file() {
     assert_eq!(inspected["tensors"].as_array().unwrap().len(), 272);
     assert_eq!(inspected["types"]["Q4_1"]["tensors"], 210);
     assert_eq!(inspected["unsupported"], Value::Array(vec![]));
+}
+
+#[test]
+fn plan_names_every_byte_or_the_line_that_does_not_fit() {
+    let smol = smol();
+    let model = smol.to_str().unwrap();
+    let plan = |budget: u64, args: &[&str]| {
+        let args = [&["plan", model], args].concat();
+        let mut command = glowplug(&args);
+        command.env("GLOWPLUG_MEMORY_BUDGET", budget.to_string());
+        command.env("GLOWPLUG_MODEL_CONTEXT", "2048");
+        command.output().unwrap()
+    };
+    let output = plan(300_000_000, &["--json"]);
+    let (stdout, stderr) = said(&output);
+    assert!(output.status.success(), "{stderr}");
+    let fits: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(fits["fits"], true);
+    assert_eq!(fits["lines"]["weights"], 98_362_432);
+    // 30 layers of 3 heads of 64, keys and values in q8_0, 32 tokens; at most 4 contexts
+    assert_eq!(fits["page_bytes"], 30 * 3 * 2 * 68 * 32);
+    assert_eq!(fits["pages"], 4 * 2048 / 32);
+    let lines = fits["lines"].as_object().unwrap();
+    let total: u64 = lines.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    assert_eq!(fits["total"], total);
+    assert!(total <= 300_000_000);
+
+    let (text, _) = said(&plan(300_000_000, &[]));
+    for (line, bytes) in lines {
+        let said = text.lines().find(|said| said.starts_with(line.as_str()));
+        let said = said.unwrap_or_else(|| panic!("{line}: {text}"));
+        assert_eq!(
+            said.split_whitespace().nth(1),
+            Some(bytes.to_string().as_str())
+        );
+    }
+
+    for (args, line) in [(&[][..], ""), (&["--json"], "weights")] {
+        let output = plan(98_000_000, args);
+        let (stdout, stderr) = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains("`weights` (98362432 bytes) does not fit"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("`memory.budget` is 98000000"), "{stderr}");
+        if line.is_empty() {
+            assert_eq!(stdout, "");
+        } else {
+            let error: Value = serde_json::from_str(&stdout).unwrap();
+            assert_eq!(
+                (&error["fits"], &error["line"]),
+                (&false.into(), &line.into())
+            );
+            let missing = error["total"].as_u64().unwrap() - 98_000_000;
+            assert_eq!(error["missing"], missing);
+        }
+    }
+
+    // a board somewhere else, and the daemon itself before it loads anything
+    let board = json(&["plan", model, "--board", "raspberry-pi-4-2g", "--json"]);
+    assert_eq!(board["limit_from"], "board");
+    let mut serve = glowplug(&["serve"]);
+    serve.env("GLOWPLUG_MODEL_PATH", model);
+    serve.env("GLOWPLUG_BROKER_LISTEN", "127.0.0.1:0");
+    serve.env("GLOWPLUG_MEMORY_BUDGET", "98000000");
+    let (_, stderr) = said(&serve.output().unwrap());
+    assert!(
+        stderr.contains("`weights` (98362432 bytes) does not fit"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -80,10 +80,12 @@ fn each_topic_that_is_written_to_is_one_the_daemon_reads() {
             Some(Route::Cancel("me")) => "cancel",
             Some(Route::Control("me")) => "control",
             Some(Route::Ask("me")) => "ask",
+            Some(Route::Session { client: "me", .. }) => "session",
+            Some(Route::Admin("stats")) => "stats",
             other => panic!("{topic}: {other:?}"),
         });
     }
-    for kind in ["request", "cancel", "control", "ask"] {
+    for kind in ["request", "cancel", "control", "ask", "session", "stats"] {
         assert!(seen.contains(&kind), "no line for {kind}");
     }
     // and what it writes has a line that reads it
@@ -93,6 +95,7 @@ fn each_topic_that_is_written_to_is_one_the_daemon_reads() {
         "metrics",
         "chat/me/reply",
         "ask/me/answer",
+        "session/me/+/result",
     ] {
         assert!(
             README.contains(&format!("-t \"$N/{topic}\"")),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use glowplug_model::engine::Thinking;
+use glowplug_model::engine::{Priority, SessionState, SessionVerb, Thinking};
 use glowplug_model::text::{Message, Role, SamplerParams};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -13,12 +13,17 @@ use crate::transport::Qos;
 const ROOM: usize = crate::transport::OUTBOX;
 
 fn machine(queue: usize) -> Admission {
+    machine_of(queue, 1)
+}
+
+fn machine_of(queue: usize, streams: usize) -> Admission {
     let speaker = Speaker {
         node: "n".into(),
         model: String::new(),
     };
     let mut a = Admission::new(
         queue,
+        streams,
         Duration::from_millis(40),
         Duration::from_secs(300),
         speaker,
@@ -41,7 +46,6 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
         top_logprobs: None,
     };
     Arrival {
-        client: client.into(),
         kind,
         id: id.map(str::to_owned),
         made_id: "made".into(),
@@ -52,6 +56,9 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
             content_type: "application/json",
         },
         request: Request {
+            client: client.into(),
+            session: None,
+            priority: Priority::Normal,
             messages: vec![Message {
                 role: Role::User,
                 content: "hi".into(),
@@ -361,6 +368,185 @@ fn a_client_ends_its_own_work_only() {
 }
 
 #[test]
+fn a_newer_request_of_a_session_takes_the_place_of_the_older() {
+    let (mut a, mut out, t) = (machine_of(4, 2), Vec::new(), Instant::now());
+    let within = |client, session: &str| {
+        let mut r = arrival(client, None, Kind::Chat);
+        r.request.session = Some(session.into());
+        r
+    };
+    a.request(t, ROOM, within("c", "s"), &mut out);
+    let old = submitted(&out)[0];
+    // another session, another client's of the same name, and none at all are left alone
+    a.request(t, ROOM, within("c", "r"), &mut out);
+    a.request(t, ROOM, within("d", "s"), &mut out);
+    a.request(t, ROOM, arrival("c", None, Kind::Chat), &mut out);
+    out.clear();
+    a.update(t, ROOM, text(old, "so far", t), &mut out);
+    out.clear();
+    a.request(t, ROOM, within("c", "s"), &mut out);
+    // the engine hears of the end first
+    assert!(
+        matches!(out[..], [Action::End(id, Finish::Superseded), Action::Submit(..)] if id == old)
+    );
+    out.clear();
+    a.update(t, ROOM, ended(old, Finish::Superseded, t), &mut out);
+    assert_eq!(code(frames(&mut out).last().unwrap()), "superseded");
+    assert_eq!(a.counters().refused, BTreeMap::from([("superseded", 1)]));
+    // one that is refused takes nobody's place
+    let (mut a, mut out) = (machine(1), Vec::new());
+    a.request(t, ROOM, within("c", "s"), &mut out);
+    a.request(t, ROOM, within("c", "r"), &mut out);
+    out.clear();
+    a.request(t, ROOM, within("c", "s"), &mut out);
+    assert_eq!((out.len(), code(&frames(&mut out)[0])), (1, "overloaded"));
+}
+
+#[test]
+fn one_client_leaves_half_of_the_queue_to_the_others() {
+    let (mut a, mut out, t) = (machine_of(6, 2), Vec::new(), Instant::now());
+    // two are about to run, three may wait
+    for _ in 0..5 {
+        a.request(t, ROOM, arrival("c", None, Kind::Chat), &mut out);
+    }
+    let ids = submitted(&out);
+    assert_eq!((ids.len(), out.len()), (5, 5));
+    out.clear();
+    a.request(t, ROOM, arrival("c", None, Kind::Chat), &mut out);
+    let frame = frames(&mut out).pop().unwrap();
+    assert_eq!(code(&frame), "rate_limited");
+    assert!(frame["error"]["retry_after_ms"].as_u64().unwrap() >= 250);
+    for client in ["d", "d", "e"] {
+        a.request(t, ROOM, arrival(client, None, Kind::Chat), &mut out);
+    }
+    assert_eq!(submitted(&out).len(), 3);
+    out.clear();
+    a.request(t, ROOM, arrival("f", None, Kind::Chat), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "overloaded");
+    // running is not waiting: the two leave no free stream, and three wait still
+    for id in &ids[..2] {
+        a.update(t, ROOM, text(*id, "x", t), &mut out);
+    }
+    a.update(t, ROOM, ended(ids[0], Finish::Stop, t), &mut out);
+    out.clear();
+    // one left: a stream is free, which the client's next takes, so one more may wait
+    a.request(t, ROOM, arrival("c", None, Kind::Chat), &mut out);
+    assert_eq!(submitted(&out).len(), 1);
+    assert_eq!((a.started(), a.queued(), share(1)), (1, 7, 1));
+}
+
+#[test]
+fn with_several_streams_a_place_is_free_sooner() {
+    let (mut a, mut out, t) = (machine_of(4, 2), Vec::new(), Instant::now());
+    let s = |n| t + Duration::from_secs(n);
+    let run = |a: &mut Admission, client, at| {
+        let mut out = Vec::new();
+        a.request(at, ROOM, arrival(client, None, Kind::Chat), &mut out);
+        let id = submitted(&out)[0];
+        a.update(at, ROOM, text(id, "x", at), &mut out);
+        id
+    };
+    // a turn takes 8 s
+    let id = run(&mut a, "c", s(0));
+    a.update(s(8), ROOM, ended(id, Finish::Stop, s(8)), &mut out);
+    run(&mut a, "c", s(10));
+    run(&mut a, "d", s(12));
+    for client in ["d", "c", "c", "d"] {
+        a.request(s(13), ROOM, arrival(client, None, Kind::Chat), &mut out);
+    }
+    out.clear();
+    let mut wait = |client, at| {
+        a.request(at, ROOM, arrival(client, None, Kind::Chat), &mut out);
+        let frame = frames(&mut out).pop().unwrap();
+        frame["error"]["retry_after_ms"].as_u64().unwrap()
+    };
+    // the oldest leaves at 18
+    assert_eq!(wait("e", s(13)), 5000);
+    // it is overdue, the other leaves at 20
+    assert_eq!(wait("e", s(19)), 1000);
+    // both are: one leaves in half a turn, going by the pace of two streams
+    assert_eq!(wait("e", s(30)), 4000);
+    let (mut a, mut out) = (machine_of(4, 1), Vec::new());
+    let id = run(&mut a, "c", s(0));
+    a.update(s(8), ROOM, ended(id, Finish::Stop, s(8)), &mut out);
+    run(&mut a, "d", s(10));
+    for client in ["d", "c", "c"] {
+        a.request(s(13), ROOM, arrival(client, None, Kind::Chat), &mut out);
+    }
+    out.clear();
+    a.request(s(13), ROOM, arrival("c", None, Kind::Chat), &mut out);
+    let frame = frames(&mut out).pop().unwrap();
+    // 5 s to the end of the running one, then another's turn of 8 s, then its own first one starts
+    assert_eq!(
+        (code(&frame), frame["error"]["retry_after_ms"].as_u64()),
+        ("rate_limited", Some(13_000))
+    );
+}
+
+#[test]
+fn verbs_are_bounded_and_answered_once() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    let call = |client: &str| Call {
+        client: client.into(),
+        session: "s".into(),
+        verb: SessionVerb::Save,
+    };
+    let to = || arrival("c", None, Kind::Chat).reply;
+    for i in 0..=VERBS_MAX {
+        a.session(ROOM, call(&format!("c{}", i / 4)), to(), &mut out);
+    }
+    assert_eq!(a.outstanding(), VERBS_MAX);
+    assert_eq!(code(&frames(&mut out)[0]), "overloaded");
+    a.session(ROOM, call("c0"), to(), &mut out);
+    let frame = frames(&mut out).pop().unwrap();
+    assert_eq!(code(&frame), "rate_limited");
+    assert_eq!(
+        (&frame["client"], &frame["verb"]),
+        (&"c0".into(), &"save".into())
+    );
+    let state = SessionState {
+        tokens: 40,
+        pages: 2,
+        turns: 1,
+        saved: true,
+    };
+    a.session_done(1, Ok(state), &mut out);
+    assert!(matches!(out[..], [Action::Publish { last: true, .. }]));
+    assert_eq!(frames(&mut out)[0]["tokens"], 40);
+    a.session_done(1, Ok(state), &mut out);
+    a.session_done(2, Err(SessionFault::NotFound), &mut out);
+    assert_eq!((out.len(), code(&frames(&mut out)[0])), (1, "not_found"));
+    a.drain();
+    a.session(ROOM, call("d"), to(), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "draining");
+    a.abandon(t, Finish::Failed, &mut out);
+    assert_eq!((out.len(), a.outstanding()), (VERBS_MAX - 2, 0));
+    assert_eq!(code(&frames(&mut out)[0]), "internal");
+}
+
+#[test]
+fn a_session_is_cancelled_by_its_own_client() {
+    let (mut a, mut out, t) = (machine_of(8, 4), Vec::new(), Instant::now());
+    for (client, session) in [
+        ("c", Some("s")),
+        ("c", Some("r")),
+        ("c", None),
+        ("d", Some("s")),
+    ] {
+        let mut r = arrival(client, None, Kind::Chat);
+        r.request.session = session.map(Into::into);
+        a.request(t, ROOM, r, &mut out);
+    }
+    let ids = submitted(&out);
+    out.clear();
+    a.cancel("c", &Cancel::Session("s".into()), &mut out);
+    assert!(matches!(out[..], [Action::End(id, Finish::Cancelled)] if id == ids[0]));
+    out.clear();
+    a.cancel("c", &Cancel::Session("x".into()), &mut out);
+    assert!(out.is_empty());
+}
+
+#[test]
 fn a_thought_is_ended_by_its_owner_and_not_without_end() {
     let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
     a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
@@ -436,7 +622,7 @@ fn loading_draining_and_a_lost_engine() {
         node: "n".into(),
         model: String::new(),
     };
-    let mut a = Admission::new(4, Duration::ZERO, Duration::from_secs(1), speaker);
+    let mut a = Admission::new(4, 1, Duration::ZERO, Duration::from_secs(1), speaker);
     let (mut out, t) = (Vec::new(), Instant::now());
     a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
     let frame = frames(&mut out).pop().unwrap();
@@ -502,6 +688,7 @@ enum Step {
     Request {
         client: u8,
         id: u8,
+        session: Option<u8>,
         deadline: Option<u16>,
     },
     Text(u8),
@@ -521,7 +708,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3_u8, 0..6_u8, proptest::option::of(1..400_u16)).prop_map(|(client, id, deadline)| Step::Request { client, id, deadline }),
+        4 => (0..3_u8, 0..6_u8, proptest::option::of(0..2_u8), proptest::option::of(1..400_u16))
+            .prop_map(|(client, id, session, deadline)| Step::Request { client, id, session, deadline }),
         4 => (0..8_u8).prop_map(Step::Text),
         3 => (0..8_u8).prop_map(Step::End),
         2 => (0..3_u8, proptest::option::of(0..6_u8)).prop_map(|(client, id)| Step::Cancel { client, id }),
@@ -537,20 +725,22 @@ proptest! {
     /// last frame; nothing after it but its own repetition. The engine is a map that obeys `End` at its next turn.
     #[test]
     fn exactly_one_last_frame_in_every_interleaving(steps in proptest::collection::vec(step(), 0..80)) {
-        let mut a = machine(3);
+        let mut a = machine_of(3, 2);
         let mut t = Instant::now();
         let mut room = ROOM;
         // the engine: its requests and the reason they are to end for
         let mut engine: BTreeMap<RequestId, Option<Finish>> = BTreeMap::new();
         let mut seen: HashMap<(String, String), (u64, String, Option<Bytes>)> = HashMap::new();
+        let mut newest: HashMap<(Arc<str>, Arc<str>), RequestId> = HashMap::new();
         let mut accepted = 0;
         let mut last_frames = 0;
         for step in steps.into_iter().chain([Step::Drain]) {
             let mut out = Vec::new();
             match step {
-                Step::Request { client, id, deadline } => {
+                Step::Request { client, id, session, deadline } => {
                     let mut r = arrival(&format!("c{client}"), Some(&format!("i{id}")), Kind::Chat);
                     r.deadline = deadline.map(|ms| Duration::from_millis(ms.into()));
+                    r.request.session = session.map(|s| format!("s{s}").into());
                     a.request(t, room, r, &mut out);
                 }
                 Step::Text(which) => {
@@ -582,10 +772,17 @@ proptest! {
             }
             for action in out {
                 match action {
-                    Action::Submit(id, _) => {
+                    Action::Submit(id, request) => {
                         accepted += 1;
+                        // one request of a session at a time: those before it are ending
+                        if let Some(session) = request.session {
+                            let key = (request.client, session);
+                            let before = newest.insert(key, id);
+                            prop_assert!(before.is_none_or(|b| engine.get(&b).is_none_or(Option::is_some)));
+                        }
                         engine.insert(id, None);
                     }
+                    Action::Session(..) | Action::Stats { .. } => unreachable!(),
                     Action::End(id, why) => {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }
@@ -616,7 +813,7 @@ proptest! {
                     }
                 }
             }
-            prop_assert!(a.outstanding() <= 3 + STREAMS);
+            prop_assert!(a.outstanding() <= 3 + 2);
             prop_assert_eq!(a.outstanding(), engine.len());
         }
         let mut out = Vec::new();

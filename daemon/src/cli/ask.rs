@@ -12,20 +12,36 @@ pub(crate) struct Args {
     text: String,
     #[command(flatten)]
     target: Target,
-    /// let the model answer without a thought
-    #[arg(long)]
-    no_thinking: bool,
+    #[command(flatten)]
+    manner: Manner,
+    /// whose turn it is first [default: normal]
+    #[arg(long, value_name = "urgent|normal|background", value_parser = ["urgent", "normal", "background"])]
+    priority: Option<String>,
     /// print the final frame as JSON instead of the text as it comes
     #[arg(long)]
     json: bool,
 }
 
+/// How a conversation is had
+#[derive(Default, clap::Args)]
+pub(crate) struct Manner {
+    /// a named conversation: the daemon keeps its history for this client, also after the end of this program
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// let the model answer without a thought
+    #[arg(long)]
+    no_thinking: bool,
+}
+
 /// Connects, asks, prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     client_runtime()?.block_on(async {
-        let mut client = args.target.connect()?;
+        let mut client = args.target.connect(args.manner.session.as_deref())?;
         client.ready(None).await?;
-        let request = request(&[turn("user", &args.text)], args.no_thinking, !args.json);
+        let mut request = request(&[turn("user", &args.text)], &args.manner, !args.json);
+        if let Some(priority) = &args.priority {
+            request["priority"] = json!(priority);
+        }
         let frame = if args.json {
             let reply = client
                 .exchange(request, &mut |_| Ok(()))
@@ -47,11 +63,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// A chat request over a whole conversation.
-pub(crate) fn request(messages: &[Value], no_thinking: bool, stream: bool) -> Value {
+/// A chat request over a whole conversation, or what is new in a session.
+pub(crate) fn request(messages: &[Value], manner: &Manner, stream: bool) -> Value {
     let mut request = json!({ "messages": messages, "stream": stream });
-    if no_thinking {
+    if manner.no_thinking {
         request["thinking"] = json!(false);
+    }
+    if let Some(session) = &manner.session {
+        request["session"] = json!(session);
     }
     request
 }
@@ -69,9 +88,17 @@ mod tests {
     fn a_request_says_only_what_was_chosen() {
         let messages = [turn("user", "hi \"you\"")];
         assert_eq!(
-            request(&messages, false, true).to_string(),
+            request(&messages, &Manner::default(), true).to_string(),
             r#"{"messages":[{"content":"hi \"you\"","role":"user"}],"stream":true}"#
         );
-        assert_eq!(request(&messages, true, false)["thinking"], json!(false));
+        let manner = Manner {
+            session: Some("s".into()),
+            no_thinking: true,
+        };
+        let request = request(&messages, &manner, false);
+        assert_eq!(
+            (&request["thinking"], &request["session"]),
+            (&json!(false), &json!("s"))
+        );
     }
 }

@@ -2,9 +2,9 @@
 
 use super::failure::{Failure, put_json, put_line};
 use super::{models, probe};
-use glowplug_model::engine::Evaluator;
+use glowplug_firmware_config::limits::STREAMS_MAX;
+use glowplug_model::engine::{Evaluator, KvFormats, TooLong};
 use glowplug_model::gguf::Gguf;
-use glowplug_model::kv::Full;
 use serde_json::json;
 use std::hint::black_box;
 use std::time::Instant;
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// repetitions; medians are printed
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     reps: u32,
+    /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
+    #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
+    kv_format: Option<KvFormats>,
     /// print JSON
     #[arg(long)]
     json: bool,
@@ -42,10 +45,11 @@ pub(crate) struct Args {
 
 /// Loads, runs, probes, prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    if args.streams.is_some_and(|streams| streams != 1) {
-        return Err(Failure::Use(
-            "`-b`: more than one stream comes with a later version".into(),
-        ));
+    let streams = args.streams.unwrap_or(1);
+    if !(1..=STREAMS_MAX).contains(&streams) {
+        return Err(Failure::Use(format!(
+            "`-b`: from 1 to {STREAMS_MAX} streams"
+        )));
     }
     let [prompt, decode, depth] = [args.prompt, args.decode, args.depth].map(|n| n as usize);
 
@@ -59,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "-c, -p and -n need {context} tokens, the model's context is {trained}"
         )));
     }
-    let config = models::engine_config(context, args.threads)?;
+    let config = models::engine_config(&gguf, context, streams, args.threads, args.kv_format)?;
     let threads = config.decode_threads;
     // the tokenizer is counted in load time and memory, since the daemon has it too
     let (mut evaluator, tokenizer) = Evaluator::load_with_tokenizer(&gguf, &config)?;
@@ -68,9 +72,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let ids = ids(depth.max(prompt).max(WARM_UP), tokenizer.vocab());
     let mut prefill_s = Vec::new();
     let mut decode_s = Vec::new();
-    run_once(&mut evaluator, &ids, 0, WARM_UP, WARM_UP)?;
+    run_once(&mut evaluator, &ids, 0, WARM_UP, WARM_UP, streams)?;
     for _ in 0..args.reps {
-        let (prefill, decode) = run_once(&mut evaluator, &ids, depth, prompt, decode)?;
+        let (prefill, decode) = run_once(&mut evaluator, &ids, depth, prompt, decode, streams)?;
         prefill_s.push(prefill);
         decode_s.push(decode);
     }
@@ -82,18 +86,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
     let prefill_tps = prompt as f64 / median(&mut prefill_s);
     let decode_tps = decode as f64 / median(&mut decode_s);
+    let aggregate_tps = decode_tps * streams as f64;
     let first_token_ms = median(&mut prefill_s) * 1e3;
     let read_gbps = bytes_per_token as f64 * decode_tps / 1e9;
     let probe_share = read_gbps / probe_gbps;
     if args.json {
         let mut result = json!({
-            "model": args.model, "device": "cpu", "isa": isa, "threads": threads, "streams": 1,
+            "model": args.model, "device": "cpu", "isa": isa, "threads": threads, "streams": streams,
             "prefill_tps": prefill_tps, "decode_tps": decode_tps, "load_s": load_s, "first_token_ms": first_token_ms,
             "peak_rss_bytes": peak_rss_bytes, "bytes_per_token": bytes_per_token, "read_gbps": read_gbps,
             "probe_gbps": probe_gbps, "probe_share": probe_share,
         });
         if args.streams.is_some() {
-            result["aggregate_tps"] = json!(decode_tps);
+            result["aggregate_tps"] = json!(aggregate_tps);
         }
         return put_json(&result);
     }
@@ -108,6 +113,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     put_line(&format!(
         "decode       {decode_tps:.2} tokens/s over {decode}"
     ))?;
+    if streams > 1 {
+        put_line(&format!(
+            "streams      {aggregate_tps:.2} tokens/s in all, {streams} at once"
+        ))?;
+    }
     put_line(&format!(
         "memory       {:.1} MB at the peak",
         peak_rss_bytes as f64 / 1e6
@@ -119,28 +129,30 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     ))
 }
 
-/// Seconds for `prompt` tokens of prefill (to the first token decoded), and for `decode` tokens of decoding, each begun
-/// with `depth` tokens in the cache.
+/// Seconds for `prompt` tokens of prefill of one stream (to the first token decoded), and for `decode` tokens of each of
+/// `streams`, each begun with `depth` tokens in the cache.
 fn run_once(
     evaluator: &mut Evaluator,
     ids: &[u32],
     depth: usize,
     prompt: usize,
     decode: usize,
+    streams: usize,
 ) -> Result<(f64, f64), Failure> {
-    let full = |error: Full| Failure::Run(error.to_string());
+    let full = |error: TooLong| Failure::Run(error.to_string());
     evaluator.reset();
-    evaluator.prefill(&ids[..depth]).map_err(full)?;
+    evaluator.prefill(0, &ids[..depth]).map_err(full)?;
     let start = Instant::now();
-    evaluator.prefill(&ids[..prompt]).map_err(full)?;
-    let mut token = black_box(evaluator.greedy());
+    let mut tokens = vec![black_box(evaluator.prefill(0, &ids[..prompt]).map_err(full)?); streams];
     let prefill = start.elapsed().as_secs_f64();
 
     evaluator.reset();
-    evaluator.prefill(&ids[..depth]).map_err(full)?;
+    for stream in 0..streams {
+        evaluator.prefill(stream, &ids[..depth]).map_err(full)?;
+    }
     let start = Instant::now();
     for _ in 0..decode {
-        token = evaluator.decode(token).map_err(full)?;
+        evaluator.decode(&mut tokens).map_err(full)?;
     }
     Ok((prefill, start.elapsed().as_secs_f64()))
 }

@@ -1,6 +1,6 @@
-//! `glowplug chat`: a conversation with a running daemon, kept here and sent whole each time.
+//! `glowplug chat`: a conversation with a running daemon, kept here and sent whole each time, or kept there as a session.
 
-use super::ask::{request, turn};
+use super::ask::{Manner, request, turn};
 use super::client::{Client, Target};
 use super::failure::{Failure, put_json};
 use super::{client_runtime, print};
@@ -16,9 +16,8 @@ const LINE_MAX: usize = crate::transport::PACKET_MAX / 4;
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
-    /// let the model answer without a thought
-    #[arg(long)]
-    no_thinking: bool,
+    #[command(flatten)]
+    manner: Manner,
     /// print each answer's final frame as JSON, one a line, instead of its text as it comes
     #[arg(long)]
     json: bool,
@@ -28,9 +27,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = client_runtime()?;
     let result = runtime.block_on(async {
-        let mut client = args.target.connect()?;
+        let mut client = args.target.connect(args.manner.session.as_deref())?;
         client.ready(None).await?;
-        let result = converse(&mut client, Vec::new(), args.no_thinking, args.json).await;
+        let result = converse(&mut client, Vec::new(), &args.manner, args.json).await;
         client.close().await;
         result
     });
@@ -39,11 +38,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     result
 }
 
-/// Reads questions and prints answers until stdin ends. `messages` is the conversation so far.
+/// Reads questions and prints answers until stdin ends. `messages` is the conversation so far; in a session it stays
+/// empty, the daemon has it.
 pub(crate) async fn converse(
     client: &mut Client,
     mut messages: Vec<Value>,
-    no_thinking: bool,
+    manner: &Manner,
     json: bool,
 ) -> Result<(), Failure> {
     let mut lines = lines()?;
@@ -63,6 +63,12 @@ pub(crate) async fn converse(
             "" => continue,
             "/reset" => {
                 messages.clear();
+                if let Some(session) = &manner.session {
+                    match client.reset(session).await {
+                        Err(failure @ Failure::Use(_)) => eprintln!("glowplug: {failure}"),
+                        result => result?,
+                    }
+                }
                 continue;
             }
             command if command.starts_with('/') => {
@@ -73,7 +79,7 @@ pub(crate) async fn converse(
             }
             text => messages.push(turn("user", text)),
         }
-        let request = request(&messages, no_thinking, !json);
+        let request = request(&messages, manner, !json);
         let answer = if json {
             client
                 .exchange(request, &mut |_| Ok(()))
@@ -87,10 +93,14 @@ pub(crate) async fn converse(
                 if json {
                     put_json(&frame)?;
                 }
-                let text = frame["choices"][0]["message"]["content"]
-                    .as_str()
-                    .unwrap_or_default();
-                messages.push(turn("assistant", text));
+                if manner.session.is_some() {
+                    messages.clear();
+                } else {
+                    let text = frame["choices"][0]["message"]["content"]
+                        .as_str()
+                        .unwrap_or_default();
+                    messages.push(turn("assistant", text));
+                }
             }
             // too long for the context, a full queue: the conversation can go on, without this question
             Err(failure @ Failure::Use(_)) => {

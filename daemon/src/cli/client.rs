@@ -31,23 +31,20 @@ pub(crate) struct Target {
     /// the daemon's node name [default: the configuration's, else the host name]
     #[arg(long)]
     node: Option<String>,
-    /// this client's segment in the topics, and its MQTT client identifier [default: cli-…]
+    /// this client's segment in the topics, and its MQTT client identifier [default: cli-…, with a session cli]
     #[arg(long)]
     client: Option<String>,
-    /// a named conversation
-    #[arg(long, hide = true)]
-    session: Option<String>,
 }
 
 impl Target {
-    /// Connects. Must be called inside a tokio runtime.
-    pub(crate) fn connect(&self) -> Result<Client, Failure> {
-        if self.session.is_some() {
-            return Err(Failure::Use(
-                "`--session` comes with a later version".into(),
-            ));
+    /// Connects, with an ear for what becomes of `session`. Must be called inside a tokio runtime.
+    pub(crate) fn connect(&self, session: Option<&str>) -> Result<Client, Failure> {
+        if let Some(session) = session.filter(|session| !valid_segment(session)) {
+            return Err(Failure::Use(format!(
+                "--session `{session}`: 1 to 64 characters of A-Z a-z 0-9 . _ -"
+            )));
         }
-        let mut draft = settings::load(None)?;
+        let mut draft = settings::load(None, None)?;
         for (key, value) in [("mqtt.url", &self.broker), ("node", &self.node)] {
             if let Some(value) = value {
                 draft
@@ -55,7 +52,7 @@ impl Target {
                     .map_err(|error| Failure::Use(error.to_string()))?;
             }
         }
-        let config = settings::finish(draft)?;
+        let config = settings::finish(draft, None)?;
         let server = config.mqtt.server.clone().unwrap_or_else(|| Server {
             host: config.listen.ip().to_string(),
             port: config.listen.port(),
@@ -67,9 +64,11 @@ impl Target {
                 )));
             }
             Some(client) => client.clone(),
+            // a session is its client's: the next time it must be the same one
+            None if session.is_some() => "cli".to_owned(),
             None => format!("cli-{:08x}", fastrand::u32(..)),
         };
-        Client::connect(&config, server, client)
+        Client::connect(&config, server, client, session)
     }
 }
 
@@ -130,7 +129,12 @@ pub(crate) struct Client {
 impl Client {
     /// Starts to connect to `server` as `name`. Credentials: the configured ones for a configured user; the local
     /// user's for a broker on this machine, if this user has any; else none.
-    pub(crate) fn connect(config: &Config, server: Server, name: String) -> Result<Self, Failure> {
+    pub(crate) fn connect(
+        config: &Config,
+        server: Server,
+        name: String,
+        session: Option<&str>,
+    ) -> Result<Self, Failure> {
         let run = |error: credentials::CredentialsError| Failure::Run(error.to_string());
         let credentials = match (&config.mqtt.username, &config.mqtt.password_file) {
             (Some(username), Some(file)) => Some(transport::Credentials {
@@ -146,13 +150,17 @@ impl Client {
             _ => None,
         };
         let topics = Topics::new(&config.base_topic, &config.node);
-        let subscriptions = [topics.reply(&name), topics.status(), topics.info()];
+        let mut subscriptions = vec![topics.reply(&name), topics.status(), topics.info()];
+        subscriptions.extend(session.map(|session| topics.session_result(&name, session)));
         let (link, events) = transport::connect(Options {
             server,
             client_id: name.clone(),
             credentials,
             will: None,
-            subscriptions: subscriptions.map(|topic| (topic, Qos::AtLeastOnce)).into(),
+            subscriptions: subscriptions
+                .into_iter()
+                .map(|topic| (topic, Qos::AtLeastOnce))
+                .collect(),
             payload_max: FRAME_MAX,
         });
         let node = config.node.clone();
@@ -211,6 +219,42 @@ impl Client {
         self.info.as_ref()
     }
 
+    fn send(&self, topic: String, payload: String) -> Result<(), Failure> {
+        self.link
+            .publish(Message::new(topic, payload, Qos::AtLeastOnce))
+            .map_err(|error| Failure::Run(error.to_string()))
+    }
+
+    /// Makes the daemon forget the history of a session, which this client was connected for. One that it does not know
+    /// is forgotten already.
+    pub(crate) async fn reset(&mut self, session: &str) -> Result<(), Failure> {
+        let topic = self.topics.session(&self.name, session, "reset");
+        self.send(topic.clone(), String::new())?;
+        let deadline = Instant::now() + CONNECT;
+        loop {
+            let event = match timeout_at(deadline, self.events.recv()).await {
+                Err(_) => return Err(Failure::Run("no answer to the reset".into())),
+                Ok(None) => return Err(Failure::Run("the connection ended".into())),
+                Ok(Some(event)) => event,
+            };
+            if matches!(event, Event::Up { .. }) {
+                // doing it twice is doing it once
+                self.send(topic.clone(), String::new())?;
+            }
+            let result = self
+                .take(event)
+                .filter(|value| value["session"] == session && value["verb"] == "reset");
+            let Some(result) = result else { continue };
+            return match result["error"]["code"].as_str() {
+                None | Some("not_found") => Ok(()),
+                Some(code) => Err(Failure::Use(format!(
+                    "{code}: {}",
+                    result["error"]["message"].as_str().unwrap_or_default()
+                ))),
+            };
+        }
+    }
+
     /// Sends a chat request and hands every chunk's delta to `on_delta`, in order and without gaps, until the request
     /// has ended. Ctrl-C cancels the request, which ends it, and not the program.
     ///
@@ -224,11 +268,7 @@ impl Client {
         let id = format!("{:016x}", fastrand::u64(..));
         request["id"] = json!(id);
         let payload = request.to_string();
-        let send = |link: &Link, topic: String, payload: String| {
-            link.publish(Message::new(topic, payload, Qos::AtLeastOnce))
-                .map_err(|error| Failure::Run(error.to_string()))
-        };
-        send(&self.link, self.topics.request(&self.name), payload.clone())?;
+        self.send(self.topics.request(&self.name), payload.clone())?;
         let mut next = Some(0);
         let mut interrupted = false;
         loop {
@@ -240,7 +280,7 @@ impl Client {
                         return Err(Failure::Run("interrupted".into()));
                     }
                     interrupted = true;
-                    send(&self.link, self.topics.cancel(&self.name), json!({ "id": id }).to_string())?;
+                    self.send(self.topics.cancel(&self.name), json!({ "id": id }).to_string())?;
                     continue;
                 }
             };
@@ -256,7 +296,7 @@ impl Client {
                     let again = matches!(event, Event::Up { .. });
                     let frame = self.take(event);
                     if again {
-                        send(&self.link, self.topics.request(&self.name), payload.clone())?;
+                        self.send(self.topics.request(&self.name), payload.clone())?;
                     }
                     frame
                 }
@@ -348,238 +388,4 @@ fn is_loopback(host: &str) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use crate::config::Draft;
-    use crate::transport::broker::{self, Embedded, Users};
-    use std::path::Path;
-
-    /// An embedded broker with a daemon on it that answers every request with a script.
-    struct World {
-        config: Config,
-        server: Server,
-        daemon: Link,
-        _broker: Embedded,
-        _folder: tempfile::TempDir,
-    }
-
-    fn config(state: &Path) -> Config {
-        let draft = Draft::from_toml("node = \"n\"").unwrap();
-        draft.finish("host", state.to_owned()).unwrap()
-    }
-
-    impl World {
-        /// `script` gets a request and says what to publish on the reply topic; `ID` stands for the request's id.
-        async fn new(state: &str, script: fn(&Value) -> Vec<String>) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let config = config(folder.path());
-            let credentials = credentials::daemon().unwrap();
-            let users = Users {
-                base: config.base_topic.clone(),
-                daemon: credentials.clone(),
-                daemon_id: "the-daemon".into(),
-                local: credentials::local(folder.path()).unwrap(),
-            };
-            let broker = broker::start("127.0.0.1:0".parse().unwrap(), users)
-                .await
-                .unwrap();
-            let server = Server {
-                host: "127.0.0.1".into(),
-                port: broker.address.port(),
-            };
-            let topics = Topics::new(&config.base_topic, &config.node);
-            let (daemon, mut events) = transport::connect(Options {
-                server: server.clone(),
-                client_id: "the-daemon".into(),
-                credentials: Some(credentials),
-                will: None,
-                subscriptions: topics.subscriptions(),
-                payload_max: FRAME_MAX,
-            });
-            assert!(matches!(events.recv().await, Some(Event::Up { .. })));
-            let world = Self {
-                config,
-                server,
-                daemon: daemon.clone(),
-                _broker: broker,
-                _folder: folder,
-            };
-            if !state.is_empty() {
-                world.status(state);
-            }
-            tokio::spawn(async move {
-                while let Some(event) = events.recv().await {
-                    let Event::Message(Incoming { message, ack, .. }) = event else {
-                        continue;
-                    };
-                    daemon.ack(ack.unwrap()).unwrap();
-                    assert!(
-                        message.topic.ends_with("/chat/me/request"),
-                        "{}",
-                        message.topic
-                    );
-                    let request: Value = serde_json::from_slice(&message.payload).unwrap();
-                    for frame in script(&request) {
-                        let frame = frame.replace("ID", request["id"].as_str().unwrap());
-                        daemon
-                            .publish(Message::new(topics.reply("me"), frame, Qos::AtLeastOnce))
-                            .unwrap();
-                    }
-                }
-            });
-            world
-        }
-
-        fn status(&self, state: &str) {
-            let mut status = Message::new(
-                "glowplug/n/status",
-                json!({ "state": state }).to_string(),
-                Qos::AtLeastOnce,
-            );
-            status.retain = true;
-            self.daemon.publish(status).unwrap();
-        }
-
-        fn client(&self) -> Client {
-            Client::connect(&self.config, self.server.clone(), "me".into()).unwrap()
-        }
-    }
-
-    fn chunk(seq: u32, text: &str) -> String {
-        json!({ "id": "ID", "seq": seq, "object": "chat.completion.chunk",
-            "choices": [{ "index": 0, "delta": { "content": text }, "finish_reason": null }] })
-        .to_string()
-    }
-
-    fn last(seq: u32, text: &str) -> String {
-        json!({ "id": "ID", "seq": seq, "object": "chat.completion",
-            "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }] })
-        .to_string()
-    }
-
-    async fn ask(world: &World) -> (Vec<String>, Result<Reply, Failure>) {
-        let mut client = world.client();
-        client.ready(None).await.unwrap();
-        let mut seen = Vec::new();
-        let reply = client
-            .exchange(json!({ "messages": [] }), &mut |delta| {
-                seen.push(delta["content"].as_str().unwrap().to_owned());
-                Ok(())
-            })
-            .await;
-        client.close().await;
-        (seen, reply)
-    }
-
-    #[tokio::test]
-    async fn chunks_come_once_and_in_order() {
-        let script = |_: &Value| {
-            let other = chunk(0, "not ours").replace("ID", "other");
-            vec![
-                other,
-                "not json".into(),
-                chunk(0, "a"),
-                chunk(1, "b"),
-                chunk(1, "b"),
-                chunk(2, "c"),
-                last(3, "abc"),
-            ]
-        };
-        let (seen, reply) = ask(&World::new("online", script).await).await;
-        assert_eq!(seen, ["a", "b", "c"]);
-        let frame = reply.unwrap().into_final().unwrap();
-        assert_eq!(frame["choices"][0]["message"]["content"], "abc");
-    }
-
-    #[tokio::test]
-    async fn after_a_gap_the_final_frame_has_it_all() {
-        let script = |_: &Value| vec![chunk(0, "a"), chunk(2, "c"), chunk(3, "d"), last(4, "abcd")];
-        let (seen, reply) = ask(&World::new("online", script).await).await;
-        assert_eq!(seen, ["a"]);
-        assert_eq!(reply.unwrap().into_final().unwrap()["seq"], 4);
-    }
-
-    #[tokio::test]
-    async fn error_frames_are_bad_use_or_bad_luck() {
-        let script = |_: &Value| {
-            vec![r#"{"id":"ID","seq":0,"error":{"code":"overloaded","message":"16 requests are waiting"}}"#.into()]
-        };
-        let (_, reply) = ask(&World::new("online", script).await).await;
-        let failure = reply.unwrap().into_final().unwrap_err();
-        assert!(
-            matches!(&failure, Failure::Run(says) if says == "overloaded: 16 requests are waiting")
-        );
-        let reply = Reply::Error {
-            code: "context_length_exceeded".into(),
-            message: String::new(),
-        };
-        assert!(matches!(reply.into_final(), Err(Failure::Use(_))));
-    }
-
-    #[tokio::test]
-    async fn a_daemon_that_is_not_there_is_told_from_one_that_loads() {
-        let soon = || Some(Instant::now() + Duration::from_millis(300));
-        let says = |result: Result<(), Failure>| result.unwrap_err().to_string();
-        let world = World::new("", |_| Vec::new()).await;
-        assert_eq!(
-            says(world.client().ready(soon()).await),
-            "no daemon `n` on this broker"
-        );
-        world.status("starting");
-        assert_eq!(
-            says(world.client().ready(soon()).await),
-            "the daemon is still loading its model"
-        );
-        world.status("offline");
-        assert_eq!(
-            says(world.client().ready(None).await),
-            "the daemon `n` is offline"
-        );
-        world.status("online");
-        world.client().ready(None).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn no_broker_and_a_wrong_password_end_at_once() {
-        let world = World::new("online", |_| Vec::new()).await;
-        std::fs::write(credentials::local_file(&world.config.state_dir), "wrong\n").unwrap();
-        let failure = world.client().ready(None).await.unwrap_err();
-        assert!(
-            failure.to_string().contains("cannot reach the broker"),
-            "{failure}"
-        );
-        let gone = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let server = Server {
-            host: "127.0.0.1".into(),
-            port: gone,
-        };
-        let mut client =
-            Client::connect(&config(world._folder.path()), server, "me".into()).unwrap();
-        assert!(
-            client
-                .ready(None)
-                .await
-                .unwrap_err()
-                .to_string()
-                .contains("cannot reach the broker")
-        );
-    }
-
-    #[tokio::test]
-    async fn a_daemon_that_dies_ends_the_wait() {
-        let world = World::new("online", |_| Vec::new()).await;
-        let mut client = world.client();
-        client.ready(None).await.unwrap();
-        world.status("offline");
-        let failure = client
-            .exchange(json!({ "messages": [] }), &mut |_| Ok(()))
-            .await
-            .unwrap_err();
-        assert_eq!(failure.to_string(), "the daemon `n` went offline");
-    }
-}
+mod tests;

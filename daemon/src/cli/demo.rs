@@ -1,6 +1,6 @@
 //! `glowplug demo`: the zero-setup path. Fetches a model, starts the daemon with its embedded broker, asks over MQTT.
 
-use super::ask::{request, turn};
+use super::ask::{Manner, request, turn};
 use super::client::Client;
 use super::failure::Failure;
 use super::serve::{failure, server_runtime};
@@ -39,12 +39,11 @@ pub(crate) struct Args {
 /// Fetches, starts, asks, explains; and stops, or goes on as a chat.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = fetch(&args.model)?;
-    let mut draft = settings::load(None)?;
+    let mut draft = settings::load(None, None)?;
     draft
         .set("broker.listen", &format!("127.0.0.1:{}", free_port()))
         .map_err(|error| Failure::Run(error.to_string()))?;
-    let mut config = settings::finish(draft)?;
-    config.model.path = Some(model);
+    let config = settings::finish(draft, Some(model))?;
 
     let runtime = server_runtime()?;
     let result = runtime.block_on(async {
@@ -104,14 +103,14 @@ fn early_end(ended: Result<Result<(), server::RunError>, tokio::task::JoinError>
 }
 
 async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failure> {
-    let mut client = Client::connect(config, server.clone(), "demo".into())?;
+    let mut client = Client::connect(config, server.clone(), "demo".into(), None)?;
     client.ready(None).await?;
     eprintln!(
         "glowplug: the daemon `{}` is online on mqtt://{}:{}",
         config.node, server.host, server.port
     );
     eprintln!("> {}", args.prompt);
-    let mut question = request(&[turn("user", &args.prompt)], false, true);
+    let mut question = request(&[turn("user", &args.prompt)], &Manner::default(), true);
     if client
         .info()
         .is_none_or(|info| info["model"]["thinks"] != json!(true))
@@ -128,7 +127,7 @@ async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failur
             .as_str()
             .unwrap_or_default();
         let messages = vec![turn("user", &args.prompt), turn("assistant", said)];
-        chat::converse(&mut client, messages, false, false).await?;
+        chat::converse(&mut client, messages, &Manner::default(), false).await?;
     }
     client.close().await;
     Ok(())

@@ -3,7 +3,7 @@
 use super::failure::{Failure, put_json, put_line};
 use super::models;
 use super::score::Scores;
-use glowplug_model::engine::Evaluator;
+use glowplug_model::engine::{Evaluator, KvFormats};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::Tokenizer;
 use serde_json::json;
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// write tokens, most likely tokens and losses of each sequence to this file, as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
+    #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
+    kv_format: Option<KvFormats>,
     /// print JSON
     #[arg(long)]
     json: bool,
@@ -72,7 +75,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         )));
     }
 
-    let mut evaluator = Evaluator::load(&gguf, &models::engine_config(longest, None)?)?;
+    let mut evaluator = Evaluator::load(
+        &gguf,
+        &models::engine_config(&gguf, longest, 1, None, args.kv_format)?,
+    )?;
     let top = if args.out.is_some() { args.top } else { 0 };
     let mut all = Vec::with_capacity(sequences.len());
     for tokens in sequences {

@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, put, put_json};
 use super::models;
-use glowplug_model::engine::{Engine, Event, Finish, Outcome, Request, Thinking};
+use glowplug_model::engine::{Engine, Event, Finish, Outcome, Priority, Request, Thinking};
 use glowplug_model::text::{Message, Role};
 use serde_json::json;
 use std::io::{self, Write};
@@ -56,7 +56,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let gguf = models::open(&args.model)?;
     let context = models::trained_context(&gguf)?.min(CONTEXT);
-    let mut engine = Engine::load(&gguf, &models::engine_config(context, args.threads)?)?;
+    let mut engine = Engine::load(
+        &gguf,
+        &models::engine_config(&gguf, context, 1, args.threads, None)?,
+    )?;
     engine
         .submit(0, request(args, &engine))
         .map_err(|refusal| Failure::Use(refusal.to_string()))?;
@@ -89,6 +92,9 @@ fn request(args: &Args, engine: &Engine) -> Request {
     sampler.top_k = args.top_k.unwrap_or(sampler.top_k);
     sampler.seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     Request {
+        client: "generate".into(),
+        session: None,
+        priority: Priority::Normal,
         messages: vec![Message {
             role: Role::User,
             content: args.prompt.clone(),

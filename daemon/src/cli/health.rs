@@ -1,6 +1,6 @@
 //! `glowplug health`: a real round trip to the daemon, for service managers and updates.
 
-use super::ask::{request, turn};
+use super::ask::{Manner, request, turn};
 use super::client::{Reply, Target};
 use super::client_runtime;
 use super::failure::{Failure, put_json, put_line};
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let deadline = Duration::from_secs(args.wait.into());
     client_runtime()?.block_on(async {
         let deadline = Instant::now() + deadline;
-        let mut client = args.target.connect()?;
+        let mut client = args.target.connect(None)?;
         client.ready(Some(deadline)).await?;
         let (said, took) = loop {
             let start = Instant::now();
@@ -63,7 +63,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// The smallest request that goes the whole way to the model and back.
 fn ping() -> Value {
-    let mut ping = request(&[turn("user", "ping")], true, false);
+    let mut ping = request(&[turn("user", "ping")], &Manner::default(), false);
+    ping["thinking"] = json!(false);
     ping["max_tokens"] = json!(1);
     ping["temperature"] = json!(0);
     ping["deadline_ms"] = json!(DEADLINE_MS);

@@ -14,6 +14,7 @@ mod health;
 mod inspect;
 mod models;
 mod pins;
+mod plan;
 mod print;
 mod probe;
 mod pull;
@@ -48,10 +49,9 @@ enum Command {
     Eval(eval::Args),
     Bench(bench::Args),
     Health(health::Args),
+    Plan(plan::Args),
     #[command(hide = true)]
     Pack(Later),
-    #[command(hide = true)]
-    Plan(Later),
     #[command(hide = true)]
     Config(Later),
 }
@@ -78,8 +78,8 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Pack(_) => later("pack"),
-        Command::Plan(_) => later("plan"),
         Command::Config(_) => later("config"),
     };
     match result {

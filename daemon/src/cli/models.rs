@@ -2,8 +2,10 @@
 
 use super::catalogue;
 use super::failure::Failure;
-use glowplug_firmware_config::limits::THREADS_MAX;
-use glowplug_model::engine::EngineConfig;
+use crate::config;
+use crate::plan::formats;
+use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
+use glowplug_model::engine::{EngineConfig, KvFormats, LoadError};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
@@ -87,8 +89,11 @@ pub(crate) fn forced_isa() -> Result<Option<Isa>, Failure> {
 
 /// An engine for one request at a time, with a KV cache of `context` tokens, on `threads` threads or on all there are.
 pub(crate) fn engine_config(
+    gguf: &Gguf,
     context: usize,
+    streams: usize,
     threads: Option<usize>,
+    kv_format: Option<KvFormats>,
 ) -> Result<EngineConfig, Failure> {
     let threads = match threads {
         None => std::thread::available_parallelism()
@@ -101,13 +106,23 @@ pub(crate) fn engine_config(
             )));
         }
     };
+    let head_dim = Dims::from_gguf(gguf).map_err(LoadError::from)?.head_dim;
     Ok(EngineConfig {
         context,
+        streams,
+        pages: streams * context.div_ceil(PAGE_TOKENS),
+        kv: formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?,
+        sessions: None,
         queue: 1,
         prefill_threads: threads,
         decode_threads: threads,
         isa: forced_isa()?,
     })
+}
+
+/// The value of `--kv-format`.
+pub(crate) fn kv_format(text: &str) -> Result<KvFormats, String> {
+    config::kv_format(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -16,22 +16,16 @@ pub(crate) struct Args {
     /// configuration file [default: /etc/glowplug/config.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// a board's settings
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// the board this runs on: its memory and what it keeps of it
+    #[arg(long, value_name = "NAME")]
     board: Option<String>,
 }
 
 /// Runs until SIGTERM or SIGINT; then what runs is drained.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    if args.board.is_some() {
-        return Err(Failure::Use("`--board` comes with a later version".into()));
-    }
-    let config = settings::finish(settings::load(args.config.as_deref())?)?;
-    if config.model.path.is_none() {
-        return Err(Failure::Use(
-            "no model: set `model.path` or `model.name` in the configuration, or GLOWPLUG_MODEL_NAME".into(),
-        ));
-    }
+    let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
+    let config = settings::finish(draft, None)?;
+    settings::model(&config)?;
     log_to_stderr();
     server_runtime()?.block_on(async {
         let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));

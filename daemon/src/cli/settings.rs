@@ -18,8 +18,8 @@ const FILE_MAX: u64 = 1 << 20;
 /// Variables that are read elsewhere and are no keys of the configuration.
 const NOT_KEYS: [&str; 3] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG"];
 
-/// The file (`--config`, else the system's if it is there) with the environment's single values over it.
-pub(crate) fn load(file: Option<&Path>) -> Result<Draft, Failure> {
+/// The file (`--config`, else the system's if it is there) with the environment's single values and the board over it.
+pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Failure> {
     let path = file.unwrap_or(Path::new(SYSTEM_FILE));
     let draft = match File::open(path) {
         Ok(file) => read(file).and_then(|text| Draft::from_toml(&text).map_err(|e| e.to_string())),
@@ -29,6 +29,11 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Draft, Failure> {
     let mut draft = draft.map_err(|why| Failure::Use(format!("{}: {why}", path.display())))?;
     for (name, why) in environment(&mut draft, env::vars_os())? {
         eprintln!("glowplug: {name} is ignored: {why}");
+    }
+    if let Some(name) = board {
+        draft
+            .set("board", name)
+            .map_err(|error| Failure::Use(format!("--board: {error}")))?;
     }
     Ok(draft)
 }
@@ -80,17 +85,28 @@ fn environment(
 }
 
 /// Checks the configuration and turns what only the command line knows into values: host name, folders, a model's name
-/// into its path, the forced instruction set.
-pub(crate) fn finish(draft: Draft) -> Result<Config, Failure> {
+/// into its path, the forced instruction set. A model of the command line takes the place of the configured one.
+pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Failure> {
     let host = gethostname::gethostname();
     let mut config = draft
         .finish(&host.to_string_lossy(), state_dir())
         .map_err(|error: ConfigError| Failure::Use(format!("configuration: {error}")))?;
-    if let Some(name) = &config.model.name {
+    if model.is_some() {
+        (config.model.path, config.model.name) = (model, None);
+    } else if let Some(name) = &config.model.name {
         config.model.path = Some(models::resolve(name)?);
     }
     config.engine.isa = models::forced_isa()?;
     Ok(config)
+}
+
+/// The model's file, which a daemon must have.
+pub(crate) fn model(config: &Config) -> Result<&Path, Failure> {
+    config.model.path.as_deref().ok_or_else(|| {
+        Failure::Use(
+            "no model: set `model.path` or `model.name` in the configuration, or GLOWPLUG_MODEL_NAME".into(),
+        )
+    })
 }
 
 /// Where the embedded broker's password lives: systemd's `STATE_DIRECTORY`, else below the user's state folder, else
@@ -155,7 +171,7 @@ mod tests {
             ("node", "TOML"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let failure = load(Some(&path)).unwrap_err();
+            let failure = load(Some(&path), None).unwrap_err();
             assert!(
                 matches!(&failure, Failure::Use(said) if said.contains(says)),
                 "{failure}"
@@ -164,13 +180,13 @@ mod tests {
         }
         std::fs::write(&path, "#".repeat(FILE_MAX as usize + 1)).unwrap();
         assert!(
-            load(Some(&path))
+            load(Some(&path), None)
                 .unwrap_err()
                 .to_string()
                 .contains("1048576")
         );
         assert!(matches!(
-            load(Some(Path::new("/nonexistent.toml"))),
+            load(Some(Path::new("/nonexistent.toml")), None),
             Err(Failure::Use(_))
         ));
     }

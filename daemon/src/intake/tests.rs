@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use glowplug_model::engine::{Priority, SessionFault};
 use serde_json::Value;
 
 use super::*;
@@ -14,6 +15,8 @@ use crate::transport::{OUTBOX, Properties, Qos};
 struct World {
     intake: Intake,
     admission: Admission,
+    /// number of the next verb that is accepted
+    next: u64,
 }
 
 /// What a message led to: frames with their topics, and requests handed to the engine.
@@ -22,6 +25,9 @@ struct Outcome {
     #[allow(clippy::vec_box, reason = "they come boxed")]
     submitted: Vec<Box<Request>>,
     ends: usize,
+    calls: Vec<Call>,
+    /// transactions of the `stats` that were asked for
+    stats: Vec<Option<Value>>,
 }
 
 fn world() -> World {
@@ -34,11 +40,12 @@ fn world() -> World {
         node: "n".into(),
         model: String::new(),
     };
-    let mut admission = Admission::new(2, Duration::ZERO, Duration::from_secs(9), speaker);
+    let mut admission = Admission::new(2, 1, Duration::ZERO, Duration::from_secs(9), speaker);
     admission.online("m".into());
     World {
         intake: Intake::new(&config),
         admission,
+        next: 1,
     }
 }
 
@@ -61,6 +68,8 @@ impl World {
             frames: vec![],
             submitted: vec![],
             ends: 0,
+            calls: vec![],
+            stats: vec![],
         };
         for action in out {
             match action {
@@ -71,6 +80,11 @@ impl World {
                     outcome.frames.push((to, value));
                 }
                 Action::End(..) | Action::EndThinking(_) => outcome.ends += 1,
+                Action::Session(_, call) => outcome.calls.push(call),
+                Action::Stats { to, transaction } => {
+                    assert_eq!(to.topic, "b/n/admin/stats/response");
+                    outcome.stats.push(transaction);
+                }
             }
         }
         outcome
@@ -138,13 +152,16 @@ fn retained_and_foreign_messages_are_dropped_and_counted() {
         "b/n/ask/c",
         "b/n/chat/c/cancel",
         "b/n/admin/drain/request",
+        "b/n/admin/stats/request",
+        "b/n/session/c/s/reset",
     ] {
         let mut m = Message::new(topic, HI, Qos::AtLeastOnce);
         m.retain = true;
         let o = w.take(m, None);
         assert!(o.frames.is_empty() && o.submitted.is_empty());
+        assert!(o.calls.is_empty() && o.stats.is_empty());
     }
-    assert_eq!(w.refused("retained"), 4);
+    assert_eq!(w.refused("retained"), 6);
     assert!(w.send("b/n/chat/c d/request", HI).submitted.is_empty());
     assert_eq!(w.refused("unknown_topic"), 1);
 }
@@ -257,26 +274,163 @@ fn what_comes_with_a_later_version_is_refused_by_name() {
             "{frame}"
         );
     };
-    later(
-        &w.send("b/n/session/c/s/drop", ""),
-        "b/n/session/c/s/result",
-    );
     later(&w.send("b/any/chat/c/request", HI), "b/n/chat/c/reply");
     let o = w.send(
-        "b/n/admin/stats/request",
+        "b/n/admin/reload/request",
         r#"{"transaction":"t1","x":[1,2]}"#,
     );
-    later(&o, "b/n/admin/stats/response");
+    later(&o, "b/n/admin/reload/response");
     assert_eq!(o.frames[0].1["transaction"], "t1");
-    for body in ["", "nonsense", r#"{"transaction":{"a":1}}"#] {
-        let o = w.send("b/n/admin/stats/request", body);
-        assert_eq!(o.frames[0].1["transaction"], Value::Null);
+    later(
+        &w.send("b/n/admin/drain/request", ""),
+        "b/n/admin/drain/response",
+    );
+}
+
+#[test]
+fn stats_are_asked_for_with_or_without_a_transaction() {
+    let mut w = world();
+    let topic = "b/n/admin/stats/request";
+    let table = [
+        ("", Value::Null),
+        ("{}", Value::Null),
+        (r#"{"transaction":null}"#, Value::Null),
+        (r#"{"transaction":"t1"}"#, "t1".into()),
+        (r#"{"transaction":7}"#, 7.into()),
+    ];
+    for (body, transaction) in table {
+        let o = w.send(topic, body);
+        assert!(o.frames.is_empty(), "{body}");
+        assert_eq!(
+            o.stats[0].clone().unwrap_or_default(),
+            transaction,
+            "{body}"
+        );
     }
     let long = format!(r#"{{"transaction":"{}"}}"#, "x".repeat(65));
+    for body in ["nonsense", "[]", r#"{"transaction":{"a":1}}"#, &long] {
+        let o = w.send(topic, body);
+        assert!(o.stats.is_empty(), "{body}");
+        assert_eq!(o.frames[0].0.topic, "b/n/admin/stats/response");
+        assert_eq!(o.frames[0].1["transaction"], Value::Null);
+        assert_eq!(o.frames[0].1["error"]["code"], "invalid_request", "{body}");
+    }
+    let o = w.send(topic, r#"{"transaction":"t2","verbose":true}"#);
+    let frame = &o.frames[0].1;
     assert_eq!(
-        w.send("b/n/admin/stats/request", &long).frames[0].1["transaction"],
-        Value::Null
+        (&frame["transaction"], &frame["error"]["param"]),
+        (&"t2".into(), &"verbose".into())
     );
+    let big = Message::new(topic, Bytes::new(), Qos::AtLeastOnce);
+    let o = w.take(big, Some(300_000));
+    assert_eq!(o.frames[0].1["error"]["code"], "payload_too_large");
+}
+
+#[test]
+fn the_verbs_on_a_session_reach_the_engine() {
+    let mut w = world();
+    for (name, verb) in [
+        ("reset", SessionVerb::Reset),
+        ("save", SessionVerb::Save),
+        ("drop", SessionVerb::Drop),
+    ] {
+        let o = w.send(&format!("b/n/session/c/s.1/{name}"), "");
+        assert!(o.frames.is_empty());
+        let call = Call {
+            client: "c".into(),
+            session: "s.1".into(),
+            verb,
+        };
+        assert_eq!(o.calls, [call]);
+    }
+    // names that no session has, and a verb there is not
+    for topic in [
+        "b/n/session/c/s t/drop",
+        "b/n/session/c//drop",
+        "b/n/session/c/s/load",
+        &format!("b/n/session/c/{}/drop", "x".repeat(65)),
+    ] {
+        let o = w.send(topic, "");
+        assert!(o.calls.is_empty() && o.frames.is_empty(), "{topic}");
+    }
+    assert_eq!(w.refused("unknown_topic"), 4);
+    for (payload, oversize, code) in [
+        ("now", None, "invalid_request"),
+        ("{}", None, "invalid_request"),
+        ("", Some(300_000), "payload_too_large"),
+    ] {
+        let m = Message::new("b/n/session/c/s/save", payload, Qos::AtLeastOnce);
+        let o = w.take(m, oversize);
+        assert!(o.calls.is_empty());
+        let (to, frame) = &o.frames[0];
+        assert_eq!(to.topic, "b/n/session/c/s/result");
+        assert_eq!(frame["error"]["code"], code);
+        assert_eq!(
+            (&frame["client"], &frame["session"], &frame["verb"]),
+            (&"c".into(), &"s".into(), &"save".into())
+        );
+    }
+}
+
+#[test]
+fn a_verb_is_answered_where_it_asks() {
+    let mut w = world();
+    let mut m = Message::new("b/n/session/c/s/save", "", Qos::AtLeastOnce);
+    m.properties.correlation_data = Some(Bytes::from_static(b"job"));
+    for (topic, goes_to, code) in [
+        ("apps/x", "apps/x", "not_found"),
+        (
+            "b/n/session/c/s/result/7",
+            "b/n/session/c/s/result/7",
+            "not_found",
+        ),
+        (
+            "b/n/session/d/s/result",
+            "b/n/session/c/s/result",
+            "response_topic_denied",
+        ),
+    ] {
+        m.properties.response_topic = Some(topic.to_owned());
+        let o = w.take(m.clone(), None);
+        let mut out = Vec::new();
+        w.admission
+            .session_done(w.next, Err(SessionFault::NotFound), &mut out);
+        w.next += o.calls.len() as u64;
+        let published = |action| match action {
+            Action::Publish { to, frame, .. } => {
+                Some((to, serde_json::from_slice::<Value>(&frame).unwrap()))
+            }
+            _ => None,
+        };
+        let (to, frame) = o
+            .frames
+            .into_iter()
+            .chain(out.into_iter().filter_map(published))
+            .next()
+            .unwrap();
+        assert_eq!(to.topic, goes_to);
+        assert_eq!(to.correlation_data.as_deref(), Some(&b"job"[..]));
+        assert_eq!(frame["error"]["code"], code);
+    }
+}
+
+#[test]
+fn a_request_says_its_session_and_priority() {
+    let mut w = world();
+    let body = r#"{"messages":[{"role":"user","content":"hi"}],"session":"s","priority":"urgent"}"#;
+    let r = w.send(REQUEST, body).submitted.remove(0);
+    assert_eq!(
+        (&*r.client, r.session.as_deref(), r.priority),
+        ("c", Some("s"), Priority::Urgent)
+    );
+    // a second one takes its place
+    let o = w.send(REQUEST, body);
+    assert_eq!((o.submitted.len(), o.ends), (1, 1));
+    assert_eq!(w.send("b/n/chat/c/cancel", r#"{"session":"s"}"#).ends, 1);
+    assert_eq!(w.send("b/n/chat/c/cancel", r#"{"session":"r"}"#).ends, 0);
+    let mut w = world();
+    let r = w.send("b/n/ask/c", "hello").submitted.remove(0);
+    assert_eq!((r.session, r.priority), (None, Priority::Normal));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The error codes of the protocol, and the one place where refusals of every part become one of them.
 
-use glowplug_model::engine::Refusal;
+use glowplug_model::engine::{Refusal, SessionFault};
 
 /// `error.code`; part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,11 +9,15 @@ pub enum Code {
     InvalidRequest,
     PayloadTooLarge,
     ContextLengthExceeded,
+    MemoryBudget,
     Overloaded,
+    RateLimited,
     DeadlineExceeded,
     ResponseTopicDenied,
+    NotFound,
     ModelLoading,
     Draining,
+    Superseded,
     Internal,
 }
 
@@ -25,11 +29,15 @@ impl Code {
             Self::InvalidRequest => "invalid_request",
             Self::PayloadTooLarge => "payload_too_large",
             Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::MemoryBudget => "memory_budget",
             Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::ResponseTopicDenied => "response_topic_denied",
+            Self::NotFound => "not_found",
             Self::ModelLoading => "model_loading",
             Self::Draining => "draining",
+            Self::Superseded => "superseded",
             Self::Internal => "internal",
         }
     }
@@ -108,12 +116,30 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::Overloaded { .. } => Self::new(Code::Overloaded, message),
+            Refusal::Overloaded { .. } | Refusal::Sessions { .. } => {
+                Self::new(Code::Overloaded, message)
+            }
+            Refusal::Memory { .. } => Self::new(Code::MemoryBudget, message),
             Refusal::ContextLength { .. } => Self {
                 param: Some("messages".to_owned()),
                 ..Self::new(Code::ContextLengthExceeded, message)
             },
             Refusal::Invalid { param, .. } => Self::invalid(param, message),
+        }
+    }
+}
+
+impl From<SessionFault> for Fault {
+    fn from(fault: SessionFault) -> Self {
+        let message = fault.to_string();
+        match fault {
+            SessionFault::NotFound => Self::new(Code::NotFound, message),
+            SessionFault::Busy => Self::new(Code::Overloaded, message),
+            SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
+            // why is in the log: it may name a file
+            SessionFault::Failed(_) => {
+                Self::new(Code::Internal, "the verb failed inside the daemon")
+            }
         }
     }
 }
@@ -149,10 +175,39 @@ mod tests {
                 Code::InvalidRequest,
                 Some("logit_bias"),
             ),
+            (
+                Refusal::Memory {
+                    needed: 7,
+                    pages: 4,
+                },
+                Code::MemoryBudget,
+                None,
+            ),
+            (Refusal::Sessions { limit: 9 }, Code::Overloaded, None),
         ];
         for (refusal, code, param) in table {
             let fault = Fault::from(refusal);
             assert_eq!((fault.code, fault.param.as_deref()), (code, param));
+        }
+        let fault = Fault::from(Refusal::Memory {
+            needed: 7,
+            pages: 4,
+        });
+        assert!(fault.message.contains("3 are missing"), "{}", fault.message);
+    }
+
+    #[test]
+    fn a_failed_verb_keeps_its_file_to_itself() {
+        let fault = Fault::from(SessionFault::Failed("/var/lib/x: no space".into()));
+        assert_eq!(fault.code, Code::Internal);
+        assert!(!fault.message.contains('/'), "{}", fault.message);
+        let table = [
+            (SessionFault::NotFound, Code::NotFound),
+            (SessionFault::Busy, Code::Overloaded),
+            (SessionFault::NoFolder, Code::InvalidRequest),
+        ];
+        for (fault, code) in table {
+            assert_eq!(Fault::from(fault).code, code);
         }
     }
 

@@ -5,5 +5,6 @@ mod messages;
 pub mod properties;
 pub mod reply;
 pub mod request;
+pub mod session;
 pub mod topics;
 mod values;

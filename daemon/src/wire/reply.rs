@@ -208,31 +208,41 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
     })
 }
 
+/// `error`, wherever it is.
+#[derive(Serialize)]
+pub(crate) struct ErrorBody<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    param: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl<'a> ErrorBody<'a> {
+    pub(crate) fn of(fault: &'a Fault) -> Self {
+        Self {
+            code: fault.code.name(),
+            message: &fault.message,
+            param: fault.param.as_deref(),
+            retry_after_ms: fault.retry_after_ms,
+        }
+    }
+}
+
 /// The last frame of a request that came to nothing.
 #[must_use]
 pub fn error(head: Head<'_>, fault: &Fault) -> Bytes {
     #[derive(Serialize)]
-    struct Body<'a> {
-        code: &'static str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        param: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after_ms: Option<u64>,
-    }
-    #[derive(Serialize)]
     struct Frame<'a> {
         #[serde(flatten)]
         head: Head<'a>,
-        error: Body<'a>,
+        error: ErrorBody<'a>,
     }
-    let error = Body {
-        code: fault.code.name(),
-        message: &fault.message,
-        param: fault.param.as_deref(),
-        retry_after_ms: fault.retry_after_ms,
-    };
-    encode(&Frame { head, error })
+    encode(&Frame {
+        head,
+        error: ErrorBody::of(fault),
+    })
 }
 
 /// What an `ask` gets instead of an answer: one line of text.
@@ -241,14 +251,14 @@ pub fn error_text(fault: &Fault) -> Bytes {
     Bytes::from(format!("error: {}: {}", fault.code.name(), fault.message))
 }
 
-/// OpenAI's names and ours. A failure is an error frame and has none.
+/// OpenAI's names and ours. What ends with an error frame has none.
 fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Stop => "stop",
         Finish::Length => "length",
         Finish::Cancelled => "cancelled",
         Finish::DeadlineExceeded => "deadline_exceeded",
-        Finish::Interrupted | Finish::Failed => "interrupted",
+        Finish::Interrupted | Finish::Superseded | Finish::Failed => "interrupted",
     }
 }
 

@@ -4,15 +4,16 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use glowplug_firmware_config::limits::ID_MAX;
-use glowplug_model::engine::Thinking;
+use glowplug_firmware_config::limits::{CLIENT_MAX, ID_MAX, SESSION_NAME_MAX};
+use glowplug_model::engine::{Priority, Thinking};
 use glowplug_model::text::{Message, SamplerParams};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::fault::Fault;
 use super::messages::MessagesSeed;
-use super::values::{Biases, RawThinking, ResponseFormat, Scalar, Seed, Stops};
+use super::topics::valid_segment;
+use super::values::{Biases, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops};
 
 /// Most alternatives per token, as with OpenAI.
 const TOP_LOGPROBS_MAX: u8 = 20;
@@ -20,6 +21,11 @@ const TOP_LOGPROBS_MAX: u8 = 20;
 const LOGPROBS_MAX: u64 = 16_384;
 /// Longest `deadline_ms`: a day.
 const DEADLINE_MAX_MS: u64 = 86_400_000;
+
+const _: () = assert!(
+    SESSION_NAME_MAX == CLIENT_MAX,
+    "a session's name is a topic level as a client's is"
+);
 
 /// OpenAI's fields that ask for nothing a daemon with one model could do. Ignored, and listed in the final frame.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -45,6 +51,10 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// at most 64 bytes
     pub id: Option<String>,
+    /// a named conversation, which `messages` go on with
+    pub session: Option<String>,
+    /// among all requests
+    pub priority: Priority,
     /// false: the final frame alone
     pub stream: Option<bool>,
     /// answer and thinking together
@@ -102,6 +112,8 @@ impl Sampling {
 pub enum Cancel {
     /// one request
     Id(String),
+    /// all of a session
+    Session(String),
     /// all of this client's
     All,
 }
@@ -137,12 +149,17 @@ pub fn parse_cancel(payload: &[u8]) -> Result<Cancel, Fault> {
     }
     let body: Body =
         serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
-    match body {
-        Body {
-            session: Some(_), ..
-        } => Err(Fault::later("session", "named sessions")),
-        Body { id: Some(id), .. } => Ok(Cancel::Id(id)),
-        Body { .. } => Ok(Cancel::All),
+    match (body.id, body.session) {
+        (Some(_), Some(_)) => Err(Fault::invalid(
+            "session",
+            "and `id` exclude each other: an id is enough",
+        )),
+        (Some(id), None) => Ok(Cancel::Id(id)),
+        (None, Some(session)) => match check_session(&session) {
+            Ok(()) => Ok(Cancel::Session(session)),
+            Err(why) => Err(Fault::invalid("session", why)),
+        },
+        (None, None) => Ok(Cancel::All),
     }
 }
 
@@ -200,6 +217,15 @@ fn check_id(id: &str) -> Result<(), String> {
         return Err("must not hold control characters".to_owned());
     }
     Ok(())
+}
+
+fn check_session(name: &str) -> Result<(), String> {
+    if valid_segment(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "must have 1 to {SESSION_NAME_MAX} characters of A-Z a-z 0-9 . _ -"
+    ))
 }
 
 fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
@@ -273,6 +299,12 @@ impl Body<'_> {
         match key {
             "messages" => r.messages = map.next_value_seed(MessagesSeed { path: self.path })?,
             "id" => r.id = text(map, check_id)?,
+            "session" => r.session = text(map, check_session)?,
+            "priority" => {
+                r.priority = map
+                    .next_value::<Option<RawPriority>>()?
+                    .map_or(Priority::Normal, Priority::from);
+            }
             "stream" => r.stream = map.next_value()?,
             "max_tokens" | "max_completion_tokens" => {
                 let given = integer(map, 1, u64::from(u32::MAX))?.map(|n| n as u32);
@@ -350,9 +382,7 @@ impl Body<'_> {
 /// Fields of features to come: only the value that asks for nothing is taken.
 fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
     let (what, harmless): (_, &[&str]) = match key {
-        "session" => ("named sessions: it", &[]),
         "chunk" => ("a chunk other than \"token\": it", &["token"]),
-        "priority" => ("a priority other than \"normal\": it", &["normal"]),
         "tools" | "functions" => ("calling tools: it", &[]),
         "tool_choice" | "function_call" => ("calling tools: it", &["none"]),
         "response_format" => {

@@ -1,7 +1,9 @@
 //! The topic tree of `protocol.md`, both ways: names to write on, and what a name that came in asks for.
 
 use glowplug_firmware_config::limits::CLIENT_MAX;
+use glowplug_model::engine::SessionVerb;
 
+use super::session;
 use crate::transport::Qos;
 
 /// What a topic asks of us. Borrowed from the topic.
@@ -21,6 +23,8 @@ pub enum Route<'a> {
         client: &'a str,
         /// which
         session: &'a str,
+        /// what to do
+        verb: SessionVerb,
     },
     /// `admin/{verb}/request`
     Admin(&'a str),
@@ -91,6 +95,12 @@ impl Topics {
         self.own(format_args!("ask/{client}/answer"))
     }
 
+    /// Where a client does something to a session of its own: `reset`, `save` or `drop`.
+    #[must_use]
+    pub fn session(&self, client: &str, session: &str, verb: &str) -> String {
+        self.own(format_args!("session/{client}/{session}/{verb}"))
+    }
+
     /// Where a session's verbs are answered.
     #[must_use]
     pub fn session_result(&self, client: &str, session: &str) -> String {
@@ -146,12 +156,15 @@ impl Topics {
                 Some(Route::Control(client))
             }
             [Some("ask"), Some(client), None, None] if own => Some(Route::Ask(client)),
-            [
-                Some("session"),
-                Some(client),
-                Some(session),
-                Some("reset" | "save" | "drop"),
-            ] if own && valid_segment(session) => Some(Route::Session { client, session }),
+            [Some("session"), Some(client), Some(session), Some(verb)]
+                if own && valid_segment(session) =>
+            {
+                session::verb(verb).map(|verb| Route::Session {
+                    client,
+                    session,
+                    verb,
+                })
+            }
             [Some("admin"), Some(verb), Some("request"), None] if own => Some(Route::Admin(verb)),
             _ => None,
         }
@@ -170,7 +183,7 @@ impl Topics {
         }
         if below(&self.base, topic).is_some() {
             let own = |kind| topic.starts_with(&self.own(format_args!("{kind}/{client}/")));
-            return (own("chat") || own("ask")) && self.route(topic).is_none();
+            return (own("chat") || own("ask") || own("session")) && self.route(topic).is_none();
         }
         allow.iter().any(|prefix| {
             let prefix = prefix.trim_end_matches('/');
@@ -243,8 +256,12 @@ mod tests {
                 Some(Route::Session {
                     client: "a",
                     session: "s",
+                    verb: SessionVerb::Drop,
                 }),
             ),
+            ("plant7/ai/n1/session/a/s/load", None),
+            ("plant7/ai/n1/session/a//drop", None),
+            ("plant7/ai/any/session/a/s/drop", None),
             (
                 "plant7/ai/n1/admin/stats/request",
                 Some(Route::Admin("stats")),
@@ -299,6 +316,9 @@ mod tests {
             ("plant7/ai/n1/chat/a/reply", true),
             ("plant7/ai/n1/chat/a/reply/42", true),
             ("plant7/ai/n1/ask/a/answer", true),
+            ("plant7/ai/n1/session/a/s/result", true),
+            ("plant7/ai/n1/session/a/s/drop", false),
+            ("plant7/ai/n1/session/b/s/result", false),
             ("plant7/ai/n1/chat/a/request", false),
             ("plant7/ai/n1/chat/a/cancel", false),
             ("plant7/ai/n1/chat/b/reply", false),
@@ -362,6 +382,9 @@ mod tests {
             let topic = t.request(&client);
             prop_assert_eq!(t.route(&topic), Some(Route::Request(client.as_str())));
             prop_assert!(t.may_reply_on(&client, &t.reply(&client), &[]));
+            let topic = t.session(&client, "s", "save");
+            let verb = SessionVerb::Save;
+            prop_assert_eq!(t.route(&topic), Some(Route::Session { client: &client, session: "s", verb }));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use glowplug_firmware_config::limits::{STOP_BYTES_MAX, STOPS_MAX};
-use glowplug_model::engine::Thinking;
+use glowplug_model::engine::{Priority, Thinking};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -166,6 +166,24 @@ impl<'de> Deserialize<'de> for Biases {
             }
         }
         d.deserialize_map(V)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawPriority {
+    Background,
+    Normal,
+    Urgent,
+}
+
+impl From<RawPriority> for Priority {
+    fn from(priority: RawPriority) -> Self {
+        match priority {
+            RawPriority::Background => Self::Background,
+            RawPriority::Normal => Self::Normal,
+            RawPriority::Urgent => Self::Urgent,
+        }
     }
 }
 

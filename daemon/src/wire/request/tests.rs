@@ -30,7 +30,7 @@ fn every_field_is_read() {
         r#""id":"a1","stream":false,"chunk":"token","max_tokens":7,"max_completion_tokens":7,"temperature":0,"top_p":0.9,
         "top_k":5,"min_p":0.1,"seed":3,"stop":["x","y"],"presence_penalty":-1,"frequency_penalty":1,"repeat_penalty":1.1,
         "logit_bias":{"3":-100,"4":1.5},"logprobs":true,"top_logprobs":2,"thinking":{"budget":9,"visible":true},
-        "response_format":{"type":"text"},"tools":[],"tool_choice":"none","priority":"normal","deadline_ms":1000,"session":null"#,
+        "response_format":{"type":"text"},"tools":[],"tool_choice":"none","priority":"urgent","deadline_ms":1000,"session":"kitchen.1""#,
     )
     .unwrap();
     assert_eq!(
@@ -43,6 +43,10 @@ fn every_field_is_read() {
     assert_eq!(
         (r.id.as_deref(), r.stream, r.max_tokens, r.deadline_ms),
         (Some("a1"), Some(false), Some(7), Some(1000))
+    );
+    assert_eq!(
+        (r.session.as_deref(), r.priority),
+        (Some("kitchen.1"), Priority::Urgent)
     );
     assert_eq!(r.stop, ["x", "y"]);
     assert_eq!(
@@ -68,7 +72,7 @@ fn every_field_is_read() {
 
 #[test]
 fn absent_and_null_are_the_defaults() {
-    let r = with(r#""temperature":null,"stop":null,"seed":null,"thinking":null,"max_tokens":null,"id":null,"logprobs":null"#).unwrap();
+    let r = with(r#""temperature":null,"stop":null,"seed":null,"thinking":null,"max_tokens":null,"id":null,"session":null,"priority":null,"logprobs":null"#).unwrap();
     let plain = parse(&format!("{{{HI}}}")).unwrap();
     assert_eq!(r, plain);
     assert_eq!(plain.max_tokens, None);
@@ -132,9 +136,14 @@ fn fields_without_effect_are_listed() {
 fn refusals_name_the_field() {
     let table = [
         (r#""temprature":1"#, "temprature"),
-        (r#""session":"s""#, "session"),
+        (r#""session":"""#, "session"),
+        (r#""session":"a/b""#, "session"),
+        (r#""session":"a b""#, "session"),
+        (r#""session":"+""#, "session"),
+        (r#""session":3"#, "session"),
         (r#""chunk":"sentence""#, "chunk"),
-        (r#""priority":"urgent""#, "priority"),
+        (r#""priority":"high""#, "priority"),
+        (r#""priority":1"#, "priority"),
         (r#""tools":[{"type":"function"}]"#, "tools"),
         (r#""tool_choice":"auto""#, "tool_choice"),
         (
@@ -301,6 +310,14 @@ fn counts_are_bounded() {
     );
     assert!(with(&format!(r#""id":"{}""#, "x".repeat(ID_MAX))).is_ok());
     assert!(with(&format!(r#""id":"{}""#, "x".repeat(ID_MAX + 1))).is_err());
+    assert!(with(&format!(r#""session":"{}""#, "x".repeat(SESSION_NAME_MAX))).is_ok());
+    assert!(
+        with(&format!(
+            r#""session":"{}""#,
+            "x".repeat(SESSION_NAME_MAX + 1)
+        ))
+        .is_err()
+    );
     assert!(with(r#""logprobs":true,"top_logprobs":15,"max_tokens":1024"#).is_ok());
     assert!(with(r#""logprobs":true,"top_logprobs":16,"max_tokens":1024"#).is_err());
 }
@@ -323,12 +340,13 @@ fn cancel_control_and_ask() {
         Cancel::Id("a".into())
     );
     assert_eq!(
-        parse_cancel(br#"{"session":"a"}"#)
-            .unwrap_err()
-            .param
-            .as_deref(),
-        Some("session")
+        parse_cancel(br#"{"session":"a"}"#).unwrap(),
+        Cancel::Session("a".into())
     );
+    for body in [r#"{"session":"a/b"}"#, r#"{"id":"a","session":"a"}"#] {
+        let fault = parse_cancel(body.as_bytes()).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some("session"), "{body}");
+    }
     assert!(parse_cancel(br#"{"ids":"a"}"#).is_err());
     assert_eq!(
         parse_control(br#"{"id":"a","action":"end_thinking"}"#).unwrap(),

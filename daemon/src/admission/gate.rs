@@ -1,0 +1,106 @@
+//! Who is let in, and when the others may come again.
+
+use std::time::Instant;
+
+use glowplug_model::engine::Outcome;
+
+use super::{Admission, Live, Phase};
+use crate::wire::fault::{Code, Fault};
+
+/// What a client is told while the model loads.
+const LOADING_RETRY_MS: u64 = 1000;
+/// A request's service time before one was observed.
+const SERVICE_GUESS_MS: f64 = 2000.0;
+/// The least a client is told to wait.
+pub(super) const RETRY_MIN_MS: u64 = 250;
+
+/// Requests of one client that may wait: half of the queue, so that the other half is there for the others.
+#[must_use]
+pub fn share(queue: usize) -> usize {
+    (queue / 2).max(1)
+}
+
+impl Admission {
+    /// Why a request of this client cannot be accepted now.
+    pub(super) fn objection(
+        &self,
+        now: Instant,
+        room: usize,
+        client: &str,
+        late: bool,
+    ) -> Option<Fault> {
+        if let Some(fault) = self.closed() {
+            return Some(fault);
+        }
+        let overloaded = |why: String| {
+            Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now, 0))
+        };
+        if self.live.len() >= self.queue + self.streams {
+            return Some(overloaded(format!(
+                "{} requests are waiting, the limit is {}",
+                self.live.len() - self.streams,
+                self.queue
+            )));
+        }
+        if room <= self.outstanding() {
+            return Some(overloaded(
+                "replies are not being taken by the broker".to_owned(),
+            ));
+        }
+        // what the free streams are about to take does not wait
+        let free = self.streams.saturating_sub(self.started());
+        let waiting = || self.live.values().filter(|l| !l.has_started());
+        let own = waiting().filter(|l| *l.client == *client).count();
+        if own >= share(self.queue) + free {
+            let before = waiting().take_while(|l| *l.client != *client).count();
+            let why = format!(
+                "{} requests of this client are waiting, the limit is {}",
+                own - free,
+                share(self.queue)
+            );
+            return Some(
+                Fault::new(Code::RateLimited, why).retry_after(self.retry_after_ms(now, before)),
+            );
+        }
+        late.then(|| Fault::new(Code::DeadlineExceeded, "the deadline had passed on arrival"))
+    }
+
+    /// Why nothing at all can be accepted.
+    pub(super) fn closed(&self) -> Option<Fault> {
+        match self.phase {
+            Phase::Starting => Some(
+                Fault::new(Code::ModelLoading, "the model is being loaded")
+                    .retry_after(LOADING_RETRY_MS),
+            ),
+            Phase::Draining => Some(Fault::new(Code::Draining, "the daemon is stopping")),
+            Phase::Online => None,
+        }
+    }
+
+    /// Follows how long a turn takes, the last few weighing most.
+    pub(super) fn observe(&mut self, now: Instant, live: &Live, outcome: &Outcome) {
+        if let Some(started) = live.stream.started() {
+            self.counters.prompt_tokens += u64::from(outcome.prompt_tokens);
+            self.counters.prefix_hit_tokens += u64::from(outcome.cached_tokens);
+            let took = now.saturating_duration_since(started).as_secs_f64() * 1e3;
+            self.service_ms = Some(self.service_ms.map_or(took, |ms| ms + (took - ms) / 5.0));
+        }
+    }
+
+    /// When a place is free to one with `before` others before it, going by how long turns took. The next to leave is
+    /// the oldest that is not overdue; after it one leaves in every stream's share of a turn. Who is overdue (parked, or
+    /// longer than most) says nothing about the next.
+    fn retry_after_ms(&self, now: Instant, before: usize) -> u64 {
+        let service = self.service_ms.unwrap_or(SERVICE_GUESS_MS);
+        let pace = service / self.streams.max(1) as f64;
+        let next = self
+            .live
+            .values()
+            .filter_map(|l| l.stream.started())
+            .map(|at| service - now.saturating_duration_since(at).as_secs_f64() * 1e3)
+            .filter(|left| *left > 0.0)
+            .min_by(f64::total_cmp);
+        let first = next.unwrap_or(if self.started() == 0 { service } else { pace });
+        ((first + before as f64 * pace) as u64).max(RETRY_MIN_MS)
+    }
+}

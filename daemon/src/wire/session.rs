@@ -1,0 +1,136 @@
+//! The verbs on a session: their names in topics, and their answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use glowplug_model::engine::{SessionState, SessionVerb};
+use serde::Serialize;
+
+use super::fault::Fault;
+use super::reply::{ErrorBody, encode};
+
+/// A verb, and the session it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// whose
+    pub client: Arc<str>,
+    /// which
+    pub session: Arc<str>,
+    /// what to do
+    pub verb: SessionVerb,
+}
+
+/// As it is in a topic.
+#[must_use]
+pub fn verb(name: &str) -> Option<SessionVerb> {
+    match name {
+        "reset" => Some(SessionVerb::Reset),
+        "save" => Some(SessionVerb::Save),
+        "drop" => Some(SessionVerb::Drop),
+        _ => None,
+    }
+}
+
+impl Call {
+    /// The verb's name in a topic.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.verb {
+            SessionVerb::Reset => "reset",
+            SessionVerb::Save => "save",
+            SessionVerb::Drop => "drop",
+        }
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            client: &self.client,
+            session: &self.session,
+            verb: self.name(),
+        }
+    }
+
+    /// It was done.
+    #[must_use]
+    pub fn done(&self, state: &SessionState) -> Bytes {
+        encode(&Done {
+            head: self.head(),
+            ok: true,
+            tokens: state.tokens,
+            pages: state.pages,
+            turns: state.turns,
+            saved: state.saved,
+        })
+    }
+
+    /// It was not done.
+    #[must_use]
+    pub fn refused(&self, fault: &Fault) -> Bytes {
+        encode(&Refused {
+            head: self.head(),
+            error: ErrorBody::of(fault),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    client: &'a str,
+    session: &'a str,
+    verb: &'static str,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    ok: bool,
+    tokens: usize,
+    pages: usize,
+    turns: usize,
+    saved: bool,
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    error: ErrorBody<'a>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::wire::fault::Code;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn every_verb_has_its_name_and_its_answers() {
+        for name in ["reset", "save", "drop"] {
+            let call = Call {
+                client: "c".into(),
+                session: "s".into(),
+                verb: verb(name).unwrap(),
+            };
+            let state = SessionState {
+                tokens: 70,
+                pages: 3,
+                turns: 2,
+                saved: true,
+            };
+            let value = |frame: Bytes| serde_json::from_slice::<Value>(&frame).unwrap();
+            assert_eq!(
+                value(call.done(&state)),
+                json!({"client": "c", "session": "s", "verb": name, "ok": true,
+                    "tokens": 70, "pages": 3, "turns": 2, "saved": true})
+            );
+            assert_eq!(
+                value(call.refused(&Fault::new(Code::NotFound, "no"))),
+                json!({"client": "c", "session": "s", "verb": name,
+                    "error": {"code": "not_found", "message": "no"}})
+            );
+        }
+        assert_eq!(verb("load"), None);
+    }
+}
