@@ -131,7 +131,7 @@ pub(crate) fn refusals(kind: Kind, version: Version) {
         (
             "invalid_request",
             json!("session"),
-            json!({"id": "r3", "messages": question, "session": "s"}),
+            json!({"id": "r3", "messages": question, "session": "a/b"}),
         ),
         (
             "invalid_request",

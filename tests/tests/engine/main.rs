@@ -1,0 +1,8 @@
+//! The engine from outside, on tiny models: memory that cannot be exceeded, many streams, sessions.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod sessions;
+mod streams;
+mod stress;
+mod world;

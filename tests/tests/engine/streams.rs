@@ -1,0 +1,107 @@
+//! Many streams in one step.
+
+use super::world::{Heard, Random, answer, config, load, request, tiny};
+use glowplug_model::engine::{Finish, Priority, Refusal};
+use glowplug_tests::Think;
+
+/// What a stream says does not depend on who else is in the step, on chunks, or on pages shared and copied.
+#[test]
+fn streams_together_say_what_each_says_alone() {
+    let tiny = tiny(Think::Never);
+    let prompts: Vec<String> = (0..12u64)
+        .map(|i| {
+            let mut random = Random(i);
+            let words = 1 + random.below(60);
+            // some share a beginning, of whole pages and of a part of one
+            let common =
+                "the rain in the plain falls mainly on the train ".repeat((i % 3) as usize);
+            let own: String = (0..words)
+                .map(|_| ["rain ", "plain ", "oil ", "a b ", "42 "][random.below(5) as usize])
+                .collect();
+            common + &own
+        })
+        .collect();
+    let alone: Vec<_> = prompts
+        .iter()
+        .map(|prompt| {
+            let mut engine = load(&tiny, &config(64, 1));
+            answer(&mut engine, 1, request("c", prompt, 24)).0
+        })
+        .collect();
+    let mut engine = load(&tiny, &config(64, 4));
+    let mut heard = Heard::default();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let client = ["a", "b", "c"][i % 3];
+        engine
+            .submit(i as u64, request(client, prompt, 24))
+            .unwrap();
+        // they come while others run
+        for _ in 0..i {
+            engine.step(&mut |id, event| heard.take(id, event));
+        }
+    }
+    heard.idle(&mut engine);
+    for (i, alone) in alone.iter().enumerate() {
+        assert_eq!(&heard.text[&(i as u64)], alone, "{}", prompts[i]);
+    }
+    assert!(heard.cached.values().any(|cached| *cached > 64));
+}
+
+#[test]
+fn a_repeated_question_is_computed_once() {
+    let mut engine = load(&tiny(Think::Never), &config(64, 2));
+    let long = "the rain in the plain ".repeat(20);
+    let (first, cold) = answer(&mut engine, 1, request("a", &long, 8));
+    let (second, warm) = answer(&mut engine, 2, request("b", &long, 8));
+    assert_eq!(first, second);
+    assert_eq!(cold.cached_tokens, 0);
+    assert_eq!(warm.cached_tokens, warm.prompt_tokens - 1);
+}
+
+#[test]
+fn an_urgent_request_starts_with_the_next_step_and_nothing_is_lost() {
+    let mut engine = load(&tiny(Think::Never), &config(128, 1));
+    let (alone, _) = answer(&mut engine, 1, request("a", "the rain", 200));
+    let mut heard = Heard::default();
+    let mut background = request("a", "the rain", 200);
+    background.priority = Priority::Background;
+    engine.submit(2, background).unwrap();
+    for _ in 0..20 {
+        engine.step(&mut |id, event| heard.take(id, event));
+    }
+    let mut urgent = request("b", "in the plain", 4);
+    urgent.priority = Priority::Urgent;
+    engine.submit(3, urgent).unwrap();
+    engine.step(&mut |id, event| heard.take(id, event));
+    assert_eq!(heard.started, [2, 3]);
+    assert_eq!((engine.counts().running, engine.counts().parked), (1, 1));
+    heard.idle(&mut engine);
+    assert_eq!(heard.text[&2], alone);
+    assert_eq!(engine.counts().pages_used, 0);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_with_the_number() {
+    let mut engine = load(&tiny(Think::Never), &config(4, 2));
+    let refusal = engine.submit(1, request("a", "hi", 400)).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::Memory { needed, pages: 4 } if needed > 4),
+        "{refusal}"
+    );
+    assert!(refusal.to_string().contains("are missing"), "{refusal}");
+}
+
+#[test]
+fn who_has_no_room_yet_waits_and_who_is_cancelled_there_ends() {
+    let mut engine = load(&tiny(Think::Never), &config(6, 4));
+    let mut heard = Heard::default();
+    for id in 1..=3 {
+        engine.submit(id, request("a", "the rain", 100)).unwrap();
+    }
+    engine.step(&mut |id, event| heard.take(id, event));
+    assert_eq!((engine.counts().running, engine.counts().queued), (1, 2));
+    assert!(engine.end(3, Finish::Cancelled) && !engine.end(3, Finish::Cancelled));
+    heard.idle(&mut engine);
+    assert_eq!(heard.finish(3), Finish::Cancelled);
+    assert_eq!(heard.text[&1], heard.text[&2]);
+}

@@ -1,0 +1,146 @@
+//! An engine over a tiny model, and what it says.
+
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_model::engine::{
+    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId, Thinking,
+};
+use glowplug_model::gguf::Gguf;
+use glowplug_model::network::dims::Arch;
+use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_tests::{Think, Tiny};
+use std::collections::BTreeMap;
+
+pub(crate) const Q8: KvFormats = KvFormats {
+    k: KvFormat::Q8_0,
+    v: KvFormat::Q8_0,
+};
+
+pub(crate) fn tiny(think: Think) -> Tiny {
+    Tiny {
+        think,
+        head_dim: 32,
+        ..Tiny::smallest(Arch::Qwen2)
+    }
+}
+
+pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
+    EngineConfig {
+        context: 512,
+        streams,
+        pages,
+        kv: Q8,
+        sessions: None,
+        queue: 16,
+        prefill_threads: 1,
+        decode_threads: 1,
+        isa: None,
+    }
+}
+
+pub(crate) fn load(tiny: &Tiny, config: &EngineConfig) -> Engine {
+    Engine::load(&Gguf::from_bytes(tiny.bytes().into()).unwrap(), config).unwrap()
+}
+
+pub(crate) fn request(client: &str, said: &str, max_tokens: u32) -> Request {
+    Request {
+        client: client.into(),
+        session: None,
+        priority: Priority::Normal,
+        messages: vec![Message {
+            role: Role::User,
+            content: said.to_owned(),
+        }],
+        raw: false,
+        sampler: SamplerParams {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 1,
+            top_logprobs: None,
+        },
+        thinking: Thinking {
+            enabled: true,
+            budget: Some(8),
+            visible: false,
+        },
+        max_tokens,
+        stop: Vec::new(),
+    }
+}
+
+pub(crate) fn turn(client: &str, session: &str, said: &str, max_tokens: u32) -> Request {
+    Request {
+        session: Some(session.into()),
+        ..request(client, said, max_tokens)
+    }
+}
+
+/// Everything said of each request.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) text: BTreeMap<RequestId, String>,
+    pub(crate) cached: BTreeMap<RequestId, u32>,
+    /// in the order of their starts
+    pub(crate) started: Vec<RequestId>,
+    pub(crate) ended: BTreeMap<RequestId, Outcome>,
+}
+
+impl Heard {
+    pub(crate) fn take(&mut self, id: RequestId, event: Event) {
+        assert!(
+            !self.ended.contains_key(&id),
+            "{id} said {event:?} after its end"
+        );
+        match event {
+            Event::Started { cached_tokens, .. } => {
+                self.started.push(id);
+                self.cached.insert(id, cached_tokens);
+            }
+            Event::Prefilled => {}
+            Event::Text { content, .. } => self.text.entry(id).or_default().push_str(&content),
+            Event::Finished(outcome) => {
+                self.ended.insert(id, outcome);
+            }
+        }
+    }
+
+    /// Steps until there is nothing to do.
+    pub(crate) fn idle(&mut self, engine: &mut Engine) {
+        let mut steps = 0;
+        while engine.step(&mut |id, event| self.take(id, event)) {
+            steps += 1;
+            assert!(steps < 100_000, "it never comes to rest");
+        }
+    }
+
+    pub(crate) fn finish(&self, id: RequestId) -> Finish {
+        self.ended[&id].finish
+    }
+}
+
+/// One request alone, to its end.
+pub(crate) fn answer(engine: &mut Engine, id: RequestId, request: Request) -> (String, Outcome) {
+    let mut heard = Heard::default();
+    engine.submit(id, request).unwrap();
+    heard.idle(engine);
+    let text = heard.text.remove(&id).unwrap_or_default();
+    (text, heard.ended.remove(&id).unwrap())
+}
+
+/// splitmix64
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
