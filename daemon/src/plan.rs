@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::{STEP_TOKENS, THREADS_MAX};
+use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS, THREADS_MAX};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
 use glowplug_model::engine::{KvFormats, LoadError, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
@@ -16,9 +16,11 @@ use crate::transport::{OUTBOX, PACKET_MAX};
 
 /// Tokens of context when the configuration has no say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
-/// Messages besides the requests that wait: one packet on its way in, the outbox, and the finals kept for repetition.
-/// An outbox of finals as long as a context's text is the exception; 4 KiB each is what it holds by day.
-const MESSAGE_BYTES: usize = PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX;
+/// Messages besides the requests that wait: one packet on its way in, the outbox, the finals kept for repetition, and what
+/// was said in sessions. An outbox of finals as long as a context's text is the exception; 4 KiB each is what it holds
+/// by day.
+const MESSAGE_BYTES: usize =
+    PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX + SESSION_TEXT_MAX;
 
 /// What the engine is loaded with.
 #[derive(Debug, Clone, PartialEq)]

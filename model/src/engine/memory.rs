@@ -37,6 +37,15 @@ impl Memory {
         }
     }
 
+    /// Knows a session again that is only in its file.
+    pub(super) fn revive(&mut self, key: &SessionKey) {
+        if self.sessions.get(key).is_none()
+            && let Some(session) = self.snapshots.as_ref().and_then(|s| s.known(key))
+        {
+            self.sessions.restore(key.clone(), session);
+        }
+    }
+
     /// Gives a sequence the pages that hold the beginning of its prompt already, and reserves all others that it can
     /// ever need. False: it has to wait.
     pub(super) fn start(&mut self, kv: &mut KvCache, sequence: &mut Sequence) -> bool {
@@ -81,7 +90,7 @@ impl Memory {
     }
 
     /// Saves a session if it can be and gives its pages back; what was said stays.
-    fn unload(&mut self, kv: &mut KvCache, key: &SessionKey) {
+    pub(super) fn unload(&mut self, kv: &mut KvCache, key: &SessionKey) {
         if let Some(snapshots) = &self.snapshots
             && let Some(session) = self.sessions.get_mut(key)
         {

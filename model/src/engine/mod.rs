@@ -193,7 +193,7 @@ impl Engine {
     /// Takes a request into the bounded queue; gives the number of requests before it.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing has changed.
+    /// [`Refusal`]; at the bound of sessions the longest idle one may have gone to its file, nothing else has changed.
     pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
         let key = request.session.clone().map(|name| SessionKey {
             client: request.client.clone(),
@@ -203,6 +203,7 @@ impl Engine {
         let mut request = request;
         if let Some(session) = key {
             self.room_for(&session)?;
+            self.memory.revive(&session);
             turn = Some(Turn {
                 session: session.clone(),
                 messages: request.messages.clone(),

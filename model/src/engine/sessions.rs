@@ -88,6 +88,7 @@ impl Engine {
                     limit: SESSIONS_MAX,
                 });
             };
+            self.memory.unload(&mut self.model.kv, &oldest);
             self.memory.forget(&oldest);
         }
         Ok(())

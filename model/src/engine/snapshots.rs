@@ -119,6 +119,12 @@ impl Snapshots {
         snapshot::read_header(path, &self.fingerprint, limits)
     }
 
+    /// What was said in a session, by its file.
+    pub(super) fn known(&self, key: &SessionKey) -> Option<Session> {
+        let reader = self.open(key).ok()?;
+        Some(session(note(&reader)?)?.1)
+    }
+
     /// Forgets the file of a session.
     pub(super) fn remove(&self, key: &SessionKey) {
         // not there is what was wanted; one that stays is overwritten by the next of its name

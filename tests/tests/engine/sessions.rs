@@ -111,6 +111,20 @@ fn a_session_goes_on_after_a_restart() {
 }
 
 #[test]
+fn a_session_that_is_only_in_its_file_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = tiny(Think::Never);
+    let mut late = load(&tiny, &saved(folder.path()));
+    let mut engine = load(&tiny, &saved(folder.path()));
+    answer(&mut engine, 1, turn("a", "s", "the rain", 8));
+    assert_eq!(engine.save_all(), 0);
+    let (_, expected) = answer(&mut engine, 2, turn("a", "s", "go on", 8));
+    let (_, outcome) = answer(&mut late, 1, turn("a", "s", "go on", 8));
+    assert_eq!(outcome.prompt_tokens, expected.prompt_tokens);
+    assert_eq!(outcome.cached_tokens, expected.cached_tokens);
+}
+
+#[test]
 fn a_damaged_file_costs_its_session_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = tiny(Think::Never);
