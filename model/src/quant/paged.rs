@@ -118,6 +118,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Quants and scales of the first `n` rows.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn first(&self, n: usize) -> (&'a [u8], &'a [Half]) {
         (
