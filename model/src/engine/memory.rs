@@ -70,8 +70,11 @@ impl Memory {
         sequence.fed = found.tokens;
         if let Some(Partial { page, tokens }) = found.partial {
             let own = self.take(kv, &mut place);
-            kv.copy_rows(page, own, tokens);
-            sequence.fed += tokens;
+            // where it was the only page to be had, it is clear now
+            if own != page {
+                kv.copy_rows(page, own, tokens);
+                sequence.fed += tokens;
+            }
         }
         sequence.cached = sequence.fed;
         sequence.place = Some(place);
@@ -92,7 +95,7 @@ impl Memory {
     /// Saves a session if it can be and gives its pages back; what was said stays.
     pub(super) fn unload(&mut self, kv: &mut KvCache, key: &SessionKey) {
         if let Some(snapshots) = &self.snapshots
-            && let Some(session) = self.sessions.get_mut(key)
+            && let Some(session) = self.sessions.get_mut(key).filter(|s| !s.saved)
         {
             // not saved: it is computed again when it goes on
             let _ = snapshots.save(key, session, &self.pages, kv);
