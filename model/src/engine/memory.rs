@@ -111,8 +111,11 @@ impl Memory {
         if session.tip.is_some() || !session.saved {
             return;
         }
-        let (Ok(mut file), Some(&table)) = (snapshots.open(key), self.tables.last()) else {
+        let Some(&table) = self.tables.last() else {
             return;
+        };
+        let Ok(mut file) = snapshots.open(key) else {
+            return self.unsave(key);
         };
         let tokens = file.header().tokens.clone();
         let needed = tokens.len().div_ceil(PAGE_TOKENS);
@@ -130,8 +133,18 @@ impl Memory {
             self.pages.fill(kv.table(table), at, part);
             tip = Some(kv.table(table)[at]);
         }
+        if tip.is_none() {
+            self.unsave(key);
+        }
         self.hold(key, tip);
         self.pages.release(kv.table(table), tokens.len());
+    }
+
+    /// A session's file is of no use: it is not opened again at every try of a request that waits for pages.
+    fn unsave(&mut self, key: &SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.saved = false;
+        }
     }
 
     /// Makes room for the next `tokens` of a sequence, from its reservation.
