@@ -12,5 +12,6 @@ pub mod server;
 pub mod status;
 pub mod stream;
 pub mod transport;
+pub mod tuned;
 pub mod wire;
 pub mod worker;

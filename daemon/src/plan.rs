@@ -13,6 +13,7 @@ use glowplug_model::network::dims::{Dims, DimsError};
 use crate::config::Config;
 use crate::limits::Unknown;
 use crate::transport::{OUTBOX, PACKET_MAX};
+use crate::tuned::Tuned;
 
 /// Tokens of context when the configuration has no say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
@@ -29,8 +30,19 @@ pub struct Plan {
     pub context: usize,
     /// how keys and values are stored
     pub kv: KvFormats,
+    /// for prefill and for decode: as configured, else as `glowplug tune` found, else all cores
+    pub threads: Threads,
     /// pages, and where every byte goes
     pub memory: MemoryPlan,
+}
+
+/// Threads of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// for prompts
+    pub prefill: usize,
+    /// for steps of decoding
+    pub decode: usize,
 }
 
 /// Why there is none.
@@ -81,7 +93,7 @@ pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanEr
     };
     let kv = formats(config.memory.kv_format, dims.head_dim)?;
     let engine = &config.engine;
-    let cores = config.board.map_or_else(cores, |board| board.cores);
+    let threads = threads(model, config);
     let choice = Choice {
         context,
         k: kv.k,
@@ -92,17 +104,32 @@ pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanEr
         max_payload_bytes: engine.max_payload_bytes,
         message_bytes: MESSAGE_BYTES as u64,
         step_tokens: STEP_TOKENS,
-        threads: engine
-            .prefill_threads
-            .unwrap_or(cores)
-            .max(engine.decode_threads.unwrap_or(cores)),
+        threads: threads.prefill.max(threads.decode),
     };
     let memory = glowplug_firmware_config::plan::plan(limit, &shape(&gguf, &dims), &choice)?;
     Ok(Plan {
         context,
         kv,
+        threads,
         memory,
     })
+}
+
+/// See [`Plan::threads`]. On another board than this machine nothing was measured, and all of its cores count.
+fn threads(model: &Path, config: &Config) -> Threads {
+    let engine = &config.engine;
+    let cores = config.board.map_or_else(cores, |board| board.cores);
+    let tuned = Tuned::read(model, engine.isa, cores).unwrap_or_else(|error| {
+        tracing::warn!("{}: {error}", Tuned::path(model).display());
+        None
+    });
+    let found = |count: fn(&Tuned) -> usize| tuned.as_ref().map_or(cores, count);
+    Threads {
+        prefill: engine
+            .prefill_threads
+            .unwrap_or_else(|| found(|t| t.prefill)),
+        decode: engine.decode_threads.unwrap_or_else(|| found(|t| t.decode)),
+    }
 }
 
 /// What was chosen, if the heads can have it; else q8_0, or f16 for heads that cannot.

@@ -148,8 +148,13 @@ fn load(
             sessions: sessions.dir.clone(),
             // admission counts; here only room for what it accepts
             queue: config.queue + config.max_streams,
-            prefill_threads: config.prefill_threads.unwrap_or(cores),
-            decode_threads: config.decode_threads.unwrap_or(cores),
+            // a board that was named may have more cores than this machine
+            prefill_threads: config
+                .prefill_threads
+                .unwrap_or(plan.threads.prefill.min(cores)),
+            decode_threads: config
+                .decode_threads
+                .unwrap_or(plan.threads.decode.min(cores)),
             isa: config.isa,
         },
     )

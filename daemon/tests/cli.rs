@@ -366,6 +366,42 @@ fn bench_prints_the_contract_s_fields() {
 /// Against exact f32 logits of two paths through the same quantised weights; see `cross/bench/kl.py` for the measure and
 /// the whole vectors.
 #[test]
+fn tune_s_counts_are_what_the_daemon_plans_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("smol.gguf");
+    std::os::unix::fs::symlink(smol(), &model).unwrap();
+    let model = model.to_str().unwrap();
+    let before = json(&["plan", model, "--json"]);
+    let tuned = json(&["tune", model, "--json"]);
+    let cores = tuned["cores"].as_u64().unwrap();
+    assert_eq!(before["threads"]["decode"], cores);
+    let measured = tuned["measured"].as_array().unwrap();
+    assert!(measured.len() as u64 >= cores.min(8));
+    for line in measured {
+        assert!(
+            line["prefill_tps"].as_f64().unwrap() > 0.0
+                && line["decode_tps"].as_f64().unwrap() > 0.0
+        );
+    }
+    let after = json(&["plan", model, "--json"]);
+    for phase in ["prefill", "decode"] {
+        assert_eq!(after["threads"][phase], tuned[phase]);
+    }
+    // another machine's counts are not taken
+    let file = tuned["file"].as_str().unwrap();
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(
+        file,
+        text.replace(&format!("\"cores\":{cores}"), "\"cores\":999"),
+    )
+    .unwrap();
+    assert_eq!(
+        json(&["plan", model, "--json"])["threads"],
+        before["threads"]
+    );
+}
+
+#[test]
 fn eval_s_distributions_are_near_the_exact_ones() {
     let exact: Value = serde_json::from_str(include_str!("data/logits_smol.json")).unwrap();
     let folder = tempfile::tempdir().unwrap();

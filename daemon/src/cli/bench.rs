@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Seconds for `prompt` tokens of prefill of one stream (to the first token decoded), and for `decode` tokens of each of
 /// `streams`, each begun with `depth` tokens in the cache.
-fn run_once(
+pub(super) fn run_once(
     evaluator: &mut Evaluator,
     ids: &[u32],
     depth: usize,
@@ -168,13 +168,13 @@ fn bytes_per_token(gguf: &Gguf) -> u64 {
 }
 
 /// The same ids every time, spread over the vocabulary.
-fn ids(count: usize, vocab: usize) -> Vec<u32> {
+pub(super) fn ids(count: usize, vocab: usize) -> Vec<u32> {
     (0..count)
         .map(|i| (i.wrapping_mul(7919) % vocab.max(1)) as u32)
         .collect()
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values {

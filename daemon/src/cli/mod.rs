@@ -22,6 +22,7 @@ mod score;
 mod serve;
 mod settings;
 mod tokenize;
+mod tune;
 mod wheel;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +51,7 @@ enum Command {
     Bench(bench::Args),
     Health(health::Args),
     Plan(plan::Args),
+    Tune(tune::Args),
     #[command(hide = true)]
     Pack(Later),
     #[command(hide = true)]
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Pack(_) => later("pack"),
         Command::Config(_) => later("config"),
     };

@@ -86,6 +86,7 @@ fn fits(plan: &Plan) -> Value {
         "context": plan.context,
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
+        "threads": {"prefill": plan.threads.prefill, "decode": plan.threads.decode},
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
     })
 }
