@@ -11,10 +11,12 @@ use glowplug_firmware_config::board::Board;
 use glowplug_model::engine::{KvFormats, Thinking};
 use glowplug_model::quant::Isa;
 
+use crate::board::Chosen;
 use raw::Raw;
 
 mod board;
 mod raw;
+pub(crate) use board::find as named_board;
 pub(crate) use raw::kv_format;
 
 /// Every key of the file, in the order of the documentation. A key that is not here is an error.
@@ -203,8 +205,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// what to serve
     pub model: Model,
-    /// none: not chosen
+    /// the one named, else the one that the command line found this machine to be
     pub board: Option<Board>,
+    /// how it was chosen
+    pub board_chosen: Chosen,
     /// how much of it, and what the KV cache takes
     pub memory: Memory,
     /// the inference side
@@ -213,6 +217,9 @@ pub struct Config {
     pub sessions: Sessions,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
+    /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
+    /// key for it
+    pub root: PathBuf,
 }
 
 /// `[mqtt]`.

@@ -2,8 +2,10 @@
 //! [`server`] → [`worker`] → `Engine::step` → kernel. See `ARCHITECTURE.md`.
 
 pub mod admission;
+pub mod board;
 pub mod cli;
 pub mod config;
+pub mod cores;
 pub mod dedup;
 pub mod intake;
 pub mod limits;
@@ -11,6 +13,7 @@ pub mod plan;
 pub mod server;
 pub mod status;
 pub mod stream;
+pub mod system;
 pub mod transport;
 pub mod tuned;
 pub mod wire;

@@ -1,28 +1,28 @@
 //! How much memory the plan may lay out: the least of what the configuration allows, what the control group allows, and
 //! what the machine has left.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 
 use crate::config::Config;
+use crate::system;
 
 /// Left to the rest of the system where no board says more.
 const RESERVE: u64 = 128 << 20;
-/// Longest file below `/proc` and `/sys` that is read.
-const FILE_MAX: u64 = 1 << 20;
 
 /// Nothing says how much memory there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this machine does not say how much memory it has: set `memory.budget`")]
 pub struct Unknown;
 
-/// The limit on this machine, now. `root` is the file system's, for tests another.
+/// The limit on this machine, now.
 ///
 /// # Errors
 /// [`Unknown`] when neither configuration nor system says anything.
-pub fn here(root: &Path, config: &Config) -> Result<Limit, Unknown> {
+pub fn here(config: &Config) -> Result<Limit, Unknown> {
+    let root = &config.root;
     let reserve = config.board.map_or(RESERVE, |board| board.reserve_bytes);
     let limit = |bytes, from| Limit { bytes, from };
     let limits = [
@@ -54,50 +54,19 @@ fn of_board(board: &Board) -> Limit {
     }
 }
 
-/// `MemAvailable` of `/proc/meminfo`: what can be had without swapping.
+/// What can be had without swapping.
 fn available(root: &Path) -> Option<u64> {
-    let text = read(&root.join("proc/meminfo"))?;
-    let kib = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = kib.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    system::bytes(&root.join("proc/meminfo"), "MemAvailable")
 }
 
-/// The least limit of the control groups that this process is in, of version 2 and 1, from its own up to the root. A
-/// container sees its own group as the root, sometimes under a path that it cannot see: what is not there limits nothing.
+/// The least limit of the control groups that this process is in.
 fn cgroup(root: &Path) -> Option<u64> {
-    let groups = read(&root.join("proc/self/cgroup"))?;
-    let limits = groups.lines().flat_map(|line| {
-        // `0::/path` in version 2, `9:memory:/path` in version 1
-        let mut fields = line.splitn(3, ':');
-        let controllers = fields.nth(1).unwrap_or_default();
-        let path = fields.next().unwrap_or_default();
-        let (mount, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            list if list.split(',').any(|c| c == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return Vec::new(),
-        };
-        let path: PathBuf = Path::new(path)
-            .components()
-            .filter(|part| matches!(part, Component::Normal(_)))
-            .collect();
-        // the last ancestor is the empty path: the mount itself
-        path.ancestors()
-            .filter_map(|group| read(&root.join(mount).join(group).join(file)))
-            // `max` is no number, and no limit
-            .filter_map(|text| text.trim().parse().ok())
-            .collect()
-    });
+    let limits = system::cgroups(root, "memory", "memory.max", "memory.limit_in_bytes");
+    // `max` is no number, and no limit
+    let limits = limits
+        .into_iter()
+        .filter_map(|(_, text)| text.trim().parse().ok());
     limits.min()
-}
-
-fn read(path: &Path) -> Option<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let file = std::fs::File::open(path).ok()?;
-    file.take(FILE_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 #[cfg(test)]
@@ -105,18 +74,8 @@ fn read(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::Draft;
-    use tempfile::TempDir;
-
-    /// A file system of these files.
-    fn tree(files: &[(&str, &str)]) -> TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        root
-    }
+    use crate::system::tests::tree;
+    use std::path::PathBuf;
 
     fn config(text: &str) -> Config {
         let draft = Draft::from_toml(text).unwrap();
@@ -180,7 +139,12 @@ mod tests {
 
     #[test]
     fn the_least_of_all_is_the_limit_and_says_where_it_is_from() {
-        let limit = |files: &[(&str, &str)], text: &str| here(tree(files).path(), &config(text));
+        let limit = |files: &[(&str, &str)], text: &str| {
+            let root = tree(files);
+            let mut config = config(text);
+            config.root = root.path().to_owned();
+            here(&config)
+        };
         let of = |bytes, from| Ok(Limit { bytes, from });
         assert_eq!(limit(&[], ""), Err(Unknown));
         let meminfo = ("proc/meminfo", MEMINFO);
@@ -215,7 +179,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory() {
-        let limit = here(Path::new("/"), &config("")).unwrap();
+        let limit = here(&config("")).unwrap();
         assert!(limit.bytes > 1 << 20, "{limit:?}");
     }
 }

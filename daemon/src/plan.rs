@@ -4,13 +4,15 @@
 use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS, THREADS_MAX};
+use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
 use glowplug_model::engine::{KvFormats, LoadError, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
+use crate::board::Chosen;
 use crate::config::Config;
+use crate::cores::Cores;
 use crate::limits::Unknown;
 use crate::transport::{OUTBOX, PACKET_MAX};
 use crate::tuned::Tuned;
@@ -30,7 +32,7 @@ pub struct Plan {
     pub context: usize,
     /// how keys and values are stored
     pub kv: KvFormats,
-    /// for prefill and for decode: as configured, else as `glowplug tune` found, else all cores
+    /// for prefill and for decode: as configured, else as `glowplug tune` found, else the fast cores
     pub threads: Threads,
     /// pages, and where every byte goes
     pub memory: MemoryPlan,
@@ -115,15 +117,19 @@ pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanEr
     })
 }
 
-/// See [`Plan::threads`]. On another board than this machine nothing was measured, and all of its cores count.
+/// See [`Plan::threads`]. On a board that was named and may be elsewhere nothing was measured, and all of its cores count.
 fn threads(model: &Path, config: &Config) -> Threads {
     let engine = &config.engine;
-    let cores = config.board.map_or_else(cores, |board| board.cores);
-    let tuned = Tuned::read(model, engine.isa, cores).unwrap_or_else(|error| {
+    let here = Cores::here(&config.root);
+    let (all, fast) = match (&config.board, &config.board_chosen) {
+        (Some(board), Chosen::Named) => (board.cores, board.cores),
+        _ => (here.all(), here.fast()),
+    };
+    let tuned = Tuned::read(model, engine.isa, all).unwrap_or_else(|error| {
         tracing::warn!("{}: {error}", Tuned::path(model).display());
         None
     });
-    let found = |count: fn(&Tuned) -> usize| tuned.as_ref().map_or(cores, count);
+    let found = |count: fn(&Tuned) -> usize| tuned.as_ref().map_or(fast, count);
     Threads {
         prefill: engine
             .prefill_threads
@@ -152,14 +158,6 @@ pub(crate) fn formats(chosen: Option<KvFormats>, head_dim: usize) -> Result<KvFo
         Some(format) => Err(PlanError::Format { format, head_dim }),
         None => Ok(kv),
     }
-}
-
-/// Threads that this machine can run at once.
-#[must_use]
-pub fn cores() -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(THREADS_MAX)
 }
 
 #[cfg(test)]

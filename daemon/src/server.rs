@@ -1,7 +1,7 @@
 //! The daemon's select loop: carries events to the state machines and their actions to the world, and decides nothing
 //! about requests itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -70,7 +70,7 @@ pub async fn run(
         .clone()
         .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
     let unserved = |error: PlanError| RunError::Model(error.to_string());
-    let limit = limits::here(Path::new("/"), &config).map_err(|error| unserved(error.into()))?;
+    let limit = limits::here(&config).map_err(|error| unserved(error.into()))?;
     let plan = plan::plan(&path, &config, &limit).map_err(unserved)?;
     let memory = plan.memory;
     let topics = Topics::new(&config.base_topic, &config.node);

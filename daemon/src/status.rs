@@ -59,6 +59,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, sha256: Optio
             "sha256": sha256,
             "thinks": model.thinks,
         },
+        "board": {"name": config.board.map(|board| board.name), "why": config.board_chosen.why()},
         "isa": model.isa,
         "context": model.context,
         "memory": memory,

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
+use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX, THREADS_MAX};
 use glowplug_model::engine::{
     Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome, Request, RequestId,
     SessionFault, SessionState,
@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::admission::{END_THINKING_MAX, End, Update, VERBS_MAX};
 use crate::config;
-use crate::plan::{self, Plan};
+use crate::cores::Cores;
+use crate::plan::Plan;
 use crate::stream::{Marks, Text};
 use crate::wire::session::Call;
 
@@ -137,7 +138,7 @@ fn load(
     sessions: &config::Sessions,
 ) -> Result<Engine, LoadError> {
     let gguf = Gguf::open(model)?;
-    let cores = plan::cores();
+    let cores = Cores::here(Path::new("/"));
     Engine::load(
         &gguf,
         &EngineConfig {
@@ -151,10 +152,11 @@ fn load(
             // a board that was named may have more cores than this machine
             prefill_threads: config
                 .prefill_threads
-                .unwrap_or(plan.threads.prefill.min(cores)),
+                .unwrap_or(plan.threads.prefill.min(cores.all())),
             decode_threads: config
                 .decode_threads
-                .unwrap_or(plan.threads.decode.min(cores)),
+                .unwrap_or(plan.threads.decode.min(cores.all())),
+            places: cores.places(THREADS_MAX),
             isa: config.isa,
         },
     )

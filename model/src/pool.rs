@@ -115,11 +115,21 @@ thread_local! {
 }
 
 impl Pool {
-    /// `threads >= 1`, the calling thread included: `threads - 1` are spawned.
+    /// `threads >= 1`, the calling thread included: `threads - 1` are spawned. They run where the system likes.
     ///
     /// # Errors
     /// `threads` is 0 or above [`MAX_THREADS`], or the system refuses a thread (those begun are joined again).
     pub fn new(threads: usize) -> io::Result<Self> {
+        Self::placed(threads, &[])
+    }
+
+    /// As [`Self::new`]; `places[i]` has the processors that thread `i` is held to, the calling thread's first. A thread
+    /// without a place, or whose place the system refuses (they may have been taken from us since they were counted),
+    /// runs where the system likes.
+    ///
+    /// # Errors
+    /// As those of [`Self::new`].
+    pub fn placed(threads: usize, places: &[Vec<usize>]) -> io::Result<Self> {
         if threads == 0 || threads > MAX_THREADS {
             let what = format!("a pool of {threads} threads: 1 to {MAX_THREADS} are possible");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -146,8 +156,14 @@ impl Pool {
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new().name(format!("kernel-{index}"));
-            pool.workers.push(worker.spawn(move || shared.work(index))?);
+            let place = places.get(index).cloned().unwrap_or_default();
+            pool.workers.push(worker.spawn(move || {
+                hold_to(&place);
+                shared.work(index);
+            })?);
         }
+        // after the others, which inherit what their maker is held to
+        hold_to(places.first().map_or(&[], Vec::as_slice));
         Ok(pool)
     }
 
@@ -366,6 +382,23 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         self.caller_parked.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Holds the calling thread to these processors; to none of them: leaves it as it is.
+fn hold_to(cpus: &[usize]) {
+    const CPUS: usize = libc::CPU_SETSIZE as usize;
+    // SAFETY: a `cpu_set_t` is an array of integers, of which all zeros is the empty set
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let known = cpus.iter().filter(|cpu| **cpu < CPUS);
+    for cpu in known {
+        // SAFETY: cpu < CPU_SETSIZE, the number of bits in a set
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    if !cpus.is_empty() {
+        // SAFETY: 0 is the calling thread; the pointer is to a set of the size that is given, which lives until the call
+        // returns. That it fails is no fault: see `Pool::placed`.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     }
 }
 

@@ -64,6 +64,7 @@ fn bytes_in_use_stay_flat_over_two_thousand_tokens() {
         queue: 1,
         prefill_threads: 1,
         decode_threads: 1,
+        places: Vec::new(),
         isa: None,
     };
     let gguf = Gguf::from_bytes(tiny.bytes().into()).unwrap();

@@ -3,6 +3,7 @@
 use super::catalogue;
 use super::failure::Failure;
 use crate::config;
+use crate::cores::Cores;
 use crate::plan::formats;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
 use glowplug_model::engine::{EngineConfig, KvFormats, LoadError};
@@ -95,10 +96,9 @@ pub(crate) fn engine_config(
     threads: Option<usize>,
     kv_format: Option<KvFormats>,
 ) -> Result<EngineConfig, Failure> {
+    let cores = Cores::here(Path::new("/"));
     let threads = match threads {
-        None => std::thread::available_parallelism()
-            .map_or(1, std::num::NonZero::get)
-            .min(THREADS_MAX),
+        None => cores.fast(),
         Some(threads) if (1..=THREADS_MAX).contains(&threads) => threads,
         Some(threads) => {
             return Err(Failure::Use(format!(
@@ -116,6 +116,7 @@ pub(crate) fn engine_config(
         queue: 1,
         prefill_threads: threads,
         decode_threads: threads,
+        places: cores.places(threads),
         isa: forced_isa()?,
     })
 }

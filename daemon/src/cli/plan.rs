@@ -2,12 +2,13 @@
 
 use super::failure::{Failure, put_json, put_line};
 use super::{models, settings};
+use crate::config::Config;
 use crate::limits;
 use crate::plan::{self, Plan, PlanError};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_firmware_config::plan::{DoesNotFit, LimitSource};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The memory plan: a line per consumer, in bytes; or the line that does not fit, and by how much
 #[derive(clap::Args)]
@@ -33,11 +34,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = settings::model(&config)?;
     let limit = match (&args.board, &config.board) {
         (Some(_), Some(board)) => limits::there(board, config.memory.budget),
-        _ => limits::here(Path::new("/"), &config).map_err(|e| Failure::Run(e.to_string()))?,
+        _ => limits::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
     };
     match plan::plan(model, &config, &limit) {
-        Ok(plan) if args.json => put_json(&fits(&plan)),
-        Ok(plan) => print(&plan),
+        Ok(plan) if args.json => put_json(&fits(&plan, &config)),
+        Ok(plan) => print(&plan, &config),
         Err(PlanError::DoesNotFit(error)) => {
             if args.json {
                 put_json(&does_not_fit(&error))?;
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-fn print(plan: &Plan) -> Result<(), Failure> {
+fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
     let memory = &plan.memory;
     let line = |name: &str, bytes: u64, what: &str| {
         put_line(format!("{name:<10} {bytes:>14}  {what}").trim_end())
@@ -67,10 +68,15 @@ fn print(plan: &Plan) -> Result<(), Failure> {
         line(name, bytes, &what)?;
     }
     line("total", memory.total(), "")?;
-    line("limit", memory.limit.bytes, &memory.limit.from.to_string())
+    line("limit", memory.limit.bytes, &memory.limit.from.to_string())?;
+    let board = config.board.map_or("none", |board| board.name);
+    put_line(&format!(
+        "board      {board} ({})",
+        config.board_chosen.why()
+    ))
 }
 
-fn fits(plan: &Plan) -> Value {
+fn fits(plan: &Plan, config: &Config) -> Value {
     let memory = &plan.memory;
     let lines: Map<String, Value> = memory
         .lines()
@@ -87,6 +93,7 @@ fn fits(plan: &Plan) -> Value {
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
         "threads": {"prefill": plan.threads.prefill, "decode": plan.threads.decode},
+        "board": {"name": config.board.map(|board| board.name), "why": config.board_chosen.why()},
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
     })
 }

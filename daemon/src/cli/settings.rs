@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::models;
+use crate::board;
 use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
 use std::env;
 use std::ffi::OsString;
@@ -16,7 +17,10 @@ const SYSTEM_FILE: &str = "/etc/glowplug/config.toml";
 const FILE_MAX: u64 = 1 << 20;
 
 /// Variables that are read elsewhere and are no keys of the configuration.
-const NOT_KEYS: [&str; 3] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG"];
+const NOT_KEYS: [&str; 4] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG", ROOT];
+
+/// Where another machine's `/proc` and `/sys` are; for tests.
+const ROOT: &str = "GLOWPLUG_ROOT";
 
 /// The file (`--config`, else the system's if it is there) with the environment's single values and the board over it.
 pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Failure> {
@@ -85,7 +89,7 @@ fn environment(
 }
 
 /// Checks the configuration and turns what only the command line knows into values: host name, folders, a model's name
-/// into its path, the forced instruction set. A model of the command line takes the place of the configured one.
+/// into its path, the forced instruction set, the board that this machine is. A model of the command line takes the place of the configured one.
 pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Failure> {
     let host = gethostname::gethostname();
     let mut config = draft
@@ -97,6 +101,12 @@ pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Fai
         config.model.path = Some(models::resolve(name)?);
     }
     config.engine.isa = models::forced_isa()?;
+    if let Some(root) = env::var_os(ROOT) {
+        config.root = root.into();
+    }
+    if config.board.is_none() {
+        (config.board, config.board_chosen) = board::find(&config.root, env::consts::ARCH);
+    }
     Ok(config)
 }
 

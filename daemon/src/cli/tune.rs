@@ -3,7 +3,7 @@
 use super::bench::{ids, median, run_once};
 use super::failure::{Failure, put_json, put_line};
 use super::models;
-use crate::plan;
+use crate::cores::Cores;
 use crate::tuned::Tuned;
 use glowplug_model::engine::Evaluator;
 use serde_json::json;
@@ -39,7 +39,7 @@ struct Measured {
 /// Measures, writes the file beside the model, prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
-    let cores = plan::cores();
+    let cores = Cores::here(Path::new("/")).all();
     let measured = measure(&model, &candidates(cores))?;
     let prefill = fewest(measured.iter().map(|m| (m.threads, m.prefill_tps)));
     let decode = fewest(measured.iter().map(|m| (m.threads, m.decode_tps)));

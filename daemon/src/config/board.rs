@@ -15,7 +15,7 @@ struct RawBoard {
 }
 
 /// The board of this name.
-pub(super) fn find(name: &str) -> Result<Board, ConfigError> {
+pub(crate) fn find(name: &str) -> Result<Board, ConfigError> {
     let Some((name, text)) = FILES.iter().find(|(known, _)| *known == name) else {
         let names = FILES.iter().map(|(known, _)| *known);
         let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(known, name));

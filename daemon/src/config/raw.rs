@@ -10,6 +10,7 @@ use glowplug_model::engine::{KvFormats, Thinking};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions, board};
+use crate::board::Chosen;
 
 /// Most prefixes in `mqtt.response_topic_allow`.
 const ALLOW_MAX: usize = 16;
@@ -131,17 +132,23 @@ impl Raw {
         }
         let base_topic = self.base_topic.unwrap_or_else(|| "glowplug".to_owned());
         check_topic("base_topic", &base_topic)?;
+        let board = self.board.as_deref().map(board::find).transpose()?;
         Ok(Config {
             node,
             base_topic,
             mqtt: self.mqtt.validate()?,
             listen: listen(self.broker.listen.as_deref().unwrap_or("127.0.0.1:1883"))?,
             model: self.model.validate()?,
-            board: self.board.as_deref().map(board::find).transpose()?,
+            board_chosen: match board {
+                Some(_) => Chosen::Named,
+                None => Chosen::Unknown("nobody looked".to_owned()),
+            },
+            board,
             memory: self.memory.validate()?,
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
             state_dir,
+            root: PathBuf::from("/"),
         })
     }
 }

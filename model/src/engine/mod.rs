@@ -68,6 +68,8 @@ pub struct EngineConfig {
     pub prefill_threads: usize,
     /// threads in decode
     pub decode_threads: usize,
+    /// the processors that each thread is held to, that of the caller first; empty: the system places them
+    pub places: Vec<Vec<usize>>,
     /// forced instruction set
     pub isa: Option<Isa>,
 }

@@ -1,6 +1,8 @@
 //! Each task once, tiles apart, panics and sleepers come back.
 
 use super::*;
+#[cfg(not(miri))]
+use std::sync::Barrier;
 
 const MANY: usize = if cfg!(miri) { 30 } else { 1000 };
 
@@ -227,4 +229,42 @@ fn wrong_sizes_are_refused() {
         let got = catch_unwind(AssertUnwindSafe(|| case(&pool))).unwrap_err();
         assert!(message(&got).contains(want), "{want}: {}", message(&got));
     }
+}
+
+/// The processors that the calling thread may run on, as the kernel writes them.
+#[cfg(not(miri))]
+fn allowed() -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let list = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+    list.unwrap().trim().to_owned()
+}
+
+#[cfg(not(miri))]
+#[test]
+fn threads_are_held_to_their_places_and_go_on_without_one() {
+    let before = allowed();
+    let last: usize = before.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    // a thread of its own: the caller is placed too
+    thread::spawn(move || {
+        let own = || vec![last];
+        let pool = Pool::placed(3, &[own(), own()]).unwrap();
+        assert_eq!(allowed(), last.to_string());
+        let (seen, barrier) = (Mutex::new(Vec::new()), Barrier::new(3));
+        pool.run(3, 3, &|_| {
+            barrier.wait();
+            lock(&seen).push(allowed());
+        });
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort();
+        let mut expected = vec![last.to_string(), last.to_string(), before.clone()];
+        expected.sort();
+        assert_eq!(seen, expected);
+        // processors that are not there, or that no set can name
+        let pool = Pool::placed(2, &[vec![1023], vec![1 << 20]]).unwrap();
+        assert_eq!((allowed(), pool.threads()), (last.to_string(), 2));
+    })
+    .join()
+    .unwrap();
 }

@@ -33,6 +33,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         queue: 16,
         prefill_threads: 1,
         decode_threads: 1,
+        places: Vec::new(),
         isa: None,
     }
 }
