@@ -149,6 +149,7 @@ pub struct Admission {
     chunk: Duration,
     speaker: Speaker,
     phase: Phase,
+    strained: bool,
     live: BTreeMap<RequestId, Live>,
     verbs: BTreeMap<RequestId, Verb>,
     by_key: HashMap<Key, RequestId>,
@@ -176,6 +177,7 @@ impl Admission {
             chunk,
             speaker,
             phase: Phase::Starting,
+            strained: false,
             live: BTreeMap::new(),
             verbs: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -199,6 +201,12 @@ impl Admission {
     /// The broker takes no larger frames.
     pub fn frame_max(&mut self, bytes: usize) {
         self.frame_max = bytes;
+    }
+
+    /// While the board is strained half as many may wait, and they take their turns one after the other: what comes too
+    /// fast is refused while it can still go elsewhere. What was accepted stays.
+    pub fn one_at_a_time(&mut self, strained: bool) {
+        self.strained = strained;
     }
 
     /// Nothing new is taken from now on.

@@ -8,14 +8,16 @@ use bytes::Bytes;
 use glowplug_firmware_config::plan::MemoryPlan;
 use glowplug_model::engine::{Finish, ModelInfo};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::admission::{Action, Admission, Phase, ROOM_FOR_LAST};
 use crate::config::{Config, Server};
+use crate::cores::Cores;
 use crate::intake::{Desk, Intake};
 use crate::limits;
 use crate::plan::{self, PlanError};
+use crate::sensors::{self, State};
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::transport::broker::{self, BrokerError, Embedded};
@@ -24,7 +26,7 @@ use crate::transport::{self, Credentials, Event, Events, Link, Message, Options,
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply::encode;
 use crate::wire::topics::Topics;
-use crate::worker::{Command, Load, Report, Worker};
+use crate::worker::{Command, Load, Machine, Report, Worker};
 
 /// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -91,11 +93,16 @@ pub async fn run(
         subscriptions: topics.subscriptions(),
         payload_max: config.engine.max_payload_bytes,
     });
+    let state = sensors::watch(&config.root);
     let (worker, reports) = Worker::start(
         path.clone(),
         plan,
         config.engine.clone(),
         config.sessions.clone(),
+        Machine {
+            cores: Cores::here(&config.root),
+            state: state.clone(),
+        },
     )
     .map_err(|e| RunError::Model(format!("cannot start the inference thread: {e}")))?;
     // the caller may not care
@@ -120,6 +127,7 @@ pub async fn run(
         booted: now(),
         link,
         worker,
+        state,
         up: false,
         memory,
         model: None,
@@ -184,6 +192,8 @@ struct Daemon {
     booted: Instant,
     link: Link,
     worker: Worker,
+    /// of the board
+    state: watch::Receiver<State>,
     admission: Admission,
     intake: Intake,
     model: Option<ModelInfo>,
@@ -223,6 +233,8 @@ impl Daemon {
             if drain != Drain::No && self.admission.outstanding() == 0 {
                 return None;
             }
+            let decision = self.state.borrow().decision;
+            self.admission.one_at_a_time(decision.one_at_a_time());
             let next = self.admission.next_tick();
             let mut out = Vec::new();
             tokio::select! {
@@ -365,6 +377,7 @@ impl Daemon {
         Reading {
             admission: &self.admission,
             load: self.load,
+            state: *self.state.borrow(),
             budget: status::budget(&self.config, &self.memory),
             boot_id: &self.boot_id,
             uptime: now().saturating_duration_since(self.booted),

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::admission::{Admission, share};
 use crate::config::Config;
+use crate::sensors::State;
 use crate::transport::PACKET_MAX;
 use crate::wire::properties::hex;
 use crate::wire::reply::encode;
@@ -112,6 +113,8 @@ pub struct Reading<'a> {
     pub admission: &'a Admission,
     /// the engine
     pub load: Load,
+    /// the board
+    pub state: State,
     /// bytes
     pub budget: u64,
     /// of this run of the daemon
@@ -143,7 +146,8 @@ impl Reading<'_> {
             "refused": counters.refused,
             "finished": counters.finished,
             "duplicates": counters.duplicates,
-            "temperature_c": temperature(),
+            "temperature_c": self.state.temperature.map(|degrees| (f64::from(degrees) * 10.0).round() / 10.0),
+            "throttle": {"heat": self.state.decision.heat, "pressure": self.state.decision.pressure},
             "boot_id": self.boot_id,
             "uptime_s": self.uptime.as_secs(),
         })
@@ -178,12 +182,6 @@ pub fn resident() -> (u64, u64) {
             .map_or(0, |n| n * 1024)
     };
     (line("VmRSS:"), line("VmHWM:"))
-}
-
-/// Degrees Celsius of the first thermal zone, if the machine has one.
-fn temperature() -> Option<f64> {
-    let text = std::fs::read_to_string("/sys/class/thermal/thermal_zone0/temp").ok()?;
-    text.trim().parse::<f64>().ok().map(|milli| milli / 1e3)
 }
 
 /// SHA-256 of a whole file, in hexadecimal. Takes seconds for gigabytes: not for the select loop.
@@ -260,13 +258,17 @@ mod tests {
                 tokens: 50,
                 decoding: Duration::from_secs(2),
             },
+            state: State {
+                temperature: Some(61.84),
+                ..State::default()
+            },
             budget: 9,
             boot_id: "b",
             uptime: Duration::from_secs(61),
         };
         let (metrics, stats) = (reading.metrics(0.0), reading.stats());
         for (name, value) in metrics.as_object().unwrap() {
-            if !["tokens_per_second", "bytes", "temperature_c"].contains(&name.as_str()) {
+            if !["tokens_per_second", "bytes"].contains(&name.as_str()) {
                 assert_eq!(&stats[name], value, "{name}");
             }
         }
@@ -282,6 +284,8 @@ mod tests {
         assert_eq!(stats["tokens_per_second"], json!(25.0));
         assert_eq!(stats["prefix_hit_rate"], Value::Null);
         assert_eq!(stats["uptime_s"], json!(61));
+        assert_eq!(stats["temperature_c"], json!(61.8));
+        assert_eq!(stats["throttle"], json!({"heat": 0, "pressure": 0}));
     }
 
     #[test]

@@ -4,25 +4,30 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX, THREADS_MAX};
+use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{
     Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome, Request, RequestId,
     SessionFault, SessionState,
 };
 use glowplug_model::gguf::Gguf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::admission::{END_THINKING_MAX, End, Update, VERBS_MAX};
 use crate::config;
 use crate::cores::Cores;
-use crate::plan::Plan;
+use crate::pace::Step;
+use crate::plan::{Plan, Threads};
+use crate::sensors;
 use crate::stream::{Marks, Text};
 use crate::wire::session::Call;
+use effort::Governed;
+
+mod effort;
 
 /// What admission sends for one request at most: submit, end, and some tries to end the thought; and the verbs.
 const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX;
@@ -76,6 +81,15 @@ pub struct Load {
     pub decoding: Duration,
 }
 
+/// Where the thread and the engine's own run, and how hard.
+#[derive(Debug)]
+pub struct Machine {
+    /// those there are
+    pub cores: Cores,
+    /// what the board says of its state
+    pub state: watch::Receiver<sensors::State>,
+}
+
 /// The sending side; the thread ends when it is dropped.
 #[derive(Debug)]
 pub struct Worker {
@@ -90,17 +104,22 @@ impl Worker {
         plan: Plan,
         engine: config::Engine,
         sessions: config::Sessions,
+        machine: Machine,
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
         let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
         let (outbox, reports) = mpsc::channel(REPORTS);
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(move || {
+                let threads = threads(&plan, &engine, &machine.cores);
                 let failed = match catch_unwind(AssertUnwindSafe(|| {
-                    load(&model, &plan, &engine, &sessions)
+                    load(&model, &plan, &engine, &sessions, threads, &machine.cores)
                 })) {
-                    Ok(Ok(engine)) => run(engine, sessions.expire, &inbox, &outbox).err(),
-                    Ok(Err(e)) => Some(e.to_string()),
+                    Ok(Ok(loaded)) => {
+                        let governed = Governed::new(machine.state, threads, engine.max_streams);
+                        run(loaded, sessions.expire, governed, &inbox, &outbox).err()
+                    }
+                    Ok(Err(why)) => Some(why),
                     Err(_) => Some("loading the model panicked".to_owned()),
                 };
                 if let Some(why) = failed {
@@ -131,45 +150,53 @@ impl Worker {
 #[error("the inference thread is gone")]
 pub struct Gone;
 
+/// As planned; but a board that was named may have more cores than this machine.
+fn threads(plan: &Plan, config: &config::Engine, cores: &Cores) -> Threads {
+    Threads {
+        prefill: config
+            .prefill_threads
+            .unwrap_or(plan.threads.prefill.min(cores.all())),
+        decode: config
+            .decode_threads
+            .unwrap_or(plan.threads.decode.min(cores.all())),
+    }
+}
+
+/// Err: the file cannot be served.
 fn load(
     model: &std::path::Path,
     plan: &Plan,
     config: &config::Engine,
     sessions: &config::Sessions,
-) -> Result<Engine, LoadError> {
-    let gguf = Gguf::open(model)?;
-    let cores = Cores::here(Path::new("/"));
-    Engine::load(
-        &gguf,
-        &EngineConfig {
-            context: plan.context,
-            streams: config.max_streams,
-            pages: plan.memory.pages,
-            kv: plan.kv,
-            sessions: sessions.dir.clone(),
-            // admission counts; here only room for what it accepts
-            queue: config.queue + config.max_streams,
-            // a board that was named may have more cores than this machine
-            prefill_threads: config
-                .prefill_threads
-                .unwrap_or(plan.threads.prefill.min(cores.all())),
-            decode_threads: config
-                .decode_threads
-                .unwrap_or(plan.threads.decode.min(cores.all())),
-            places: cores.places(THREADS_MAX),
-            isa: config.isa,
-        },
-    )
+    threads: Threads,
+    cores: &Cores,
+) -> Result<Engine, String> {
+    let config = EngineConfig {
+        context: plan.context,
+        streams: config.max_streams,
+        pages: plan.memory.pages,
+        kv: plan.kv,
+        sessions: sessions.dir.clone(),
+        // admission counts; here only room for what it accepts
+        queue: config.queue + config.max_streams,
+        prefill_threads: threads.prefill,
+        decode_threads: threads.decode,
+        places: cores.places(threads.prefill.max(threads.decode)),
+        isa: config.isa,
+    };
+    let gguf = Gguf::open(model).map_err(|e| LoadError::from(e).to_string())?;
+    Engine::load(&gguf, &config).map_err(|e| e.to_string())
 }
 
 /// Err: the engine is broken. Ok: nobody needs it any more.
 fn run(
     mut engine: Engine,
     expire: Duration,
+    governed: Governed,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
-    let ended = answer(&mut engine, expire, inbox, outbox);
+    let ended = answer(&mut engine, expire, governed, inbox, outbox);
     let unsaved = engine.save_all();
     if unsaved > 0 {
         tracing::warn!(unsaved, "sessions could not be saved");
@@ -181,6 +208,7 @@ fn run(
 fn answer(
     engine: &mut Engine,
     expire: Duration,
+    mut governed: Governed,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
@@ -194,56 +222,44 @@ fn answer(
         return Ok(());
     }
     let mut panics = 0;
-    let mut idle = true;
-    loop {
-        if idle && desk.held.is_empty() {
-            if !desk.flush_all(outbox) {
-                return Ok(());
-            }
-            match inbox.recv_timeout(SWEEP) {
-                Ok(command) => desk.take(engine, command),
-                Err(std_mpsc::RecvTimeoutError::Timeout) => {}
-                Err(std_mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-        }
-        loop {
-            match inbox.try_recv() {
-                Ok(command) => desk.take(engine, command),
-                Err(std_mpsc::TryRecvError::Empty) => break,
-                Err(std_mpsc::TryRecvError::Disconnected) => return Ok(()),
-            }
-        }
-        for command in desk.release() {
-            desk.apply(engine, command);
-        }
-        let before = (Instant::now(), desk.load.tokens);
+    // when the next step may begin; none: there is nothing to do
+    let mut next = None;
+    while desk.attend(engine, inbox, outbox, next) {
+        let before = (Instant::now(), desk.load);
         if before.0.duration_since(swept) >= SWEEP {
             swept = before.0;
             engine.expire(swept.duration_since(begun).as_secs(), expire.as_secs());
         }
-        match catch_unwind(AssertUnwindSafe(|| {
-            engine.step(&mut |id, event| desk.event(id, event, Instant::now()))
-        })) {
-            Ok(busy) => {
-                idle = !busy;
+        governed.apply(engine);
+        let prompts = !desk.prompts.is_empty();
+        match guarded(|| engine.step(&mut |id, event| desk.event(id, event, Instant::now()))) {
+            Some(busy) => {
+                let decoded = desk.load.tokens > before.1.tokens;
+                let step = if decoded && !prompts && desk.prompts.is_empty() {
+                    Step::Decode(before.1.counts.running)
+                } else {
+                    Step::Prompt
+                };
+                next = busy.then(|| governed.next(before.0, step));
+                if let Some(next) = next.filter(|_| decoded) {
+                    // the pause is a part of what a token takes
+                    desk.load.decoding += next - before.0;
+                }
                 panics = 0;
             }
-            Err(_) => {
+            None => {
                 panics += 1;
                 if panics == PANICS_MAX {
                     return Err(format!("{PANICS_MAX} steps in a row panicked"));
                 }
-                desk.fail_running();
-                engine.recover();
-                idle = false;
+                desk.recover(engine);
+                next = Some(Instant::now());
             }
-        }
-        if desk.load.tokens > before.1 {
-            desk.load.decoding += before.0.elapsed();
         }
         desk.load.counts = engine.counts();
         desk.flush(outbox);
     }
+    Ok(())
 }
 
 /// Commands that wait, news on their way out, and who is running.
@@ -254,12 +270,70 @@ struct Desk {
     pending: BTreeMap<RequestId, Update>,
     done: VecDeque<(RequestId, Result<SessionState, SessionFault>)>,
     running: Vec<RequestId>,
+    /// of those, whose prompt is not yet in the cache
+    prompts: Vec<RequestId>,
     load: Load,
     /// what the server knows
     told: Counts,
 }
 
 impl Desk {
+    /// Takes all commands there are, and more until it is time for the next step; without one, until there is something
+    /// to do. A cancel that comes meanwhile is answered meanwhile. False: nobody needs the engine any more.
+    fn attend(
+        &mut self,
+        engine: &mut Engine,
+        inbox: &std_mpsc::Receiver<Command>,
+        outbox: &mpsc::Sender<Report>,
+        next: Option<Instant>,
+    ) -> bool {
+        let mut wait = None;
+        if next.is_none() && self.held.is_empty() {
+            if !self.flush_all(outbox) {
+                return false;
+            }
+            wait = Some(SWEEP);
+        }
+        loop {
+            match inbox.recv_timeout(wait.unwrap_or_default()) {
+                Ok(command) => {
+                    self.take(engine, command);
+                    wait = None;
+                    continue;
+                }
+                Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+                Err(std_mpsc::RecvTimeoutError::Disconnected) => return false,
+            }
+            for command in self.release() {
+                self.apply(engine, command);
+            }
+            let Some(left) = next.and_then(|next| next.checked_duration_since(Instant::now()))
+            else {
+                return true;
+            };
+            let mut tell = |id, event| self.event(id, event, Instant::now());
+            if guarded(|| engine.finish_ended(&mut tell)).is_none() {
+                self.recover(engine);
+            }
+            self.flush(outbox);
+            wait = Some(left);
+        }
+    }
+
+    /// After a panic of the engine.
+    fn recover(&mut self, engine: &mut Engine) {
+        self.fail_running();
+        engine.recover();
+    }
+
+    /// A panic belongs to what was running, and the engine forgets it; the others go on.
+    fn fail_running(&mut self) {
+        for id in std::mem::take(&mut self.running) {
+            self.fail(id);
+        }
+        self.prompts.clear();
+    }
+
     /// At once, unless it is a verb or must come after one.
     fn take(&mut self, engine: &mut Engine, command: Command) {
         if self.must_wait(&command) {
@@ -333,10 +407,14 @@ impl Desk {
                 // one that was parked may start again
                 if !self.running.contains(&id) {
                     self.running.push(id);
+                    self.prompts.push(id);
                 }
                 self.update(id).marks.started = Some(now);
             }
-            Event::Prefilled => self.update(id).marks.prefilled = Some(now),
+            Event::Prefilled => {
+                self.prompts.retain(|prompt| *prompt != id);
+                self.update(id).marks.prefilled = Some(now);
+            }
             Event::Text {
                 content,
                 reasoning,
@@ -351,6 +429,7 @@ impl Desk {
             }
             Event::Finished(outcome) => {
                 self.running.retain(|running| *running != id);
+                self.prompts.retain(|prompt| *prompt != id);
                 self.end(id, End::Finished(outcome), now);
             }
         }
@@ -367,13 +446,6 @@ impl Desk {
 
     fn end(&mut self, id: RequestId, end: End, now: Instant) {
         self.update(id).end.get_or_insert((end, now));
-    }
-
-    /// A panic belongs to what was running, and the engine forgets it; the others go on.
-    fn fail_running(&mut self) {
-        for id in std::mem::take(&mut self.running) {
-            self.fail(id);
-        }
     }
 
     fn fail(&mut self, id: RequestId) {

@@ -21,6 +21,15 @@ pub fn share(queue: usize) -> usize {
 }
 
 impl Admission {
+    /// Requests that may wait, and that are answered at a time.
+    fn bounds(&self) -> (usize, usize) {
+        if self.strained {
+            (share(self.queue), 1)
+        } else {
+            (self.queue, self.streams)
+        }
+    }
+
     /// Why a request of this client cannot be accepted now.
     pub(super) fn objection(
         &self,
@@ -35,11 +44,11 @@ impl Admission {
         let overloaded = |why: String| {
             Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now, 0))
         };
-        if self.live.len() >= self.queue + self.streams {
+        let (queue, streams) = self.bounds();
+        if self.live.len() >= queue + streams {
             return Some(overloaded(format!(
-                "{} requests are waiting, the limit is {}",
-                self.live.len() - self.streams,
-                self.queue
+                "{} requests are waiting, the limit is {queue}",
+                self.live.len() - streams,
             )));
         }
         if room <= self.outstanding() {
@@ -48,15 +57,15 @@ impl Admission {
             ));
         }
         // what the free streams are about to take does not wait
-        let free = self.streams.saturating_sub(self.started());
+        let free = streams.saturating_sub(self.started());
         let waiting = || self.live.values().filter(|l| !l.has_started());
         let own = waiting().filter(|l| *l.client == *client).count();
-        if own >= share(self.queue) + free {
+        if own >= share(queue) + free {
             let before = waiting().take_while(|l| *l.client != *client).count();
             let why = format!(
                 "{} requests of this client are waiting, the limit is {}",
                 own - free,
-                share(self.queue)
+                share(queue)
             );
             return Some(
                 Fault::new(Code::RateLimited, why).retry_after(self.retry_after_ms(now, before)),
@@ -92,7 +101,7 @@ impl Admission {
     /// longer than most) says nothing about the next.
     fn retry_after_ms(&self, now: Instant, before: usize) -> u64 {
         let service = self.service_ms.unwrap_or(SERVICE_GUESS_MS);
-        let pace = service / self.streams.max(1) as f64;
+        let pace = service / self.bounds().1.max(1) as f64;
         let next = self
             .live
             .values()

@@ -823,3 +823,37 @@ proptest! {
         prop_assert_eq!(last_frames, accepted);
     }
 }
+
+#[test]
+fn a_strained_board_takes_half_as_many_and_keeps_what_it_took() {
+    let mut a = machine_of(8, 4);
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let mut ask = |a: &mut Admission, n: u64| {
+        let client = format!("c{n}");
+        a.request(now, ROOM, arrival(&client, None, Kind::Chat), &mut out);
+        match out.pop() {
+            Some(Action::Submit(..)) => None,
+            Some(Action::Publish { frame, .. }) => {
+                let frame: Value = serde_json::from_slice(&frame).unwrap();
+                Some(frame["error"]["code"].as_str().unwrap().to_owned())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    for n in 0..5 {
+        assert_eq!(ask(&mut a, n), None);
+    }
+    a.one_at_a_time(true);
+    // four that wait and one that runs are what it holds now
+    assert_eq!(ask(&mut a, 5).as_deref(), Some("overloaded"));
+    assert_eq!(a.outstanding(), 5);
+    a.one_at_a_time(false);
+    for n in 5..12 {
+        assert_eq!(ask(&mut a, n), None);
+    }
+    assert_eq!(ask(&mut a, 12).as_deref(), Some("overloaded"));
+    // what was taken before the strain is more than it would take now, and stays
+    a.one_at_a_time(true);
+    assert_eq!(ask(&mut a, 12).as_deref(), Some("overloaded"));
+    assert_eq!(a.outstanding(), 12);
+}

@@ -74,6 +74,17 @@ pub struct EngineConfig {
     pub isa: Option<Isa>,
 }
 
+/// How much of what [`EngineConfig`] allows is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// threads in prefill
+    pub prefill_threads: usize,
+    /// threads in decode
+    pub decode_threads: usize,
+    /// sequences in one step, unless more of them have begun
+    pub streams: usize,
+}
+
 /// The file is not one we can serve.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -287,15 +298,7 @@ impl Engine {
     /// One bounded piece of work: the ends that are due, who starts, and one pass of the network: a token of every stream
     /// that decodes and a chunk of one prompt. False when there was nothing to do.
     pub fn step(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        let mut worked = false;
-        while let Some((id, why)) = self
-            .sequences
-            .values()
-            .find_map(|s| s.ended.map(|why| (s.id, why)))
-        {
-            self.finish(id, why, sink);
-            worked = true;
-        }
+        let mut worked = self.finish_ended(sink);
         while self.admit(sink) {
             worked = true;
         }
@@ -308,6 +311,28 @@ impl Engine {
         }
         self.compute(&plan, sink);
         true
+    }
+
+    /// The ends that are due: what a step begins with, and all that may be asked while the next one is put off. False when
+    /// there was none.
+    pub fn finish_ended(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+        let mut worked = false;
+        while let Some((id, why)) = self
+            .sequences
+            .values()
+            .find_map(|s| s.ended.map(|why| (s.id, why)))
+        {
+            self.finish(id, why, sink);
+            worked = true;
+        }
+        worked
+    }
+
+    /// From the next step on: with other numbers of threads (of those there are) and places for streams. What runs goes on.
+    pub fn limit(&mut self, effort: Effort) {
+        self.model
+            .threads(effort.prefill_threads, effort.decode_threads);
+        self.scheduler.limit(effort.streams);
     }
 
     /// One decision of the scheduler; false if there is none to make.

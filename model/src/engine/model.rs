@@ -69,6 +69,13 @@ impl Model {
         })
     }
 
+    /// So many threads of the pool from now on.
+    pub(super) fn threads(&mut self, prefill: usize, decode: usize) {
+        let all = self.runtime.pool.threads();
+        self.prefill_threads = prefill.clamp(1, all);
+        self.decode_threads = decode.clamp(1, all);
+    }
+
     /// One step: `tokens` are those of the spans, one after the other. Hidden states of all of them.
     pub(super) fn step(&mut self, spans: &[Span], tokens: &[u32]) -> Tensor<2> {
         // weights are read once for all streams: only a prompt is worth the threads of prefill

@@ -177,6 +177,12 @@ impl Scheduler {
         }
     }
 
+    /// From now on so many places, at most [`STREAMS_MAX`]: who runs beyond them goes on, and nobody takes a place that
+    /// becomes free until there are fewer.
+    pub(super) fn limit(&mut self, max_streams: usize) {
+        self.max_streams = max_streams.clamp(1, STREAMS_MAX);
+    }
+
     /// Takes a job into the queue; gives the number of those before it, as things stand: the waiting whose turn comes
     /// sooner, and all others that do not yield to it. Beyond the limit of the queue it takes those who start at once,
     /// if their pages are free: so an urgent one is not refused for the background work that waits.
@@ -358,7 +364,7 @@ impl Scheduler {
     /// Would a new one be in the next step, if its pages are free?
     fn starts_at_once(&self, priority: Priority) -> bool {
         let yield_to_it = self.running.iter().filter(|e| e.job.priority < priority);
-        let places = self.max_streams - self.running.len()
+        let places = self.max_streams.saturating_sub(self.running.len())
             + yield_to_it.count().min(PARKED_MAX - self.parked.len());
         let before = self.waiting.iter().chain(&self.parked);
         before.filter(|e| e.job.priority >= priority).count() < places

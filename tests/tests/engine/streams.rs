@@ -1,7 +1,7 @@
 //! Many streams in one step.
 
 use super::world::{Heard, Random, answer, config, load, request, tiny};
-use glowplug_model::engine::{Finish, Priority, Refusal};
+use glowplug_model::engine::{Effort, Finish, Priority, Refusal};
 use glowplug_tests::Think;
 
 /// What a stream says does not depend on who else is in the step, on chunks, or on pages shared and copied.
@@ -104,4 +104,46 @@ fn who_has_no_room_yet_waits_and_who_is_cancelled_there_ends() {
     heard.idle(&mut engine);
     assert_eq!(heard.finish(3), Finish::Cancelled);
     assert_eq!(heard.text[&1], heard.text[&2]);
+}
+
+#[test]
+fn with_less_effort_what_runs_goes_on_and_what_begins_waits() {
+    let mut engine = load(&tiny(Think::Never), &config(128, 4));
+    let (alone, _) = answer(&mut engine, 1, request("a", "the rain", 60));
+    let mut heard = Heard::default();
+    for id in 2..5 {
+        engine.submit(id, request("a", "the rain", 60)).unwrap();
+    }
+    engine.step(&mut |id, event| heard.take(id, event));
+    let effort = |streams| Effort {
+        prefill_threads: 9,
+        decode_threads: 0,
+        streams,
+    };
+    engine.limit(effort(1));
+    engine.submit(5, request("b", "the rain", 60)).unwrap();
+    while heard.ended.is_empty() {
+        engine.step(&mut |id, event| heard.take(id, event));
+        assert_eq!(engine.counts().queued, 1);
+    }
+    // an end is told without a step when it is asked for
+    assert!(engine.end(3, Finish::Cancelled));
+    let said = heard.text[&3].len();
+    assert!(engine.finish_ended(&mut |id, event| heard.take(id, event)));
+    assert!(!engine.finish_ended(&mut |_, _| panic!()));
+    assert_eq!(
+        (heard.finish(3), heard.text[&3].len()),
+        (Finish::Cancelled, said)
+    );
+    // and urgent work does not wait
+    let mut urgent = request("c", "the rain", 60);
+    urgent.priority = Priority::Urgent;
+    engine.submit(6, urgent).unwrap();
+    engine.step(&mut |id, event| heard.take(id, event));
+    assert!(heard.started.contains(&6) && !heard.started.contains(&5));
+    engine.limit(effort(4));
+    heard.idle(&mut engine);
+    for id in [2, 4, 5, 6] {
+        assert_eq!(heard.text[&id], alone, "{id}");
+    }
 }

@@ -40,11 +40,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// With this configuration file; its state goes below `state`.
-    pub(crate) fn serve(config: &Path, state: &Path) -> Self {
+    /// With this configuration file and these variables; its state goes below `state`.
+    pub(crate) fn serve(config: &Path, state: &Path, env: &[(&str, &Path)]) -> Self {
         let mut child = glowplug(&["serve", "--config", config.to_str().unwrap()])
             .env("XDG_STATE_HOME", state)
             .env_remove("STATE_DIRECTORY")
+            .env_remove("NOTIFY_SOCKET")
+            .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -71,6 +71,18 @@ impl World {
         lines: &str,
         engine: &str,
     ) -> Self {
+        Self::start_with(kind, folder, model, lines, engine, &[])
+    }
+
+    /// With variables of the environment.
+    pub(crate) fn start_with(
+        kind: Kind,
+        folder: TempDir,
+        model: &Path,
+        lines: &str,
+        engine: &str,
+        env: &[(&str, &Path)],
+    ) -> Self {
         let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path()));
         let config = config(&folder, broker.as_ref(), model, lines, engine);
         let state = folder.path().join("state");
@@ -79,7 +91,7 @@ impl World {
             // before the daemon, to hear its first word
             let user = (CLIENTS.0.to_owned(), CLIENTS.1.to_owned());
             let watch = watch(port, &user);
-            let daemon = Daemon::serve(&config, &state);
+            let daemon = Daemon::serve(&config, &state, env);
             return Self {
                 daemon,
                 broker: Some(broker),
@@ -89,7 +101,7 @@ impl World {
                 _folder: folder,
             };
         }
-        let mut daemon = Daemon::serve(&config, &state);
+        let mut daemon = Daemon::serve(&config, &state, env);
         let port = daemon.line("where its broker is", |line| {
             let (_, address) = line.split_once("mqtt://127.0.0.1:")?;
             address.split(';').next()?.parse().ok()
