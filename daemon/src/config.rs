@@ -12,6 +12,7 @@ use glowplug_model::engine::{KvFormats, Thinking};
 use glowplug_model::quant::Isa;
 
 use crate::board::Chosen;
+use crate::supervisor::Supervisor;
 use raw::Raw;
 
 mod board;
@@ -220,6 +221,8 @@ pub struct Config {
     /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
     /// key for it
     pub root: PathBuf,
+    /// the service manager that started us, set by the command line
+    pub supervisor: Option<Supervisor>,
 }
 
 /// `[mqtt]`.

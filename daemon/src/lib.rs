@@ -16,6 +16,7 @@ pub mod sensors;
 pub mod server;
 pub mod status;
 pub mod stream;
+pub mod supervisor;
 pub mod system;
 pub mod transport;
 pub mod tuned;

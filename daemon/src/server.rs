@@ -20,6 +20,7 @@ use crate::plan::{self, PlanError};
 use crate::sensors::{self, State};
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
+use crate::supervisor::{Line, Supervisor};
 use crate::transport::broker::{self, BrokerError, Embedded};
 use crate::transport::credentials::{self, CredentialsError};
 use crate::transport::{self, Credentials, Event, Events, Link, Message, Options, Qos};
@@ -102,6 +103,7 @@ pub async fn run(
         Machine {
             cores: Cores::here(&config.root),
             state: state.clone(),
+            beat: config.supervisor.as_ref().and_then(Supervisor::beat),
         },
     )
     .map_err(|e| RunError::Model(format!("cannot start the inference thread: {e}")))?;
@@ -128,6 +130,7 @@ pub async fn run(
         link,
         worker,
         state,
+        line: Line::new(config.supervisor.as_ref()),
         up: false,
         memory,
         model: None,
@@ -194,6 +197,7 @@ struct Daemon {
     worker: Worker,
     /// of the board
     state: watch::Receiver<State>,
+    line: Line,
     admission: Admission,
     intake: Intake,
     model: Option<ModelInfo>,
@@ -242,24 +246,27 @@ impl Daemon {
                     Some(event) => self.event(event, &mut out),
                     None => return Some("the MQTT client ended".to_owned()),
                 },
-                report = reports.recv() => match report {
-                    Some(Report::Loaded(info, load)) => {
-                        self.load = load;
-                        self.loaded(*info);
-                        hash = hash_in_background(self.path.clone());
+                report = reports.recv() => {
+                    match report {
+                        Some(Report::Loaded(info, load)) => {
+                            self.load = load;
+                            self.loaded(*info);
+                            hash = hash_in_background(self.path.clone());
+                        }
+                        Some(Report::Update(update, load)) => {
+                            self.load = load;
+                            self.admission.update(now(), self.link.room(), update, &mut out);
+                        }
+                        Some(Report::Session(id, result, load)) => {
+                            self.load = load;
+                            self.admission.session_done(id, result, &mut out);
+                        }
+                        Some(Report::Load(load)) => self.load = load,
+                        Some(Report::Failed(why)) => return Some(why),
+                        None => return Some("the inference thread ended".to_owned()),
                     }
-                    Some(Report::Update(update, load)) => {
-                        self.load = load;
-                        self.admission.update(now(), self.link.room(), update, &mut out);
-                    }
-                    Some(Report::Session(id, result, load)) => {
-                        self.load = load;
-                        self.admission.session_done(id, result, &mut out);
-                    }
-                    Some(Report::Load(load)) => self.load = load,
-                    Some(Report::Failed(why)) => return Some(why),
-                    None => return Some("the inference thread ended".to_owned()),
-                },
+                    self.line.alive(now());
+                }
                 () = at(next) => self.admission.tick(now(), self.link.room(), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
                 sum = finished(&mut hash) => {
@@ -268,6 +275,7 @@ impl Daemon {
                 }
                 () = &mut shutdown, if drain == Drain::No => {
                     drain = Drain::Finishing(now() + DRAIN);
+                    self.line.stopping();
                     self.admission.drain();
                     self.since = status::unix_ms();
                     self.publish_status();
@@ -333,6 +341,7 @@ impl Daemon {
         );
         self.intake.model(&info);
         self.admission.online(info.name.clone());
+        self.line.ready(now(), &info.name);
         self.model = Some(info);
         self.since = status::unix_ms();
         self.publish_status();

@@ -28,6 +28,7 @@ use crate::wire::session::Call;
 use effort::Governed;
 
 mod effort;
+mod proof;
 
 /// What admission sends for one request at most: submit, end, and some tries to end the thought; and the verbs.
 const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX;
@@ -88,6 +89,8 @@ pub struct Machine {
     pub cores: Cores,
     /// what the board says of its state
     pub state: watch::Receiver<sensors::State>,
+    /// how often the thread must be heard of, if it must: a step that hangs is known by its silence
+    pub beat: Option<Duration>,
 }
 
 /// The sending side; the thread ends when it is dropped.
@@ -117,7 +120,8 @@ impl Worker {
                 })) {
                     Ok(Ok(loaded)) => {
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
-                        run(loaded, sessions.expire, governed, &inbox, &outbox).err()
+                        let desk = Desk::new(machine.beat);
+                        run(loaded, sessions.expire, governed, desk, &inbox, &outbox).err()
                     }
                     Ok(Err(why)) => Some(why),
                     Err(_) => Some("loading the model panicked".to_owned()),
@@ -185,7 +189,9 @@ fn load(
         isa: config.isa,
     };
     let gguf = Gguf::open(model).map_err(|e| LoadError::from(e).to_string())?;
-    Engine::load(&gguf, &config).map_err(|e| e.to_string())
+    let mut engine = Engine::load(&gguf, &config).map_err(|e| e.to_string())?;
+    proof::answers(&mut engine).map_err(|e| e.to_string())?;
+    Ok(engine)
 }
 
 /// Err: the engine is broken. Ok: nobody needs it any more.
@@ -193,10 +199,11 @@ fn run(
     mut engine: Engine,
     expire: Duration,
     governed: Governed,
+    desk: Desk,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
-    let ended = answer(&mut engine, expire, governed, inbox, outbox);
+    let ended = answer(&mut engine, expire, governed, desk, inbox, outbox);
     let unsaved = engine.save_all();
     if unsaved > 0 {
         tracing::warn!(unsaved, "sessions could not be saved");
@@ -209,12 +216,12 @@ fn answer(
     engine: &mut Engine,
     expire: Duration,
     mut governed: Governed,
+    mut desk: Desk,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
     let begun = Instant::now();
     let mut swept = begun;
-    let mut desk = Desk::default();
     desk.load.counts = engine.counts();
     desk.told = desk.load.counts;
     let loaded = Report::Loaded(Box::new(engine.model().clone()), desk.load);
@@ -275,9 +282,20 @@ struct Desk {
     load: Load,
     /// what the server knows
     told: Counts,
+    /// and since when it has heard nothing
+    heard: Option<Instant>,
+    /// how long that may be, if the thread must be heard of
+    beat: Option<Duration>,
 }
 
 impl Desk {
+    fn new(beat: Option<Duration>) -> Self {
+        Self {
+            beat,
+            ..Self::default()
+        }
+    }
+
     /// Takes all commands there are, and more until it is time for the next step; without one, until there is something
     /// to do. A cancel that comes meanwhile is answered meanwhile. False: nobody needs the engine any more.
     fn attend(
@@ -292,7 +310,7 @@ impl Desk {
             if !self.flush_all(outbox) {
                 return false;
             }
-            wait = Some(SWEEP);
+            wait = Some(self.beat.map_or(SWEEP, |beat| beat.min(SWEEP)));
         }
         loop {
             match inbox.recv_timeout(wait.unwrap_or_default()) {
@@ -465,13 +483,20 @@ impl Desk {
             Report::Update(update, self.load)
         } else if let Some((id, result)) = self.done.pop_front() {
             Report::Session(id, result, self.load)
-        } else if self.told != self.load.counts {
+        } else if self.told != self.load.counts || self.is_overdue() {
             Report::Load(self.load)
         } else {
             return None;
         };
         self.told = self.load.counts;
+        self.heard = Some(Instant::now());
         Some(report)
+    }
+
+    /// It must be heard of, and has nothing to say.
+    fn is_overdue(&self) -> bool {
+        self.beat
+            .is_some_and(|beat| self.heard.is_none_or(|heard| heard.elapsed() >= beat))
     }
 
     /// Sends what the channel takes; the rest stays and grows together.

@@ -4,8 +4,12 @@ use super::failure::Failure;
 use super::settings;
 use crate::config::Server;
 use crate::server::{self, RunError};
+use crate::supervisor::Supervisor;
 use crate::transport::credentials;
+use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -24,8 +28,9 @@ pub(crate) struct Args {
 /// Runs until SIGTERM or SIGINT; then what runs is drained.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
-    let config = settings::finish(draft, None)?;
+    let mut config = settings::finish(draft, None)?;
     settings::model(&config)?;
+    config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
     server_runtime()?.block_on(async {
         let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));
@@ -49,6 +54,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         };
         let (ended, ()) = tokio::join!(server::run(config, started, shutdown), announce);
         ended.map_err(|error| failure(&error))
+    })
+}
+
+/// The service manager, as its variables name it: a watchdog may be meant for another process.
+fn supervisor(var: &dyn Fn(&str) -> Option<OsString>, own: u32) -> Option<Supervisor> {
+    let socket = var("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
+    let number = |name| var(name)?.to_str()?.parse::<u64>().ok();
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(own));
+    let watchdog = number("WATCHDOG_USEC").filter(|us| ours && *us > 0);
+    Some(Supervisor {
+        socket,
+        watchdog: watchdog.map(Duration::from_micros),
     })
 }
 
@@ -79,4 +96,31 @@ fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_manager_is_who_the_environment_says() {
+        let found = |vars: &[(&str, &str)]| {
+            let var = |name: &str| {
+                let value = vars.iter().find(|(known, _)| *known == name);
+                value.map(|(_, value)| OsString::from(value))
+            };
+            supervisor(&var, 7).map(|found| (found.socket, found.watchdog))
+        };
+        let socket = ("NOTIFY_SOCKET", "@s");
+        let dog = ("WATCHDOG_USEC", "30000000");
+        let told = |watchdog| Some((OsString::from("@s"), watchdog));
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[("NOTIFY_SOCKET", ""), dog]), None);
+        assert_eq!(found(&[socket]), told(None));
+        let thirty = told(Some(Duration::from_secs(30)));
+        assert_eq!(found(&[socket, dog]), thirty);
+        assert_eq!(found(&[socket, dog, ("WATCHDOG_PID", "7")]), thirty);
+        assert_eq!(found(&[socket, dog, ("WATCHDOG_PID", "8")]), told(None));
+        assert_eq!(found(&[socket, ("WATCHDOG_USEC", "0")]), told(None));
+    }
 }

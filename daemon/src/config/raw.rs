@@ -149,6 +149,7 @@ impl Raw {
             sessions: self.sessions.validate()?,
             state_dir,
             root: PathBuf::from("/"),
+            supervisor: None,
         })
     }
 }

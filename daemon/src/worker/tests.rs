@@ -200,3 +200,18 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
     assert!(desk.pending.remove(&8).unwrap().end.is_none());
     assert!(desk.running.is_empty());
 }
+
+#[test]
+fn a_thread_that_must_be_heard_of_says_so_when_it_has_nothing_to_say() {
+    let (outbox, mut reports) = mpsc::channel(8);
+    let mut desk = Desk::new(Some(Duration::from_secs(3600)));
+    desk.flush(&outbox);
+    assert!(matches!(reports.try_recv(), Ok(Report::Load(_))));
+    // it was heard just now
+    desk.flush(&outbox);
+    assert!(reports.try_recv().is_err());
+    desk.beat = Some(Duration::ZERO);
+    assert!(desk.report().is_some());
+    let mut quiet = Desk::new(None);
+    assert!(quiet.report().is_none());
+}

@@ -14,3 +14,4 @@ mod daemon;
 mod world;
 
 mod heat;
+mod supervisor;

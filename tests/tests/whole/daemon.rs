@@ -46,6 +46,7 @@ impl Daemon {
             .env("XDG_STATE_HOME", state)
             .env_remove("STATE_DIRECTORY")
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_PID")
             .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

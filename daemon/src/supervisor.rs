@@ -1,0 +1,165 @@
+//! What the service manager is told: the lines of `sd_notify(3)` in datagrams. Ready is told when the model has answered, and
+//! the watchdog is fed by news of the inference thread that went through the server's loop: neither can hang unnoticed.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+/// News come, and are passed on, so many times as often as they must.
+const MARGIN: u32 = 4;
+
+/// Where a service manager listens, as it told us in the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervisor {
+    /// a path, or `@name`
+    pub socket: OsString,
+    /// it restarts us when it has heard nothing for so long
+    pub watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// How often the inference thread must be heard of.
+    #[must_use]
+    pub fn beat(&self) -> Option<Duration> {
+        let beat = self.watchdog.map(|longest| longest / MARGIN);
+        beat.map(|beat| beat.max(Duration::from_millis(1)))
+    }
+}
+
+/// The line to it; without one nothing is told to nobody.
+#[derive(Debug, Default)]
+pub struct Line {
+    to: Option<(UnixDatagram, SocketAddr)>,
+    beat: Option<Duration>,
+    fed: Option<Instant>,
+}
+
+impl Line {
+    /// Opens it. One that does not open is told to the log: the manager will see that nothing comes.
+    #[must_use]
+    pub fn new(supervisor: Option<&Supervisor>) -> Self {
+        let Some(supervisor) = supervisor else {
+            return Self::default();
+        };
+        let open = || -> io::Result<_> {
+            let socket = UnixDatagram::unbound()?;
+            // a manager that does not read must not hold up the daemon
+            socket.set_nonblocking(true)?;
+            Ok((socket, address(&supervisor.socket)?))
+        };
+        Self {
+            to: open()
+                .inspect_err(|error| tracing::warn!("cannot notify the service manager: {error}"))
+                .ok(),
+            beat: supervisor.beat(),
+            fed: None,
+        }
+    }
+
+    /// The model answers; from here on the watchdog runs.
+    pub fn ready(&mut self, now: Instant, model: &str) {
+        // one line: a name is the model file's, and may hold anything
+        let model: String = model.chars().filter(|c| !c.is_control()).collect();
+        self.tell(&format!("READY=1\nSTATUS=serves {model}\n"));
+        self.fed = Some(now);
+    }
+
+    /// The inference thread has got on.
+    pub fn alive(&mut self, now: Instant) {
+        let (Some(beat), Some(fed)) = (self.beat, self.fed) else {
+            return;
+        };
+        if now.saturating_duration_since(fed) >= beat {
+            self.fed = Some(now);
+            self.tell("WATCHDOG=1\n");
+        }
+    }
+
+    /// What runs is drained from here on.
+    pub fn stopping(&mut self) {
+        self.tell("STOPPING=1\nSTATUS=drains\n");
+        self.fed = None;
+    }
+
+    fn tell(&self, what: &str) {
+        if let Some((socket, address)) = &self.to
+            && let Err(error) = socket.send_to_addr(what.as_bytes(), address)
+        {
+            tracing::warn!("the service manager was not told: {error}");
+        }
+    }
+}
+
+fn address(socket: &OsStr) -> io::Result<SocketAddr> {
+    match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(socket),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn heard(socket: &UnixDatagram) -> Vec<String> {
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        let next = || socket.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec());
+        std::iter::from_fn(next)
+            .map(|bytes| String::from_utf8(bytes).unwrap())
+            .collect()
+    }
+
+    fn line(socket: impl Into<OsString>) -> Line {
+        Line::new(Some(&Supervisor {
+            socket: socket.into(),
+            watchdog: Some(Duration::from_secs(8)),
+        }))
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_by_news_alone_and_only_while_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let mut line = line(path.as_os_str());
+        let (start, at) = (Instant::now(), Duration::from_secs);
+        line.alive(start + at(100));
+        assert!(heard(&manager).is_empty(), "it loads");
+        line.ready(start, "Smol\nLM");
+        assert_eq!(heard(&manager), ["READY=1\nSTATUS=serves SmolLM\n"]);
+        for (seconds, fed) in [(1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (100, 1), (101, 0)] {
+            line.alive(start + at(seconds));
+            assert_eq!(heard(&manager), vec!["WATCHDOG=1\n"; fed], "{seconds}");
+        }
+        line.stopping();
+        line.alive(start + at(200));
+        assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=drains\n"]);
+    }
+
+    #[test]
+    fn a_name_without_a_file_is_an_address_too() {
+        let name = format!("glowplug-{}", std::process::id());
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&abstract_name).unwrap();
+        line(format!("@{name}")).stopping();
+        assert_eq!(heard(&manager).len(), 1);
+    }
+
+    #[test]
+    fn without_a_manager_nothing_happens() {
+        for mut line in [
+            Line::new(None),
+            line("/nonexistent/notify"),
+            line("x".repeat(500)),
+        ] {
+            line.ready(Instant::now(), "m");
+            line.alive(Instant::now() + Duration::from_secs(99));
+            line.stopping();
+        }
+    }
+}

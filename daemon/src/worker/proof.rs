@@ -1,0 +1,63 @@
+//! The proof that a model answers, before anybody is told that it does: one token of a question of our own, on the whole
+//! way from text to logits and back.
+
+use glowplug_model::engine::{
+    Engine, Event, Finish, Priority, Refusal, Request, RequestId, Thinking,
+};
+use glowplug_model::text::{Message, Role, SamplerParams};
+
+/// No client's: theirs are counted from 1.
+const ID: RequestId = 0;
+/// The question is one step, and its end another.
+const STEPS_MAX: usize = 8;
+
+/// Why a loaded model is no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Mute {
+    /// it does not take the question
+    #[error("the model does not take a question: {0}")]
+    Refused(#[from] Refusal),
+    /// it has no answer
+    #[error("the model does not answer: {0}")]
+    Silent(&'static str),
+}
+
+/// Asks.
+pub(super) fn answers(engine: &mut Engine) -> Result<(), Mute> {
+    engine.submit(ID, question(engine.model().sampler.clone()))?;
+    let mut finish = None;
+    for _ in 0..STEPS_MAX {
+        engine.step(&mut |_, event| {
+            if let Event::Finished(outcome) = event {
+                finish = Some(outcome.finish);
+            }
+        });
+        match finish {
+            Some(Finish::Stop | Finish::Length) => return Ok(()),
+            Some(_) => return Err(Mute::Silent("its numbers are not finite")),
+            None => {}
+        }
+    }
+    Err(Mute::Silent("no token came"))
+}
+
+fn question(sampler: SamplerParams) -> Request {
+    Request {
+        client: "proof".into(),
+        session: None,
+        priority: Priority::Normal,
+        messages: vec![Message {
+            role: Role::User,
+            content: "Hello".to_owned(),
+        }],
+        raw: true,
+        sampler,
+        thinking: Thinking {
+            enabled: false,
+            budget: None,
+            visible: false,
+        },
+        max_tokens: 1,
+        stop: Vec::new(),
+    }
+}
