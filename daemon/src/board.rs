@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use glowplug_firmware_config::board::{Board, FILES};
+use serde_json::{Value, json};
 
 use crate::config::named_board;
 use crate::system;
@@ -50,6 +51,12 @@ impl Chosen {
             Self::Named => "named in the configuration",
             Self::Found(why) | Self::Unknown(why) => why,
         }
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self, board: Option<Board>) -> Value {
+        json!({"name": board.map(|board| board.name), "why": self.why()})
     }
 }
 

@@ -60,7 +60,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, sha256: Optio
             "sha256": sha256,
             "thinks": model.thinks,
         },
-        "board": {"name": config.board.map(|board| board.name), "why": config.board_chosen.why()},
+        "board": config.board_chosen.json(config.board),
         "isa": model.isa,
         "context": model.context,
         "memory": memory,

@@ -93,7 +93,7 @@ fn fits(plan: &Plan, config: &Config) -> Value {
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
         "threads": {"prefill": plan.threads.prefill, "decode": plan.threads.decode},
-        "board": {"name": config.board.map(|board| board.name), "why": config.board_chosen.why()},
+        "board": config.board_chosen.json(config.board),
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
     })
 }

@@ -1,5 +1,6 @@
 //! A board that becomes hot, and cool again, under a daemon that answers. The board is a folder of files.
 
+use super::alone;
 use super::client::{Client, Message, Version};
 use super::world::{Kind, World, frame, request, tell, topic};
 use glowplug_tests::{Real, real_model};
@@ -86,6 +87,7 @@ const EFFECT: Duration = Duration::from_secs(2);
 
 #[test]
 fn heat_halves_decoding_within_two_seconds_and_ends_nothing() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let root = tempfile::tempdir().unwrap();
     board(root.path());
@@ -170,6 +172,7 @@ fn heat_halves_decoding_within_two_seconds_and_ends_nothing() {
 
 #[test]
 fn the_board_is_found_and_told() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let root = tempfile::tempdir().unwrap();
     board(root.path());

@@ -15,3 +15,11 @@ mod world;
 
 mod heat;
 mod supervisor;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One test at a time, also here.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,5 +1,6 @@
 //! What a service manager is told, and when.
 
+use super::alone;
 use super::world::{Kind, World, tiny};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -36,6 +37,7 @@ fn next(manager: &UnixDatagram) -> String {
 
 #[test]
 fn ready_when_it_answers_alive_while_it_gets_on_and_stopping_at_last() {
+    let _alone = alone();
     let (mut world, manager, _folder) = managed(&tiny().bytes());
     assert_eq!(next(&manager), "READY=1\nSTATUS=serves Tiny\n");
     world.online();
@@ -54,6 +56,7 @@ fn ready_when_it_answers_alive_while_it_gets_on_and_stopping_at_last() {
 
 #[test]
 fn a_model_that_does_not_answer_is_never_ready() {
+    let _alone = alone();
     let mut model = tiny().writer();
     // f32, and all of them NaN
     model.tensor("output_norm.weight").data.fill(0xff);
