@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """glowplug and llama.cpp on the same file, on the same machine, in alternating rounds.
 
-usage: bench.py MODEL.gguf [--glowplug BIN] [--llama-python PYTHON] [--rounds 5] [--threads 2] [-p 512] [-n 64]
+usage: bench.py MODEL.gguf [--glowplug BIN] [--llama-python PYTHON] [--rounds 5] [--threads 2] [-p 512] [-n 64] [-c 0]
+
+The model is packed first, beside the file, if it is not yet: as the daemon does at its first start.
 
 Each round runs both, each in a process of its own, and who goes first alternates. A round during which more than 5 % of
 the machine's CPU time was stolen (/proc/stat) is discarded, counted and run again, at most as often again as there are
@@ -24,22 +26,27 @@ STEAL_MAX = 0.05
 LLAMA_BENCH = r"""
 import ctypes, json, sys, time
 import llama_cpp as L
-path, threads, n_prompt, n_decode, reps = sys.argv[1], *map(int, sys.argv[2:])
+path, threads, n_prompt, n_decode, depth, reps = sys.argv[1], *map(int, sys.argv[2:])
 start = time.perf_counter()
-llm = L.Llama(path, n_ctx=max(n_prompt, n_decode) + 16, n_batch=512, n_threads=threads, n_threads_batch=threads,
+llm = L.Llama(path, n_ctx=depth + max(n_prompt, n_decode) + 16, n_batch=512, n_threads=threads, n_threads_batch=threads,
               flash_attn=True, n_gpu_layers=0, verbose=False, logits_all=False)
 load = time.perf_counter() - start
-ids = [(i * 7919) % llm.n_vocab() for i in range(max(n_prompt, 16))]
+ids = [(i * 7919) % llm.n_vocab() for i in range(max(n_prompt, depth, 16))]
 def greedy():
     logits = L.llama_get_logits_ith(llm._ctx.ctx, -1)
     return int(np.argmax(np.ctypeslib.as_array(logits, (llm.n_vocab(),))))
 import numpy as np
-def once(p, n):
+def empty():
     llm.reset(); llm._ctx.kv_cache_clear()
+def fill():
+    if depth:
+        llm.eval(ids[:depth])
+def once(p, n):
+    empty(); fill()
     start = time.perf_counter()
     llm.eval(ids[:p]); token = greedy()
     prefill = time.perf_counter() - start
-    llm.reset(); llm._ctx.kv_cache_clear()
+    empty(); fill()
     start = time.perf_counter()
     for _ in range(n):
         llm.eval([token]); token = greedy()
@@ -93,11 +100,14 @@ def main():
     parser.add_argument("--reps", type=int, default=1, help="repetitions within a process")
     parser.add_argument("-p", type=int, default=512)
     parser.add_argument("-n", type=int, default=64)
+    parser.add_argument("-c", type=int, default=0, help="tokens in the KV cache before either")
     args = parser.parse_args()
-    sizes = [str(n) for n in (args.threads, args.p, args.n, args.reps)]
+    sizes = [str(n) for n in (args.threads, args.p, args.n, args.c, args.reps)]
+    if not os.path.exists(args.model + ".packed"):
+        subprocess.run([args.glowplug, "pack", args.model, "-o", args.model + ".packed"], check=True, stdout=sys.stderr)
     commands = {
         "glowplug": [args.glowplug, "bench", args.model, "-t", sizes[0], "-p", sizes[1], "-n", sizes[2],
-                     "--reps", sizes[3], "--json"],
+                     "-c", sizes[3], "--reps", sizes[4], "--json"],
         "llama.cpp": [args.llama_python or llama_python(), "-c", LLAMA_BENCH, args.model, *sizes],
     }
 
@@ -115,7 +125,7 @@ def main():
     if not rounds:
         sys.exit(f"every round had more than {STEAL_MAX:.0%} steal")
 
-    print(f"{os.path.basename(args.model)}, {args.threads} threads, prompt {args.p}, decode {args.n}: "
+    print(f"{os.path.basename(args.model)}, {args.threads} threads, prompt {args.p}, decode {args.n}, {args.c} in the cache: "
           f"{len(rounds)} alternating rounds, {discarded} discarded for steal\n")
     print("| median | glowplug | llama.cpp | ratio |\n|---|---|---|---|")
     rows = [("prefill, tokens/s", "prefill_tps", 1, ".1f"), ("decode, tokens/s", "decode_tps", 1, ".2f"),

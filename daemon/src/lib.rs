@@ -11,6 +11,7 @@ pub mod governor;
 pub mod intake;
 pub mod limits;
 pub mod pace;
+pub mod packed;
 pub mod plan;
 pub mod sensors;
 pub mod server;

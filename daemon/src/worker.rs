@@ -14,13 +14,13 @@ use glowplug_model::engine::{
     Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome, Request, RequestId,
     SessionFault, SessionState,
 };
-use glowplug_model::gguf::Gguf;
 use tokio::sync::{mpsc, watch};
 
 use crate::admission::{END_THINKING_MAX, End, Update, VERBS_MAX};
 use crate::config;
 use crate::cores::Cores;
 use crate::pace::Step;
+use crate::packed;
 use crate::plan::{Plan, Threads};
 use crate::sensors;
 use crate::stream::{Marks, Text};
@@ -188,8 +188,15 @@ fn load(
         places: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
     };
-    let gguf = Gguf::open(model).map_err(|e| LoadError::from(e).to_string())?;
-    let mut engine = Engine::load(&gguf, &config).map_err(|e| e.to_string())?;
+    let loaded = || Engine::load(&packed::prepare(model)?, &config);
+    let mut engine = match loaded() {
+        Err(LoadError::Gguf(error)) if packed::discard(model) => {
+            tracing::warn!("the packed file is thrown away: {error}");
+            loaded()
+        }
+        loaded => loaded,
+    }
+    .map_err(|e| e.to_string())?;
     proof::answers(&mut engine).map_err(|e| e.to_string())?;
     Ok(engine)
 }

@@ -6,7 +6,7 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-use glowplug_model::gguf::GgmlType;
+use glowplug_model::gguf::{GgmlType, Layout};
 use glowplug_model::pool::{Pool, RowTile};
 use glowplug_model::quant::{Activations, Isa, Kernels, Paged, act_kind, row_bytes};
 use std::time::{Duration, Instant};
@@ -41,16 +41,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for ty in GgmlType::ALL {
             for (rows, k) in SHAPES {
                 for cols in COLUMNS {
-                    let line = format!("{isa} {ty} {rows}x{k} {cols}");
-                    if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
-                        let seconds = matmul(kernels, ty, &bytes, rows, k, cols, &pool);
-                        let size = row_bytes(ty, k).map_or(0, |b| b * rows);
-                        let giga = |n: usize| n as f64 / seconds / 1e9;
-                        println!(
-                            "{line:32} {:7.1} GB/s {:7.1} GMAC/s",
-                            giga(size),
-                            giga(rows * k * cols)
-                        );
+                    for (name, layout) in [("rows", Layout::Rows), ("sixteens", Layout::Sixteens)] {
+                        let line = format!("{isa} {ty} {rows}x{k} {cols} {name}");
+                        if !Layout::groups(ty, rows as u64) && layout == Layout::Sixteens {
+                            continue;
+                        }
+                        if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
+                            let seconds =
+                                matmul(kernels, (ty, layout), &bytes, (rows, k), cols, &pool);
+                            let size = row_bytes(ty, k).map_or(0, |b| b * rows);
+                            let giga = |n: usize| n as f64 / seconds / 1e9;
+                            println!(
+                                "{line:32} {:7.1} GB/s {:7.1} GMAC/s",
+                                giga(size),
+                                giga(rows * k * cols)
+                            );
+                        }
                     }
                 }
             }
@@ -92,10 +98,9 @@ fn best(mut round: impl FnMut()) -> f64 {
 /// Seconds of a whole matrix in calls of [`CHUNK`] rows.
 fn matmul(
     kernels: &Kernels,
-    ty: GgmlType,
+    (ty, layout): (GgmlType, Layout),
     bytes: &[u8],
-    rows: usize,
-    k: usize,
+    (rows, k): (usize, usize),
     cols: usize,
     pool: &Pool,
 ) -> f64 {
@@ -115,7 +120,14 @@ fn matmul(
             .chunks(CHUNK * row)
             .zip(out.chunks_mut(CHUNK * cols))
         {
-            kernels.matmul(ty, w, k, &acts, 0, &mut RowTile::new(out, out.len() / cols));
+            kernels.matmul(
+                (ty, layout),
+                w,
+                k,
+                &acts,
+                0,
+                &mut RowTile::new(out, out.len() / cols),
+            );
         }
         at += rows * row;
     })

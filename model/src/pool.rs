@@ -518,6 +518,27 @@ impl<'a> RowTile<'a> {
         self.cols
     }
 
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// If they are not all in the tile.
+    pub fn part(&mut self, first: usize, rows: usize) -> RowTile<'_> {
+        assert!(
+            first.checked_add(rows).is_some_and(|end| end <= self.rows),
+            "{rows} rows from {first} of a tile of {}",
+            self.rows
+        );
+        RowTile {
+            // SAFETY: first <= self.rows, so the pointer stays inside or one past column 0's rows of this tile; the part's
+            // rows are this tile's, which is borrowed for as long
+            ptr: unsafe { self.ptr.add(first) },
+            stride: self.stride,
+            rows,
+            cols: self.cols,
+            _out: PhantomData,
+        }
+    }
+
     /// This tile's rows of column `c`.
     ///
     /// # Panics

@@ -4,7 +4,7 @@ use super::failure::{Failure, put_json, put_line};
 use super::{models, probe};
 use glowplug_firmware_config::limits::STREAMS_MAX;
 use glowplug_model::engine::{Evaluator, KvFormats, TooLong};
-use glowplug_model::gguf::Gguf;
+use glowplug_model::gguf::{Gguf, pack};
 use serde_json::json;
 use std::hint::black_box;
 use std::time::Instant;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
     let start = Instant::now();
     let gguf = models::open(&args.model)?;
-    let bytes_per_token = bytes_per_token(&gguf);
+    let (bytes_per_token, packed) = (bytes_per_token(&gguf), pack::source(&gguf).is_some());
     let context = depth.saturating_add(prompt.max(decode).max(WARM_UP));
     let trained = models::trained_context(&gguf)?;
     if context > trained {
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let probe_share = read_gbps / probe_gbps;
     if args.json {
         let mut result = json!({
-            "model": args.model, "device": "cpu", "isa": isa, "threads": threads, "streams": streams,
+            "model": args.model, "packed": packed, "device": "cpu", "isa": isa, "threads": threads, "streams": streams,
             "prefill_tps": prefill_tps, "decode_tps": decode_tps, "load_s": load_s, "first_token_ms": first_token_ms,
             "peak_rss_bytes": peak_rss_bytes, "bytes_per_token": bytes_per_token, "read_gbps": read_gbps,
             "probe_gbps": probe_gbps, "probe_share": probe_share,
@@ -103,8 +103,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return put_json(&result);
     }
     put_line(&format!(
-        "model        {} (cpu, {isa}, {threads} threads, {depth} tokens in the cache)",
-        args.model
+        "model        {} ({}cpu, {isa}, {threads} threads, {depth} tokens in the cache)",
+        args.model,
+        if packed { "packed, " } else { "" }
     ))?;
     put_line(&format!("load         {load_s:.3} s"))?;
     put_line(&format!(

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 /// Reads and prints.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let path = models::resolve(&args.model)?;
-    let gguf = models::open(&args.model)?;
+    let gguf = Gguf::open(&path)?;
     let unsupported = unsupported(&gguf);
     if args.json {
         let metadata: Map<String, Json> = gguf

@@ -13,6 +13,7 @@ mod generate;
 mod health;
 mod inspect;
 mod models;
+mod pack;
 mod pins;
 mod plan;
 mod print;
@@ -52,8 +53,7 @@ enum Command {
     Health(health::Args),
     Plan(plan::Args),
     Tune(tune::Args),
-    #[command(hide = true)]
-    Pack(Later),
+    Pack(pack::Args),
     #[command(hide = true)]
     Config(Later),
 }
@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Tune(args) => tune::run(&args),
-        Command::Pack(_) => later("pack"),
+        Command::Pack(args) => pack::run(&args),
         Command::Config(_) => later("config"),
     };
     match result {

@@ -4,6 +4,7 @@ use super::catalogue;
 use super::failure::Failure;
 use crate::config;
 use crate::cores::Cores;
+use crate::packed;
 use crate::plan::formats;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
 use glowplug_model::engine::{EngineConfig, KvFormats, LoadError};
@@ -64,10 +65,10 @@ pub(crate) fn resolve(model: &str) -> Result<PathBuf, Failure> {
     Err(catalogue::unknown(model))
 }
 
-/// Opens the file that `MODEL` means.
+/// Opens the file that `MODEL` means, or the packed one beside it.
 pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
     let path = resolve(model)?;
-    Gguf::open(&path).map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
+    packed::open(&path).map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
 }
 
 /// The context length the model was made for.

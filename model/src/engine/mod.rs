@@ -170,8 +170,6 @@ impl Engine {
     /// # Errors
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
-        // resident size is what it will be from the start: no answer makes the daemon grow
-        gguf.touch();
         let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
         let template = ChatTemplate::from_gguf(gguf)?;
         let pages = Pages::new(config.pages)?;

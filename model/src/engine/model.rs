@@ -35,6 +35,8 @@ impl Model {
                 limit: dims.context_train,
             });
         }
+        // resident size is what it will be from the start: no answer makes the daemon grow
+        gguf.touch()?;
         let kernels = Kernels::detect(config.isa)?;
         let threads = config.prefill_threads.max(config.decode_threads);
         let pool = Pool::placed(threads, &config.places).map_err(LoadError::Threads)?;

@@ -5,7 +5,7 @@
 
 use super::reader::Reader;
 use super::value::{self, MAX_NESTING, Value, ValueType};
-use super::{GgmlType, GgufError, TensorInfo};
+use super::{GgmlType, GgufError, Layout, TensorInfo, pack};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::ops::Range;
@@ -45,6 +45,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) version: u32,
+    /// see [`super::pack`]
+    pub(super) packed: bool,
     pub(super) entries: Vec<Entry>,
     pub(super) keys: HashMap<String, usize>,
     pub(super) tensors: Vec<TensorInfo>,
@@ -55,7 +57,8 @@ pub(super) struct Header {
 pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
     let mut reader = Reader::new(bytes, 0);
     let magic = reader.array().map_err(|e| e.at("the magic number"))?;
-    if magic != *b"GGUF" {
+    let packed = magic == pack::MAGIC;
+    if !packed && magic != *b"GGUF" {
         return Err(GgufError::Magic(magic));
     }
     let version = reader.u32().map_err(|e| e.at("the version"))?;
@@ -71,6 +74,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
 
     let mut header = Header {
         version,
+        packed,
         entries: Vec::new(),
         keys: HashMap::new(),
         tensors: Vec::new(),
@@ -91,7 +95,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
     let alignment = alignment(bytes, &header)?;
     let mut next = 0;
     for i in 0..n_tensors {
-        let tensor = read_tensor(&mut reader, i, alignment, &mut next)?;
+        let tensor = read_tensor(&mut reader, i, packed, alignment, &mut next)?;
         match header.names.entry(tensor.name.clone()) {
             Slot::Vacant(slot) => slot.insert(i),
             Slot::Occupied(_) => {
@@ -164,6 +168,7 @@ fn alignment(bytes: &[u8], header: &Header) -> Result<u64, GgufError> {
 fn read_tensor(
     reader: &mut Reader<'_>,
     i: usize,
+    packed: bool,
     alignment: u64,
     next: &mut u64,
 ) -> Result<TensorInfo, GgufError> {
@@ -184,6 +189,15 @@ fn read_tensor(
         return Err(GgufError::invalid(what, "has a dimension of 0"));
     }
     let id = reader.u32().map_err(|e| e.at(&what))?;
+    let layout = if packed && id & pack::SIXTEENS != 0 {
+        Layout::Sixteens
+    } else {
+        Layout::Rows
+    };
+    let id = match layout {
+        Layout::Rows => id,
+        Layout::Sixteens => id ^ pack::SIXTEENS,
+    };
     let ty = GgmlType::from_id(id).map_err(|ty| GgufError::UnsupportedType {
         tensor: name.to_owned(),
         ty,
@@ -212,13 +226,22 @@ fn read_tensor(
         return Err(GgufError::invalid(what, why));
     };
     *next = padded;
-    Ok(TensorInfo {
+    let tensor = TensorInfo {
         name: name.to_owned(),
         dims,
         ty,
+        layout,
         offset,
         bytes,
-    })
+    };
+    if layout == Layout::Sixteens && !Layout::groups(ty, tensor.rows()) {
+        let why = format_args!(
+            "of {} rows of {ty} cannot be in groups of sixteen",
+            tensor.rows()
+        );
+        return Err(GgufError::invalid(what, why));
+    }
+    Ok(tensor)
 }
 
 /// Turns offsets into the data to offsets into the file, of which all must be there. A file without tensors has no data.

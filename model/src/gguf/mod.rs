@@ -6,7 +6,9 @@
 
 mod error;
 mod header;
+mod layout;
 mod map;
+pub mod pack;
 mod reader;
 mod types;
 mod value;
@@ -16,6 +18,7 @@ pub use error::GgufError;
 pub use header::{
     ALIGNMENT, MAX_KEY, MAX_KEYS, MAX_STRING, MAX_TEMPLATE, MAX_TENSOR_NAME, MAX_TENSORS, MAX_TOKEN,
 };
+pub use layout::{GROUP, Layout, Words, interleave, unpack_row};
 pub use types::GgmlType;
 pub use value::{Array, MAX_ARRAY, MAX_NESTING, Value, ValueType};
 
@@ -39,10 +42,20 @@ pub struct TensorInfo {
     pub dims: Vec<u64>,
     /// storage type
     pub ty: GgmlType,
+    /// order of the bytes
+    pub layout: Layout,
     /// absolute byte offset in the file
     pub offset: usize,
     /// length in bytes
     pub bytes: usize,
+}
+
+impl TensorInfo {
+    /// Rows of `dims[0]` values.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.dims[1..].iter().product()
+    }
 }
 
 impl Gguf {
@@ -62,6 +75,7 @@ impl Gguf {
         let header = header::parse(&bytes)?;
         let file = Self { bytes, header };
         vocabulary::check(&file)?;
+        pack::check(&file)?;
         Ok(file)
     }
 
@@ -205,9 +219,17 @@ impl Gguf {
         self.bytes.len() as u64
     }
 
-    /// Reads a byte of every page of the map, so that what the file needs of memory is resident from now on.
-    pub fn touch(&self) {
+    /// Reads every page of the map, so that what the file needs of memory is resident from now on; a packed file is held
+    /// against its checksums on the way.
+    ///
+    /// # Errors
+    /// A tensor of a packed file is damaged.
+    pub fn touch(&self) -> Result<(), GgufError> {
+        if self.header.packed {
+            return pack::verify(self);
+        }
         std::hint::black_box(self.bytes.iter().step_by(4096).fold(0, |sum, b| sum ^ b));
+        Ok(())
     }
 
     /// All before the tensors' data: metadata and the table of tensors.

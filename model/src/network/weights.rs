@@ -1,7 +1,7 @@
 //! The file's tensors as Burn modules, mapped without a copy.
 
 use super::dims::Dims;
-use crate::gguf::{GgmlType, Gguf, TensorInfo};
+use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
 use crate::ops::{self, AttentionInput, Matrix, MlpInput};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
@@ -19,6 +19,8 @@ pub(crate) struct QuantLinear {
     #[module(skip)]
     ty: GgmlType,
     #[module(skip)]
+    layout: Layout,
+    #[module(skip)]
     rows: usize,
     #[module(skip)]
     cols: usize,
@@ -34,14 +36,20 @@ impl QuantLinear {
         Ok(Self {
             blocks: Param::initialized(ParamId::new(), blocks),
             ty: info.ty,
-            rows: info.dims[1..].iter().product::<u64>() as usize,
+            layout: info.layout,
+            rows: info.rows() as usize,
             cols: info.dims[0] as usize,
         })
     }
 
     /// As the ops take it: a handle, no copy.
     pub(super) fn matrix(&self) -> Matrix<Dispatch> {
-        ops::matrix(self.blocks.val(), self.ty, self.rows, self.cols)
+        ops::matrix(
+            self.blocks.val(),
+            (self.ty, self.layout),
+            self.rows,
+            self.cols,
+        )
     }
 
     /// Inputs.

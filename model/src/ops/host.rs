@@ -68,13 +68,20 @@ impl<'a> Rows<'a> {
         let bytes = &self.bytes[rows.start * self.row_bytes..];
         let (n, len) = (out.cols(), rows.len());
         if acts.cols() == n {
-            kernels.matmul(self.matrix.ty, bytes, self.matrix.cols, acts, 0, out);
+            kernels.matmul(
+                (self.matrix.ty, self.matrix.layout),
+                bytes,
+                self.matrix.cols,
+                acts,
+                0,
+                out,
+            );
             return;
         }
         PLANES.with_borrow_mut(|planes| {
             let planes = first(planes, acts.cols() * len);
             kernels.matmul(
-                self.matrix.ty,
+                (self.matrix.ty, self.matrix.layout),
                 bytes,
                 self.matrix.cols,
                 acts,
@@ -133,9 +140,8 @@ impl QuantOps for Flex {
         let rows = Rows::new(&table);
         let mut out = vec![0.0; tokens.len() * table.cols];
         for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols)) {
-            let start = token as usize * rows.row_bytes;
             rt.kernels
-                .dequantize_row(table.ty, &rows.bytes[start..start + rows.row_bytes], out);
+                .open_row((table.ty, table.layout), rows.bytes, token as usize, out);
         }
         tensor(out, [tokens.len(), table.cols])
     }
@@ -364,10 +370,10 @@ fn add(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// The largest chunk of at most [`ROWS`] rows that divides both.
+/// The largest chunk of at most [`ROWS`] rows that divides both; whole groups of sixteen, where both are.
 fn largest_common_chunk(a: usize, b: usize) -> usize {
-    (1..=ROWS)
-        .rev()
+    [ROWS, 16, 8, 4, 2]
+        .into_iter()
         .find(|chunk| a.is_multiple_of(*chunk) && b.is_multiple_of(*chunk))
         .unwrap_or(1)
 }

@@ -24,7 +24,7 @@ pub mod runtime;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
-use crate::gguf::GgmlType;
+use crate::gguf::{GgmlType, Layout};
 use crate::kv::KvCache;
 #[cfg(feature = "ndarray")]
 use burn::backend::NdArray;
@@ -35,13 +35,15 @@ use burn::tensor::{Int, Tensor};
 use rope::RopePairing;
 use runtime::Runtime;
 
-/// A weight matrix in its GGUF blocks: `rows` rows of `cols` values, row after row, as bytes.
+/// A weight matrix in its GGUF blocks: `rows` rows of `cols` values, as bytes.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct Matrix<B: Backend> {
     /// U8 tensor over the mapped file
     pub blocks: IntTensor<B>,
     /// block format
     pub ty: GgmlType,
+    /// order of the bytes
+    pub layout: Layout,
     /// outputs
     pub rows: usize,
     /// inputs
@@ -263,10 +265,16 @@ pub fn head(
 }
 
 /// The bytes of a tensor's blocks as the extension wants them.
-pub fn matrix(blocks: Tensor<1, Int>, ty: GgmlType, rows: usize, cols: usize) -> Matrix<Dispatch> {
+pub fn matrix(
+    blocks: Tensor<1, Int>,
+    (ty, layout): (GgmlType, Layout),
+    rows: usize,
+    cols: usize,
+) -> Matrix<Dispatch> {
     Matrix {
         blocks: blocks.into_dispatch(),
         ty,
+        layout,
         rows,
         cols,
     }

@@ -1,11 +1,11 @@
 //! The steps in plain Burn ops, f32: the definition that every override is compared with. Only the blocks themselves
-//! are opened by [`Kernels::dequantize_row`] (the formats' own definition).
+//! are opened by [`Kernels::open_row`] (the formats' own definition).
 
 use super::rope::RopePairing;
 use super::runtime::Runtime;
 use super::{AttentionInput, AttentionSpec, Backend, FloatTensor, Matrix, MlpInput};
 use crate::kv::KvCache;
-use crate::quant::{Kernels, Paged, row_bytes, turn};
+use crate::quant::{Kernels, Paged, turn};
 use burn::backend::tensor::Device;
 use burn::backend::{Scalar, Shape, Slice, TensorData, TensorMetadata};
 use burn::tensor::read_sync;
@@ -40,12 +40,11 @@ fn open_rows<B: Backend>(
         Ok(Ok(bytes)) => bytes,
         _ => panic!("the device gave no bytes"),
     };
-    let row = row_bytes(w.ty, w.cols).unwrap_or_default();
     let mut out = Vec::new();
     for r in rows {
         let start = out.len();
         out.resize(start + w.cols, 0.0);
-        kernels.dequantize_row(w.ty, &bytes[r * row..][..row], &mut out[start..]);
+        kernels.open_row((w.ty, w.layout), &bytes, r, &mut out[start..]);
     }
     out
 }

@@ -92,6 +92,7 @@ impl Raw {
         Matrix {
             blocks,
             ty: self.ty,
+            layout: crate::gguf::Layout::Rows,
             rows: self.rows,
             cols: self.cols,
         }

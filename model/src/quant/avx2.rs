@@ -31,6 +31,7 @@ pub(super) static TABLE: Kernels = Kernels {
     quantize_q8k: |x, dst| unsafe { quantize_q8k(x, dst) },
     // SAFETY: as above
     matmul: |ty, w, k, acts, col0, out| unsafe { matmul(ty, w, k, acts, col0, out) },
+    matmul_sixteens: None,
     // SAFETY: as above
     silu_mul: |gate, up| unsafe { silu_mul(gate, up) },
     // SAFETY: as above

@@ -12,6 +12,7 @@
 
 mod attention;
 mod rows;
+mod sixteens;
 mod tiles;
 mod unpack;
 
@@ -32,6 +33,10 @@ pub(super) static TABLE: Kernels = Kernels {
     quantize_q8k: |x, dst| unsafe { quantize_q8k(x, dst) },
     // SAFETY: as above
     matmul: |ty, w, k, acts, col0, out| unsafe { matmul(ty, w, k, acts, col0, out) },
+    // SAFETY: as above
+    matmul_sixteens: Some(|ty, w, k, acts, col0, out| unsafe {
+        sixteens::matmul(ty, w, k, acts, col0, out);
+    }),
     // SAFETY: as above
     silu_mul: |gate, up| unsafe { silu_mul(gate, up) },
     // SAFETY: as above

@@ -1,8 +1,8 @@
 //! One table per level, chosen once at run time. A new level is one file with a `TABLE` and one entry in [`TABLES`].
 
 use super::activations::{Q8Chunk, Q8kChunk};
-use super::{ActKind, Activations, Isa, Paged, act_kind, paged, row_bytes, scalar};
-use crate::gguf::GgmlType;
+use super::{ActKind, Activations, Isa, Paged, act_kind, paged, row_bytes, scalar, sixteens};
+use crate::gguf::{GgmlType, Layout};
 use crate::pool::{Pool, RowTile};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
@@ -20,6 +20,9 @@ static TABLES: &[&Kernels] = &[
     &scalar::TABLE,
 ];
 
+/// Type, weights, `k`, activations, their first column, result.
+pub(super) type Matmul = fn(GgmlType, &[u8], usize, &Activations, usize, &mut RowTile<'_>);
+
 /// The function table of one level. Its entries rely on the sizes that the methods here assert.
 pub struct Kernels {
     pub(super) isa: Isa,
@@ -31,7 +34,9 @@ pub struct Kernels {
     pub(super) quantize_q8: fn(&[f32], &mut [Q8Chunk]),
     /// a column of `k` values to `k / 256` chunks
     pub(super) quantize_q8k: fn(&[f32], &mut [Q8kChunk]),
-    pub(super) matmul: fn(GgmlType, &[u8], usize, &Activations, usize, &mut RowTile<'_>),
+    pub(super) matmul: Matmul,
+    /// the same of a matrix in groups of sixteen rows; none: by way of rows
+    pub(super) matmul_sixteens: Option<Matmul>,
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
@@ -104,14 +109,14 @@ impl Kernels {
     /// columns of the call, and on every level: see the module's definition.
     ///
     /// # Shapes
-    /// `w` begins with `out.rows()` rows of `row_bytes(ty, k)` bytes; what follows is taken for what this thread reads
+    /// `w` begins with `out.rows()` rows of `row_bytes(ty, k)` bytes, whole groups in [`Layout::Sixteens`]; what follows is taken for what this thread reads
     /// next, and asked for ahead where that helps. `acts` holds columns of `k` values in `act_kind(ty)`.
     ///
     /// # Panics
     /// If the sizes do not fit each other.
     pub fn matmul(
         &self,
-        ty: GgmlType,
+        (ty, layout): (GgmlType, Layout),
         w: &[u8],
         k: usize,
         acts: &Activations,
@@ -139,12 +144,26 @@ impl Kernels {
             w.len(),
             out.rows()
         );
-        if !w.is_empty() && out.cols() > 0 {
-            (self.matmul)(ty, w, k, acts, col0, out);
+        if w.is_empty() || out.cols() == 0 {
+            return;
+        }
+        match layout {
+            Layout::Rows => (self.matmul)(ty, w, k, acts, col0, out),
+            Layout::Sixteens => {
+                assert!(
+                    Layout::groups(ty, out.rows() as u64),
+                    "matmul: {} rows of {ty} in groups of sixteen",
+                    out.rows()
+                );
+                match self.matmul_sixteens {
+                    Some(matmul) => matmul(ty, w, k, acts, col0, out),
+                    None => sixteens::by_rows(self.matmul, ty, w, k, acts, col0, out),
+                }
+            }
         }
     }
 
-    /// `dst = row`, dequantised: for embedding look-ups. The same on every level, with ggml's order of operations.
+    /// `dst = row`, dequantised. The same on every level, with ggml's order of operations.
     ///
     /// # Panics
     /// If `row` is not `row_bytes(ty, dst.len())` long.
@@ -156,6 +175,26 @@ impl Kernels {
             dst.len()
         );
         scalar::dequantize_row(ty, row, dst);
+    }
+
+    /// `dst` = row `row` of a matrix, dequantised: for embedding look-ups.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn open_row(
+        &self,
+        (ty, layout): (GgmlType, Layout),
+        matrix: &[u8],
+        row: usize,
+        dst: &mut [f32],
+    ) {
+        let bytes = row_bytes(ty, dst.len()).unwrap_or_default();
+        match layout {
+            Layout::Rows => self.dequantize_row(ty, &matrix[row * bytes..][..bytes], dst),
+            Layout::Sixteens => sixteens::with_row(ty, matrix, row, bytes, |row| {
+                self.dequantize_row(ty, row, dst);
+            }),
+        }
     }
 
     /// `gate[i] = silu(gate[i]) * up[i]`, `silu(x) = x / (1 + exp(-x))`.

@@ -48,6 +48,7 @@ mod neon_blocks;
 mod neon_ops;
 mod paged;
 pub(crate) mod scalar;
+mod sixteens;
 mod turn;
 
 pub use activations::Activations;

@@ -15,6 +15,7 @@ pub(super) static TABLE: Kernels = Kernels {
     quantize_q8: activations::quantize_q8,
     quantize_q8k: activations::quantize_q8k,
     matmul,
+    matmul_sixteens: None,
     silu_mul: lanes::silu_mul::<false>,
     rms_norm: lanes::rms_norm::<false>,
     attend: lanes::attend::<false>,

@@ -2,8 +2,10 @@
 
 mod floats;
 mod pages;
+mod sixteen;
 
 use super::*;
+use crate::gguf::Layout;
 use crate::pool::{Pool, RowTile};
 use GgmlType::*;
 
@@ -92,7 +94,14 @@ fn quantized(kernels: &Kernels, ty: GgmlType, x: &[f32], k: usize) -> Activation
 fn matmul(kernels: &Kernels, ty: GgmlType, w: &[u8], rows: usize, k: usize, x: &[f32]) -> Vec<f32> {
     let acts = quantized(kernels, ty, x, k);
     let mut out = vec![f32::NAN; rows * acts.cols()];
-    kernels.matmul(ty, w, k, &acts, 0, &mut RowTile::new(&mut out, rows));
+    kernels.matmul(
+        (ty, Layout::Rows),
+        w,
+        k,
+        &acts,
+        0,
+        &mut RowTile::new(&mut out, rows),
+    );
     out
 }
 
@@ -320,7 +329,14 @@ fn tiling_changes_nothing() {
                     let mut out = vec![f32::NAN; rows * n];
                     if n > 0 {
                         pool.run_rows(2, &mut out, rows, chunk, &|r, tile| {
-                            kernels.matmul(ty, &w[r.start * bytes..], k, &acts, col0, tile);
+                            kernels.matmul(
+                                (ty, Layout::Rows),
+                                &w[r.start * bytes..],
+                                k,
+                                &acts,
+                                col0,
+                                tile,
+                            );
                         });
                     }
                     assert_eq!(
@@ -355,7 +371,14 @@ fn activations_are_reused() {
             kernels.quantize(act_kind(ty), &x, k, &mut acts, &pool, 1);
             assert_eq!(acts.cols(), cols);
             let mut out = vec![f32::NAN; 4 * cols];
-            kernels.matmul(ty, &w, k, &acts, 0, &mut RowTile::new(&mut out, 4));
+            kernels.matmul(
+                (ty, Layout::Rows),
+                &w,
+                k,
+                &acts,
+                0,
+                &mut RowTile::new(&mut out, 4),
+            );
             assert_eq!(
                 bits(&out),
                 bits(&matmul(kernels, ty, &w, 4, k, &x)),
@@ -423,7 +446,7 @@ fn wrong_sizes_are_refused() {
     let matmul = |ty, bytes: usize, k, col0, n: usize| {
         let mut out = vec![0.0; n];
         kernels.matmul(
-            ty,
+            (ty, Layout::Rows),
             &vec![0; bytes],
             k,
             &acts,

@@ -8,6 +8,7 @@
 
 mod dims;
 mod hostile;
+mod packed;
 mod real_files;
 mod rules;
 mod values;

@@ -2,7 +2,8 @@
 
 use super::client::{Client, Version};
 use super::scenarios;
-use super::world::{Kind, World, topic};
+use super::world::{Kind, World, reply, request, tiny, topic};
+use tempfile::TempDir;
 
 const KIND: Kind = Kind::Embedded;
 
@@ -68,4 +69,41 @@ fn who_has_no_password_or_no_right_is_turned_away() {
         }
         assert!(eve.try_subscribe(&topic("chat/eve/reply")));
     }
+}
+
+/// It says so once, the next start takes the file, and one that is damaged is written anew: nobody notices but the log.
+#[test]
+fn the_model_is_packed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    tiny().write(&model).unwrap();
+    let packed = folder.path().join("model.gguf.packed");
+    let start = |what: &str| {
+        let mut world = World::start(
+            KIND,
+            TempDir::new_in(folder.path()).unwrap(),
+            &model,
+            "context = 512",
+            "",
+        );
+        world.online();
+        let mut alice = world.client(Version::V5, "alice");
+        request(&mut alice, &World::endless("a", 20));
+        let answer = reply(&mut alice, "a").text("content");
+        let said = world.daemon.said();
+        assert!(what.is_empty() || said.matches(what).count() == 1, "{said}");
+        (answer, said)
+    };
+    let (first, _) = start("packed the model");
+    let bytes = std::fs::read(&packed).unwrap();
+    let (second, said) = start("");
+    assert!(!said.contains("packed"), "{said}");
+    let mut damaged = bytes.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&packed, &damaged).unwrap();
+    let (third, said) = start("the packed file is thrown away");
+    assert!(said.contains("does not match its checksum"), "{said}");
+    assert_eq!((&first, &first), (&second, &third));
+    assert!(std::fs::read(&packed).unwrap() == bytes);
 }

@@ -353,7 +353,7 @@ impl Heads256 {
 /// latency that nobody waits for here; 10 % of Q4_K's decode.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     // SAFETY: registers only
     unsafe {
         std::arch::asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,

@@ -1,0 +1,38 @@
+//! `glowplug pack MODEL -o FILE`: the weights in the order in which the kernels read them.
+
+use super::failure::{Failure, put_line};
+use super::models;
+use crate::packed::{self, NotPacked};
+use glowplug_model::gguf::Gguf;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Write a model in the layout that the kernels stream, to be mapped at start
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// path of a GGUF file, or a name of the catalogue
+    model: String,
+    /// where to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Writes, reads again, says so.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let model = models::resolve(&args.model)?;
+    let begun = Instant::now();
+    packed::write(&model, &args.output).map_err(|error| match error {
+        NotPacked::Io(_) | NotPacked::Full { .. } | NotPacked::Busy => {
+            Failure::Run(format!("{}: {error}", args.output.display()))
+        }
+        NotPacked::Gguf(_) | NotPacked::Pack(_) => {
+            Failure::Use(format!("{}: {error}", model.display()))
+        }
+    })?;
+    let bytes = Gguf::open(&args.output)?.file_bytes();
+    put_line(&format!(
+        "{}: {bytes} bytes in {:.1} s",
+        args.output.display(),
+        begun.elapsed().as_secs_f64()
+    ))
+}

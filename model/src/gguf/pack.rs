@@ -1,0 +1,207 @@
+//! The packed file: a GGUF whose matrices lie in groups of sixteen rows, under a magic number of its own.
+//!
+//! The head is GGUF's, version 3, read by the same reader under the same limits. What differs: the magic number, so that
+//! nobody takes the data for what it is not; [`SIXTEENS`] added to a tensor's type where its rows are interleaved; tensors
+//! start at whole cache lines; and two keys, the source and the CRC-32 of the head and of every tensor.
+
+use super::{
+    Array, GROUP, Gguf, GgufError, Layout, MAX_KEYS, TensorInfo, Value, ValueType, interleave,
+};
+use std::io::{self, Seek, SeekFrom, Write};
+
+/// Instead of `GGUF`.
+pub(super) const MAGIC: [u8; 4] = *b"GPAK";
+/// Added to the type id of a tensor in [`Layout::Sixteens`].
+pub(super) const SIXTEENS: u32 = 1 << 16;
+/// A cache line, and a vector of 512 bits.
+const ALIGNMENT: u32 = 64;
+/// What the file was made of.
+const SOURCE: &str = "glowplug.pack.source";
+/// Checksums: of the head without these, and of every tensor in file order.
+const SUMS: &str = "glowplug.pack.crc32";
+/// Bytes packed at once, or one group of rows where that is more.
+const PIECE: usize = 1 << 20;
+
+/// A file that is not packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// There is nothing to do.
+    #[error("the file is packed already")]
+    Packed,
+    /// No place for ours.
+    #[error("the file has {0} metadata keys, at most {max} leave room for those of a packed file", max = MAX_KEYS - 3)]
+    Keys(usize),
+    /// The file cannot be written.
+    #[error("the packed file cannot be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Writes `gguf` packed. `source` says what it was made of, for [`source`]. The same bytes come out every time.
+///
+/// # Errors
+/// [`PackError`]; `out` holds an unfinished file then.
+pub fn write(gguf: &Gguf, source: &str, out: &mut (impl Write + Seek)) -> Result<(), PackError> {
+    if sums(gguf).is_some() {
+        return Err(PackError::Packed);
+    }
+    let (head, sums_at) = head(gguf, source)?;
+    out.write_all(&head)?;
+    let mut at = head.len();
+    let mut sums = vec![head_sum(&head, sums_at, gguf.tensors().len())];
+    let mut piece = Vec::new();
+    for tensor in gguf.tensors() {
+        at += pad(out, at)?;
+        let mut sum = crc32fast::Hasher::new();
+        let data = gguf.data(tensor);
+        if packs(tensor) {
+            let row = data.len() / tensor.rows() as usize;
+            let group = GROUP * row;
+            for rows in data.chunks(group * (PIECE / group).max(1)) {
+                piece.resize(rows.len(), 0);
+                interleave(tensor.ty, row, rows, &mut piece);
+                sum.update(&piece);
+                out.write_all(&piece)?;
+            }
+        } else {
+            sum.update(&data);
+            out.write_all(&data)?;
+        }
+        at += data.len();
+        sums.push(sum.finalize());
+    }
+    out.seek(SeekFrom::Start(sums_at as u64))?;
+    for sum in sums {
+        out.write_all(&sum.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+/// Of all but the checksums.
+fn head_sum(head: &[u8], sums_at: usize, tensors: usize) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&head[..sums_at]);
+    sum.update(&head[sums_at + 4 * (tensors + 1)..]);
+    sum.finalize()
+}
+
+fn packs(tensor: &TensorInfo) -> bool {
+    tensor.dims.len() > 1 && Layout::groups(tensor.ty, tensor.rows())
+}
+
+/// All before the data, with zeros for the checksums, and where those begin.
+fn head(gguf: &Gguf, source: &str) -> Result<(Vec<u8>, usize), PackError> {
+    let keep: Vec<_> = gguf
+        .header
+        .entries
+        .iter()
+        .filter(|entry| !["general.alignment", SOURCE, SUMS].contains(&entry.key.as_str()))
+        .collect();
+    if keep.len() > MAX_KEYS - 3 {
+        return Err(PackError::Keys(keep.len()));
+    }
+    let tensors = gguf.tensors();
+    let mut head = MAGIC.to_vec();
+    head.extend(3u32.to_le_bytes());
+    head.extend((tensors.len() as u64).to_le_bytes());
+    head.extend((keep.len() as u64 + 3).to_le_bytes());
+    for entry in keep {
+        key(&mut head, &entry.key, entry.ty as u32);
+        head.extend(&gguf.bytes[entry.at.clone()]);
+    }
+    // value types: 4 u32, 8 string, 9 array
+    key(&mut head, "general.alignment", 4);
+    head.extend(ALIGNMENT.to_le_bytes());
+    key(&mut head, SOURCE, 8);
+    string(&mut head, source);
+    key(&mut head, SUMS, 9);
+    head.extend(4u32.to_le_bytes());
+    head.extend((tensors.len() as u64 + 1).to_le_bytes());
+    let sums_at = head.len();
+    head.resize(sums_at + 4 * (tensors.len() + 1), 0);
+    let mut offset = 0usize;
+    for tensor in tensors {
+        string(&mut head, &tensor.name);
+        head.extend((tensor.dims.len() as u32).to_le_bytes());
+        for dim in &tensor.dims {
+            head.extend(dim.to_le_bytes());
+        }
+        let flag = if packs(tensor) { SIXTEENS } else { 0 };
+        head.extend((tensor.ty.id() | flag).to_le_bytes());
+        head.extend((offset as u64).to_le_bytes());
+        offset = (offset + tensor.bytes).next_multiple_of(ALIGNMENT as usize);
+    }
+    head.resize(head.len().next_multiple_of(ALIGNMENT as usize), 0);
+    Ok((head, sums_at))
+}
+
+fn key(head: &mut Vec<u8>, key: &str, ty: u32) {
+    string(head, key);
+    head.extend(ty.to_le_bytes());
+}
+
+fn string(head: &mut Vec<u8>, text: &str) {
+    head.extend((text.len() as u64).to_le_bytes());
+    head.extend(text.as_bytes());
+}
+
+/// Zeros up to the next cache line; how many.
+fn pad(out: &mut impl Write, at: usize) -> io::Result<usize> {
+    let zeros = at.next_multiple_of(ALIGNMENT as usize) - at;
+    out.write_all(&[0; ALIGNMENT as usize][..zeros])?;
+    Ok(zeros)
+}
+
+/// What [`write`] was told of the file's source. None: the file is not packed.
+#[must_use]
+pub fn source(gguf: &Gguf) -> Option<&str> {
+    sums(gguf).and_then(|_| gguf.str(SOURCE).ok())
+}
+
+fn sums(gguf: &Gguf) -> Option<Array<'_>> {
+    gguf.header.packed.then(|| gguf.array(SUMS).ok())?
+}
+
+/// A packed file has its keys.
+pub(super) fn check(gguf: &Gguf) -> Result<(), GgufError> {
+    if !gguf.header.packed {
+        return Ok(());
+    }
+    gguf.str(SOURCE)?;
+    let (sums, want) = (gguf.array(SUMS)?, gguf.tensors().len() + 1);
+    if sums.len() == want && sums.element() == ValueType::U32 {
+        return Ok(());
+    }
+    Err(GgufError::invalid(
+        format_args!("metadata key `{SUMS}`"),
+        format_args!("is not an array of {want} u32"),
+    ))
+}
+
+/// Holds a packed file against its checksums; any other has none.
+pub(super) fn verify(gguf: &Gguf) -> Result<(), GgufError> {
+    let (Some(sums), Some(&entry)) = (sums(gguf), gguf.header.keys.get(SUMS)) else {
+        return Ok(());
+    };
+    let n = gguf.tensors().len();
+    let sums_at = gguf.header.entries[entry].at.end - 4 * (n + 1);
+    let head = head_sum(gguf.header(), sums_at, n);
+    let of_tensors = gguf
+        .tensors()
+        .iter()
+        .map(|t| crc32fast::hash(&gguf.data(t)));
+    let names = gguf
+        .tensors()
+        .iter()
+        .map(|t| format!("tensor `{}`", t.name));
+    let found = std::iter::once(head).chain(of_tensors);
+    let names = std::iter::once("the head".to_owned()).chain(names);
+    for ((sum, found), what) in sums.iter().zip(found).zip(names) {
+        if sum != Value::Uint(found.into()) {
+            return Err(GgufError::invalid(
+                what,
+                "does not match its checksum: the packed file is damaged",
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Sixteen rows interleaved: lossless, and every level computes the definition from them.
+
+use super::*;
+use crate::gguf::{GROUP, Words, interleave, unpack_row};
+use crate::quant::sixteens::with_row;
+
+fn types() -> impl Iterator<Item = GgmlType> {
+    GgmlType::ALL
+        .into_iter()
+        .filter(|ty| Words::of(*ty).is_some())
+}
+
+fn packed(ty: GgmlType, k: usize, w: &[u8]) -> Vec<u8> {
+    let mut packed = vec![0xee; w.len()];
+    interleave(ty, row_bytes(ty, k).unwrap(), w, &mut packed);
+    packed
+}
+
+fn matmul(kernels: &Kernels, ty: GgmlType, w: &[u8], rows: usize, k: usize, x: &[f32]) -> Vec<f32> {
+    let acts = quantized(kernels, ty, x, k);
+    let mut out = vec![f32::NAN; rows * acts.cols()];
+    let out_tile = &mut RowTile::new(&mut out, rows);
+    kernels.matmul((ty, Layout::Sixteens), w, k, &acts, 0, out_tile);
+    out
+}
+
+#[test]
+fn there_and_back_is_what_was() {
+    let mut random = Random(11);
+    for ty in types() {
+        for blocks in [1, 3, 8] {
+            let (rows, k) = (48, blocks * ty.block_len());
+            let w = weights(ty, rows, k, Fill::Random, &mut random);
+            let packed = packed(ty, k, &w);
+            assert_ne!(packed, w, "{ty}");
+            let one = w.len() / rows;
+            for (r, want) in w.chunks(one).enumerate() {
+                with_row(ty, &packed, r, one, |row| assert_eq!(row, want, "{ty} {r}"));
+                let group = &packed[r / GROUP * GROUP * one..][..GROUP * one];
+                let mut row = vec![0; one];
+                unpack_row(ty, group, r % GROUP, &mut row);
+                assert_eq!(row, want, "{ty} {r}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_level_computes_the_definition_from_groups() {
+    for kernels in levels() {
+        let mut random = Random(12);
+        for ty in types() {
+            for blocks in [1, 2, 3, 5, 8, 9, 17] {
+                let k = blocks * ty.block_len();
+                for rows in [16, 32, 48] {
+                    let w = weights(ty, rows, k, Fill::Random, &mut random);
+                    let packed = packed(ty, k, &w);
+                    for cols in [1, 2, 3, 4, 5, 7, 8, 9, 16, 23] {
+                        let x: Vec<f32> = (0..cols * k).map(|_| random.unit() * 3.0).collect();
+                        let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                        let got = matmul(kernels, ty, &packed, rows, k, &x);
+                        let isa = kernels.isa();
+                        assert_eq!(bits(&got), bits(&want), "{isa} {ty} {blocks} {rows} {cols}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn extremes_do_not_saturate_in_groups() {
+    for kernels in levels() {
+        for ty in types() {
+            for fill in [0x00, 0x0f, 0x7f, 0x80, 0x81, 0xf0, 0xff].map(Fill::All) {
+                let (rows, k) = (16, 3 * ty.block_len());
+                let w = weights(ty, rows, k, fill, &mut Random(3));
+                let packed = packed(ty, k, &w);
+                for cols in [1, 4, 8] {
+                    for sign in [|_| 1.0, |_| -1.0, |i| if i % 2 == 0 { 1.0 } else { -1.0 }]
+                        as [fn(usize) -> f32; 3]
+                    {
+                        let x: Vec<f32> = (0..cols * k).map(sign).collect();
+                        let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                        let got = matmul(kernels, ty, &packed, rows, k, &x);
+                        let isa = kernels.isa();
+                        assert_eq!(bits(&got), bits(&want), "{isa} {ty} {fill:?} {cols}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_groups_are_refused() {
+    let (rows, k) = (16, 256);
+    let w = vec![0; 2 * rows * row_bytes(Q4_K, k).unwrap()];
+    for (ty, bytes) in [(Q4_K, 144 * 15), (Q2_K, 84 * 16), (Q4_K, 144 * 17)] {
+        let refused = std::panic::catch_unwind(|| {
+            let row = row_bytes(ty, k).unwrap();
+            interleave(ty, row, &w[..bytes], &mut vec![0; bytes]);
+        });
+        assert!(refused.is_err(), "{ty} {bytes}");
+    }
+    let kernels = levels()[0];
+    let acts = quantized(kernels, Q4_K, &[1.0; 256], k);
+    let refused = std::panic::catch_unwind(|| {
+        let mut out = [0.0; 17];
+        let out = &mut RowTile::new(&mut out, 17);
+        kernels.matmul((Q4_K, Layout::Sixteens), &w, k, &acts, 0, out);
+    });
+    assert!(refused.is_err());
+}
