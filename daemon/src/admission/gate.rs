@@ -14,10 +14,11 @@ const SERVICE_GUESS_MS: f64 = 2000.0;
 /// The least a client is told to wait.
 pub(super) const RETRY_MIN_MS: u64 = 250;
 
-/// Requests of one client that may wait: half of the queue, so that the other half is there for the others.
+/// Requests of one client that may wait in an otherwise empty queue: as many as it leaves free. Where others wait, it is
+/// less, so that however many fill the queue, its last place is for a client that has none in it.
 #[must_use]
 pub fn share(queue: usize) -> usize {
-    (queue / 2).max(1)
+    queue.div_ceil(2)
 }
 
 impl Admission {
@@ -59,13 +60,12 @@ impl Admission {
         // what the free streams are about to take does not wait
         let free = streams.saturating_sub(self.started());
         let waiting = || self.live.values().filter(|l| !l.has_started());
-        let own = waiting().filter(|l| *l.client == *client).count();
-        if own >= share(queue) + free {
+        let own = waiting().skip(free).filter(|l| *l.client == *client);
+        let (own, left) = (own.count(), queue + free - waiting().count());
+        if own >= left {
             let before = waiting().take_while(|l| *l.client != *client).count();
             let why = format!(
-                "{} requests of this client are waiting, the limit is {}",
-                own - free,
-                share(queue)
+                "{own} requests of this client are waiting, and {left} places are left for all"
             );
             return Some(
                 Fault::new(Code::RateLimited, why).retry_after(self.retry_after_ms(now, before)),

@@ -429,10 +429,30 @@ fn one_client_leaves_half_of_the_queue_to_the_others() {
     }
     a.update(t, ROOM, ended(ids[0], Finish::Stop, t), &mut out);
     out.clear();
-    // one left: a stream is free, which the client's next takes, so one more may wait
+    // one left: a stream is free, which the oldest takes, and the last place is not for who has others
     a.request(t, ROOM, arrival("c", None, Kind::Chat), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "rate_limited");
+    a.request(t, ROOM, arrival("f", None, Kind::Chat), &mut out);
     assert_eq!(submitted(&out).len(), 1);
-    assert_eq!((a.started(), a.queued(), share(1)), (1, 7, 1));
+    assert_eq!((a.started(), a.queued(), share(6)), (1, 7, 3));
+}
+
+#[test]
+fn two_clients_cannot_fill_the_queue_either() {
+    for (queue, streams) in [(6, 2), (1, 1), (2, 4), (5, 1)] {
+        let (mut a, mut out, t) = (machine_of(queue, streams), Vec::new(), Instant::now());
+        for _ in 0..queue + streams {
+            for client in ["c", "d"] {
+                a.request(t, ROOM, arrival(client, None, Kind::Chat), &mut out);
+            }
+        }
+        let taken = submitted(&out).len();
+        out.clear();
+        a.request(t, ROOM, arrival("e", None, Kind::Chat), &mut out);
+        assert_eq!(submitted(&out).len(), usize::from(queue > 2), "{queue}");
+        // and not by leaving much of it empty
+        assert!((taken - streams) * 3 >= queue, "{taken} of {queue}");
+    }
 }
 
 #[test]
@@ -451,7 +471,7 @@ fn with_several_streams_a_place_is_free_sooner() {
     a.update(s(8), ROOM, ended(id, Finish::Stop, s(8)), &mut out);
     run(&mut a, "c", s(10));
     run(&mut a, "d", s(12));
-    for client in ["d", "c", "c", "d"] {
+    for client in ["d", "c", "c", "f"] {
         a.request(s(13), ROOM, arrival(client, None, Kind::Chat), &mut out);
     }
     out.clear();

@@ -2,25 +2,34 @@
 //! their numbers, reads no clock and holds no pages; the engine tells it what happened and does what it says.
 //!
 //! # Whose turn it is
-//! 1. The higher priority.
-//! 2. Of one priority, a parked one: its pages are held already.
+//! 1. The higher rank.
+//! 2. Of one rank, a parked one: its pages are held already.
 //! 3. Then the one whose pages were not to be had when its turn came: it keeps its turn, so that small requests cannot
 //!    starve a large one of pages.
 //! 4. Then the client that was served least of late ([`SHARE_TOKENS`]), and of those the one
 //!    whose turn was longest ago.
 //! 5. Then the one that came first.
 //!
-//! When all places are taken, a running one of a lower priority is parked: it loses its place and keeps its progress
-//! and its pages.
+//! When all places are taken, a running one of a lower rank is parked: it loses its place and keeps its progress and its
+//! pages.
+//!
+//! # Rank
+//! The rank is the priority that was asked for, as far as the others' shares go, and is settled at the start:
+//! - a client has one urgent one at a time, and only while what its urgent ones were served is at most
+//!   [`URGENT_TOKENS`] more than its equal share of all that was served meanwhile. Other urgent ones of its rank as
+//!   normal: nobody can use urgency to be served more than its share for long, or to keep another's urgent ones out.
+//! - background work without a place for [`AGE_TOKENS`] ranks as normal.
 
 use super::RequestId;
 use glowplug_firmware_config::limits::{QUEUE_MAX, STEP_TOKENS, STREAMS_MAX};
 use heapless::Vec;
 use std::cmp::Reverse;
 
-/// Most parked requests. While so many are, nobody else is parked: a more urgent one then waits for a place. Two
-/// priorities can be parked, each with all places, so this is never met with up to half of [`STREAMS_MAX`] places.
-pub(super) const PARKED_MAX: usize = STREAMS_MAX;
+/// Most parked requests. One starts only when no parked one has its rank, so when it has started, all of its rank are
+/// running, and they are at most the places: so many have started as each of the three ranks at any time. (What ages
+/// while parked keeps others from starting, and adds none.) Somebody is parked only for one that takes its place: of
+/// three times the places, one third runs.
+pub(super) const PARKED_MAX: usize = 2 * STREAMS_MAX;
 
 /// Prompt tokens in a step in which nobody decodes.
 pub(super) const PREFILL_ALONE: usize = STEP_TOKENS;
@@ -36,7 +45,16 @@ pub(super) const PREFILL_BESIDE: usize = 4;
 /// When so many tokens were served, what was served before counts half.
 pub(super) const SHARE_TOKENS: u64 = 8192;
 
+/// How far beyond its share urgent work may bring a client: a few spoken questions with their answers.
+pub(super) const URGENT_TOKENS: u64 = 512;
+
+/// Tokens served while background work waits or is parked, after which it ranks as normal: minutes.
+pub(super) const AGE_TOKENS: u64 = 8192;
+
 const _: () = assert!(STREAMS_MAX + PREFILL_BESIDE <= STEP_TOKENS);
+
+/// What a share is counted in: so many are a token.
+const PARTS: u64 = 1 << 16;
 
 /// The queue, and those who start at once.
 const WAITING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
@@ -107,8 +125,13 @@ pub(super) enum Admitted {
         /// the one that was parked for it
         parked: Option<RequestId>,
     },
-    /// from being parked; nobody is parked for it, as all that run are of its priority or higher
-    Resumed(RequestId),
+    /// from being parked; perhaps in the place of background work, where it has aged
+    Resumed {
+        /// it
+        id: RequestId,
+        /// the one that was parked for it
+        parked: Option<RequestId>,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +143,10 @@ struct Entry {
     arrival: u64,
     /// its turn had come, its pages were not free
     due: bool,
+    /// its rank since it started
+    rank: Option<Priority>,
+    /// [`Scheduler::total`] when it came or was parked; none while it runs
+    idle: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,9 +159,14 @@ struct Client {
     service: u64,
     /// starts of all clients up to its last one
     turn: u64,
+    /// one of its jobs started as urgent, and has not ended
+    urgent: bool,
+    /// [`Scheduler::share`] at which what its urgent ones were served will have been its share
+    paid: u64,
 }
 
 /// A place in the step.
+#[derive(Clone, Copy)]
 enum Place {
     Free,
     /// of a running one (its index) that is parked for it
@@ -157,6 +189,10 @@ pub(super) struct Scheduler {
     level: u64,
     /// tokens served since the last halving
     recent: u64,
+    /// tokens served, ever
+    total: u64,
+    /// what has been the equal share of a client that always wants something, in [`PARTS`]
+    share: u64,
 }
 
 impl Scheduler {
@@ -174,6 +210,8 @@ impl Scheduler {
             starts: 0,
             level: 0,
             recent: 0,
+            total: 0,
+            share: 0,
         }
     }
 
@@ -195,8 +233,7 @@ impl Scheduler {
         }
         let waiting = self.waiting.len();
         let over = waiting >= self.queue;
-        if over && (waiting >= self.queue + self.max_streams || !self.starts_at_once(job.priority))
-        {
+        if over && (waiting >= self.queue + self.max_streams || !self.starts_at_once(job)) {
             return Err(SubmitError::Full {
                 waiting,
                 limit: self.queue,
@@ -208,15 +245,16 @@ impl Scheduler {
             client,
             arrival: self.arrivals,
             due: false,
+            rank: None,
+            idle: Some(self.total),
         };
-        let turn = self.turn(&entry);
-        let ahead = self.waiting.iter().filter(|e| self.turn(e) < turn).count();
-        let started = self.running.iter().chain(&self.parked);
-        let before = ahead + started.filter(|e| e.job.priority >= job.priority).count();
         put(&mut self.waiting, entry);
         self.clients[client].jobs += 1;
         self.arrivals += 1;
-        Ok(before)
+        let (turn, rank) = (self.turn(&entry), self.rank(&entry));
+        let ahead = self.waiting.iter().filter(|e| self.turn(e) < turn);
+        let started = self.running.iter().chain(&self.parked);
+        Ok(ahead.count() + started.filter(|e| self.rank(e) >= rank).count())
     }
 
     /// Forgets a job that has ended, in whatever state; `None`: unknown.
@@ -229,7 +267,9 @@ impl Scheduler {
         } else {
             (self.parked.remove(at(&self.parked)?), State::Parked)
         };
-        self.clients[entry.client].jobs -= 1;
+        let client = &mut self.clients[entry.client];
+        client.jobs -= 1;
+        client.urgent &= entry.rank != Some(Priority::Urgent);
         Some(state)
     }
 
@@ -250,43 +290,55 @@ impl Scheduler {
 
     /// Gives a place to the one whose turn it is; to be repeated until `None`, before every step. `reserve` is asked at
     /// most once a call, for a waiting job that has a place: true reserves all its pages, and then it has started. When
-    /// it is false nobody of the same or a lower priority starts; but a parked one may resume, because its end is what
+    /// it is false nobody of the same or a lower rank starts; but a parked one may resume, because its end is what
     /// frees pages. One that could not have its pages even alone must not be submitted: it would keep its turn for
     /// ever.
     pub(super) fn admit(&mut self, reserve: &mut dyn FnMut(RequestId) -> bool) -> Option<Admitted> {
         let parked = self.first(&self.parked);
-        if let Some(index) = self.first(&self.waiting) {
-            let Job { id, priority, .. } = self.waiting[index].job;
-            let goes_first = parked.is_none_or(|p| self.parked[p].job.priority < priority);
-            if goes_first && let Some(place) = self.place(priority) {
-                self.waiting[index].due = !reserve(id);
-                if !self.waiting[index].due {
-                    let parked = match place {
-                        Place::Free => None,
-                        Place::Of(index) => {
-                            let yields = self.running.remove(index);
-                            put(&mut self.parked, yields);
-                            Some(yields.job.id)
-                        }
-                    };
-                    let entry = self.waiting.remove(index);
-                    put(&mut self.running, entry);
-                    self.starts += 1;
-                    self.clients[entry.client].turn = self.starts;
-                    return Some(Admitted::Started { id, parked });
-                }
+        if let Some((index, rank)) = self.first(&self.waiting)
+            && parked.is_none_or(|(_, parked)| parked < rank)
+            && let Some(place) = self.place(rank)
+        {
+            let id = self.waiting[index].job.id;
+            self.waiting[index].due = !reserve(id);
+            if !self.waiting[index].due {
+                let entry = self.waiting.remove(index);
+                self.starts += 1;
+                let client = &mut self.clients[entry.client];
+                client.turn = self.starts;
+                client.urgent |= rank == Priority::Urgent;
+                let parked = self.run(entry, rank, place);
+                return Some(Admitted::Started { id, parked });
             }
         }
-        let entry = match parked {
-            Some(index) if self.running.len() < self.max_streams => self.parked.remove(index),
-            _ => return None,
+        let (index, rank) = parked?;
+        let place = self.place(rank)?;
+        let entry = self.parked.remove(index);
+        let parked = self.run(entry, rank, place);
+        Some(Admitted::Resumed {
+            id: entry.job.id,
+            parked,
+        })
+    }
+
+    /// Gives it the place; who was parked for it.
+    fn run(&mut self, mut entry: Entry, rank: Priority, place: Place) -> Option<RequestId> {
+        let parked = match place {
+            Place::Free => None,
+            Place::Of(index) => {
+                let mut yields = self.running.remove(index);
+                yields.idle = Some(self.total);
+                put(&mut self.parked, yields);
+                Some(yields.job.id)
+            }
         };
+        (entry.rank, entry.idle) = (Some(rank), None);
         put(&mut self.running, entry);
-        Some(Admitted::Resumed(entry.job.id))
+        parked
     }
 
     /// The next step: who is in it, with how many tokens. Each one that decodes has 1; of those whose prompt is not yet
-    /// in the cache, one has a part of it: the highest priority, then the one that came first. `remaining`: prompt
+    /// in the cache, one has a part of it: the highest rank, then the one that came first. `remaining`: prompt
     /// tokens to go, 0 when it decodes. Empty only when nobody runs.
     pub(super) fn step(
         &self,
@@ -297,7 +349,7 @@ impl Scheduler {
             put(&mut step, (entry.job.id, 1));
         }
         let prompts = self.running.iter().filter(|e| remaining(e.job.id) > 0);
-        if let Some(entry) = prompts.min_by_key(|e| (Reverse(e.job.priority), e.arrival)) {
+        if let Some(entry) = prompts.min_by_key(|e| (Reverse(e.rank), e.arrival)) {
             let room = match step.len() {
                 0 => PREFILL_ALONE,
                 decoding => STEP_BESIDE.saturating_sub(decoding).max(PREFILL_BESIDE),
@@ -311,12 +363,19 @@ impl Scheduler {
     /// A job was served so many tokens: they count for its client's share. To be told before it is removed; unknown
     /// jobs are left out.
     pub(super) fn served(&mut self, id: RequestId, tokens: usize) {
-        let Some(client) = self.entries().find(|e| e.job.id == id).map(|e| e.client) else {
+        let Some(&Entry { client, rank, .. }) = self.entries().find(|e| e.job.id == id) else {
             return;
         };
-        let service = &mut self.clients[client].service;
-        *service = service.saturating_add(tokens as u64);
-        self.recent = self.recent.saturating_add(tokens as u64);
+        let tokens = tokens as u64;
+        let clients = self.clients.iter().filter(|c| c.jobs > 0).count() as u64;
+        let client = &mut self.clients[client];
+        if rank == Some(Priority::Urgent) {
+            client.paid = client.paid.max(self.share) + tokens * PARTS;
+        }
+        self.share += tokens * PARTS / clients.max(1);
+        client.service += tokens;
+        self.recent += tokens;
+        self.total += tokens;
         if self.recent >= SHARE_TOKENS {
             self.recent = 0;
             self.clients.iter_mut().for_each(|c| c.service /= 2);
@@ -330,11 +389,29 @@ impl Scheduler {
         self.running.iter().chain(&self.waiting).chain(&self.parked)
     }
 
+    /// As the module's head has it.
+    fn rank(&self, entry: &Entry) -> Priority {
+        let aged = entry.idle.is_some_and(|at| self.total - at >= AGE_TOKENS);
+        match entry.rank.unwrap_or(entry.job.priority) {
+            Priority::Urgent if entry.rank.is_none() && !self.may_press(entry.client) => {
+                Priority::Normal
+            }
+            Priority::Background if aged => Priority::Normal,
+            rank => rank,
+        }
+    }
+
+    /// May a waiting one of this client rank as urgent?
+    fn may_press(&self, client: usize) -> bool {
+        let Client { paid, urgent, .. } = self.clients[client];
+        !urgent && paid <= self.share + URGENT_TOKENS * PARTS
+    }
+
     /// Smaller goes first.
     fn turn(&self, entry: &Entry) -> impl Ord + use<> {
         let client = &self.clients[entry.client];
         (
-            Reverse(entry.job.priority),
+            Reverse(self.rank(entry)),
             !entry.due,
             client.service,
             client.turn,
@@ -342,32 +419,51 @@ impl Scheduler {
         )
     }
 
-    fn first(&self, entries: &[Entry]) -> Option<usize> {
-        (0..entries.len()).min_by_key(|&i| self.turn(&entries[i]))
+    /// The one whose turn it is, and its rank.
+    fn first(&self, entries: &[Entry]) -> Option<(usize, Priority)> {
+        let index = (0..entries.len()).min_by_key(|&i| self.turn(&entries[i]))?;
+        Some((index, self.rank(&entries[index])))
     }
 
-    /// A place for a waiting one of this priority. Who yields is the lowest, of the client that was served most, and
-    /// the one that came last.
-    fn place(&self, priority: Priority) -> Option<Place> {
+    /// A place for one of this rank. Who yields is the lowest, of the client that was served most, and the one that came
+    /// last.
+    fn place(&self, rank: Priority) -> Option<Place> {
         if self.running.len() < self.max_streams {
             return Some(Place::Free);
         }
         let yields = (0..self.running.len()).min_by_key(|&i| {
             let entry = &self.running[i];
             let service = self.clients[entry.client].service;
-            (entry.job.priority, Reverse(service), Reverse(entry.arrival))
+            (entry.rank, Reverse(service), Reverse(entry.arrival))
         })?;
-        (self.running[yields].job.priority < priority && !self.parked.is_full())
-            .then_some(Place::Of(yields))
+        (self.running[yields].rank < Some(rank)).then_some(Place::Of(yields))
     }
 
     /// Would a new one be in the next step, if its pages are free?
-    fn starts_at_once(&self, priority: Priority) -> bool {
-        let yield_to_it = self.running.iter().filter(|e| e.job.priority < priority);
-        let places = self.max_streams.saturating_sub(self.running.len())
-            + yield_to_it.count().min(PARKED_MAX - self.parked.len());
-        let before = self.waiting.iter().chain(&self.parked);
-        before.filter(|e| e.job.priority >= priority).count() < places
+    fn starts_at_once(&self, job: Job) -> bool {
+        let urgent_before = |client: u64, waiting: &[Entry]| {
+            let urgent = |e: &Entry| e.job.priority == Priority::Urgent;
+            waiting.iter().any(|e| e.job.client == client && urgent(e))
+        };
+        let known = self.clients.iter().position(|c| c.name == job.client);
+        let rank = match job.priority {
+            Priority::Urgent
+                if urgent_before(job.client, &self.waiting)
+                    || known.is_some_and(|client| !self.may_press(client)) =>
+            {
+                Priority::Normal
+            }
+            priority => priority,
+        };
+        let yield_to_it = self.running.iter().filter(|e| e.rank < Some(rank)).count();
+        let places = self.max_streams.saturating_sub(self.running.len()) + yield_to_it;
+        let before = |e: &Entry| self.rank(e) >= rank;
+        let waiting = self.waiting.iter().enumerate().filter(|(i, e)| {
+            // only the first of a client will be urgent
+            let second = || urgent_before(e.job.client, &self.waiting[..*i]);
+            before(e) && !(rank == Priority::Urgent && second())
+        });
+        waiting.count() + self.parked.iter().filter(|e| before(e)).count() < places
     }
 
     /// The client's index, made if need be; in a full table the absent one that was served least is forgotten. Who
@@ -378,6 +474,8 @@ impl Scheduler {
             jobs: 0,
             service: 0,
             turn: 0,
+            urgent: false,
+            paid: 0,
         };
         let known = self.clients.iter().position(|c| c.name == name);
         let index = known.unwrap_or_else(|| {

@@ -13,6 +13,8 @@ const CLIENTS: u64 = 8;
 const SESSIONS: u64 = 125;
 /// Steps from the acceptance of a request to its end at most: 16 before it, each at most 12 tokens and a few chunks.
 const PATIENCE: u64 = 2_000;
+/// Background work has its turn when so many tokens were served to others, at least one with each step.
+const AGED: u64 = 8_192;
 
 const LINES: [&str; 6] = [
     "the rain",
@@ -124,9 +126,8 @@ fn a_hundred_thousand_steps_in_64_pages() {
                     Priority::Urgent,
                     Priority::Background,
                 ][random.below(4) as usize];
-                // background has no claim on an end while others come
                 let patience = if asked.priority == Priority::Background {
-                    STEPS
+                    AGED + PATIENCE
                 } else {
                     PATIENCE
                 };

@@ -3,7 +3,6 @@
 mod lives;
 
 use super::*;
-use Admitted::Resumed;
 use Priority::{Background, Normal, Urgent};
 use std::collections::BTreeSet;
 
@@ -24,6 +23,10 @@ fn instead(id: RequestId, parked: RequestId) -> Admitted {
         id,
         parked: Some(parked),
     }
+}
+
+fn resumed(id: RequestId) -> Admitted {
+    Admitted::Resumed { id, parked: None }
 }
 
 /// Everything it decides, with pages for all but `large`.
@@ -130,11 +133,11 @@ fn urgent_work_takes_the_place_of_the_lowest_and_most_served() {
     s.served(2, 20);
     s.served(3, 5);
     for (id, parked) in [(11, 3), (12, 4), (13, 2), (14, 1)] {
-        s.submit(job(id, 9, Urgent)).unwrap();
+        s.submit(job(id, id, Urgent)).unwrap();
         assert_eq!(admit(&mut s, &[]), [instead(id, parked)]);
     }
     // urgent work does not take the place of urgent work
-    s.submit(job(15, 8, Urgent)).unwrap();
+    s.submit(job(15, 15, Urgent)).unwrap();
     assert_eq!(admit(&mut s, &[]), []);
     // a parked one resumes before the waiting of its priority, even those served less
     s.submit(job(5, 5, Normal)).unwrap();
@@ -145,7 +148,7 @@ fn urgent_work_takes_the_place_of_the_lowest_and_most_served() {
         s.remove(id);
         back.extend(admit(&mut s, &[]));
     }
-    assert_eq!(back, [Resumed(1), Resumed(2), Resumed(4), started(5)]);
+    assert_eq!(back, [resumed(1), resumed(2), resumed(4), started(5)]);
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn background_work_yields_to_normal_and_goes_on_after_it() {
         assert_eq!(s.remove(id), Some(State::Running));
         order.extend(admit(&mut s, &[]));
     }
-    assert_eq!(order, [Resumed(3), Resumed(1), started(2)]);
+    assert_eq!(order, [resumed(3), resumed(1), started(2)]);
 }
 
 #[test]
@@ -174,34 +177,105 @@ fn a_parked_one_goes_on_while_a_more_urgent_one_waits_for_pages() {
     assert_eq!(admit(&mut s, &[]), [instead(3, 2), instead(4, 1)]);
     s.remove(3);
     s.remove(4);
-    assert_eq!(admit(&mut s, &[5]), [Resumed(1), Resumed(2)]);
+    assert_eq!(admit(&mut s, &[5]), [resumed(1), resumed(2)]);
     assert_eq!(admit(&mut s, &[]), [instead(5, 2)]);
 }
 
 #[test]
-fn at_the_bound_nobody_is_parked_and_the_urgent_wait_for_a_place() {
-    let mut s = Scheduler::new(STREAMS_MAX, QUEUE_MAX);
-    let mut id = 0;
-    for priority in [Background, Normal, Urgent] {
-        for _ in 0..STREAMS_MAX {
-            s.submit(job(id, id, priority)).unwrap();
-            id += 1;
+fn every_place_can_be_parked_twice_and_no_more() {
+    for streams in 1..=STREAMS_MAX {
+        let mut s = Scheduler::new(streams, QUEUE_MAX);
+        let mut id = 0;
+        for priority in [Background, Normal, Urgent] {
+            for _ in 0..streams {
+                s.submit(job(id, id, priority)).unwrap();
+                assert!(matches!(admit(&mut s, &[])[..], [Admitted::Started { .. }]));
+                id += 1;
+            }
         }
-        admit(&mut s, &[]);
+        assert_eq!(s.parked().len(), 2 * streams);
+        // from here on an urgent one waits for an urgent one's end
+        s.submit(job(id, id, Urgent)).unwrap();
+        assert_eq!(admit(&mut s, &[]), []);
+        s.remove(id - 1);
+        assert_eq!(admit(&mut s, &[]), [started(id)]);
+        drain(&mut s);
+        assert_eq!((s.waiting().len(), s.parked().len()), (0, 0));
     }
-    assert_eq!(s.parked().len(), PARKED_MAX);
-    assert_eq!(s.waiting().len(), STREAMS_MAX);
-    let urgent = 2 * STREAMS_MAX as RequestId;
-    s.remove(STREAMS_MAX as RequestId);
-    assert_eq!(admit(&mut s, &[]), [started(urgent)]);
-    // a parked one that has ended makes room
-    s.remove(0);
-    assert_eq!(
-        admit(&mut s, &[]),
-        [instead(urgent + 1, 2 * STREAMS_MAX as RequestId - 1)]
-    );
-    drain(&mut s);
-    assert_eq!((s.waiting().len(), s.parked().len()), (0, 0));
+}
+
+#[test]
+fn a_client_has_one_urgent_one_at_a_time() {
+    let mut s = with(2, 9, &[job(1, 1, Urgent), job(2, 1, Urgent)]);
+    assert_eq!(admit(&mut s, &[]), [started(1), started(2)]);
+    s.submit(job(3, 1, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), []);
+    // the second started as normal, and yields
+    s.submit(job(4, 2, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(4, 2)]);
+    // what it started as it stays; the third is the urgent one now
+    s.remove(1);
+    assert_eq!(admit(&mut s, &[]), [started(3)]);
+    s.remove(4);
+    assert_eq!(admit(&mut s, &[]), [resumed(2)]);
+}
+
+#[test]
+fn urgency_ends_with_the_share() {
+    let mut s = with(1, 9, &[job(1, 1, Urgent), job(2, 2, Normal)]);
+    assert_eq!(admit(&mut s, &[]), [started(1)]);
+    // of two clients, half of it is its share
+    s.served(1, 2 * URGENT_TOKENS as usize);
+    s.remove(1);
+    s.submit(job(3, 1, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [started(3)]);
+    s.served(3, 2);
+    s.remove(3);
+    s.submit(job(4, 1, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [started(2)]);
+    // another newcomer may press, and the one who waits may again when its share has grown
+    s.submit(job(5, 3, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(5, 2)]);
+    s.remove(5);
+    assert_eq!(admit(&mut s, &[]), [resumed(2)]);
+    s.served(2, 2);
+    assert_eq!(admit(&mut s, &[]), [instead(4, 2)]);
+    // who is alone loses nothing by it
+    let mut s = with(1, 9, &[job(1, 1, Urgent)]);
+    admit(&mut s, &[]);
+    s.served(1, 5000);
+    s.remove(1);
+    s.submit(job(2, 2, Normal)).unwrap();
+    s.submit(job(3, 1, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [started(3)]);
+}
+
+#[test]
+fn background_work_that_waited_long_has_a_turn_and_keeps_it() {
+    let mut s = with(1, 9, &[job(1, 1, Background), job(9, 9, Background)]);
+    admit(&mut s, &[]);
+    let mut id = 2;
+    s.submit(job(id, 2, Normal)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(2, 1)]);
+    for served in [AGE_TOKENS - 1, 1] {
+        s.served(id, served as usize);
+        s.remove(id);
+        id += 1;
+        s.submit(job(id, 2, Normal)).unwrap();
+        let next = admit(&mut s, &[]);
+        if served > 1 {
+            assert_eq!(next, [started(id)]);
+        } else {
+            assert_eq!(next, [resumed(1)]);
+        }
+    }
+    // it is parked for urgent work only; the other one, which never started, has aged too
+    s.submit(job(20, 3, Urgent)).unwrap();
+    assert_eq!(admit(&mut s, &[]), [instead(20, 1)]);
+    s.remove(20);
+    assert_eq!(admit(&mut s, &[]), [resumed(1)]);
+    s.remove(1);
+    assert_eq!(admit(&mut s, &[]), [started(9)]);
 }
 
 #[test]
@@ -289,17 +363,6 @@ fn the_queue_is_bounded_and_holds_nobody_up_who_starts_at_once() {
     assert_eq!(s.submit(job(6, 1, Urgent)), full(2, 0));
     assert_eq!(admit(&mut s, &[]), [instead(5, 2)]);
 
-    // nor is anybody taken for the place of one that cannot be parked
-    let mut s = Scheduler::new(STREAMS_MAX, 0);
-    for id in 0..2 * STREAMS_MAX as RequestId {
-        let background = id < STREAMS_MAX as RequestId;
-        let priority = if background { Background } else { Normal };
-        s.submit(job(id, 1, priority)).unwrap();
-        admit(&mut s, &[]);
-    }
-    assert_eq!(s.parked().len(), PARKED_MAX);
-    assert_eq!(s.submit(job(99, 1, Urgent)), full(0, 0));
-
     // a queue full of background work does not keep urgent work out
     let mut s = Scheduler::new(1, QUEUE_MAX + 1);
     for id in 0..QUEUE_MAX as RequestId {
@@ -313,6 +376,16 @@ fn the_queue_is_bounded_and_holds_nobody_up_who_starts_at_once() {
     admit(&mut s, &[]);
     assert_eq!(s.submit(job(1001, 1, Normal)), full(QUEUE_MAX, QUEUE_MAX));
     assert_eq!(s.submit(job(1002, 2, Urgent)), Ok(0));
+
+    // nor does urgent work of one client keep another's out, but its own
+    let mut s = Scheduler::new(2, 2);
+    for id in 0..4 {
+        s.submit(job(id, 1, Urgent)).unwrap();
+        admit(&mut s, &[]);
+    }
+    assert_eq!(s.submit(job(4, 1, Urgent)), full(2, 2));
+    assert_eq!(s.submit(job(5, 2, Urgent)), Ok(1));
+    assert_eq!(admit(&mut s, &[]), [instead(5, 1)]);
 }
 
 #[test]

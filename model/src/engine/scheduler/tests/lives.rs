@@ -79,26 +79,30 @@ impl World {
         self.free += if work.holds { work.pages } else { 0 };
     }
 
-    fn priorities(&self, ids: impl Iterator<Item = RequestId>) -> std::vec::Vec<Priority> {
-        ids.map(|id| self.live[&id].job.priority).collect()
+    /// Of everybody, as things stand.
+    fn ranks(&self) -> BTreeMap<RequestId, Priority> {
+        let entries = self.s.entries();
+        entries.map(|e| (e.job.id, self.s.rank(e))).collect()
     }
 
     fn admit(&mut self) {
         let mut refused = None;
         for round in 0.. {
-            assert!(round <= 3 * STREAMS_MAX, "it ends");
-            let running = self.priorities(self.s.running());
-            let mut asked = 0;
+            assert!(round <= 4 * STREAMS_MAX, "it ends");
+            let ranks = self.ranks();
+            let running: std::vec::Vec<_> = self.s.running().map(|id| ranks[&id]).collect();
+            let (mut asked, mut was_due) = (0, false);
             let Some(decision) = self.s.admit(&mut |id| {
                 asked += 1;
                 let work = self.live.get_mut(&id).unwrap();
                 assert!(!work.holds);
                 work.holds = work.pages <= self.free;
+                was_due = work.refused;
                 if work.holds {
                     self.free -= work.pages;
                 } else {
                     work.refused = true;
-                    refused = Some(work.job.priority);
+                    refused = Some(ranks[&id]);
                 }
                 work.holds
             }) else {
@@ -107,27 +111,24 @@ impl World {
             let (id, parked) = match decision {
                 Admitted::Started { id, parked } => {
                     assert_eq!(asked, 1);
-                    let priority = self.live[&id].job.priority;
                     // nobody whose turn had come was passed
                     let passed = self.live.values().find(|w| {
-                        w.refused && !w.holds && w.job.priority >= priority && w.job.id != id
+                        w.refused && !w.holds && ranks[&w.job.id] >= ranks[&id] && w.job.id != id
                     });
-                    assert!(passed.is_none(), "{id} {passed:?}");
-                    let better = self.priorities(self.s.waiting().chain(self.s.parked()));
+                    assert!(was_due || passed.is_none(), "{id} {passed:?}");
+                    let mut others = self.s.waiting().chain(self.s.parked());
                     // what was just parked is of a lower one
-                    assert!(better.iter().all(|&p| p <= priority));
+                    assert!(others.all(|other| ranks[&other] <= ranks[&id]));
                     (id, parked)
                 }
-                Resumed(id) => (id, None),
+                Admitted::Resumed { id, parked } => (id, parked),
             };
-            let work = self.live[&id];
-            assert!(work.holds);
+            assert!(self.live[&id].holds);
             // only a lower one is parked, the lowest, and only when there is no other place
             assert_eq!(parked.is_some(), running.len() == self.streams);
             if let Some(parked) = parked {
-                let parked = self.live[&parked].job.priority;
-                assert!(parked < work.job.priority);
-                assert_eq!(Some(&parked), running.iter().min());
+                assert!(ranks[&parked] < ranks[&id]);
+                assert_eq!(Some(&ranks[&parked]), running.iter().min());
             }
         }
         self.settled(refused);
@@ -135,19 +136,17 @@ impl World {
 
     /// What holds when there is nothing more to decide: who has no place is not kept out by a lower one.
     fn settled(&self, refused: Option<Priority>) {
-        let running = self.priorities(self.s.running());
-        let lowest = (running.len() == self.streams).then(|| *running.iter().min().unwrap());
-        for priority in self.priorities(self.s.parked()) {
-            assert!(lowest.is_some_and(|lowest| lowest >= priority));
-        }
-        for priority in self.priorities(self.s.waiting()) {
-            assert!(
-                refused.is_some_and(|r| r >= priority)
-                    || lowest.is_some_and(|lowest| lowest >= priority)
-                    || (lowest.is_some() && self.s.parked().len() == PARKED_MAX),
-                "{priority:?} {running:?} {refused:?}"
-            );
-        }
+        let ranks = self.ranks();
+        let full = self.s.running().len() == self.streams;
+        let lowest = self.s.running().map(|id| ranks[&id]).min().filter(|_| full);
+        let kept_out_by = |by: Option<Priority>, id| by.is_some_and(|by| by >= ranks[&id]);
+        assert!(self.s.parked().all(|id| kept_out_by(lowest, id)));
+        assert!(
+            self.s
+                .waiting()
+                .all(|id| kept_out_by(lowest, id) || kept_out_by(refused, id)),
+            "{ranks:?} {refused:?} {lowest:?}"
+        );
     }
 
     fn sound(&self) {
@@ -223,6 +222,61 @@ enum Op {
 
 const PAGES: usize = 20;
 
+/// Clients that always have twice as much waiting as there are places.
+struct Flood {
+    w: World,
+    clients: u64,
+    priority: Priority,
+    lengths: std::iter::Cycle<std::vec::IntoIter<(usize, usize)>>,
+}
+
+/// Tokens of a request of a [`Flood`] at most.
+const LONGEST: usize = 80;
+
+impl Flood {
+    fn new(
+        streams: usize,
+        clients: u64,
+        priority: Priority,
+        lengths: std::vec::Vec<(usize, usize)>,
+    ) -> Self {
+        Self {
+            w: World::new(streams, QUEUE_MAX, usize::MAX),
+            clients,
+            priority,
+            lengths: lengths.into_iter().cycle(),
+        }
+    }
+
+    fn pour(&mut self) {
+        for client in 0..self.clients {
+            let own = |w: &World| w.live.values().filter(|w| w.job.client == client).count();
+            while own(&self.w) < 2 * self.w.streams {
+                let (prompt, decode) = self.lengths.next().unwrap();
+                let work = (1, prompt, decode);
+                self.w.submit(client, self.priority, work).unwrap();
+            }
+        }
+    }
+
+    /// Tokens of a step.
+    fn step(&mut self) -> usize {
+        self.pour();
+        self.w.step().iter().map(|(_, tokens)| tokens).sum()
+    }
+
+    /// Tokens that are served until this one has a place.
+    fn until_started(&mut self, id: RequestId) -> usize {
+        let mut tokens = 0;
+        while !self.w.s.running().any(|running| running == id) {
+            tokens += self.step();
+            self.pour();
+            self.w.admit();
+        }
+        tokens
+    }
+}
+
 fn priority() -> impl Strategy<Value = Priority> {
     prop_oneof![Just(Background), Just(Normal), Just(Urgent)]
 }
@@ -268,11 +322,11 @@ proptest! {
         prop_assert!(w.s.clients.iter().all(|c| c.jobs == 0));
     }
 
-    /// With pages enough, an urgent request is in the very next step, until urgent ones have all places.
+    /// With pages enough, a client's urgent request is in the very next step: it has no other and was not served much
+    /// more than others, and those have not all places for urgent ones.
     #[test]
     fn urgent_work_is_in_the_next_step(
-        // more places can fill the parked: see PARKED_MAX
-        streams in 1..=STREAMS_MAX / 2,
+        streams in 1..=STREAMS_MAX,
         queue in 0usize..12,
         ops in prop::collection::vec(op(), 1..100),
     ) {
@@ -280,10 +334,14 @@ proptest! {
         for op in ops {
             match op {
                 Op::Submit(client, priority, work) => {
-                    let urgent = w.live.values().filter(|w| w.job.priority == Urgent).count();
-                    let others = w.s.waiting().len() < queue + streams;
+                    let urgent = w.live.values().filter(|w| w.job.priority == Urgent);
+                    let clients: BTreeSet<u64> = urgent.map(|w| w.job.client).collect();
+                    let first = !clients.contains(&client) && clients.len() < streams;
+                    let room = w.s.waiting().len() < queue + streams;
                     let id = w.submit(client, priority, work);
-                    if priority == Urgent && urgent < streams && others {
+                    let known = w.s.clients.iter().find(|c| c.name == client);
+                    let ahead = known.is_some_and(|c| c.paid > w.s.share + URGENT_TOKENS * PARTS);
+                    if priority == Urgent && first && room && !ahead {
                         let id = id.expect("a full queue does not refuse it");
                         w.admit();
                         prop_assert!(w.s.running().any(|r| r == id));
@@ -294,6 +352,7 @@ proptest! {
                     w.step();
                 }
             }
+            w.sound();
         }
     }
 
@@ -303,39 +362,59 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// Nobody waits longer than the others' shares: each of the others is served at most what it is behind, and once
-    /// more its places, before a newcomer's turn comes.
+    /// more its places, before a newcomer's turn comes. If what floods is urgent, each first uses up its share of
+    /// urgency, which grows while it does: twice [`URGENT_TOKENS`] and a request for one client, k (k + 1) times for k. A
+    /// step serves a token at least: so many steps are the longest wait.
     #[test]
     fn a_newcomer_waits_no_longer_than_the_shares(
         streams in 1..=STREAMS_MAX,
         clients in 1u64..6,
         warm in 0usize..300,
+        urgent in any::<bool>(),
         lengths in prop::collection::vec((1usize..40, 1usize..40), 60),
     ) {
-        const LONGEST: usize = 80;
-        let mut w = World::new(streams, QUEUE_MAX, usize::MAX);
-        let mut lengths = lengths.iter().cycle();
-        let mut flood = |w: &mut World| {
-            for client in 0..clients {
-                while w.live.values().filter(|w| w.job.client == client).count() < 2 * streams {
-                    let (prompt, decode) = *lengths.next().unwrap();
-                    w.submit(client, Normal, (1, prompt, decode)).unwrap();
-                }
-            }
-        };
+        let mut flood = Flood::new(streams, clients, if urgent { Urgent } else { Normal }, lengths);
         for _ in 0..warm {
-            flood(&mut w);
-            w.step();
+            flood.step();
         }
-        flood(&mut w);
-        w.admit();
-        let id = w.submit(99, Normal, (1, 1, 1)).unwrap();
-        let mut tokens = 0;
-        while w.s.waiting().any(|waiting| waiting == id) {
-            tokens += w.step().iter().map(|(_, tokens)| tokens).sum::<usize>();
-            flood(&mut w);
-            w.admit();
+        flood.pour();
+        flood.w.admit();
+        let id = flood.w.submit(99, Normal, (1, 1, 1)).unwrap();
+        let most = (2 * clients as usize + 1) * streams * LONGEST
+            + if urgent { (clients * (clients + 1)) as usize * (URGENT_TOKENS as usize + LONGEST) } else { 0 };
+        let tokens = flood.until_started(id);
+        prop_assert!(tokens <= most, "{} of {}", tokens, most);
+        // and its urgent one at once, if only one client floods
+        let id = flood.w.submit(98, Urgent, (1, 1, 1)).unwrap();
+        flood.w.admit();
+        prop_assert!(clients as usize >= streams || flood.w.s.running().any(|r| r == id));
+    }
+
+    /// Nor does background work wait for ever, whatever the others ask for.
+    #[test]
+    fn background_work_has_its_turn_in_a_flood(
+        streams in 1..=STREAMS_MAX,
+        clients in 1u64..4,
+        urgent in any::<bool>(),
+        begun in any::<bool>(),
+        lengths in prop::collection::vec((1usize..40, 1usize..40), 60),
+    ) {
+        let mut flood = Flood::new(streams, clients, if urgent { Urgent } else { Normal }, lengths);
+        let mut id = flood.w.submit(99, Background, (1, 200, 1)).unwrap();
+        if begun {
+            flood.w.step();
+        } else {
+            flood.pour();
+            flood.w.admit();
+            flood.w.end(id);
+            id = flood.w.submit(99, Background, (1, 200, 1)).unwrap();
         }
-        prop_assert!(tokens <= (2 * clients as usize + 1) * streams * LONGEST, "{}", tokens);
+        flood.pour();
+        flood.w.admit();
+        let most = AGE_TOKENS as usize + (2 * clients as usize + 1) * streams * LONGEST
+            + (clients * (clients + 1)) as usize * (URGENT_TOKENS as usize + LONGEST);
+        let tokens = flood.until_started(id);
+        prop_assert!(tokens <= most, "{} of {}", tokens, most);
     }
 }
 
