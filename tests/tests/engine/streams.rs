@@ -1,7 +1,7 @@
 //! Many streams in one step.
 
 use super::world::{Heard, Random, answer, config, load, request, tiny};
-use glowplug_model::engine::{Effort, Finish, Priority, Refusal};
+use glowplug_model::engine::{Effort, Finish, Priority, Refusal, Request};
 use glowplug_tests::Think;
 
 /// What a stream says does not depend on who else is in the step, on chunks, or on pages shared and copied.
@@ -145,5 +145,34 @@ fn with_less_effort_what_runs_goes_on_and_what_begins_waits() {
     heard.idle(&mut engine);
     for id in [2, 4, 5, 6] {
         assert_eq!(heard.text[&id], alone, "{id}");
+    }
+}
+
+/// Where the only page to be had is the very one that shares the prompt's beginning, nothing of it is counted as computed:
+/// it is cleared before its new holder could copy from it.
+#[test]
+fn a_page_taken_to_be_its_own_copy_is_computed_again() {
+    let tiny = tiny(Think::Never);
+    let raw = |client: &str, said: &str| Request {
+        raw: true,
+        ..request(client, said, 4)
+    };
+    let (first, second) = ("the rain in the plain", "the rain in the oil");
+    let expected = answer(&mut load(&tiny, &config(2, 2)), 1, raw("c", second));
+    for pinned in [false, true] {
+        let mut engine = load(&tiny, &config(2, 2));
+        if pinned {
+            let idle = Request {
+                session: Some("s".into()),
+                ..raw("a", "42")
+            };
+            answer(&mut engine, 1, idle);
+        }
+        answer(&mut engine, 2, raw("b", first));
+        assert_eq!(engine.counts().pages_used, usize::from(pinned));
+        let (said, outcome) = answer(&mut engine, 3, raw("c", second));
+        assert_eq!(said, expected.0);
+        // with another page free, it is copied
+        assert_eq!(outcome.cached_tokens == 0, pinned, "{outcome:?}");
     }
 }
