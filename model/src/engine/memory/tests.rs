@@ -1,0 +1,479 @@
+//! What one client's pages hold never comes to another: sequences of several clients over one small arena, their rows
+//! written as a step would write them, each row the same mark of its token in every layer and format.
+
+use super::*;
+use crate::engine::request::{Request, Thinking};
+use crate::engine::scheduler::Priority;
+use crate::engine::sequence::Turn;
+use crate::gguf::Gguf;
+use crate::kv::{KvLayout, Pages};
+use crate::text::{Prompt, SamplerParams};
+use glowplug_firmware_config::kv::KvFormat;
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+const PAGES: usize = 10;
+const CLIENTS: u32 = 3;
+/// of each client
+const SESSIONS: u8 = 2;
+const HEAD_DIM: usize = 32;
+/// Tokens that everybody writes; behind them each client has [`CANARIES`] that are its own.
+const COMMON: u32 = 8;
+const CANARIES: u32 = 8;
+const VOCABULARY: u32 = COMMON + CLIENTS * CANARIES;
+/// Tokens of a prompt at most, and of an answer.
+const PROMPT_MAX: usize = 90;
+const ANSWER_MAX: u32 = 30;
+
+/// Whose secret a token is.
+fn owner(token: u32) -> Option<u32> {
+    Some(token.checked_sub(COMMON)? / CANARIES)
+}
+
+fn canary(client: u32, n: u8) -> u32 {
+    COMMON + client * CANARIES + u32::from(n) % CANARIES
+}
+
+/// What a client may have in its pages.
+fn is_own(client: u32, token: u32) -> bool {
+    owner(token).is_none_or(|of| of == client)
+}
+
+fn key(client: u32, session: u8) -> SessionKey {
+    SessionKey {
+        client: client.to_string().into(),
+        name: session.to_string().into(),
+    }
+}
+
+/// An empty file is model enough: its hash is in the snapshots.
+fn gguf() -> Gguf {
+    let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+    bytes.extend([0; 16]);
+    Gguf::from_bytes(bytes.into()).unwrap()
+}
+
+/// Keys of two formats, values of a third.
+fn layout() -> KvLayout {
+    let k = [KvFormat::F16, KvFormat::Q8_0];
+    KvLayout::new(2, 1, HEAD_DIM, k.into(), KvFormat::Q4_0).unwrap()
+}
+
+/// Every part of a row of a page: where it is, and how long.
+fn parts(layout: &KvLayout, slot: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..layout.layers()).flat_map(move |layer| {
+        let keys = (layout.k_offset(layer, 0), layout.k()[layer]);
+        let values = (layout.v_offset(layer, 0), layout.v());
+        [keys, values]
+            .into_iter()
+            .flat_map(move |(offset, format)| {
+                let [quants, scales] = format.row_bytes(HEAD_DIM);
+                let second = offset + PAGE_TOKENS * quants;
+                [
+                    (offset + slot * quants, quants),
+                    (second + slot * scales, scales),
+                ]
+            })
+    })
+}
+
+/// The token whose mark is in a row; none in an empty one. A row is never made of two.
+fn read(layout: &KvLayout, page: &[u8], slot: usize) -> Option<u32> {
+    let mut words = parts(layout, slot).flat_map(|(at, len)| page[at..at + len].as_chunks().0);
+    let mark = u16::from_le_bytes(*words.next().unwrap());
+    assert!(words.all(|word| u16::from_le_bytes(*word) == mark));
+    u32::from(mark).checked_sub(1)
+}
+
+fn write(layout: &KvLayout, page: &mut [u8], slot: usize, token: u32) {
+    let mark = (token as u16 + 1).to_le_bytes();
+    for (at, len) in parts(layout, slot) {
+        page[at..at + len].as_chunks_mut().0.fill(mark);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// a prompt: common tokens, or what the session has, then secrets
+    Start {
+        client: u32,
+        session: Option<u8>,
+        common: usize,
+        secret: Vec<u8>,
+        answer: u32,
+    },
+    /// a chunk of a prompt, or a token
+    Feed {
+        which: usize,
+        tokens: usize,
+        next: u8,
+    },
+    /// in any state; `trusted`: what it computed is kept
+    End {
+        which: usize,
+        trusted: bool,
+    },
+    Save {
+        client: u32,
+        session: u8,
+    },
+    Unload {
+        client: u32,
+        session: u8,
+    },
+    Drop {
+        client: u32,
+        session: u8,
+    },
+    /// one session's file under another's name
+    Misplace(usize, usize),
+    /// a bit of a file
+    Flip(usize, usize),
+    /// the arena keeps its bytes, which is worse than what a restart does
+    Restart,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let client = 0..CLIENTS;
+    let named = (client.clone(), 0..SESSIONS);
+    let start = (
+        client,
+        prop::option::of(0..SESSIONS),
+        0..70usize,
+        prop::collection::vec(any::<u8>(), 0..20),
+        1..=ANSWER_MAX,
+    );
+    prop_oneof![
+        6 => start.prop_map(|(client, session, common, secret, answer)|
+            Op::Start { client, session, common, secret, answer }),
+        16 => (any::<usize>(), 1usize..64, any::<u8>())
+            .prop_map(|(which, tokens, next)| Op::Feed { which, tokens, next }),
+        3 => (any::<usize>(), prop::bool::weighted(0.9))
+            .prop_map(|(which, trusted)| Op::End { which, trusted }),
+        2 => named.clone().prop_map(|(client, session)| Op::Save { client, session }),
+        1 => named.clone().prop_map(|(client, session)| Op::Unload { client, session }),
+        1 => named.prop_map(|(client, session)| Op::Drop { client, session }),
+        1 => any::<(usize, usize)>().prop_map(|(from, to)| Op::Misplace(from, to)),
+        1 => any::<(usize, usize)>().prop_map(|(file, bit)| Op::Flip(file, bit)),
+        1 => Just(Op::Restart),
+    ]
+}
+
+struct World {
+    memory: Memory,
+    kv: KvCache,
+    layout: KvLayout,
+    running: Vec<(u32, Sequence)>,
+    /// the tokens of each conversation
+    history: HashMap<(u32, u8), Vec<u32>>,
+    next: u64,
+    folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout();
+        Self {
+            memory: memory(&folder, &layout),
+            kv: KvCache::new(layout.clone(), PAGES, TABLES).unwrap(),
+            layout,
+            running: Vec::new(),
+            history: HashMap::new(),
+            next: 0,
+            folder,
+        }
+    }
+
+    fn step(&mut self, op: Op) {
+        match op {
+            Op::Start {
+                client,
+                session,
+                common,
+                secret,
+                answer,
+            } => {
+                let free = session.is_none_or(|session| self.is_idle(client, session));
+                if free && self.running.len() < STREAMS_MAX {
+                    self.start(client, session, common, &secret, answer);
+                }
+            }
+            Op::Feed {
+                which,
+                tokens,
+                next,
+            } => {
+                if let Some(at) = which.checked_rem(self.running.len()) {
+                    self.feed(at, tokens, next);
+                }
+            }
+            Op::End { which, trusted } => {
+                if let Some(at) = which.checked_rem(self.running.len()) {
+                    self.end(at, trusted);
+                }
+            }
+            Op::Save { client, session } => {
+                if self.is_idle(client, session) {
+                    self.save(&key(client, session));
+                }
+            }
+            Op::Unload { client, session } => {
+                if self.is_idle(client, session) {
+                    self.memory.unload(&mut self.kv, &key(client, session));
+                }
+            }
+            Op::Drop { client, session } => {
+                let key = key(client, session);
+                if self.is_idle(client, session) {
+                    self.memory.forget(&key);
+                    self.memory.snapshots.as_ref().unwrap().remove(&key);
+                    self.history.remove(&(client, session));
+                }
+            }
+            Op::Misplace(from, to) => {
+                let files = self.files();
+                if let Some(from) = from.checked_rem(files.len()) {
+                    let bytes = std::fs::read(&files[from]).unwrap();
+                    std::fs::write(&files[to % files.len()], bytes).unwrap();
+                }
+            }
+            Op::Flip(file, bit) => {
+                let files = self.files();
+                if let Some(file) = file.checked_rem(files.len()) {
+                    let mut bytes = std::fs::read(&files[file]).unwrap();
+                    let bit = bit % (bytes.len() * 8);
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    std::fs::write(&files[file], bytes).unwrap();
+                }
+            }
+            Op::Restart => {
+                while !self.running.is_empty() {
+                    self.end(0, true);
+                }
+                self.memory = memory(&self.folder, &self.layout);
+                self.memory.restore_all();
+            }
+        }
+    }
+
+    fn is_idle(&self, client: u32, session: u8) -> bool {
+        let known = self.memory.sessions.get(&key(client, session));
+        known.is_none_or(|session| session.busy.is_none())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    fn start(
+        &mut self,
+        client: u32,
+        session: Option<u8>,
+        common: usize,
+        secret: &[u8],
+        answer: u32,
+    ) {
+        let said = session.and_then(|session| self.history.get(&(client, session)));
+        let mut tokens: Vec<u32> = match said {
+            Some(said) if said.len() + secret.len() < PROMPT_MAX => said.clone(),
+            // two openings that part in the middle of a page
+            _ => (0..common as u32)
+                .map(|at| if at < 40 { at % COMMON } else { answer % 2 })
+                .collect(),
+        };
+        tokens.extend(secret.iter().map(|n| canary(client, *n)));
+        if tokens.is_empty() {
+            return;
+        }
+        let prompt = Prompt {
+            tokens,
+            thinking_open: false,
+        };
+        self.next += 1;
+        let mut sequence = Sequence::new(
+            self.next,
+            request(client, answer),
+            prompt,
+            VOCABULARY as usize,
+            PROMPT_MAX + ANSWER_MAX as usize,
+        );
+        if let Some(session) = session {
+            let key = key(client, session);
+            self.memory.revive(&key);
+            sequence.turn = Some(Turn {
+                session: key,
+                messages: Vec::new(),
+                answer: String::new(),
+            });
+        }
+        if !self.memory.start(&mut self.kv, &mut sequence) {
+            return;
+        }
+        if let Some(turn) = &sequence.turn {
+            self.memory.sessions.open(&turn.session).busy = Some(sequence.id);
+        }
+        self.running.push((client, sequence));
+    }
+
+    /// What a step does to a sequence.
+    fn feed(&mut self, at: usize, tokens: usize, next: u8) {
+        let (client, sequence) = &mut self.running[at];
+        let tokens = match sequence.remaining() {
+            0 => 1,
+            remaining => remaining.min(tokens),
+        };
+        self.memory.grow(&mut self.kv, sequence, tokens);
+        for position in sequence.fed..sequence.fed + tokens {
+            let page = self.kv.table(sequence.place.unwrap().table)[position / PAGE_TOKENS];
+            let bytes = self.kv.arena().page_mut(page);
+            let slot = position % PAGE_TOKENS;
+            write(&self.layout, bytes, slot, sequence.tokens[position]);
+        }
+        self.memory.fed(&mut self.kv, sequence, tokens);
+        if sequence.fed < sequence.tokens.len() {
+            return;
+        }
+        if sequence.tokens.len() < sequence.limit {
+            sequence.tokens.push(canary(*client, next));
+        } else {
+            self.end(at, true);
+        }
+    }
+
+    fn end(&mut self, at: usize, trusted: bool) {
+        let (client, mut sequence) = self.running.swap_remove(at);
+        let key = sequence.turn.as_ref().map(|turn| turn.session.clone());
+        if !trusted {
+            sequence.distrust();
+        }
+        self.memory.end(&mut self.kv, &mut sequence);
+        self.memory.sessions.release(sequence.id);
+        if let Some(turn) = sequence.turn.take() {
+            self.memory.sessions.settle(turn, false);
+        }
+        if let Some(key) = key.filter(|_| trusted) {
+            let fed = sequence.tokens[..sequence.fed].to_vec();
+            self.history
+                .insert((client, key.name.parse().unwrap()), fed);
+        }
+    }
+
+    fn save(&mut self, key: &SessionKey) {
+        let Memory {
+            sessions,
+            snapshots,
+            pages,
+            ..
+        } = &mut self.memory;
+        if let Some(session) = sessions.get_mut(key) {
+            let snapshots = snapshots.as_ref().unwrap();
+            snapshots.save(key, session, pages, &mut self.kv).unwrap();
+        }
+    }
+
+    /// The rows of a page, by the tokens whose marks are in them: those of `tokens`, and nothing else.
+    fn holds(&mut self, page: PageId, tokens: &[u32]) {
+        let bytes = self.kv.arena().page(page);
+        for slot in 0..PAGE_TOKENS {
+            let found = read(&self.layout, bytes, slot);
+            assert_eq!(
+                found,
+                tokens.get(slot).copied(),
+                "row {slot} of page {page}"
+            );
+        }
+    }
+
+    fn check(&mut self) {
+        // what the attention of a running sequence reads, and what lies beside it
+        for (client, sequence) in std::mem::take(&mut self.running) {
+            let table = self.kv.table(sequence.place.unwrap().table).clone();
+            let computed = &sequence.tokens[..sequence.fed];
+            assert!(computed.iter().all(|token| is_own(client, *token)));
+            for (at, page) in table.iter().enumerate() {
+                let rest = &computed[computed.len().min(at * PAGE_TOKENS)..];
+                self.holds(*page, &rest[..rest.len().min(PAGE_TOKENS)]);
+            }
+            self.running.push((client, sequence));
+        }
+        // what a session goes on from
+        for key in self.memory.sessions.keys() {
+            let client: u32 = key.client.parse().unwrap();
+            let tip = self.memory.sessions.get(&key).unwrap().tip;
+            for page in tip.into_iter().flat_map(|tip| self.memory.pages.chain(tip)) {
+                let tokens = self.memory.pages.tokens(page);
+                assert!(tokens.iter().all(|token| is_own(client, *token)));
+            }
+        }
+        // what any prompt may find
+        for page in 0..PAGES as PageId {
+            let tokens = self.memory.pages.tokens(page).to_vec();
+            if !tokens.is_empty() {
+                self.holds(page, &tokens);
+            }
+        }
+    }
+}
+
+fn memory(folder: &TempDir, layout: &KvLayout) -> Memory {
+    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES).unwrap();
+    Memory::new(Pages::new(PAGES).unwrap(), Some(snapshots))
+}
+
+fn request(client: u32, max_tokens: u32) -> Request {
+    Request {
+        client: client.to_string().into(),
+        session: None,
+        priority: Priority::Normal,
+        messages: Vec::new(),
+        raw: true,
+        sampler: SamplerParams {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+            top_logprobs: None,
+        },
+        thinking: Thinking {
+            enabled: false,
+            budget: None,
+            visible: false,
+        },
+        max_tokens,
+        stop: Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    /// Also where pages change hands, sessions go to their files and come back, and files are damaged or change names.
+    #[test]
+    fn no_canary_leaves_the_pages_of_its_client(ops in prop::collection::vec(op(), 1..80)) {
+        let mut world = World::new();
+        for op in ops {
+            world.step(op);
+            world.check();
+        }
+        while !world.running.is_empty() {
+            world.end(0, true);
+        }
+        for key in world.memory.sessions.keys() {
+            world.memory.forget(&key);
+        }
+        world.check();
+        let counts = world.memory.pages.counts();
+        prop_assert_eq!((counts.used, counts.free + counts.cached), (0, PAGES));
+    }
+}
