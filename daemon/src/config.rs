@@ -38,6 +38,7 @@ pub const KEYS: &[&str] = &[
     "memory.budget",
     "memory.kv_format",
     "memory.kv_pages",
+    "memory.lock",
     "engine.max_streams",
     "engine.queue",
     "engine.threads.prefill",
@@ -154,6 +155,7 @@ fn is_text(key: &str) -> bool {
                 | "model.context"
                 | "memory.budget"
                 | "memory.kv_pages"
+                | "memory.lock"
                 | "sessions.expire_s"
         )
 }
@@ -269,6 +271,8 @@ pub struct Memory {
     pub kv_format: Option<KvFormats>,
     /// none: what the limit leaves, at most what `engine.max_streams` contexts need
     pub kv_pages: Option<usize>,
+    /// KV pages are kept from being swapped out
+    pub lock: bool,
 }
 
 /// `[engine]`.

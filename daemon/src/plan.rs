@@ -33,6 +33,8 @@ pub struct Plan {
     pub context: usize,
     /// how keys and values are stored
     pub kv: KvFormats,
+    /// are they kept from being swapped out
+    pub lock: bool,
     /// for prefill and for decode: as configured, else as `glowplug tune` found, else the fast cores
     pub threads: Threads,
     /// pages, and where every byte goes
@@ -113,6 +115,7 @@ pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanEr
     Ok(Plan {
         context,
         kv,
+        lock: config.memory.lock,
         threads,
         memory,
     })

@@ -180,6 +180,7 @@ fn load(
         streams: config.max_streams,
         pages: plan.memory.pages,
         kv: plan.kv,
+        lock: plan.lock,
         sessions: sessions.dir.clone(),
         // admission counts; here only room for what it accepts
         queue: config.queue + config.max_streams,

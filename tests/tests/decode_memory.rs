@@ -60,6 +60,7 @@ fn bytes_in_use_stay_flat_over_two_thousand_tokens() {
             k: KvFormat::Q8_0,
             v: KvFormat::Q8_0,
         },
+        lock: false,
         sessions: None,
         queue: 1,
         prefill_threads: 1,

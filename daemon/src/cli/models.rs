@@ -113,6 +113,7 @@ pub(crate) fn engine_config(
         streams,
         pages: streams * context.div_ceil(PAGE_TOKENS),
         kv: formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?,
+        lock: false,
         sessions: None,
         queue: 1,
         prefill_threads: threads,

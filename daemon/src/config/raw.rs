@@ -73,6 +73,7 @@ struct RawMemory {
     budget: Option<toml::Value>,
     kv_format: Option<String>,
     kv_pages: Option<u64>,
+    lock: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -266,6 +267,7 @@ impl RawMemory {
             budget: self.budget.as_ref().map(bytes).transpose()?,
             kv_format: self.kv_format.as_deref().map(kv_format).transpose()?,
             kv_pages: pages.map(|n| n as usize),
+            lock: self.lock,
         })
     }
 }

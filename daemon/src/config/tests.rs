@@ -31,6 +31,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(c.mqtt.metrics_interval, Duration::from_secs(10));
     assert_eq!(c.engine.max_streams, 4);
     assert_eq!((c.memory.kv_format, c.memory.kv_pages), (None, None));
+    assert!(!c.memory.lock);
     assert_eq!(c.sessions.expire, Duration::from_secs(86_400));
     assert_eq!((c.sessions.dir, c.board), (None, None));
 }
@@ -58,6 +59,7 @@ fn a_full_file_is_taken() {
         budget = "1400 MiB"
         kv_format = "q8_0/q4_0"
         kv_pages = 128
+        lock = true
         [engine]
         max_streams = 8
         queue = 4
@@ -86,6 +88,7 @@ fn a_full_file_is_taken() {
                 v: KvFormat::Q4_0,
             }),
             kv_pages: Some(128),
+            lock: true,
         }
     );
     assert_eq!(c.board.unwrap().ram_bytes, 8 << 30);

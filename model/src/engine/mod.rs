@@ -14,7 +14,7 @@ mod shape;
 mod snapshots;
 
 use crate::gguf::{Gguf, GgufError};
-use crate::kv::{LayoutError, NoMemory, Pages, Span, TooManyPages};
+use crate::kv::{LayoutError, NoMemory, NotLocked, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
@@ -60,6 +60,8 @@ pub struct EngineConfig {
     pub pages: usize,
     /// how they are stored
     pub kv: KvFormats,
+    /// are they kept from being swapped out
+    pub lock: bool,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
     /// waiting requests; one more is [`Refusal::Overloaded`]
@@ -103,6 +105,9 @@ pub enum LoadError {
     /// KV cache
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
+    /// more KV cache than may be locked
+    #[error(transparent)]
+    NotLocked(#[from] NotLocked),
     /// KV format that the model's heads cannot have
     #[error(transparent)]
     Layout(#[from] LayoutError),

@@ -43,7 +43,10 @@ impl Model {
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
         let network = Network::load(gguf, dims, &Device::flex())?;
-        let kv = KvCache::new(layout, config.pages, places)?;
+        let mut kv = KvCache::new(layout, config.pages, places)?;
+        if config.lock {
+            kv.arena().lock()?;
+        }
         let rope = network.rope_table(config.context);
         Ok(Self {
             runtime: Runtime::new(pool, kernels, rope),

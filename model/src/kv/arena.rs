@@ -2,7 +2,6 @@
 
 use super::prefix::PageId;
 use memmap2::{MmapMut, MmapOptions};
-use std::io;
 
 /// The smallest unit in which a kernel hands memory out.
 const TOUCH: usize = 4096;
@@ -20,6 +19,19 @@ pub struct Arena {
 pub struct NoMemory {
     /// asked for
     pub bytes: usize,
+}
+
+/// The system does not let this much memory be locked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`memory.lock`: the KV pages have {bytes} bytes, RLIMIT_MEMLOCK lets {limit} be locked; raise it \
+     (`LimitMEMLOCK=` of a systemd unit, `ulimit -l`) or take fewer `memory.kv_pages`"
+)]
+pub struct NotLocked {
+    /// of the arena
+    pub bytes: usize,
+    /// of the process: bytes, as the kernel writes them
+    pub limit: String,
 }
 
 impl Arena {
@@ -45,9 +57,12 @@ impl Arena {
     /// Keeps the arena from being swapped out.
     ///
     /// # Errors
-    /// The system's limit of locked memory (`RLIMIT_MEMLOCK`) is below the arena's size.
-    pub fn lock(&mut self) -> io::Result<()> {
-        self.map.lock()
+    /// [`NotLocked`]: the system's limit of locked memory (`RLIMIT_MEMLOCK`) is below the arena's size.
+    pub fn lock(&self) -> Result<(), NotLocked> {
+        self.map.lock().map_err(|_| NotLocked {
+            bytes: self.map.len(),
+            limit: lock_limit(),
+        })
     }
 
     /// All pages, one behind the other.
@@ -100,6 +115,16 @@ impl Arena {
         let to = usize::from(to) * self.page_bytes + offset;
         self.map.copy_within(start..start + len, to);
     }
+}
+
+/// What the process may lock.
+fn lock_limit() -> String {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let soft = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))
+        .and_then(|line| line.split_whitespace().next());
+    soft.unwrap_or("too few").to_owned()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod pages;
 mod prefix;
 pub mod snapshot;
 
-pub use arena::{Arena, NoMemory};
+pub use arena::{Arena, NoMemory, NotLocked};
 pub use cache::{KvCache, Span};
 pub use layout::{KvLayout, LayoutError};
 pub use pages::{Counts, Found, Missing, PageTable, Pages, Partial, TooManyPages, page_table};

@@ -29,6 +29,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         streams,
         pages,
         kv: Q8,
+        lock: false,
         sessions: None,
         queue: 16,
         prefill_threads: 1,

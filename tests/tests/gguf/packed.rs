@@ -45,6 +45,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
             k: KvFormat::F16,
             v: KvFormat::F16,
         },
+        lock: false,
         sessions: None,
         queue: 1,
         prefill_threads: 2,

@@ -42,7 +42,13 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// With this configuration file and these variables; its state goes below `state`.
     pub(crate) fn serve(config: &Path, state: &Path, env: &[(&str, &Path)]) -> Self {
-        let mut child = glowplug(&["serve", "--config", config.to_str().unwrap()])
+        let command = glowplug(&["serve", "--config", config.to_str().unwrap()]);
+        Self::run(command, state, env)
+    }
+
+    /// With this command, which becomes `glowplug serve`.
+    pub(crate) fn run(mut command: Command, state: &Path, env: &[(&str, &Path)]) -> Self {
+        let mut child = command
             .env("XDG_STATE_HOME", state)
             .env_remove("STATE_DIRECTORY")
             .env_remove("NOTIFY_SOCKET")

@@ -13,6 +13,7 @@ mod world;
 
 mod embedded;
 mod idle;
+mod lock;
 mod models;
 mod mosquitto;
 mod paho;
