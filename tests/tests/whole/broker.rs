@@ -18,6 +18,7 @@ pattern read glowplug/+/metrics
 pattern readwrite glowplug/+/chat/%c/#
 pattern readwrite glowplug/+/ask/%c
 pattern readwrite glowplug/+/ask/%c/#
+pattern readwrite glowplug/+/session/%c/#
 
 user daemon
 topic readwrite glowplug/#

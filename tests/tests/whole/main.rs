@@ -17,3 +17,4 @@ mod lock;
 mod models;
 mod mosquitto;
 mod paho;
+mod sessions;

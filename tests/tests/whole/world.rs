@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 /// The daemon's node.
 pub(crate) const NODE: &str = "n1";
+/// Its configuration and its state, in the folder of a world.
+const CONFIG: &str = "glowplug.toml";
+const STATE: &str = "state";
 
 /// Where the daemon is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub(crate) struct World {
     pub(crate) watch: Client,
     pub(crate) port: u16,
     user: (String, String),
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -85,7 +88,7 @@ impl World {
     ) -> Self {
         let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path()));
         let config = config(&folder, broker.as_ref(), model, lines, engine);
-        let state = folder.path().join("state");
+        let state = folder.path().join(STATE);
         if let Some(broker) = broker {
             let port = broker.port;
             // before the daemon, to hear its first word
@@ -98,14 +101,11 @@ impl World {
                 watch,
                 port,
                 user,
-                _folder: folder,
+                folder,
             };
         }
         let mut daemon = Daemon::serve(&config, &state, env);
-        let port = daemon.line("where its broker is", |line| {
-            let (_, address) = line.split_once("mqtt://127.0.0.1:")?;
-            address.split(';').next()?.parse().ok()
-        });
+        let port = own_port(&mut daemon);
         let password = std::fs::read_to_string(state.join("glowplug/local-password")).unwrap();
         let user = ("local".to_owned(), password.trim_end().to_owned());
         let watch = watch(port, &user);
@@ -115,8 +115,24 @@ impl World {
             watch,
             port,
             user,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// SIGKILL, then a daemon with the same configuration, until it is online. Connections to an embedded broker end.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.daemon.signal("KILL");
+        self.daemon.ended();
+        if self.broker.is_some() {
+            self.states_until("offline");
+        }
+        let folder = self.folder.path();
+        self.daemon = Daemon::serve(&folder.join(CONFIG), &folder.join(STATE), &[]);
+        if self.broker.is_none() {
+            self.port = own_port(&mut self.daemon);
+            self.rewatch();
+        }
+        self.online();
     }
 
     /// A client of this name, subscribed to everything that is its own.
@@ -124,6 +140,7 @@ impl World {
         let mut client = self.connect(version, name);
         client.subscribe(&topic(&format!("chat/{name}/#")));
         client.subscribe(&topic(&format!("ask/{name}/#")));
+        client.subscribe(&topic(&format!("session/{name}/#")));
         client
     }
 
@@ -186,6 +203,14 @@ impl World {
     }
 }
 
+/// Where the embedded broker listens.
+fn own_port(daemon: &mut Daemon) -> u16 {
+    daemon.line("where its broker is", |line| {
+        let (_, address) = line.split_once("mqtt://127.0.0.1:")?;
+        address.split(';').next()?.parse().ok()
+    })
+}
+
 fn watch(port: u16, user: &(String, String)) -> Client {
     let user = Some((user.0.as_str(), user.1.as_str()));
     let mut watch = Client::connect(port, Version::V5, "watch", user).unwrap();
@@ -213,7 +238,7 @@ fn config(
          [model]\npath = \"{}\"\n{lines}\n[engine]\nthreads = {{ prefill = 1, decode = 1 }}\n{engine}\n",
         model.display()
     );
-    let path = folder.path().join("glowplug.toml");
+    let path = folder.path().join(CONFIG);
     std::fs::write(&path, text).unwrap();
     path
 }
