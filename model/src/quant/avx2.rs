@@ -9,6 +9,7 @@
 //! level's features, which are reachable only through [`TABLE`], which is handed out only where they are detected.
 
 mod rows;
+mod sixteens;
 mod unpack;
 
 use super::activations::{Q8Chunk, Q8kChunk};
@@ -31,7 +32,10 @@ pub(super) static TABLE: Kernels = Kernels {
     quantize_q8k: |x, dst| unsafe { quantize_q8k(x, dst) },
     // SAFETY: as above
     matmul: |ty, w, k, acts, col0, out| unsafe { matmul(ty, w, k, acts, col0, out) },
-    matmul_sixteens: None,
+    // SAFETY: as above
+    matmul_sixteens: Some(|ty, w, k, acts, col0, out| unsafe {
+        sixteens::matmul(ty, w, k, acts, col0, out);
+    }),
     // SAFETY: as above
     silu_mul: |gate, up| unsafe { silu_mul(gate, up) },
     // SAFETY: as above

@@ -8,6 +8,7 @@ use super::dotprod_tiles::{self as tiles, Part};
 use super::neon::{self, Dot, ROWS, reduce};
 use super::neon_blocks::{Rows32, Rows256};
 use super::neon_ops::{int8x16_t, int32x4_t, vdupq_n_s32};
+use super::neon_sixteens::{self, Words};
 use super::{Isa, blocks, lanes};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
@@ -22,6 +23,10 @@ pub(super) static TABLE: Kernels = Kernels {
         // SAFETY: the table is handed out only where `supported` said yes
         unsafe { matmul(ty, w, k, acts, col0, out) }
     },
+    matmul_sixteens: Some(|ty, w, k, acts, col0, out| {
+        // SAFETY: as above
+        unsafe { matmul_sixteens(ty, w, k, acts, col0, out) }
+    }),
     ..neon::TABLE
 };
 
@@ -56,6 +61,19 @@ fn matmul(
         GgmlType::Q6_K => matmul_256::<blocks::Q6K>(dot, w, k, acts, col0, out),
         GgmlType::Q8_K => matmul_256::<blocks::Q8K>(dot, w, k, acts, col0, out),
     }
+}
+
+/// The same of groups.
+#[target_feature(enable = "neon,dotprod")]
+fn matmul_sixteens(
+    ty: GgmlType,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    neon_sixteens::matmul(Sdot::new(), ty, w, k, acts, col0, out);
 }
 
 #[target_feature(enable = "neon,dotprod")]
@@ -187,5 +205,19 @@ impl Dot for Sdot {
             *sum = self.add(*sum, w, x);
         }
         reduce(sums)
+    }
+}
+
+impl Words for Sdot {
+    #[inline(always)]
+    fn run<const N: usize>(self, w: [[int8x16_t; 4]; N], x: [int8x16_t; N], _: i32) -> int32x4_t {
+        let mut sum = vdupq_n_s32(0);
+        for n in 0..N {
+            sum = self.add_by_element::<0>(sum, w[n][0], x[n]);
+            sum = self.add_by_element::<1>(sum, w[n][1], x[n]);
+            sum = self.add_by_element::<2>(sum, w[n][2], x[n]);
+            sum = self.add_by_element::<3>(sum, w[n][3], x[n]);
+        }
+        sum
     }
 }

@@ -46,6 +46,8 @@ mod neon_attend;
 mod neon_blocks;
 #[cfg(target_arch = "aarch64")]
 mod neon_ops;
+#[cfg(target_arch = "aarch64")]
+mod neon_sixteens;
 mod paged;
 pub(crate) mod scalar;
 mod sixteens;

@@ -14,7 +14,7 @@ use super::blocks;
 use super::dispatch::Kernels;
 use super::neon_blocks::{Rows32, Rows256};
 use super::neon_ops::*;
-use super::{Isa, lanes, neon_attend};
+use super::{Isa, lanes, neon_attend, neon_sixteens};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
 use bytemuck::cast_slice;
@@ -28,7 +28,9 @@ pub(super) static TABLE: Kernels = Kernels {
     quantize_q8: activations::quantize_q8,
     quantize_q8k: activations::quantize_q8k,
     matmul,
-    matmul_sixteens: None,
+    matmul_sixteens: Some(|ty, w, k, acts, col0, out| {
+        neon_sixteens::matmul(neon_sixteens::Mull, ty, w, k, acts, col0, out);
+    }),
     silu_mul: lanes::silu_mul::<true>,
     rms_norm: lanes::rms_norm::<true>,
     attend: neon_attend::attend,
@@ -121,7 +123,7 @@ pub(super) fn reduce(p: [int32x4_t; 4]) -> int32x4_t {
 
 /// `N` consecutive vectors of `x` from value `at` on.
 #[inline(always)]
-fn load_x<const N: usize>(x: &[i8; 256], at: usize) -> [int8x16_t; N] {
+pub(super) fn load_x<const N: usize>(x: &[i8; 256], at: usize) -> [int8x16_t; N] {
     let mut vectors = [vdupq_n_s8(0); N];
     for (v, x) in vectors.iter_mut().zip(x[at..][..16 * N].as_chunks().0) {
         *v = load_s8(x);

@@ -88,24 +88,24 @@ fn shift(q: uint8x16_t, n: i32) -> uint8x16_t {
 }
 
 #[inline(always)]
-fn low(q: uint8x16_t) -> uint8x16_t {
+pub(super) fn low(q: uint8x16_t) -> uint8x16_t {
     and(q, 15)
 }
 
 #[inline(always)]
-fn high(q: uint8x16_t) -> uint8x16_t {
+pub(super) fn high(q: uint8x16_t) -> uint8x16_t {
     vshrq_n_u8::<4>(q)
 }
 
 /// The low nibbles of `q` below the bits of `h` from bit `from` on, cut by `mask`.
 #[inline(always)]
-fn low_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
+pub(super) fn low_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
     and(vsliq_n_u8::<4>(q, shift(h, from)), mask)
 }
 
 /// The high nibbles of `q` below the bits of `h` from bit `from` on, cut by `mask`.
 #[inline(always)]
-fn high_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
+pub(super) fn high_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
     and(vsriq_n_u8::<4>(shift(h, from - 4), q), mask)
 }
 

@@ -77,6 +77,16 @@ safe! {
     vzip1q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
     vzip2q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip2q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
+    vtstq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vsubq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
+    vshrq_n_u32<N>(a: uint32x4_t) -> uint32x4_t;
+    vreinterpretq_u32_u8(a: uint8x16_t) -> uint32x4_t;
+    vreinterpretq_s8_s32(a: int32x4_t) -> int8x16_t;
+    vreinterpretq_s32_u32(a: uint32x4_t) -> int32x4_t;
+    vreinterpretq_s32_s8(a: int8x16_t) -> int32x4_t;
+    vorrq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vdupq_laneq_s32<N>(a: int32x4_t) -> int32x4_t;
+    vandq_u32(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t;
 }
 
 macro_rules! safe_loads {

@@ -1,11 +1,36 @@
-//! Sixteen rows interleaved ([`crate::gguf::Layout::Sixteens`]) by way of rows: for a level that has no kernel of its own,
-//! and for one row.
+//! Sixteen rows interleaved ([`crate::gguf::Layout::Sixteens`]): their blocks, and the way through rows for the level that
+//! has no kernel of its own, and for one row.
 
 use super::dispatch::Matmul;
 use super::{Activations, row_bytes};
 use crate::gguf::{GROUP, GgmlType, unpack_row};
 use crate::pool::RowTile;
+use bytemuck::{Pod, Zeroable};
 use std::cell::RefCell;
+
+/// A word of sixteen rows.
+pub(super) type Word = [u8; 64];
+/// A half of sixteen rows.
+pub(super) type Halves = [u8; 32];
+
+macro_rules! sixteen {
+    ($($name:ident: $bytes:literal { $($field:ident: $ty:ty),* })*) => {$(
+        /// Sixteen blocks, interleaved: see [`crate::gguf::Layout::Sixteens`].
+        #[derive(Clone, Copy, Pod, Zeroable)]
+        #[repr(C)]
+        pub(super) struct $name { $(pub(super) $field: $ty),* }
+        const _: () = assert!(size_of::<$name>() == GROUP * $bytes && align_of::<$name>() == 1);
+    )*};
+}
+sixteen! {
+    Q4_0: 18 { qs: [Word; 4], d: Halves }
+    Q4_1: 20 { qs: [Word; 4], d: Halves, m: Halves }
+    Q5_0: 22 { qh: Word, qs: [Word; 4], d: Halves }
+    Q8_0: 34 { qs: [Word; 8], d: Halves }
+    Q4K: 144 { scales: [Word; 3], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
+    Q5K: 176 { scales: [Word; 3], qh: [Word; 8], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
+    Q6K: 210 { scales: [Word; 4], q: [[[Word; 3]; 8]; 2], d: Halves }
+}
 
 thread_local! {
     /// a row, or a group in rows, while it is read: at most `16 * row_bytes`

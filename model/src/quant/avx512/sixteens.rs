@@ -9,32 +9,9 @@ use crate::gguf::{GROUP, GgmlType};
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::activations::{Q8Chunk, Q8kChunk};
-use bytemuck::{Pod, Zeroable, cast_ref};
+use crate::quant::sixteens::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
-
-/// A word of sixteen rows.
-type Word = [u8; 64];
-/// A half of sixteen rows.
-type Halves = [u8; 32];
-
-macro_rules! sixteen {
-    ($($name:ident: $bytes:literal { $($field:ident: $ty:ty),* })*) => {$(
-        /// Sixteen blocks, interleaved: see [`crate::gguf::Layout::Sixteens`].
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        #[repr(C)]
-        struct $name { $($field: $ty),* }
-        const _: () = assert!(size_of::<$name>() == GROUP * $bytes && align_of::<$name>() == 1);
-    )*};
-}
-sixteen! {
-    Q4_0: 18 { qs: [Word; 4], d: Halves }
-    Q4_1: 20 { qs: [Word; 4], d: Halves, m: Halves }
-    Q5_0: 22 { qh: Word, qs: [Word; 4], d: Halves }
-    Q8_0: 34 { qs: [Word; 8], d: Halves }
-    Q4K: 144 { scales: [Word; 3], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
-    Q5K: 176 { scales: [Word; 3], qh: [Word; 8], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
-    Q6K: 210 { scales: [Word; 4], q: [[[Word; 3]; 8]; 2], d: Halves }
-}
 
 /// Sixteen blocks of any size.
 trait Sixteen: Pod {
