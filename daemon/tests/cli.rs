@@ -69,10 +69,8 @@ fn bad_use_is_2_and_says_why_on_stderr_alone() {
     let table: &[(&[&str], &str)] = &[
         (&[], "Usage"),
         (&["nosuch"], "nosuch"),
-        (
-            &["pack", "smol", "-o", "x"],
-            "`pack` comes with a later version",
-        ),
+        (&["pack", "smol"], "--output"),
+        (&["pack", "Cargo.toml", "-o", "x"], "not a GGUF file"),
         (&["plan", "no/such.gguf"], "no such model file"),
         (
             &["plan", "smol", "--board", "raspberry-pi-5"],
