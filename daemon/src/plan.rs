@@ -7,14 +7,13 @@ use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
 use glowplug_model::engine::{KvFormats, LoadError, shape};
-use glowplug_model::gguf::GgufError;
+use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
 use crate::board::Chosen;
 use crate::config::Config;
 use crate::cores::Cores;
 use crate::limits::Unknown;
-use crate::packed;
 use crate::transport::{OUTBOX, PACKET_MAX};
 use crate::tuned::Tuned;
 
@@ -83,7 +82,8 @@ pub enum PlanError {
 /// # Errors
 /// [`PlanError`]; nothing was loaded.
 pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanError> {
-    let gguf = packed::open(model)?;
+    // not the packed file: the plan is the same before and after, and the reserve has room for its alignment, some KB
+    let gguf = Gguf::open(model)?;
     let dims = Dims::from_gguf(&gguf)?;
     let limit_context = dims.context_train;
     let context = match config.model.context {

@@ -186,6 +186,7 @@ fn load(
         queue: config.queue + config.max_streams,
         prefill_threads: threads.prefill,
         decode_threads: threads.decode,
+        drafts: true,
         places: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
     };
@@ -249,6 +250,7 @@ fn answer(
         let prompts = !desk.prompts.is_empty();
         match guarded(|| engine.step(&mut |id, event| desk.event(id, event, Instant::now()))) {
             Some(busy) => {
+                engine.took(before.0.elapsed().as_secs_f64());
                 let decoded = desk.load.tokens > before.1.tokens;
                 let step = if decoded && !prompts && desk.prompts.is_empty() {
                     Step::Decode(before.1.counts.running)

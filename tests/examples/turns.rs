@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         queue: 16,
         prefill_threads: std::thread::available_parallelism()?.get(),
         decode_threads: std::thread::available_parallelism()?.get(),
+        drafts: true,
         places: Vec::new(),
         isa: None,
     };

@@ -65,6 +65,7 @@ fn bytes_in_use_stay_flat_over_two_thousand_tokens() {
         queue: 1,
         prefill_threads: 1,
         decode_threads: 1,
+        drafts: true,
         places: Vec::new(),
         isa: None,
     };

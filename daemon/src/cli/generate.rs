@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut answer = Answer::new(args.json);
     let mut ended = None;
     while ended.is_none() {
-        let mut written = Ok(());
+        let (mut written, begun) = (Ok(()), Instant::now());
         let worked = engine.step(&mut |_, event| match event {
             Event::Finished(outcome) => ended = Some(outcome),
             event => {
@@ -76,6 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 }
             }
         });
+        engine.took(begun.elapsed().as_secs_f64());
         written?;
         if !worked && ended.is_none() {
             return Err(Failure::Run("the engine stopped without an end".into()));

@@ -118,6 +118,7 @@ pub(crate) fn engine_config(
         queue: 1,
         prefill_threads: threads,
         decode_threads: threads,
+        drafts: true,
         places: cores.places(threads),
         isa: forced_isa()?,
     })

@@ -1,6 +1,7 @@
 //! Requests in, tokens out: the one owner of network, KV cache and sequences. Never blocks, never reads a clock: the
 //! inference thread of the daemon calls [`Engine::step`] in a loop.
 
+mod drafts;
 mod evaluator;
 mod info;
 mod memory;
@@ -19,6 +20,7 @@ use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
 use crate::text::{ChatTemplate, Prompt, TextError, Tokenizer};
+use drafts::{Draft, Drafts};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use memory::{Memory, TABLES};
@@ -64,6 +66,8 @@ pub struct EngineConfig {
     pub lock: bool,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
+    /// guess tokens from what the text repeats, where it pays; answers are the same
+    pub drafts: bool,
     /// waiting requests; one more is [`Refusal::Overloaded`]
     pub queue: usize,
     /// threads in prefill
@@ -163,6 +167,8 @@ pub struct Engine {
     scheduler: Scheduler,
     sequences: BTreeMap<RequestId, Sequence>,
     memory: Memory,
+    /// none: answers are decoded token by token
+    drafts: Option<Drafts>,
     /// of clients, for the scheduler
     hasher: RandomState,
     /// the next id of a request of our own, downwards
@@ -192,6 +198,8 @@ impl Engine {
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
+            // a draft's rows of logits take the place of streams' in the memory plan
+            drafts: (config.drafts).then(|| Drafts::new(config.context, config.streams)),
             hasher: RandomState::new(),
             own: RequestId::MAX,
             model,
@@ -371,12 +379,14 @@ impl Engine {
         // prompts first: then the rows whose logits are wanted lie together, from the last token of a prompt on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
         order.sort_by_key(|(id, _)| self.sequences.get(id).is_none_or(|s| s.remaining() == 0));
+        let draft = self.draft(plan);
         let (mut spans, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for (id, n) in order {
             let Some(sequence) = self.sequences.get_mut(&id) else {
                 continue;
             };
-            self.memory.grow(&mut self.model.kv, sequence, n);
+            let fed = n + draft.tokens.len();
+            self.memory.grow(&mut self.model.kv, sequence, fed);
             let Some(place) = sequence.place else {
                 continue;
             };
@@ -384,7 +394,7 @@ impl Engine {
             spans.push(Span {
                 place: place.table,
                 position,
-                tokens: n,
+                tokens: fed,
             });
             tokens.extend_from_slice(&sequence.tokens[position..end]);
             wanted.push((
@@ -393,6 +403,7 @@ impl Engine {
                 (end == sequence.tokens.len()).then(|| tokens.len() - 1),
             ));
         }
+        tokens.extend_from_slice(&draft.tokens);
         let hidden = self.model.step(&spans, &tokens);
         for (id, n, _) in &wanted {
             self.scheduler.served(*id, *n);
@@ -406,10 +417,61 @@ impl Engine {
         let mut logits = self.model.logits(hidden, first..tokens.len());
         for (id, _, row) in wanted {
             if let Some(row) = row {
-                let vocab = self.info.vocab;
-                let logits = &mut logits[(row - first) * vocab..][..vocab];
-                self.sample(id, logits, sink);
+                let mut rows = logits.chunks_exact_mut(self.info.vocab).skip(row - first);
+                if let Some(logits) = rows.next() {
+                    self.sample(id, logits, sink);
+                }
+                self.check(id, &draft, rows, sink);
             }
+        }
+    }
+
+    /// What may follow, where a single stream decodes.
+    fn draft(&mut self, plan: &[(RequestId, usize)]) -> Draft {
+        let Some(drafts) = &mut self.drafts else {
+            return Draft::default();
+        };
+        if let [(id, _)] = *plan
+            && let Some(sequence) = self.sequences.get(&id)
+            && sequence.remaining() == 0
+            && !sequence.is_own()
+        {
+            let room = sequence.limit - sequence.tokens.len();
+            return drafts.guess(id, &sequence.tokens, &sequence.odds, room);
+        }
+        drafts.pass();
+        Draft::default()
+    }
+
+    /// The tokens of a draft are in the cache. As far as each is what was sampled after the one before, it was fed, and the
+    /// next is sampled from its logits.
+    fn check<'a>(
+        &mut self,
+        id: RequestId,
+        draft: &Draft,
+        rows: impl Iterator<Item = &'a mut [f32]>,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) {
+        for (i, (guess, logits)) in draft.tokens.iter().zip(rows).enumerate() {
+            // it may have ended with its last token
+            let Some(sequence) = self.sequences.get_mut(&id) else {
+                return;
+            };
+            let right = sequence.tokens.last() == Some(guess);
+            sequence.odds.saw(draft.after + i, right);
+            if !right {
+                return;
+            }
+            self.memory.fed(&mut self.model.kv, sequence, 1);
+            self.scheduler.served(id, 1);
+            self.sample(id, logits, sink);
+        }
+    }
+
+    /// The last [`Self::step`] took so many seconds: what a draft costs is measured, not believed. Optional.
+    pub fn took(&mut self, seconds: f64) {
+        if let Some(drafts) = &mut self.drafts {
+            drafts.took(seconds);
         }
     }
 

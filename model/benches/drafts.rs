@@ -1,0 +1,169 @@
+//! Answers with and without drafts, by a real model: how much sooner, on text that repeats and on text that does not.
+//!
+//! `cargo bench -p glowplug-model --bench drafts -- MODEL.gguf [THREADS] [ROUNDS]`. Rounds alternate; tokens a second of the
+//! answers alone, medians, and the ratio. The answers must be equal.
+
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+use glowplug_model::engine::{Engine, EngineConfig, Event, KvFormats, Priority, Request, Thinking};
+use glowplug_model::gguf::Gguf;
+use glowplug_model::text::{Message, Role};
+use std::path::Path;
+use std::time::Instant;
+
+const CODE: &str = "struct Pump { speed: u32, hours: f64, fault: Option<String> }\n\nimpl Pump {\n    fn start(&mut self, speed: u32) {\n        if self.fault.is_none() {\n            self.speed = speed;\n        }\n    }\n\n    fn stop(&mut self) {\n        self.speed = 0;\n    }\n\n    fn log(&self) -> String {\n        format!(\"speed {} after {} hours\", self.speed, self.hours)\n    }\n}\n";
+const JSON: &str = "{\"device\": \"conveyor-belt-07\", \"site\": \"plant-north-hall-3\", \"motor_temperature_celsius\": 71.4, \"bearing_vibration_mm_s\": 4.82, \"maintenance_due\": \"2026-12-04\", \"operator\": \"second shift\"}";
+const REPORT: &str = "At 06:12 the pressure in line 4 fell from 5.2 bar to 3.1 bar within twenty seconds. The operator closed valve V-114 and the pressure recovered to 4.9 bar at 06:15. At 07:40 the same valve was found to leak at its stem seal. The seal was replaced by the maintenance crew, and line 4 was back in service at 09:05.";
+
+fn prompts() -> [(&'static str, String); 5] {
+    [
+        (
+            "edit",
+            format!(
+                "Repeat this Rust code with the struct renamed from Pump to Motor, and nothing else changed:\n\n{CODE}"
+            ),
+        ),
+        (
+            "json",
+            format!(
+                "Here are values: {JSON}\nWrite a JSON array with two objects: the first is exactly this object, the second is the same with \"operator\" set to \"third shift\". Only JSON."
+            ),
+        ),
+        (
+            "quotes",
+            format!(
+                "{REPORT}\n\nSummarise the report in a list. Quote the whole sentence of the report behind each point."
+            ),
+        ),
+        (
+            "story",
+            "Tell a story about a lighthouse keeper who finds a strange machine on the beach."
+                .to_owned(),
+        ),
+        (
+            "advice",
+            "How do I choose a bicycle for commuting in a hilly town? Give reasons.".to_owned(),
+        ),
+    ]
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let Some(model) = args.first() else {
+        println!(
+            "no model: cargo bench -p glowplug-model --bench drafts -- MODEL.gguf [THREADS] [ROUNDS]"
+        );
+        return Ok(());
+    };
+    let number = |i: usize, or| args.get(i).map_or(Ok(or), |n| n.parse::<usize>());
+    let (threads, rounds) = (number(1, 2)?, number(2, 3)?);
+    let gguf = Gguf::open(Path::new(model))?;
+    let mut engines = [
+        engine(&gguf, threads, false)?,
+        engine(&gguf, threads, true)?,
+    ];
+    println!(
+        "{:8} {:>8} {:>8} {:>7} {:>7}",
+        "", "plain", "drafted", "ratio", "tokens"
+    );
+    let mut id = 0;
+    for (name, prompt) in prompts() {
+        let mut speeds = [Vec::new(), Vec::new()];
+        let mut ratios = Vec::new();
+        let mut tokens = 0;
+        for round in 0..rounds {
+            let mut texts = [String::new(), String::new()];
+            for i in [round % 2, 1 - round % 2] {
+                id += 1;
+                let (speed, text, n) = answer(&mut engines[i], id, &prompt)?;
+                speeds[i].push(speed);
+                texts[i] = text;
+                tokens = n;
+            }
+            assert_eq!(texts[0], texts[1], "{name}: drafts changed the answer");
+            ratios.push(speeds[1][round] / speeds[0][round]);
+        }
+        println!(
+            "{name:8} {:8.2} {:8.2} {:7.2} {tokens:7}",
+            median(&mut speeds[0]),
+            median(&mut speeds[1]),
+            median(&mut ratios)
+        );
+    }
+    Ok(())
+}
+
+fn engine(gguf: &Gguf, threads: usize, drafts: bool) -> Result<Engine, Box<dyn std::error::Error>> {
+    let context = 2048;
+    let config = EngineConfig {
+        context,
+        streams: 4,
+        pages: 2 * context / PAGE_TOKENS,
+        kv: KvFormats {
+            k: KvFormat::Q8_0,
+            v: KvFormat::Q8_0,
+        },
+        lock: false,
+        sessions: None,
+        queue: 1,
+        prefill_threads: threads,
+        decode_threads: threads,
+        drafts,
+        places: Vec::new(),
+        isa: None,
+    };
+    Ok(Engine::load(gguf, &config)?)
+}
+
+/// Tokens a second after the first, the text, and how many.
+fn answer(
+    engine: &mut Engine,
+    id: u64,
+    prompt: &str,
+) -> Result<(f64, String, usize), Box<dyn std::error::Error>> {
+    let mut sampler = engine.model().sampler.clone();
+    sampler.temperature = 0.0;
+    let request = Request {
+        client: "bench".into(),
+        session: None,
+        priority: Priority::Normal,
+        messages: vec![Message {
+            role: Role::User,
+            content: prompt.to_owned(),
+        }],
+        raw: false,
+        sampler,
+        thinking: Thinking {
+            enabled: false,
+            budget: None,
+            visible: false,
+        },
+        max_tokens: 256,
+        stop: Vec::new(),
+    };
+    engine.submit(id, request).map_err(|e| format!("{e:?}"))?;
+    let (mut text, mut first, mut tokens, mut ended) = (String::new(), None, 0usize, false);
+    while !ended {
+        let begun = Instant::now();
+        engine.step(&mut |_, event| match event {
+            Event::Text { content, .. } => {
+                text.push_str(&content);
+                tokens += 1;
+                first.get_or_insert_with(Instant::now);
+            }
+            Event::Finished(_) => ended = true,
+            _ => {}
+        });
+        engine.took(begun.elapsed().as_secs_f64());
+    }
+    let seconds = first.ok_or("no token")?.elapsed().as_secs_f64();
+    Ok(((tokens - 1) as f64 / seconds, text, tokens))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,283 @@
+//! How many tokens are worth a draft: what they would save by the odds of this sequence so far, against what a wider
+//! step costs by the times measured so far. Pure: times come from the caller's clock, and without any it goes by what is
+//! assumed.
+
+use super::DRAFT_MAX;
+use super::lookup::MATCH_MAX;
+
+/// Lengths of a match from which on the odds are counted apart.
+const LENGTHS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, MATCH_MAX];
+
+/// What is assumed of them before anything was seen: from edits, forms and summaries by the 1.5B.
+const ASSUMED: [f64; LENGTHS.len()] = [0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9, 0.9];
+
+/// The assumption counts as so many guesses.
+const WEIGHT: f64 = 4.0;
+
+/// Guesses of a length that are remembered; then what was seen before counts half. So a text that begins to copy is noticed.
+const REMEMBERED: f64 = 64.0;
+
+/// A draft must promise this much more than a plain step: what the estimates are wrong by.
+const MARGIN: f64 = 1.05;
+
+/// What each column more is assumed to cost, of a step of one.
+const SLOPE: f64 = 0.15;
+
+/// After so many wider steps in a row comes one of one column, or its price would be out of date.
+const WIDE_MAX: u32 = 64;
+
+/// Steps that looked worth it but for the measured price, until it is measured again; each time twice as many.
+const PATIENCE: u32 = 128;
+
+/// How often the guesses of one sequence came true.
+#[derive(Debug, Clone, Default)]
+pub(in crate::engine) struct Odds {
+    seen: [Seen; LENGTHS.len()],
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    right: f64,
+    all: f64,
+}
+
+impl Odds {
+    /// A guess after a match of `len` tokens was right or wrong.
+    pub(in crate::engine) fn saw(&mut self, len: usize, right: bool) {
+        let seen = &mut self.seen[class(len)];
+        if seen.all >= REMEMBERED {
+            (seen.right, seen.all) = (seen.right / 2.0, seen.all / 2.0);
+        }
+        seen.right += f64::from(u8::from(right));
+        seen.all += 1.0;
+    }
+
+    /// Of the next guess after a match of `len` tokens.
+    fn of(&self, len: usize) -> f64 {
+        let class = class(len);
+        let seen = self.seen[class];
+        (seen.right + WEIGHT * ASSUMED[class]) / (seen.all + WEIGHT)
+    }
+}
+
+/// Index into [`LENGTHS`].
+fn class(len: usize) -> usize {
+    LENGTHS.partition_point(|from| *from <= len).max(1) - 1
+}
+
+/// Seconds of a step by its columns, and the decision.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// by columns less one; 0: not measured
+    seconds: [f64; DRAFT_MAX + 1],
+    /// wider steps in a row
+    wide: u32,
+    /// steps declined for their price since the last trial
+    declined: u32,
+    /// of these until the next
+    patience: u32,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            seconds: [0.0; DRAFT_MAX + 1],
+            // the first step of all has one column
+            wide: WIDE_MAX,
+            declined: 0,
+            patience: PATIENCE,
+        }
+    }
+}
+
+impl Gate {
+    /// How many tokens to draft, at most `most`, after a match of `len` tokens (0: there is none).
+    pub(super) fn width(&mut self, odds: &Odds, len: usize, most: usize) -> usize {
+        let most = if len == 0 { 0 } else { most.min(DRAFT_MAX) };
+        let mut width = 0;
+        if self.wide < WIDE_MAX && most > 0 {
+            width = best(odds, len, most, &|columns| self.price(columns));
+            if width > 0 {
+                self.patience = PATIENCE;
+                self.declined = 0;
+            } else if best(odds, len, most, &assumed) > 0 {
+                self.declined += 1;
+                if self.declined >= self.patience {
+                    width = best(odds, len, most, &assumed);
+                    self.declined = 0;
+                    self.patience = self.patience.saturating_mul(2);
+                }
+            }
+        }
+        self.wide = if width == 0 { 0 } else { self.wide + 1 };
+        width
+    }
+
+    /// A step of `columns` columns took so many seconds. Interruptions make steps longer and nothing makes them
+    /// shorter: the estimate falls fast and rises slowly.
+    pub(super) fn took(&mut self, columns: usize, seconds: f64) {
+        if !(1..=DRAFT_MAX + 1).contains(&columns) || !seconds.is_finite() || seconds <= 0.0 {
+            return;
+        }
+        let before = self.seconds[columns - 1];
+        let now = if before == 0.0 {
+            seconds
+        } else if seconds < before {
+            (before + seconds) / 2.0
+        } else {
+            before + (seconds - before).min(before) / 16.0
+        };
+        self.seconds[columns - 1] = now;
+        // a machine that has become faster is so for all of them
+        if columns == 1 && now < before {
+            self.seconds[1..]
+                .iter_mut()
+                .for_each(|s| *s *= now / before);
+        }
+    }
+
+    /// Of a step of so many columns: measured, or between those that are.
+    fn price(&self, columns: usize) -> f64 {
+        let measured = |c: &usize| self.seconds[c - 1] > 0.0;
+        let below = (1..=columns).rev().find(measured);
+        let above = (columns..=DRAFT_MAX + 1).find(measured);
+        match (below, above) {
+            (Some(a), Some(b)) if a < b => {
+                let part = (columns - a) as f64 / (b - a) as f64;
+                self.seconds[a - 1] * (1.0 - part) + self.seconds[b - 1] * part
+            }
+            (Some(near), _) | (None, Some(near)) => {
+                self.seconds[near - 1] * assumed(columns) / assumed(near)
+            }
+            (None, None) => assumed(columns),
+        }
+    }
+}
+
+/// Price of a step before anything was measured, in steps of one column.
+fn assumed(columns: usize) -> f64 {
+    1.0 + SLOPE * (columns - 1) as f64
+}
+
+/// The draft with the most tokens a second, if it is worth one at all.
+fn best(odds: &Odds, len: usize, most: usize, price: &dyn Fn(usize) -> f64) -> usize {
+    let (mut width, mut most_per_second) = (0, MARGIN / price(1));
+    let (mut tokens, mut reached) = (1.0, 1.0);
+    for drafted in 1..=most {
+        // the match grows by every token that comes true
+        reached *= odds.of(len + drafted - 1);
+        tokens += reached;
+        let per_second = tokens / price(drafted + 1);
+        if per_second > most_per_second {
+            (width, most_per_second) = (drafted, per_second);
+        }
+    }
+    width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Odds after many guesses of which this share came true.
+    fn odds(share: f64) -> Odds {
+        let mut odds = Odds::default();
+        for i in 0..400 {
+            for len in LENGTHS {
+                odds.saw(len, f64::from(i % 100) < share * 100.0);
+            }
+        }
+        odds
+    }
+
+    /// A gate that knows what a step of each width costs.
+    fn priced(price: impl Fn(usize) -> f64) -> Gate {
+        let mut gate = Gate {
+            wide: 0,
+            ..Gate::default()
+        };
+        for columns in 1..=DRAFT_MAX + 1 {
+            gate.took(columns, price(columns));
+        }
+        gate
+    }
+
+    #[test]
+    fn a_draft_must_promise_more_than_it_costs() {
+        let free = |_| 1.0;
+        let dear = |columns| columns as f64;
+        assert_eq!(priced(free).width(&odds(0.99), 8, 9), DRAFT_MAX);
+        let cheap = |columns| 1.0 + 0.1 * (columns - 1) as f64;
+        assert_eq!(priced(cheap).width(&odds(0.99), 8, 9), DRAFT_MAX);
+        assert_eq!(priced(cheap).width(&odds(0.0), 8, 9), 0);
+        assert_eq!(priced(dear).width(&odds(1.0), 8, 9), 0);
+        assert_eq!(
+            priced(|c| 1.0 + 0.2 * (c - 1) as f64).width(&odds(0.5), 8, 9),
+            1
+        );
+        // nothing was found, or there is no room
+        assert_eq!(priced(free).width(&odds(1.0), 0, 9), 0);
+        assert_eq!(priced(free).width(&odds(1.0), 8, 0), 0);
+    }
+
+    #[test]
+    fn what_never_comes_true_is_given_up_and_noticed_when_it_does() {
+        let mut gate = priced(|c| 1.0 + 0.1 * (c - 1) as f64);
+        let mut odds = odds(1.0);
+        let mut tries = 0;
+        while gate.width(&odds, 4, 3) > 0 {
+            odds.saw(4, false);
+            odds.saw(6, false);
+            tries += 1;
+            assert!(tries < 300);
+        }
+        tries = 0;
+        while gate.width(&odds, 4, 3) == 0 {
+            odds.saw(4, true);
+            tries += 1;
+            assert!(tries < 300);
+        }
+    }
+
+    #[test]
+    fn a_price_out_of_date_is_measured_again_ever_less_often() {
+        let dear = |columns| if columns == 1 { 1.0 } else { 10.0 };
+        let mut gate = priced(dear);
+        let odds = odds(1.0);
+        let mut trials = Vec::new();
+        for step in 0..2000 {
+            let width = gate.width(&odds, 8, 3);
+            gate.took(1 + width, dear(1 + width));
+            if width > 0 {
+                trials.push(step);
+            }
+        }
+        assert!((2..6).contains(&trials.len()), "{trials:?}");
+        let gaps: Vec<i32> = trials.windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(gaps.windows(2).all(|w| w[1] > w[0]), "{trials:?}");
+    }
+
+    #[test]
+    fn the_price_of_one_column_does_not_go_out_of_date() {
+        let mut gate = priced(|_| 1.0);
+        let odds = odds(1.0);
+        let widths: Vec<usize> = (0..200).map(|_| gate.width(&odds, 8, 3)).collect();
+        assert!(widths.contains(&0));
+        let run = widths.split(|w| *w == 0).map(<[_]>::len).max();
+        assert_eq!(run, Some(WIDE_MAX as usize));
+    }
+
+    #[test]
+    fn times_that_cannot_be_are_not_believed() {
+        let mut gate = priced(|_| 1.0);
+        for (columns, seconds) in [(0, 1.0), (9, 1.0), (1, 0.0), (1, -1.0), (1, f64::NAN)] {
+            gate.took(columns, seconds);
+        }
+        assert!((1..=DRAFT_MAX + 1).all(|columns| gate.price(columns) == 1.0));
+        // one slow step in between weighs little, a fast one much
+        gate.took(1, 100.0);
+        assert!(gate.price(1) < 1.1);
+        gate.took(1, 0.5);
+        assert!(gate.price(1) < 0.8 && gate.price(4) < 0.8);
+    }
+}

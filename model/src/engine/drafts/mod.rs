@@ -1,0 +1,127 @@
+//! Drafts without a draft model: what followed the same tokens before may follow them again. A step that feeds the guesses
+//! with the last token reads the weights once, and samples a token for each of them that comes true: the text is what it
+//! would have been, sooner.
+
+mod gate;
+mod lookup;
+
+use super::RequestId;
+use gate::Gate;
+pub(super) use gate::Odds;
+use lookup::Lookup;
+
+/// Tokens of a draft at most: with the last token four columns, the most for which every level unpacks the weights once.
+pub(super) const DRAFT_MAX: usize = 3;
+
+/// Drafts for one sequence at a time: where several decode, their columns fill the step already.
+#[derive(Debug)]
+pub(super) struct Drafts {
+    lookup: Lookup,
+    /// whose tokens it knows
+    of: Option<RequestId>,
+    gate: Gate,
+    /// tokens of a draft at most
+    most: usize,
+    /// columns of the last step, if it was one that a draft could have been for; else 0
+    columns: usize,
+}
+
+/// What may come next.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// at most [`DRAFT_MAX`]
+    pub(super) tokens: Vec<u32>,
+    /// length of the match that the first of them follows
+    pub(super) after: usize,
+}
+
+impl Drafts {
+    /// For sequences of up to `context` tokens; a draft and the token before it are at most `columns`.
+    pub(super) fn new(context: usize, columns: usize) -> Self {
+        Self {
+            lookup: Lookup::new(context),
+            of: None,
+            gate: Gate::default(),
+            most: DRAFT_MAX.min(columns.saturating_sub(1)),
+            columns: 0,
+        }
+    }
+
+    /// What is worth trying after `tokens`, at most `room` tokens.
+    pub(super) fn guess(
+        &mut self,
+        id: RequestId,
+        tokens: &[u32],
+        odds: &Odds,
+        room: usize,
+    ) -> Draft {
+        if self.of != Some(id) {
+            self.lookup.restart();
+            self.of = Some(id);
+        }
+        let found = self.lookup.find(tokens);
+        let after = found.map_or(0, |found| found.len);
+        let width = self.gate.width(odds, after, room.min(self.most));
+        self.columns = 1 + width;
+        let mut draft = Draft {
+            tokens: Vec::with_capacity(width),
+            after,
+        };
+        if let Some(found) = found {
+            // what followed there, and once that has come up to here, the draft itself
+            for at in found.at..found.at + width {
+                let token = match tokens.get(at) {
+                    Some(&token) => token,
+                    None => draft.tokens[at - tokens.len()],
+                };
+                draft.tokens.push(token);
+            }
+        }
+        draft
+    }
+
+    /// The next step is none that [`Self::guess`] was asked for.
+    pub(super) fn pass(&mut self) {
+        self.columns = 0;
+    }
+
+    /// The last step took so long.
+    pub(super) fn took(&mut self, seconds: f64) {
+        self.gate.took(self.columns, seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_followed_before_is_guessed_and_goes_on_into_itself() {
+        let mut drafts = Drafts::new(100, 4);
+        // the price of a plain step first
+        let odds = Odds::default();
+        let mut guess = |id, tokens: &[u32], room| drafts.guess(id, tokens, &odds, room).tokens;
+        let copied = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5];
+        assert!(guess(1, &copied, 9).is_empty());
+        assert_eq!(guess(1, &copied, 9), [6, 7, 8]);
+        assert_eq!(guess(1, &copied, 2), [6, 7]);
+        assert!(guess(1, &copied, 0).is_empty());
+        // another sequence knows nothing of it
+        assert!(guess(2, &[1, 2, 3, 4, 5], 9).is_empty());
+        let mut same = vec![3, 4];
+        same.extend([5; 12]);
+        assert_eq!(guess(3, &same, 9), [5, 5, 5]);
+    }
+
+    #[test]
+    fn columns_are_bounded() {
+        let tokens = [7; 40];
+        for (columns, most) in [(1, 0), (2, 1), (4, 3), (100, 3)] {
+            let mut drafts = Drafts::new(100, columns);
+            for _ in 0..10 {
+                let draft = drafts.guess(1, &tokens, &Odds::default(), 50);
+                assert!(draft.tokens.len() <= most, "{columns}");
+            }
+        }
+    }
+}
