@@ -75,6 +75,22 @@ def llama_python():
     return python
 
 
+def int8_probe():
+    """`int8.c`, compiled for this CPU."""
+    program = os.path.join("target", "int8")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "int8.c")
+    os.makedirs("target", exist_ok=True)
+    subprocess.run(["cc", "-O2", "-march=native", "-pthread", source, "-o", program], check=True)
+    return program
+
+
+def macs_per_token(glowplug, model):
+    """Multiply-adds by which a token of a prompt goes through the layers: the head is for its last token alone."""
+    told = json.loads(subprocess.run([glowplug, "inspect", model, "--json"], check=True, capture_output=True).stdout)
+    matrices = [t["dims"] for t in told["tensors"] if t["name"].startswith("blk.") and len(t["dims"]) == 2]
+    return sum(columns * rows for columns, rows in matrices)
+
+
 def stolen():
     """(stolen, all) CPU time since boot, in ticks."""
     with open("/proc/stat") as stat:
@@ -111,6 +127,7 @@ def main():
         "llama.cpp": [args.llama_python or llama_python(), "-c", LLAMA_BENCH, args.model, *sizes],
     }
 
+    probe, macs = int8_probe(), macs_per_token(args.glowplug, args.model)
     rounds, discarded = [], 0
     while len(rounds) < args.rounds and discarded <= args.rounds:
         order = list(commands) if (len(rounds) + discarded) % 2 == 0 else list(commands)[::-1]
@@ -122,6 +139,8 @@ def main():
             discarded += 1
         else:
             rounds.append({name: result for name, (result, _) in results.items()})
+            int8 = float(subprocess.run([probe, sizes[0]], check=True, capture_output=True, text=True).stdout)
+            rounds[-1]["int8"] = int8
     if not rounds:
         sys.exit(f"every round had more than {STEAL_MAX:.0%} steal")
 
@@ -139,6 +158,13 @@ def main():
     middle = {f: statistics.median(r[f] for r in ours) for f in ("read_gbps", "probe_gbps", "probe_share")}
     print(f"\nglowplug reads {middle['read_gbps']:.1f} GB/s of weights while it decodes, "
           f"{middle['probe_share']:.0%} of the {middle['probe_gbps']:.1f} GB/s that its own probe reads.")
+    if all(r["int8"] for r in rounds):
+        gmacs = [r["glowplug"]["prefill_tps"] * macs / 1e9 for r in rounds]
+        share = statistics.median(g / r["int8"] for g, r in zip(gmacs, rounds))
+        print(f"Its prefill multiplies {statistics.median(gmacs):.0f} GMAC/s of the layers' weights, {share:.0%} of the "
+              f"{statistics.median(r['int8'] for r in rounds):.0f} of a bare vpdpbusd loop.")
+    else:
+        print("No int8 probe: this CPU has no AVX-512 VNNI.")
 
 
 main()
