@@ -30,13 +30,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = args.model.as_deref().map(models::resolve).transpose()?;
     let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
-    let config = settings::finish(draft, model)?;
-    let model = settings::model(&config)?;
+    let mut config = settings::finish(draft, model)?;
+    let model = settings::model(&mut config)?.to_owned();
     let limit = match (&args.board, &config.board) {
         (Some(_), Some(board)) => limits::there(board, config.memory.budget),
         _ => limits::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
     };
-    match plan::plan(model, &config, &limit) {
+    match plan::plan(&model, &config, &limit) {
         Ok(plan) if args.json => put_json(&fits(&plan, &config)),
         Ok(plan) => print(&plan, &config),
         Err(PlanError::DoesNotFit(error)) => {

@@ -29,7 +29,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
     let mut config = settings::finish(draft, None)?;
-    settings::model(&config)?;
+    settings::model(&mut config)?;
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
     server_runtime()?.block_on(async {

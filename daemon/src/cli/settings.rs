@@ -88,8 +88,8 @@ fn environment(
     Ok(ignored)
 }
 
-/// Checks the configuration and turns what only the command line knows into values: host name, folders, a model's name
-/// into its path, the forced instruction set, the board that this machine is. A model of the command line takes the place of the configured one.
+/// Checks the configuration and turns what only the command line knows into values: host name, folders, the forced
+/// instruction set, the board that this machine is. A model of the command line takes the place of the configured one.
 pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Failure> {
     let host = gethostname::gethostname();
     let mut config = draft
@@ -97,8 +97,6 @@ pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Fai
         .map_err(|error: ConfigError| Failure::Use(format!("configuration: {error}")))?;
     if model.is_some() {
         (config.model.path, config.model.name) = (model, None);
-    } else if let Some(name) = &config.model.name {
-        config.model.path = Some(models::resolve(name)?);
     }
     config.engine.isa = models::forced_isa()?;
     if let Some(root) = env::var_os(ROOT) {
@@ -110,8 +108,11 @@ pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Fai
     Ok(config)
 }
 
-/// The model's file, which a daemon must have.
-pub(crate) fn model(config: &Config) -> Result<&Path, Failure> {
+/// The model's file, which a daemon must have; its clients share the configuration and need none.
+pub(crate) fn model(config: &mut Config) -> Result<&Path, Failure> {
+    if let Some(name) = &config.model.name {
+        config.model.path = Some(models::resolve(name)?);
+    }
     config.model.path.as_deref().ok_or_else(|| {
         Failure::Use(
             "no model: set `model.path` or `model.name` in the configuration, or GLOWPLUG_MODEL_NAME".into(),
@@ -170,6 +171,14 @@ mod tests {
             ("kitchen", "b")
         );
         assert_eq!(config.engine.decode_threads, Some(3));
+    }
+
+    #[test]
+    fn only_who_needs_the_model_misses_it() {
+        let draft = Draft::from_toml("model.name = 'smollm'").unwrap();
+        let mut config = finish(draft, None).unwrap();
+        let failure = model(&mut config).unwrap_err();
+        assert!(failure.to_string().contains("smol"), "{failure}");
     }
 
     #[test]
