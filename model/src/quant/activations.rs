@@ -171,7 +171,11 @@ impl Activations {
             }
         }
     }
+}
 
+/// Tiles, for the processors that have kernels of them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+impl Activations {
     /// Tiles filled: tile `t` holds columns `16 t..16 t + 16`, zeros past the last column.
     pub(crate) fn tiles(&self) -> usize {
         self.tiles
@@ -186,7 +190,9 @@ impl Activations {
     pub(crate) fn q8k_tile(&self, t: usize) -> &[Q8kTile] {
         &self.q8k_tiles[t * self.chunks..][..self.chunks]
     }
+}
 
+impl Activations {
     /// See [`Kernels::quantize`], which has checked the sizes.
     pub(super) fn fill(
         &mut self,

@@ -331,7 +331,7 @@ fn bombs_end_soon_with_an_error() {
     #[rustfmt::skip]
     let bombs = [
         // lists
-        ("{{ range(99999999999)|list|length }}".into(), "too many elements"),
+        ("{{ range(999999999)|list|length }}".into(), "too many elements"),
         ("{{ range(100000)|list|length }}".into(), much),
         ("{{ range(2000)|join('0123456789012345678901234567890123456789') }}".into(), much),
         (often("{% set x = range(2000)|list %}"), much),
