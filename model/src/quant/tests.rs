@@ -243,7 +243,7 @@ fn dots_are_those_of_the_dequantised_values() {
 #[test]
 fn every_level_computes_the_definition() {
     for kernels in levels() {
-        // `cross/check-arm.sh` reads this
+        // `cross/build.sh` reads this
         println!("level {}", kernels.isa());
         let mut random = Random(2);
         for ty in GgmlType::ALL {

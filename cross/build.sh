@@ -1,0 +1,255 @@
+#!/usr/bin/env bash
+# Builds the daemon for every target with plain cargo and Debian's cross compilers, and tries it under qemu-user.
+# cross/build.sh [STAGE…]: without one, all of them.
+#
+#   build    release binaries, and stripped ones in target/stripped; for Android a check, because there is no NDK to link with
+#   cores    the model's tests that depend on the processor, on three cores of aarch64: without sdot (Raspberry Pi 4,
+#            i.MX8M), with it (Raspberry Pi 5, RK3588), and with all that qemu has. Minutes; the stage that .ci/run calls
+#   suites   all unit tests of model and firmware-config, on aarch64 and on the 32 bits of armv7
+#   chat     a question over MQTT to the emulated aarch64 daemon, token for token what x86-64 answers
+#   sizes    binary, code and what an idle daemon holds, beside cross/sizes.txt
+#   debian   the packages for arm64, armhf and amd64, in target/debian
+#
+# `chat`, `sizes` and `debian` take what `build` made. Runs on x86-64. Correctness and sizes only: time under qemu says
+# nothing about a board. An hour on two cores, nearly all of it `build`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+arm64=aarch64-unknown-linux-gnu
+musl=aarch64-unknown-linux-musl
+armv7='armv7-unknown-linux-gnueabihf'
+x86=x86_64-unknown-linux-gnu
+android=aarch64-linux-android
+modules=(gguf:: pool:: quant:: text::)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+export CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc
+# musl's C library comes with the Rust target; the little C there is needs no library, so that the compiler of the other
+# one will do. Nothing is linked for Android
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc CC_aarch64_linux_android=aarch64-linux-gnu-gcc
+
+# at most so much, in bytes: a stripped binary, and the idle daemon without a model
+BINARY_MAX=25000000
+RESIDENT_MAX=20000000
+# growth over cross/sizes.txt that nobody has to explain, in percent
+GROWTH_MAX=5
+
+work=$(mktemp -d)
+daemon=
+cleanup() {
+    [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
+    wait
+    rm -rf "$work"
+}
+trap cleanup EXIT
+fail() {
+    printf 'cross/build: %s\n' "$*" >&2
+    exit 1
+}
+need() { command -v "$1" >/dev/null || fail "$1 is missing (Debian: $2)"; }
+target() { rustup target list --installed | grep -qx "$1" || fail "rustup target add $1"; }
+
+# how to run a target's program here
+runner() {
+    case $1 in
+        "$arm64" | "$musl") echo "qemu-aarch64-static -cpu ${2:-max} -L /usr/aarch64-linux-gnu" ;;
+        "$armv7") echo "qemu-arm-static -cpu ${2:-max} -L /usr/arm-linux-gnueabihf" ;;
+    esac
+}
+# the machine's own are where everything else builds too
+folder() { [ "$1" = "$x86" ] && echo target/release || echo "target/$1/release"; }
+binary() { echo "$(folder "$1")/glowplug"; }
+stripped() { echo "target/stripped/$1/glowplug"; }
+built() {
+    local triple
+    for triple; do [ -x "$(stripped "$triple")" ] || fail "$(stripped "$triple") is missing: cross/build.sh build"; done
+}
+
+build() {
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf
+    local triple
+    for triple in $arm64 $musl $armv7 $x86; do
+        target "$triple"
+        printf '== %s\n' "$triple"
+        if [ "$triple" = "$x86" ]; then
+            cargo build --release -p glowplug
+        else
+            cargo build --release -p glowplug --target "$triple"
+        fi
+        mkdir -p "target/stripped/$triple"
+        "$(tool "$triple" strip)" -o "$(stripped "$triple")" "$(binary "$triple")"
+        # shellcheck disable=SC2046 # a command and its arguments
+        $(runner "$triple") "$(stripped "$triple")" --version
+    done
+    if objdump -p "$(binary $musl)" | grep NEEDED; then fail "$musl should need no library"; fi
+    printf '== %s\n' $android
+    target $android
+    cargo check --release -p glowplug --target $android
+}
+
+# tool TRIPLE NAME: of the binutils for it
+tool() {
+    case $1 in
+        "$arm64" | "$musl") echo "aarch64-linux-gnu-$2" ;;
+        "$armv7") echo "arm-linux-gnueabihf-$2" ;;
+        *) echo "$2" ;;
+    esac
+}
+
+# tests TRIPLE CPU LEVELS FILTER…: they pass on that core, those of the kernels ran on exactly these levels, and none of
+# the modules that depend on the processor was without a test
+tests() {
+    local triple=$1 cpu=$2 wanted=$3 levels module runner packages=(-p glowplug-model) log=$work/tests.log
+    shift 3
+    printf '== %s, %s\n' "$triple" "$cpu"
+    [ $# -gt 0 ] || packages+=(-p glowplug-firmware-config)
+    runner=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$triple")_RUNNER
+    env "$runner=$(runner "$triple" "$cpu")" \
+        cargo test --release "${packages[@]}" --lib --target "$triple" -- --show-output "$@" \
+        >"$log" 2>&1 || { cat "$log"; fail "tests fail on $cpu"; }
+    # clippy sees only the code of the machine it runs on
+    if grep '^warning' "$log"; then fail "warnings on $triple"; fi
+    grep '^test result' "$log"
+    levels=$(sed -n 's/^level //p' "$log" | sort -u | paste -sd' ')
+    printf 'levels: %s\n' "$levels"
+    [ "$levels" = "$wanted" ] || fail "on $cpu the kernels should run on: $wanted"
+    for module in "${modules[@]}"; do
+        grep -q "^test $module.* ok$" "$log" || fail "no test of $module ran on $cpu"
+    done
+}
+
+cores() {
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need qemu-aarch64-static qemu-user-static
+    target $arm64
+    tests $arm64 cortex-a53 'neon scalar' "${modules[@]}"
+    tests $arm64 cortex-a76 'dotprod neon scalar' "${modules[@]}"
+    tests $arm64 max 'dotprod neon scalar' "${modules[@]}"
+}
+
+suites() {
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf
+    need qemu-arm-static qemu-user-static
+    target $arm64
+    target $armv7
+    tests $arm64 max 'dotprod neon scalar'
+    tests $armv7 max scalar
+}
+
+# serve TRIPLE MODEL CONTEXT: an own daemon in $daemon, its broker's port in $port, when the model answers
+serve() {
+    local tries=0
+    export XDG_STATE_HOME=$work/state-$1
+    # the last daemon's line would be found before the new one's shell has emptied the file
+    : >"$work/serve.log"
+    # shellcheck disable=SC2046 # a command and its arguments
+    env GLOWPLUG_BROKER_LISTEN=127.0.0.1:0 GLOWPLUG_NODE=cross GLOWPLUG_MODEL_PATH="$2" GLOWPLUG_MODEL_CONTEXT="$3" \
+        GLOWPLUG_MEMORY_KV_PAGES=$((($3 + 31) / 32)) GLOWPLUG_ENGINE_MAX_STREAMS=1 \
+        $(runner "$1") "$(binary "$1")" serve 2>"$work/serve.log" &
+    daemon=$!
+    until port=$(grep -o -m1 'mqtt://127.0.0.1:[0-9]*' "$work/serve.log"); do
+        [ $((tries += 1)) -le 600 ] || { cat "$work/serve.log"; fail "$1 does not start"; }
+        sleep 0.1
+    done
+    port=${port##*:}
+    "$(binary $x86)" health --broker "mqtt://127.0.0.1:$port" --node cross --wait 600
+}
+leave() {
+    kill "$daemon"
+    wait "$daemon"
+    daemon=
+}
+
+# the tokens of an answer, one a line
+answer() {
+    serve "$1" "$(model)" 512 >&2
+    mosquitto_rr -h 127.0.0.1 -p "$port" -i cross -u local -P "$(cat "$XDG_STATE_HOME/glowplug/local-password")" \
+        -V mqttv5 -q 1 -W 600 -t glowplug/cross/chat/cross/request -e glowplug/cross/chat/cross/reply/1 \
+        -m '{"messages":[{"role":"user","content":"Why is the sky blue?"}],"stream":false,"temperature":0,"max_tokens":32,"logprobs":true}' \
+        >"$work/answer"
+    grep -o '"token":"[^"]*"' "$work/answer" || { cat "$work/answer" >&2; fail "$1 gives no tokens"; }
+    leave
+}
+model() { echo "${GLOWPLUG_MODELS:-$HOME/.cache/glowplug/models}/SmolLM2-135M-Instruct.Q4_1.gguf"; }
+
+chat() {
+    need mosquitto_rr mosquitto-clients
+    need qemu-aarch64-static qemu-user-static
+    built $x86 $arm64
+    local triple
+    for triple in $x86 $arm64; do
+        printf '== chat: %s\n' "$triple"
+        "$(binary $x86)" pull smol >/dev/null
+        answer "$triple" >"$work/$triple.tokens"
+    done
+    sed 's/"token":"\(.*\)"/\1/' "$work/$arm64.tokens" | tr -d '\n'
+    printf '\n%d tokens\n' "$(wc -l <"$work/$arm64.tokens")"
+    diff "$work/$x86.tokens" "$work/$arm64.tokens" || fail "$arm64 answers otherwise than $x86"
+}
+
+# bytes that the program holds: under qemu-user, of its addresses alone, which are below qemu's own
+resident() {
+    awk -v emulated="$(runner "$1")" '/^[0-9a-f]+-/ { counts = emulated == "" || length($1) < 22 } /^Rss:/ && counts { kb += $2 } END { print kb * 1024 }' \
+        "/proc/$daemon/smaps"
+}
+
+sizes() {
+    local triple bytes text held
+    built $arm64 $musl $armv7 $x86
+    # the daemon needs one: 15 kB, and a page for its context
+    cargo run --quiet --release -p glowplug-tests --example fuzz_seeds -- "$work/models"
+    printf '%-31s%12s%12s%12s\n' target binary code resident >"$work/sizes.txt"
+    for triple in $arm64 $musl $armv7 $x86; do
+        bytes=$(stat -c %s "$(stripped "$triple")")
+        text=$("$(tool "$triple" size)" -A "$(stripped "$triple")" | awk '$1 == ".text" { print $2 }')
+        serve "$triple" "$work/models/qwen2" 32 >/dev/null
+        held=$(resident "$triple")
+        leave
+        printf '%-31s%12d%12d%12d\n' "$triple" "$bytes" "$text" "$held" >>"$work/sizes.txt"
+        [ "$bytes" -le $BINARY_MAX ] || fail "$triple has $bytes bytes, at most $BINARY_MAX"
+        [ "$held" -le $RESIDENT_MAX ] || fail "$triple holds $held bytes when idle, at most $RESIDENT_MAX"
+    done
+    cp "$work/sizes.txt" target/sizes.txt
+    [ -e cross/sizes.txt ] || { cat target/sizes.txt; fail 'nothing to compare with: cp target/sizes.txt cross/sizes.txt'; }
+    awk -v most=$GROWTH_MAX '
+        FNR == 1 { print; next }
+        NR == FNR { for (i = 2; i <= 4; i++) saved[$1, i] = $i; next }
+        {
+            line = sprintf("%-31s", $1)
+            for (i = 2; i <= 4; i++) {
+                growth = saved[$1, i] ? ($i / saved[$1, i] - 1) * 100 : 0
+                line = line sprintf("%12d%+7.1f%%", $i, growth)
+                if (growth > most) grown = grown "\n" $1 ": " saved[$1, i] " -> " $i
+            }
+            print line
+        }
+        END { if (grown != "") { print "grown by more than " most " %:" grown; exit 1 } }' \
+        cross/sizes.txt "$work/sizes.txt" || fail 'if it must be so: cp target/sizes.txt cross/sizes.txt'
+}
+
+debian() {
+    cargo deb --version >/dev/null 2>&1 || fail 'cargo install --locked cargo-deb'
+    built $arm64 $armv7 $x86
+    local triple newest
+    for triple in $arm64 $armv7 $x86; do
+        newest=$("$(tool "$triple" objdump)" -T "$(binary "$triple")" | grep -o 'GLIBC_[0-9.]*' | sort -V | tail -1)
+        [ "$(printf '%s\n' "$newest" GLIBC_2.34 | sort -V | tail -1)" = GLIBC_2.34 ] ||
+            fail "$triple needs $newest: say so in the depends of daemon/Cargo.toml"
+        if [ "$triple" = "$x86" ]; then
+            cargo deb --quiet --no-build --strip -p glowplug -o target/debian/
+        else
+            cargo deb --quiet --no-build --strip -p glowplug --target "$triple" -o target/debian/
+        fi
+    done
+    ls -l target/debian/*.deb
+}
+
+[ $# -gt 0 ] || set -- build cores suites chat sizes debian
+for stage; do
+    case $stage in
+        build | cores | suites | chat | sizes | debian) "$stage" ;;
+        *) fail "no stage $stage: build, cores, suites, chat, sizes, debian" ;;
+    esac
+done
