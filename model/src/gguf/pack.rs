@@ -1,7 +1,7 @@
 //! The packed file: a GGUF whose matrices lie in groups of sixteen rows, under a magic number of its own.
 //!
 //! The head is GGUF's, version 3, read by the same reader under the same limits. What differs: the magic number, so that
-//! nobody takes the data for what it is not; [`SIXTEENS`] added to a tensor's type where its rows are interleaved; tensors
+//! nobody takes the data for what it is not; `SIXTEENS` added to a tensor's type where its rows are interleaved; tensors
 //! start at whole cache lines; and two keys, the source and the CRC-32 of the head and of every tensor.
 
 use super::{
@@ -151,7 +151,7 @@ fn pad(out: &mut impl Write, at: usize) -> io::Result<usize> {
     Ok(zeros)
 }
 
-/// What [`write`] was told of the file's source. None: the file is not packed.
+/// What [`write()`] was told of the file's source. None: the file is not packed.
 #[must_use]
 pub fn source(gguf: &Gguf) -> Option<&str> {
     sums(gguf).and_then(|_| gguf.str(SOURCE).ok())
