@@ -390,6 +390,7 @@ impl Admission {
                 cached_tokens: 0,
                 completion_tokens: 0,
                 reasoning_tokens: 0,
+                forgotten_messages: 0,
             };
             self.finish(now, *number, End::Finished(outcome), usize::MAX, out);
         }

@@ -50,6 +50,7 @@ pub const KEYS: &[&str] = &[
     "engine.thinking",
     "sessions.dir",
     "sessions.expire_s",
+    "sessions.window",
 ];
 
 /// Why a configuration was not taken. The text names the key and, for a value, its limit.
@@ -157,6 +158,7 @@ fn is_text(key: &str) -> bool {
                 | "memory.kv_pages"
                 | "memory.lock"
                 | "sessions.expire_s"
+                | "sessions.window"
         )
 }
 
@@ -307,6 +309,8 @@ pub struct Sessions {
     pub dir: Option<PathBuf>,
     /// a session that was not used for so long is dropped
     pub expire: Duration,
+    /// one that outgrows the context forgets its oldest turns; else its request is refused
+    pub window: bool,
 }
 
 /// Parses an `mqtt.url` as the clients of the command line take it.

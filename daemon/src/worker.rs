@@ -182,6 +182,7 @@ fn load(
         kv: plan.kv,
         lock: plan.lock,
         sessions: sessions.dir.clone(),
+        window: sessions.window,
         // admission counts; here only room for what it accepts
         queue: config.queue + config.max_streams,
         prefill_threads: threads.prefill,
@@ -483,6 +484,7 @@ impl Desk {
             cached_tokens: 0,
             completion_tokens: 0,
             reasoning_tokens: 0,
+            forgotten_messages: 0,
         };
         self.end(id, End::Finished(outcome), Instant::now());
     }

@@ -108,6 +108,7 @@ fn engine(gguf: &Gguf, threads: usize, drafts: bool) -> Result<Engine, Box<dyn s
         },
         lock: false,
         sessions: None,
+        window: false,
         queue: 1,
         prefill_threads: threads,
         decode_threads: threads,

@@ -62,6 +62,7 @@ fn bytes_in_use_stay_flat_over_two_thousand_tokens() {
         },
         lock: false,
         sessions: None,
+        window: false,
         queue: 1,
         prefill_threads: 1,
         decode_threads: 1,

@@ -119,6 +119,7 @@ struct RawThought {
 struct RawSessions {
     dir: Option<PathBuf>,
     expire_s: Option<u64>,
+    window: bool,
 }
 
 impl Raw {
@@ -278,6 +279,7 @@ impl RawSessions {
         Ok(Sessions {
             dir: self.dir,
             expire: Duration::from_secs(expire),
+            window: self.window,
         })
     }
 }

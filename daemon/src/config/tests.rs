@@ -69,6 +69,7 @@ fn a_full_file_is_taken() {
         [sessions]
         dir = "/var/lib/glowplug/sessions"
         expire_s = 3600
+        window = true
         "#,
     )
     .unwrap();
@@ -97,6 +98,7 @@ fn a_full_file_is_taken() {
         Sessions {
             dir: Some("/var/lib/glowplug/sessions".into()),
             expire: Duration::from_secs(3600),
+            window: true,
         }
     );
     assert_eq!(c.engine.max_streams, 8);

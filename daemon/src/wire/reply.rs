@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
 use serde::Serialize;
+use std::num::NonZeroU32;
 
 use super::fault::Fault;
 
@@ -152,6 +153,8 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
     #[derive(Serialize)]
     struct Cached {
         cached_tokens: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        forgotten_messages: Option<NonZeroU32>,
     }
     #[derive(Serialize)]
     struct Reasoning {
@@ -193,6 +196,7 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
         total_tokens: u64::from(o.prompt_tokens) + u64::from(o.completion_tokens),
         prompt_tokens_details: Cached {
             cached_tokens: o.cached_tokens,
+            forgotten_messages: NonZeroU32::new(o.forgotten_messages),
         },
         completion_tokens_details: Reasoning {
             reasoning_tokens: o.reasoning_tokens,
@@ -316,6 +320,7 @@ mod tests {
             cached_tokens: 4,
             completion_tokens: 5,
             reasoning_tokens: 2,
+            forgotten_messages: 3,
         };
         let timings = Timings {
             queue_ms: 1.0,
@@ -337,7 +342,7 @@ mod tests {
             json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion",
                 "choices": [{"index": 0, "message": {"role": "assistant", "content": "42", "reasoning_content": "hm"}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
-                    "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}},
+                    "prompt_tokens_details": {"cached_tokens": 4, "forgotten_messages": 3}, "completion_tokens_details": {"reasoning_tokens": 2}},
                 "timings": {"queue_ms": 1.0, "prompt_ms": 2.0, "first_token_ms": 3.0, "predicted_ms": 4.0, "predicted_per_second": 5.0},
                 "ignored": ["user"]})
         );

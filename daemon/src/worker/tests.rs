@@ -11,6 +11,7 @@ fn outcome(finish: Finish) -> Outcome {
         cached_tokens: 0,
         completion_tokens: 2,
         reasoning_tokens: 0,
+        forgotten_messages: 0,
     }
 }
 

@@ -202,7 +202,7 @@ impl Memory {
     }
 
     /// A session holds the pages up to `tip` instead of those before.
-    fn hold(&mut self, key: &SessionKey, tip: Option<PageId>) {
+    pub(super) fn hold(&mut self, key: &SessionKey, tip: Option<PageId>) {
         if let Some(session) = self.sessions.get_mut(key) {
             if let Some(tip) = tip {
                 self.pages.pin(tip);

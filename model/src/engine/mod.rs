@@ -13,6 +13,7 @@ mod session;
 mod sessions;
 mod shape;
 mod snapshots;
+mod window;
 
 use crate::gguf::{Gguf, GgufError};
 use crate::kv::{LayoutError, NoMemory, NotLocked, Pages, Span, TooManyPages};
@@ -66,6 +67,8 @@ pub struct EngineConfig {
     pub lock: bool,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
+    /// a session that outgrows the context forgets its oldest turns; false: its request is refused
+    pub window: bool,
     /// guess tokens from what the text repeats, where it pays; answers are the same
     pub drafts: bool,
     /// waiting requests; one more is [`Refusal::Overloaded`]
@@ -169,6 +172,8 @@ pub struct Engine {
     memory: Memory,
     /// none: answers are decoded token by token
     drafts: Option<Drafts>,
+    /// may sessions forget their oldest turns
+    window: bool,
     /// of clients, for the scheduler
     hasher: RandomState,
     /// the next id of a request of our own, downwards
@@ -200,6 +205,7 @@ impl Engine {
             memory,
             // a draft's rows of logits take the place of streams' in the memory plan
             drafts: (config.drafts).then(|| Drafts::new(config.context, config.streams)),
+            window: config.window,
             hasher: RandomState::new(),
             own: RequestId::MAX,
             model,
@@ -223,7 +229,7 @@ impl Engine {
             client: request.client.clone(),
             name,
         });
-        let mut turn = None;
+        let (mut turn, mut history) = (None, 0);
         let mut request = request;
         if let Some(session) = key {
             self.room_for(&session)?;
@@ -234,18 +240,16 @@ impl Engine {
                 answer: String::new(),
             });
             if let Some(before) = self.memory.sessions.get(&session) {
+                history = before.messages.len();
                 request
                     .messages
                     .splice(0..0, before.messages.iter().cloned());
             }
         }
-        let prompt = self.prompt(&request)?;
-        let (tokens, limit) = (prompt.tokens.len(), self.info.context);
-        if tokens + 1 > limit {
-            return Err(Refusal::ContextLength { tokens, limit });
-        }
+        let (prompt, forgotten) = self.fit(&mut request, history)?;
         let (client, priority) = (self.share(&request.client), request.priority);
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, limit);
+        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, self.info.context);
+        sequence.forgotten = forgotten.len();
         let (needed, pages) = (
             sequence.limit.div_ceil(PAGE_TOKENS),
             self.memory.pages.total(),
@@ -273,6 +277,9 @@ impl Engine {
             })?;
         if let Some(turn) = &turn {
             self.memory.sessions.open(&turn.session).busy = Some(id);
+            if !forgotten.is_empty() {
+                self.memory.cut(&turn.session, forgotten);
+            }
         }
         sequence.turn = turn;
         self.sequences.insert(id, sequence);

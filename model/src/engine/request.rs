@@ -92,6 +92,8 @@ pub struct Outcome {
     pub completion_tokens: u32,
     /// of it thoughts
     pub reasoning_tokens: u32,
+    /// messages of the session that were forgotten for its prompt
+    pub forgotten_messages: u32,
 }
 
 /// `finish_reason`, and internal failure.

@@ -27,6 +27,8 @@ pub(super) struct Sequence {
     pub(super) place: Option<Place>,
     /// the conversation that it is a turn of
     pub(super) turn: Option<Turn>,
+    /// messages that its session has forgotten for it
+    pub(super) forgotten: usize,
     /// how its drafts did
     pub(super) odds: Odds,
     sampler: Sampler,
@@ -96,6 +98,7 @@ impl Sequence {
             ended: None,
             place: None,
             turn: None,
+            forgotten: 0,
             odds: Odds::default(),
             sampler,
             thinking: request.thinking,
@@ -260,6 +263,7 @@ impl Sequence {
             cached_tokens: self.cached as u32,
             completion_tokens: self.completion,
             reasoning_tokens: self.reasoning,
+            forgotten_messages: self.forgotten as u32,
         };
         sink(self.id, Event::Finished(outcome));
         self.answered().filter(|_| finish != Finish::Failed)

@@ -6,6 +6,7 @@ use crate::kv::PageId;
 use crate::text::{Message, Role};
 use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, SESSIONS_MAX};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A session belongs to one client: the same name of another client is another session.
@@ -112,6 +113,15 @@ impl Sessions {
         session.turns += 1;
         (session.stale, session.saved) = (thinks, false);
         self.text += session.text() - before;
+    }
+
+    /// Takes messages out of a conversation.
+    pub(super) fn cut(&mut self, key: &SessionKey, messages: Range<usize>) {
+        if let Some(session) = self.map.get_mut(key) {
+            self.text -= text(&session.messages[messages.clone()]);
+            session.messages.drain(messages);
+            session.saved = false;
+        }
     }
 
     /// A request has ended.
@@ -223,7 +233,10 @@ mod tests {
             false,
         );
         assert!(sessions.overlong());
+        sessions.cut(&key("c", "7"), 1..2);
+        assert_eq!(sessions.get(&key("c", "7")).unwrap().messages.len(), 1);
+        assert!(sessions.overlong());
         sessions.remove(&key("c", "7"));
-        assert!(!sessions.overlong());
+        assert!(!sessions.overlong() && sessions.text == 0);
     }
 }

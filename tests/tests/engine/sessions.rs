@@ -1,7 +1,8 @@
 //! Named conversations: history, reuse, files.
 
 use super::world::{Heard, Random, answer, config, load, request, tiny, turn};
-use glowplug_model::engine::{EngineConfig, Finish, SessionFault, SessionVerb};
+use glowplug_model::engine::{EngineConfig, Finish, Refusal, Request, SessionFault, SessionVerb};
+use glowplug_model::text::{Message, Role};
 use glowplug_tests::Think;
 use std::path::{Path, PathBuf};
 
@@ -152,6 +153,93 @@ fn a_damaged_file_costs_its_session_and_nothing_else() {
         assert_eq!(known, outcome.prompt_tokens == expected.prompt_tokens);
         assert_eq!(engine.counts().pages_total, 64);
     }
+}
+
+/// What a session remembers, as its client could know it.
+fn said(role: Role, content: &str) -> Message {
+    Message {
+        role,
+        content: content.to_owned(),
+    }
+}
+
+#[test]
+fn a_session_that_may_forgets_its_oldest_turns_and_answers_as_if_they_had_not_been() {
+    let tiny = tiny(Think::Never);
+    // the arena is the bound in the second
+    for pages in [64, 12] {
+        let windowed = EngineConfig {
+            window: true,
+            ..config(pages, 2)
+        };
+        let whole = (pages * 32).min(512) as u32;
+        let mut engine = load(&tiny, &windowed);
+        let mut history = vec![said(Role::System, "you know it")];
+        let (mut cuts, mut cold) = (0, 0);
+        for i in 0..40 {
+            let words = format!("{i} the rain in the plain, and on it");
+            let mut request = turn("a", "s", &words, 24);
+            if i == 0 {
+                request.messages.insert(0, history[0].clone());
+            }
+            let (answered, outcome) = answer(&mut engine, i, request);
+            assert!(outcome.prompt_tokens < whole, "{outcome:?}");
+            let forgotten = outcome.forgotten_messages as usize;
+            history.drain(1..1 + forgotten);
+            history.push(said(Role::User, &words));
+            if forgotten > 0 {
+                cuts += 1;
+                assert!(outcome.prompt_tokens <= whole / 2, "{outcome:?}");
+                let mut alone = request_of(&history, 24);
+                alone.client = "b".into();
+                let (told, all) = answer(&mut load(&tiny, &config(64, 2)), 0, alone);
+                assert_eq!(
+                    (&told, all.prompt_tokens),
+                    (&answered, outcome.prompt_tokens)
+                );
+            } else if i > 0 && outcome.cached_tokens * 2 < outcome.prompt_tokens {
+                cold += 1;
+            }
+            history.push(said(Role::Assistant, &answered));
+        }
+        assert!(cuts >= 2, "{cuts} of 40 turns forgot");
+        // what is kept is found again by the turns that follow
+        assert_eq!(cold, 0);
+        // more than there is room for, whatever is forgotten
+        let long = "the rain in the plain ".repeat(60);
+        let refused = engine.submit(99, turn("a", "s", &long, 8)).unwrap_err();
+        assert!(
+            matches!(refused, Refusal::ContextLength { .. }),
+            "{refused}"
+        );
+        let (_, outcome) = answer(&mut engine, 100, turn("a", "s", "go on", 8));
+        assert!(outcome.forgotten_messages < history.len() as u32 - 2);
+        engine.session("a", "s", SessionVerb::Drop).unwrap();
+        assert_eq!(engine.counts().pages_used, 0);
+    }
+}
+
+fn request_of(history: &[Message], max_tokens: u32) -> Request {
+    Request {
+        messages: history.to_vec(),
+        ..request("a", "", max_tokens)
+    }
+}
+
+#[test]
+fn a_session_that_may_not_forget_is_refused_with_the_limit() {
+    let mut engine = load(&tiny(Think::Never), &config(64, 2));
+    let words = "the rain in the plain ".repeat(12);
+    let refused = (0..20).find_map(|i| {
+        let mut heard = Heard::default();
+        let refused = engine.submit(i, turn("a", "s", &words, 24)).err();
+        heard.idle(&mut engine);
+        refused
+    });
+    assert!(
+        matches!(refused, Some(Refusal::ContextLength { limit: 512, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         kv: Q8,
         lock: false,
         sessions: None,
+        window: false,
         queue: 16,
         prefill_threads: 1,
         decode_threads: 1,
