@@ -4,7 +4,7 @@
 usage: kl.py EXACT.json OURS.json [--max-kl X] [--min-top1 PERCENT]
 
 Both files have the shape of `glowplug eval --out`. EXACT has the k most likely tokens of each position; OURS should have
-more than k (`--top 64`), so that each of those is among them. The KL divergence of a position, in nats, is that of the
+more than k (`--top 512`), so that each of those is among them. The KL divergence of a position, in nats, is that of the
 exact distribution from ours over the exact top tokens and one remainder that holds everything else. A token that OURS
 does not list is moved into the remainder on both sides, which can only make the figure smaller: they are counted.
 With a limit given, the exit code is 1 if it is not kept.

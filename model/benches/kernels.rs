@@ -7,6 +7,7 @@
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_model::gguf::{GgmlType, Layout};
+use glowplug_model::kv::Arena;
 use glowplug_model::pool::{Pool, RowTile};
 use glowplug_model::quant::{Activations, Isa, Kernels, Paged, act_kind, row_bytes};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
         }
-        attend(kernels, &bytes, &words);
+        attend(kernels, &words);
         floats(kernels, &words);
     }
     Ok(())
@@ -135,7 +136,7 @@ fn matmul(
 
 /// Attention of 6 query heads over 4,096 positions, as in the 1.5 B model, where one round finds nothing of the
 /// round before in a cache: 28 layers of 2 heads lie between the pages' chunks.
-fn attend(kernels: &Kernels, bytes: &[u8], words: &[String]) {
+fn attend(kernels: &Kernels, words: &[String]) {
     let (g, d, len, heads) = (6, 128, 4096, 56);
     let isa = kernels.isa();
     let q: Vec<f32> = (0..g * d).map(|i| (i % 17) as f32 * 0.01).collect();
@@ -148,8 +149,11 @@ fn attend(kernels: &Kernels, bytes: &[u8], words: &[String]) {
         let line = format!("{isa} attend {}", format.name());
         if words.iter().all(|word| line.split(' ').any(|l| l == word)) {
             let chunk = format.head_bytes(d);
+            let Ok(arena) = Arena::new(pages.len(), 2 * heads * chunk) else {
+                continue;
+            };
             let paged = |offset| Paged {
-                arena: bytes,
+                arena: arena.bytes(),
                 pages: &pages,
                 page_bytes: 2 * heads * chunk,
                 offset,

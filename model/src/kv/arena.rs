@@ -1,6 +1,8 @@
 //! The memory of all KV pages: one map, made and touched at start, never grown.
 
 use super::prefix::PageId;
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
 use memmap2::{MmapMut, MmapOptions};
 
 /// The smallest unit in which a kernel hands memory out.
@@ -46,10 +48,12 @@ impl Arena {
             .ok_or(NoMemory { bytes: usize::MAX })?;
         let mut map = MmapOptions::new()
             .len(bytes)
-            .populate()
             .map_anon()
             .map_err(|_| NoMemory { bytes })?;
-        // `populate` is advice to some kernels, and gives up without a word when memory is short
+        // A step reads a few KB of each page: with 4 KB to an entry of the TLB, every read would begin with a walk of
+        // the page table (`model/ARCHITECTURE.md`). A kernel without large pages refuses, and loses only that.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(Advice::HugePage);
         map.iter_mut().step_by(TOUCH).for_each(|byte| *byte = 0);
         Ok(Self { map, page_bytes })
     }

@@ -10,6 +10,7 @@
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
 //! level's features, which are reachable only through [`TABLE`], which is handed out only where they are detected.
 
+mod attend_q8;
 mod attention;
 mod rows;
 mod sixteens;

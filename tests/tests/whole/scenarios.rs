@@ -1,7 +1,7 @@
 //! What holds on every broker and in both MQTT versions; `mosquitto` and `embedded` say which.
 
 use super::client::{Message, Version};
-use super::world::{Kind, NODE, World, frame, reply, request, tell, topic};
+use super::world::{Kind, NODE, World, frame, reply, request, tell, tiny, topic};
 use serde_json::json;
 
 /// Frames of answers, whole and streamed, one client and two, plain text, and what is told of the daemon.
@@ -241,7 +241,8 @@ pub(crate) fn duplicates(kind: Kind, version: Version) {
 
 /// A cancel ends what runs and what waits, of this client alone; the pages are free afterwards.
 pub(crate) fn cancels(kind: Kind, version: Version) {
-    let mut world = World::new(kind);
+    // one stream, so that the second request waits
+    let mut world = World::with(kind, &tiny(), "max_streams = 1");
     let mut alice = world.client(version, "alice");
     let mut bob = world.client(version, "bob");
     request(&mut alice, &World::endless("runs", 12_000));

@@ -1,5 +1,6 @@
 //! Attention of the query heads of one KV head: sixteen positions at a time, widened once for all of them.
 
+use super::attend_q8;
 use super::rows::prefetch;
 use super::unpack::{load_16, load_32};
 use crate::quant::Paged;
@@ -12,52 +13,86 @@ use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
 /// Positions at a time: the lanes of a vector. They are of one page.
-const BLOCK: usize = 16;
+pub(super) const BLOCK: usize = 16;
 const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
 
 /// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     match heads.d {
-        64 => attend_sized::<4>(heads, scores, out),
-        96 => attend_sized::<6>(heads, scores, out),
-        128 => attend_sized::<8>(heads, scores, out),
-        256 => attend_sized::<16>(heads, scores, out),
+        64 => attend_sized::<4, 2>(heads, scores, out),
+        96 => attend_sized::<6, 3>(heads, scores, out),
+        128 => attend_sized::<8, 4>(heads, scores, out),
         _ => lanes::attend::<true>(heads, scores, out),
     }
 }
 
-/// Heads of `16 * N` values.
+/// Heads of `16 * N = 32 * B` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
-    let len = heads.len;
+fn attend_sized<const N: usize, const B: usize>(
+    heads: &Heads<'_>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    const { assert!(N == 2 * B) };
+    let size = attend_q8::HEADS * heads.d;
+    for (q, out) in heads.q.chunks(size).zip(out.chunks_mut(size)) {
+        let heads = &Heads { q, ..*heads };
+        let scores = &mut scores[..q.len() / heads.d * heads.len];
+        match heads.k.format {
+            KvFormat::Q8_0 => attend_q8::score::<B>(heads, scores),
+            KvFormat::F16 | KvFormat::Q4_0 => score::<N>(heads, scores),
+        }
+        for scores in scores.chunks_exact_mut(heads.len) {
+            lanes::softmax::<true>(scores);
+        }
+        match heads.v.format {
+            KvFormat::Q8_0 => attend_q8::weigh::<B>(heads, scores, out),
+            KvFormat::F16 | KvFormat::Q4_0 => weigh::<N>(heads, scores, out),
+        }
+    }
+}
+
+/// `scores[head][position] = q . k * scale` for heads of `16 * N` values.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
+    let (len, group) = (heads.len, heads.q.len() / heads.d);
     let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
     for first in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - first);
-        ask_ahead(heads.k, first + BLOCK, heads);
         widen(&mut wide, heads.k.rows(first, heads.d), n);
-        for (q, scores) in heads
+        for (h, (q, scores)) in heads
             .q
             .chunks_exact(16 * N)
             .zip(scores.chunks_exact_mut(len))
+            .enumerate()
         {
+            ask_ahead(heads.k, first + PAGE_TOKENS, (h, group), heads);
             let dots = _mm512_mul_ps(dots(&wide, &load(q)), _mm512_set1_ps(heads.scale));
             let scores = &mut scores[first..first + n];
             // SAFETY: the mask has as many ones as the slice has elements
             unsafe { _mm512_mask_storeu_ps(scores.as_mut_ptr(), 0xffff >> (BLOCK - n), dots) };
         }
     }
-    for scores in scores.chunks_exact_mut(len).take(out.len() / (16 * N)) {
-        lanes::softmax::<true>(scores);
-    }
+}
+
+/// `out[head] = sum of weights[head][position] * v` for heads of `16 * N` values.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
+    let (len, group) = (heads.len, heads.q.len() / heads.d);
+    let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
     out.fill(0.0);
     for first in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - first);
-        ask_ahead(heads.v, first + BLOCK, heads);
         widen(&mut wide, heads.v.rows(first, heads.d), n);
-        for (out, scores) in out.chunks_exact_mut(16 * N).zip(scores.chunks_exact(len)) {
+        for (h, (out, weights)) in out
+            .chunks_exact_mut(16 * N)
+            .zip(weights.chunks_exact(len))
+            .enumerate()
+        {
+            ask_ahead(heads.v, first + PAGE_TOKENS, (h, group), heads);
             let mut sums = load::<N>(out);
-            for (p, wide) in scores[first..first + n].iter().zip(&wide) {
+            for (p, wide) in weights[first..first + n].iter().zip(&wide) {
                 let p = _mm512_set1_ps(*p);
                 for (sum, wide) in sums.iter_mut().zip(wide) {
                     *sum = _mm512_fmadd_ps(p, *wide, *sum);
@@ -71,13 +106,22 @@ fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut
     }
 }
 
-/// Asks for the block that begins at position `first`, if there is one: it may be in another page.
+/// Asks for the rows of the block that begins at position `first`, a part of them in each of `parts` calls: more lines
+/// at once than a core can wait for would stop it.
 #[inline(always)]
-fn ask_ahead(paged: Paged<'_>, first: usize, heads: &Heads<'_>) {
+pub(super) fn ask_ahead(
+    paged: Paged<'_>,
+    first: usize,
+    (part, parts): (usize, usize),
+    heads: &Heads<'_>,
+) {
     if first < heads.len {
         let (quants, scales) = paged.rows(first, heads.d).first(BLOCK);
-        prefetch(Some(quants));
-        prefetch(Some(scales));
+        let size = quants.len().div_ceil(parts);
+        prefetch(quants.chunks(size).nth(part));
+        if part == 0 {
+            prefetch(Some(scales));
+        }
     }
 }
 
@@ -129,7 +173,7 @@ fn broadcast(half: Half) -> __m512 {
 /// The first `16 * N` values.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
+pub(super) fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
     let mut v = [_mm512_setzero_ps(); N];
     for (v, a) in v.iter_mut().zip(a.as_chunks::<16>().0) {
         // SAFETY: 64 bytes by reference

@@ -1,7 +1,7 @@
 //! Attention over pages, and what is stored in them, against f64.
 
 use super::{Random, levels};
-use crate::quant::{Kernels, Paged};
+use crate::quant::{Isa, Kernels, Paged};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
@@ -110,6 +110,13 @@ fn attend(
 ) {
     let k = Cache::new(kernels, k, len, d, random);
     let v = Cache::new(kernels, v, len, d, random);
+    let by_int8 = kernels.isa() == Isa::Avx512Vnni && matches!(d, 64 | 96 | 128);
+    let ceiling = match (k.format, v.format) {
+        // a 65,000th of the largest query, and of the largest weight
+        (KvFormat::Q8_0, _) if by_int8 => 2e-3,
+        (_, KvFormat::Q8_0) if by_int8 => 2e-4,
+        _ => 2e-5,
+    };
     // large scores: some positions weigh nothing
     let q: Vec<f32> = (0..g * d).map(|_| random.unit() * 3.0).collect();
     let (mut scores, mut out) = (vec![f32::NAN; g * len + 3], vec![f32::NAN; g * d]);
@@ -133,7 +140,7 @@ fn attend(
             let weighed = weights.iter().zip(&v.rows).map(|(w, v)| w * v[i]);
             let want = weighed.sum::<f64>() / sum;
             assert!(
-                (f64::from(*got) - want).abs() <= 2e-5,
+                (f64::from(*got) - want).abs() <= ceiling,
                 "{} keys {:?} values {:?} heads of {d} len {len}: {got} {want}",
                 kernels.isa(),
                 k.format,
@@ -191,7 +198,7 @@ fn within(format: KvFormat, row: &[f32], got: &[f64]) {
         let ceiling = match format {
             KvFormat::F16 => off_half(x),
             KvFormat::Q8_0 => {
-                let step = largest.abs() / 127.0;
+                let step = largest.abs() / 120.0;
                 step * 0.500_01 + 127.0 * off_half(step)
             }
             KvFormat::Q4_0 => {
