@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{
     Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome, Request, RequestId,
-    SessionFault, SessionState,
+    SessionFault, SessionState, Worked,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -250,7 +250,9 @@ fn answer(
         governed.apply(engine);
         let prompts = !desk.prompts.is_empty();
         match guarded(|| engine.step(&mut |id, event| desk.event(id, event, Instant::now()))) {
-            Some(busy) => {
+            Some(Worked::Nothing) => next = None,
+            Some(Worked::Little) => next = Some(before.0),
+            Some(Worked::Pass(_)) => {
                 engine.took(before.0.elapsed().as_secs_f64());
                 let decoded = desk.load.tokens > before.1.tokens;
                 let step = if decoded && !prompts && desk.prompts.is_empty() {
@@ -258,11 +260,12 @@ fn answer(
                 } else {
                     Step::Prompt
                 };
-                next = busy.then(|| governed.next(before.0, step));
-                if let Some(next) = next.filter(|_| decoded) {
+                let due = governed.next(before.0, step);
+                if decoded {
                     // the pause is a part of what a token takes
-                    desk.load.decoding += next - before.0;
+                    desk.load.decoding += due - before.0;
                 }
+                next = Some(due);
                 panics = 0;
             }
             None => {

@@ -5,7 +5,9 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-use glowplug_model::engine::{Engine, EngineConfig, Event, KvFormats, Priority, Request, Thinking};
+use glowplug_model::engine::{
+    Engine, EngineConfig, Event, KvFormats, Priority, Request, Thinking, Worked,
+};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{Message, Role};
 use std::path::Path;
@@ -149,7 +151,7 @@ fn answer(
     let (mut text, mut first, mut tokens, mut ended) = (String::new(), None, 0usize, false);
     while !ended {
         let begun = Instant::now();
-        engine.step(&mut |_, event| match event {
+        let worked = engine.step(&mut |_, event| match event {
             Event::Text { content, .. } => {
                 text.push_str(&content);
                 tokens += 1;
@@ -158,7 +160,9 @@ fn answer(
             Event::Finished(_) => ended = true,
             _ => {}
         });
-        engine.took(begun.elapsed().as_secs_f64());
+        if let Worked::Pass(_) = worked {
+            engine.took(begun.elapsed().as_secs_f64());
+        }
     }
     let seconds = first.ok_or("no token")?.elapsed().as_secs_f64();
     Ok(((tokens - 1) as f64 / seconds, text, tokens))

@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, put, put_json};
 use super::models;
-use glowplug_model::engine::{Engine, Event, Finish, Outcome, Priority, Request, Thinking};
+use glowplug_model::engine::{Engine, Event, Finish, Outcome, Priority, Request, Thinking, Worked};
 use glowplug_model::text::{Message, Role};
 use serde_json::json;
 use std::io::{self, Write};
@@ -76,9 +76,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 }
             }
         });
-        engine.took(begun.elapsed().as_secs_f64());
+        if matches!(worked, Worked::Pass(_)) {
+            engine.took(begun.elapsed().as_secs_f64());
+        }
         written?;
-        if !worked && ended.is_none() {
+        if worked == Worked::Nothing && ended.is_none() {
             return Err(Failure::Run("the engine stopped without an end".into()));
         }
     }

@@ -21,7 +21,7 @@ use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
 use crate::text::{ChatTemplate, Prompt, TextError, Tokenizer};
-use drafts::{Draft, Drafts};
+use drafts::{Drafted, Drafts};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use memory::{Memory, TABLES};
@@ -38,7 +38,7 @@ pub use evaluator::{Evaluator, TooLong};
 pub use info::ModelInfo;
 pub use request::{
     Event, Finish, Outcome, Refusal, Request, RequestId, SessionFault, SessionState, SessionVerb,
-    Thinking, TokenLogprob,
+    Thinking, TokenLogprob, Worked,
 };
 pub use scheduler::Priority;
 pub use shape::shape;
@@ -172,6 +172,8 @@ pub struct Engine {
     memory: Memory,
     /// none: answers are decoded token by token
     drafts: Option<Drafts>,
+    /// what the last step computed beyond its token
+    drafted: Option<Drafted>,
     /// may sessions forget their oldest turns
     window: bool,
     /// of clients, for the scheduler
@@ -205,6 +207,7 @@ impl Engine {
             memory,
             // a draft's rows of logits take the place of streams' in the memory plan
             drafts: (config.drafts).then(|| Drafts::new(config.context, config.streams)),
+            drafted: None,
             window: config.window,
             hasher: RandomState::new(),
             own: RequestId::MAX,
@@ -314,9 +317,12 @@ impl Engine {
     }
 
     /// One bounded piece of work: the ends that are due, who starts, and one pass of the network: a token of every stream
-    /// that decodes and a chunk of one prompt. False when there was nothing to do.
-    pub fn step(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+    /// that decodes and a chunk of one prompt; or the next token of a draft that came true.
+    pub fn step(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> Worked {
         let mut worked = self.finish_ended(sink);
+        if self.check(sink) {
+            return Worked::Little;
+        }
         while self.admit(sink) {
             worked = true;
         }
@@ -325,10 +331,13 @@ impl Engine {
             .scheduler
             .step(&|id| sequences.get(&id).map_or(0, Sequence::remaining));
         if plan.is_empty() {
-            return worked || self.tidy();
+            return if worked || self.tidy() {
+                Worked::Little
+            } else {
+                Worked::Nothing
+            };
         }
-        self.compute(&plan, sink);
-        true
+        Worked::Pass(self.compute(&plan, sink))
     }
 
     /// The ends that are due: what a step begins with, and all that may be asked while the next one is put off. False when
@@ -381,8 +390,12 @@ impl Engine {
         admitted.is_some()
     }
 
-    /// One pass of the network for `plan`: how many tokens of whom.
-    fn compute(&mut self, plan: &[(RequestId, usize)], sink: &mut dyn FnMut(RequestId, Event)) {
+    /// One pass of the network for `plan`: how many tokens of whom. Gives how many it was for.
+    fn compute(
+        &mut self,
+        plan: &[(RequestId, usize)],
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> usize {
         // prompts first: then the rows whose logits are wanted lie together, from the last token of a prompt on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
         order.sort_by_key(|(id, _)| self.sequences.get(id).is_none_or(|s| s.remaining() == 0));
@@ -419,67 +432,25 @@ impl Engine {
             }
         }
         let Some(first) = wanted.iter().find_map(|(_, _, row)| *row) else {
-            return;
+            return tokens.len();
         };
         let mut logits = self.model.logits(hidden, first..tokens.len());
-        for (id, _, row) in wanted {
+        for (id, _, row) in &wanted {
             if let Some(row) = row {
-                let mut rows = logits.chunks_exact_mut(self.info.vocab).skip(row - first);
-                if let Some(logits) = rows.next() {
-                    self.sample(id, logits, sink);
+                let mut rows = logits.chunks_exact_mut(self.info.vocab);
+                if let Some(logits) = rows.nth(row - first) {
+                    self.sample(*id, logits, sink);
                 }
-                self.check(id, &draft, rows, sink);
             }
         }
-    }
-
-    /// What may follow, where a single stream decodes.
-    fn draft(&mut self, plan: &[(RequestId, usize)]) -> Draft {
-        let Some(drafts) = &mut self.drafts else {
-            return Draft::default();
-        };
-        if let [(id, _)] = *plan
+        if let [(id, ..)] = wanted[..]
+            && !draft.tokens.is_empty()
             && let Some(sequence) = self.sequences.get(&id)
-            && sequence.remaining() == 0
-            && !sequence.is_own()
         {
-            let room = sequence.limit - sequence.tokens.len();
-            return drafts.guess(id, &sequence.tokens, &sequence.odds, room);
+            let len = sequence.tokens.len();
+            self.drafted = Some(Drafted::new(id, len, draft, logits));
         }
-        drafts.pass();
-        Draft::default()
-    }
-
-    /// The tokens of a draft are in the cache. As far as each is what was sampled after the one before, it was fed, and the
-    /// next is sampled from its logits.
-    fn check<'a>(
-        &mut self,
-        id: RequestId,
-        draft: &Draft,
-        rows: impl Iterator<Item = &'a mut [f32]>,
-        sink: &mut dyn FnMut(RequestId, Event),
-    ) {
-        for (i, (guess, logits)) in draft.tokens.iter().zip(rows).enumerate() {
-            // it may have ended with its last token
-            let Some(sequence) = self.sequences.get_mut(&id) else {
-                return;
-            };
-            let right = sequence.tokens.last() == Some(guess);
-            sequence.odds.saw(draft.after + i, right);
-            if !right {
-                return;
-            }
-            self.memory.fed(&mut self.model.kv, sequence, 1);
-            self.scheduler.served(id, 1);
-            self.sample(id, logits, sink);
-        }
-    }
-
-    /// The last [`Self::step`] took so many seconds: what a draft costs is measured, not believed. Optional.
-    pub fn took(&mut self, seconds: f64) {
-        if let Some(drafts) = &mut self.drafts {
-            drafts.took(seconds);
-        }
+        tokens.len()
     }
 
     /// The next token of a sequence.

@@ -198,3 +198,14 @@ pub enum SessionFault {
     #[error("the session could not be saved: {0}")]
     Failed(String),
 }
+
+/// What a step of the engine did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worked {
+    /// there was nothing to do
+    Nothing,
+    /// ends, starts, or a token of a draft
+    Little,
+    /// a pass of the network for so many tokens: what takes time
+    Pass(usize),
+}

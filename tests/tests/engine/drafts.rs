@@ -1,37 +1,38 @@
-//! Guessed tokens: the same answers, in fewer steps.
+//! Guessed tokens: the same answers, in fewer passes of the network.
 
 use super::world::{Heard, config, load, request, tiny, turn};
-use glowplug_model::engine::{EngineConfig, Event, Request};
+use glowplug_model::engine::{EngineConfig, Event, Finish, Request, Worked};
 use glowplug_model::text::SamplerParams;
 use glowplug_tests::Think;
 
 const COPIED: &str = "oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 ";
 
-/// All that is said to these requests, one after the other, and in how many steps.
+/// All that is said to these requests, one after the other, and in how many passes of the network.
 fn answers(drafts: bool, requests: &[Request], seconds: impl Fn(usize) -> f64) -> (String, usize) {
     let with = EngineConfig {
         drafts,
         ..config(64, 4)
     };
     let mut engine = load(&tiny(Think::Prompt), &with);
-    let (mut said, mut steps) = (String::new(), 0);
+    let (mut said, mut passes) = (String::new(), 0);
     for (id, request) in requests.iter().enumerate() {
         engine.submit(id as u64, request.clone()).unwrap();
         loop {
-            let mut tokens = 0;
             let mut sink = |_: u64, event: Event| {
-                tokens += usize::from(matches!(event, Event::Text { .. }));
                 // the end of a request and its logprobs too
                 said.push_str(&format!("{event:?}\n"));
             };
-            if !engine.step(&mut sink) {
-                break;
+            match engine.step(&mut sink) {
+                Worked::Nothing => break,
+                Worked::Little => {}
+                Worked::Pass(columns) => {
+                    engine.took(seconds(columns));
+                    passes += 1;
+                }
             }
-            engine.took(seconds(tokens));
-            steps += 1;
         }
     }
-    (said, steps)
+    (said, passes)
 }
 
 fn requests(sampler: &SamplerParams) -> Vec<Request> {
@@ -78,7 +79,7 @@ fn they_change_no_answer() {
         assert!(plain == drafted, "{sampler:?}");
         assert!(
             with < without,
-            "{sampler:?}: {with} steps, {without} without drafts"
+            "{sampler:?}: {with} passes, {without} without drafts"
         );
     }
 }
@@ -91,13 +92,41 @@ fn they_stop_where_they_do_not_pay() {
     let (drafted, with) = answers(
         true,
         &requests,
-        |tokens| if tokens > 1 { 1000.0 } else { 1.0 },
+        |columns| if columns > 1 { 1000.0 } else { 1.0 },
     );
     assert!(plain == drafted);
     assert!(
         with * 100 > without * 90,
-        "{with} steps, {without} without drafts"
+        "{with} passes, {without} without drafts"
     );
+}
+
+/// A cancel is seen before the next token, those of a draft included.
+#[test]
+fn an_end_is_seen_between_the_tokens_of_a_draft() {
+    let mut engine = load(&tiny(Think::Never), &config(64, 4));
+    engine.submit(1, request("c", COPIED, 90)).unwrap();
+    // the prompt takes two passes, the second gives the first token
+    let (mut tokens, mut drafted) = (0, false);
+    while !drafted {
+        match engine.step(&mut |_, _| {}) {
+            Worked::Nothing => panic!("no draft came true"),
+            Worked::Little => drafted = true,
+            Worked::Pass(columns) => {
+                tokens += u32::from(columns != 64);
+                engine.took(1.0);
+            }
+        }
+    }
+    tokens += 1;
+    assert!(engine.end(1, Finish::Cancelled));
+    let mut ended = None;
+    engine.step(&mut |_, event| {
+        if let Event::Finished(outcome) = event {
+            ended = Some((outcome.finish, outcome.completion_tokens));
+        }
+    });
+    assert_eq!(ended, Some((Finish::Cancelled, tokens)));
 }
 
 /// Among several streams nobody is served more than another.
@@ -117,7 +146,7 @@ fn streams_together_get_a_token_a_step() {
         });
         together += usize::from(tokens == [1, 1]);
         assert!(tokens[0].min(tokens[1]) <= 1);
-        if !worked {
+        if worked == Worked::Nothing {
             break;
         }
     }

@@ -2,7 +2,8 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId, Thinking,
+    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId,
+    Thinking, Worked,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
@@ -116,7 +117,7 @@ impl Heard {
     /// Steps until there is nothing to do.
     pub(crate) fn idle(&mut self, engine: &mut Engine) {
         let mut steps = 0;
-        while engine.step(&mut |id, event| self.take(id, event)) {
+        while engine.step(&mut |id, event| self.take(id, event)) != Worked::Nothing {
             steps += 1;
             assert!(steps < 100_000, "it never comes to rest");
         }

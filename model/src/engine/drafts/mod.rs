@@ -4,6 +4,7 @@
 
 mod gate;
 mod lookup;
+mod steps;
 
 use super::RequestId;
 use gate::Gate;
@@ -33,6 +34,41 @@ pub(super) struct Draft {
     pub(super) tokens: Vec<u32>,
     /// length of the match that the first of them follows
     pub(super) after: usize,
+}
+
+/// A draft that was fed, while its tokens are checked.
+#[derive(Debug)]
+pub(super) struct Drafted {
+    /// whose it is
+    pub(super) id: RequestId,
+    /// how many tokens the sequence has when the next is checked
+    pub(super) len: usize,
+    draft: Draft,
+    /// a row for the token before the draft and for each of its tokens
+    logits: Vec<f32>,
+    checked: usize,
+}
+
+impl Drafted {
+    /// For a sequence that has `len` tokens, the last of them sampled from the first row.
+    pub(super) fn new(id: RequestId, len: usize, draft: Draft, logits: Vec<f32>) -> Self {
+        Self {
+            id,
+            len,
+            draft,
+            logits,
+            checked: 0,
+        }
+    }
+
+    /// The next guess, the length of the match that it follows, and the logits of what follows it.
+    pub(super) fn next(&mut self, vocab: usize) -> Option<(u32, usize, &mut [f32])> {
+        let (at, logits) = (self.checked, self.logits.chunks_exact_mut(vocab));
+        self.checked += 1;
+        self.len += 1;
+        let logits = logits.skip(1).nth(at)?;
+        Some((*self.draft.tokens.get(at)?, self.draft.after + at, logits))
+    }
 }
 
 impl Drafts {
