@@ -32,7 +32,12 @@ pub struct Network {
 /// all keys in q8_0.
 const WIDE_BIAS: f32 = 0.9;
 
-/// How each layer's keys are stored: as chosen, or in f16 where a large bias leaves too few of eight bits for the rest.
+/// Heads of so few values leave more of a key's rounding in each score: of such a model the middle third of the layers,
+/// which costs most, keeps its keys in f16 too. SmolLM2-135M on the vectors, means of eight runs that
+/// differ in the sixth digit of their scores: 0.00139 with all in f16, 0.00146 so, 0.00153 without.
+const SMALL_HEAD: usize = 64;
+
+/// How each layer's keys are stored: as chosen, or in f16 where eight bits are too few.
 #[must_use]
 pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]> {
     let format = |layer: usize| {
@@ -40,7 +45,8 @@ pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]
         let values = bias.iter().flatten();
         let squares: f32 = values.map(|v| v * v).sum();
         let count = bias.iter().flatten().count().max(1);
-        if (squares / count as f32).sqrt() > WIDE_BIAS {
+        let middle = (dims.layers / 3..2 * dims.layers / 3).contains(&layer);
+        if (squares / count as f32).sqrt() > WIDE_BIAS || dims.head_dim <= SMALL_HEAD && middle {
             KvFormat::F16
         } else {
             chosen

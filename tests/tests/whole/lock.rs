@@ -30,7 +30,7 @@ fn the_pages_are_locked_if_that_is_wanted() {
         let mut world = World::start(Kind::Embedded, folder, &model, &lines, "");
         world.online();
         let locked = locked(world.daemon.pid());
-        let pages = if lock.is_empty() { 0 } else { 16 * 17_408 };
+        let pages = if lock.is_empty() { 0 } else { 16 * 21_248 };
         assert!(
             (pages / 1024..=most).contains(&locked),
             "{lock}: {locked} kB"
@@ -65,6 +65,6 @@ fn a_limit_that_is_too_low_is_named_with_the_key() {
     let status = daemon.ended();
     let said = daemon.said();
     assert_eq!(status.code(), Some(2), "{said}");
-    let why = "`memory.lock`: the KV pages have 278528 bytes, RLIMIT_MEMLOCK lets 65536 be locked";
+    let why = "`memory.lock`: the KV pages have 339968 bytes, RLIMIT_MEMLOCK lets 65536 be locked";
     assert!(said.contains(why), "{said}");
 }
