@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod board;
+pub mod image;
 pub mod kv;
 pub mod limits;
 pub mod plan;
+pub mod settings;
