@@ -16,6 +16,7 @@ use crate::supervisor::Supervisor;
 use raw::Raw;
 
 mod board;
+mod image;
 mod raw;
 pub(crate) use board::find as named_board;
 pub(crate) use raw::kv_format;
@@ -90,7 +91,11 @@ pub enum ConfigError {
 
 /// A configuration as it is collected: file first, then single values.
 #[derive(Debug, Clone, Default)]
-pub struct Draft(toml::Table);
+pub struct Draft {
+    table: toml::Table,
+    /// of the flash image that it was read from
+    counter: Option<u64>,
+}
 
 impl Draft {
     /// Reads a whole file; an unknown key is refused here, with its nearest known neighbour.
@@ -98,7 +103,10 @@ impl Draft {
         let table: toml::Table =
             toml::from_str(text).map_err(|e| ConfigError::Syntax(e.to_string()))?;
         check_keys(&table, "")?;
-        Ok(Self(table))
+        Ok(Self {
+            table,
+            counter: None,
+        })
     }
 
     /// Overrides one value, as an environment variable or a flag does. `key` is one of [`KEYS`]; text values are taken
@@ -116,7 +124,7 @@ impl Draft {
             _ => toml::Value::String(value.to_owned()),
         };
         let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
-        let mut table = &mut self.0;
+        let mut table = &mut self.table;
         for name in tables.split('.').filter(|s| !s.is_empty()) {
             let slot = table
                 .entry(name)
@@ -133,10 +141,18 @@ impl Draft {
     /// Checks everything and fills in the defaults. `host` names the node when the file does not.
     pub fn finish(self, host: &str, state_dir: PathBuf) -> Result<Config, ConfigError> {
         let raw: Raw = self
-            .0
+            .table
             .try_into()
             .map_err(|e: toml::de::Error| ConfigError::Type(e.message().to_owned()))?;
-        raw.validate(host, state_dir)
+        let mut config = raw.validate(host, state_dir)?;
+        config.image_counter = self.counter;
+        Ok(config)
+    }
+
+    /// Of the flash image that it was read from.
+    #[must_use]
+    pub fn counter(&self) -> Option<u64> {
+        self.counter
     }
 }
 
@@ -222,6 +238,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
+    /// of the flash image that all this was read from
+    pub image_counter: Option<u64>,
     /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
     /// key for it
     pub root: PathBuf,

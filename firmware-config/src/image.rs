@@ -15,7 +15,8 @@
 //! The newest good image counts (of two of the same age the first). A new one is written over the other slot, so that a power cut leaves the one before.
 
 use crate::settings::Settings;
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, Signer};
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
 /// Bytes of a slot: a sector of common flash.
 pub const SLOT: usize = 4096;

@@ -5,12 +5,14 @@ mod bench;
 mod catalogue;
 mod chat;
 mod client;
+mod config;
 mod demo;
 mod download;
 mod eval;
 mod failure;
 mod generate;
 mod health;
+mod image;
 mod inspect;
 mod models;
 mod pack;
@@ -54,16 +56,7 @@ enum Command {
     Plan(plan::Args),
     Tune(tune::Args),
     Pack(pack::Args),
-    #[command(hide = true)]
-    Config(Later),
-}
-
-/// A command of the contract that this version does not have: refused by its name, whatever follows it.
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    _rest: Vec<String>,
+    Config(config::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -83,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Pack(args) => pack::run(&args),
-        Command::Config(_) => later("config"),
+        Command::Config(args) => config::run(&args),
     };
     match result {
         Ok(()) | Err(Failure::StdoutClosed) => ExitCode::SUCCESS,
@@ -92,10 +85,6 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     }
-}
-
-fn later(name: &str) -> Result<(), Failure> {
-    Err(Failure::Use(format!("`{name}` comes with a later version")))
 }
 
 /// For a client of the daemon: one connection, one thread.

@@ -1,7 +1,7 @@
 //! `glowplug serve`: the daemon.
 
 use super::failure::Failure;
-use super::settings;
+use super::{image, settings};
 use crate::config::Server;
 use crate::server::{self, RunError};
 use crate::supervisor::Supervisor;
@@ -29,6 +29,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
     let mut config = settings::finish(draft, None)?;
+    if let Some(counter) = config.image_counter {
+        image::accepted(&config.state_dir, counter)?;
+    }
     settings::model(&mut config)?;
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();

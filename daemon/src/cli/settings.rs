@@ -1,13 +1,13 @@
 //! Where the configuration comes from: a file, then `GLOWPLUG_*`, then flags.
 
 use super::failure::Failure;
-use super::models;
+use super::{image, models};
 use crate::board;
 use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Read when `--config` does not name another.
@@ -17,7 +17,13 @@ const SYSTEM_FILE: &str = "/etc/glowplug/config.toml";
 const FILE_MAX: u64 = 1 << 20;
 
 /// Variables that are read elsewhere and are no keys of the configuration.
-const NOT_KEYS: [&str; 4] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG", ROOT];
+const NOT_KEYS: [&str; 5] = [
+    "GLOWPLUG_MODELS",
+    "GLOWPLUG_ISA",
+    "GLOWPLUG_LOG",
+    ROOT,
+    image::KEYS,
+];
 
 /// Where another machine's `/proc` and `/sys` are; for tests.
 const ROOT: &str = "GLOWPLUG_ROOT";
@@ -25,12 +31,11 @@ const ROOT: &str = "GLOWPLUG_ROOT";
 /// The file (`--config`, else the system's if it is there) with the environment's single values and the board over it.
 pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Failure> {
     let path = file.unwrap_or(Path::new(SYSTEM_FILE));
-    let draft = match File::open(path) {
-        Ok(file) => read(file).and_then(|text| Draft::from_toml(&text).map_err(|e| e.to_string())),
-        Err(error) if file.is_none() && error.kind() == ErrorKind::NotFound => Ok(Draft::default()),
-        Err(error) => Err(error.to_string()),
+    let mut draft = if file.is_none() && !path.exists() {
+        Draft::default()
+    } else {
+        self::file(path)?
     };
-    let mut draft = draft.map_err(|why| Failure::Use(format!("{}: {why}", path.display())))?;
     for (name, why) in environment(&mut draft, env::vars_os())? {
         eprintln!("glowplug: {name} is ignored: {why}");
     }
@@ -42,12 +47,34 @@ pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Fa
     Ok(draft)
 }
 
-fn read(file: File) -> Result<String, String> {
-    let mut text = String::new();
-    match file.take(FILE_MAX + 1).read_to_string(&mut text) {
+/// A file alone: TOML, or a flash image, which must be signed by one of the keys there are and not be older than one that
+/// was served with.
+pub(crate) fn file(path: &Path) -> Result<Draft, Failure> {
+    let named = |why: String| Failure::Use(format!("{}: {why}", path.display()));
+    let bytes = read(path).map_err(named)?;
+    if image::is_one(&bytes) {
+        let (keys, least) = (image::keys()?, image::least(&state_dir())?);
+        return image::draft(&bytes, &keys, least).map_err(named);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| named("not UTF-8".to_owned()))?;
+    Draft::from_toml(&text).map_err(|error| named(error.to_string()))
+}
+
+/// Would a daemon take it?
+pub(crate) fn valid(path: &Path, draft: Draft) -> Result<(), Failure> {
+    draft
+        .finish("node", state_dir())
+        .map(|_| ())
+        .map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    match file.take(FILE_MAX + 1).read_to_end(&mut bytes) {
         Err(error) => Err(error.to_string()),
         Ok(length) if length as u64 > FILE_MAX => Err(format!("longer than {FILE_MAX} bytes")),
-        Ok(_) => Ok(text),
+        Ok(_) => Ok(bytes),
     }
 }
 

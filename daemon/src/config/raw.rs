@@ -150,6 +150,7 @@ impl Raw {
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
             state_dir,
+            image_counter: None,
             root: PathBuf::from("/"),
             supervisor: None,
         })
@@ -432,7 +433,7 @@ fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 /// `1400 MiB`, `1.5 GiB`, `800 MB` or a number of bytes.
-fn bytes(value: &toml::Value) -> Result<u64, ConfigError> {
+pub(super) fn bytes(value: &toml::Value) -> Result<u64, ConfigError> {
     let key = "memory.budget";
     let wrong = || invalid(key, "is not a size such as `1400 MiB` or a number of bytes");
     let text = match value {

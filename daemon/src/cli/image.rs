@@ -1,0 +1,130 @@
+//! Flash images of the configuration: who may sign them, and which are too old.
+//!
+//! Keys do not come from what they check: `GLOWPLUG_TRUST_KEYS` names them, in the unit that starts the daemon.
+
+use super::failure::Failure;
+use crate::config::Draft;
+use glowplug_firmware_config::image::{
+    self, Image, ImageError, KEYS_MAX, MAGIC, SLOT, SigningKey, Trust, VerifyingKey,
+};
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+/// Public keys of Ed25519 in hexadecimal, with commas between them.
+pub(crate) const KEYS: &str = "GLOWPLUG_TRUST_KEYS";
+/// In the state folder: the greatest counter that was ever served with.
+const COUNTER_FILE: &str = "config-counter";
+
+/// Is there an image in a slot of this?
+pub(crate) fn is_one(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(SLOT)
+        .take(image::SLOTS)
+        .any(|slot| slot.starts_with(MAGIC))
+}
+
+/// Who may sign.
+pub(crate) fn keys() -> Result<Vec<VerifyingKey>, Failure> {
+    let text = env::var(KEYS).unwrap_or_default();
+    let keys: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|key| !key.is_empty())
+        .collect();
+    if keys.len() > KEYS_MAX {
+        return Err(Failure::Use(format!(
+            "{KEYS} has more than {KEYS_MAX} keys"
+        )));
+    }
+    keys.iter()
+        .map(|key| {
+            unhex(key)
+                .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
+                .ok_or_else(|| {
+                    Failure::Use(format!(
+                        "{KEYS}: `{key}` is no public key of Ed25519 in 64 hexadecimal digits"
+                    ))
+                })
+        })
+        .collect()
+}
+
+/// The secret key in a file: 64 hexadecimal digits.
+pub(crate) fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::Use(format!("{}: {error}", path.display())))?;
+    unhex(text.trim())
+        .map(|bytes| SigningKey::from_bytes(&bytes))
+        .ok_or_else(|| {
+            Failure::Use(format!(
+                "{}: a secret key is 64 hexadecimal digits",
+                path.display()
+            ))
+        })
+}
+
+/// The newest good image, as a configuration.
+pub(crate) fn draft(bytes: &[u8], keys: &[VerifyingKey], least: u64) -> Result<Draft, String> {
+    let trust = Trust { keys, least };
+    let (_, image) = image::newest(bytes, trust).map_err(|error| error.to_string())?;
+    Draft::from_settings(&image.settings, image.counter).map_err(|error| error.to_string())
+}
+
+/// Every slot, good or not.
+pub(crate) fn slots(bytes: &[u8], keys: &[VerifyingKey]) -> Vec<Result<Image, ImageError>> {
+    let trust = Trust { keys, least: 0 };
+    bytes
+        .chunks(SLOT)
+        .take(image::SLOTS)
+        .map(|slot| image::read(slot, trust))
+        .collect()
+}
+
+/// The least counter that is accepted: the greatest that was.
+pub(crate) fn least(state_dir: &Path) -> Result<u64, Failure> {
+    let path = state_dir.join(COUNTER_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Failure::Use(format!(
+                "{}: is not a counter; images cannot be told from older ones",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Failure::io("read", &path, &error)),
+    }
+}
+
+/// An image with this counter is served with: older ones are refused from now on.
+pub(crate) fn accepted(state_dir: &Path, counter: u64) -> Result<(), Failure> {
+    if counter <= least(state_dir)? {
+        return Ok(());
+    }
+    let (path, part) = (
+        state_dir.join(COUNTER_FILE),
+        state_dir.join(format!("{COUNTER_FILE}.part")),
+    );
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(state_dir)?;
+        let mut file = File::create(&part)?;
+        writeln!(file, "{counter}")?;
+        file.sync_all()?;
+        fs::rename(&part, &path)?;
+        File::open(state_dir)?.sync_all()
+    };
+    write().map_err(|error| Failure::io("write", &path, &error))
+}
+
+/// 64 hexadecimal digits.
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
