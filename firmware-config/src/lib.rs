@@ -8,3 +8,4 @@ pub mod kv;
 pub mod limits;
 pub mod plan;
 pub mod settings;
+pub mod wire;

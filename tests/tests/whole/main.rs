@@ -18,3 +18,4 @@ mod models;
 mod mosquitto;
 mod paho;
 mod sessions;
+mod small;
