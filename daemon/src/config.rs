@@ -144,9 +144,7 @@ impl Draft {
             .table
             .try_into()
             .map_err(|e: toml::de::Error| ConfigError::Type(e.message().to_owned()))?;
-        let mut config = raw.validate(host, state_dir)?;
-        config.image_counter = self.counter;
-        Ok(config)
+        raw.validate(host, state_dir)
     }
 
     /// Of the flash image that it was read from.
@@ -238,8 +236,6 @@ pub struct Config {
     pub sessions: Sessions,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
-    /// of the flash image that all this was read from
-    pub image_counter: Option<u64>,
     /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
     /// key for it
     pub root: PathBuf,

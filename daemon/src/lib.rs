@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod cores;
 pub mod dedup;
+mod files;
 pub mod governor;
 pub mod intake;
 pub mod limits;

@@ -2,10 +2,11 @@
 //! memory plan of a daemon whose configuration names none.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use glowplug_firmware_config::limits::THREADS_MAX;
 use glowplug_model::quant::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
@@ -105,13 +106,9 @@ impl Tuned {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(&self, model: &Path) -> io::Result<()> {
-        let path = Self::path(model);
-        let part = path.with_extension("part");
-        let mut file = File::create(&part)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&part, &path)
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        files::replace(&Self::path(model), &text)
     }
 }
 
@@ -127,6 +124,7 @@ fn level(isa: Option<Isa>) -> String {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_was_found_here_is_read_here_and_nowhere_else() {

@@ -250,22 +250,25 @@ fn answer(
         governed.apply(engine);
         let prompts = !desk.prompts.is_empty();
         match guarded(|| engine.step(&mut |id, event| desk.event(id, event, Instant::now()))) {
-            Some(Worked::Nothing) => next = None,
-            Some(Worked::Little) => next = Some(before.0),
-            Some(Worked::Pass(_)) => {
-                engine.took(before.0.elapsed().as_secs_f64());
+            Some(worked) => {
                 let decoded = desk.load.tokens > before.1.tokens;
-                let step = if decoded && !prompts && desk.prompts.is_empty() {
-                    Step::Decode(before.1.counts.running)
-                } else {
-                    Step::Prompt
+                next = match worked {
+                    Worked::Nothing => None,
+                    Worked::Little => Some(Instant::now()),
+                    Worked::Pass(_) => {
+                        engine.took(before.0.elapsed().as_secs_f64());
+                        let step = if decoded && !prompts && desk.prompts.is_empty() {
+                            Step::Decode(before.1.counts.running)
+                        } else {
+                            Step::Prompt
+                        };
+                        Some(governed.next(before.0, step))
+                    }
                 };
-                let due = governed.next(before.0, step);
-                if decoded {
+                if let Some(next) = next.filter(|_| decoded) {
                     // the pause is a part of what a token takes
-                    desk.load.decoding += due - before.0;
+                    desk.load.decoding += next - before.0;
                 }
-                next = Some(due);
                 panics = 0;
             }
             None => {

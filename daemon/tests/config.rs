@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -24,7 +26,7 @@ impl World {
     }
 
     /// In the folder, with keys that may sign.
-    fn run(&self, keys: &str, args: &[&str]) -> Output {
+    fn run(&self, keys: impl AsRef<OsStr>, args: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_glowplug"))
             .current_dir(self.0.path())
             .env("GLOWPLUG_TRUST_KEYS", keys)
@@ -41,7 +43,7 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn refused(&self, keys: &str, args: &[&str], why: &str) {
+    fn refused(&self, keys: impl AsRef<OsStr>, args: &[&str], why: &str) {
         let output = self.run(keys, args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
@@ -113,6 +115,11 @@ fn who_did_not_sign_is_not_taken() {
         "none of the configured keys",
     );
     world.refused("xyz", &["config", "check", "flash"], "GLOWPLUG_TRUST_KEYS");
+    world.refused(
+        OsStr::from_bytes(b"\xff"),
+        &["config", "check", "flash"],
+        "is not UTF-8",
+    );
     let serve = ["serve", "--config", "flash"];
     world.refused(other, &serve, "none of the configured keys");
     // it is the newest, and left out

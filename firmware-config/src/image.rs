@@ -39,21 +39,28 @@ const SIGNATURE: usize = 64;
 pub const SETTINGS_MAX: usize = SLOT - HEAD - CRC - SIGNATURE;
 
 /// Why an image is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// nothing was ever written here, or something else
+    #[error("no image")]
     Empty,
     /// it ends before its own length
+    #[error("ends before its own length")]
     Truncated,
     /// of a schema that this version does not read
+    #[error("is of schema {0}, this version reads {SCHEMA}")]
     Schema(u16),
     /// altered or half written
+    #[error("altered or half written: the CRC is another")]
     Crc,
     /// no signature, and there are keys
+    #[error("not signed, and keys are configured")]
     Unsigned,
     /// of none of the keys, or of another image
+    #[error("the signature is of none of the configured keys")]
     Signature,
     /// older than one that was accepted before
+    #[error("has counter {counter}, at least {least} is accepted")]
     Old {
         /// its counter
         counter: u64,
@@ -61,34 +68,12 @@ pub enum ImageError {
         least: u64,
     },
     /// its settings are none
+    #[error("its settings cannot be read")]
     Settings,
     /// too many bytes of settings to be written
+    #[error("the settings take more than {SETTINGS_MAX} bytes")]
     TooLong,
 }
-
-impl core::fmt::Display for ImageError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Empty => f.write_str("no image"),
-            Self::Truncated => f.write_str("ends before its own length"),
-            Self::Schema(schema) => {
-                write!(f, "is of schema {schema}, this version reads {SCHEMA}")
-            }
-            Self::Crc => f.write_str("altered or half written: the CRC is another"),
-            Self::Unsigned => f.write_str("not signed, and keys are configured"),
-            Self::Signature => f.write_str("the signature is of none of the configured keys"),
-            Self::Old { counter, least } => {
-                write!(f, "has counter {counter}, at least {least} is accepted")
-            }
-            Self::Settings => f.write_str("its settings cannot be read"),
-            Self::TooLong => {
-                write!(f, "the settings take more than {SETTINGS_MAX} bytes")
-            }
-        }
-    }
-}
-
-impl core::error::Error for ImageError {}
 
 /// What an image must be to be taken.
 #[derive(Debug, Clone, Copy, Default)]
@@ -188,6 +173,11 @@ fn message(signed: &[u8]) -> Option<([u8; DOMAIN.len() + SLOT], usize)> {
     Some((message, length))
 }
 
+/// The slots of a partition; what is behind them does not count.
+pub fn slots(partition: &[u8]) -> impl Iterator<Item = &[u8]> {
+    partition.chunks(SLOT).take(SLOTS)
+}
+
 /// The newest good image of a partition, and its slot.
 ///
 /// # Errors
@@ -195,7 +185,7 @@ fn message(signed: &[u8]) -> Option<([u8; DOMAIN.len() + SLOT], usize)> {
 pub fn newest(partition: &[u8], trust: Trust<'_>) -> Result<(usize, Image), ImageError> {
     let mut best: Option<(usize, Image)> = None;
     let mut error = ImageError::Empty;
-    for (slot, bytes) in partition.chunks(SLOT).take(SLOTS).enumerate() {
+    for (slot, bytes) in slots(partition).enumerate() {
         match read(bytes, trust) {
             Ok(image) => {
                 if best.as_ref().is_none_or(|(_, b)| b.counter < image.counter) {
@@ -209,7 +199,7 @@ pub fn newest(partition: &[u8], trust: Trust<'_>) -> Result<(usize, Image), Imag
     best.ok_or(error)
 }
 
-/// Writes an image for a slot; gives its length. What is behind it in the slot is the caller's.
+/// Writes an image for a slot. What is behind it in the slot is the caller's.
 ///
 /// # Errors
 /// [`ImageError::TooLong`].
@@ -218,7 +208,7 @@ pub fn write(
     counter: u64,
     key: Option<&SigningKey>,
     slot: &mut [u8; SLOT],
-) -> Result<usize, ImageError> {
+) -> Result<(), ImageError> {
     let body = &mut slot[HEAD..HEAD + SETTINGS_MAX];
     let length = postcard::to_slice(settings, body)
         .map_err(|_| ImageError::TooLong)?
@@ -239,7 +229,7 @@ pub fn write(
         None => [0; SIGNATURE],
     };
     slot[signed..signed + SIGNATURE].copy_from_slice(&signature);
-    Ok(signed + SIGNATURE)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,27 +18,18 @@ const DEPTH_MAX: usize = 8;
 pub type Topic = String<TOPIC_MAX>;
 
 /// Why something was not written or read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// no room for it in the buffer, or in a topic
+    #[error("no room for it")]
     TooLong,
     /// not UTF-8, not JSON, or deeper than any reply
+    #[error("not JSON as the contract has it")]
     Malformed,
     /// JSON, and no reply of the contract
+    #[error("no reply")]
     NoReply,
 }
-
-impl core::fmt::Display for WireError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::TooLong => "no room for it",
-            Self::Malformed => "not JSON as the contract has it",
-            Self::NoReply => "no reply",
-        })
-    }
-}
-
-impl core::error::Error for WireError {}
 
 /// `{base}/{node}/chat/{client}/request`.
 ///
@@ -179,9 +170,14 @@ pub enum Body<'a> {
 pub struct Text<'a>(EscapedStr<'a>);
 
 impl Text<'_> {
-    /// The text, character by character; an escape that is none is U+FFFD.
+    /// The text, character by character; an escape that is none is U+FFFD and the end.
     pub fn chars(&self) -> impl Iterator<Item = char> {
-        self.0.fragments().flat_map(|fragment| {
+        // the reader does not go past such an escape: it would give the error again and again
+        let fragments = self.0.fragments().scan(false, |ended, fragment| {
+            let before = core::mem::replace(ended, fragment.is_err());
+            (!before).then_some(fragment)
+        });
+        fragments.flat_map(|fragment| {
             let (plain, one) = match fragment {
                 Ok(EscapedStringFragment::NotEscaped(plain)) => (plain, None),
                 Ok(EscapedStringFragment::Escaped(one)) => ("", Some(one)),
@@ -346,6 +342,24 @@ mod tests {
         let mut small = String::<4>::new();
         assert!(!content.push_to(&mut small));
         assert_eq!(small, "\"gr");
+        for (escape, end) in [
+            ("\\x b", "\u{fffd}"),
+            ("\\ud83d", "\u{fffd}"),
+            ("\\u00", "\u{fffd}"),
+        ] {
+            let odd = chunk.replace("\\n\"}", &std::format!("\\n{escape}\"}}"));
+            let Ok(Frame {
+                body: Body::Chunk { content, .. },
+                ..
+            }) = read(odd.as_bytes())
+            else {
+                panic!("{odd}");
+            };
+            assert!(
+                content.chars().eq("\"grün\"\n".chars().chain(end.chars())),
+                "{odd}"
+            );
+        }
         let last = r#"{"id":"b1","seq":4,"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant",
             "content":"green","tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"stop"}],
             "usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7},"timings":{"queue_ms":0.5}}"#;

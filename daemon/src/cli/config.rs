@@ -154,21 +154,18 @@ fn show(args: &Show) -> Result<(), Failure> {
         .map_err(|error| Failure::Use(format!("{}: {error}", args.image.display())))?;
     let bytes = partition(file, &args.image)?;
     let keys = image::keys()?;
-    let slots = image::slots(&bytes, &keys);
-    let newest = format::newest(
-        &bytes,
-        Trust {
-            keys: &keys,
-            least: 0,
-        },
-    );
+    let trust = Trust {
+        keys: &keys,
+        least: 0,
+    };
+    let slots = format::slots(&bytes).map(|slot| format::read(slot, trust));
+    let newest = format::newest(&bytes, trust);
     let signer = |key: Option<usize>| {
         key.and_then(|key| keys.get(key))
             .map(|key| hex(key.as_bytes()))
     };
     if args.json {
         let slots: Vec<Value> = slots
-            .iter()
             .map(|slot| match slot {
                 Ok(image) => json!({"counter": image.counter, "signed_by": signer(image.key), "settings": image.settings}),
                 Err(error) => json!({"error": error.to_string()}),
@@ -176,7 +173,7 @@ fn show(args: &Show) -> Result<(), Failure> {
             .collect();
         put_json(&json!({"slots": slots, "newest": newest.as_ref().ok().map(|(slot, _)| slot)}))?;
     } else {
-        for (n, slot) in slots.iter().enumerate() {
+        for (n, slot) in slots.enumerate() {
             let said = match slot {
                 Ok(image) => {
                     let by = match signer(image.key) {

@@ -4,12 +4,11 @@
 
 use super::failure::Failure;
 use crate::config::Draft;
-use glowplug_firmware_config::image::{
-    self, Image, ImageError, KEYS_MAX, MAGIC, SLOT, SigningKey, Trust, VerifyingKey,
-};
-use std::env;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use crate::files;
+use glowplug_firmware_config::image::{self, KEYS_MAX, MAGIC, SigningKey, Trust, VerifyingKey};
+use std::env::{self, VarError};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Public keys of Ed25519 in hexadecimal, with commas between them.
@@ -19,15 +18,17 @@ const COUNTER_FILE: &str = "config-counter";
 
 /// Is there an image in a slot of this?
 pub(crate) fn is_one(bytes: &[u8]) -> bool {
-    bytes
-        .chunks(SLOT)
-        .take(image::SLOTS)
-        .any(|slot| slot.starts_with(MAGIC))
+    image::slots(bytes).any(|slot| slot.starts_with(MAGIC))
 }
 
 /// Who may sign.
 pub(crate) fn keys() -> Result<Vec<VerifyingKey>, Failure> {
-    let text = env::var(KEYS).unwrap_or_default();
+    let text = match env::var(KEYS) {
+        Ok(text) => text,
+        Err(VarError::NotPresent) => String::new(),
+        // taken for none, it would let everybody sign
+        Err(VarError::NotUnicode(_)) => return Err(Failure::Use(format!("{KEYS} is not UTF-8"))),
+    };
     let keys: Vec<&str> = text
         .split(',')
         .map(str::trim)
@@ -72,16 +73,6 @@ pub(crate) fn draft(bytes: &[u8], keys: &[VerifyingKey], least: u64) -> Result<D
     Draft::from_settings(&image.settings, image.counter).map_err(|error| error.to_string())
 }
 
-/// Every slot, good or not.
-pub(crate) fn slots(bytes: &[u8], keys: &[VerifyingKey]) -> Vec<Result<Image, ImageError>> {
-    let trust = Trust { keys, least: 0 };
-    bytes
-        .chunks(SLOT)
-        .take(image::SLOTS)
-        .map(|slot| image::read(slot, trust))
-        .collect()
-}
-
 /// The least counter that is accepted: the greatest that was.
 pub(crate) fn least(state_dir: &Path) -> Result<u64, Failure> {
     let path = state_dir.join(COUNTER_FILE);
@@ -102,19 +93,10 @@ pub(crate) fn accepted(state_dir: &Path, counter: u64) -> Result<(), Failure> {
     if counter <= least(state_dir)? {
         return Ok(());
     }
-    let (path, part) = (
-        state_dir.join(COUNTER_FILE),
-        state_dir.join(format!("{COUNTER_FILE}.part")),
-    );
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(state_dir)?;
-        let mut file = File::create(&part)?;
-        writeln!(file, "{counter}")?;
-        file.sync_all()?;
-        fs::rename(&part, &path)?;
-        File::open(state_dir)?.sync_all()
-    };
-    write().map_err(|error| Failure::io("write", &path, &error))
+    let path = state_dir.join(COUNTER_FILE);
+    fs::create_dir_all(state_dir)
+        .and_then(|()| files::replace(&path, format!("{counter}\n").as_bytes()))
+        .map_err(|error| Failure::io("write", &path, &error))
 }
 
 /// 64 hexadecimal digits.

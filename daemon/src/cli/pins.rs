@@ -1,9 +1,10 @@
 //! Hashes of files that nobody could compute beforehand, pinned at the first pull: `pins.toml` in the models folder.
 
 use super::failure::Failure;
+use crate::files;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A pins file above this is not ours (one line per catalogue entry).
@@ -55,11 +56,8 @@ impl Pins {
         for (file, sha256) in &self.pinned {
             text.push_str(&format!("{file:?} = {sha256:?}\n"));
         }
-        let part = self.path.with_extension("toml.part");
-        let written = fs::File::create(&part)
-            .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
-            .and_then(|()| fs::rename(&part, &self.path));
-        written.map_err(|error| Failure::io("write", &self.path, &error))
+        files::replace(&self.path, text.as_bytes())
+            .map_err(|error| Failure::io("write", &self.path, &error))
     }
 }
 

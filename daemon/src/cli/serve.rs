@@ -28,8 +28,9 @@ pub(crate) struct Args {
 /// Runs until SIGTERM or SIGINT; then what runs is drained.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
+    let counter = draft.counter();
     let mut config = settings::finish(draft, None)?;
-    if let Some(counter) = config.image_counter {
+    if let Some(counter) = counter {
         image::accepted(&config.state_dir, counter)?;
     }
     settings::model(&mut config)?;

@@ -31,7 +31,8 @@ const ROOT: &str = "GLOWPLUG_ROOT";
 /// The file (`--config`, else the system's if it is there) with the environment's single values and the board over it.
 pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Failure> {
     let path = file.unwrap_or(Path::new(SYSTEM_FILE));
-    let mut draft = if file.is_none() && !path.exists() {
+    // one that cannot be looked for is an error and no default
+    let mut draft = if file.is_none() && matches!(path.try_exists(), Ok(false)) {
         Draft::default()
     } else {
         self::file(path)?

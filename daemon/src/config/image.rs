@@ -12,28 +12,14 @@ impl Draft {
     /// [`ConfigError::Type`] names what has no room in an image, or is of another type.
     pub fn to_settings(&self) -> Result<Settings, ConfigError> {
         let mut table = self.table.clone();
-        let slot = |table: &mut toml::Table, outer: &str, inner: &str| {
-            let tables = table.get_mut(outer)?.as_table_mut()?;
-            tables.remove(inner)
-        };
-        let put = |table: &mut toml::Table, outer: &str, inner: &str, value: Value| {
-            if let Some(Value::Table(tables)) = table.get_mut(outer) {
-                tables.insert(inner.to_owned(), value);
-            }
-        };
-        if let Some(budget) = slot(&mut table, "memory", "budget") {
-            let budget = i64::try_from(bytes(&budget)?).unwrap_or(i64::MAX);
-            put(&mut table, "memory", "budget", Value::Integer(budget));
+        if let Some(budget) = value(&mut table, "memory", "budget") {
+            *budget = i64::try_from(bytes(budget)?).unwrap_or(i64::MAX).into();
         }
-        if let Some(thinking) = slot(&mut table, "engine", "thinking") {
-            let thinking = match thinking {
-                Value::Boolean(false) => {
-                    toml::Table::from_iter([("budget".to_owned(), 0.into())]).into()
-                }
-                Value::Boolean(true) => Value::Table(toml::Table::new()),
-                table => table,
-            };
-            put(&mut table, "engine", "thinking", thinking);
+        if let Some(thinking) = value(&mut table, "engine", "thinking")
+            && let Value::Boolean(on) = *thinking
+        {
+            let none = (!on).then(|| ("budget".to_owned(), 0.into()));
+            *thinking = toml::Table::from_iter(none).into();
         }
         table.try_into().map_err(|e: toml::de::Error| {
             ConfigError::Type(e.to_string().trim().replace('\n', " "))
@@ -61,6 +47,10 @@ impl Draft {
             value => Some((name.clone(), value.clone())),
         };
         let table: toml::Table = self.table.iter().filter_map(filled).collect();
-        toml::to_string(&table).unwrap_or_default()
+        table.to_string()
     }
+}
+
+fn value<'a>(table: &'a mut toml::Table, outer: &str, inner: &str) -> Option<&'a mut Value> {
+    table.get_mut(outer)?.get_mut(inner)
 }

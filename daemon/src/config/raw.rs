@@ -150,7 +150,6 @@ impl Raw {
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
             state_dir,
-            image_counter: None,
             root: PathBuf::from("/"),
             supervisor: None,
         })

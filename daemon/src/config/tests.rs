@@ -256,6 +256,36 @@ fn every_key_can_be_set_by_its_environment_name() {
 }
 
 #[test]
+fn every_key_has_a_place_in_an_image() {
+    let mut draft = Draft::default();
+    for key in KEYS {
+        let value = match *key {
+            "mqtt.response_topic_allow" => "[\"a\"]",
+            "memory.lock" | "sessions.window" | "engine.thinking" => "true",
+            _ => "7",
+        };
+        draft.set(key, value).unwrap();
+    }
+    let settings = draft.to_settings().unwrap();
+    let read = Draft::from_settings(&settings, 1).unwrap();
+    assert_eq!(read.to_settings().unwrap(), settings);
+    let mut keys = Vec::new();
+    leaves(&toml::from_str(&read.to_toml()).unwrap(), "", &mut keys);
+    for key in KEYS {
+        assert!(keys.iter().any(|k| k.starts_with(key)), "{key}");
+    }
+}
+
+fn leaves(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(inner) => leaves(inner, &format!("{prefix}{name}."), keys),
+            _ => keys.push(format!("{prefix}{name}")),
+        }
+    }
+}
+
+#[test]
 fn a_host_name_becomes_one_level() {
     assert_eq!(topic_level("my host/#1"), "my-host--1");
     assert_eq!(topic_level(""), "node");

@@ -230,8 +230,8 @@ impl Kernels {
     /// `out = softmax(q . k * scale) . v`, the maximum subtracted, sums in f32.
     ///
     /// # Shapes
-    /// `q` and `out` are `[g][d]` (any `g`). The first `len` rows of `k` and `v` count, each of `d` values; nothing else
-    /// of their pages is read. `scores` is scratch of at least `g * len`.
+    /// `q` and `out` are `[g][d]` (any `g`). The first `len` rows of `k` and `v` count, each of `d` values; what else is
+    /// in their pages does not count. `scores` is scratch of at least `g * len`.
     ///
     /// # Panics
     /// If the sizes do not fit each other, or `d` or `len` is 0.

@@ -49,15 +49,12 @@ fn asks_and_is_answered(kind: Kind, version: Version) {
         topic("chat/panel/request"),
         "{\"id\":\"b2\",\"messages\":7}".to_owned(),
     ));
-    let refused = panel.until("the refusal", |m| {
-        (m.topic == replies.as_str()).then(|| m.payload.clone())
-    });
+    let reply = |m: &Message| (m.topic == replies.as_str()).then(|| m.payload.clone());
+    let refused = panel.until("the refusal", reply);
     assert_eq!(button.hear(&refused), Light::Failed);
     // another's frames are not for it
     request(&mut panel, &World::endless("other", 2));
-    let frame = panel.until("a frame", |m| {
-        (m.topic == replies.as_str()).then(|| m.payload.clone())
-    });
+    let frame = panel.until("a frame", reply);
     assert_eq!(button.hear(&frame), Light::Busy);
     world.metrics("all done", |m| m["finished"] == 3);
 }

@@ -41,8 +41,8 @@ pub(super) struct Draft {
 pub(super) struct Drafted {
     /// whose it is
     pub(super) id: RequestId,
-    /// how many tokens the sequence has when the next is checked
-    pub(super) len: usize,
+    /// how many tokens the sequence had when it was fed and the next was sampled
+    len: usize,
     draft: Draft,
     /// a row for the token before the draft and for each of its tokens
     logits: Vec<f32>,
@@ -61,11 +61,15 @@ impl Drafted {
         }
     }
 
+    /// How many tokens the sequence has now, unless something else was added.
+    pub(super) fn len(&self) -> usize {
+        self.len + self.checked
+    }
+
     /// The next guess, the length of the match that it follows, and the logits of what follows it.
     pub(super) fn next(&mut self, vocab: usize) -> Option<(u32, usize, &mut [f32])> {
         let (at, logits) = (self.checked, self.logits.chunks_exact_mut(vocab));
         self.checked += 1;
-        self.len += 1;
         let logits = logits.skip(1).nth(at)?;
         Some((*self.draft.tokens.get(at)?, self.draft.after + at, logits))
     }

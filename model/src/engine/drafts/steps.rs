@@ -32,13 +32,13 @@ impl Engine {
         let Some(sequence) = self.sequences.get_mut(&drafted.id) else {
             return false;
         };
-        let (id, len) = (drafted.id, drafted.len);
+        if sequence.tokens.len() != drafted.len() {
+            return false;
+        }
+        let id = drafted.id;
         let Some((guess, after, logits)) = drafted.next(self.info.vocab) else {
             return false;
         };
-        if sequence.tokens.len() != len {
-            return false;
-        }
         let right = sequence.tokens.last() == Some(&guess);
         sequence.odds.saw(after, right);
         if !right {

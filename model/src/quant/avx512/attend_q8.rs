@@ -4,7 +4,7 @@
 //! `vpdpbusd` sums four products in each lane of 32 bits. With keys the lanes are sixteen positions and the four are
 //! values of a head, with values the other way round: neither needs a sum over lanes.
 
-use super::attention::{BLOCK, ask_ahead, load};
+use super::attention::{BLOCK, ask_ahead, load, store_first};
 use super::unpack::load_32;
 use crate::quant::blocks::Half;
 use crate::quant::dispatch::Heads;
@@ -115,9 +115,7 @@ pub(super) fn score<const B: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
         let n = BLOCK.min(len - first);
         for ((sum, query), scores) in sums.iter().zip(queries).zip(scores.chunks_exact_mut(len)) {
             let dots = _mm512_mul_ps(*sum, _mm512_set1_ps(query.scale * heads.scale));
-            let scores = &mut scores[first..first + n];
-            // SAFETY: the mask has as many ones as the slice has elements
-            unsafe { _mm512_mask_storeu_ps(scores.as_mut_ptr(), 0xffff >> (BLOCK - n), dots) };
+            store_first(&mut scores[first..first + n], dots);
         }
     }
 }

@@ -69,9 +69,7 @@ fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
         {
             ask_ahead(heads.k, first + PAGE_TOKENS, (h, group), heads);
             let dots = _mm512_mul_ps(dots(&wide, &load(q)), _mm512_set1_ps(heads.scale));
-            let scores = &mut scores[first..first + n];
-            // SAFETY: the mask has as many ones as the slice has elements
-            unsafe { _mm512_mask_storeu_ps(scores.as_mut_ptr(), 0xffff >> (BLOCK - n), dots) };
+            store_first(&mut scores[first..first + n], dots);
         }
     }
 }
@@ -180,6 +178,16 @@ pub(super) fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
         *v = unsafe { _mm512_loadu_ps(a.as_ptr()) };
     }
     v
+}
+
+/// As many lanes as `dst` has values, 1 to 16.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn store_first(dst: &mut [f32], v: __m512) {
+    assert!((1..=BLOCK).contains(&dst.len()), "{} of {BLOCK}", dst.len());
+    let mask = 0xffff >> (BLOCK - dst.len());
+    // SAFETY: the mask has as many ones as the slice has elements
+    unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), mask, v) };
 }
 
 /// Lane `p`: the dot product of `q` and row `p`.
