@@ -48,8 +48,10 @@ impl ModelInfo {
     }
 }
 
-/// The keys that llama.cpp's converter writes from a model's `generation_config.json`.
-fn recommended(gguf: &Gguf) -> SamplerParams {
+/// How a model is to be sampled where a request does not say: its own recommended values where the file has them, by the
+/// keys that llama.cpp's converter writes from a model's `generation_config.json`.
+#[must_use]
+pub fn recommended(gguf: &Gguf) -> SamplerParams {
     let float = |key: &str, default| gguf.f32(key).unwrap_or(default);
     SamplerParams {
         temperature: float("general.sampling.temp", 0.6).clamp(0.0, 2.0),

@@ -35,12 +35,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 pub use evaluator::{Evaluator, TooLong};
-pub use info::ModelInfo;
+pub use info::{ModelInfo, recommended};
 pub use request::{
     Event, Finish, Outcome, Refusal, Request, RequestId, SessionFault, SessionState, SessionVerb,
     Thinking, TokenLogprob, Worked,
 };
 pub use scheduler::Priority;
+pub use sessions::Conversations;
 pub use shape::shape;
 
 /// How keys and values are stored.

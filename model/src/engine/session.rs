@@ -93,9 +93,10 @@ impl Sessions {
         session
     }
 
-    /// A session read from its file.
+    /// A session read from its file, or of another engine.
     pub(super) fn restore(&mut self, key: SessionKey, session: Session) {
         self.text += session.text();
+        self.clock = self.clock.max(session.used);
         self.map.insert(key, session);
     }
 
@@ -155,6 +156,23 @@ impl Sessions {
         let old = |s: &Session| s.busy.is_none() && now.saturating_sub(s.seen) >= expire;
         let keys = self.map.iter().filter(|(_, s)| old(s));
         keys.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Takes what was said out of all of them; the pages stay behind.
+    pub(super) fn take(&mut self) -> Vec<(SessionKey, Session)> {
+        self.text = 0;
+        let all = std::mem::take(&mut self.map).into_iter();
+        all.map(|(key, session)| {
+            let said = Session {
+                messages: session.messages,
+                turns: session.turns,
+                saved: session.saved,
+                used: session.used,
+                ..Session::default()
+            };
+            (key, said)
+        })
+        .collect()
     }
 
     /// All of them.

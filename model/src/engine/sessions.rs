@@ -1,13 +1,19 @@
 //! The engine's side of named conversations: whose turn it is, what a client may do to them, and idle work.
 
 use super::memory::Memory;
-use super::request::{Refusal, RequestId, SessionFault, SessionState, SessionVerb, Thinking};
+use super::request::{
+    Event, Finish, Refusal, RequestId, SessionFault, SessionState, SessionVerb, Thinking,
+};
 use super::scheduler::{Job, Priority};
 use super::sequence::{Sequence, Turn};
 use super::session::{Session, SessionKey};
 use super::{Engine, Request};
 use crate::kv::Pages;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, SESSIONS_MAX};
+
+/// What was said in an engine's sessions, for the engine after it.
+#[derive(Debug, Default)]
+pub struct Conversations(Vec<(SessionKey, Session)>);
 
 impl Engine {
     /// Does something to a client's session, between two steps.
@@ -47,6 +53,59 @@ impl Engine {
                     memory.sessions.open(&key);
                 }
                 Ok(SessionState::default())
+            }
+        }
+    }
+
+    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds. Those pages have no
+    /// owner, so all of them go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
+    ///
+    /// # Errors
+    /// [`SessionFault::Failed`]: files could not be removed; all else is forgotten.
+    pub fn forget(
+        &mut self,
+        client: &str,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Result<usize, SessionFault> {
+        for sequence in self.sequences.values_mut().filter(|s| s.is_own()) {
+            if (sequence.turn.as_ref()).is_some_and(|turn| *turn.session.client == *client) {
+                sequence.ended = Some(Finish::Cancelled);
+            }
+        }
+        self.finish_ended(sink);
+        let memory = &mut self.memory;
+        let mut sessions = memory.sessions.keys();
+        sessions.retain(|key| *key.client == *client);
+        for key in &sessions {
+            memory.forget(key);
+        }
+        memory.pages.forget_cached();
+        if let Some(snapshots) = &memory.snapshots {
+            snapshots
+                .remove_client(client)
+                .map_err(|error| SessionFault::Failed(error.to_string()))?;
+        }
+        Ok(sessions.len())
+    }
+
+    /// The end of an engine that another takes the place of: what was said in its sessions.
+    #[must_use]
+    pub fn into_conversations(mut self) -> Conversations {
+        Conversations(self.memory.sessions.take())
+    }
+
+    /// Goes on with the conversations of the engine before, whatever its model was: they are computed again. One that was
+    /// saved and is known from its file is that already.
+    pub fn adopt(&mut self, before: Conversations) {
+        let memory = &mut self.memory;
+        for (key, mut session) in before.0 {
+            if session.saved && memory.sessions.get(&key).is_some() {
+                continue;
+            }
+            memory.forget(&key);
+            session.saved = false;
+            if memory.sessions.has_room(&key) {
+                memory.sessions.restore(key, session);
             }
         }
     }

@@ -131,6 +131,21 @@ impl Snapshots {
         let _ = std::fs::remove_file(self.folder.join(name(key)));
     }
 
+    /// Forgets the files of a client's sessions, those of other models too.
+    ///
+    /// # Errors
+    /// The folder's; some of the files may be there still.
+    pub(super) fn remove_client(&self, client: &str) -> io::Result<()> {
+        let begin = format!("{}-", hex(client));
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&begin) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// What was said in every session that has a sound file, the pages left where they are.
     pub(super) fn all(&self) -> Vec<(SessionKey, Session)> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else {
@@ -172,17 +187,18 @@ fn session(note: Note) -> Option<(SessionKey, Session)> {
     ))
 }
 
-/// No part of a client's name is part of a path.
+/// No part of a client's name is part of a path; a client's files are known by how their names begin.
 fn name(key: &SessionKey) -> String {
-    let mut hash = Sha256::new();
-    hash.update(key.client.as_bytes());
-    hash.update([0]);
-    hash.update(key.name.as_bytes());
-    let hex: String = hash.finalize()[..16]
+    format!("{}-{}.{SUFFIX}", hex(&key.client), hex(&key.name))
+}
+
+/// Half of the hash is enough: nobody finds a name of another one's.
+fn hex(name: &str) -> String {
+    let hash = Sha256::digest(name.as_bytes());
+    hash[..16]
         .iter()
         .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{hex}.{SUFFIX}")
+        .collect()
 }
 
 /// Of all that pages depend on: model, tokenizer and template (the file's header, its length, the begin of each tensor)

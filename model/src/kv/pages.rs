@@ -295,6 +295,13 @@ impl Pages {
         }
     }
 
+    /// Frees the pages that nobody holds: no prompt finds what is in them any more.
+    pub fn forget_cached(&mut self) {
+        while let Some(page) = self.evict() {
+            self.put_free(page);
+        }
+    }
+
     /// Keeps a page and all before it for an idle session, which has to remember no more than this `tip`.
     ///
     /// # Panics

@@ -254,3 +254,72 @@ fn sessions_expire() {
         (0, 0)
     );
 }
+
+#[test]
+fn a_forgotten_client_leaves_no_session_no_file_and_no_page() {
+    let folder = tempfile::tempdir().unwrap();
+    for think in [Think::Never, Think::Prompt] {
+        let mut engine = load(&tiny(think), &saved(folder.path()));
+        let long = "the canary of a ".repeat(12);
+        for (id, session) in [(1, "s"), (2, "t")] {
+            answer(&mut engine, id, turn("a", session, &long, 8));
+        }
+        answer(&mut engine, 3, turn("b", "s", "rain in the plain", 8));
+        assert_eq!(engine.save_all(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        // a request of it and the computing again of its last answer are under way
+        engine.submit(4, turn("a", "s", &long, 100)).unwrap();
+        let mut heard = Heard::default();
+        for _ in 0..4 {
+            engine.step(&mut |id, event| heard.take(id, event));
+        }
+        assert!(engine.end(4, Finish::Cancelled));
+        let forgotten = engine.forget("a", &mut |id, event| heard.take(id, event));
+        assert_eq!((forgotten, heard.finish(4)), (Ok(2), Finish::Cancelled));
+        assert_eq!(engine.counts().sessions, 1);
+        only_file(folder.path());
+        // what the template begins with is b's too
+        let (_, other) = answer(&mut engine, 5, request("c", "quite another", 8));
+        let (_, again) = answer(&mut engine, 6, turn("a", "s", &long, 8));
+        assert_eq!(again.cached_tokens, other.cached_tokens, "{think:?}");
+        let (_, kept) = answer(&mut engine, 7, turn("b", "s", "and now?", 8));
+        assert!(kept.cached_tokens > other.cached_tokens, "{think:?}");
+        assert_eq!(engine.forget("nobody", &mut |_, _| {}), Ok(0));
+        for client in ["a", "b"] {
+            engine.forget(client, &mut |_, _| {}).unwrap();
+        }
+        assert_eq!(engine.counts().pages_used, 0);
+    }
+}
+
+#[test]
+fn the_engine_after_goes_on_with_what_was_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = tiny(Think::Never);
+    let said = "the rain in the plain ".repeat(4);
+    let mut whole = load(&tiny, &config(64, 2));
+    answer(&mut whole, 1, turn("a", "s", &said, 20));
+    let (expected, all) = answer(&mut whole, 2, turn("a", "s", "and now?", 20));
+    // with files and without, of the same model and of another
+    for (config, save) in [(config(64, 2), false), (saved(folder.path()), true)] {
+        let mut before = load(&tiny, &config);
+        answer(&mut before, 1, turn("a", "s", &said, 20));
+        if save {
+            assert_eq!(before.save_all(), 0);
+        }
+        let mut after = load(&tiny, &config);
+        after.adopt(before.into_conversations());
+        assert_eq!(after.counts().sessions, 1);
+        let (text, outcome) = answer(&mut after, 2, turn("a", "s", "and now?", 20));
+        assert_eq!(
+            (text, outcome.prompt_tokens),
+            (expected.clone(), all.prompt_tokens)
+        );
+        assert_eq!(outcome.cached_tokens > 0, save);
+        let mut other = load(&self::tiny(Think::Prompt), &config);
+        other.adopt(after.into_conversations());
+        let (_, outcome) = answer(&mut other, 3, turn("a", "s", "and now?", 20));
+        assert!(outcome.prompt_tokens > all.prompt_tokens);
+        assert_eq!(outcome.cached_tokens, 0);
+    }
+}
