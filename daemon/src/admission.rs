@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
-use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId, SessionFault};
+use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
 
 use crate::dedup::{Key, Window};
 use crate::stream::{Kind, Marks, Speaker, Stream, Text};
+use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply;
@@ -77,13 +78,10 @@ pub enum Action {
     EndThinking(RequestId),
     /// do something to a session in the engine
     Session(RequestId, Call),
-    /// read all numbers and send them: they are not known here
-    Stats {
-        /// where
-        to: ReplyTo,
-        /// the asker's own mark, echoed
-        transaction: Option<serde_json::Value>,
-    },
+    /// forget a client in the engine
+    Forget(RequestId, Arc<str>),
+    /// do, or answer, what concerns the whole daemon: it is not known here
+    Admin(Admin, Asker),
     /// send
     Publish {
         /// where
@@ -152,6 +150,8 @@ pub struct Admission {
     strained: bool,
     live: BTreeMap<RequestId, Live>,
     verbs: BTreeMap<RequestId, Verb>,
+    /// accepted, and not yet the engine's: the model is being changed
+    held: Option<BTreeMap<RequestId, Box<Request>>>,
     by_key: HashMap<Key, RequestId>,
     done: Window,
     next: RequestId,
@@ -180,6 +180,7 @@ impl Admission {
             strained: false,
             live: BTreeMap::new(),
             verbs: BTreeMap::new(),
+            held: None,
             by_key: HashMap::new(),
             done: Window::new(window),
             next: 1,
@@ -190,12 +191,40 @@ impl Admission {
         }
     }
 
-    /// The model is there; its name goes into every frame.
-    pub fn online(&mut self, model: String) {
-        self.speaker.model = model;
+    /// The model is there; its name goes into every frame, its hash into every last one. What was held is the engine's now.
+    pub fn online(&mut self, model: String, sha256: Option<String>, out: &mut Vec<Action>) {
+        (self.speaker.model, self.speaker.sha256) = (model, sha256);
         if self.phase == Phase::Starting {
             self.phase = Phase::Online;
         }
+        let held = self.held.take().unwrap_or_default();
+        out.extend(
+            held.into_iter()
+                .map(|(number, request)| Action::Submit(number, request)),
+        );
+    }
+
+    /// The hash of the model was not known when it came online.
+    pub fn hashed(&mut self, sha256: String) {
+        self.speaker.sha256 = Some(sha256);
+    }
+
+    /// The model is about to change: what is accepted from now on is for the next one.
+    pub fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// What was drained takes requests again.
+    pub fn resume(&mut self) {
+        if self.phase == Phase::Draining {
+            self.phase = Phase::Online;
+        }
+    }
+
+    /// Does the engine have nothing left to do for anybody?
+    #[must_use]
+    pub fn engine_is_idle(&self) -> bool {
+        self.outstanding() == self.held.as_ref().map_or(0, BTreeMap::len)
     }
 
     /// The broker takes no larger frames.
@@ -277,11 +306,9 @@ impl Admission {
         }
         let session = arrival.request.session.clone();
         if session.is_some() {
-            for (number, live) in &mut self.live {
-                if live.client == client && live.session == session {
-                    live.end(*number, Finish::Superseded, out);
-                }
-            }
+            self.end_where(now, Finish::Superseded, out, |live| {
+                live.client == client && live.session == session
+            });
         }
         let number = self.number();
         let logprobs = arrival.request.sampler.top_logprobs.is_some();
@@ -309,7 +336,36 @@ impl Admission {
                 end_thinking: 0,
             },
         );
-        out.push(Action::Submit(number, Box::new(arrival.request)));
+        let request = Box::new(arrival.request);
+        match &mut self.held {
+            Some(held) => drop(held.insert(number, request)),
+            None => out.push(Action::Submit(number, request)),
+        }
+    }
+
+    /// Ends those that are meant: in the engine, or here if it does not know them yet.
+    fn end_where(
+        &mut self,
+        now: Instant,
+        why: Finish,
+        out: &mut Vec<Action>,
+        meant: impl Fn(&Live) -> bool,
+    ) {
+        let mut unknown = Vec::new();
+        for (number, live) in self.live.iter_mut().filter(|(_, live)| meant(live)) {
+            if self
+                .held
+                .as_mut()
+                .is_some_and(|held| held.remove(number).is_some())
+            {
+                unknown.push(*number);
+            } else {
+                live.end(*number, why, out);
+            }
+        }
+        for number in unknown {
+            self.finish(now, number, End::Finished(unheard(why)), usize::MAX, out);
+        }
     }
 
     fn number(&mut self) -> RequestId {
@@ -347,25 +403,25 @@ impl Admission {
     }
 
     /// A client cancels its own work; what is not there, or not its own, is not touched.
-    pub fn cancel(&mut self, client: &str, what: &Cancel, out: &mut Vec<Action>) {
-        for (number, live) in &mut self.live {
+    pub fn cancel(&mut self, now: Instant, client: &str, what: &Cancel, out: &mut Vec<Action>) {
+        self.end_where(now, Finish::Cancelled, out, |live| {
             let meant = match what {
                 Cancel::Id(id) => live.stream.id() == id,
                 Cancel::Session(name) => live.session.as_deref() == Some(name),
                 Cancel::All => true,
             };
-            if *live.client == *client && meant {
-                live.end(*number, Finish::Cancelled, out);
-            }
-        }
+            meant && *live.client == *client
+        });
     }
 
     /// A client has heard enough thinking.
     pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
+        let held = self.held.as_ref();
         for (number, live) in &mut self.live {
             if *live.client == *client
                 && live.stream.id() == id
                 && !live.ending
+                && !held.is_some_and(|held| held.contains_key(number))
                 && live.end_thinking < END_THINKING_MAX
             {
                 live.end_thinking += 1;
@@ -375,29 +431,16 @@ impl Admission {
     }
 
     /// Ends everything in the engine; the last frames follow with its updates.
-    pub fn end_all(&mut self, why: Finish, out: &mut Vec<Action>) {
-        for (number, live) in &mut self.live {
-            live.end(*number, why, out);
-        }
+    pub fn end_all(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
+        self.end_where(now, why, out, |_| true);
     }
 
     /// The engine will say no more: everything gets its last frame now.
     pub fn abandon(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
         while let Some((number, _)) = self.live.first_key_value() {
-            let outcome = Outcome {
-                finish: why,
-                prompt_tokens: 0,
-                cached_tokens: 0,
-                completion_tokens: 0,
-                reasoning_tokens: 0,
-                forgotten_messages: 0,
-            };
-            self.finish(now, *number, End::Finished(outcome), usize::MAX, out);
+            self.finish(now, *number, End::Finished(unheard(why)), usize::MAX, out);
         }
-        while let Some((number, _)) = self.verbs.first_key_value() {
-            let why = SessionFault::Failed("the engine is gone".to_owned());
-            self.session_done(*number, Err(why), out);
-        }
+        self.abandon_verbs(out);
     }
 
     /// The engine said something about a request.
@@ -415,13 +458,11 @@ impl Admission {
     /// Time passed: deadlines, and text that has waited long enough.
     pub fn tick(&mut self, now: Instant, room: usize, out: &mut Vec<Action>) {
         self.starved_until = self.starved_until.filter(|until| *until > now);
+        self.end_where(now, Finish::DeadlineExceeded, out, |live| {
+            live.deadline.is_some_and(|d| d <= now)
+        });
         let numbers: Vec<RequestId> = self.live.keys().copied().collect();
         for number in numbers {
-            if let Some(live) = self.live.get_mut(&number)
-                && live.deadline.is_some_and(|d| d <= now)
-            {
-                live.end(number, Finish::DeadlineExceeded, out);
-            }
             self.chunk(now, number, room.saturating_sub(out.len()), out);
         }
     }
@@ -517,6 +558,18 @@ impl Admission {
             frame,
             last: true,
         });
+    }
+}
+
+/// How a request ends that the engine never took, or says no more about.
+fn unheard(finish: Finish) -> Outcome {
+    Outcome {
+        finish,
+        prompt_tokens: 0,
+        cached_tokens: 0,
+        completion_tokens: 0,
+        reasoning_tokens: 0,
+        forgotten_messages: 0,
     }
 }
 

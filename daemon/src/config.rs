@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
+use glowplug_firmware_config::image::VerifyingKey;
 use glowplug_model::engine::{KvFormats, Thinking};
 use glowplug_model::quant::Isa;
 
@@ -19,7 +20,7 @@ mod board;
 mod image;
 mod raw;
 pub(crate) use board::find as named_board;
-pub(crate) use raw::kv_format;
+pub(crate) use raw::{kv_format, trust_keys};
 
 /// Every key of the file, in the order of the documentation. A key that is not here is an error.
 pub const KEYS: &[&str] = &[
@@ -52,6 +53,7 @@ pub const KEYS: &[&str] = &[
     "sessions.dir",
     "sessions.expire_s",
     "sessions.window",
+    "trust.keys",
 ];
 
 /// Why a configuration was not taken. The text names the key and, for a value, its limit.
@@ -173,6 +175,7 @@ fn is_text(key: &str) -> bool {
                 | "memory.lock"
                 | "sessions.expire_s"
                 | "sessions.window"
+                | "trust.keys"
         )
 }
 
@@ -234,6 +237,8 @@ pub struct Config {
     pub engine: Engine,
     /// conversations that are kept
     pub sessions: Sessions,
+    /// who may sign models; none: nobody needs to
+    pub trust: Vec<VerifyingKey>,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
     /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
@@ -276,6 +281,9 @@ pub struct Model {
     pub name: Option<String>,
     /// tokens; none: 4096, or the model's own if that is smaller
     pub context: Option<usize>,
+    /// one that was chosen over MQTT takes its place, and where it fails three starts the last one that answered. Set by
+    /// the command line: who asks for one answer wants it from this model
+    pub remembered: bool,
 }
 
 /// `[memory]`.

@@ -55,6 +55,17 @@ impl Window {
         self.frames.get(key)
     }
 
+    /// Forgets what a client was told.
+    pub fn forget(&mut self, client: &str) {
+        self.order.retain(|(_, key)| key.0 != client);
+        let bytes = &mut self.bytes;
+        self.frames.retain(|key, (_, frame)| {
+            let stays = key.0 != client;
+            *bytes -= if stays { 0 } else { frame.len() };
+            stays
+        });
+    }
+
     fn expire(&mut self, now: Instant) {
         while self
             .order

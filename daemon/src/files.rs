@@ -1,9 +1,14 @@
-//! Small files that are replaced as a whole.
+//! Files as a whole: replaced, hashed, and known again.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::hex::hex;
 
 /// The old file or this one is there, whatever happens: written beside it, and named when it is on the disk.
 ///
@@ -20,5 +25,73 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
         _ => Ok(()),
+    }
+}
+
+/// SHA-256 of a whole file, in hexadecimal. Takes seconds for gigabytes: not for the select loop.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// What a file is known again by without being read: the kernel sets the time of its last change, which nobody can turn
+/// back without the rights of the system.
+///
+/// # Errors
+/// It is not there.
+pub(crate) fn stamp(path: &Path) -> io::Result<String> {
+    let of = fs::metadata(path)?;
+    Ok(format!(
+        "{}:{} {} bytes of {}.{:09}, {}.{:09}",
+        of.dev(),
+        of.ino(),
+        of.len(),
+        of.mtime(),
+        of.mtime_nsec(),
+        of.ctime(),
+        of.ctime_nsec()
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_hash_of_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"abc").unwrap();
+        // FIPS 180-2, appendix B.1
+        assert_eq!(
+            sha256(&path).unwrap(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_written_has_another_stamp_whatever_its_time_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"abc").unwrap();
+        let (before, time) = (stamp(&path).unwrap(), fs::metadata(&path).unwrap());
+        assert_eq!(stamp(&path).unwrap(), before);
+        let file = File::options().write(true).open(&path).unwrap();
+        // a clock of the kernel's may be as coarse as 10 ms: it is waited for, not slept
+        while stamp(&path).unwrap() == before {
+            (&file).write_all(b"x").unwrap();
+            file.set_modified(time.modified().unwrap()).unwrap();
+        }
     }
 }

@@ -1,21 +1,18 @@
 //! From a message to a decision: reads what came in on each topic and tells [`Admission`]. Every message ends here in
 //! one of three ways: taken, answered with an error frame, or dropped and counted.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use glowplug_model::engine::{ModelInfo, Request, SessionVerb, Thinking};
+use glowplug_model::engine::{Request, SessionVerb, Thinking};
 use glowplug_model::text::{Message as Turn, Role, SamplerParams};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::admission::{Action, Admission, Arrival};
 use crate::config::Config;
 use crate::stream::Kind;
 use crate::transport::{Incoming, Message};
+use crate::wire::admin::{self, Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::{self, ReplyTo};
-use crate::wire::reply;
 use crate::wire::request::{self, ChatDefaults, ChatRequest};
 use crate::wire::session::Call;
 use crate::wire::topics::{Route, Topics};
@@ -61,8 +58,8 @@ impl Intake {
     }
 
     /// The model's own values are used where a request has none.
-    pub fn model(&mut self, info: &ModelInfo) {
-        self.sampler = Some(info.sampler.clone());
+    pub fn sampler(&mut self, sampler: SamplerParams) {
+        self.sampler = Some(sampler);
     }
 
     /// Takes one message to its end.
@@ -82,7 +79,7 @@ impl Intake {
                 .small(incoming)
                 .and_then(|()| request::parse_cancel(&message.payload))
             {
-                Ok(what) => desk.admission.cancel(client, &what, desk.out),
+                Ok(what) => desk.admission.cancel(desk.now, client, &what, desk.out),
                 Err(fault) => self.answer(client, message, &fault, desk),
             },
             Route::Control(client) => match self
@@ -287,45 +284,37 @@ impl Intake {
     }
 
     fn admin(&self, verb: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
-        /// The transaction is echoed so that the caller finds its answer.
-        #[derive(Default, Deserialize)]
-        struct Body {
-            transaction: Option<Short>,
-            #[serde(flatten)]
-            rest: BTreeMap<String, IgnoredAny>,
-        }
         let message = &incoming.message;
         let to = plain_reply(message, self.topics.admin_response(verb));
-        let body = self.small(incoming).and_then(|()| {
-            if message.payload.is_empty() {
-                return Ok(Body::default());
-            }
-            serde_json::from_slice::<Body>(&message.payload)
-                .map_err(|e| Fault::invalid("", e.to_string()))
-        });
-        let (transaction, fault) = match body {
-            Ok(Body { transaction, rest }) => {
-                let unknown = rest.into_keys().next();
-                let unknown = unknown.map(|name| Fault::invalid(&name, "unknown field"));
-                (transaction.map(|t| t.0), unknown)
-            }
-            Err(fault) => (None, Some(fault)),
+        let asked = match self.small(incoming) {
+            Ok(()) => admin::parse(verb, &message.payload),
+            Err(fault) => Err((fault, None)),
         };
-        let fault = match fault {
-            _ if verb != "stats" => Fault::later("", &format!("the admin verb `{verb}`")),
-            Some(fault) => fault,
-            None => return desk.out.push(Action::Stats { to, transaction }),
-        };
-        desk.admission.count_refused(fault.code.name());
-        let frame = reply::encode(&serde_json::json!({
-            "transaction": transaction,
-            "error": reply::ErrorBody::of(&fault),
-        }));
-        desk.out.push(Action::Publish {
-            to,
-            frame,
-            last: false,
-        });
+        match asked {
+            Ok((asked, transaction)) => {
+                let verb = asked.verb();
+                let asker = Asker {
+                    to,
+                    verb,
+                    transaction,
+                };
+                match asked {
+                    Admin::Forget(client) => {
+                        desk.admission
+                            .forget(desk.now, desk.room, client, asker, desk.out);
+                    }
+                    asked => desk.out.push(Action::Admin(asked, asker)),
+                }
+            }
+            Err((fault, transaction)) => {
+                desk.admission.count_refused(fault.code.name());
+                desk.out.push(Action::Publish {
+                    to,
+                    frame: admin::refused(&transaction, &fault),
+                    last: false,
+                });
+            }
+        }
     }
 
     fn small(&self, incoming: &Incoming) -> Result<(), Fault> {
@@ -345,22 +334,6 @@ impl Intake {
 impl Desk<'_> {
     fn refuse(&mut self, id: &str, kind: Kind, to: ReplyTo, fault: &Fault) {
         self.admission.refuse(id, kind, to, fault, self.out);
-    }
-}
-
-/// A transaction is text or a number, and short.
-struct Short(serde_json::Value);
-
-impl<'de> Deserialize<'de> for Short {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(d)?;
-        match &value {
-            serde_json::Value::String(s) if s.len() <= 64 => Ok(Self(value)),
-            serde_json::Value::Number(_) => Ok(Self(value)),
-            _ => Err(serde::de::Error::custom(
-                "a transaction is a text of at most 64 bytes or a number",
-            )),
-        }
     }
 }
 

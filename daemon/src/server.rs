@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use glowplug_firmware_config::plan::MemoryPlan;
-use glowplug_model::engine::{Finish, ModelInfo};
-use serde_json::json;
-use tokio::sync::{mpsc, oneshot, watch};
+use glowplug_firmware_config::plan::Limit;
+use glowplug_model::engine::{Conversations, Finish, ModelInfo};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::admission::{Action, Admission, Phase, ROOM_FOR_LAST};
@@ -16,23 +15,29 @@ use crate::config::{Config, Server};
 use crate::cores::Cores;
 use crate::intake::{Desk, Intake};
 use crate::limits;
-use crate::plan::{self, PlanError};
-use crate::sensors::{self, State};
+use crate::sensors;
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::supervisor::{Line, Supervisor};
+use crate::supply::{Candidate, Supply};
 use crate::transport::broker::{self, BrokerError, Embedded};
 use crate::transport::credentials::{self, CredentialsError};
 use crate::transport::{self, Credentials, Event, Events, Link, Message, Options, Qos};
+use crate::wire::admin::Asker;
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply::encode;
 use crate::wire::topics::Topics;
 use crate::worker::{Command, Load, Machine, Report, Worker};
+use change::{Change, Finding};
+
+mod change;
 
 /// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
 const DRAIN: Duration = Duration::from_secs(2);
 /// For the sessions to be written to their files.
 const SAVE: Duration = Duration::from_secs(20);
+/// Findings not yet read; one check and one hash are under way at a time.
+const FINDINGS: usize = 4;
 /// For the last frames and the final status to reach the broker.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -72,10 +77,20 @@ pub async fn run(
         .path
         .clone()
         .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
-    let unserved = |error: PlanError| RunError::Model(error.to_string());
-    let limit = limits::here(&config).map_err(|error| unserved(error.into()))?;
-    let plan = plan::plan(&path, &config, &limit).map_err(unserved)?;
-    let memory = plan.memory;
+    let limit = limits::here(&config).map_err(|error| RunError::Model(error.to_string()))?;
+    let mut supply =
+        Supply::open(&config, path).map_err(|error| RunError::Model(error.to_string()))?;
+    let (path, fallback) = supply.first();
+    if fallback {
+        tracing::error!(
+            "the model that was asked for has not answered in its last starts: the last one that did is served"
+        );
+    }
+    // at once where it can be: who typed the wrong name is not to wait for a broker
+    let first = (!supply.is_strict())
+        .then(|| supply.check(&path, &config, &limit, false))
+        .transpose()
+        .map_err(|error| RunError::Model(error.to_string()))?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let boot_id = credentials::random()?;
     let (embedded, server, credentials) = broker(&config).await?;
@@ -95,24 +110,14 @@ pub async fn run(
         payload_max: config.engine.max_payload_bytes,
     });
     let state = sensors::watch(&config.root);
-    let (worker, reports) = Worker::start(
-        path.clone(),
-        plan,
-        config.engine.clone(),
-        config.sessions.clone(),
-        Machine {
-            cores: Cores::here(&config.root),
-            state: state.clone(),
-            beat: config.supervisor.as_ref().and_then(Supervisor::beat),
-        },
-    )
-    .map_err(|e| RunError::Model(format!("cannot start the inference thread: {e}")))?;
     // the caller may not care
     let _ = started.send(Started { server });
     let speaker = Speaker {
         node: config.node.clone(),
         model: config.model.name.clone().unwrap_or_default(),
+        sha256: None,
     };
+    let (found, findings) = mpsc::channel(FINDINGS);
     let daemon = Daemon {
         admission: Admission::new(
             config.engine.queue,
@@ -123,23 +128,33 @@ pub async fn run(
         ),
         intake: Intake::new(&config),
         topics,
-        path,
         boot_id,
         since,
         booted: now(),
         link,
-        worker,
-        state,
+        worker: None,
+        machine: Machine {
+            cores: Cores::here(&config.root),
+            state,
+            beat: config.supervisor.as_ref().and_then(Supervisor::beat),
+        },
+        conversations: Conversations::default(),
+        supply,
+        limit,
+        fallback,
+        served: first,
+        change: Change::Checking(None),
+        drained: None,
+        ending: Drain::No,
+        found,
         line: Line::new(config.supervisor.as_ref()),
         up: false,
-        memory,
         model: None,
-        sha256: None,
         load: Load::default(),
         speed: Speed::default(),
         config,
     };
-    let result = daemon.serve(events, reports, shutdown).await;
+    let result = daemon.serve(path, events, findings, shutdown).await;
     // the last to go: it carries the final status
     drop(embedded);
     result
@@ -189,33 +204,53 @@ fn now() -> Instant {
 struct Daemon {
     config: Config,
     topics: Topics,
-    path: PathBuf,
     boot_id: String,
     since: u64,
     booted: Instant,
     link: Link,
-    worker: Worker,
-    /// of the board
-    state: watch::Receiver<State>,
+    /// none: no engine is loaded, or on its way
+    worker: Option<Worker>,
+    machine: Machine,
+    /// of the engine before, for the one to come
+    conversations: Conversations,
+    supply: Supply,
+    limit: Limit,
+    /// is what is served not what was asked for
+    fallback: bool,
+    /// served, or loading
+    served: Option<Candidate>,
+    change: Change,
+    /// who waits for what was accepted to end
+    drained: Option<Asker>,
+    ending: Drain,
+    found: mpsc::Sender<Finding>,
     line: Line,
     admission: Admission,
     intake: Intake,
     model: Option<ModelInfo>,
-    sha256: Option<String>,
     load: Load,
     speed: Speed,
     up: bool,
-    memory: MemoryPlan,
 }
 
 impl Daemon {
     async fn serve(
         mut self,
+        path: PathBuf,
         events: Events,
-        mut reports: mpsc::Receiver<Report>,
+        findings: mpsc::Receiver<Finding>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
-        let failed = self.work(events, &mut reports, shutdown).await;
+        let mut reports = None;
+        let mut failed = None;
+        if self.served.is_none() {
+            self.check(path);
+        } else {
+            failed = self.load_engine(&mut reports).err();
+        }
+        if failed.is_none() {
+            failed = self.work(events, &mut reports, findings, shutdown).await;
+        }
         // so that the inference thread does not wait for a reader
         drop(reports);
         self.stop(failed).await
@@ -225,71 +260,88 @@ impl Daemon {
     async fn work(
         &mut self,
         mut events: Events,
-        reports: &mut mpsc::Receiver<Report>,
+        reports: &mut Reports,
+        mut findings: mpsc::Receiver<Finding>,
         shutdown: impl Future<Output = ()>,
     ) -> Option<String> {
         tokio::pin!(shutdown);
         let mut metrics = interval(self.config.mqtt.metrics_interval);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut hash = None;
-        let mut drain = Drain::No;
         loop {
-            if drain != Drain::No && self.admission.outstanding() == 0 {
+            let mut out = Vec::new();
+            self.advance();
+            if self.ending != Drain::No && self.admission.outstanding() == 0 {
                 return None;
             }
-            let decision = self.state.borrow().decision;
+            let decision = self.machine.state.borrow().decision;
             self.admission.one_at_a_time(decision.one_at_a_time());
             let next = self.admission.next_tick();
-            let mut out = Vec::new();
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.event(event, &mut out),
                     None => return Some("the MQTT client ended".to_owned()),
                 },
-                report = reports.recv() => {
-                    match report {
-                        Some(Report::Loaded(info, load)) => {
-                            self.load = load;
-                            self.loaded(*info);
-                            hash = hash_in_background(self.path.clone());
-                        }
-                        Some(Report::Update(update, load)) => {
-                            self.load = load;
-                            self.admission.update(now(), self.link.room(), update, &mut out);
-                        }
-                        Some(Report::Session(id, result, load)) => {
-                            self.load = load;
-                            self.admission.session_done(id, result, &mut out);
-                        }
-                        Some(Report::Load(load)) => self.load = load,
-                        Some(Report::Failed(why)) => return Some(why),
-                        None => return Some("the inference thread ended".to_owned()),
+                report = next_report(reports) => {
+                    if let Err(why) = self.report(report, reports, &mut out) {
+                        return Some(why);
                     }
                     self.line.alive(now());
                 }
+                Some(finding) = findings.recv() => {
+                    if let Err(why) = self.finding(finding, reports, &mut out) {
+                        return Some(why);
+                    }
+                }
                 () = at(next) => self.admission.tick(now(), self.link.room(), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
-                sum = finished(&mut hash) => {
-                    self.sha256 = sum;
-                    self.publish_info();
-                }
-                () = &mut shutdown, if drain == Drain::No => {
-                    drain = Drain::Finishing(now() + DRAIN);
+                () = &mut shutdown, if self.ending == Drain::No => {
+                    self.ending = Drain::Finishing(now() + DRAIN);
                     self.line.stopping();
-                    self.admission.drain();
-                    self.since = status::unix_ms();
-                    self.publish_status();
+                    self.drain();
                 }
-                () = at(drain.until()) => match drain {
+                () = at(self.ending.until()) => match self.ending {
                     Drain::Finishing(_) => {
-                        drain = Drain::Interrupting(now() + DRAIN);
-                        self.admission.end_all(Finish::Interrupted, &mut out);
+                        self.ending = Drain::Interrupting(now() + DRAIN);
+                        self.admission.end_all(now(), Finish::Interrupted, &mut out);
                     }
                     _ => self.admission.abandon(now(), Finish::Interrupted, &mut out),
                 },
             }
             self.perform(out);
         }
+    }
+
+    fn report(
+        &mut self,
+        report: Option<Report>,
+        reports: &mut Reports,
+        out: &mut Vec<Action>,
+    ) -> Result<(), String> {
+        match report {
+            Some(Report::Loaded(info, load)) => {
+                self.load = load;
+                self.loaded(*info, out);
+            }
+            Some(Report::Update(update, load)) => {
+                self.load = load;
+                self.admission.update(now(), self.link.room(), update, out);
+            }
+            Some(Report::Session(id, result, load)) => {
+                self.load = load;
+                self.admission.session_done(id, result, out);
+            }
+            Some(Report::Forgotten(id, result, load)) => {
+                self.load = load;
+                self.admission.forgotten(id, result, out);
+            }
+            Some(Report::Load(load)) => self.load = load,
+            Some(Report::Ended(ended, conversations)) => {
+                self.conversations = conversations;
+                return self.engine_ended(ended, reports);
+            }
+            None => return Err("the inference thread ended".to_owned()),
+        }
+        Ok(())
     }
 
     fn event(&mut self, event: Event, out: &mut Vec<Action>) {
@@ -331,45 +383,25 @@ impl Daemon {
         }
     }
 
-    fn loaded(&mut self, info: ModelInfo) {
-        tracing::info!(
-            model = info.name,
-            quantisation = info.quantisation,
-            context = info.context,
-            isa = info.isa,
-            "the model is loaded"
-        );
-        self.intake.model(&info);
-        self.admission.online(info.name.clone());
-        self.line.ready(now(), &info.name);
-        self.model = Some(info);
-        self.since = status::unix_ms();
-        self.publish_status();
-        self.publish_info();
-    }
-
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
-            let sent = match action {
-                Action::Submit(id, request) => self.worker.send(Command::Submit(id, request)),
-                Action::End(id, why) => self.worker.send(Command::End(id, why)),
-                Action::EndThinking(id) => self.worker.send(Command::EndThinking(id)),
-                Action::Session(id, call) => self.worker.send(Command::Session(id, call)),
-                Action::Stats { to, transaction } => {
-                    let stats = self.reading().stats();
-                    let frame = encode(&json!({"transaction": transaction, "stats": stats}));
-                    self.reply(&to, frame, false);
-                    Ok(())
-                }
-                Action::Publish { to, frame, last } => {
-                    self.reply(&to, frame, last);
-                    Ok(())
-                }
-            };
-            if let Err(e) = sent {
-                // its last report ends the daemon; nothing waits for this command any more
-                tracing::error!("{e}");
+            match action {
+                Action::Submit(id, request) => self.command(Command::Submit(id, request)),
+                Action::End(id, why) => self.command(Command::End(id, why)),
+                Action::EndThinking(id) => self.command(Command::EndThinking(id)),
+                Action::Session(id, call) => self.command(Command::Session(id, call)),
+                Action::Forget(id, client) => self.command(Command::Forget(id, client)),
+                Action::Admin(asked, asker) => self.admin(asked, asker),
+                Action::Publish { to, frame, last } => self.reply(&to, frame, last),
             }
+        }
+    }
+
+    fn command(&self, command: Command) {
+        let sent = self.worker.as_ref().map(|worker| worker.send(command));
+        if !matches!(sent, Some(Ok(()))) {
+            // its last report ends the daemon; nothing waits for this command any more
+            tracing::error!("the inference thread is gone");
         }
     }
 
@@ -386,8 +418,11 @@ impl Daemon {
         Reading {
             admission: &self.admission,
             load: self.load,
-            state: *self.state.borrow(),
-            budget: status::budget(&self.config, &self.memory),
+            state: *self.machine.state.borrow(),
+            budget: match &self.served {
+                Some(of) => status::budget(&self.config, &of.plan.memory),
+                None => self.limit.bytes,
+            },
             boot_id: &self.boot_id,
             uptime: now().saturating_duration_since(self.booted),
         }
@@ -412,10 +447,11 @@ impl Daemon {
     }
 
     fn publish_info(&self) {
-        if let Some(model) = &self.model {
+        if let (Some(model), Some(of)) = (&self.model, &self.served) {
+            let about = status::model(model, &of.file, self.fallback);
             self.publish_retained(
                 self.topics.info(),
-                status::info(&self.config, model, &self.memory, self.sha256.as_deref()),
+                status::info(&self.config, model, &of.plan.memory, &about),
             );
         }
     }
@@ -443,16 +479,22 @@ impl Daemon {
 
     /// Last frames, the final status, a clean goodbye.
     async fn stop(mut self, failed: Option<String>) -> Result<(), RunError> {
+        if failed.is_none() && self.model.is_none() {
+            self.supply.interrupted();
+        }
         let mut out = Vec::new();
         self.admission.abandon(now(), Finish::Failed, &mut out);
         self.perform(out);
+        self.give_up_change();
         self.publish_retained(
             self.topics.status(),
             status::status("offline", &self.boot_id, status::unix_ms()),
         );
         self.link.close(CLOSE).await;
-        // sessions are saved by the thread on its way out
-        self.worker.stop(SAVE).await;
+        if let Some(worker) = self.worker {
+            // sessions are saved by the thread on its way out
+            worker.stop(SAVE).await;
+        }
         failed.map_or(Ok(()), |why| Err(RunError::Model(why)))
     }
 }
@@ -476,27 +518,14 @@ impl Drain {
     }
 }
 
-/// A thread of its own, which nobody waits for: the daemon may end before it.
-fn hash_in_background(path: PathBuf) -> Option<oneshot::Receiver<String>> {
-    let (done, hash) = oneshot::channel();
-    let spawned = std::thread::Builder::new()
-        .name("hash".to_owned())
-        .spawn(move || match status::sha256(&path) {
-            // nobody may be listening any more
-            Ok(sum) => drop(done.send(sum)),
-            Err(e) => tracing::warn!("cannot hash the model: {e}"),
-        });
-    spawned.is_ok().then_some(hash)
-}
+/// What comes from the inference thread, if there is one.
+type Reports = Option<mpsc::Receiver<Report>>;
 
-/// The hash, once; for ever pending afterwards and before.
-async fn finished(hash: &mut Option<oneshot::Receiver<String>>) -> Option<String> {
-    let Some(receiver) = hash else {
-        return std::future::pending().await;
-    };
-    let sum = receiver.await.ok();
-    *hash = None;
-    sum
+async fn next_report(reports: &mut Reports) -> Option<Report> {
+    match reports {
+        Some(reports) => reports.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A moment of the state machines' clock.

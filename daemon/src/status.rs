@@ -1,7 +1,5 @@
 //! What the daemon says about itself: the payloads of `status`, `info` and `metrics`, and the numbers behind them.
 
-use std::io::Read;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -9,13 +7,12 @@ use glowplug_firmware_config::limits;
 use glowplug_firmware_config::plan::MemoryPlan;
 use glowplug_model::engine::ModelInfo;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::admission::{Admission, share};
 use crate::config::Config;
 use crate::sensors::State;
+use crate::supply::ModelFile;
 use crate::transport::PACKET_MAX;
-use crate::wire::properties::hex;
 use crate::wire::reply::encode;
 use crate::worker::Load;
 
@@ -39,9 +36,25 @@ pub fn budget(config: &Config, plan: &MemoryPlan) -> u64 {
     config.memory.budget.unwrap_or_else(|| plan.total())
 }
 
-/// What can be asked of this daemon. `sha256` is none until the file was read through.
+/// Which model is served. `sha256` is `null` until the file was read through; `version` is of its signed manifest;
+/// `fallback`: it is the last one that answered, because the one that was asked for did not.
 #[must_use]
-pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, sha256: Option<&str>) -> Bytes {
+pub fn model(model: &ModelInfo, of: &ModelFile, fallback: bool) -> Value {
+    json!({
+        "name": model.name,
+        "architecture": model.architecture,
+        "quantisation": model.quantisation,
+        "file_bytes": model.file_bytes,
+        "sha256": of.sha256,
+        "version": of.version,
+        "fallback": fallback,
+        "thinks": model.thinks,
+    })
+}
+
+/// What can be asked of this daemon; `about` is [`model`]'s.
+#[must_use]
+pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value) -> Bytes {
     let mut memory: serde_json::Map<String, serde_json::Value> = plan
         .lines()
         .map(|(line, bytes)| (line.to_owned(), bytes.into()))
@@ -52,14 +65,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, sha256: Optio
         "protocol": 1,
         "version": env!("CARGO_PKG_VERSION"),
         "node": config.node,
-        "model": {
-            "name": model.name,
-            "architecture": model.architecture,
-            "quantisation": model.quantisation,
-            "file_bytes": model.file_bytes,
-            "sha256": sha256,
-            "thinks": model.thinks,
-        },
+        "model": about,
         "board": config.board_chosen.json(config.board),
         "isa": model.isa,
         "context": model.context,
@@ -79,7 +85,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, sha256: Optio
             "chunk_ms": config.engine.chunk.as_millis() as u64,
         },
         "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
-            "stats"],
+            "stats", "admin"],
     }))
 }
 
@@ -184,19 +190,6 @@ pub fn resident() -> (u64, u64) {
     (line("VmRSS:"), line("VmHWM:"))
 }
 
-/// SHA-256 of a whole file, in hexadecimal. Takes seconds for gigabytes: not for the select loop.
-pub fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0_u8; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -208,17 +201,6 @@ mod tests {
     fn resident_bytes_are_those_of_this_process() {
         let (now, peak) = resident();
         assert!(now > 1 << 20 && peak >= now, "{now} {peak}");
-    }
-
-    #[test]
-    fn a_file_has_the_hash_of_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        std::fs::write(&path, b"abc").unwrap();
-        assert_eq!(
-            sha256(&path).unwrap(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
     }
 
     #[test]
@@ -239,6 +221,7 @@ mod tests {
         let speaker = Speaker {
             node: "n".into(),
             model: String::new(),
+            sha256: None,
         };
         let mut admission = Admission::new(4, 2, Duration::ZERO, Duration::from_secs(1), speaker);
         admission.count_refused("retained");

@@ -74,6 +74,8 @@ pub struct Speaker {
     pub node: String,
     /// the model's name
     pub model: String,
+    /// and the SHA-256 of its file, in hexadecimal, once it is known
+    pub sha256: Option<String>,
 }
 
 impl Stream {
@@ -194,6 +196,7 @@ impl Stream {
             outcome,
             timings: self.timings(outcome, now),
             ignored: &self.ignored,
+            fingerprint: speaker.sha256.as_deref(),
         };
         reply::last(self.head(speaker), &answer)
     }

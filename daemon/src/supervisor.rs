@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// News come, and are passed on, so many times as often as they must.
 const MARGIN: u32 = 4;
+/// How long another model may load: it may have to be packed, on a slow disk.
+const LOADING: Duration = Duration::from_secs(600);
 
 /// Where a service manager listens, as it told us in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +65,24 @@ impl Line {
     pub fn ready(&mut self, now: Instant, model: &str) {
         // one line: a name is the model file's, and may hold anything
         let model: String = model.chars().filter(|c| !c.is_control()).collect();
-        self.tell(&format!("READY=1\nSTATUS=serves {model}\n"));
+        let watchdog = self.beat.map_or(String::new(), |beat| {
+            format!(
+                "WATCHDOG_USEC={}\nWATCHDOG=1\n",
+                (beat * MARGIN).as_micros()
+            )
+        });
+        self.tell(&format!("READY=1\nSTATUS=serves {model}\n{watchdog}"));
         self.fed = Some(now);
+    }
+
+    /// Another model loads, which has its own time: there are no news of the inference thread.
+    pub fn loading(&mut self) {
+        if self.beat.is_some() && self.fed.take().is_some() {
+            self.tell(&format!(
+                "WATCHDOG_USEC={}\nSTATUS=loads\n",
+                LOADING.as_micros()
+            ));
+        }
     }
 
     /// The inference thread has got on.
@@ -131,11 +149,19 @@ mod tests {
         line.alive(start + at(100));
         assert!(heard(&manager).is_empty(), "it loads");
         line.ready(start, "Smol\nLM");
-        assert_eq!(heard(&manager), ["READY=1\nSTATUS=serves SmolLM\n"]);
+        assert_eq!(
+            heard(&manager),
+            ["READY=1\nSTATUS=serves SmolLM\nWATCHDOG_USEC=8000000\nWATCHDOG=1\n"]
+        );
         for (seconds, fed) in [(1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (100, 1), (101, 0)] {
             line.alive(start + at(seconds));
             assert_eq!(heard(&manager), vec!["WATCHDOG=1\n"; fed], "{seconds}");
         }
+        line.loading();
+        line.alive(start + at(150));
+        assert_eq!(heard(&manager), ["WATCHDOG_USEC=600000000\nSTATUS=loads\n"]);
+        line.ready(start + at(160), "b");
+        assert_eq!(heard(&manager).len(), 1);
         line.stopping();
         line.alive(start + at(200));
         assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=drains\n"]);

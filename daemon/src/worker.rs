@@ -5,14 +5,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{
-    Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome, Request, RequestId,
-    SessionFault, SessionState, Worked,
+    Conversations, Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome,
+    Request, RequestId, SessionFault, SessionState, Worked,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -50,6 +51,8 @@ pub enum Command {
     EndThinking(RequestId),
     /// does something to a session, between two steps
     Session(RequestId, Call),
+    /// forgets a client, whose requests were ended
+    Forget(RequestId, Arc<str>),
 }
 
 /// From the thread.
@@ -59,16 +62,18 @@ pub enum Command {
     reason = "nearly every report is an update"
 )]
 pub enum Report {
-    /// ready; the first report unless it is `Failed`
+    /// ready; the first report unless it is `Ended`
     Loaded(Box<ModelInfo>, Load),
     /// news of a request
     Update(Update, Load),
     /// a verb was done, or was not
     Session(RequestId, Result<SessionState, SessionFault>, Load),
+    /// a client was forgotten with so many sessions, or was not
+    Forgotten(RequestId, Result<usize, SessionFault>, Load),
     /// nothing to tell but other numbers
     Load(Load),
-    /// the thread ended: the file cannot be served, or the engine is broken
-    Failed(String),
+    /// the last one: the engine is gone and its memory free. An error: the file cannot be served, or the engine broke
+    Ended(Result<(), String>, Conversations),
 }
 
 /// What the engine is doing, as of the latest report.
@@ -83,7 +88,7 @@ pub struct Load {
 }
 
 /// Where the thread and the engine's own run, and how hard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Machine {
     /// those there are
     pub cores: Cores,
@@ -101,12 +106,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread; the model is loaded there, as it was planned.
+    /// Starts the thread; the model is loaded there, as it was planned, and goes on with the conversations of the one before.
     pub fn start(
         model: PathBuf,
         plan: Plan,
         engine: config::Engine,
         sessions: config::Sessions,
+        conversations: Conversations,
         machine: Machine,
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
         let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
@@ -115,21 +121,20 @@ impl Worker {
             .name("inference".to_owned())
             .spawn(move || {
                 let threads = threads(&plan, &engine, &machine.cores);
-                let failed = match catch_unwind(AssertUnwindSafe(|| {
+                let (ended, conversations) = match catch_unwind(AssertUnwindSafe(|| {
                     load(&model, &plan, &engine, &sessions, threads, &machine.cores)
                 })) {
-                    Ok(Ok(loaded)) => {
+                    Ok(Ok(mut loaded)) => {
+                        loaded.adopt(conversations);
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
                         let desk = Desk::new(machine.beat);
-                        run(loaded, sessions.expire, governed, desk, &inbox, &outbox).err()
+                        run(loaded, sessions.expire, governed, desk, &inbox, &outbox)
                     }
-                    Ok(Err(why)) => Some(why),
-                    Err(_) => Some("loading the model panicked".to_owned()),
+                    Ok(Err(why)) => (Err(why), conversations),
+                    Err(_) => (Err("loading the model panicked".to_owned()), conversations),
                 };
-                if let Some(why) = failed {
-                    // nobody listening any more is the same end
-                    let _ = outbox.blocking_send(Report::Failed(why));
-                }
+                // nobody listening any more is the same end
+                let _ = outbox.blocking_send(Report::Ended(ended, conversations));
             })?;
         Ok((Self { commands, thread }, reports))
     }
@@ -204,7 +209,7 @@ fn load(
     Ok(engine)
 }
 
-/// Err: the engine is broken. Ok: nobody needs it any more.
+/// Until nobody needs the engine any more, or it is broken; then it is gone.
 fn run(
     mut engine: Engine,
     expire: Duration,
@@ -212,16 +217,16 @@ fn run(
     desk: Desk,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
-) -> Result<(), String> {
+) -> (Result<(), String>, Conversations) {
     let ended = answer(&mut engine, expire, governed, desk, inbox, outbox);
     let unsaved = engine.save_all();
     if unsaved > 0 {
         tracing::warn!(unsaved, "sessions could not be saved");
     }
-    ended
+    (ended, engine.into_conversations())
 }
 
-/// The loop of [`run`].
+/// The loop of [`run`]. An error: the engine is broken.
 fn answer(
     engine: &mut Engine,
     expire: Duration,
@@ -286,13 +291,20 @@ fn answer(
     Ok(())
 }
 
+/// A verb that was done, or was not.
+#[derive(Debug)]
+enum Done {
+    Session(RequestId, Result<SessionState, SessionFault>),
+    Forgotten(RequestId, Result<usize, SessionFault>),
+}
+
 /// Commands that wait, news on their way out, and who is running.
 #[derive(Debug, Default)]
 struct Desk {
     /// verbs, of which one is done between two steps, and what must not overtake them
     held: VecDeque<Command>,
     pending: BTreeMap<RequestId, Update>,
-    done: VecDeque<(RequestId, Result<SessionState, SessionFault>)>,
+    done: VecDeque<Done>,
     running: Vec<RequestId>,
     /// of those, whose prompt is not yet in the cache
     prompts: Vec<RequestId>,
@@ -381,11 +393,12 @@ impl Desk {
     /// A session's commands keep their order; all others do not wait for its file.
     fn must_wait(&self, command: &Command) -> bool {
         match command {
-            Command::Session(..) => true,
+            Command::Session(..) | Command::Forget(..) => true,
             Command::Submit(_, request) => self.held.iter().any(|held| match held {
                 Command::Session(_, call) => {
                     call.client == request.client && Some(&call.session) == request.session.as_ref()
                 }
+                Command::Forget(_, client) => *client == request.client,
                 _ => false,
             }),
             Command::End(id, _) | Command::EndThinking(id) => self
@@ -400,7 +413,7 @@ impl Desk {
         let mut due: Vec<Command> = self.held.pop_front().into_iter().collect();
         while let Some(next) = self
             .held
-            .pop_front_if(|next| !matches!(next, Command::Session(..)))
+            .pop_front_if(|next| !matches!(next, Command::Session(..) | Command::Forget(..)))
         {
             due.push(next);
         }
@@ -431,7 +444,16 @@ impl Desk {
                 if let Err(SessionFault::Failed(why)) = &result {
                     tracing::warn!(verb = call.name(), "a verb on a session failed: {why}");
                 }
-                self.done.push_back((id, result));
+                self.done.push_back(Done::Session(id, result));
+            }
+            Command::Forget(id, client) => {
+                let mut tell = |id, event| self.event(id, event, Instant::now());
+                let result = guarded(|| engine.forget(&client, &mut tell))
+                    .unwrap_or_else(|| Err(SessionFault::Failed("a panic".to_owned())));
+                if let Err(error) = &result {
+                    tracing::warn!("a client was not forgotten: {error}");
+                }
+                self.done.push_back(Done::Forgotten(id, result));
             }
         }
     }
@@ -499,8 +521,11 @@ impl Desk {
     fn report(&mut self) -> Option<Report> {
         let report = if let Some((_, update)) = self.pending.pop_first() {
             Report::Update(update, self.load)
-        } else if let Some((id, result)) = self.done.pop_front() {
-            Report::Session(id, result, self.load)
+        } else if let Some(done) = self.done.pop_front() {
+            match done {
+                Done::Session(id, result) => Report::Session(id, result, self.load),
+                Done::Forgotten(id, result) => Report::Forgotten(id, result, self.load),
+            }
         } else if self.told != self.load.counts || self.is_overdue() {
             Report::Load(self.load)
         } else {

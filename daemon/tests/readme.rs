@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glowplug::config::Draft;
+use glowplug::wire::admin;
 use glowplug::wire::topics::{Route, Topics};
 use std::path::PathBuf;
 use std::process::Command;
@@ -88,6 +89,18 @@ fn each_topic_that_is_written_to_is_one_the_daemon_reads() {
     for kind in ["request", "cancel", "control", "ask", "session", "stats"] {
         assert!(seen.contains(&kind), "no line for {kind}");
     }
+    let mut verbs = Vec::new();
+    for line in blocks("sh")
+        .lines()
+        .filter_map(|line| line.strip_prefix("admin "))
+    {
+        let (verb, body) = line.split_once(" '").unwrap();
+        let body = body.split('\'').next().unwrap();
+        let (asked, _) =
+            admin::parse(verb, body.as_bytes()).unwrap_or_else(|e| panic!("{line}: {e:?}"));
+        verbs.push(asked.verb());
+    }
+    assert_eq!(verbs, ["model", "reload", "drain", "forget", "inhibit"]);
     // and what it writes has a line that reads it
     for topic in [
         "status",

@@ -22,9 +22,8 @@ pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub const SLOT: usize = 4096;
 /// Slots of a partition.
 pub const SLOTS: usize = 2;
-/// What [`Settings`] are written as. An image of a newer schema is refused; the reader of an older one goes into
-/// `settings` when there is a second.
-pub const SCHEMA: u16 = 1;
+/// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`. A newer one is refused.
+pub const SCHEMA: u16 = 2;
 /// Most public keys that are asked whether one of them made a signature.
 pub const KEYS_MAX: usize = 4;
 /// What is signed before the image: a key that signs other things as well signs nothing that is an image by chance.
@@ -48,7 +47,7 @@ pub enum ImageError {
     #[error("ends before its own length")]
     Truncated,
     /// of a schema that this version does not read
-    #[error("is of schema {0}, this version reads {SCHEMA}")]
+    #[error("is of schema {0}, this version reads 1 to {SCHEMA}")]
     Schema(u16),
     /// altered or half written
     #[error("altered or half written: the CRC is another")]
@@ -116,7 +115,7 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
         return Err(ImageError::Crc);
     }
     let schema = u16::from_le_bytes(*schema);
-    if schema != SCHEMA {
+    if !(1..=SCHEMA).contains(&schema) {
         return Err(ImageError::Schema(schema));
     }
     let key = signer(&slot[..HEAD + length + CRC], signature, trust.keys)?;
@@ -127,13 +126,21 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
             least: trust.least,
         });
     }
-    match postcard::take_from_bytes(settings) {
-        Ok((settings, [])) => Ok(Image {
-            counter,
-            key,
-            settings,
-        }),
-        _ => Err(ImageError::Settings),
+    Ok(Image {
+        counter,
+        key,
+        settings: settings_of(schema, settings).ok_or(ImageError::Settings)?,
+    })
+}
+
+/// What an older schema ends before is empty, and an empty table of lists is a zero for each.
+fn settings_of(schema: u16, bytes: &[u8]) -> Option<Settings> {
+    let mut whole = [0; SETTINGS_MAX + SCHEMA as usize];
+    whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let length = bytes.len() + usize::from(SCHEMA - schema);
+    match postcard::take_from_bytes(&whole[..length]) {
+        Ok((settings, [])) => Some(settings),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! that is not known is refused. A size is in bytes and a thought a table: the file's other ways to write them are made
 //! so when an image is written.
 
+use crate::image::KEYS_MAX;
 use crate::limits::{BASE_TOPIC_MAX, CLIENT_MAX};
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ pub const ALLOW_MAX: usize = 4;
 
 type Text = Option<String<TEXT_MAX>>;
 
-/// All of it. What is `None` has its default.
+/// All of it. What is `None` has its default. A table that is new goes to the end: see [`crate::image::SCHEMA`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -37,6 +38,8 @@ pub struct Settings {
     pub engine: Engine,
     /// what is kept
     pub sessions: Sessions,
+    /// who may sign models
+    pub trust: Trust,
 }
 
 /// `[mqtt]`.
@@ -143,4 +146,12 @@ pub struct Sessions {
     pub expire_s: Option<u64>,
     /// the oldest turns may go
     pub window: bool,
+}
+
+/// `[trust]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trust {
+    /// public keys in hexadecimal
+    pub keys: Vec<String<CLIENT_MAX>, KEYS_MAX>,
 }

@@ -81,7 +81,7 @@ impl Admission {
                 Fault::new(Code::ModelLoading, "the model is being loaded")
                     .retry_after(LOADING_RETRY_MS),
             ),
-            Phase::Draining => Some(Fault::new(Code::Draining, "the daemon is stopping")),
+            Phase::Draining => Some(Fault::new(Code::Draining, "the daemon takes nothing more")),
             Phase::Online => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use glowplug_model::engine::{Priority, SessionState, SessionVerb, Thinking};
+use glowplug_model::engine::{Priority, SessionFault, SessionState, SessionVerb, Thinking};
 use glowplug_model::text::{Message, Role, SamplerParams};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -20,6 +20,7 @@ fn machine_of(queue: usize, streams: usize) -> Admission {
     let speaker = Speaker {
         node: "n".into(),
         model: String::new(),
+        sha256: None,
     };
     let mut a = Admission::new(
         queue,
@@ -28,7 +29,7 @@ fn machine_of(queue: usize, streams: usize) -> Admission {
         Duration::from_secs(300),
         speaker,
     );
-    a.online("m".into());
+    a.online("m".into(), None, &mut Vec::new());
     a
 }
 
@@ -347,15 +348,15 @@ fn a_client_ends_its_own_work_only() {
             })
             .collect()
     };
-    a.cancel("e", &Cancel::All, &mut out);
-    a.cancel("c", &Cancel::Id("3".into()), &mut out);
+    a.cancel(t, "e", &Cancel::All, &mut out);
+    a.cancel(t, "c", &Cancel::Id("3".into()), &mut out);
     assert!(out.is_empty());
-    a.cancel("d", &Cancel::Id("1".into()), &mut out);
+    a.cancel(t, "d", &Cancel::Id("1".into()), &mut out);
     assert_eq!(ends(&mut out), [ids[2]]);
-    a.cancel("c", &Cancel::All, &mut out);
+    a.cancel(t, "c", &Cancel::All, &mut out);
     assert_eq!(ends(&mut out), [ids[0], ids[1]]);
     // again: it is ending already
-    a.cancel("c", &Cancel::All, &mut out);
+    a.cancel(t, "c", &Cancel::All, &mut out);
     assert!(out.is_empty());
     a.update(t, ROOM, ended(ids[0], Finish::Cancelled, t), &mut out);
     assert_eq!(
@@ -363,7 +364,7 @@ fn a_client_ends_its_own_work_only() {
         "cancelled"
     );
     // after the end, and a thought that is over
-    a.cancel("c", &Cancel::Id("1".into()), &mut out);
+    a.cancel(t, "c", &Cancel::Id("1".into()), &mut out);
     a.end_thinking("c", "1", &mut out);
     assert!(out.is_empty());
 }
@@ -560,10 +561,10 @@ fn a_session_is_cancelled_by_its_own_client() {
     }
     let ids = submitted(&out);
     out.clear();
-    a.cancel("c", &Cancel::Session("s".into()), &mut out);
+    a.cancel(t, "c", &Cancel::Session("s".into()), &mut out);
     assert!(matches!(out[..], [Action::End(id, Finish::Cancelled)] if id == ids[0]));
     out.clear();
-    a.cancel("c", &Cancel::Session("x".into()), &mut out);
+    a.cancel(t, "c", &Cancel::Session("x".into()), &mut out);
     assert!(out.is_empty());
 }
 
@@ -642,6 +643,7 @@ fn loading_draining_and_a_lost_engine() {
     let speaker = Speaker {
         node: "n".into(),
         model: String::new(),
+        sha256: None,
     };
     let mut a = Admission::new(4, 1, Duration::ZERO, Duration::from_secs(1), speaker);
     let (mut out, t) = (Vec::new(), Instant::now());
@@ -651,7 +653,7 @@ fn loading_draining_and_a_lost_engine() {
         (code(&frame), frame["error"]["retry_after_ms"].as_u64()),
         ("model_loading", Some(1000))
     );
-    a.online("m".into());
+    a.online("m".into(), None, &mut Vec::new());
     a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
     a.request(t, ROOM, arrival("c", Some("2"), Kind::Ask), &mut out);
     out.clear();
@@ -725,6 +727,8 @@ enum Step {
     Wait(u16),
     Drain,
     Room(bool),
+    Hold,
+    Online,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -738,6 +742,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..500_u16).prop_map(Step::Wait),
         1 => Just(Step::Drain),
         1 => any::<bool>().prop_map(Step::Room),
+        1 => Just(Step::Hold),
+        1 => Just(Step::Online),
     ]
 }
 
@@ -753,7 +759,6 @@ proptest! {
         let mut engine: BTreeMap<RequestId, Option<Finish>> = BTreeMap::new();
         let mut seen: HashMap<(String, String), (u64, String, Option<Bytes>)> = HashMap::new();
         let mut newest: HashMap<(Arc<str>, Arc<str>), RequestId> = HashMap::new();
-        let mut accepted = 0;
         let mut last_frames = 0;
         for step in steps.into_iter().chain([Step::Drain]) {
             let mut out = Vec::new();
@@ -777,7 +782,7 @@ proptest! {
                 }
                 Step::Cancel { client, id } => {
                     let what = id.map_or(Cancel::All, |id| Cancel::Id(format!("i{id}")));
-                    a.cancel(&format!("c{client}"), &what, &mut out);
+                    a.cancel(t, &format!("c{client}"), &what, &mut out);
                 }
                 Step::EndThinking { client, id } => a.end_thinking(&format!("c{client}"), &format!("i{id}"), &mut out),
                 Step::Wait(ms) => {
@@ -787,14 +792,17 @@ proptest! {
                     prop_assert!(a.next_tick().is_none_or(|at| at > t));
                 }
                 Step::Drain => {
-                    a.end_all(Finish::Interrupted, &mut out);
+                    a.end_all(t, Finish::Interrupted, &mut out);
                 }
                 Step::Room(there) => room = if there { ROOM } else { ROOM_FOR_LAST },
+                Step::Hold => a.hold(),
+                // the engine that follows is another
+                Step::Online if a.engine_is_idle() => a.online("next".into(), None, &mut out),
+                Step::Online => {}
             }
             for action in out {
                 match action {
                     Action::Submit(id, request) => {
-                        accepted += 1;
                         // one request of a session at a time: those before it are ending
                         if let Some(session) = request.session {
                             let key = (request.client, session);
@@ -803,7 +811,7 @@ proptest! {
                         }
                         engine.insert(id, None);
                     }
-                    Action::Session(..) | Action::Stats { .. } => unreachable!(),
+                    Action::Session(..) | Action::Forget(..) | Action::Admin(..) => unreachable!(),
                     Action::End(id, why) => {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }
@@ -835,13 +843,15 @@ proptest! {
                 }
             }
             prop_assert!(a.outstanding() <= 3 + 2);
-            prop_assert_eq!(a.outstanding(), engine.len());
+            prop_assert_eq!(a.engine_is_idle(), engine.is_empty());
+            prop_assert!(a.outstanding() >= engine.len());
         }
         let mut out = Vec::new();
         a.abandon(t, Finish::Interrupted, &mut out);
         last_frames += out.iter().filter(|a| matches!(a, Action::Publish { last: true, .. })).count();
         prop_assert_eq!(a.outstanding(), 0);
-        prop_assert_eq!(last_frames, accepted);
+        // requests alone were numbered, from 1
+        prop_assert_eq!(last_frames as RequestId, a.next - 1);
     }
 }
 
@@ -877,4 +887,117 @@ fn a_strained_board_takes_half_as_many_and_keeps_what_it_took() {
     a.one_at_a_time(true);
     assert_eq!(ask(&mut a, 12).as_deref(), Some("overloaded"));
     assert_eq!(a.outstanding(), 12);
+}
+
+fn asker(verb: &'static str) -> Asker {
+    Asker {
+        to: arrival("c", None, Kind::Chat).reply,
+        verb,
+        transaction: Some(7.into()),
+    }
+}
+
+#[test]
+fn what_comes_while_the_model_changes_is_the_next_ones_and_ends_as_ever() {
+    let (mut a, mut out, t) = (machine_of(4, 2), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("old"), Kind::Chat), &mut out);
+    let old = submitted(&out)[0];
+    out.clear();
+    assert!(!a.engine_is_idle());
+    a.hold();
+    let mut late = arrival("c", Some("late"), Kind::Chat);
+    late.deadline = Some(Duration::from_millis(5));
+    a.request(t, ROOM, late, &mut out);
+    for (client, id) in [("d", "1"), ("d", "2")] {
+        let mut r = arrival(client, Some(id), Kind::Chat);
+        r.request.session = Some("s".into());
+        a.request(t, ROOM, r, &mut out);
+    }
+    // the older turn of the session has its end at once, and nothing went to the engine
+    let [
+        Action::Publish {
+            frame, last: true, ..
+        },
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!(code(&serde_json::from_slice(frame).unwrap()), "superseded");
+    out.clear();
+    for client in ["e", "f"] {
+        a.request(t, ROOM, arrival(client, Some("3"), Kind::Chat), &mut out);
+    }
+    a.end_thinking("d", "2", &mut out);
+    assert!(out.is_empty());
+    // no more may wait than ever
+    a.request(t, ROOM, arrival("g", None, Kind::Chat), &mut out);
+    a.request(t, ROOM, arrival("h", None, Kind::Chat), &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "overloaded");
+    let call = Call {
+        client: "d".into(),
+        session: "s".into(),
+        verb: SessionVerb::Save,
+    };
+    a.session(ROOM, call, arrival("d", None, Kind::Chat).reply, &mut out);
+    assert_eq!(code(&frames(&mut out)[0]), "model_loading");
+    // a cancel and a deadline are answered though there is no engine
+    a.cancel(t, "e", &Cancel::All, &mut out);
+    assert_eq!(a.next_tick(), Some(t + Duration::from_millis(5)));
+    a.tick(t + Duration::from_millis(5), ROOM, &mut out);
+    let ends = frames(&mut out);
+    assert_eq!(ends[0]["choices"][0]["finish_reason"], "cancelled");
+    assert_eq!(code(&ends[1]), "deadline_exceeded");
+    a.update(t, ROOM, ended(old, Finish::Stop, t), &mut out);
+    assert!(a.engine_is_idle());
+    assert_eq!(frames(&mut out)[0]["model"], "m");
+    a.online("next".into(), Some("ab".into()), &mut out);
+    let next = submitted(&out);
+    assert_eq!(next.len(), 3, "d's newer turn, f's and g's");
+    assert!(next.is_sorted() && !a.engine_is_idle());
+    out.clear();
+    a.update(t, ROOM, ended(next[0], Finish::Stop, t), &mut out);
+    let last = frames(&mut out).pop().unwrap();
+    assert_eq!(
+        (&last["model"], &last["system_fingerprint"]),
+        (&"next".into(), &"ab".into())
+    );
+}
+
+#[test]
+fn a_forgotten_client_is_cancelled_and_told_nothing_again() {
+    let (mut a, mut out, t) = (machine_of(4, 2), Vec::new(), Instant::now());
+    a.request(t, ROOM, arrival("c", Some("1"), Kind::Chat), &mut out);
+    a.request(t, ROOM, arrival("d", Some("1"), Kind::Chat), &mut out);
+    let ids = submitted(&out);
+    for id in &ids[1..] {
+        a.update(t, ROOM, ended(*id, Finish::Stop, t), &mut out);
+    }
+    out.clear();
+    a.forget(t, ROOM, "c".to_owned(), asker("forget"), &mut out);
+    let [
+        Action::End(end, Finish::Cancelled),
+        Action::Forget(number, _),
+    ] = out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!(end, ids[0]);
+    out.clear();
+    a.update(t, ROOM, ended(end, Finish::Cancelled, t), &mut out);
+    a.forgotten(number, Ok(3), &mut out);
+    assert_eq!(
+        frames(&mut out)[1],
+        serde_json::json!({"transaction": 7, "forget": {"client": "c", "sessions": 3}})
+    );
+    // its request is a new one now, the other client's is not
+    for (client, new) in [("c", 1), ("d", 0)] {
+        a.request(t, ROOM, arrival(client, Some("1"), Kind::Chat), &mut out);
+        assert_eq!(submitted(&out).len(), new, "{client}");
+        out.clear();
+    }
+    a.forget(t, ROOM, "c".to_owned(), asker("forget"), &mut out);
+    out.clear();
+    a.abandon(t, Finish::Failed, &mut out);
+    let last = frames(&mut out).pop().unwrap();
+    assert_eq!((code(&last), &last["transaction"]), ("internal", &7.into()));
 }

@@ -1,11 +1,18 @@
-//! Verbs on sessions, from their acceptance to their answer. Each is answered exactly once, as a request is.
+//! Verbs that the engine does between two steps, from their acceptance to their answer: on sessions, and the forgetting of a
+//! client. Each is answered exactly once, as a request is.
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use glowplug_model::engine::{RequestId, SessionFault, SessionState};
+use serde_json::json;
 
 use super::gate::RETRY_MIN_MS;
 use super::{Action, Admission, Phase};
+use crate::wire::admin::Asker;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
+use crate::wire::request::Cancel;
 use crate::wire::session::Call;
 
 /// Verbs on their way, of all clients. Each may write a file between two steps, so few.
@@ -14,18 +21,61 @@ pub const VERBS_MAX: usize = 16;
 const VERBS_PER_CLIENT: usize = 4;
 
 /// One on its way.
-pub(super) struct Verb {
-    call: Call,
-    to: ReplyTo,
+pub(super) enum Verb {
+    /// on a session, answered there
+    Session(Call, ReplyTo),
+    /// all of a client's is to be forgotten
+    Forget(Arc<str>, Asker),
+}
+
+impl Verb {
+    fn client(&self) -> &Arc<str> {
+        match self {
+            Self::Session(call, _) => &call.client,
+            Self::Forget(client, _) => client,
+        }
+    }
 }
 
 impl Admission {
-    /// A verb came in. `room` is the outbox's.
+    /// A verb on a session came in. `room` is the outbox's.
     pub fn session(&mut self, room: usize, call: Call, to: ReplyTo, out: &mut Vec<Action>) {
-        let own = self.verbs.values().filter(|v| v.call.client == call.client);
+        if let Some(fault) = self.too_many_verbs(room, &call.client) {
+            return self.refuse_session(&call, to, &fault, out);
+        }
+        let number = self.number();
+        out.push(Action::Session(number, call.clone()));
+        self.verbs.insert(number, Verb::Session(call, to));
+    }
+
+    /// A client is to be forgotten: what it asked for ends, then the engine forgets what it holds of it.
+    pub fn forget(
+        &mut self,
+        now: Instant,
+        room: usize,
+        client: String,
+        asker: Asker,
+        out: &mut Vec<Action>,
+    ) {
+        let client: Arc<str> = client.into();
+        if let Some(fault) = self.too_many_verbs(room, &client) {
+            return self.refuse_admin(&asker, &fault, out);
+        }
+        self.cancel(now, &client, &Cancel::All, out);
+        let number = self.number();
+        out.push(Action::Forget(number, client.clone()));
+        self.verbs.insert(number, Verb::Forget(client, asker));
+    }
+
+    fn too_many_verbs(&self, room: usize, client: &Arc<str>) -> Option<Fault> {
+        let own = self.verbs.values().filter(|verb| verb.client() == client);
         let (own, all) = (own.count(), self.verbs.len());
-        let waiting = |n| format!("{n} verbs on sessions are on their way, which is the limit");
-        let fault = match self.phase {
+        let waiting = |n| format!("{n} verbs are on their way, which is the limit");
+        match self.phase {
+            Phase::Online if self.held.is_some() => Some(
+                Fault::new(Code::ModelLoading, "the model is being changed")
+                    .retry_after(RETRY_MIN_MS),
+            ),
             Phase::Online if own >= VERBS_PER_CLIENT => {
                 Some(Fault::new(Code::RateLimited, waiting(own)).retry_after(RETRY_MIN_MS))
             }
@@ -33,13 +83,7 @@ impl Admission {
                 Some(Fault::new(Code::Overloaded, waiting(all)).retry_after(RETRY_MIN_MS))
             }
             _ => self.closed(),
-        };
-        if let Some(fault) = fault {
-            return self.refuse_session(&call, to, &fault, out);
         }
-        let number = self.number();
-        out.push(Action::Session(number, call.clone()));
-        self.verbs.insert(number, Verb { call, to });
     }
 
     /// Answers a verb that was never accepted.
@@ -58,28 +102,73 @@ impl Admission {
         });
     }
 
-    /// The engine has done it, or has not.
+    /// The same for an admin verb.
+    pub fn refuse_admin(&mut self, asker: &Asker, fault: &Fault, out: &mut Vec<Action>) {
+        self.count_refused(fault.code.name());
+        out.push(Action::Publish {
+            to: asker.to.clone(),
+            frame: asker.refused(fault),
+            last: false,
+        });
+    }
+
+    /// The engine has done one on a session, or has not.
     pub fn session_done(
         &mut self,
         number: RequestId,
         result: Result<SessionState, SessionFault>,
         out: &mut Vec<Action>,
     ) {
-        let Some(Verb { call, to }) = self.verbs.remove(&number) else {
+        let Some(Verb::Session(call, to)) = self.verbs.remove(&number) else {
             return;
         };
         let frame = match result {
             Ok(state) => call.done(&state),
-            Err(fault) => {
-                let fault = Fault::from(fault);
-                self.count_refused(fault.code.name());
-                call.refused(&fault)
-            }
+            Err(fault) => call.refused(&self.failed(fault)),
         };
         out.push(Action::Publish {
             to,
             frame,
             last: true,
         });
+    }
+
+    /// The engine has forgotten so many sessions of a client and all else of it, or has not.
+    pub fn forgotten(
+        &mut self,
+        number: RequestId,
+        result: Result<usize, SessionFault>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(Verb::Forget(client, asker)) = self.verbs.remove(&number) else {
+            return;
+        };
+        self.done.forget(&client);
+        let frame = match result {
+            Ok(sessions) => asker.done(&json!({"client": &*client, "sessions": sessions})),
+            Err(fault) => asker.refused(&self.failed(fault)),
+        };
+        out.push(Action::Publish {
+            to: asker.to,
+            frame,
+            last: true,
+        });
+    }
+
+    /// No verb is done any more.
+    pub(super) fn abandon_verbs(&mut self, out: &mut Vec<Action>) {
+        while let Some((&number, verb)) = self.verbs.first_key_value() {
+            let gone = SessionFault::Failed("the engine is gone".to_owned());
+            match verb {
+                Verb::Session(..) => self.session_done(number, Err(gone), out),
+                Verb::Forget(..) => self.forgotten(number, Err(gone), out),
+            }
+        }
+    }
+
+    fn failed(&mut self, fault: SessionFault) -> Fault {
+        let fault = Fault::from(fault);
+        self.count_refused(fault.code.name());
+        fault
     }
 }

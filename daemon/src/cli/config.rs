@@ -3,7 +3,7 @@
 use super::failure::{Failure, put, put_json, put_line};
 use super::{image, settings};
 use crate::config::Draft;
-use crate::wire::properties::hex;
+use crate::hex::hex;
 use clap::Subcommand;
 use glowplug_firmware_config::image::{self as format, SLOT, SLOTS, Trust};
 use serde_json::{Value, json};

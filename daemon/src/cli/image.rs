@@ -1,11 +1,13 @@
 //! Flash images of the configuration: who may sign them, and which are too old.
 //!
-//! Keys do not come from what they check: `GLOWPLUG_TRUST_KEYS` names them, in the unit that starts the daemon.
+//! Keys do not come from what they check: `GLOWPLUG_TRUST_KEYS` names them, in the unit that starts the daemon. The same
+//! variable is that of the key `trust.keys`: who may sign a configuration may sign a model.
 
 use super::failure::Failure;
-use crate::config::Draft;
+use crate::config::{Draft, trust_keys};
 use crate::files;
-use glowplug_firmware_config::image::{self, KEYS_MAX, MAGIC, SigningKey, Trust, VerifyingKey};
+use crate::hex::unhex;
+use glowplug_firmware_config::image::{self, MAGIC, SigningKey, Trust, VerifyingKey};
 use std::env::{self, VarError};
 use std::fs;
 use std::io::ErrorKind;
@@ -29,27 +31,7 @@ pub(crate) fn keys() -> Result<Vec<VerifyingKey>, Failure> {
         // taken for none, it would let everybody sign
         Err(VarError::NotUnicode(_)) => return Err(Failure::Use(format!("{KEYS} is not UTF-8"))),
     };
-    let keys: Vec<&str> = text
-        .split(',')
-        .map(str::trim)
-        .filter(|key| !key.is_empty())
-        .collect();
-    if keys.len() > KEYS_MAX {
-        return Err(Failure::Use(format!(
-            "{KEYS} has more than {KEYS_MAX} keys"
-        )));
-    }
-    keys.iter()
-        .map(|key| {
-            unhex(key)
-                .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
-                .ok_or_else(|| {
-                    Failure::Use(format!(
-                        "{KEYS}: `{key}` is no public key of Ed25519 in 64 hexadecimal digits"
-                    ))
-                })
-        })
-        .collect()
+    trust_keys(&text).map_err(|why| Failure::Use(format!("{KEYS}: {why}")))
 }
 
 /// The secret key in a file: 64 hexadecimal digits.
@@ -97,16 +79,4 @@ pub(crate) fn accepted(state_dir: &Path, counter: u64) -> Result<(), Failure> {
     fs::create_dir_all(state_dir)
         .and_then(|()| files::replace(&path, format!("{counter}\n").as_bytes()))
         .map_err(|error| Failure::io("write", &path, &error))
-}
-
-/// 64 hexadecimal digits.
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }

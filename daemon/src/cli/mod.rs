@@ -2,7 +2,7 @@
 
 mod ask;
 mod bench;
-mod catalogue;
+pub(crate) mod catalogue;
 mod chat;
 mod client;
 mod config;
@@ -24,6 +24,7 @@ mod pull;
 mod score;
 mod serve;
 mod settings;
+mod sign;
 mod tokenize;
 mod tune;
 mod wheel;
@@ -57,6 +58,7 @@ enum Command {
     Tune(tune::Args),
     Pack(pack::Args),
     Config(config::Args),
+    Sign(sign::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Tune(args) => tune::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Sign(args) => sign::run(&args),
     };
     match result {
         Ok(()) | Err(Failure::StdoutClosed) => ExitCode::SUCCESS,

@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         image::accepted(&config.state_dir, counter)?;
     }
     settings::model(&mut config)?;
+    config.model.remembered = true;
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
     server_runtime()?.block_on(async {

@@ -17,13 +17,7 @@ const SYSTEM_FILE: &str = "/etc/glowplug/config.toml";
 const FILE_MAX: u64 = 1 << 20;
 
 /// Variables that are read elsewhere and are no keys of the configuration.
-const NOT_KEYS: [&str; 5] = [
-    "GLOWPLUG_MODELS",
-    "GLOWPLUG_ISA",
-    "GLOWPLUG_LOG",
-    ROOT,
-    image::KEYS,
-];
+const NOT_KEYS: [&str; 4] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG", ROOT];
 
 /// Where another machine's `/proc` and `/sys` are; for tests.
 const ROOT: &str = "GLOWPLUG_ROOT";

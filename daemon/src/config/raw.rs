@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use glowplug_firmware_config::image::{KEYS_MAX, VerifyingKey};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits;
 use glowplug_model::engine::{KvFormats, Thinking};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions, board};
 use crate::board::Chosen;
+use crate::hex::unhex;
 
 /// Most prefixes in `mqtt.response_topic_allow`.
 const ALLOW_MAX: usize = 16;
@@ -40,6 +42,7 @@ pub(super) struct Raw {
     memory: RawMemory,
     engine: RawEngine,
     sessions: RawSessions,
+    trust: RawTrust,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +119,26 @@ struct RawThought {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct RawTrust {
+    keys: RawKeys,
+}
+
+/// A list in the file, one text with commas in the environment.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "`trust.keys` is a list of keys")]
+enum RawKeys {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Default for RawKeys {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct RawSessions {
     dir: Option<PathBuf>,
     expire_s: Option<u64>,
@@ -149,6 +172,7 @@ impl Raw {
             memory: self.memory.validate()?,
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
+            trust: self.trust.validate()?,
             state_dir,
             root: PathBuf::from("/"),
             supervisor: None,
@@ -211,8 +235,37 @@ impl RawModel {
             path: self.path,
             name: self.name,
             context: context.map(|n| n as usize),
+            remembered: false,
         })
     }
+}
+
+impl RawTrust {
+    fn validate(self) -> Result<Vec<VerifyingKey>, ConfigError> {
+        let text = match self.keys {
+            RawKeys::Text(text) => text,
+            RawKeys::List(keys) => keys.join(","),
+        };
+        trust_keys(&text).map_err(|why| invalid("trust.keys", why))
+    }
+}
+
+/// Public keys of Ed25519 in hexadecimal, with commas between them. An error says why.
+pub(crate) fn trust_keys(text: &str) -> Result<Vec<VerifyingKey>, String> {
+    let keys: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|key| !key.is_empty())
+        .collect();
+    if keys.len() > KEYS_MAX {
+        return Err(format!("has more than {KEYS_MAX} keys"));
+    }
+    let key = |text: &str| {
+        unhex(text)
+            .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
+            .ok_or_else(|| format!("`{text}` is no public key of Ed25519 in 64 hexadecimal digits"))
+    };
+    keys.into_iter().map(key).collect()
 }
 
 impl RawEngine {

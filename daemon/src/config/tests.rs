@@ -260,7 +260,7 @@ fn every_key_has_a_place_in_an_image() {
     let mut draft = Draft::default();
     for key in KEYS {
         let value = match *key {
-            "mqtt.response_topic_allow" => "[\"a\"]",
+            "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
             "memory.lock" | "sessions.window" | "engine.thinking" => "true",
             _ => "7",
         };

@@ -26,8 +26,8 @@ struct Outcome {
     submitted: Vec<Box<Request>>,
     ends: usize,
     calls: Vec<Call>,
-    /// transactions of the `stats` that were asked for
-    stats: Vec<Option<Value>>,
+    admin: Vec<(Admin, Asker)>,
+    forgotten: Vec<String>,
 }
 
 fn world() -> World {
@@ -39,9 +39,10 @@ fn world() -> World {
     let speaker = Speaker {
         node: "n".into(),
         model: String::new(),
+        sha256: None,
     };
     let mut admission = Admission::new(2, 1, Duration::ZERO, Duration::from_secs(9), speaker);
-    admission.online("m".into());
+    admission.online("m".into(), None, &mut Vec::new());
     World {
         intake: Intake::new(&config),
         admission,
@@ -69,7 +70,8 @@ impl World {
             submitted: vec![],
             ends: 0,
             calls: vec![],
-            stats: vec![],
+            admin: vec![],
+            forgotten: vec![],
         };
         for action in out {
             match action {
@@ -81,10 +83,8 @@ impl World {
                 }
                 Action::End(..) | Action::EndThinking(_) => outcome.ends += 1,
                 Action::Session(_, call) => outcome.calls.push(call),
-                Action::Stats { to, transaction } => {
-                    assert_eq!(to.topic, "b/n/admin/stats/response");
-                    outcome.stats.push(transaction);
-                }
+                Action::Admin(asked, asker) => outcome.admin.push((asked, asker)),
+                Action::Forget(_, client) => outcome.forgotten.push(client.to_string()),
             }
         }
         outcome
@@ -159,7 +159,7 @@ fn retained_and_foreign_messages_are_dropped_and_counted() {
         m.retain = true;
         let o = w.take(m, None);
         assert!(o.frames.is_empty() && o.submitted.is_empty());
-        assert!(o.calls.is_empty() && o.stats.is_empty());
+        assert!(o.calls.is_empty() && o.admin.is_empty());
     }
     assert_eq!(w.refused("retained"), 6);
     assert!(w.send("b/n/chat/c d/request", HI).submitted.is_empty());
@@ -275,16 +275,31 @@ fn what_comes_with_a_later_version_is_refused_by_name() {
         );
     };
     later(&w.send("b/any/chat/c/request", HI), "b/n/chat/c/reply");
-    let o = w.send(
-        "b/n/admin/reload/request",
-        r#"{"transaction":"t1","x":[1,2]}"#,
-    );
-    later(&o, "b/n/admin/reload/response");
+}
+
+#[test]
+fn every_admin_verb_is_asked_for_on_its_topic() {
+    let mut w = world();
+    for (verb, body, asked) in [
+        ("model", r#"{"name":"b"}"#, Admin::Model(Some("b".into()))),
+        ("reload", "", Admin::Reload),
+        ("drain", "", Admin::Drain),
+        ("inhibit", r#"{"on":false}"#, Admin::Inhibit(Some(false))),
+    ] {
+        let o = w.send(&format!("b/n/admin/{verb}/request"), body);
+        assert!(o.frames.is_empty());
+        let [(what, asker)] = &o.admin[..] else {
+            panic!("{verb}")
+        };
+        assert_eq!((what, asker.verb), (&asked, verb));
+        assert_eq!(asker.to.topic, format!("b/n/admin/{verb}/response"));
+    }
+    let o = w.send("b/n/admin/forget/request", r#"{"client":"c"}"#);
+    assert_eq!(o.forgotten, ["c"]);
+    let o = w.send("b/n/admin/reboot/request", r#"{"transaction":"t1"}"#);
+    assert_eq!(o.frames[0].0.topic, "b/n/admin/reboot/response");
     assert_eq!(o.frames[0].1["transaction"], "t1");
-    later(
-        &w.send("b/n/admin/drain/request", ""),
-        "b/n/admin/drain/response",
-    );
+    assert_eq!(o.frames[0].1["error"]["code"], "invalid_request");
 }
 
 #[test]
@@ -301,8 +316,12 @@ fn stats_are_asked_for_with_or_without_a_transaction() {
     for (body, transaction) in table {
         let o = w.send(topic, body);
         assert!(o.frames.is_empty(), "{body}");
+        let [(Admin::Stats, asker)] = &o.admin[..] else {
+            panic!("{body}")
+        };
+        assert_eq!(asker.to.topic, "b/n/admin/stats/response");
         assert_eq!(
-            o.stats[0].clone().unwrap_or_default(),
+            asker.transaction.clone().unwrap_or_default(),
             transaction,
             "{body}"
         );
@@ -310,7 +329,7 @@ fn stats_are_asked_for_with_or_without_a_transaction() {
     let long = format!(r#"{{"transaction":"{}"}}"#, "x".repeat(65));
     for body in ["nonsense", "[]", r#"{"transaction":{"a":1}}"#, &long] {
         let o = w.send(topic, body);
-        assert!(o.stats.is_empty(), "{body}");
+        assert!(o.admin.is_empty(), "{body}");
         assert_eq!(o.frames[0].0.topic, "b/n/admin/stats/response");
         assert_eq!(o.frames[0].1["transaction"], Value::Null);
         assert_eq!(o.frames[0].1["error"]["code"], "invalid_request", "{body}");

@@ -2,6 +2,9 @@
 
 use glowplug_model::engine::{Refusal, SessionFault};
 
+use crate::plan::PlanError;
+use crate::supply::Unfit;
+
 /// `error.code`; part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // each is its own name in the protocol
@@ -140,6 +143,19 @@ impl From<SessionFault> for Fault {
             SessionFault::Failed(_) => {
                 Self::new(Code::Internal, "the verb failed inside the daemon")
             }
+        }
+    }
+}
+
+impl From<Unfit> for Fault {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Plan(PlanError::DoesNotFit(error)) => {
+                Self::new(Code::MemoryBudget, error.to_string())
+            }
+            // why is in the log: it may name a file
+            Unfit::Io(_) => Self::new(Code::Internal, "the model cannot be read"),
+            unfit => Self::invalid("name", unfit.to_string()),
         }
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::fault::{Code, Fault};
 use super::topics::Topics;
+use crate::hex::hex;
 use crate::transport::{Message, Properties, Qos};
 
 /// Seconds a broker may keep a reply for a client that is away: stale speech is never played.
@@ -103,12 +104,6 @@ pub fn id_of(correlation_data: &Bytes) -> Option<String> {
         _ if 2 * correlation_data.len() <= ID_MAX => Some(hex(correlation_data)),
         _ => Some(hex(&Sha256::digest(correlation_data))),
     }
-}
-
-/// Lower case.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// How long a request may take from its arrival: its own word, else what the broker left of its Message Expiry.

@@ -65,6 +65,8 @@ pub struct Answer<'a> {
     pub timings: Timings,
     /// request fields without effect
     pub ignored: &'a [&'static str],
+    /// which model it was, by the hash of its file
+    pub fingerprint: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -178,6 +180,8 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
         timings: Timings,
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         ignored: &'a [&'static str],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        system_fingerprint: Option<&'a str>,
     }
     let o = answer.outcome;
     let choice = Choice {
@@ -209,6 +213,7 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
         usage,
         timings: answer.timings,
         ignored: answer.ignored,
+        system_fingerprint: answer.fingerprint,
     })
 }
 
@@ -336,6 +341,7 @@ mod tests {
             outcome: &outcome,
             timings,
             ignored: &["user"],
+            fingerprint: Some("ab12"),
         };
         assert_eq!(
             value(&last(HEAD, &answer)),
@@ -344,13 +350,14 @@ mod tests {
                 "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
                     "prompt_tokens_details": {"cached_tokens": 4, "forgotten_messages": 3}, "completion_tokens_details": {"reasoning_tokens": 2}},
                 "timings": {"queue_ms": 1.0, "prompt_ms": 2.0, "first_token_ms": 3.0, "predicted_ms": 4.0, "predicted_per_second": 5.0},
-                "ignored": ["user"]})
+                "ignored": ["user"], "system_fingerprint": "ab12"})
         );
         let bare = value(&last(
             HEAD,
             &Answer {
                 reasoning: "",
                 ignored: &[],
+                fingerprint: None,
                 ..answer
             },
         ));

@@ -115,6 +115,9 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
         (reset(6, "b"), true),
         (Command::Submit(7, request("c", Some("a"))), true),
         (Command::EndThinking(7), true),
+        (Command::Forget(8, "d".into()), true),
+        (Command::Submit(9, request("d", None)), true),
+        (Command::Submit(10, request("e", None)), false),
     ];
     for (command, waits) in table {
         assert_eq!(desk.must_wait(&command), waits, "{command:?}");
@@ -127,13 +130,15 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
             Command::Submit(id, _)
             | Command::End(id, _)
             | Command::EndThinking(id)
-            | Command::Session(id, _) => id,
+            | Command::Session(id, _)
+            | Command::Forget(id, _) => id,
         };
         desk.release().into_iter().map(id).collect()
     };
     // one verb a step, each with what came after it
     assert_eq!(ids(), [1, 2, 2]);
     assert_eq!(ids(), [6, 7, 7]);
+    assert_eq!(ids(), [8, 9]);
     assert!(ids().is_empty());
 }
 
@@ -141,7 +146,8 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
 fn verbs_are_answered_and_numbers_told_once() {
     let (outbox, mut reports) = mpsc::channel(8);
     let mut desk = Desk::default();
-    desk.done.push_back((3, Err(SessionFault::NotFound)));
+    desk.done
+        .push_back(Done::Session(3, Err(SessionFault::NotFound)));
     desk.load.counts.pages_used = 2;
     desk.flush(&outbox);
     let Ok(Report::Session(3, Err(SessionFault::NotFound), load)) = reports.try_recv() else {

@@ -161,6 +161,33 @@ fn a_thousand_that_are_not_ours() {
     assert!(read(&slot(&settings("ours"), 1000, Some(&ours)), trust).is_ok());
 }
 
+/// `settings("old")` with counter 4, not signed, as schema 1 had it.
+const SCHEMA_1: &str = "\
+    4750434601003c00040000000000000001036f6c64000001146d7174743a2f2f31302e302e302e323a31383833000000\
+    00000000000001808080bc0500000000000001020000000000000000090c224a";
+
+#[test]
+fn an_image_of_the_schema_before_is_read_as_one_of_today() {
+    let digits = SCHEMA_1.as_bytes().as_chunks::<2>().0;
+    let byte =
+        |pair: &[u8; 2]| u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let mut old: Vec<u8> = digits.iter().map(byte).collect();
+    old.extend([0; SIGNATURE]);
+    let image = read(&old, Trust::default()).unwrap();
+    assert_eq!((image.counter, image.settings), (4, settings("old")));
+    // nobody knows what others say
+    for schema in [0, SCHEMA + 1] {
+        old[4..6].copy_from_slice(&schema.to_le_bytes());
+        let end = old.len() - SIGNATURE - CRC;
+        let crc = crc32fast::hash(&old[..end]).to_le_bytes();
+        old[end..end + CRC].copy_from_slice(&crc);
+        assert_eq!(
+            read(&old, Trust::default()),
+            Err(ImageError::Schema(schema))
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {

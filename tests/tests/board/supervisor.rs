@@ -39,7 +39,11 @@ fn next(manager: &UnixDatagram) -> String {
 fn ready_when_it_answers_alive_while_it_gets_on_and_stopping_at_last() {
     let _alone = alone();
     let (mut world, manager, _folder) = managed(&tiny().bytes());
-    assert_eq!(next(&manager), "READY=1\nSTATUS=serves Tiny\n");
+    let watchdog = format!("WATCHDOG_USEC={}\nWATCHDOG=1\n", WATCHDOG.as_micros());
+    assert_eq!(
+        next(&manager),
+        format!("READY=1\nSTATUS=serves Tiny\n{watchdog}")
+    );
     world.online();
     // nobody asks anything: the thread waits, and is well
     let mut heard = Instant::now();

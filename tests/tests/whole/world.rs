@@ -13,8 +13,8 @@ use tempfile::TempDir;
 /// The daemon's node.
 pub(crate) const NODE: &str = "n1";
 /// Its configuration and its state, in the folder of a world.
-const CONFIG: &str = "glowplug.toml";
-const STATE: &str = "state";
+pub(crate) const CONFIG: &str = "glowplug.toml";
+pub(crate) const STATE: &str = "state";
 
 /// Where the daemon is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,11 @@ impl World {
         if self.broker.is_some() {
             self.states_until("offline");
         }
+        self.restart();
+    }
+
+    /// A daemon in the place of one that ended, until it is online.
+    pub(crate) fn restart(&mut self) {
         let folder = self.folder.path();
         self.daemon = Daemon::serve(&folder.join(CONFIG), &folder.join(STATE), &[]);
         if self.broker.is_none() {
@@ -142,6 +147,22 @@ impl World {
         client.subscribe(&topic(&format!("ask/{name}/#")));
         client.subscribe(&topic(&format!("session/{name}/#")));
         client
+    }
+
+    /// Who may use the admin verbs, subscribed to their answers.
+    pub(crate) fn operator(&self) -> Client {
+        let user = match self.broker {
+            Some(_) => DAEMON,
+            None => self.user(),
+        };
+        let mut operator = Client::connect(self.port, Version::V5, "operator", Some(user)).unwrap();
+        operator.subscribe(&topic("admin/+/response"));
+        operator
+    }
+
+    /// With the model and all else that is its own.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The same without a subscription.

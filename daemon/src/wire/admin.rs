@@ -1,0 +1,256 @@
+//! The admin verbs: what they ask for, and their answers. Who may ask is the broker's to say, by its rules for the topics.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::fault::Fault;
+use super::properties::ReplyTo;
+use super::reply::{ErrorBody, encode};
+use super::topics::valid_segment;
+
+/// Longest name of a model, in bytes: a file's.
+const NAME_MAX: usize = 255;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admin {
+    /// the numbers of `metrics`, and those since the start
+    Stats,
+    /// to serve the model of this name; none: which one is served
+    Model(Option<String>),
+    /// to load the model again, from the file as it is now
+    Reload,
+    /// to take nothing more, and to say when all that was accepted has ended
+    Drain,
+    /// to forget all of a client's
+    Forget(String),
+    /// to refuse changes of the model from now on, or no more; none: is it so
+    Inhibit(Option<bool>),
+}
+
+impl Admin {
+    /// As in its topic.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Stats => "stats",
+            Self::Model(_) => "model",
+            Self::Reload => "reload",
+            Self::Drain => "drain",
+            Self::Forget(_) => "forget",
+            Self::Inhibit(_) => "inhibit",
+        }
+    }
+}
+
+/// The asker's own mark, echoed: a text, a number, or none.
+pub type Transaction = Option<Value>;
+
+/// Who asked, and how the answer is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asker {
+    /// where
+    pub to: ReplyTo,
+    /// the verb, as in its topic
+    pub verb: &'static str,
+    /// with which mark
+    pub transaction: Transaction,
+}
+
+impl Asker {
+    /// `{"transaction", "<verb>": result}`
+    #[must_use]
+    pub fn done(&self, result: &Value) -> Bytes {
+        encode(&json!({"transaction": self.transaction, self.verb: result}))
+    }
+
+    /// `{"transaction", "error"}`
+    #[must_use]
+    pub fn refused(&self, fault: &Fault) -> Bytes {
+        refused(&self.transaction, fault)
+    }
+}
+
+/// The answer to what has no [`Asker`].
+#[must_use]
+pub fn refused(transaction: &Transaction, fault: &Fault) -> Bytes {
+    encode(&json!({"transaction": transaction, "error": ErrorBody::of(fault)}))
+}
+
+/// Reads a payload; an empty one is one without fields. The transaction comes with the error too.
+///
+/// # Errors
+/// `invalid_request`, with the field.
+pub fn parse(verb: &str, payload: &[u8]) -> Result<(Admin, Transaction), (Fault, Transaction)> {
+    let mut body: Map<String, Value> = if payload.is_empty() {
+        Map::new()
+    } else {
+        serde_json::from_slice(payload)
+            .map_err(|error| (Fault::invalid("", error.to_string()), None))?
+    };
+    let transaction = match body.remove("transaction") {
+        Some(Value::String(text)) if text.len() > 64 => Err(()),
+        Some(mark @ (Value::String(_) | Value::Number(_))) => Ok(Some(mark)),
+        Some(Value::Null) | None => Ok(None),
+        Some(_) => Err(()),
+    };
+    let transaction = transaction.map_err(|()| {
+        let why = "a transaction is a text of at most 64 bytes or a number";
+        (Fault::invalid("transaction", why), None)
+    })?;
+    match fields(verb, body) {
+        Ok(admin) => Ok((admin, transaction)),
+        Err(fault) => Err((fault, transaction)),
+    }
+}
+
+fn fields(verb: &str, mut body: Map<String, Value>) -> Result<Admin, Fault> {
+    let admin =
+        match verb {
+            "stats" => Admin::Stats,
+            "model" => Admin::Model(name(field(&mut body, "name")?)?),
+            "reload" => Admin::Reload,
+            "drain" => Admin::Drain,
+            "forget" => {
+                let client: Option<String> = field(&mut body, "client")?;
+                let client = client.filter(|client| valid_segment(client));
+                Admin::Forget(client.ok_or_else(|| {
+                    Fault::invalid("client", "must be a client's segment of a topic")
+                })?)
+            }
+            "inhibit" => Admin::Inhibit(field(&mut body, "on")?),
+            _ => {
+                let known = "`model`, `reload`, `drain`, `stats`, `forget` and `inhibit`";
+                return Err(Fault::invalid("", format!("the admin verbs are {known}")));
+            }
+        };
+    match body.keys().next() {
+        Some(unknown) => Err(Fault::invalid(unknown, "unknown field")),
+        None => Ok(admin),
+    }
+}
+
+fn field<T: for<'de> Deserialize<'de>>(
+    body: &mut Map<String, Value>,
+    name: &str,
+) -> Result<Option<T>, Fault> {
+    let value = body.remove(name).unwrap_or_default();
+    serde_json::from_value(value).map_err(|error| Fault::invalid(name, error.to_string()))
+}
+
+/// A name and no path: it says nothing of where on the disk.
+fn name(name: Option<String>) -> Result<Option<String>, Fault> {
+    match name {
+        Some(name)
+            if name.is_empty()
+                || name.len() > NAME_MAX
+                || name.starts_with('.')
+                || name.contains(['/', '\\', '\0']) =>
+        {
+            let why = format!("must be the name of a file, no path, of at most {NAME_MAX} bytes");
+            Err(Fault::invalid("name", why))
+        }
+        name => Ok(name),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn asked(verb: &str, payload: &str) -> Result<(Admin, Option<Value>), (Fault, Option<Value>)> {
+        let (admin, mark) = parse(verb, payload.as_bytes())?;
+        assert_eq!(admin.verb(), verb);
+        Ok((admin, mark))
+    }
+
+    #[test]
+    fn every_verb_is_read() {
+        for (verb, payload, admin) in [
+            ("stats", "", Admin::Stats),
+            ("stats", "{}", Admin::Stats),
+            ("model", "", Admin::Model(None)),
+            (
+                "model",
+                r#"{"name":"b.gguf"}"#,
+                Admin::Model(Some("b.gguf".into())),
+            ),
+            ("reload", "", Admin::Reload),
+            ("drain", "{}", Admin::Drain),
+            ("forget", r#"{"client":"a.b"}"#, Admin::Forget("a.b".into())),
+            ("inhibit", r#"{"on":true}"#, Admin::Inhibit(Some(true))),
+            ("inhibit", "", Admin::Inhibit(None)),
+        ] {
+            assert_eq!(asked(verb, payload), Ok((admin, None)), "{verb} {payload}");
+        }
+        let (_, mark) = asked(
+            "drain",
+            r#"{"transaction":[7][0]}"#.replace("[7][0]", "7").as_str(),
+        )
+        .unwrap();
+        assert_eq!(mark, Some(7.into()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_the_transaction_comes_back() {
+        let long = format!(r#"{{"transaction":"{}"}}"#, "x".repeat(65));
+        for (verb, payload, param) in [
+            ("stats", "[]", None),
+            ("stats", long.as_str(), Some("transaction")),
+            ("stats", r#"{"transaction":{}}"#, Some("transaction")),
+            (
+                "stats",
+                r#"{"transaction":"t","client":"a"}"#,
+                Some("client"),
+            ),
+            ("model", r#"{"transaction":"t","name":7}"#, Some("name")),
+            (
+                "model",
+                r#"{"transaction":"t","name":"../x"}"#,
+                Some("name"),
+            ),
+            ("model", r#"{"transaction":"t","name":".x"}"#, Some("name")),
+            ("model", r#"{"transaction":"t","name":""}"#, Some("name")),
+            ("forget", r#"{"transaction":"t"}"#, Some("client")),
+            (
+                "forget",
+                r#"{"transaction":"t","client":"a/b"}"#,
+                Some("client"),
+            ),
+            ("inhibit", r#"{"transaction":"t","on":1}"#, Some("on")),
+            ("reboot", r#"{"transaction":"t"}"#, None),
+        ] {
+            let (fault, mark) = asked(verb, payload).unwrap_err();
+            assert_eq!(fault.param.as_deref(), param, "{verb} {payload}");
+            assert_eq!(
+                mark.is_some(),
+                payload.contains(r#""t""#),
+                "{verb} {payload}"
+            );
+        }
+    }
+
+    #[test]
+    fn answers_carry_the_verb_and_the_transaction() {
+        let asker = Asker {
+            to: ReplyTo {
+                topic: "t".into(),
+                qos: crate::transport::Qos::AtLeastOnce,
+                correlation_data: None,
+                content_type: "application/json",
+            },
+            verb: "inhibit",
+            transaction: Some("t".into()),
+        };
+        assert_eq!(
+            asker.done(&json!({"on": true})),
+            r#"{"inhibit":{"on":true},"transaction":"t"}"#
+        );
+        let fault = Fault::invalid("on", "no");
+        let refused: Value = serde_json::from_slice(&asker.refused(&fault)).unwrap();
+        assert_eq!(refused["error"]["param"], "on");
+        assert_eq!(refused["transaction"], "t");
+    }
+}

@@ -1,0 +1,192 @@
+//! Signed models: what is not what a key signed is refused before any of it is loaded.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use ed25519_dalek::SigningKey;
+use glowplug::config::{Config, Draft};
+use glowplug::hex::hex;
+use glowplug::manifest::{Manifest, Untrusted, path as manifest_of};
+use glowplug::packed;
+use glowplug::supply::{Candidate, Supply, Unfit};
+use glowplug_firmware_config::plan::{Limit, LimitSource};
+use glowplug_model::network::dims::Arch;
+use glowplug_tests::{SplitMix, Tiny};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const LIMIT: Limit = Limit {
+    bytes: 1 << 30,
+    from: LimitSource::Config,
+};
+
+struct World {
+    folder: TempDir,
+    config: Config,
+    key: SigningKey,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let keys = hex(key.verifying_key().as_bytes());
+        let text = format!("[trust]\nkeys = ['{keys}']\n[memory]\nkv_pages = 16");
+        let draft = Draft::from_toml(&text).unwrap();
+        let config = draft.finish("n", folder.path().join("state")).unwrap();
+        Self {
+            folder,
+            config,
+            key,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn supply(&self, model: &Path) -> Supply {
+        Supply::open(&self.config, model.to_owned()).unwrap()
+    }
+
+    fn check(&self, model: &Path) -> Result<Candidate, Unfit> {
+        self.supply(model).check(model, &self.config, &LIMIT, false)
+    }
+
+    /// A model of its own bytes, signed.
+    fn signed(&self, name: &str, tiny: &Tiny, version: u64) -> PathBuf {
+        let path = self.path(name);
+        tiny.write(&path).unwrap();
+        sign(&path, version, &self.key);
+        path
+    }
+}
+
+fn sign(model: &Path, version: u64, key: &SigningKey) {
+    let text = Manifest::of(model, version).unwrap().sign(key).unwrap();
+    fs::write(manifest_of(model), text).unwrap();
+}
+
+fn tiny() -> Tiny {
+    Tiny::smallest(Arch::Llama)
+}
+
+#[test]
+fn a_thousand_of_a_thousand_forgeries_are_refused() {
+    let world = World::new();
+    let model = world.signed("model.gguf", &tiny(), 5);
+    let candidate = world.check(&model).unwrap();
+    assert_eq!(candidate.file.version, Some(5));
+    // it has answered: nothing older is served any more
+    world.supply(&model).answered(&candidate.file, false);
+    let (bytes, manifest) = (
+        fs::read(&model).unwrap(),
+        fs::read_to_string(manifest_of(&model)).unwrap(),
+    );
+    let forger = SigningKey::from_bytes(&[8; 32]);
+    let mut random = SplitMix::new(1, "forgeries");
+    let mut refused = 0;
+    for n in 0..1000 {
+        let forged = world.path("forged.gguf");
+        fs::write(&forged, &bytes).unwrap();
+        fs::write(manifest_of(&forged), &manifest).unwrap();
+        match n % 5 {
+            // a bit of the file
+            0 => {
+                let mut altered = bytes.clone();
+                altered[random.below(bytes.len())] ^= 1 << (n / 5 % 8);
+                fs::write(&forged, altered).unwrap();
+            }
+            // its end
+            1 => fs::write(&forged, &bytes[..random.below(bytes.len())]).unwrap(),
+            // no manifest, or half of it, or a bit of it
+            2 => match n % 3 {
+                0 => fs::remove_file(manifest_of(&forged)).unwrap(),
+                1 => {
+                    let end = random.below(manifest.len());
+                    fs::write(manifest_of(&forged), &manifest[..end]).unwrap();
+                }
+                _ => {
+                    let mut altered = manifest.clone().into_bytes();
+                    altered[random.below(manifest.len())] ^= 1;
+                    fs::write(manifest_of(&forged), altered).unwrap();
+                }
+            },
+            // somebody else's
+            3 => {
+                Tiny { seed: n, ..tiny() }.write(&forged).unwrap();
+                sign(&forged, 5 + n, &forger);
+            }
+            // an older one
+            _ => {
+                Tiny { seed: n, ..tiny() }.write(&forged).unwrap();
+                sign(&forged, n % 5, &world.key);
+            }
+        }
+        match world.check(&forged) {
+            Err(_) => refused += 1,
+            Ok(_) => eprintln!("{n} was taken"),
+        }
+    }
+    assert_eq!(refused, 1000);
+    assert!(world.check(&model).is_ok());
+}
+
+#[test]
+fn each_refusal_says_why() {
+    let world = World::new();
+    let model = world.signed("model.gguf", &tiny(), 5);
+    let candidate = world.check(&model).unwrap();
+    world.supply(&model).answered(&candidate.file, false);
+    let why = |model: &Path| match world.check(model).unwrap_err() {
+        Unfit::Untrusted(error) => error,
+        other => panic!("{other}"),
+    };
+    let other = world.signed("other.gguf", &Tiny { seed: 2, ..tiny() }, 4);
+    assert!(matches!(
+        why(&other),
+        Untrusted::Older {
+            version: 4,
+            least: 5
+        }
+    ));
+    sign(&other, 5, &world.key);
+    assert!(world.check(&other).is_ok());
+    fs::copy(manifest_of(&model), manifest_of(&other)).unwrap();
+    assert!(matches!(why(&other), Untrusted::Altered("content")));
+    let qwen = world.path("qwen.gguf");
+    Tiny::smallest(Arch::Qwen2).write(&qwen).unwrap();
+    assert!(matches!(why(&qwen), Untrusted::Unsigned));
+    fs::copy(manifest_of(&model), manifest_of(&qwen)).unwrap();
+    assert!(matches!(why(&qwen), Untrusted::Altered("architecture")));
+    sign(&qwen, 5, &SigningKey::from_bytes(&[8; 32]));
+    assert!(matches!(why(&qwen), Untrusted::Signature));
+}
+
+/// What is mapped is the packed file: nobody signed that.
+#[test]
+fn a_packed_file_counts_only_if_it_was_made_here_of_the_signed_model() {
+    let world = World::new();
+    let model = world.signed("model.gguf", &tiny(), 1);
+    let packed = packed::path(&model);
+    packed::write(&model, &packed).unwrap();
+    let candidate = world.check(&model).unwrap();
+    assert!(!packed.exists(), "where it came from is not known");
+    packed::write(&model, &packed).unwrap();
+    world.supply(&model).answered(&candidate.file, false);
+    world.check(&model).unwrap();
+    assert!(packed.exists());
+    let (bytes, changed) = (fs::read(&packed).unwrap(), changed(&packed));
+    // the kernel's clock may not have gone on since it was written first
+    while self::changed(&packed) == changed {
+        fs::write(&packed, &bytes).unwrap();
+    }
+    world.check(&model).unwrap();
+    assert!(!packed.exists(), "somebody wrote it");
+}
+
+fn changed(path: &Path) -> (i64, i64) {
+    let of = fs::metadata(path).unwrap();
+    (of.ctime(), of.ctime_nsec())
+}
