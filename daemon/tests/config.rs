@@ -100,6 +100,15 @@ fn a_file_becomes_an_image_that_says_the_same() {
 }
 
 #[test]
+fn what_is_something_else_is_not_overwritten() {
+    let world = World::new();
+    world.write("flash", "somebody's notes");
+    world.refused("", &compile(&[]), "holds something else");
+    world.write("flash", &"\0".repeat(9000));
+    assert!(world.ok("", &compile(&[])).contains("slot 0, counter 1"));
+}
+
+#[test]
 fn who_did_not_sign_is_not_taken() {
     let world = World::new();
     let said = world.ok("", &compile(&["--sign", "key"]));

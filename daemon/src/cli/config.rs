@@ -103,6 +103,13 @@ fn compile(args: &Compile) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(Failure::io("read", &args.output, &error)),
     };
+    let erased = |byte: &u8| matches!(byte, 0xff | 0);
+    if !(image::is_one(&before) || before.iter().all(erased)) {
+        return Err(Failure::Use(format!(
+            "{}: holds something else, neither an image nor erased bytes; it is not overwritten",
+            args.output.display()
+        )));
+    }
     // whoever signed it: what counts is which slot the reader would take
     let newest = format::newest(&before, Trust::default()).ok();
     let least = newest
