@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use glowplug_firmware_config::board::{Board, FILES};
+use glowplug_firmware_config::board::{self, Board, FILES};
 use serde_json::{Value, json};
 
-use crate::config::named_board;
 use crate::system;
 
 /// What a device tree calls itself (one of its `compatible` strings), and how the names of its boards begin. The first
@@ -55,7 +54,7 @@ impl Chosen {
 
     /// For programs.
     #[must_use]
-    pub fn json(&self, board: Option<Board>) -> Value {
+    pub fn json(&self, board: Option<&Board>) -> Value {
         json!({"name": board.map(|board| board.name), "why": self.why()})
     }
 }
@@ -72,11 +71,10 @@ pub fn find(root: &Path, arch: &str) -> (Option<Board>, Chosen) {
     let evidence = format!("{evidence}, {:.1} GiB", memory as f64 / f64::from(1 << 30));
     let of_family = FILES.iter().filter(|(name, _)| name.starts_with(&family));
     // the files that are compiled in are sound: a test reads them all
-    let boards = of_family.filter_map(|(name, _)| named_board(name).ok());
-    let fits = boards.filter(|board| {
-        memory <= board.ram_bytes && memory as f64 >= board.ram_bytes as f64 * SEEN
-    });
-    match fits.min_by_key(|board| board.ram_bytes) {
+    let boards = of_family.filter_map(|(name, _)| board::find(name).ok());
+    let fits =
+        boards.filter(|board| memory <= board.ram.0 && memory as f64 >= board.ram.0 as f64 * SEEN);
+    match fits.min_by_key(|board| board.ram) {
         Some(board) => (Some(board), Chosen::Found(evidence)),
         None => (None, Chosen::Unknown(format!("{evidence}: no known board"))),
     }

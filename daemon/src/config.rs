@@ -16,10 +16,8 @@ use crate::board::Chosen;
 use crate::supervisor::Supervisor;
 use raw::Raw;
 
-mod board;
 mod image;
 mod raw;
-pub(crate) use board::find as named_board;
 pub(crate) use raw::{kv_format, trust_keys};
 
 /// Every key of the file, in the order of the documentation. A key that is not here is an error.
@@ -329,6 +327,8 @@ pub struct Engine {
 pub struct Sessions {
     /// where snapshots are kept; none: nowhere
     pub dir: Option<PathBuf>,
+    /// bytes a day, as the board's storage bears them; set by the command line, the file has no key for it
+    pub writes_per_day: Option<u64>,
     /// a session that was not used for so long is dropped
     pub expire: Duration,
     /// one that outgrows the context forgets its oldest turns; else its request is refused

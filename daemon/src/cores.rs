@@ -14,7 +14,7 @@ const CPUS_MAX: usize = 1024;
 const ALIKE: f64 = 0.9;
 /// Processors below this share of the fastest do not compute unless they are asked to: a run waits for the slowest. A
 /// Cortex-A55 has about 0.4 of the A76 beside it, the gold cores of a Kryo 0.85 of its prime.
-const FAST: f64 = 0.5;
+pub(crate) const FAST: f64 = 0.5;
 
 /// Where threads may run.
 #[derive(Debug, Clone, PartialEq, Eq)]

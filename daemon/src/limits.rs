@@ -23,13 +23,16 @@ pub struct Unknown;
 /// [`Unknown`] when neither configuration nor system says anything.
 pub fn here(config: &Config) -> Result<Limit, Unknown> {
     let root = &config.root;
-    let reserve = config.board.map_or(RESERVE, |board| board.reserve_bytes);
+    let reserve = config
+        .board
+        .as_ref()
+        .map_or(RESERVE, |board| board.reserve.0);
     let limit = |bytes, from| Limit { bytes, from };
     let limits = [
         config.memory.budget.map(|n| limit(n, LimitSource::Config)),
         cgroup(root).map(|n| limit(n, LimitSource::Cgroup)),
         available(root).map(|n| limit(n.saturating_sub(reserve), LimitSource::Available)),
-        config.board.map(|board| of_board(&board)),
+        config.board.as_ref().map(of_board),
     ];
     Limit::least(limits.into_iter().flatten()).ok_or(Unknown)
 }
@@ -49,7 +52,7 @@ pub fn there(board: &Board, budget: Option<u64>) -> Limit {
 
 fn of_board(board: &Board) -> Limit {
     Limit {
-        bytes: board.ram_bytes.saturating_sub(board.reserve_bytes),
+        bytes: board.memory().0,
         from: LimitSource::Board,
     }
 }
@@ -166,11 +169,11 @@ mod tests {
         let board = config("board = 'raspberry-pi-4-2g'").board.unwrap();
         assert_eq!(
             limit(&[meminfo], "board = 'raspberry-pi-4-2g'"),
-            of((2 << 30) - board.reserve_bytes, LimitSource::Available)
+            of((2 << 30) - board.reserve.0, LimitSource::Available)
         );
         assert_eq!(
             limit(&[], "board = 'raspberry-pi-4-2g'"),
-            of(board.ram_bytes - board.reserve_bytes, LimitSource::Board)
+            of(board.ram.0 - board.reserve.0, LimitSource::Board)
         );
         assert_eq!(there(&board, None).from, LimitSource::Board);
         assert_eq!(Ok(there(&board, Some(5))), of(5, LimitSource::Config));

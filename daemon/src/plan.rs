@@ -12,7 +12,7 @@ use glowplug_model::network::dims::{Dims, DimsError};
 
 use crate::board::Chosen;
 use crate::config::Config;
-use crate::cores::Cores;
+use crate::cores::{Cores, FAST};
 use crate::limits::Unknown;
 use crate::transport::{OUTBOX, PACKET_MAX};
 use crate::tuned::Tuned;
@@ -121,12 +121,12 @@ pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanEr
     })
 }
 
-/// See [`Plan::threads`]. On a board that was named and may be elsewhere nothing was measured, and all of its cores count.
+/// See [`Plan::threads`]. On a board that was named and may be elsewhere nothing was measured, and its own cores count.
 fn threads(model: &Path, config: &Config) -> Threads {
     let engine = &config.engine;
     let here = Cores::here(&config.root);
     let (all, fast) = match (&config.board, &config.board_chosen) {
-        (Some(board), Chosen::Named) => (board.cores, board.cores),
+        (Some(board), Chosen::Named) => (board.cores(0.0), board.cores(FAST)),
         _ => (here.all(), here.fast()),
     };
     let tuned = Tuned::read(model, engine.isa, all).unwrap_or_else(|error| {
@@ -170,8 +170,10 @@ mod tests {
     use super::*;
     use crate::config::Draft;
     use crate::limits;
-    use glowplug_firmware_config::board;
+    use glowplug_firmware_config::board::{self, Board};
+    use glowplug_firmware_config::limits::PAGE_TOKENS;
     use glowplug_firmware_config::plan::Shape;
+    use glowplug_firmware_config::units::Bytes;
     use std::path::PathBuf;
 
     const Q15: Shape = Shape {
@@ -220,39 +222,68 @@ mod tests {
         ..Q15
     };
 
-    /// Every board with every size of model: what fits has pages enough, what does not says which line and why.
+    fn choice(board: &Board) -> Choice {
+        let config = Draft::default().finish("host", PathBuf::new()).unwrap();
+        Choice {
+            context: board.model.context,
+            k: board.model.k,
+            v: board.model.v,
+            kv_pages: None,
+            streams: config.engine.max_streams,
+            queue: config.engine.queue,
+            max_payload_bytes: config.engine.max_payload_bytes,
+            message_bytes: MESSAGE_BYTES as u64,
+            step_tokens: STEP_TOKENS,
+            threads: board.cores(FAST),
+        }
+    }
+
+    /// Every board with its own model, and with every smaller one; what does not fit says which line and why.
     #[test]
-    fn every_board_fits_or_names_a_line() {
+    fn every_board_fits_its_model_and_a_smaller_one_names_the_line() {
         for (name, _) in board::FILES {
+            let board = board::find(name).unwrap();
+            let limit = limits::there(&board, None);
+            let plan = |limit: &Limit, shape: &Shape| {
+                glowplug_firmware_config::plan::plan(limit, shape, &choice(&board))
+            };
+            assert_eq!(board.model.name, "deepseek-r1-distill-qwen-1.5b", "{name}");
+            for shape in [Q15, Q05, SMOL] {
+                let plan = plan(&limit, &shape).unwrap_or_else(|e| panic!("{name}: {e}"));
+                // two conversations of the whole context at least
+                let pages = 2 * board.model.context.div_ceil(PAGE_TOKENS);
+                assert!(plan.pages >= pages && plan.total() <= limit.bytes, "{name}");
+            }
+            if let Err(error) = plan(&limit, &Q7) {
+                assert!(
+                    ["weights", "kv_pages"].contains(&error.line),
+                    "{name}: {error}"
+                );
+                assert_eq!(error.need, limit.bytes + error.missing);
+            }
+            let small = Board {
+                ram: Bytes(board.reserve.0 + (1 << 30)),
+                ..board.clone()
+            };
+            let error = plan(&limits::there(&small, None), &Q15).unwrap_err();
+            assert_eq!(
+                (error.line, error.need),
+                ("weights", (1 << 30) + error.missing)
+            );
+        }
+    }
+
+    #[test]
+    fn a_board_that_was_named_computes_on_its_fast_cores() {
+        for (name, prefill) in [("rk3588-8g", 4), ("sa8155p", 4), ("sa8295p", 8)] {
             let draft = Draft::from_toml(&format!("board = '{name}'")).unwrap();
             let config = draft.finish("host", PathBuf::new()).unwrap();
-            let board = config.board.unwrap();
-            let limit = limits::there(&board, None);
-            let choice = Choice {
-                context: CONTEXT_DEFAULT,
-                k: KvFormat::Q8_0,
-                v: KvFormat::Q8_0,
-                kv_pages: None,
-                streams: config.engine.max_streams,
-                queue: config.engine.queue,
-                max_payload_bytes: config.engine.max_payload_bytes,
-                message_bytes: MESSAGE_BYTES as u64,
-                step_tokens: STEP_TOKENS,
-                threads: board.cores,
-            };
-            for shape in [SMOL, Q05, Q15, Q7] {
-                match glowplug_firmware_config::plan::plan(&limit, &shape, &choice) {
-                    Ok(plan) => {
-                        assert!(plan.pages >= 128 && plan.total() <= limit.bytes, "{name}");
-                    }
-                    Err(error) => {
-                        assert_eq!(shape, Q7, "{name}: {error}");
-                        let lines = ["weights", "kv_pages"];
-                        assert!(lines.contains(&error.line), "{name}: {error}");
-                        assert_eq!(error.need, limit.bytes + error.missing);
-                    }
-                }
-            }
+            let threads = threads(Path::new("none"), &config);
+            assert_eq!(
+                (threads.prefill, threads.decode),
+                (prefill, prefill),
+                "{name}"
+            );
         }
     }
 

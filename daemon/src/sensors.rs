@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use glowplug_firmware_config::units::Celsius;
 use tokio::sync::watch;
 
 use crate::governor::{Decision, Governor, Readings};
@@ -19,8 +20,8 @@ const TRIPS_MAX: usize = 16;
 const FOREIGN: &[&str] = &["battery", "charger", "wifi", "iwl", "nvme", "modem"];
 /// Trip points below are for fans and are met by day.
 const TRIP_MIN: f32 = 60.0;
-/// Where a zone has no trip point at which its kernel throttles: the firmware of Raspberry Pis begins at 80 °C.
-const TRIP_DEFAULT: f32 = 80.0;
+/// Where neither a zone nor a board says where it throttles.
+const TRIP_DEFAULT: Celsius = Celsius(80);
 /// And so far from the point at which it switches off.
 const BELOW_CRITICAL: f32 = 10.0;
 /// A sensor that says anything else is broken or absent.
@@ -35,10 +36,10 @@ pub struct State {
     pub decision: Decision,
 }
 
-/// Reads on until nobody looks any more. Without a thread to read on, the first state is the last.
+/// Reads on until nobody looks any more. `throttle` is the board's. Without a thread to read on, the first state is the last.
 #[must_use]
-pub fn watch(root: &Path) -> watch::Receiver<State> {
-    let sensors = Sensors::new(root);
+pub fn watch(root: &Path, throttle: Option<Celsius>) -> watch::Receiver<State> {
+    let sensors = Sensors::new(root, throttle.unwrap_or(TRIP_DEFAULT));
     let mut governor = Governor::default();
     let (show, seen) = watch::channel(sensors.state(&mut governor));
     let spawned = std::thread::Builder::new()
@@ -87,13 +88,13 @@ struct Zone {
 
 impl Sensors {
     /// Looks for them: zones do not come and go.
-    fn new(root: &Path) -> Self {
+    fn new(root: &Path, throttle: Celsius) -> Self {
         let cpu = root.join("sys/devices/system/cpu/cpufreq");
         Self {
             zones: system::numbered(&root.join("sys/class/thermal"), "thermal_zone")
                 .iter()
                 .take(ZONES_MAX)
-                .filter_map(|zone| Zone::new(zone))
+                .filter_map(|zone| Zone::new(zone, throttle.0.into()))
                 .collect(),
             policies: system::numbered(&cpu, "policy"),
             pressure: root.join("proc/pressure"),
@@ -124,7 +125,7 @@ impl Sensors {
 
 impl Zone {
     /// None: one that is not ours, or cannot be read.
-    fn new(folder: &Path) -> Option<Self> {
+    fn new(folder: &Path, throttle: f32) -> Option<Self> {
         let kind = system::text(&folder.join("type"))?.to_ascii_lowercase();
         let temperature = folder.join("temp");
         degrees(&temperature)?;
@@ -142,7 +143,7 @@ impl Zone {
         let throttles = trips(&["passive", "hot"]).filter(|degrees| *degrees >= TRIP_MIN);
         let trip = throttles.reduce(f32::min).unwrap_or_else(|| {
             let critical = trips(&["critical"]).reduce(f32::min);
-            critical.map_or(TRIP_DEFAULT, |c| (c - BELOW_CRITICAL).min(TRIP_DEFAULT))
+            critical.map_or(throttle, |c| (c - BELOW_CRITICAL).min(throttle))
         });
         Some(Self { temperature, trip })
     }
@@ -173,17 +174,19 @@ mod tests {
 
     fn state(files: &[(&str, &str)]) -> (Vec<f32>, State) {
         let root = tree(files);
-        let sensors = Sensors::new(root.path());
+        let sensors = Sensors::new(root.path(), Celsius(82));
         let state = sensors.state(&mut Governor::default());
         (sensors.zones.iter().map(|zone| zone.trip).collect(), state)
     }
 
+    /// the board's
+    const THROTTLE: f32 = 82.0;
     const SOC: &str = "sys/class/thermal/thermal_zone0";
 
     #[test]
     fn a_zone_s_own_trip_point_counts() {
         let table: [(&[(&str, &str)], f32); 5] = [
-            (&[], TRIP_DEFAULT),
+            (&[], THROTTLE),
             // fans and emergencies alone
             (
                 &[
@@ -192,7 +195,7 @@ mod tests {
                     ("1_type", "critical"),
                     ("1_temp", "110000"),
                 ],
-                TRIP_DEFAULT,
+                THROTTLE,
             ),
             (&[("0_type", "critical\n"), ("0_temp", "85000\n")], 75.0),
             (
@@ -213,7 +216,7 @@ mod tests {
                     ("1_type", "hot"),
                     ("1_temp", "-274000"),
                 ],
-                TRIP_DEFAULT,
+                THROTTLE,
             ),
         ];
         for (trips, trip) in table {
@@ -242,7 +245,7 @@ mod tests {
         };
         let files: Vec<(String, String)> = [
             zone(0, "cpu0-thermal", "79000"),
-            zone(1, "cpu1-thermal", "81000"),
+            zone(1, "cpu1-thermal", "83000"),
             zone(2, "Battery", "99000"),
             zone(3, "gpu-thermal", "-273000"),
             zone(10, "soc", "hot"),
@@ -256,7 +259,7 @@ mod tests {
             .collect();
         let (trips, state) = state(&files);
         assert_eq!(trips.len(), 2);
-        assert_eq!((state.temperature, state.decision.heat), (Some(81.0), 1));
+        assert_eq!((state.temperature, state.decision.heat), (Some(83.0), 1));
     }
 
     #[test]
@@ -275,7 +278,7 @@ mod tests {
             ),
             ("proc/pressure/cpu", "nonsense"),
         ]);
-        let (sensors, mut governor) = (Sensors::new(root.path()), Governor::default());
+        let (sensors, mut governor) = (Sensors::new(root.path(), Celsius(82)), Governor::default());
         let first = sensors.state(&mut governor);
         assert_eq!(
             (

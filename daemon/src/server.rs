@@ -109,7 +109,10 @@ pub async fn run(
         subscriptions: topics.subscriptions(),
         payload_max: config.engine.max_payload_bytes,
     });
-    let state = sensors::watch(&config.root);
+    let state = sensors::watch(
+        &config.root,
+        config.board.as_ref().map(|board| board.throttle),
+    );
     // the caller may not care
     let _ = started.send(Started { server });
     let speaker = Speaker {

@@ -66,7 +66,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value
         "version": env!("CARGO_PKG_VERSION"),
         "node": config.node,
         "model": about,
-        "board": config.board_chosen.json(config.board),
+        "board": config.board_chosen.json(config.board.as_ref()),
         "isa": model.isa,
         "context": model.context,
         "memory": memory,

@@ -187,6 +187,7 @@ fn load(
         kv: plan.kv,
         lock: plan.lock,
         sessions: sessions.dir.clone(),
+        session_writes: sessions.writes_per_day,
         window: sessions.window,
         // admission counts; here only room for what it accepts
         queue: config.queue + config.max_streams,

@@ -52,6 +52,21 @@ impl KvFormat {
     }
 }
 
+/// What [`formats`] reads.
+pub const FORMATS: &str =
+    "is not `f16`, `q8_0`, or one of these for keys, `/`, and `f16`, `q8_0` or `q4_0` for values";
+
+/// Of keys and of values, as [`FORMATS`] says.
+#[must_use]
+pub fn formats(text: &str) -> Option<(KvFormat, KvFormat)> {
+    let (k, v) = text.split_once('/').unwrap_or((text, text));
+    let named = |name: &str, formats: &[KvFormat]| {
+        formats.iter().copied().find(|format| format.name() == name)
+    };
+    let (f16, q8, q4) = (KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0);
+    Some((named(k, &[f16, q8])?, named(v, &[f16, q8, q4])?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

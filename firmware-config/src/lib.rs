@@ -8,4 +8,5 @@ pub mod kv;
 pub mod limits;
 pub mod plan;
 pub mod settings;
+pub mod units;
 pub mod wire;

@@ -110,6 +110,7 @@ fn engine(gguf: &Gguf, threads: usize, drafts: bool) -> Result<Engine, Box<dyn s
         },
         lock: false,
         sessions: None,
+        session_writes: None,
         window: false,
         queue: 1,
         prefill_threads: threads,

@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         lock: false,
         sessions: None,
+        session_writes: None,
         window: false,
         queue: 16,
         prefill_threads: std::thread::available_parallelism()?.get(),

@@ -64,6 +64,7 @@ fn bytes_in_use_stay_flat_over_two_thousand_tokens() {
         },
         lock: false,
         sessions: None,
+        session_writes: None,
         window: false,
         queue: 1,
         prefill_threads: 1,

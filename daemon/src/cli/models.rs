@@ -115,6 +115,7 @@ pub(crate) fn engine_config(
         kv: formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?,
         lock: false,
         sessions: None,
+        session_writes: None,
         window: false,
         queue: 1,
         prefill_threads: threads,

@@ -69,7 +69,7 @@ fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
     }
     line("total", memory.total(), "")?;
     line("limit", memory.limit.bytes, &memory.limit.from.to_string())?;
-    let board = config.board.map_or("none", |board| board.name);
+    let board = config.board.as_ref().map_or("none", |board| board.name);
     put_line(&format!(
         "board      {board} ({})",
         config.board_chosen.why()
@@ -93,7 +93,7 @@ fn fits(plan: &Plan, config: &Config) -> Value {
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
         "threads": {"prefill": plan.threads.prefill, "decode": plan.threads.decode},
-        "board": config.board_chosen.json(config.board),
+        "board": config.board_chosen.json(config.board.as_ref()),
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
     })
 }

@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::{image, models};
 use crate::board;
 use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
+use glowplug_model::engine::KvFormats;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
@@ -127,15 +128,31 @@ pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Fai
     if config.board.is_none() {
         (config.board, config.board_chosen) = board::find(&config.root, env::consts::ARCH);
     }
+    config.sessions.writes_per_day = (config.board.as_ref()).map(|board| board.writes_per_day.0);
     Ok(config)
 }
 
-/// The model's file, which a daemon must have; its clients share the configuration and need none.
+/// The model's file, which a daemon must have; its clients share the configuration and need none. Where nobody says which, it
+/// is the board's, as it fits there.
 pub(crate) fn model(config: &mut Config) -> Result<&Path, Failure> {
-    if let Some(name) = &config.model.name {
-        config.model.path = Some(models::resolve(name)?);
+    let Config {
+        model,
+        memory,
+        board,
+        ..
+    } = config;
+    if let (None, None, Some(board)) = (&model.path, &model.name, board) {
+        let fit = &board.model;
+        model.name = Some(fit.name.to_string());
+        model.context.get_or_insert(fit.context);
+        memory
+            .kv_format
+            .get_or_insert(KvFormats { k: fit.k, v: fit.v });
     }
-    config.model.path.as_deref().ok_or_else(|| {
+    if let Some(name) = &model.name {
+        model.path = Some(models::resolve(name)?);
+    }
+    model.path.as_deref().ok_or_else(|| {
         Failure::Use(
             "no model: set `model.path` or `model.name` in the configuration, or GLOWPLUG_MODEL_NAME".into(),
         )

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use glowplug_firmware_config::board::{Board, BoardError};
 use glowplug_firmware_config::image::{KEYS_MAX, VerifyingKey};
-use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits;
+use glowplug_firmware_config::units::Bytes;
+use glowplug_firmware_config::{board, kv, limits};
 use glowplug_model::engine::{KvFormats, Thinking};
 use serde::Deserialize;
 
-use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions, board};
+use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions};
 use crate::board::Chosen;
 use crate::hex::unhex;
 
@@ -157,7 +158,7 @@ impl Raw {
         }
         let base_topic = self.base_topic.unwrap_or_else(|| "glowplug".to_owned());
         check_topic("base_topic", &base_topic)?;
-        let board = self.board.as_deref().map(board::find).transpose()?;
+        let board = self.board.as_deref().map(named_board).transpose()?;
         Ok(Config {
             node,
             base_topic,
@@ -331,28 +332,33 @@ impl RawSessions {
         let expire = range("sessions.expire_s", self.expire_s, 86_400, 1, EXPIRE_MAX_S)?;
         Ok(Sessions {
             dir: self.dir,
+            writes_per_day: None,
             expire: Duration::from_secs(expire),
             window: self.window,
         })
     }
 }
 
+fn named_board(name: &str) -> Result<Board, ConfigError> {
+    board::find(name).map_err(|error| {
+        let mut why = error.to_string();
+        if let BoardError::Unknown(_) = error {
+            let names = board::FILES.iter().map(|(known, _)| *known);
+            let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(known, name));
+            why += &format!(
+                "; the nearest known one is `{}`",
+                nearest.unwrap_or_default()
+            );
+        }
+        invalid("board", why)
+    })
+}
+
 /// `q8_0` for keys and values, `q8_0/q4_0` for keys and for values.
 pub(crate) fn kv_format(text: &str) -> Result<KvFormats, ConfigError> {
-    let (k, v) = text.split_once('/').unwrap_or((text, text));
-    let named = |name: &str, formats: &[KvFormat]| {
-        formats.iter().copied().find(|format| format.name() == name)
-    };
-    let (f16, q8, q4) = (KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0);
-    match (named(k, &[f16, q8]), named(v, &[f16, q8, q4])) {
-        (Some(k), Some(v)) => Ok(KvFormats { k, v }),
-        _ => Err(invalid(
-            "memory.kv_format",
-            format!(
-                "`{text}` is not `f16`, `q8_0`, or one of these for keys, `/`, and `f16`, `q8_0` or `q4_0` for values"
-            ),
-        )),
-    }
+    let (k, v) = kv::formats(text)
+        .ok_or_else(|| invalid("memory.kv_format", format!("`{text}` {}", kv::FORMATS)))?;
+    Ok(KvFormats { k, v })
 }
 
 fn thinking(raw: Option<RawThinking>) -> Thinking {
@@ -486,33 +492,11 @@ fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
 
 /// `1400 MiB`, `1.5 GiB`, `800 MB` or a number of bytes.
 pub(super) fn bytes(value: &toml::Value) -> Result<u64, ConfigError> {
-    let key = "memory.budget";
-    let wrong = || invalid(key, "is not a size such as `1400 MiB` or a number of bytes");
-    let text = match value {
-        toml::Value::Integer(n) => return u64::try_from(*n).map_err(|_| wrong()),
-        toml::Value::String(s) => s.trim(),
-        _ => return Err(wrong()),
+    let size = match value {
+        toml::Value::Integer(n) => u64::try_from(*n).ok().filter(|n| *n > 0),
+        toml::Value::String(text) => Bytes::parse(text).map(|size| size.0),
+        _ => None,
     };
-    let split = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit: f64 = match unit {
-        "" | "B" => 1.0,
-        "KiB" => 1024.0,
-        "MiB" => 1024.0 * 1024.0,
-        "GiB" => 1024.0 * 1024.0 * 1024.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
-    let total = number * unit;
-    // above 2^53 a float no longer counts single bytes, and no board has as much
-    if (1.0..9e15).contains(&total) {
-        Ok(total as u64)
-    } else {
-        Err(wrong())
-    }
+    let wrong = "is not a size such as `1400 MiB` or a number of bytes";
+    size.ok_or_else(|| invalid("memory.budget", wrong))
 }

@@ -92,11 +92,12 @@ fn a_full_file_is_taken() {
             lock: true,
         }
     );
-    assert_eq!(c.board.unwrap().ram_bytes, 8 << 30);
+    assert_eq!(c.board.unwrap().ram.0, 8 << 30);
     assert_eq!(
         c.sessions,
         Sessions {
             dir: Some("/var/lib/glowplug/sessions".into()),
+            writes_per_day: None,
             expire: Duration::from_secs(3600),
             window: true,
         }

@@ -137,7 +137,7 @@ impl From<SessionFault> for Fault {
         let message = fault.to_string();
         match fault {
             SessionFault::NotFound => Self::new(Code::NotFound, message),
-            SessionFault::Busy => Self::new(Code::Overloaded, message),
+            SessionFault::Busy | SessionFault::Worn { .. } => Self::new(Code::Overloaded, message),
             SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
             // why is in the log: it may name a file
             SessionFault::Failed(_) => {

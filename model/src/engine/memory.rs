@@ -94,7 +94,7 @@ impl Memory {
 
     /// Saves a session if it can be and gives its pages back; what was said stays.
     pub(super) fn unload(&mut self, kv: &mut KvCache, key: &SessionKey) {
-        if let Some(snapshots) = &self.snapshots
+        if let Some(snapshots) = &mut self.snapshots
             && let Some(session) = self.sessions.get_mut(key).filter(|s| !s.saved)
         {
             // not saved: it is computed again when it goes on

@@ -68,6 +68,8 @@ pub struct EngineConfig {
     pub lock: bool,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
+    /// bytes of sessions that are written in a day, but for those at the end; none: as many as it takes
+    pub session_writes: Option<u64>,
     /// a session that outgrows the context forgets its oldest turns; false: its request is refused
     pub window: bool,
     /// guess tokens from what the text repeats, where it pays; answers are the same
@@ -194,8 +196,14 @@ impl Engine {
         let pages = Pages::new(config.pages)?;
         let snapshots = match &config.sessions {
             Some(folder) => Some(
-                Snapshots::new(folder, gguf, model.kv.layout(), config.pages)
-                    .map_err(LoadError::Sessions)?,
+                Snapshots::new(
+                    folder,
+                    gguf,
+                    model.kv.layout(),
+                    config.pages,
+                    config.session_writes,
+                )
+                .map_err(LoadError::Sessions)?,
             ),
             None => None,
         };

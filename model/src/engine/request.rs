@@ -194,6 +194,12 @@ pub enum SessionFault {
     /// nowhere to save it
     #[error("`sessions.dir` is not configured")]
     NoFolder,
+    /// so much was written today
+    #[error("{per_day} bytes of sessions a day are what the storage of this board bears")]
+    Worn {
+        /// bytes
+        per_day: u64,
+    },
     /// its file cannot be written
     #[error("the session could not be saved: {0}")]
     Failed(String),

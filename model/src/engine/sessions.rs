@@ -7,6 +7,7 @@ use super::request::{
 use super::scheduler::{Job, Priority};
 use super::sequence::{Sequence, Turn};
 use super::session::{Session, SessionKey};
+use super::snapshots::Unsaved;
 use super::{Engine, Request};
 use crate::kv::Pages;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, SESSIONS_MAX};
@@ -40,10 +41,13 @@ impl Engine {
         }
         match verb {
             SessionVerb::Save => {
-                let snapshots = memory.snapshots.as_ref().ok_or(SessionFault::NoFolder)?;
+                let snapshots = memory.snapshots.as_mut().ok_or(SessionFault::NoFolder)?;
                 snapshots
                     .save(&key, session, &memory.pages, &mut self.model.kv)
-                    .map_err(|e| SessionFault::Failed(e.to_string()))?;
+                    .map_err(|unsaved| match unsaved {
+                        Unsaved::Worn(per_day) => SessionFault::Worn { per_day },
+                        Unsaved::File(error) => SessionFault::Failed(error.to_string()),
+                    })?;
                 Ok(state(session, &memory.pages))
             }
             SessionVerb::Reset | SessionVerb::Drop => {
@@ -112,16 +116,19 @@ impl Engine {
 
     /// Ends the sessions that nobody used for `seconds`; `now` is of the caller's clock, in seconds.
     pub fn expire(&mut self, now: u64, seconds: u64) {
+        if let Some(snapshots) = &mut self.memory.snapshots {
+            snapshots.at(now);
+        }
         for key in self.memory.sessions.expired(now, seconds) {
             self.memory.forget(&key);
             self.memory.remove_file(&key);
         }
     }
 
-    /// Saves every session that has changed, if there is a folder; gives how many could not be saved.
+    /// Saves every session that has changed, if there is a folder, whatever was written today: it is the end. Gives how many could not be saved.
     pub fn save_all(&mut self) -> usize {
         let memory = &mut self.memory;
-        let Some(snapshots) = &memory.snapshots else {
+        let Some(snapshots) = &mut memory.snapshots else {
             return 0;
         };
         let mut failed = 0;
@@ -131,7 +138,7 @@ impl Engine {
             {
                 failed += usize::from(
                     snapshots
-                        .save(&key, session, &memory.pages, &mut self.model.kv)
+                        .save_now(&key, session, &memory.pages, &mut self.model.kv)
                         .is_err(),
                 );
             }

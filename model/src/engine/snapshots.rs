@@ -20,6 +20,28 @@ pub(super) struct Snapshots {
     page_bytes: usize,
     /// of the arena
     pages: usize,
+    wear: Wear,
+}
+
+/// What may be written in a day, for the sake of the storage. Days begin with the daemon.
+#[derive(Debug, Clone, Copy)]
+struct Wear {
+    per_day: u64,
+    day: u64,
+    written: u64,
+}
+
+const DAY_S: u64 = 86_400;
+
+/// A session is not in its file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unsaved {
+    /// it cannot be written
+    #[error(transparent)]
+    File(#[from] SnapshotError),
+    /// the day's writes are done
+    #[error("{0} bytes of sessions a day are what the storage bears")]
+    Worn(u64),
 }
 
 /// What a file says besides tokens and pages.
@@ -44,6 +66,7 @@ impl Snapshots {
         gguf: &Gguf,
         layout: &KvLayout,
         pages: usize,
+        per_day: Option<u64>,
     ) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         Ok(Self {
@@ -51,12 +74,38 @@ impl Snapshots {
             fingerprint: fingerprint(gguf, layout),
             page_bytes: layout.page_bytes(),
             pages,
+            wear: Wear {
+                per_day: per_day.unwrap_or(u64::MAX),
+                day: 0,
+                written: 0,
+            },
         })
     }
 
-    /// Writes a session to its file.
+    /// It is so many seconds later than the beginning.
+    pub(super) fn at(&mut self, now: u64) {
+        if now / DAY_S != self.wear.day {
+            (self.wear.day, self.wear.written) = (now / DAY_S, 0);
+        }
+    }
+
+    /// Writes a session to its file, if the storage still bears that today.
     pub(super) fn save(
-        &self,
+        &mut self,
+        key: &SessionKey,
+        session: &mut Session,
+        pages: &Pages,
+        kv: &mut KvCache,
+    ) -> Result<(), Unsaved> {
+        if self.wear.written >= self.wear.per_day {
+            return Err(Unsaved::Worn(self.wear.per_day));
+        }
+        Ok(self.save_now(key, session, pages, kv)?)
+    }
+
+    /// The same, whatever was written today.
+    pub(super) fn save_now(
+        &mut self,
         key: &SessionKey,
         session: &mut Session,
         pages: &Pages,
@@ -90,6 +139,8 @@ impl Snapshots {
             tokens: &tokens,
             note: &note,
         };
+        let bytes = note.len() + tokens.len() * 4 + chain.len() * self.page_bytes;
+        self.wear.written = self.wear.written.saturating_add(bytes as u64);
         let arena = kv.arena();
         snapshot::write(
             &self.folder,

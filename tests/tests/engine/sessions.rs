@@ -323,3 +323,40 @@ fn the_engine_after_goes_on_with_what_was_said() {
         assert_eq!(outcome.cached_tokens, 0);
     }
 }
+
+#[test]
+fn a_days_writes_are_bounded_and_a_session_that_is_not_written_is_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = tiny(Think::Never);
+    let config = EngineConfig {
+        session_writes: Some(1),
+        ..saved(folder.path())
+    };
+    let mut engine = load(&tiny, &config);
+    answer(&mut engine, 1, turn("a", "s", "the rain", 8));
+    answer(&mut engine, 2, turn("b", "s", "the rain", 8));
+    assert!(engine.session("a", "s", SessionVerb::Save).unwrap().saved);
+    let worn = engine.session("b", "s", SessionVerb::Save);
+    assert_eq!(worn, Err(SessionFault::Worn { per_day: 1 }));
+    only_file(folder.path());
+    // one that has to give way under load is not written either
+    answer(&mut engine, 3, request("c", "the plain ", 490));
+    for id in 0..6 {
+        engine
+            .submit(10 + id, request("d", "the plain", 490))
+            .unwrap();
+    }
+    Heard::default().idle(&mut engine);
+    only_file(folder.path());
+    let (_, again) = answer(&mut engine, 4, turn("b", "s", "and now?", 8));
+    assert!(again.prompt_tokens > 20);
+    // the next day
+    engine.expire(86_400, 1_000_000);
+    assert!(engine.session("b", "s", SessionVerb::Save).unwrap().saved);
+    answer(&mut engine, 5, turn("a", "s", "and now?", 8));
+    let worn = engine.session("a", "s", SessionVerb::Save);
+    assert_eq!(worn, Err(SessionFault::Worn { per_day: 1 }));
+    // at the end all are
+    assert_eq!(engine.save_all(), 0);
+    assert_eq!(load(&tiny, &config).counts().sessions, 2);
+}

@@ -32,6 +32,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         kv: Q8,
         lock: false,
         sessions: None,
+        session_writes: None,
         window: false,
         queue: 16,
         prefill_threads: 1,

@@ -47,6 +47,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
         },
         lock: false,
         sessions: None,
+        session_writes: None,
         window: false,
         queue: 1,
         prefill_threads: 2,

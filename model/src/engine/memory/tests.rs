@@ -372,7 +372,7 @@ impl World {
             ..
         } = &mut self.memory;
         if let Some(session) = sessions.get_mut(key) {
-            let snapshots = snapshots.as_ref().unwrap();
+            let snapshots = snapshots.as_mut().unwrap();
             snapshots.save(key, session, pages, &mut self.kv).unwrap();
         }
     }
@@ -422,7 +422,7 @@ impl World {
 }
 
 fn memory(folder: &TempDir, layout: &KvLayout) -> Memory {
-    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES).unwrap();
+    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None).unwrap();
     Memory::new(Pages::new(PAGES).unwrap(), Some(snapshots))
 }
 
