@@ -19,7 +19,7 @@ use crate::sensors;
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::supervisor::{Line, Supervisor};
-use crate::supply::{Candidate, Supply};
+use crate::supply::{Candidate, STARTS_MAX, Supply};
 use crate::transport::broker::{self, BrokerError, Embedded};
 use crate::transport::credentials::{self, CredentialsError};
 use crate::transport::{self, Credentials, Event, Events, Link, Message, Options, Qos};
@@ -60,9 +60,15 @@ pub enum RunError {
     /// no password
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// the model cannot be served, does not fit, or broke; or there is no thread for it
+    /// the model cannot be served or does not fit; or there is no thread for it
     #[error("{0}")]
     Model(String),
+    /// the same, but a model that answered before is there
+    #[error("{0}; after {STARTS_MAX} such starts the last model that answered is served")]
+    OnTrial(String),
+    /// it answered, and does not any more
+    #[error("{0}")]
+    Broke(String),
 }
 
 /// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
@@ -90,7 +96,7 @@ pub async fn run(
     let first = (!supply.is_strict())
         .then(|| supply.check(&path, &config, &limit, false))
         .transpose()
-        .map_err(|error| RunError::Model(error.to_string()))?;
+        .map_err(|error| unserved(&supply, fallback, error.to_string()))?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let boot_id = credentials::random()?;
     let (embedded, server, credentials) = broker(&config).await?;
@@ -498,7 +504,11 @@ impl Daemon {
             // sessions are saved by the thread on its way out
             worker.stop(SAVE).await;
         }
-        failed.map_or(Ok(()), |why| Err(RunError::Model(why)))
+        match failed {
+            Some(why) if self.model.is_none() => Err(unserved(&self.supply, self.fallback, why)),
+            Some(why) => Err(RunError::Broke(why)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -518,6 +528,15 @@ impl Drain {
             Self::No => None,
             Self::Finishing(until) | Self::Interrupting(until) => Some(until),
         }
+    }
+}
+
+/// A model has not answered. What is tried again may end in the last good one.
+fn unserved(supply: &Supply, fallback: bool, why: String) -> RunError {
+    if !fallback && supply.has_way_back() {
+        RunError::OnTrial(why)
+    } else {
+        RunError::Model(why)
     }
 }
 

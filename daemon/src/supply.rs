@@ -28,7 +28,7 @@ const FILE: &str = "models.json";
 /// Longest, in bytes.
 const FILE_MAX: u64 = 1 << 16;
 /// Starts without an answer, after which the last model that answered takes the place.
-const STARTS_MAX: u32 = 3;
+pub const STARTS_MAX: u32 = 3;
 /// Files whose hashes are remembered.
 const KNOWN_MAX: usize = 16;
 
@@ -161,15 +161,25 @@ impl Supply {
             Some((path, starts)) if *path == wanted => *starts,
             _ => 0,
         };
+        record.trial = Some((wanted.clone(), starts.saturating_add(1)));
         if starts >= STARTS_MAX
-            && let Some(good) = record.good.as_ref().filter(|good| **good != wanted)
-            && good.is_file()
+            && self.has_way_back()
+            && let Some(good) = &self.record.good
         {
             return (good.clone(), true);
         }
-        record.trial = Some((wanted.clone(), starts.saturating_add(1)));
         self.save();
         (wanted, false)
+    }
+
+    /// Is there a model that answered, and is not the one that is to be started?
+    #[must_use]
+    pub fn has_way_back(&self) -> bool {
+        let record = &self.record;
+        match (&record.trial, &record.good) {
+            (Some((wanted, _)), Some(good)) => self.remembered && good != wanted && good.is_file(),
+            _ => false,
+        }
     }
 
     /// The daemon stops before its model has answered, and that is nobody's fault.
@@ -361,7 +371,9 @@ mod tests {
         assert_eq!(supply(&state, &old).first(), (old.clone(), false));
         supply(&state, &old).answered(&file(&old, None), false);
         for _ in 0..STARTS_MAX {
-            assert_eq!(supply(&state, &new).first(), (new.clone(), false));
+            let mut supply = supply(&state, &new);
+            assert_eq!(supply.first(), (new.clone(), false));
+            assert!(supply.has_way_back());
         }
         for _ in 0..2 {
             assert_eq!(supply(&state, &new).first(), (old.clone(), true));

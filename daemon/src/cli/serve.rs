@@ -74,11 +74,15 @@ fn supervisor(var: &dyn Fn(&str) -> Option<OsString>, own: u32) -> Option<Superv
     })
 }
 
-/// A model that cannot be served is bad input; everything else went wrong at run time.
+/// A model that cannot be served is bad input, unless another start may serve another; everything else went wrong at run
+/// time.
 pub(crate) fn failure(error: &RunError) -> Failure {
     match error {
         RunError::Model(why) => Failure::Use(why.clone()),
-        RunError::Broker(_) | RunError::Credentials(_) => Failure::Run(error.to_string()),
+        RunError::OnTrial(_)
+        | RunError::Broke(_)
+        | RunError::Broker(_)
+        | RunError::Credentials(_) => Failure::Run(error.to_string()),
     }
 }
 
