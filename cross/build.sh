@@ -2,15 +2,18 @@
 # Builds the daemon for every target with plain cargo and Debian's cross compilers, and tries it under qemu-user.
 # cross/build.sh [STAGE…]: without one, all of them.
 #
-#   build    release binaries, and stripped ones in target/stripped; for Android a check, because there is no NDK to link with
+#   build    release binaries with a list of their crates in them (cargo-auditable), and stripped ones in target/stripped; for
+#            Android a check, because there is no NDK to link with
 #   cores    the model's tests that depend on the processor, on three cores of aarch64: without sdot (Raspberry Pi 4,
 #            i.MX8M), with it (Raspberry Pi 5, RK3588), and with all that qemu has. Minutes; the stage that .ci/run calls
 #   suites   all unit tests of model and firmware-config, on aarch64 and on the 32 bits of armv7
 #   chat     a question over MQTT to the emulated aarch64 daemon, token for token what x86-64 answers
 #   sizes    binary, code and what an idle daemon holds, beside cross/sizes.txt
 #   debian   the packages for arm64, armhf and amd64, in target/debian
+#   sbom     target/sbom.json in CycloneDX: the crates, and smol with the hashes of its manifest
+#   twice    the x86-64 binary built in two folders is the same, byte for byte
 #
-# `chat`, `sizes` and `debian` take what `build` made. Runs on x86-64. Correctness and sizes only: time under qemu says
+# `chat`, `sizes`, `debian` and `sbom` take what `build` made. Runs on x86-64. Correctness and sizes only: time under qemu says
 # nothing about a board. An hour on two cores, nearly all of it `build`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -68,14 +71,15 @@ built() {
 build() {
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
     need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf
+    cargo auditable --version >/dev/null 2>&1 || fail 'cargo install --locked cargo-auditable'
     local triple
     for triple in $arm64 $musl $armv7 $x86; do
         target "$triple"
         printf '== %s\n' "$triple"
         if [ "$triple" = "$x86" ]; then
-            cargo build --release -p glowplug
+            cargo auditable build --release -p glowplug
         else
-            cargo build --release -p glowplug --target "$triple"
+            cargo auditable build --release -p glowplug --target "$triple"
         fi
         mkdir -p "target/stripped/$triple"
         "$(tool "$triple" strip)" -o "$(stripped "$triple")" "$(binary "$triple")"
@@ -246,10 +250,52 @@ debian() {
     ls -l target/debian/*.deb
 }
 
-[ $# -gt 0 ] || set -- build cores suites chat sizes debian
+sbom() {
+    built $x86
+    cargo cyclonedx --version >/dev/null 2>&1 || fail 'cargo install --locked cargo-cyclonedx'
+    cargo cyclonedx --quiet --format json --target $x86 --manifest-path daemon/Cargo.toml --override-filename bom
+    mv daemon/bom.json "$work/bom.json"
+    rm -f model/bom.json firmware-config/bom.json tests/bom.json
+    "$(binary $x86)" pull smol >/dev/null
+    ln -s "$(model)" "$work/smol.gguf"
+    od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$work/key"
+    "$(binary $x86)" sign "$work/smol.gguf" --key "$work/key"
+    cross/sbom.py "$work/bom.json" target/sbom.json "$work/smol.gguf"
+    # what is in the file: our own program, a crate of it, and the model
+    python3 - target/sbom.json "$(sha256sum <"$(model)" | cut -d' ' -f1)" <<'PYTHON'
+import json, sys
+bom = json.load(open(sys.argv[1]))
+names = {c["name"] for c in bom["components"]}
+models = [c for c in bom["components"] if c["type"] == "machine-learning-model"]
+assert bom["metadata"]["component"]["name"] == "glowplug", bom["metadata"]
+assert {"burn", "tokio"} <= names, sorted(names)
+assert [h["content"] for c in models for h in c["hashes"]] == [sys.argv[2]], models
+assert any(p["name"] == "glowplug:template_sha256" for p in models[0]["properties"]), models
+print(f"target/sbom.json: {len(bom['components'])} components")
+PYTHON
+}
+
+# paths of the machine that builds are not in the binary
+twice() {
+    local home=${CARGO_HOME:-$HOME/.cargo} sysroot n
+    sysroot=$(rustc --print sysroot)
+    for n in 1 2; do
+        git clone -q . "$work/$n"
+        (cd "$work/$n" &&
+            RUSTFLAGS="--remap-path-prefix=$PWD=. --remap-path-prefix=$home=cargo --remap-path-prefix=$sysroot=rust" \
+                cargo build --release -p glowplug)
+        strip -o "$work/glowplug$n" "$work/$n/target/release/glowplug"
+        rm -rf "${work:?}/$n"
+    done
+    sha256sum "$work/glowplug1" "$work/glowplug2"
+    cmp "$work/glowplug1" "$work/glowplug2" || fail 'two builds differ'
+    if grep -a -o -m1 -F -e "$work" -e "$home" "$work/glowplug1"; then fail 'a path of this machine is in the binary'; fi
+}
+
+[ $# -gt 0 ] || set -- build cores suites chat sizes debian sbom twice
 for stage; do
     case $stage in
-        build | cores | suites | chat | sizes | debian) "$stage" ;;
-        *) fail "no stage $stage: build, cores, suites, chat, sizes, debian" ;;
+        build | cores | suites | chat | sizes | debian | sbom | twice) "$stage" ;;
+        *) fail "no stage $stage: build, cores, suites, chat, sizes, debian, sbom, twice" ;;
     esac
 done
