@@ -348,7 +348,11 @@ impl Daemon {
                 self.conversations = conversations;
                 return self.engine_ended(ended, reports);
             }
-            None => return Err("the inference thread ended".to_owned()),
+            // without a last word: it panicked
+            None => {
+                let why = Err("the inference thread ended".to_owned());
+                return self.engine_ended(why, reports);
+            }
         }
         Ok(())
     }
@@ -456,7 +460,7 @@ impl Daemon {
     }
 
     fn publish_info(&self) {
-        if let (Some(model), Some(of)) = (&self.model, &self.served) {
+        if let Some((model, of)) = self.serves() {
             let about = status::model(model, &of.file, self.fallback);
             self.publish_retained(
                 self.topics.info(),

@@ -50,9 +50,9 @@ impl Daemon {
     pub(super) fn admin(&mut self, asked: Admin, asker: Asker) {
         let done = match asked {
             Admin::Stats => Ok(self.reading().stats()),
-            Admin::Model(None) => match (&self.model, &self.served) {
-                (Some(model), Some(of)) => Ok(status::model(model, &of.file, self.fallback)),
-                _ => Err(loading()),
+            Admin::Model(None) => match self.serves() {
+                Some((model, of)) => Ok(status::model(model, &of.file, self.fallback)),
+                None => Err(loading()),
             },
             Admin::Inhibit(on) => {
                 if let Some(on) = on {
@@ -81,6 +81,14 @@ impl Daemon {
         match done {
             Ok(result) => self.reply(&asker.to, asker.done(&result), false),
             Err(fault) => self.refuse(&asker, &fault),
+        }
+    }
+
+    /// The model that answers now.
+    pub(super) fn serves(&self) -> Option<(&ModelInfo, &Candidate)> {
+        match self.change {
+            Change::Loading(_) | Change::Returning(..) => None,
+            _ => Some((self.model.as_ref()?, self.served.as_ref()?)),
         }
     }
 
