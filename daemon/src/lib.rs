@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod board;
+mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod cores;

@@ -16,7 +16,7 @@ use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::text::SamplerParams;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::catalogue;
+use crate::catalogue;
 use crate::config::Config;
 use crate::files;
 use crate::manifest::{Manifest, Untrusted};

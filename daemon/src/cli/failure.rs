@@ -1,5 +1,6 @@
 //! How a command fails, and how it writes its results.
 
+use crate::catalogue::Unreadable;
 use glowplug_model::engine::LoadError;
 use glowplug_model::gguf::GgufError;
 use glowplug_model::text::TextError;
@@ -39,6 +40,12 @@ impl Failure {
 impl From<GgufError> for Failure {
     fn from(error: GgufError) -> Self {
         Self::Use(error.to_string())
+    }
+}
+
+impl From<Unreadable> for Failure {
+    fn from(error: Unreadable) -> Self {
+        Self::Run(error.to_string())
     }
 }
 

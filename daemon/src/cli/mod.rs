@@ -2,7 +2,6 @@
 
 mod ask;
 mod bench;
-pub(crate) mod catalogue;
 mod chat;
 mod client;
 mod config;

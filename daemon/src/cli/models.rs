@@ -1,7 +1,7 @@
 //! Where models live, and what `MODEL` on the command line means.
 
-use super::catalogue;
 use super::failure::Failure;
+use crate::catalogue;
 use crate::config;
 use crate::cores::Cores;
 use crate::packed;
@@ -62,7 +62,18 @@ pub(crate) fn resolve(model: &str) -> Result<PathBuf, Failure> {
     if model.contains(['/', '\\']) || model.ends_with(".gguf") {
         return Err(Failure::Use(format!("no such model file: {model}")));
     }
-    Err(catalogue::unknown(model))
+    Err(unknown(model))
+}
+
+/// The error for a name that the catalogue does not have: it names the nearest.
+pub(crate) fn unknown(name: &str) -> Failure {
+    let hint = match catalogue::nearest(name) {
+        Ok(nearest) => nearest.map_or(String::new(), |n| format!("; the nearest is `{n}`")),
+        Err(error) => return error.into(),
+    };
+    Failure::Use(format!(
+        "no model `{name}` in the catalogue{hint} (`glowplug pull` lists them)"
+    ))
 }
 
 /// Opens the file that `MODEL` means, or the packed one beside it.

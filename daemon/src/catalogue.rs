@@ -1,6 +1,5 @@
 //! The models that can be had by name: `daemon/catalogue.toml`, compiled in.
 
-use super::failure::Failure;
 use serde::Deserialize;
 
 /// One model of the catalogue.
@@ -43,38 +42,32 @@ struct Catalogue {
     model: Vec<Entry>,
 }
 
+/// What was compiled in is no catalogue: a test reads it.
+#[derive(Debug, thiserror::Error)]
+#[error("the catalogue: {0}")]
+pub(crate) struct Unreadable(#[from] toml::de::Error);
+
 /// The whole catalogue, in its order.
-pub(crate) fn entries() -> Result<Vec<Entry>, Failure> {
-    toml::from_str::<Catalogue>(include_str!("../../catalogue.toml"))
-        .map(|catalogue| catalogue.model)
-        .map_err(|error| Failure::Run(format!("the catalogue: {error}")))
+pub(crate) fn entries() -> Result<Vec<Entry>, Unreadable> {
+    let catalogue: Catalogue = toml::from_str(include_str!("../catalogue.toml"))?;
+    Ok(catalogue.model)
 }
 
 /// The entry of a name or alias, without regard to case.
-pub(crate) fn find(name: &str) -> Result<Option<Entry>, Failure> {
+pub(crate) fn find(name: &str) -> Result<Option<Entry>, Unreadable> {
     let wanted = name.to_ascii_lowercase();
     Ok(entries()?
         .into_iter()
         .find(|entry| entry.names.contains(&wanted)))
 }
 
-/// The error for a name that is in no entry: it names the nearest.
-pub(crate) fn unknown(name: &str) -> Failure {
-    let names: Vec<String> = match entries() {
-        Ok(entries) => entries.into_iter().flat_map(|entry| entry.names).collect(),
-        Err(failure) => return failure,
-    };
+/// The name that is the most like one that is in no entry.
+pub(crate) fn nearest(name: &str) -> Result<Option<String>, Unreadable> {
     let wanted = name.to_ascii_lowercase();
-    let nearest = names
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&wanted, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = nearest.map_or(String::new(), |(_, known)| {
-        format!("; the nearest is `{known}`")
-    });
-    Failure::Use(format!(
-        "no model `{name}` in the catalogue{hint} (`glowplug pull` lists them)"
-    ))
+    let names = entries()?.into_iter().flat_map(|entry| entry.names);
+    let alike = names.map(|known| (strsim::jaro_winkler(&wanted, &known), known));
+    let nearest = alike.max_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(nearest.map(|(_, known)| known))
 }
 
 #[cfg(test)]
@@ -142,15 +135,10 @@ mod tests {
             assert_eq!(find(name).unwrap().unwrap().file, file);
         }
         assert!(find("smo").unwrap().is_none());
-        assert!(
-            unknown("smoll").to_string().contains("`smol`"),
-            "{}",
-            unknown("smoll")
-        );
-        assert!(
-            unknown("deepseek")
-                .to_string()
-                .contains("`deepseek-r1-distill-qwen-1.5b`")
+        assert_eq!(nearest("smoll").unwrap().unwrap(), "smol");
+        assert_eq!(
+            nearest("deepseek").unwrap().unwrap(),
+            "deepseek-r1-distill-qwen-1.5b"
         );
     }
 }
