@@ -562,7 +562,7 @@ impl Admission {
 }
 
 /// How a request ends that the engine never took, or says no more about.
-fn unheard(finish: Finish) -> Outcome {
+pub(crate) fn unheard(finish: Finish) -> Outcome {
     Outcome {
         finish,
         prompt_tokens: 0,

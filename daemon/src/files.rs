@@ -4,19 +4,26 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
+
+/// What lies beside a file, by its name and more.
+#[must_use]
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(suffix);
+    path.into()
+}
 
 /// The old file or this one is there, whatever happens: written beside it, and named when it is on the disk.
 ///
 /// # Errors
 /// The folder cannot be written.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut part = OsString::from(path);
-    part.push(".part");
+    let part = beside(path, ".part");
     let mut file = File::create(&part)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -14,7 +14,6 @@
 //! The signature is Ed25519's of all lines before it. The first line keeps what is signed here apart from everything else
 //! that a key may sign. The hash of the file says all; the other three say what another file differs in.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -82,9 +81,7 @@ pub enum Untrusted {
 /// The manifest beside a model.
 #[must_use]
 pub fn path(model: &Path) -> PathBuf {
-    let mut path = OsString::from(model);
-    path.push(".manifest");
-    path.into()
+    files::beside(model, ".manifest")
 }
 
 impl Manifest {

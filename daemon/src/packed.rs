@@ -1,8 +1,8 @@
 //! A model's packed file: written once, beside the model, and mapped in its place for as long as the model is the file that
 //! it was made of.
 
+use crate::files::beside;
 use glowplug_model::gguf::{Gguf, GgufError, pack};
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
@@ -40,13 +40,7 @@ pub enum NotPacked {
 /// The packed file beside a model.
 #[must_use]
 pub fn path(model: &Path) -> PathBuf {
-    with(model, ".packed")
-}
-
-fn with(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = OsString::from(path);
-    path.push(suffix);
-    path.into()
+    beside(model, ".packed")
 }
 
 /// What tells a model from one that was put in its place: its size, and when it was written.
@@ -131,7 +125,7 @@ fn folder(file: &Path) -> &Path {
 /// [`NotPacked`]; nothing of ours stays behind.
 pub fn write(model: &Path, out: &Path) -> Result<(), NotPacked> {
     let gguf = Gguf::open(model)?;
-    let part = with(out, ".part");
+    let part = beside(out, ".part");
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -184,7 +178,7 @@ mod tests {
         // no tensors, no keys: enough for a head
         let head = [&b"GGUF"[..], &3u32.to_le_bytes(), &[0; 16]].concat();
         fs::write(&model, head).unwrap();
-        let part = with(&path(&model), ".part");
+        let part = beside(&path(&model), ".part");
         let other = File::create(&part).unwrap();
         other.lock().unwrap();
         assert!(matches!(write(&model, &path(&model)), Err(NotPacked::Busy)));

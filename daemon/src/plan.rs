@@ -77,14 +77,18 @@ pub enum PlanError {
     DoesNotFit(#[from] DoesNotFit),
 }
 
-/// Opens the file and plans.
+/// Plans for an open file; `model` is where it is.
 ///
 /// # Errors
 /// [`PlanError`]; nothing was loaded.
-pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanError> {
+pub fn plan(
+    model: &Path,
     // not the packed file: the plan is the same before and after, and the reserve has room for its alignment, some KB
-    let gguf = Gguf::open(model)?;
-    let dims = Dims::from_gguf(&gguf)?;
+    gguf: &Gguf,
+    config: &Config,
+    limit: &Limit,
+) -> Result<Plan, PlanError> {
+    let dims = Dims::from_gguf(gguf)?;
     let limit_context = dims.context_train;
     let context = match config.model.context {
         Some(asked) if asked > limit_context => {
@@ -111,7 +115,7 @@ pub fn plan(model: &Path, config: &Config, limit: &Limit) -> Result<Plan, PlanEr
         step_tokens: STEP_TOKENS,
         threads: threads.prefill.max(threads.decode),
     };
-    let memory = glowplug_firmware_config::plan::plan(limit, &shape(&gguf, &dims), &choice)?;
+    let memory = glowplug_firmware_config::plan::plan(limit, &shape(gguf, &dims), &choice)?;
     Ok(Plan {
         context,
         kv,

@@ -290,7 +290,7 @@ impl Supply {
         if let Some(manifest) = &manifest {
             manifest.check(&gguf, self.record.version)?;
         }
-        let plan = plan::plan(path, config, limit)?;
+        let plan = plan::plan(path, &gguf, config, limit)?;
         let mut sha256 = self.known(path).map(str::to_owned);
         if sha256.is_none() && (whole || manifest.is_some()) {
             sha256 = Some(files::sha256(path)?);

@@ -1,7 +1,6 @@
 //! The thread counts that `glowplug tune` measured, in a small file beside the model: written by the command, read by the
 //! memory plan of a daemon whose configuration names none.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -64,9 +63,7 @@ impl Tuned {
     /// The file beside a model.
     #[must_use]
     pub fn path(model: &Path) -> PathBuf {
-        let mut path = OsString::from(model);
-        path.push(".tuned.json");
-        path.into()
+        files::beside(model, ".tuned.json")
     }
 
     /// What was found for this model on this machine, if anything was.

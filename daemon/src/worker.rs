@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{
-    Conversations, Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Outcome,
-    Request, RequestId, SessionFault, SessionState, Worked,
+    Conversations, Counts, Engine, EngineConfig, Event, Finish, LoadError, ModelInfo, Request,
+    RequestId, SessionFault, SessionState, Worked,
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::admission::{END_THINKING_MAX, End, Update, VERBS_MAX};
+use crate::admission::{END_THINKING_MAX, End, Update, VERBS_MAX, unheard};
 use crate::config;
 use crate::cores::Cores;
 use crate::pace::Step;
@@ -507,14 +507,7 @@ impl Desk {
     }
 
     fn fail(&mut self, id: RequestId) {
-        let outcome = Outcome {
-            finish: Finish::Failed,
-            prompt_tokens: 0,
-            cached_tokens: 0,
-            completion_tokens: 0,
-            reasoning_tokens: 0,
-            forgotten_messages: 0,
-        };
+        let outcome = unheard(Finish::Failed);
         self.end(id, End::Finished(outcome), Instant::now());
     }
 

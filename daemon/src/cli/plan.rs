@@ -7,6 +7,7 @@ use crate::limits;
 use crate::plan::{self, Plan, PlanError};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_firmware_config::plan::{DoesNotFit, LimitSource};
+use glowplug_model::gguf::Gguf;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -36,7 +37,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (Some(_), Some(board)) => limits::there(board, config.memory.budget),
         _ => limits::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
     };
-    match plan::plan(&model, &config, &limit) {
+    let planned = Gguf::open(&model)
+        .map_err(PlanError::from)
+        .and_then(|gguf| plan::plan(&model, &gguf, &config, &limit));
+    match planned {
         Ok(plan) if args.json => put_json(&fits(&plan, &config)),
         Ok(plan) => print(&plan, &config),
         Err(PlanError::DoesNotFit(error)) => {

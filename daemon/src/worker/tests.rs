@@ -1,7 +1,7 @@
 //! Several requests at once, a slow server, a panic.
 
 use super::*;
-use glowplug_model::engine::{Priority, SessionVerb, Thinking};
+use glowplug_model::engine::{Outcome, Priority, SessionVerb, Thinking};
 use glowplug_model::text::SamplerParams;
 
 fn outcome(finish: Finish) -> Outcome {

@@ -125,7 +125,8 @@ impl Engine {
         }
     }
 
-    /// Saves every session that has changed, if there is a folder, whatever was written today: it is the end. Gives how many could not be saved.
+    /// Saves every session that has changed, if there is a folder, whatever was written today: it is the end. Gives how many
+    /// could not be saved.
     pub fn save_all(&mut self) -> usize {
         let memory = &mut self.memory;
         let Some(snapshots) = &mut memory.snapshots else {
