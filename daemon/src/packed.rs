@@ -3,6 +3,7 @@
 
 use crate::files::beside;
 use glowplug_model::gguf::{Gguf, GgufError, pack};
+use glowplug_model::quant::to_q4_0;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
@@ -76,7 +77,7 @@ pub fn prepare(model: &Path) -> Result<Gguf, GgufError> {
         return Ok(gguf);
     }
     let begun = Instant::now();
-    match room(model, gguf.file_bytes()).and_then(|()| write(model, &path(model))) {
+    match room(model, gguf.file_bytes()).and_then(|()| write(model, &path(model), false)) {
         Ok(()) => {
             tracing::info!(
                 "packed the model for faster decoding, into {}, in {:.1} s",
@@ -119,11 +120,12 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Writes `out`: an old file stays until the new one is whole, on the disk, and has been read again.
+/// Writes `out`, with a coarse head or without: an old file stays until the new one is whole, on the disk, and has been read
+/// again.
 ///
 /// # Errors
 /// [`NotPacked`]; nothing of ours stays behind.
-pub fn write(model: &Path, out: &Path) -> Result<(), NotPacked> {
+pub fn write(model: &Path, out: &Path, coarse_head: bool) -> Result<(), NotPacked> {
     let gguf = Gguf::open(model)?;
     let part = beside(out, ".part");
     let file = File::options()
@@ -141,7 +143,8 @@ pub fn write(model: &Path, out: &Path) -> Result<(), NotPacked> {
     let written = (|| {
         file.set_len(0)?;
         let mut buffered = BufWriter::new(&file);
-        pack::write(&gguf, &source(model)?, &mut buffered)?;
+        let coarsen: Option<pack::Coarsen> = coarse_head.then_some(to_q4_0);
+        pack::write(&gguf, &source(model)?, coarsen, &mut buffered)?;
         buffered.flush()?;
         file.sync_all()?;
         Gguf::open(&part)?.touch()?;
@@ -181,10 +184,13 @@ mod tests {
         let part = beside(&path(&model), ".part");
         let other = File::create(&part).unwrap();
         other.lock().unwrap();
-        assert!(matches!(write(&model, &path(&model)), Err(NotPacked::Busy)));
+        assert!(matches!(
+            write(&model, &path(&model), false),
+            Err(NotPacked::Busy)
+        ));
         assert!(part.is_file());
         drop(other);
-        assert!(write(&model, &path(&model)).is_ok());
+        assert!(write(&model, &path(&model), false).is_ok());
         assert!(!part.exists());
         assert!(pack::source(&open(&model).unwrap()).is_some());
         // another model in its place is not that one

@@ -21,6 +21,8 @@ pub const PAGES_MAX: usize = 4096;
 pub const STEP_TOKENS: usize = 64;
 /// Most sequences in one step.
 pub const STREAMS_MAX: usize = 8;
+/// Most tokens of a draft. With the token before it as many columns, and rows of logits, as [`STREAMS_MAX`] streams have.
+pub const DRAFT_MAX: usize = STREAMS_MAX - 1;
 /// Most named sessions of all clients.
 pub const SESSIONS_MAX: usize = 1024;
 /// Text of all sessions together, in bytes.

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use crate::kv::KvFormat;
-use crate::limits::{PAGE_TOKENS, PAGES_MAX};
+use crate::limits::{DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
 
 /// What is resident of the program besides its threads: 18.6 MB of code and libraries (of 24 MB in the file) and 3.1 MB
 /// of heap (runtime, broker, templates, tables) after the first answers. x86-64, release build, glibc.
@@ -259,10 +259,12 @@ fn scratch(shape: &Shape, choice: &Choice) -> u64 {
         .saturating_add(product(&[3, heads]));
     let group = shape.heads.div_ceil(shape.kv_heads.max(1));
     let context = choice.context as u64;
+    // a draft is for a stream that decodes alone
+    let rows = product(&[choice.streams as u64, LOGIT_VALUES]).max(LOGIT_VALUES + DRAFT_MAX as u64);
     [
         product(&[choice.step_tokens as u64, wide]),
         product(&[choice.threads as u64, group as u64, context]),
-        product(&[choice.streams as u64, shape.vocab as u64, LOGIT_VALUES]),
+        product(&[rows, shape.vocab as u64]),
         product(&[context, shape.head_dim as u64]),
     ]
     .into_iter()

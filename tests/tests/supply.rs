@@ -170,10 +170,10 @@ fn a_packed_file_counts_only_if_it_was_made_here_of_the_signed_model() {
     let world = World::new();
     let model = world.signed("model.gguf", &tiny(), 1);
     let packed = packed::path(&model);
-    packed::write(&model, &packed).unwrap();
+    packed::write(&model, &packed, false).unwrap();
     let candidate = world.check(&model).unwrap();
     assert!(!packed.exists(), "where it came from is not known");
-    packed::write(&model, &packed).unwrap();
+    packed::write(&model, &packed, false).unwrap();
     world.supply(&model).answered(&candidate.file, false);
     world.check(&model).unwrap();
     assert!(packed.exists());

@@ -158,13 +158,16 @@ pub(super) fn run_once(
     Ok((prefill, start.elapsed().as_secs_f64()))
 }
 
-/// Bytes of weights that decoding one token reads: every tensor, but of a separate embedding table only a row.
+/// Bytes of weights that decoding one token reads: every tensor, but only rows of the embedding table, and of a head that has
+/// a coarse one beside it.
 fn bytes_per_token(gguf: &Gguf) -> u64 {
-    let untied = gguf.tensor("output.weight").is_some();
+    // each of them is scanned for want of the one before
+    let scanned = [pack::COARSE_HEAD, "output.weight", "token_embd.weight"];
+    let scan = scanned.into_iter().find(|name| gguf.tensor(name).is_some());
     let read = gguf
         .tensors()
         .iter()
-        .filter(|t| !(untied && t.name == "token_embd.weight"));
+        .filter(|t| !scanned.contains(&t.name.as_str()) || Some(t.name.as_str()) == scan);
     read.map(|tensor| tensor.bytes as u64).sum()
 }
 

@@ -15,13 +15,16 @@ pub(crate) struct Args {
     /// where to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// add the output head in four bits: it finds the tokens whose logits the head itself then makes
+    #[arg(long)]
+    four_bit_head: bool,
 }
 
 /// Writes, reads again, says so.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
     let begun = Instant::now();
-    packed::write(&model, &args.output).map_err(|error| match error {
+    packed::write(&model, &args.output, args.four_bit_head).map_err(|error| match error {
         NotPacked::Io(_) | NotPacked::Full { .. } | NotPacked::Busy => {
             Failure::Run(format!("{}: {error}", args.output.display()))
         }

@@ -214,8 +214,7 @@ impl Engine {
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
-            // a draft's rows of logits take the place of streams' in the memory plan
-            drafts: (config.drafts).then(|| Drafts::new(config.context, config.streams)),
+            drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
             window: config.window,
             hasher: RandomState::new(),

@@ -1,6 +1,5 @@
 //! A loaded model: network, cache and runtime, fed with tokens. Knows nothing of requests.
 
-use super::drafts::DRAFT_MAX;
 use super::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, Span};
@@ -11,6 +10,7 @@ use crate::pool::Pool;
 use crate::quant::Kernels;
 use crate::text::Tokenizer;
 use burn::tensor::{Device, Tensor};
+use glowplug_firmware_config::limits::DRAFT_MAX;
 use std::ops::Range;
 use std::panic::resume_unwind;
 

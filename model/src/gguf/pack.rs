@@ -2,10 +2,12 @@
 //!
 //! The head is GGUF's, version 3, read by the same reader under the same limits. What differs: the magic number, so that
 //! nobody takes the data for what it is not; `SIXTEENS` added to a tensor's type where its rows are interleaved; tensors
-//! start at whole cache lines; and two keys, the source and the CRC-32 of the head and of every tensor.
+//! start at whole cache lines; and two keys, the source and the CRC-32 of the head and of every tensor. On request the output
+//! head is there a second time, in four bits ([`COARSE_HEAD`]).
 
 use super::{
-    Array, GROUP, Gguf, GgufError, Layout, MAX_KEYS, TensorInfo, Value, ValueType, interleave,
+    Array, GROUP, GgmlType, Gguf, GgufError, Layout, MAX_KEYS, TensorInfo, Value, ValueType,
+    interleave,
 };
 use std::io::{self, Seek, SeekFrom, Write};
 
@@ -22,6 +24,14 @@ const SUMS: &str = "glowplug.pack.crc32";
 /// Bytes packed at once, or one group of rows where that is more.
 const PIECE: usize = 1 << 20;
 
+/// The tensor that holds the output head in four bits. The logits of all tokens are made with it, and those of the best
+/// again with the head itself.
+pub const COARSE_HEAD: &str = "output_coarse.weight";
+/// 4.5 bits a weight, in blocks of 32, so that any width will do.
+const COARSE: GgmlType = GgmlType::Q4_0;
+/// Turns rows of a type into as many of [`COARSE`], whose bytes the second slice holds.
+pub type Coarsen = fn(GgmlType, &[u8], &mut [u8]);
+
 /// A file that is not packed.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
@@ -31,42 +41,93 @@ pub enum PackError {
     /// No place for ours.
     #[error("the file has {0} metadata keys, at most {max} leave room for those of a packed file", max = MAX_KEYS - 3)]
     Keys(usize),
+    /// The head cannot be made smaller.
+    #[error(
+        "`{tensor}` is {ty} with rows of {columns}: only what has more than 4.5 bits a weight, in rows of whole blocks of 32, \
+         is worth a coarse head"
+    )]
+    Head {
+        /// the head
+        tensor: String,
+        /// its type
+        ty: GgmlType,
+        /// width
+        columns: u64,
+    },
     /// The file cannot be written.
     #[error("the packed file cannot be written: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Writes `gguf` packed. `source` says what it was made of, for [`source`]. The same bytes come out every time.
+/// A tensor of the packed file.
+struct Packed<'a> {
+    name: &'a str,
+    ty: GgmlType,
+    layout: Layout,
+    bytes: usize,
+    /// what it is made of
+    of: &'a TensorInfo,
+    /// how, if not by copying
+    coarsen: Option<Coarsen>,
+}
+
+impl<'a> Packed<'a> {
+    fn copied(of: &'a TensorInfo) -> Self {
+        Self {
+            name: &of.name,
+            ty: of.ty,
+            layout: layout(of, of.ty),
+            bytes: of.bytes,
+            of,
+            coarsen: None,
+        }
+    }
+}
+
+/// Writes `gguf` packed, with a coarse head if `coarsen` can make it. `source` says what it was made of, for [`source`]. The
+/// same bytes come out every time.
 ///
 /// # Errors
 /// [`PackError`]; `out` holds an unfinished file then.
-pub fn write(gguf: &Gguf, source: &str, out: &mut (impl Write + Seek)) -> Result<(), PackError> {
+pub fn write(
+    gguf: &Gguf,
+    source: &str,
+    coarsen: Option<Coarsen>,
+    out: &mut (impl Write + Seek),
+) -> Result<(), PackError> {
     if sums(gguf).is_some() {
         return Err(PackError::Packed);
     }
-    let (head, sums_at) = head(gguf, source)?;
+    let tensors = tensors(gguf, coarsen)?;
+    let (head, sums_at) = head(gguf, source, &tensors)?;
     out.write_all(&head)?;
     let mut at = head.len();
-    let mut sums = vec![head_sum(&head, sums_at, gguf.tensors().len())];
-    let mut piece = Vec::new();
-    for tensor in gguf.tensors() {
+    let mut sums = vec![head_sum(&head, sums_at, tensors.len())];
+    let (mut piece, mut coarse) = (Vec::new(), Vec::new());
+    for tensor in &tensors {
         at += pad(out, at)?;
         let mut sum = crc32fast::Hasher::new();
-        let data = gguf.data(tensor);
-        if packs(tensor) {
-            let row = data.len() / tensor.rows() as usize;
-            let group = GROUP * row;
-            for rows in data.chunks(group * (PIECE / group).max(1)) {
-                piece.resize(rows.len(), 0);
-                interleave(tensor.ty, row, rows, &mut piece);
-                sum.update(&piece);
-                out.write_all(&piece)?;
+        let data = gguf.data(tensor.of);
+        let rows = tensor.of.rows().max(1) as usize;
+        // of the file that is read, and of the one that is written
+        let (from, to) = (data.len() / rows, tensor.bytes / rows);
+        let group = (GROUP * from).max(1);
+        for rows in data.chunks(group * (PIECE / group).max(1)) {
+            let mut rows = rows;
+            if let Some(coarsen) = tensor.coarsen {
+                coarse.resize(rows.len() / from * to, 0);
+                coarsen(tensor.of.ty, rows, &mut coarse);
+                rows = &coarse;
             }
-        } else {
-            sum.update(&data);
-            out.write_all(&data)?;
+            if tensor.layout == Layout::Sixteens {
+                piece.resize(rows.len(), 0);
+                interleave(tensor.ty, to, rows, &mut piece);
+                rows = &piece;
+            }
+            sum.update(rows);
+            out.write_all(rows)?;
         }
-        at += data.len();
+        at += tensor.bytes;
         sums.push(sum.finalize());
     }
     out.seek(SeekFrom::Start(sums_at as u64))?;
@@ -84,12 +145,53 @@ fn head_sum(head: &[u8], sums_at: usize, tensors: usize) -> u32 {
     sum.finalize()
 }
 
-fn packs(tensor: &TensorInfo) -> bool {
-    tensor.dims.len() > 1 && Layout::groups(tensor.ty, tensor.rows())
+/// In groups wherever a kernel would have them.
+fn layout(of: &TensorInfo, ty: GgmlType) -> Layout {
+    if of.dims.len() > 1 && Layout::groups(ty, of.rows()) {
+        Layout::Sixteens
+    } else {
+        Layout::Rows
+    }
+}
+
+/// What the packed file holds, in its order.
+fn tensors(gguf: &Gguf, coarsen: Option<Coarsen>) -> Result<Vec<Packed<'_>>, PackError> {
+    let mut tensors: Vec<_> = gguf.tensors().iter().map(Packed::copied).collect();
+    // a tied head is the embedding
+    let head = ["output.weight", "token_embd.weight"]
+        .iter()
+        .find_map(|name| tensors.iter().position(|t| t.name == *name));
+    if let (Some(coarsen), Some(head)) = (coarsen, head) {
+        let coarse = coarse(tensors[head].of, coarsen)?;
+        tensors.push(coarse);
+    }
+    Ok(tensors)
+}
+
+fn coarse(head: &TensorInfo, coarsen: Coarsen) -> Result<Packed<'_>, PackError> {
+    let columns = head.dims[0];
+    let bits = |ty: GgmlType| 8.0 * ty.block_bytes() as f64 / ty.block_len() as f64;
+    if bits(head.ty) <= bits(COARSE) || !columns.is_multiple_of(COARSE.block_len() as u64) {
+        return Err(PackError::Head {
+            tensor: head.name.clone(),
+            ty: head.ty,
+            columns,
+        });
+    }
+    // less than the head has
+    let blocks = columns / COARSE.block_len() as u64 * head.rows();
+    Ok(Packed {
+        name: COARSE_HEAD,
+        ty: COARSE,
+        layout: layout(head, COARSE),
+        bytes: blocks as usize * COARSE.block_bytes(),
+        of: head,
+        coarsen: Some(coarsen),
+    })
 }
 
 /// All before the data, with zeros for the checksums, and where those begin.
-fn head(gguf: &Gguf, source: &str) -> Result<(Vec<u8>, usize), PackError> {
+fn head(gguf: &Gguf, source: &str, tensors: &[Packed<'_>]) -> Result<(Vec<u8>, usize), PackError> {
     let keep: Vec<_> = gguf
         .header
         .entries
@@ -99,7 +201,6 @@ fn head(gguf: &Gguf, source: &str) -> Result<(Vec<u8>, usize), PackError> {
     if keep.len() > MAX_KEYS - 3 {
         return Err(PackError::Keys(keep.len()));
     }
-    let tensors = gguf.tensors();
     let mut head = MAGIC.to_vec();
     head.extend(3u32.to_le_bytes());
     head.extend((tensors.len() as u64).to_le_bytes());
@@ -120,12 +221,15 @@ fn head(gguf: &Gguf, source: &str) -> Result<(Vec<u8>, usize), PackError> {
     head.resize(sums_at + 4 * (tensors.len() + 1), 0);
     let mut offset = 0usize;
     for tensor in tensors {
-        string(&mut head, &tensor.name);
-        head.extend((tensor.dims.len() as u32).to_le_bytes());
-        for dim in &tensor.dims {
+        string(&mut head, tensor.name);
+        head.extend((tensor.of.dims.len() as u32).to_le_bytes());
+        for dim in &tensor.of.dims {
             head.extend(dim.to_le_bytes());
         }
-        let flag = if packs(tensor) { SIXTEENS } else { 0 };
+        let flag = match tensor.layout {
+            Layout::Sixteens => SIXTEENS,
+            Layout::Rows => 0,
+        };
         head.extend((tensor.ty.id() | flag).to_le_bytes());
         head.extend((offset as u64).to_le_bytes());
         offset = (offset + tensor.bytes).next_multiple_of(ALIGNMENT as usize);

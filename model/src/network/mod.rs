@@ -122,13 +122,7 @@ impl Network {
     /// Logits of some rows of a pass: `[rows.len() * vocab]`, row after row.
     pub fn logits(&self, x: Tensor<2>, rows: Range<usize>, rt: &mut Runtime) -> Vec<f32> {
         let x = x.slice([rows, 0..self.weights.token_embd.cols()]);
-        let logits = ops::head(
-            x,
-            self.weights.output_norm.tensor(),
-            self.weights.head(),
-            self.spec.eps,
-            rt,
-        );
+        let logits = ops::head(x, self.weights.head(), self.spec.eps, rt);
         match logits.into_data().try_into_vec() {
             Ok(logits) => logits,
             Err(error) => panic!("logits are not f32: {error:?}"),

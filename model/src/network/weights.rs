@@ -1,8 +1,9 @@
 //! The file's tensors as Burn modules, mapped without a copy.
 
 use super::dims::Dims;
+use crate::gguf::pack::COARSE_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
-use crate::ops::{self, AttentionInput, Matrix, MlpInput};
+use crate::ops::{self, AttentionInput, Head, Matrix, MlpInput};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Int, Tensor, TensorData};
@@ -190,6 +191,8 @@ pub struct Weights {
     pub(super) output_norm: Vector,
     /// none: the embedding table is the head
     output: Option<QuantLinear>,
+    /// see [`COARSE_HEAD`]
+    coarse: Option<QuantLinear>,
 }
 
 impl Weights {
@@ -198,22 +201,30 @@ impl Weights {
     /// # Errors
     /// [`MissingTensor`], which [`Dims`] of the same file rules out.
     pub fn load(gguf: &Gguf, dims: &Dims, device: &Device) -> Result<Self, MissingTensor> {
+        let optional = |there: bool, name| {
+            there
+                .then(|| QuantLinear::load(gguf, name, device))
+                .transpose()
+        };
         Ok(Self {
             token_embd: QuantLinear::load(gguf, "token_embd.weight", device)?,
             blocks: (0..dims.layers)
                 .map(|layer| Block::load(gguf, dims, layer, device))
                 .collect::<Result<_, _>>()?,
             output_norm: Vector::load(gguf, "output_norm.weight", device)?,
-            output: if dims.tied_head {
-                None
-            } else {
-                Some(QuantLinear::load(gguf, "output.weight", device)?)
-            },
+            output: optional(!dims.tied_head, "output.weight")?,
+            coarse: optional(dims.coarse_head, COARSE_HEAD)?,
         })
     }
 
-    pub(super) fn head(&self) -> Matrix<Dispatch> {
-        self.output.as_ref().unwrap_or(&self.token_embd).matrix()
+    pub(super) fn head(&self) -> Head<Dispatch> {
+        let exact = self.output.as_ref().unwrap_or(&self.token_embd);
+        Head {
+            norm: self.output_norm.tensor().into_dispatch(),
+            exact: exact.matrix(),
+            scan: self.coarse.as_ref().unwrap_or(exact).matrix(),
+            coarse: self.coarse.is_some(),
+        }
     }
 }
 

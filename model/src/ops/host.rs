@@ -1,7 +1,9 @@
 //! The steps on the host: int8 kernels over the mapped blocks, rows handed out in chunks to the thread pool.
 
+use super::best::Best;
 use super::runtime::{Planes, Runtime};
-use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Matrix, MlpInput, QuantOps};
+use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Head, Matrix, MlpInput, QuantOps};
+use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
 use crate::quant::{Activations, Kernels, row_bytes, turn};
@@ -65,29 +67,13 @@ impl<'a> Rows<'a> {
         acts: &Activations,
         out: &mut RowTile<'_>,
     ) {
-        let bytes = &self.bytes[rows.start * self.row_bytes..];
         let (n, len) = (out.cols(), rows.len());
         if acts.cols() == n {
-            kernels.matmul(
-                (self.matrix.ty, self.matrix.layout),
-                bytes,
-                self.matrix.cols,
-                acts,
-                0,
-                out,
-            );
-            return;
+            return self.multiply_plane(kernels, rows, acts, 0, out);
         }
         PLANES.with_borrow_mut(|planes| {
             let planes = first(planes, acts.cols() * len);
-            kernels.matmul(
-                (self.matrix.ty, self.matrix.layout),
-                bytes,
-                self.matrix.cols,
-                acts,
-                0,
-                &mut RowTile::new(planes, len),
-            );
+            self.multiply_plane(kernels, rows, acts, 0, &mut RowTile::new(planes, len));
             let (coarse, fine) = planes.split_at(n * len);
             for (c, (coarse, fine)) in coarse
                 .chunks_exact(len)
@@ -99,6 +85,47 @@ impl<'a> Rows<'a> {
                 }
             }
         });
+    }
+
+    /// `out.column(c)[r] = row r . x[column + c]`
+    fn multiply_plane(
+        &self,
+        kernels: &Kernels,
+        rows: Range<usize>,
+        acts: &Activations,
+        column: usize,
+        out: &mut RowTile<'_>,
+    ) {
+        kernels.matmul(
+            (self.matrix.ty, self.matrix.layout),
+            &self.bytes[rows.start * self.row_bytes..],
+            self.matrix.cols,
+            acts,
+            column,
+            out,
+        );
+    }
+
+    /// `out[r] = row r . x[column]` of `columns`, both planes summed where there are two; at most a group of rows.
+    fn multiply_column(
+        &self,
+        kernels: &Kernels,
+        rows: Range<usize>,
+        acts: &Activations,
+        (column, columns): (usize, usize),
+        out: &mut [f32],
+    ) {
+        let len = rows.len();
+        let plane = |column, out: &mut [f32]| {
+            let out = &mut RowTile::new(&mut out[..len], len);
+            self.multiply_plane(kernels, rows.clone(), acts, column, out);
+        };
+        plane(column, out);
+        if acts.cols() > columns {
+            let mut fine = [0.0; GROUP];
+            plane(columns + column, &mut fine);
+            add(&mut out[..len], &fine[..len]);
+        }
     }
 }
 
@@ -162,6 +189,7 @@ impl QuantOps for Flex {
             rope,
             inputs,
             qkv,
+            ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
         inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), spec.eps);
@@ -337,30 +365,39 @@ impl QuantOps for Flex {
         tensor(out, [n, ff])
     }
 
-    fn head(
-        x: FlexTensor,
-        norm: FlexTensor,
-        w: Matrix<Self>,
-        eps: f32,
-        rt: &mut Runtime,
-    ) -> FlexTensor {
+    fn head(x: FlexTensor, w: Head<Self>, eps: f32, rt: &mut Runtime) -> FlexTensor {
         let (n, k) = width(&x);
         let Runtime {
             pool,
             kernels,
             threads,
             inputs,
+            best,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, slice(&x), slice(&norm), eps);
-        inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &[w.ty]);
-        let matrix = Rows::new(&w);
-        let mut out = vec![0.0; n * w.rows];
-        pool.run_rows(threads, &mut out, w.rows, ROWS, &|range, out| {
-            matrix.multiply(kernels, range, inputs.of(w.ty), out);
+        inputs.norm(kernels, pool, threads, slice(&x), slice(&w.norm), eps);
+        let types = [w.exact.ty, w.scan.ty];
+        inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &types);
+        let (exact, scan, vocab) = (Rows::new(&w.exact), Rows::new(&w.scan), w.exact.rows);
+        let mut out = vec![0.0; n * vocab];
+        // one plane, which is the first columns, for all
+        pool.run_rows(threads, &mut out, vocab, ROWS, &|range, out| {
+            scan.multiply_plane(kernels, range, inputs.of(w.scan.ty), 0, out);
         });
-        tensor(out, [n, w.rows])
+        let acts = inputs.of(w.exact.ty);
+        let planes = acts.cols() / n;
+        if w.coarse || planes > 1 {
+            best.find(&out, vocab);
+            let Best { groups, logits, .. } = best;
+            pool.run_chunks(threads, logits, GROUP, &|task, logits| {
+                let (column, row) = groups[task];
+                let rows = row..vocab.min(row + GROUP);
+                exact.multiply_column(kernels, rows, acts, (column, n), logits);
+            });
+            best.place(&mut out, vocab);
+        }
+        tensor(out, [n, vocab])
     }
 }
 

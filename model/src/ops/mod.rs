@@ -16,6 +16,7 @@
     )
 )]
 
+mod best;
 mod host;
 mod reference;
 pub mod rope;
@@ -83,6 +84,21 @@ pub struct MlpInput<B: Backend> {
     /// `ffn_up.weight`: `[ff, embed]`
     #[extension_type]
     pub up: Matrix<B>,
+}
+
+/// The output side.
+#[derive(Debug, Clone, ExtensionType)]
+pub struct Head<B: Backend> {
+    /// `output_norm.weight`: `[embed]`
+    pub norm: FloatTensor<B>,
+    /// `output.weight`, or the embedding: `[vocab, embed]`
+    #[extension_type]
+    pub exact: Matrix<B>,
+    /// what all logits are made with: the same, or a coarse one of its shape
+    #[extension_type]
+    pub scan: Matrix<B>,
+    /// `scan` is another: the logits of the best are made again with `exact`
+    pub coarse: bool,
 }
 
 /// The numbers of an attention block.
@@ -164,12 +180,11 @@ pub trait QuantOps: Backend {
     /// Final norm and output head. `x`: `[n, embed]`; gives logits `[n, vocab]`.
     fn head(
         x: FloatTensor<Self>,
-        norm: FloatTensor<Self>,
-        #[extension_type] w: Matrix<Self>,
+        #[extension_type] w: Head<Self>,
         eps: f32,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
-        reference::linear::<Self>(reference::rms_norm::<Self>(x, norm, eps), w, rt)
+        reference::linear::<Self>(reference::rms_norm::<Self>(x, w.norm, eps), w.exact, rt)
     }
 }
 
@@ -248,20 +263,8 @@ pub fn mlp_input(x: &Tensor<2>, w: MlpInput<Dispatch>, eps: f32, rt: &mut Runtim
 }
 
 /// [`QuantOps::head`] on tensors.
-pub fn head(
-    x: Tensor<2>,
-    norm: Tensor<1>,
-    w: Matrix<Dispatch>,
-    eps: f32,
-    rt: &mut Runtime,
-) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as QuantOps>::head(
-        x.into_dispatch(),
-        norm.into_dispatch(),
-        w,
-        eps,
-        rt,
-    ))
+pub fn head(x: Tensor<2>, w: Head<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as QuantOps>::head(x.into_dispatch(), w, eps, rt))
 }
 
 /// The bytes of a tensor's blocks as the extension wants them.

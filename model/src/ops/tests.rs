@@ -3,7 +3,7 @@
 use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;
 use super::{
-    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, Matrix, MlpInput, QuantOps,
+    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, Head, Matrix, MlpInput, QuantOps,
     reference,
 };
 use crate::gguf::GgmlType;
@@ -336,13 +336,13 @@ fn projections_mlp_and_head_match() {
                 &what,
             );
 
-            let host = Flex::head(
-                on::<Flex>(&a, &[n, cols]),
-                on::<Flex>(&norm, &[cols]),
-                w.on(),
-                1e-5,
-                &mut rt,
-            );
+            let head = Head::<Flex> {
+                norm: on::<Flex>(&norm, &[cols]),
+                exact: w.on(),
+                scan: w.on(),
+                coarse: false,
+            };
+            let host = Flex::head(on::<Flex>(&a, &[n, cols]), head, 1e-5, &mut rt);
             let normed = reference::rms_norm::<Oracle>(
                 on::<Oracle>(&a, &[n, cols]),
                 on::<Oracle>(&norm, &[cols]),
@@ -355,6 +355,48 @@ fn projections_mlp_and_head_match() {
                 ceiling(ty),
                 &what,
             );
+        }
+    }
+}
+
+/// The best logits are those of the head itself and both planes, bit for bit, whatever found them, and the others near.
+#[test]
+fn the_best_logits_are_made_by_the_head_itself() {
+    let (cols, n) = (64, 3);
+    let mut random = Random(17);
+    // few groups are all made so; a vocabulary need not be whole groups
+    for rows in [16 * 40 + 5, 16 * 2000] {
+        let exact = Raw::new(&mut random, GgmlType::Q8_0, rows, cols);
+        let mut blocks = vec![0; rows * cols / 32 * 18];
+        crate::quant::to_q4_0(exact.ty, &exact.blocks, &mut blocks);
+        let scan = Raw {
+            blocks,
+            ty: GgmlType::Q4_0,
+            ..exact.clone()
+        };
+        let (x, norm) = (random.floats(n * cols), random.floats(cols));
+        let mut rt = runtime(1, 2);
+        let mut logits = |scan: &Raw, coarse| {
+            let head = Head::<Flex> {
+                norm: on::<Flex>(&norm, &[cols]),
+                exact: exact.on(),
+                scan: scan.on(),
+                coarse,
+            };
+            read::<Flex>(Flex::head(on::<Flex>(&x, &[n, cols]), head, 1e-5, &mut rt))
+        };
+        let (want, got) = (logits(&exact, false), logits(&scan, true));
+        let few = rows < 16 * 256;
+        assert_eq!(want == got, few);
+        for (want, got) in want.chunks_exact(rows).zip(got.chunks_exact(rows)) {
+            let mut order: Vec<usize> = (0..rows).collect();
+            order.sort_by(|a, b| want[*b].total_cmp(&want[*a]));
+            for &best in &order[..64] {
+                assert_eq!(want[best].to_bits(), got[best].to_bits());
+            }
+            let std = (want.iter().map(|v| v * v).sum::<f32>() / rows as f32).sqrt();
+            let off = want.iter().zip(got).map(|(a, b)| (a - b).abs());
+            assert!(off.fold(0.0, f32::max) < std);
         }
     }
 }

@@ -30,6 +30,7 @@ mod avx2;
 )]
 mod avx512;
 mod blocks;
+mod coarse;
 mod dispatch;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
@@ -54,6 +55,7 @@ mod sixteens;
 mod turn;
 
 pub use activations::Activations;
+pub use coarse::to_q4_0;
 pub use dispatch::{Kernels, UnsupportedIsa};
 pub use paged::Paged;
 pub use turn::turn;

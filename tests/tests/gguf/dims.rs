@@ -51,6 +51,7 @@ fn all_of_it() {
             scaling: Scaling::None,
         },
         tied_head: false,
+        coarse_head: false,
         qkv_bias: false,
         qk_norm: true,
     };

@@ -3,14 +3,21 @@
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{EngineConfig, Evaluator, KvFormats};
 use glowplug_model::gguf::{GROUP, GgmlType, Gguf, Layout, pack, unpack_row};
-use glowplug_model::network::dims::Arch;
+use glowplug_model::network::dims::{Arch, Dims};
+use glowplug_model::quant::to_q4_0;
 use glowplug_tests::{Tiny, Types};
 use std::io::Cursor;
 
 fn packed(gguf: &Gguf) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
-    pack::write(gguf, "a test", &mut out).unwrap();
+    pack::write(gguf, "a test", None, &mut out).unwrap();
     out.into_inner()
+}
+
+fn packed_coarse(gguf: &Gguf) -> Result<Vec<u8>, pack::PackError> {
+    let mut out = Cursor::new(Vec::new());
+    pack::write(gguf, "a test", Some(to_q4_0), &mut out)?;
+    Ok(out.into_inner())
 }
 
 fn open(bytes: &[u8]) -> Gguf {
@@ -107,8 +114,44 @@ fn it_holds_what_the_model_held() {
             assert_eq!(got, want, "{} {r}", b.name);
         }
     }
-    let again = pack::write(&groups, "", &mut Cursor::new(Vec::new()));
+    let again = pack::write(&groups, "", None, &mut Cursor::new(Vec::new()));
     assert!(matches!(again, Err(pack::PackError::Packed)));
+}
+
+/// Of so few tokens every logit is made exactly: what is coarse is only how they are found.
+#[test]
+fn a_coarse_head_is_one_tensor_more_and_computes_the_same() {
+    for tied_head in [false, true] {
+        let tiny = Tiny {
+            tied_head,
+            types: Types {
+                token_embd: GgmlType::Q6_K,
+                ..mixed(Arch::Qwen2).types
+            },
+            ..mixed(Arch::Qwen2)
+        };
+        let rows = open(&tiny.bytes());
+        let coarse = open(&packed_coarse(&rows).unwrap());
+        coarse.touch().unwrap();
+        let more = coarse.tensor(pack::COARSE_HEAD).unwrap();
+        assert_eq!(more.ty, GgmlType::Q4_0);
+        assert_eq!(coarse.tensors().len(), rows.tensors().len() + 1);
+        let dims = Dims::from_gguf(&coarse).unwrap();
+        assert!(dims.coarse_head);
+        assert_eq!(logits(&rows), logits(&coarse), "{tied_head}");
+    }
+}
+
+#[test]
+fn a_head_that_has_no_more_bits_is_refused() {
+    let mut tiny = mixed(Arch::Qwen2);
+    tiny.types.output = GgmlType::Q4_K;
+    let error = packed_coarse(&open(&tiny.bytes())).unwrap_err();
+    assert!(matches!(error, pack::PackError::Head { .. }));
+    assert!(
+        error.to_string().contains("`output.weight` is Q4_K"),
+        "{error}"
+    );
 }
 
 /// The alignment's padding holds nothing, so nothing is lost with it.

@@ -2,14 +2,18 @@
 //! step costs by the times measured so far. Pure: times come from the caller's clock, and without any it goes by what is
 //! assumed.
 
-use super::DRAFT_MAX;
-use super::lookup::MATCH_MAX;
+use super::lookup::{MATCH_MAX, Match};
+use glowplug_firmware_config::limits::DRAFT_MAX;
 
 /// Lengths of a match from which on the odds are counted apart.
 const LENGTHS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, MATCH_MAX];
 
 /// What is assumed of them before anything was seen: from edits, forms and summaries by the 1.5B.
-const ASSUMED: [f64; LENGTHS.len()] = [0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9, 0.9];
+const ASSUMED: [[f64; LENGTHS.len()]; 2] = [
+    [0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9, 0.9],
+    // where a copy goes on behind a change
+    [0.6, 0.7, 0.75, 0.8, 0.85, 0.85, 0.9, 0.9, 0.9, 0.9],
+];
 
 /// The assumption counts as so many guesses.
 const WEIGHT: f64 = 4.0;
@@ -32,7 +36,7 @@ const PATIENCE: u32 = 128;
 /// How often the guesses of one sequence came true.
 #[derive(Debug, Clone, Default)]
 pub(in crate::engine) struct Odds {
-    seen: [Seen; LENGTHS.len()],
+    seen: [[Seen; LENGTHS.len()]; 2],
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,9 +46,10 @@ struct Seen {
 }
 
 impl Odds {
-    /// A guess after a match of `len` tokens was right or wrong.
-    pub(in crate::engine) fn saw(&mut self, len: usize, right: bool) {
-        let seen = &mut self.seen[class(len)];
+    /// A guess after a match was right or wrong.
+    pub(super) fn saw(&mut self, after: Match, right: bool) {
+        let (goes_on, class) = class(after);
+        let seen = &mut self.seen[goes_on][class];
         if seen.all >= REMEMBERED {
             (seen.right, seen.all) = (seen.right / 2.0, seen.all / 2.0);
         }
@@ -52,17 +57,18 @@ impl Odds {
         seen.all += 1.0;
     }
 
-    /// Of the next guess after a match of `len` tokens.
-    fn of(&self, len: usize) -> f64 {
-        let class = class(len);
-        let seen = self.seen[class];
-        (seen.right + WEIGHT * ASSUMED[class]) / (seen.all + WEIGHT)
+    /// Of the next guess after a match.
+    fn of(&self, after: Match) -> f64 {
+        let (goes_on, class) = class(after);
+        let seen = self.seen[goes_on][class];
+        (seen.right + WEIGHT * ASSUMED[goes_on][class]) / (seen.all + WEIGHT)
     }
 }
 
-/// Index into [`LENGTHS`].
-fn class(len: usize) -> usize {
-    LENGTHS.partition_point(|from| *from <= len).max(1) - 1
+/// Does a copy go on in it, and an index into [`LENGTHS`].
+fn class(of: Match) -> (usize, usize) {
+    let class = LENGTHS.partition_point(|from| *from <= of.len).max(1) - 1;
+    (usize::from(of.copied > 0), class)
 }
 
 /// Seconds of a step by its columns, and the decision.
@@ -91,19 +97,21 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// How many tokens to draft, at most `most`, after a match of `len` tokens (0: there is none).
-    pub(super) fn width(&mut self, odds: &Odds, len: usize, most: usize) -> usize {
-        let most = if len == 0 { 0 } else { most.min(DRAFT_MAX) };
+    /// How many tokens to draft, at most `most`, after a match if there is one.
+    pub(super) fn width(&mut self, odds: &Odds, after: Option<Match>, most: usize) -> usize {
+        let most = most.min(DRAFT_MAX);
         let mut width = 0;
-        if self.wide < WIDE_MAX && most > 0 {
-            width = best(odds, len, most, &|columns| self.price(columns));
+        if let Some(after) = after
+            && self.wide < WIDE_MAX
+        {
+            width = best(odds, after, most, &|columns| self.price(columns));
             if width > 0 {
                 self.patience = PATIENCE;
                 self.declined = 0;
-            } else if best(odds, len, most, &assumed) > 0 {
+            } else if best(odds, after, most, &assumed) > 0 {
                 self.declined += 1;
                 if self.declined >= self.patience {
-                    width = best(odds, len, most, &assumed);
+                    width = best(odds, after, most, &assumed);
                     self.declined = 0;
                     self.patience = self.patience.saturating_mul(2);
                 }
@@ -160,12 +168,12 @@ fn assumed(columns: usize) -> f64 {
 }
 
 /// The draft with the most tokens a second, if it is worth one at all.
-fn best(odds: &Odds, len: usize, most: usize, price: &dyn Fn(usize) -> f64) -> usize {
+fn best(odds: &Odds, after: Match, most: usize, price: &dyn Fn(usize) -> f64) -> usize {
     let (mut width, mut most_per_second) = (0, MARGIN / price(1));
     let (mut tokens, mut reached) = (1.0, 1.0);
     for drafted in 1..=most {
         // the match grows by every token that comes true
-        reached *= odds.of(len + drafted - 1);
+        reached *= odds.of(after.and(drafted - 1));
         tokens += reached;
         let per_second = tokens / price(drafted + 1);
         if per_second > most_per_second {
@@ -176,15 +184,24 @@ fn best(odds: &Odds, len: usize, most: usize, price: &dyn Fn(usize) -> f64) -> u
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    fn after(len: usize) -> Option<Match> {
+        Some(Match {
+            at: 0,
+            len,
+            copied: 0,
+        })
+    }
 
     /// Odds after many guesses of which this share came true.
     fn odds(share: f64) -> Odds {
         let mut odds = Odds::default();
         for i in 0..400 {
             for len in LENGTHS {
-                odds.saw(len, f64::from(i % 100) < share * 100.0);
+                odds.saw(after(len).unwrap(), f64::from(i % 100) < share * 100.0);
             }
         }
         odds
@@ -206,18 +223,18 @@ mod tests {
     fn a_draft_must_promise_more_than_it_costs() {
         let free = |_| 1.0;
         let dear = |columns| columns as f64;
-        assert_eq!(priced(free).width(&odds(0.99), 8, 9), DRAFT_MAX);
+        assert_eq!(priced(free).width(&odds(0.99), after(8), 9), DRAFT_MAX);
         let cheap = |columns| 1.0 + 0.1 * (columns - 1) as f64;
-        assert_eq!(priced(cheap).width(&odds(0.99), 8, 9), DRAFT_MAX);
-        assert_eq!(priced(cheap).width(&odds(0.0), 8, 9), 0);
-        assert_eq!(priced(dear).width(&odds(1.0), 8, 9), 0);
+        assert_eq!(priced(cheap).width(&odds(0.99), after(8), 9), DRAFT_MAX);
+        assert_eq!(priced(cheap).width(&odds(0.0), after(8), 9), 0);
+        assert_eq!(priced(dear).width(&odds(1.0), after(8), 9), 0);
         assert_eq!(
-            priced(|c| 1.0 + 0.2 * (c - 1) as f64).width(&odds(0.5), 8, 9),
+            priced(|c| 1.0 + 0.2 * (c - 1) as f64).width(&odds(0.5), after(8), 9),
             1
         );
         // nothing was found, or there is no room
-        assert_eq!(priced(free).width(&odds(1.0), 0, 9), 0);
-        assert_eq!(priced(free).width(&odds(1.0), 8, 0), 0);
+        assert_eq!(priced(free).width(&odds(1.0), None, 9), 0);
+        assert_eq!(priced(free).width(&odds(1.0), after(8), 0), 0);
     }
 
     #[test]
@@ -225,15 +242,15 @@ mod tests {
         let mut gate = priced(|c| 1.0 + 0.1 * (c - 1) as f64);
         let mut odds = odds(1.0);
         let mut tries = 0;
-        while gate.width(&odds, 4, 3) > 0 {
-            odds.saw(4, false);
-            odds.saw(6, false);
+        while gate.width(&odds, after(4), 3) > 0 {
+            odds.saw(after(4).unwrap(), false);
+            odds.saw(after(6).unwrap(), false);
             tries += 1;
             assert!(tries < 300);
         }
         tries = 0;
-        while gate.width(&odds, 4, 3) == 0 {
-            odds.saw(4, true);
+        while gate.width(&odds, after(4), 3) == 0 {
+            odds.saw(after(4).unwrap(), true);
             tries += 1;
             assert!(tries < 300);
         }
@@ -246,7 +263,7 @@ mod tests {
         let odds = odds(1.0);
         let mut trials = Vec::new();
         for step in 0..2000 {
-            let width = gate.width(&odds, 8, 3);
+            let width = gate.width(&odds, after(8), 3);
             gate.took(1 + width, dear(1 + width));
             if width > 0 {
                 trials.push(step);
@@ -261,7 +278,7 @@ mod tests {
     fn the_price_of_one_column_does_not_go_out_of_date() {
         let mut gate = priced(|_| 1.0);
         let odds = odds(1.0);
-        let widths: Vec<usize> = (0..200).map(|_| gate.width(&odds, 8, 3)).collect();
+        let widths: Vec<usize> = (0..200).map(|_| gate.width(&odds, after(8), 3)).collect();
         assert!(widths.contains(&0));
         let run = widths.split(|w| *w == 0).map(<[_]>::len).max();
         assert_eq!(run, Some(WIDE_MAX as usize));

@@ -8,6 +8,12 @@ const WALK: usize = 256;
 /// Tokens that are compared at most: a longer match says no more.
 pub(super) const MATCH_MAX: usize = 32;
 
+/// Tokens that may stand in the place of others within a copy, and of those others: a name that was changed.
+const CHANGED_MAX: usize = 3;
+
+/// So many must be the same before the change, or it is chance.
+const COPIED_MIN: usize = 4;
+
 /// An index of one sequence's tokens, made once for the longest there can be.
 #[derive(Debug)]
 pub(super) struct Lookup {
@@ -26,6 +32,51 @@ pub(super) struct Match {
     pub(super) at: usize,
     /// tokens that are the same, 1 to [`MATCH_MAX`]
     pub(super) len: usize,
+    /// tokens that are the same before those, beyond a change of at most [`CHANGED_MAX`]: 0, or [`COPIED_MIN`] to
+    /// [`MATCH_MAX`]
+    pub(super) copied: usize,
+}
+
+impl Match {
+    /// Of the end of `tokens` with what ends before `at`.
+    fn of(tokens: &[u32], at: usize) -> Self {
+        let (there, here) = (&tokens[..at], tokens);
+        let len = same(there, here);
+        let (there, here) = (&there[..at - len], &here[..here.len() - len]);
+        let mut copied = 0;
+        for i in 0..=CHANGED_MAX.min(there.len()) {
+            for j in 0..=CHANGED_MAX.min(here.len()) {
+                let (there, here) = (&there[..there.len() - i], &here[..here.len() - j]);
+                // no text is a copy of itself
+                if there.len() != here.len() {
+                    copied = copied.max(same(there, here));
+                }
+            }
+        }
+        Self {
+            at,
+            len,
+            copied: if copied >= COPIED_MIN { copied } else { 0 },
+        }
+    }
+
+    /// With as many tokens more.
+    pub(super) fn and(self, more: usize) -> Self {
+        Self {
+            len: self.len + more,
+            ..self
+        }
+    }
+
+    fn score(&self) -> usize {
+        self.len + self.copied
+    }
+}
+
+/// Tokens at the ends of both that are the same, at most [`MATCH_MAX`].
+fn same(a: &[u32], b: &[u32]) -> usize {
+    let pairs = a.iter().rev().zip(b.iter().rev());
+    pairs.take(MATCH_MAX).take_while(|(a, b)| a == b).count()
 }
 
 impl Lookup {
@@ -44,7 +95,8 @@ impl Lookup {
         self.indexed = 1;
     }
 
-    /// The longest match of the end of `tokens`, of equal ones the latest. What was given before is their beginning.
+    /// The match of the end of `tokens` with most tokens the same, of equal ones the latest. What was given before is their
+    /// beginning.
     ///
     /// # Panics
     /// If they are more than the context.
@@ -54,17 +106,16 @@ impl Lookup {
             self.earlier[at] = std::mem::replace(&mut self.latest[slot], at as u32);
         }
         self.indexed = self.indexed.max(tokens.len());
-        let mut best = None;
-        let mut longest = 0;
+        let mut best: Option<Match> = None;
         let mut at = self.latest[self.slot(*tokens.last()?)] as usize;
         for _ in 0..WALK {
-            if at == 0 || longest == MATCH_MAX {
+            if at == 0 || best.is_some_and(|best| best.len == MATCH_MAX) {
                 break;
             }
-            let pairs = tokens[..at].iter().rev().zip(tokens.iter().rev());
-            let len = pairs.take(MATCH_MAX).take_while(|(a, b)| a == b).count();
-            if len > longest {
-                (longest, best) = (len, Some(Match { at, len }));
+            let found = Match::of(tokens, at);
+            // the same hash need not be the same token
+            if found.len > 0 && best.is_none_or(|best| found.score() > best.score()) {
+                best = Some(found);
             }
             at = self.earlier[at] as usize;
         }
@@ -87,12 +138,32 @@ mod tests {
     /// The definition.
     fn longest(tokens: &[u32]) -> Option<Match> {
         let n = tokens.len();
-        let matches = (1..n).map(|at| {
-            let same = (1..=at.min(MATCH_MAX)).take_while(|i| tokens[at - i] == tokens[n - i]);
-            let len = same.count();
-            Match { at, len }
-        });
-        matches.filter(|m| m.len > 0).max_by_key(|m| (m.len, m.at))
+        let run = |a: usize, b: usize| {
+            let most = a.min(b).min(MATCH_MAX);
+            (1..=most)
+                .take_while(|i| tokens[a - i] == tokens[b - i])
+                .count()
+        };
+        let mut best: Option<Match> = None;
+        for at in (1..n).rev() {
+            let len = run(at, n);
+            let mut copied = 0;
+            for (i, j) in (0..16).map(|ij| (ij / 4, ij % 4)) {
+                if let (Some(a), Some(b)) = ((at - len).checked_sub(i), (n - len).checked_sub(j)) {
+                    copied = copied.max(if a == b { 0 } else { run(a, b) });
+                }
+            }
+            if copied < 4 {
+                copied = 0;
+            }
+            if len > 0 && best.is_none_or(|best| len + copied > best.len + best.copied) {
+                best = Some(Match { at, len, copied });
+            }
+            if best.is_some_and(|best| best.len == MATCH_MAX) {
+                break;
+            }
+        }
+        best
     }
 
     proptest! {
@@ -112,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_goes_on_behind_a_change() {
+        let mut tokens: Vec<u32> = (10..30).collect();
+        // the same token elsewhere, and later
+        tokens.extend([1, 20, 99, 2]);
+        // 17, 18 and 19 changed to one other
+        tokens.extend([10, 11, 12, 13, 14, 15, 16, 77, 20]);
+        let found = Lookup::new(100).find(&tokens).unwrap();
+        assert_eq!((found.at, found.len, found.copied), (11, 1, 7));
+        // four changed are a change too many
+        tokens.truncate(tokens.len() - 2);
+        tokens.extend([77, 21]);
+        let found = Lookup::new(100).find(&tokens).unwrap();
+        assert_eq!((found.at, found.len, found.copied), (12, 1, 0));
+    }
+
+    #[test]
     fn the_walk_and_the_match_are_bounded() {
         // the longer match is too far back: 300 places of the same token lie between
         let mut tokens = vec![1, 2, 7];
@@ -123,6 +210,7 @@ mod tests {
         let latest = Match {
             at: tokens.len() - 3,
             len: 1,
+            copied: 0,
         };
         assert_eq!(lookup.find(&tokens), Some(latest));
 
