@@ -8,12 +8,13 @@
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
 //! level's features, which are reachable only through [`TABLE`], which is handed out only where they are detected.
 
+mod attention;
 mod rows;
 mod sixteens;
 mod unpack;
 
 use super::activations::{Q8Chunk, Q8kChunk};
-use super::dispatch::{Heads, Kernels};
+use super::dispatch::Kernels;
 use super::{Activations, Isa, activations, blocks, lanes, scalar};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
@@ -41,7 +42,7 @@ pub(super) static TABLE: Kernels = Kernels {
     // SAFETY: as above
     rms_norm: |x, weight, eps, dst| unsafe { rms_norm(x, weight, eps, dst) },
     // SAFETY: as above
-    attend: |heads, scores, out| unsafe { attend(heads, scores, out) },
+    attend: |heads, scores, out| unsafe { attention::attend(heads, scores, out) },
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -62,11 +63,6 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
     lanes::rms_norm::<true>(x, weight, eps, dst);
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
-    lanes::attend::<true>(heads, scores, out);
 }
 
 /// See [`Kernels::matmul`], which has checked the sizes.
