@@ -218,7 +218,7 @@ sizes() {
     cp "$work/sizes.txt" target/sizes.txt
     [ -e cross/sizes.txt ] || { cat target/sizes.txt; fail 'nothing to compare with: cp target/sizes.txt cross/sizes.txt'; }
     awk -v most=$GROWTH_MAX '
-        FNR == 1 { print; next }
+        FNR == 1 { if (NR == 1) print; next }
         NR == FNR { for (i = 2; i <= 4; i++) saved[$1, i] = $i; next }
         {
             line = sprintf("%-31s", $1)
