@@ -92,13 +92,13 @@ const I16: i32 = i16::MAX as i32;
 /// Sums of two products a lane.
 #[inline(always)]
 fn products(w: int8x16_t, x: int8x16_t) -> int16x8_t {
-    vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x)
+    mlal_high(mull_low(w, x), w, x)
 }
 
 /// Two more products a lane.
 #[inline(always)]
 fn add_products(p: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
-    vmlal_high_s8(vmlal_s8(p, vget_low_s8(w), vget_low_s8(x)), w, x)
+    mlal_high(mlal_low(p, w, x), w, x)
 }
 
 /// The sums of the lanes of each of four vectors whose lanes are at most `bound` in magnitude: as many of the three

@@ -38,15 +38,12 @@ safe! {
     vget_high_s16(a: int16x8_t) -> int16x4_t;
     vget_low_s8(a: int8x16_t) -> int8x8_t;
     vget_low_s16(a: int16x8_t) -> int16x4_t;
-    vmlal_high_s8(acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t;
     vmlal_laneq_s16<N>(acc: int32x4_t, a: int16x4_t, b: int16x8_t) -> int32x4_t;
-    vmlal_s8(acc: int16x8_t, a: int8x8_t, b: int8x8_t) -> int16x8_t;
     vmlaq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmovl_high_s8(a: int8x16_t) -> int16x8_t;
     vmovl_high_s16(a: int16x8_t) -> int32x4_t;
     vmovl_s8(a: int8x8_t) -> int16x8_t;
     vmovl_s16(a: int16x4_t) -> int32x4_t;
-    vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t;
     vmlsq_s32(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmlaq_laneq_s32<N>(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmulq_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
@@ -127,6 +124,55 @@ pub(super) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
             options(pure, nomem, nostack, preserves_flags));
     }
     wide
+}
+
+/// Products of the lower eight bytes, in int16.
+///
+/// This and the next three are not the intrinsics: of those the compiler sees that bytes below 128 need no sign, widens the
+/// activations once, ahead of the loop and onto the stack, and multiplies int16, twice as many instructions (LLVM 22).
+#[inline(always)]
+pub(super) fn mull_low(a: int8x16_t, b: int8x16_t) -> int16x8_t {
+    let products: int16x8_t;
+    // SAFETY: an ARMv8.0 instruction on registers only
+    unsafe {
+        asm!("smull {0:v}.8h, {1:v}.8b, {2:v}.8b", lateout(vreg) products, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    products
+}
+
+/// Products of the upper eight bytes.
+#[inline(always)]
+pub(super) fn mull_high(a: int8x16_t, b: int8x16_t) -> int16x8_t {
+    let products: int16x8_t;
+    // SAFETY: as above
+    unsafe {
+        asm!("smull2 {0:v}.8h, {1:v}.16b, {2:v}.16b", lateout(vreg) products, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    products
+}
+
+/// `acc` and the products of the lower eight bytes.
+#[inline(always)]
+pub(super) fn mlal_low(mut acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
+    // SAFETY: as above
+    unsafe {
+        asm!("smlal {0:v}.8h, {1:v}.8b, {2:v}.8b", inout(vreg) acc, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
+}
+
+/// `acc` and the products of the upper eight bytes.
+#[inline(always)]
+pub(super) fn mlal_high(mut acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
+    // SAFETY: as above
+    unsafe {
+        asm!("smlal2 {0:v}.8h, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
 }
 
 /// `acc + a * b[lane]`. Where `lane` is known after inlining this is one instruction.

@@ -34,16 +34,16 @@ impl Words for Mull {
             let mut sums = [vdupq_n_s32(0); 2];
             for n in 0..N {
                 for i in [0, 2] {
-                    let p = more([vdupq_n_s16(0); 2], w[n][i], x[n], i);
+                    let p = products(w[n][i], x[n], i);
                     let p = more(p, w[n][i + 1], x[n], i + 1);
                     sums = [vpadalq_s16(sums[0], p[0]), vpadalq_s16(sums[1], p[1])];
                 }
             }
             return vpaddq_s32(sums[0], sums[1]);
         }
-        let mut p = [vdupq_n_s16(0); 2];
+        let mut p = products(w[0][0], x[0], 0);
         for n in 0..N {
-            for i in 0..4 {
+            for i in usize::from(n == 0)..4 {
                 p = more(p, w[n][i], x[n], i);
             }
         }
@@ -55,20 +55,30 @@ impl Words for Mull {
     }
 }
 
-/// The products of a word of four rows: two rows in each sum.
+/// The products of a word of four rows: two rows in each vector.
+#[inline(always)]
+fn products(w: int8x16_t, x: int8x16_t, i: usize) -> [int16x8_t; 2] {
+    let x = every(x, i);
+    [mull_low(w, x), mull_high(w, x)]
+}
+
+/// The same, added.
 #[inline(always)]
 fn more(p: [int16x8_t; 2], w: int8x16_t, x: int8x16_t, i: usize) -> [int16x8_t; 2] {
+    let x = every(x, i);
+    [mlal_low(p[0], w, x), mlal_high(p[1], w, x)]
+}
+
+/// Bytes `4 i..4 i + 4`, four times.
+#[inline(always)]
+fn every(x: int8x16_t, i: usize) -> int8x16_t {
     let x = vreinterpretq_s32_s8(x);
-    let x = vreinterpretq_s8_s32(match i {
+    vreinterpretq_s8_s32(match i {
         0 => vdupq_laneq_s32::<0>(x),
         1 => vdupq_laneq_s32::<1>(x),
         2 => vdupq_laneq_s32::<2>(x),
         _ => vdupq_laneq_s32::<3>(x),
-    });
-    [
-        vmlal_s8(p[0], vget_low_s8(w), vget_low_s8(x)),
-        vmlal_high_s8(p[1], w, x),
-    ]
+    })
 }
 
 /// See [`super::Kernels::matmul`], which has checked the sizes.
