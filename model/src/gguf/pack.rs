@@ -29,7 +29,7 @@ const PIECE: usize = 1 << 20;
 pub const COARSE_HEAD: &str = "output_coarse.weight";
 /// 4.5 bits a weight, in blocks of 32, so that any width will do.
 const COARSE: GgmlType = GgmlType::Q4_0;
-/// Turns rows of a type into as many of [`COARSE`], whose bytes the second slice holds.
+/// Turns rows of a type into as many of Q4_0, whose bytes the second slice holds.
 pub type Coarsen = fn(GgmlType, &[u8], &mut [u8]);
 
 /// A file that is not packed.

@@ -98,7 +98,7 @@ pub struct Dims {
     pub rope: Rope,
     /// no `output.weight`: the embedding is the head
     pub tied_head: bool,
-    /// there is a [`COARSE_HEAD`](crate::gguf::pack::COARSE_HEAD)
+    /// there is a [`COARSE_HEAD`]
     pub coarse_head: bool,
     /// `attn_{q,k,v}.bias` in every layer
     pub qkv_bias: bool,
