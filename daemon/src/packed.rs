@@ -44,6 +44,12 @@ pub fn path(model: &Path) -> PathBuf {
     beside(model, ".packed")
 }
 
+/// Size of the packed file beside a model; 0: there is none.
+#[must_use]
+pub(crate) fn bytes(model: &Path) -> u64 {
+    fs::metadata(path(model)).map_or(0, |of| of.len())
+}
+
 /// What tells a model from one that was put in its place: its size, and when it was written.
 fn source(model: &Path) -> io::Result<String> {
     let of = fs::metadata(model)?;

@@ -14,6 +14,7 @@ use crate::board::Chosen;
 use crate::config::Config;
 use crate::cores::{Cores, FAST};
 use crate::limits::Unknown;
+use crate::packed;
 use crate::transport::{OUTBOX, PACKET_MAX};
 use crate::tuned::Tuned;
 
@@ -81,13 +82,7 @@ pub enum PlanError {
 ///
 /// # Errors
 /// [`PlanError`]; nothing was loaded.
-pub fn plan(
-    model: &Path,
-    // not the packed file: the plan is the same before and after, and the reserve has room for its alignment, some KB
-    gguf: &Gguf,
-    config: &Config,
-    limit: &Limit,
-) -> Result<Plan, PlanError> {
+pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result<Plan, PlanError> {
     let dims = Dims::from_gguf(gguf)?;
     let limit_context = dims.context_train;
     let context = match config.model.context {
@@ -115,7 +110,10 @@ pub fn plan(
         step_tokens: STEP_TOKENS,
         threads: threads.prefill.max(threads.decode),
     };
-    let memory = glowplug_firmware_config::plan::plan(limit, &shape(gguf, &dims), &choice)?;
+    let mut shape = shape(gguf, &dims);
+    // what is mapped instead: with a coarse head it is larger, else by its alignment alone
+    shape.file_bytes = shape.file_bytes.max(packed::bytes(model));
+    let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
     Ok(Plan {
         context,
         kv,

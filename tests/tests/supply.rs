@@ -9,6 +9,7 @@ use glowplug::manifest::{Manifest, Untrusted, path as manifest_of};
 use glowplug::packed;
 use glowplug::supply::{Candidate, Supply, Unfit};
 use glowplug_firmware_config::plan::{Limit, LimitSource};
+use glowplug_model::gguf::GgmlType;
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{SplitMix, Tiny};
 use std::fs;
@@ -184,6 +185,30 @@ fn a_packed_file_counts_only_if_it_was_made_here_of_the_signed_model() {
     }
     world.check(&model).unwrap();
     assert!(!packed.exists(), "somebody wrote it");
+}
+
+/// A coarse head is more than the model has: the plan is of what is mapped.
+#[test]
+fn the_plan_counts_a_coarse_head() {
+    let world = World::new();
+    let mut tiny = tiny();
+    // which is its head too
+    tiny.types.token_embd = GgmlType::Q8_0;
+    let model = world.signed("model.gguf", &tiny, 1);
+    let packed = packed::path(&model);
+    let weights = |candidate: &Candidate| {
+        let mut lines = candidate.plan.memory.lines();
+        lines.find(|(line, _)| *line == "weights").unwrap().1
+    };
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let plain = world.check(&model).unwrap();
+    assert_eq!(weights(&plain), size(&model));
+    packed::write(&model, &packed, true).unwrap();
+    assert!(size(&packed) > size(&model));
+    // made here, of the signed model
+    world.supply(&model).answered(&plain.file, false);
+    let coarse = world.check(&model).unwrap();
+    assert_eq!(weights(&coarse), size(&packed));
 }
 
 fn changed(path: &Path) -> (i64, i64) {
