@@ -1,7 +1,7 @@
 //! Bytes of a GGUF file to tokens: FLOOR 1 of glowplug.
 //!
 //! Floors, from the ground: [`gguf`] and [`pool`] · [`quant`], [`kv`], [`text`] · [`ops`] · [`network`] · [`engine`].
-//! Imports run downward only. No tokio, no MQTT, no wall clock in here.
+//! Imports run downward only. No async runtime, no network, no wall clock in here.
 
 pub mod engine;
 pub mod gguf;

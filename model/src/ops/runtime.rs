@@ -137,8 +137,8 @@ impl LayerInput {
 
 /// How finely a layer input is quantised.
 ///
-/// Two planes where it buys most for least: the inputs of q/k/v and of the head, there for the best logits alone. Mean KL to exact f32 logits and top-1
-/// agreement over 1,024 positions, one plane everywhere and so: SmolLM2-135M Q4_1 0.0028 and 96.2 % to 0.0018 and
+/// Two planes where it buys most for least: the inputs of q/k/v and of the head, there for the best logits alone. Mean KL to
+/// exact f32 logits and top-1 agreement over 1,024 positions, one plane everywhere and so: SmolLM2-135M Q4_1 0.0028 and 96.2 % to 0.0018 and
 /// 97.7 %; Qwen2.5-Coder-1.5B Q4_K_M 0.0052 and 97.6 % to 0.0049 and 97.7 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Planes {
