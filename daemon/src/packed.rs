@@ -2,7 +2,8 @@
 //! it was made of.
 
 use crate::files::beside;
-use glowplug_model::gguf::{Gguf, GgufError, pack};
+use glowplug_model::gguf::pack::{self, COARSE_HEAD};
+use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::quant::to_q4_0;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -44,10 +45,14 @@ pub fn path(model: &Path) -> PathBuf {
     beside(model, ".packed")
 }
 
-/// Size of the packed file beside a model; 0: there is none.
-#[must_use]
-pub(crate) fn bytes(model: &Path) -> u64 {
-    fs::metadata(path(model)).map_or(0, |of| of.len())
+/// Bytes that the packed file beside a model has and the model has not: those of a coarse head, if there is one. What each
+/// tensor's place in a cache line takes, some KB in all, is not counted: the plan is the same before and after packing.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn coarse_head(model: &Path) -> Result<u64, GgufError> {
+    let gguf = open(model)?;
+    Ok(gguf.tensor(COARSE_HEAD).map_or(0, |of| of.bytes as u64))
 }
 
 /// What tells a model from one that was put in its place: its size, and when it was written.

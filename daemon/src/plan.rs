@@ -111,8 +111,8 @@ pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result
         threads: threads.prefill.max(threads.decode),
     };
     let mut shape = shape(gguf, &dims);
-    // what is mapped instead: with a coarse head it is larger, else by its alignment alone
-    shape.file_bytes = shape.file_bytes.max(packed::bytes(model));
+    // of the packed file, which is mapped instead
+    shape.file_bytes += packed::coarse_head(model)?;
     let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
     Ok(Plan {
         context,

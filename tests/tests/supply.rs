@@ -9,7 +9,7 @@ use glowplug::manifest::{Manifest, Untrusted, path as manifest_of};
 use glowplug::packed;
 use glowplug::supply::{Candidate, Supply, Unfit};
 use glowplug_firmware_config::plan::{Limit, LimitSource};
-use glowplug_model::gguf::GgmlType;
+use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{SplitMix, Tiny};
 use std::fs;
@@ -200,15 +200,25 @@ fn the_plan_counts_a_coarse_head() {
         let mut lines = candidate.plan.memory.lines();
         lines.find(|(line, _)| *line == "weights").unwrap().1
     };
-    let size = |path: &Path| fs::metadata(path).unwrap().len();
-    let plain = world.check(&model).unwrap();
-    assert_eq!(weights(&plain), size(&model));
-    packed::write(&model, &packed, true).unwrap();
-    assert!(size(&packed) > size(&model));
-    // made here, of the signed model
-    world.supply(&model).answered(&plain.file, false);
-    let coarse = world.check(&model).unwrap();
-    assert_eq!(weights(&coarse), size(&packed));
+    let size = fs::metadata(&model).unwrap().len();
+    let gguf = Gguf::open(&model).unwrap();
+    let in_head: u64 = gguf
+        .tensor("token_embd.weight")
+        .unwrap()
+        .dims
+        .iter()
+        .product();
+    // Q4_0: 18 bytes a block of 32
+    for (coarse, added) in [(false, 0), (true, in_head / 32 * 18)] {
+        let before = world.check(&model).unwrap();
+        assert_eq!(weights(&before), size);
+        packed::write(&model, &packed, coarse).unwrap();
+        // made here, of the signed model
+        world.supply(&model).answered(&before.file, false);
+        let after = world.check(&model).unwrap();
+        assert_eq!(weights(&after), size + added);
+        fs::remove_file(&packed).unwrap();
+    }
 }
 
 fn changed(path: &Path) -> (i64, i64) {
