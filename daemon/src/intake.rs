@@ -279,7 +279,7 @@ impl Intake {
         } = desk;
         match empty {
             Ok(()) => admission.session(*room, call, to, out),
-            Err(fault) => admission.refuse_session(&call, to, &fault, out),
+            Err(fault) => admission.refuse_verb(to, fault.code, call.refused(&fault), out),
         }
     }
 
@@ -307,12 +307,8 @@ impl Intake {
                 }
             }
             Err((fault, transaction)) => {
-                desk.admission.count_refused(fault.code.name());
-                desk.out.push(Action::Publish {
-                    to,
-                    frame: admin::refused(&transaction, &fault),
-                    last: false,
-                });
+                let frame = admin::refused(&transaction, &fault);
+                desk.admission.refuse_verb(to, fault.code, frame, desk.out);
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use glowplug_model::engine::{RequestId, SessionFault, SessionState};
 use serde_json::json;
 
@@ -41,7 +42,7 @@ impl Admission {
     /// A verb on a session came in. `room` is the outbox's.
     pub fn session(&mut self, room: usize, call: Call, to: ReplyTo, out: &mut Vec<Action>) {
         if let Some(fault) = self.too_many_verbs(room, &call.client) {
-            return self.refuse_session(&call, to, &fault, out);
+            return self.refuse_verb(to, fault.code, call.refused(&fault), out);
         }
         let number = self.number();
         out.push(Action::Session(number, call.clone()));
@@ -59,7 +60,8 @@ impl Admission {
     ) {
         let client: Arc<str> = client.into();
         if let Some(fault) = self.too_many_verbs(room, &client) {
-            return self.refuse_admin(&asker, &fault, out);
+            let frame = asker.refused(&fault);
+            return self.refuse_verb(asker.to, fault.code, frame, out);
         }
         self.cancel(now, &client, &Cancel::All, out);
         let number = self.number();
@@ -86,28 +88,12 @@ impl Admission {
         }
     }
 
-    /// Answers a verb that was never accepted.
-    pub fn refuse_session(
-        &mut self,
-        call: &Call,
-        to: ReplyTo,
-        fault: &Fault,
-        out: &mut Vec<Action>,
-    ) {
-        self.count_refused(fault.code.name());
+    /// Answers a verb that was never accepted, on a session or an administrator's.
+    pub fn refuse_verb(&mut self, to: ReplyTo, code: Code, frame: Bytes, out: &mut Vec<Action>) {
+        self.count_refused(code.name());
         out.push(Action::Publish {
             to,
-            frame: call.refused(fault),
-            last: false,
-        });
-    }
-
-    /// The same for an admin verb.
-    pub fn refuse_admin(&mut self, asker: &Asker, fault: &Fault, out: &mut Vec<Action>) {
-        self.count_refused(fault.code.name());
-        out.push(Action::Publish {
-            to: asker.to.clone(),
-            frame: asker.refused(fault),
+            frame,
             last: false,
         });
     }

@@ -194,7 +194,10 @@ impl Daemon {
                         self.intake.sampler(candidate.sampler.clone());
                         self.change = Change::Finishing(candidate, asker);
                     }
-                    Err(fault) => self.admission.refuse_admin(&asker, &fault, out),
+                    Err(fault) => {
+                        let frame = asker.refused(&fault);
+                        self.admission.refuse_verb(asker.to, fault.code, frame, out);
+                    }
                 }
             }
             (other, _) => self.change = other,
