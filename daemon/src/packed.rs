@@ -47,12 +47,11 @@ pub fn path(model: &Path) -> PathBuf {
 
 /// Bytes that the packed file beside a model has and the model has not: those of a coarse head, if there is one. What each
 /// tensor's place in a cache line takes, some KB in all, is not counted: the plan is the same before and after packing.
-///
-/// # Errors
-/// As [`open`].
-pub(crate) fn coarse_head(model: &Path) -> Result<u64, GgufError> {
-    let gguf = open(model)?;
-    Ok(gguf.tensor(COARSE_HEAD).map_or(0, |of| of.bytes as u64))
+#[must_use]
+pub(crate) fn coarse_head(model: &Path) -> u64 {
+    made_of(model).map_or(0, |gguf| {
+        gguf.tensor(COARSE_HEAD).map_or(0, |of| of.bytes as u64)
+    })
 }
 
 /// What tells a model from one that was put in its place: its size, and when it was written.
@@ -71,10 +70,17 @@ fn source(model: &Path) -> io::Result<String> {
 /// # Errors
 /// The model cannot be read, or is no sound file.
 pub fn open(model: &Path) -> Result<Gguf, GgufError> {
-    match Gguf::open(&path(model)) {
-        Ok(gguf) if pack::source(&gguf) == Some(source(model)?.as_str()) => Ok(gguf),
-        _ => Gguf::open(model),
+    match made_of(model) {
+        Some(gguf) => Ok(gguf),
+        None => Gguf::open(model),
     }
+}
+
+/// The packed file beside a model, if there is one of just this model.
+fn made_of(model: &Path) -> Option<Gguf> {
+    let gguf = Gguf::open(&path(model)).ok()?;
+    let source = source(model).ok()?;
+    (pack::source(&gguf) == Some(source.as_str())).then_some(gguf)
 }
 
 /// As [`open`], but the packed file is written first if there is none and the disk has room for two. Why there is none goes
