@@ -144,7 +144,9 @@ impl Draft {
             .table
             .try_into()
             .map_err(|e: toml::de::Error| ConfigError::Type(e.message().to_owned()))?;
-        raw.validate(host, state_dir)
+        let mut config = raw.validate(host, state_dir)?;
+        config.counter = self.counter;
+        Ok(config)
     }
 
     /// Of the flash image that it was read from.
@@ -237,6 +239,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// who may sign models; none: nobody needs to
     pub trust: Vec<VerifyingKey>,
+    /// of the flash image that all of it was read from: older ones are refused when a model has answered with it
+    pub counter: Option<u64>,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
     /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no

@@ -7,6 +7,7 @@ mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod cores;
+mod counter;
 pub mod dedup;
 mod files;
 pub mod governor;

@@ -88,6 +88,8 @@ pub struct Trust<'a> {
 pub struct Image {
     /// its age among images
     pub counter: u64,
+    /// does it carry a signature, whosever it is
+    pub signed: bool,
     /// which of the keys signed it
     pub key: Option<usize>,
     /// what it says
@@ -128,6 +130,7 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
     }
     Ok(Image {
         counter,
+        signed: signature != &[0; SIGNATURE],
         key,
         settings: settings_of(schema, settings).ok_or(ImageError::Settings)?,
     })
@@ -135,10 +138,14 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
 
 /// What an older schema ends before is empty, and an empty table of lists is a zero for each.
 fn settings_of(schema: u16, bytes: &[u8]) -> Option<Settings> {
+    // settings that no slot has room for are none, even where more than a slot was handed over
+    if bytes.len() > SETTINGS_MAX {
+        return None;
+    }
     let mut whole = [0; SETTINGS_MAX + SCHEMA as usize];
     whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    let length = bytes.len() + usize::from(SCHEMA - schema);
-    match postcard::take_from_bytes(&whole[..length]) {
+    let length = bytes.len() + usize::from(SCHEMA.checked_sub(schema)?);
+    match postcard::take_from_bytes(whole.get(..length)?) {
         Ok((settings, [])) => Some(settings),
         _ => None,
     }

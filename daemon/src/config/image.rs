@@ -31,8 +31,14 @@ impl Draft {
     /// # Errors
     /// None that an image written by [`Self::to_settings`] has.
     pub fn from_settings(settings: &Settings, counter: u64) -> Result<Self, ConfigError> {
-        let table =
+        let mut table =
             toml::Table::try_from(settings).map_err(|e| ConfigError::Type(e.to_string()))?;
+        // an image has no other way to say that nobody has to sign; in a file a list without a key is an error
+        if let Some(Value::Table(trust)) = table.get_mut("trust")
+            && settings.trust.keys.is_empty()
+        {
+            trust.remove("keys");
+        }
         Ok(Self {
             table,
             counter: Some(counter),

@@ -121,7 +121,7 @@ struct RawThought {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawTrust {
-    keys: RawKeys,
+    keys: Option<RawKeys>,
 }
 
 /// A list in the file, one text with commas in the environment.
@@ -130,12 +130,6 @@ struct RawTrust {
 enum RawKeys {
     Text(String),
     List(Vec<String>),
-}
-
-impl Default for RawKeys {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -174,6 +168,7 @@ impl Raw {
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
             trust: self.trust.validate()?,
+            counter: None,
             state_dir,
             root: PathBuf::from("/"),
             supervisor: None,
@@ -244,20 +239,25 @@ impl RawModel {
 impl RawTrust {
     fn validate(self) -> Result<Vec<VerifyingKey>, ConfigError> {
         let text = match self.keys {
-            RawKeys::Text(text) => text,
-            RawKeys::List(keys) => keys.join(","),
+            None => return Ok(Vec::new()),
+            Some(RawKeys::Text(text)) => text,
+            Some(RawKeys::List(keys)) => keys.join(","),
         };
         trust_keys(&text).map_err(|why| invalid("trust.keys", why))
     }
 }
 
-/// Public keys of Ed25519 in hexadecimal, with commas between them. An error says why.
+/// Public keys of Ed25519 in hexadecimal, with commas between them, one at least: a list that came out empty by mistake must
+/// not let everybody sign. An error says why.
 pub(crate) fn trust_keys(text: &str) -> Result<Vec<VerifyingKey>, String> {
     let keys: Vec<&str> = text
         .split(',')
         .map(str::trim)
         .filter(|key| !key.is_empty())
         .collect();
+    if keys.is_empty() {
+        return Err("names no key: leave it out where nobody has to sign".to_owned());
+    }
     if keys.len() > KEYS_MAX {
         return Err(format!("has more than {KEYS_MAX} keys"));
     }

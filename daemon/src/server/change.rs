@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{Daemon, Drain, Reports, now};
 use crate::admission::{Action, Phase};
+use crate::counter;
 use crate::files;
 use crate::status;
 use crate::supply::{Candidate, Unfit};
@@ -288,6 +289,7 @@ impl Daemon {
             let chosen =
                 matches!(&change, Change::Loading(Some((asker, _))) if asker.verb == "model");
             self.fallback &= !chosen;
+            self.count_image();
             self.supply.answered(&of, chosen);
             if sha256.is_none() {
                 let spawned = background(&self.found, move || {
@@ -310,6 +312,23 @@ impl Daemon {
                 self.refuse(&asker, &Fault::new(Code::Internal, why));
             }
             _ => {}
+        }
+    }
+
+    /// The configuration's image has proved itself: from now on an older one is refused.
+    fn count_image(&mut self) {
+        let Some(counter) = self.config.counter.take() else {
+            return;
+        };
+        let folder = self.config.state_dir.clone();
+        let spawned = background(&self.found, move || {
+            if let Err(error) = counter::served(&folder, counter) {
+                tracing::error!("older images of the configuration stay possible: {error}");
+            }
+            None
+        });
+        if let Err(error) = spawned {
+            tracing::error!("older images of the configuration stay possible: {error}");
         }
     }
 
