@@ -7,6 +7,7 @@ use glowplug_model::gguf::GgmlType;
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{Think, Tiny, Types};
 use serde_json::Value;
+use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -38,6 +39,32 @@ pub(crate) fn tiny() -> Tiny {
     }
 }
 
+/// How clients get to a broker, for threads that come and go by themselves. Its port may be a link's.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) port: u16,
+    user: (String, String),
+}
+
+impl Door {
+    /// See [`World::client`].
+    ///
+    /// Err: the broker is not there, or went away.
+    pub(crate) fn client(&self, version: Version, name: &str) -> io::Result<Client> {
+        let mut client = self.connect(version, name)?;
+        for own in ["chat", "ask", "session"] {
+            let filter = topic(&format!("{own}/{name}/#"));
+            assert!(client.granted(&filter)?, "{name}: no `{filter}`");
+        }
+        Ok(client)
+    }
+
+    /// The same without a subscription.
+    pub(crate) fn connect(&self, version: Version, name: &str) -> io::Result<Client> {
+        Client::connect(self.port, version, name, Some((&self.user.0, &self.user.1)))
+    }
+}
+
 /// Fields in this order: the daemon goes before its broker, the folder last.
 pub(crate) struct World {
     pub(crate) daemon: Daemon,
@@ -46,6 +73,8 @@ pub(crate) struct World {
     pub(crate) watch: Client,
     pub(crate) port: u16,
     user: (String, String),
+    /// of every daemon here
+    env: Vec<(String, PathBuf)>,
     folder: TempDir,
 }
 
@@ -87,6 +116,18 @@ impl World {
         env: &[(&str, &Path)],
     ) -> Self {
         let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path()));
+        Self::start_on(broker, folder, model, lines, engine, env)
+    }
+
+    /// On a broker that was started in this folder, or the embedded one. `GLOWPLUG_MQTT_URL` may name a link to it.
+    pub(crate) fn start_on(
+        broker: Option<Mosquitto>,
+        folder: TempDir,
+        model: &Path,
+        lines: &str,
+        engine: &str,
+        env: &[(&str, &Path)],
+    ) -> Self {
         let config = config(&folder, broker.as_ref(), model, lines, engine);
         let state = folder.path().join(STATE);
         if let Some(broker) = broker {
@@ -101,6 +142,7 @@ impl World {
                 watch,
                 port,
                 user,
+                env: kept(env),
                 folder,
             };
         }
@@ -115,6 +157,7 @@ impl World {
             watch,
             port,
             user,
+            env: kept(env),
             folder,
         }
     }
@@ -132,7 +175,9 @@ impl World {
     /// A daemon in the place of one that ended, until it is online.
     pub(crate) fn restart(&mut self) {
         let folder = self.folder.path();
-        self.daemon = Daemon::serve(&folder.join(CONFIG), &folder.join(STATE), &[]);
+        let env = self.env.iter();
+        let env: Vec<_> = env.map(|(n, v)| (n.as_str(), v.as_path())).collect();
+        self.daemon = Daemon::serve(&folder.join(CONFIG), &folder.join(STATE), &env);
         if self.broker.is_none() {
             self.port = own_port(&mut self.daemon);
             self.rewatch();
@@ -142,11 +187,7 @@ impl World {
 
     /// A client of this name, subscribed to everything that is its own.
     pub(crate) fn client(&self, version: Version, name: &str) -> Client {
-        let mut client = self.connect(version, name);
-        client.subscribe(&topic(&format!("chat/{name}/#")));
-        client.subscribe(&topic(&format!("ask/{name}/#")));
-        client.subscribe(&topic(&format!("session/{name}/#")));
-        client
+        self.door().client(version, name).unwrap()
     }
 
     /// Who may use the admin verbs, subscribed to their answers.
@@ -167,7 +208,15 @@ impl World {
 
     /// The same without a subscription.
     pub(crate) fn connect(&self, version: Version, name: &str) -> Client {
-        Client::connect(self.port, version, name, Some((&self.user.0, &self.user.1))).unwrap()
+        self.door().connect(version, name).unwrap()
+    }
+
+    /// Where clients come in.
+    pub(crate) fn door(&self) -> Door {
+        Door {
+            port: self.port,
+            user: self.user.clone(),
+        }
     }
 
     /// User and password of clients.
@@ -222,6 +271,11 @@ impl World {
             "logit_bias": {"280": -100, "281": -100, "282": -100},
         })
     }
+}
+
+fn kept(env: &[(&str, &Path)]) -> Vec<(String, PathBuf)> {
+    let own = |(name, value): &(&str, &Path)| ((*name).to_owned(), value.to_path_buf());
+    env.iter().map(own).collect()
 }
 
 /// Where the embedded broker listens.
