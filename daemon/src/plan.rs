@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::cores::{Cores, FAST};
 use crate::limits::Unknown;
 use crate::packed;
-use crate::transport::{OUTBOX, PACKET_MAX};
+use crate::transport::{OUTBOX, PACKET_MAX, broker};
 use crate::tuned::Tuned;
 
 /// Tokens of context when the configuration has no say and the model allows more.
@@ -25,6 +25,15 @@ const CONTEXT_DEFAULT: usize = 4096;
 /// by day.
 const MESSAGE_BYTES: usize =
     PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX + SESSION_TEXT_MAX;
+
+/// Those, and what the embedded broker holds where it is used.
+fn message_bytes(config: &Config) -> u64 {
+    let broker = match config.mqtt.server {
+        Some(_) => 0,
+        None => broker::bytes(config.engine.max_payload_bytes),
+    };
+    (MESSAGE_BYTES + broker) as u64
+}
 
 /// What the engine is loaded with.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +115,7 @@ pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result
         streams: engine.max_streams,
         queue: engine.queue,
         max_payload_bytes: engine.max_payload_bytes,
-        message_bytes: MESSAGE_BYTES as u64,
+        message_bytes: message_bytes(config),
         step_tokens: STEP_TOKENS,
         threads: threads.prefill.max(threads.decode),
     };
@@ -234,7 +243,7 @@ mod tests {
             streams: config.engine.max_streams,
             queue: config.engine.queue,
             max_payload_bytes: config.engine.max_payload_bytes,
-            message_bytes: MESSAGE_BYTES as u64,
+            message_bytes: message_bytes(&config),
             step_tokens: STEP_TOKENS,
             threads: board.cores(FAST),
         }
@@ -273,6 +282,22 @@ mod tests {
                 ("weights", (1 << 30) + error.missing)
             );
         }
+    }
+
+    #[test]
+    fn the_embedded_broker_counts_where_it_is_used() {
+        let plan = |toml: &str| {
+            let draft = Draft::from_toml(toml).unwrap();
+            message_bytes(&draft.finish("host", PathBuf::new()).unwrap())
+        };
+        let external = plan("[mqtt]\nurl = 'mqtt://b'");
+        let embedded = plan("");
+        assert_eq!(
+            embedded - external,
+            broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
+        );
+        let larger = plan("[engine]\nmax_payload_bytes = 4194304");
+        assert!(larger > embedded + 64 * (3 << 20));
     }
 
     #[test]

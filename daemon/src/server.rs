@@ -162,11 +162,9 @@ pub async fn run(
         load: Load::default(),
         speed: Speed::default(),
         config,
+        embedded,
     };
-    let result = daemon.serve(path, events, findings, shutdown).await;
-    // the last to go: it carries the final status
-    drop(embedded);
-    result
+    daemon.serve(path, events, findings, shutdown).await
 }
 
 /// The client identifier of a daemon on its broker.
@@ -197,7 +195,7 @@ async fn broker(config: &Config) -> Result<BrokerInUse, RunError> {
         local: credentials::local(&config.state_dir)?,
     };
     let own = users.daemon.clone();
-    let embedded = broker::start(config.listen, users).await?;
+    let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
     let server = Server {
         host: embedded.address.ip().to_string(),
         port: embedded.address.port(),
@@ -212,6 +210,8 @@ fn now() -> Instant {
 
 struct Daemon {
     config: Config,
+    /// the last to go: it carries the final status
+    embedded: Option<Embedded>,
     topics: Topics,
     boot_id: String,
     since: u64,
@@ -301,6 +301,7 @@ impl Daemon {
                         return Some(why);
                     }
                 }
+                why = ended(&mut self.embedded) => return Some(why),
                 () = at(next) => self.admission.tick(now(), self.link.room(), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.ending == Drain::No => {
@@ -509,6 +510,10 @@ impl Daemon {
             worker.stop(SAVE).await;
         }
         match failed {
+            // no fault of a model's, and another start can help
+            Some(why) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
+                Err(RunError::Broke(why))
+            }
             Some(why) if self.model.is_none() => Err(unserved(&self.supply, self.fallback, why)),
             Some(why) => Err(RunError::Broke(why)),
             None => Ok(()),
@@ -550,6 +555,14 @@ type Reports = Option<mpsc::Receiver<Report>>;
 async fn next_report(reports: &mut Reports) -> Option<Report> {
     match reports {
         Some(reports) => reports.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why the embedded broker is gone; there may be none.
+async fn ended(embedded: &mut Option<Embedded>) -> String {
+    match embedded {
+        Some(embedded) => embedded.ended().await,
         None => std::future::pending().await,
     }
 }

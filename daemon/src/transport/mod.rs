@@ -9,6 +9,10 @@
 pub mod broker;
 pub mod client;
 pub mod credentials;
+mod framing;
+mod listener;
+mod relay;
+mod sessions;
 
 pub use client::connect;
 

@@ -11,6 +11,7 @@ use super::broker::{self, Embedded, Users};
 use super::*;
 use crate::config::Server;
 
+const PAYLOAD_MAX: usize = 1000;
 const SOON: Duration = Duration::from_secs(10);
 
 fn users() -> Users {
@@ -29,7 +30,8 @@ fn users() -> Users {
 async fn start(port: u16) -> Embedded {
     // a port that was just closed may be refused for a moment
     for _ in 0..50 {
-        match broker::start(SocketAddr::from(([127, 0, 0, 1], port)), users()).await {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        match broker::start(address, users(), PAYLOAD_MAX).await {
             Ok(broker) => return broker,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -50,7 +52,7 @@ fn options(broker: &Embedded, client_id: &str, user: &Credentials, filters: &[&s
             .iter()
             .map(|f| ((*f).to_owned(), Qos::AtLeastOnce))
             .collect(),
-        payload_max: 1000,
+        payload_max: PAYLOAD_MAX,
     }
 }
 
@@ -203,20 +205,19 @@ async fn a_payload_above_the_limit_arrives_as_its_length() {
     let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
     up(&mut at_client).await;
     for (bytes, oversize) in [
-        (1000, None),
-        (1001, Some(1001)),
-        (10 << 20, Some(10 << 20)),
-        (3, None),
+        (PAYLOAD_MAX, false),
+        (PAYLOAD_MAX + 1, true),
+        (10 << 20, true),
+        (3, false),
     ] {
         client
             .publish(qos1("glowplug/n/ask/me", vec![b'x'; bytes]))
             .unwrap();
         let got = message(&daemon, &mut at_daemon).await;
-        assert_eq!(got.oversize, oversize);
-        assert_eq!(
-            got.message.payload.len(),
-            if oversize.is_some() { 0 } else { bytes }
-        );
+        // the embedded broker throws the end of a long one away
+        assert!(got.oversize.is_none_or(|n| n > PAYLOAD_MAX && n <= bytes));
+        assert_eq!(got.oversize.is_some(), oversize);
+        assert_eq!(got.message.payload.len(), if oversize { 0 } else { bytes });
     }
 }
 

@@ -32,7 +32,7 @@ impl World {
             daemon_id: "the-daemon".into(),
             local: credentials::local(folder.path()).unwrap(),
         };
-        let broker = broker::start("127.0.0.1:0".parse().unwrap(), users)
+        let broker = broker::start("127.0.0.1:0".parse().unwrap(), users, 1 << 20)
             .await
             .unwrap();
         let server = Server {
