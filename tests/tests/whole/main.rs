@@ -12,11 +12,14 @@ mod daemon;
 mod scenarios;
 mod world;
 
+mod acl;
 mod embedded;
 mod idle;
 mod lock;
 mod models;
 mod mosquitto;
+mod offline;
 mod paho;
 mod sessions;
+mod silent;
 mod small;

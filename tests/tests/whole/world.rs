@@ -1,6 +1,6 @@
 //! A broker, a daemon on it, a model, and clients: what every test here begins with.
 
-use super::broker::{CLIENTS, DAEMON, Mosquitto};
+use super::broker::{DAEMON, Mosquitto, OPERATOR, PASSWORD};
 use super::client::{Client, Message, Version};
 use super::daemon::Daemon;
 use glowplug_model::gguf::GgmlType;
@@ -43,7 +43,9 @@ pub(crate) fn tiny() -> Tiny {
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     pub(crate) port: u16,
-    user: (String, String),
+    /// the embedded broker's, of all clients; on Mosquitto each has its own, which `broker` must know
+    one_user: bool,
+    password: String,
 }
 
 impl Door {
@@ -61,7 +63,8 @@ impl Door {
 
     /// The same without a subscription.
     pub(crate) fn connect(&self, version: Version, name: &str) -> io::Result<Client> {
-        Client::connect(self.port, version, name, Some((&self.user.0, &self.user.1)))
+        let user = if self.one_user { "local" } else { name };
+        Client::connect(self.port, version, name, Some((user, &self.password)))
     }
 }
 
@@ -72,7 +75,8 @@ pub(crate) struct World {
     /// hears what is public
     pub(crate) watch: Client,
     pub(crate) port: u16,
-    user: (String, String),
+    /// of the embedded broker's one user of clients
+    password: String,
     /// of every daemon here
     env: Vec<(String, PathBuf)>,
     folder: TempDir,
@@ -133,15 +137,14 @@ impl World {
         if let Some(broker) = broker {
             let port = broker.port;
             // before the daemon, to hear its first word
-            let user = (CLIENTS.0.to_owned(), CLIENTS.1.to_owned());
-            let watch = watch(port, &user);
+            let watch = watch(port, ("watch", PASSWORD));
             let daemon = Daemon::serve(&config, &state, env);
             return Self {
                 daemon,
                 broker: Some(broker),
                 watch,
                 port,
-                user,
+                password: PASSWORD.to_owned(),
                 env: kept(env),
                 folder,
             };
@@ -149,14 +152,14 @@ impl World {
         let mut daemon = Daemon::serve(&config, &state, env);
         let port = own_port(&mut daemon);
         let password = std::fs::read_to_string(state.join("glowplug/local-password")).unwrap();
-        let user = ("local".to_owned(), password.trim_end().to_owned());
-        let watch = watch(port, &user);
+        let password = password.trim_end().to_owned();
+        let watch = watch(port, ("local", &password));
         Self {
             daemon,
             broker: None,
             watch,
             port,
-            user,
+            password,
             env: kept(env),
             folder,
         }
@@ -193,8 +196,8 @@ impl World {
     /// Who may use the admin verbs, subscribed to their answers.
     pub(crate) fn operator(&self) -> Client {
         let user = match self.broker {
-            Some(_) => DAEMON,
-            None => self.user(),
+            Some(_) => OPERATOR,
+            None => self.user("operator"),
         };
         let mut operator = Client::connect(self.port, Version::V5, "operator", Some(user)).unwrap();
         operator.subscribe(&topic("admin/+/response"));
@@ -208,20 +211,24 @@ impl World {
 
     /// The same without a subscription.
     pub(crate) fn connect(&self, version: Version, name: &str) -> Client {
-        self.door().connect(version, name).unwrap()
+        self.door()
+            .connect(version, name)
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
     /// Where clients come in.
     pub(crate) fn door(&self) -> Door {
         Door {
             port: self.port,
-            user: self.user.clone(),
+            one_user: self.broker.is_none(),
+            password: self.password.clone(),
         }
     }
 
-    /// User and password of clients.
-    pub(crate) fn user(&self) -> (&str, &str) {
-        (&self.user.0, &self.user.1)
+    /// User and password of a client: on Mosquitto its own, which `broker` must know.
+    pub(crate) fn user<'a>(&'a self, name: &'a str) -> (&'a str, &'a str) {
+        let user = if self.broker.is_some() { name } else { "local" };
+        (user, &self.password)
     }
 
     /// The `state`s that it publishes, until this one; the last with its `boot_id`.
@@ -242,7 +249,7 @@ impl World {
 
     /// A new connection that hears what is public, when the broker ended the one before.
     pub(crate) fn rewatch(&mut self) {
-        self.watch = watch(self.port, &self.user);
+        self.watch = watch(self.port, self.user("watch"));
     }
 
     /// The retained `online` status as a newcomer gets it, or the next one; gives the `boot_id`.
@@ -286,9 +293,8 @@ fn own_port(daemon: &mut Daemon) -> u16 {
     })
 }
 
-fn watch(port: u16, user: &(String, String)) -> Client {
-    let user = Some((user.0.as_str(), user.1.as_str()));
-    let mut watch = Client::connect(port, Version::V5, "watch", user).unwrap();
+fn watch(port: u16, user: (&str, &str)) -> Client {
+    let mut watch = Client::connect(port, Version::V5, "watch", Some(user)).unwrap();
     for what in ["info", "status", "metrics"] {
         watch.subscribe(&topic(what));
     }
