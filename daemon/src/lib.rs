@@ -20,6 +20,7 @@ pub mod packed;
 pub mod plan;
 pub mod sensors;
 pub mod server;
+pub mod stall;
 pub mod status;
 pub mod stream;
 pub mod supervisor;

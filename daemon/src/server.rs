@@ -16,6 +16,7 @@ use crate::cores::Cores;
 use crate::intake::{Desk, Intake};
 use crate::limits;
 use crate::sensors;
+use crate::stall::Stall;
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::supervisor::{Line, Supervisor};
@@ -157,6 +158,7 @@ pub async fn run(
         ending: Drain::No,
         found,
         line: Line::new(config.supervisor.as_ref()),
+        stall: Stall::default(),
         up: false,
         model: None,
         load: Load::default(),
@@ -234,6 +236,7 @@ struct Daemon {
     ending: Drain,
     found: mpsc::Sender<Finding>,
     line: Line,
+    stall: Stall,
     admission: Admission,
     intake: Intake,
     model: Option<ModelInfo>,
@@ -294,7 +297,8 @@ impl Daemon {
                     if let Err(why) = self.report(report, reports, &mut out) {
                         return Some(why);
                     }
-                    self.line.alive(now());
+                    self.look();
+                    self.line.alive(now(), self.stall.lasts(now()));
                 }
                 Some(finding) = findings.recv() => {
                     if let Err(why) = self.finding(finding, reports, &mut out) {
@@ -318,7 +322,14 @@ impl Daemon {
                 },
             }
             self.perform(out);
+            self.look();
         }
+    }
+
+    /// Does what the engine has to do get on?
+    fn look(&mut self) {
+        let waits = !self.admission.engine_is_idle();
+        self.stall.look(now(), waits, self.load.progress);
     }
 
     fn report(
@@ -439,6 +450,7 @@ impl Daemon {
             },
             boot_id: &self.boot_id,
             uptime: now().saturating_duration_since(self.booted),
+            stalled: self.stall.lasts(now()),
         }
     }
 

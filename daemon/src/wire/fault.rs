@@ -123,7 +123,7 @@ impl From<Refusal> for Fault {
                 Self::new(Code::Overloaded, message)
             }
             Refusal::Memory { .. } => Self::new(Code::MemoryBudget, message),
-            Refusal::ContextLength { .. } => Self {
+            Refusal::ContextLength { .. } | Refusal::TextLength { .. } => Self {
                 param: Some("messages".to_owned()),
                 ..Self::new(Code::ContextLengthExceeded, message)
             },
@@ -180,6 +180,11 @@ mod tests {
                     tokens: 9,
                     limit: 8,
                 },
+                Code::ContextLengthExceeded,
+                Some("messages"),
+            ),
+            (
+                Refusal::TextLength { bytes: 9, limit: 1 },
                 Code::ContextLengthExceeded,
                 Some("messages"),
             ),

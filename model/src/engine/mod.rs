@@ -6,6 +6,7 @@ mod evaluator;
 mod info;
 mod memory;
 mod model;
+mod prompt;
 mod request;
 mod scheduler;
 mod sequence;
@@ -20,15 +21,14 @@ use crate::kv::{LayoutError, NoMemory, NotLocked, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
-use crate::text::{ChatTemplate, Prompt, TextError, Tokenizer};
+use crate::text::{ChatTemplate, TextError};
 use drafts::{Drafted, Drafts};
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::PAGE_TOKENS;
 use memory::{Memory, TABLES};
 use model::Model;
-use scheduler::{Admitted, Job, Scheduler, SubmitError};
-use sequence::{Next, Sequence, Turn};
-use session::SessionKey;
+use prompt::Preparing;
+use scheduler::{Admitted, Scheduler};
+use sequence::{Next, Sequence};
 use snapshots::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -36,6 +36,7 @@ use std::path::PathBuf;
 
 pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
+pub use prompt::{Prepared, PromptBuilder, PromptJob};
 pub use request::{
     Event, Finish, Outcome, Refusal, Request, RequestId, SessionFault, SessionState, SessionVerb,
     Thinking, TokenLogprob, Worked,
@@ -167,9 +168,10 @@ pub struct Counts {
 /// One model, its running sequences, a bounded queue of waiting ones, and the sessions.
 pub struct Engine {
     model: Model,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    prompts: PromptBuilder,
     info: ModelInfo,
+    /// those whose prompt is being prepared
+    preparing: BTreeMap<RequestId, Preparing>,
     scheduler: Scheduler,
     sequences: BTreeMap<RequestId, Sequence>,
     memory: Memory,
@@ -177,8 +179,6 @@ pub struct Engine {
     drafts: Option<Drafts>,
     /// what the last step computed beyond its token
     drafted: Option<Drafted>,
-    /// may sessions forget their oldest turns
-    window: bool,
     /// of clients, for the scheduler
     hasher: RandomState,
     /// the next id of a request of our own, downwards
@@ -216,12 +216,11 @@ impl Engine {
             memory,
             drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
-            window: config.window,
             hasher: RandomState::new(),
             own: RequestId::MAX,
+            prompts: PromptBuilder::new(tokenizer, template, config),
+            preparing: BTreeMap::new(),
             model,
-            tokenizer,
-            template,
         })
     }
 
@@ -231,75 +230,12 @@ impl Engine {
         &self.info
     }
 
-    /// Takes a request into the bounded queue; gives the number of requests before it.
-    ///
-    /// # Errors
-    /// [`Refusal`]; at the bound of sessions the longest idle one may have gone to its file, nothing else has changed.
-    pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
-        let key = request.session.clone().map(|name| SessionKey {
-            client: request.client.clone(),
-            name,
-        });
-        let (mut turn, mut history) = (None, 0);
-        let mut request = request;
-        if let Some(session) = key {
-            self.room_for(&session)?;
-            self.memory.revive(&session);
-            turn = Some(Turn {
-                session: session.clone(),
-                messages: request.messages.clone(),
-                answer: String::new(),
-            });
-            if let Some(before) = self.memory.sessions.get(&session) {
-                history = before.messages.len();
-                request
-                    .messages
-                    .splice(0..0, before.messages.iter().cloned());
-            }
-        }
-        let (prompt, forgotten) = self.fit(&mut request, history)?;
-        let (client, priority) = (self.share(&request.client), request.priority);
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, self.info.context);
-        sequence.forgotten = forgotten.len();
-        let (needed, pages) = (
-            sequence.limit.div_ceil(PAGE_TOKENS),
-            self.memory.pages.total(),
-        );
-        if needed > pages {
-            return Err(Refusal::Memory { needed, pages });
-        }
-        let job = Job {
-            id,
-            client,
-            priority,
-        };
-        let before = self
-            .scheduler
-            .submit(job)
-            .map_err(|refused| match refused {
-                SubmitError::Full { waiting, limit } => Refusal::Overloaded {
-                    queued: waiting,
-                    limit,
-                },
-                SubmitError::Twice(id) => Refusal::Invalid {
-                    param: "id",
-                    message: format!("request {id} is not answered yet"),
-                },
-            })?;
-        if let Some(turn) = &turn {
-            self.memory.sessions.open(&turn.session).busy = Some(id);
-            if !forgotten.is_empty() {
-                self.memory.cut(&turn.session, forgotten);
-            }
-        }
-        sequence.turn = turn;
-        self.sequences.insert(id, sequence);
-        Ok(before)
-    }
-
     /// Ends a request in any state with this reason: its [`Event::Finished`] comes with the next step. False: unknown,
     /// or already ending.
     pub fn end(&mut self, id: RequestId, why: Finish) -> bool {
+        if let Some(ends) = self.end_preparing(id, why) {
+            return ends;
+        }
         match self.sequences.get_mut(&id) {
             Some(sequence) if sequence.ended.is_none() => {
                 sequence.ended = Some(why);
@@ -317,9 +253,9 @@ impl Engine {
     /// Closes an open thought of a running request; false if unknown or not thinking.
     pub fn end_thinking(&mut self, id: RequestId) -> bool {
         match self.sequences.get_mut(&id) {
-            Some(sequence) if sequence.place.is_some() => {
-                sequence.end_thinking(&self.tokenizer).unwrap_or(false)
-            }
+            Some(sequence) if sequence.place.is_some() => sequence
+                .end_thinking(&self.prompts.tokenizer)
+                .unwrap_or(false),
             _ => false,
         }
     }
@@ -339,7 +275,7 @@ impl Engine {
             .scheduler
             .step(&|id| sequences.get(&id).map_or(0, Sequence::remaining));
         if plan.is_empty() {
-            return if worked || self.tidy() {
+            return if worked {
                 Worked::Little
             } else {
                 Worked::Nothing
@@ -351,7 +287,7 @@ impl Engine {
     /// The ends that are due: what a step begins with, and all that may be asked while the next one is put off. False when
     /// there was none.
     pub fn finish_ended(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        let mut worked = false;
+        let mut worked = self.finish_preparing(sink);
         while let Some((id, why)) = self
             .sequences
             .values()
@@ -477,7 +413,7 @@ impl Engine {
         if sequence.fed == sequence.prompt {
             sink(id, Event::Prefilled);
         }
-        match sequence.sample(logits, &self.tokenizer, sink) {
+        match sequence.sample(logits, &self.prompts.tokenizer, sink) {
             Ok(Next::Feed) => {}
             Ok(Next::Finish(why)) => self.finish(id, why, sink),
             Err(_) => self.finish(id, Finish::Failed, sink),
@@ -520,7 +456,7 @@ impl Engine {
         let pages = self.memory.pages.counts();
         Counts {
             running: self.scheduler.running().count(),
-            queued: self.scheduler.waiting().count(),
+            queued: self.scheduler.waiting().count() + self.preparing.len(),
             parked: self.scheduler.parked().count(),
             pages_total: self.memory.pages.total(),
             pages_used: pages.used,
@@ -533,29 +469,5 @@ impl Engine {
     /// A client as the scheduler knows it.
     fn share(&self, client: &str) -> u64 {
         self.hasher.hash_one(client)
-    }
-
-    fn prompt(&self, request: &Request) -> Result<Prompt, Refusal> {
-        let prompt = if request.raw {
-            let text = request.messages.first().map_or("", |m| m.content.as_str());
-            self.tokenizer.encode(text, true).map(|tokens| Prompt {
-                tokens,
-                thinking_open: false,
-            })
-        } else {
-            self.template
-                .prompt(&self.tokenizer, &request.messages, request.thinking.enabled)
-        };
-        match prompt {
-            Ok(prompt) if prompt.tokens.is_empty() => Err(Refusal::Invalid {
-                param: "messages",
-                message: "the prompt is empty".to_owned(),
-            }),
-            Ok(prompt) => Ok(prompt),
-            Err(error) => Err(Refusal::Invalid {
-                param: "messages",
-                message: error.to_string(),
-            }),
-        }
     }
 }

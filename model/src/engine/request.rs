@@ -134,6 +134,16 @@ pub enum Refusal {
         /// cap
         limit: usize,
     },
+    /// too long for the context, whatever its tokens are
+    #[error(
+        "the prompt has {bytes} bytes, which are more tokens than the {limit} that the context holds"
+    )]
+    TextLength {
+        /// of what the user said
+        bytes: usize,
+        /// tokens
+        limit: usize,
+    },
     /// more than the whole cache
     #[error("the request needs {needed} KV pages, there are {pages}: {} are missing", needed - pages)]
     Memory {

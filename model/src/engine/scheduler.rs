@@ -385,6 +385,14 @@ impl Scheduler {
         self.level = running.min().unwrap_or(self.level);
     }
 
+    /// Work beside the steps that is worth so many tokens counts for a client's share too.
+    pub(super) fn charge(&mut self, client: u64, tokens: u64) {
+        if tokens > 0 {
+            let client = self.client(client);
+            self.clients[client].service += tokens;
+        }
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.running.iter().chain(&self.waiting).chain(&self.parked)
     }

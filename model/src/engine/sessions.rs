@@ -1,16 +1,17 @@
 //! The engine's side of named conversations: whose turn it is, what a client may do to them, and idle work.
 
 use super::memory::Memory;
+use super::prompt::{Preparing, PromptJob};
 use super::request::{
     Event, Finish, Refusal, RequestId, SessionFault, SessionState, SessionVerb, Thinking,
 };
-use super::scheduler::{Job, Priority};
-use super::sequence::{Sequence, Turn};
+use super::scheduler::Priority;
+use super::sequence::Turn;
 use super::session::{Session, SessionKey};
 use super::snapshots::Unsaved;
 use super::{Engine, Request};
 use crate::kv::Pages;
-use glowplug_firmware_config::limits::{PAGE_TOKENS, SESSIONS_MAX};
+use glowplug_firmware_config::limits::SESSIONS_MAX;
 
 /// What was said in an engine's sessions, for the engine after it.
 #[derive(Debug, Default)]
@@ -31,6 +32,9 @@ impl Engine {
             client: client.into(),
             name: session.into(),
         };
+        if verb != SessionVerb::Save {
+            self.drop_chores(|session| *session == key);
+        }
         let memory = &mut self.memory;
         let session = memory
             .sessions
@@ -71,6 +75,7 @@ impl Engine {
         client: &str,
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Result<usize, SessionFault> {
+        self.drop_chores(|session| *session.client == *client);
         for sequence in self.sequences.values_mut().filter(|s| s.is_own()) {
             if (sequence.turn.as_ref()).is_some_and(|turn| *turn.session.client == *client) {
                 sequence.ended = Some(Finish::Cancelled);
@@ -170,21 +175,19 @@ impl Engine {
         }
     }
 
-    /// Idle time: the last answer of a session, which was computed after a thought that is no part of the conversation any
-    /// more, is computed again without it. False if there is none.
-    pub(super) fn tidy(&mut self) -> bool {
-        let Some(key) = self.memory.sessions.victim(|session| session.stale) else {
-            return false;
-        };
-        let Some(session) = self.memory.sessions.get_mut(&key) else {
-            return false;
-        };
+    /// Work for when there is nothing else to do: the last answer of a session, which was computed after a thought that is
+    /// no part of the conversation any more, is computed again without it. Its prompt is to be prepared and handed to
+    /// [`Self::accept`]. None if there is no such work.
+    pub fn chore(&mut self) -> Option<PromptJob> {
+        let key = self.memory.sessions.victim(|session| session.stale)?;
+        let session = self.memory.sessions.get_mut(&key)?;
         session.stale = false;
+        let history = session.messages.clone();
         let request = Request {
             client: key.client.clone(),
             session: None,
             priority: Priority::Background,
-            messages: session.messages.clone(),
+            messages: Vec::new(),
             raw: false,
             sampler: self.info.sampler.clone(),
             thinking: Thinking {
@@ -195,33 +198,22 @@ impl Engine {
             max_tokens: 0,
             stop: Vec::new(),
         };
-        let Ok(prompt) = self.prompt(&request) else {
-            return false;
-        };
-        let limit = self.info.context;
-        if prompt.tokens.len() + 1 > limit
-            || prompt.tokens.len().div_ceil(PAGE_TOKENS) > self.memory.pages.total()
-        {
-            return false;
-        }
-        let (id, client) = (self.own, self.share(&key.client));
+        let id = self.own;
         self.own -= 1;
-        let job = Job {
-            id,
-            client,
-            priority: Priority::Background,
-        };
-        if self.scheduler.submit(job).is_err() {
-            return false;
+        self.preparing.insert(id, Preparing::own(key));
+        Some(PromptJob::new(id, request, history))
+    }
+
+    /// A [`Self::chore`] that is prepared and accepted at once. False if there is none.
+    pub fn tidy(&mut self) -> bool {
+        while let Some(job) = self.chore() {
+            let id = job.id();
+            let prepared = self.prompts.prepare(job);
+            if self.accept(prepared).is_ok() && self.sequences.contains_key(&id) {
+                return true;
+            }
         }
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, limit);
-        sequence.turn = Some(Turn {
-            session: key,
-            messages: Vec::new(),
-            answer: String::new(),
-        });
-        self.sequences.insert(id, sequence);
-        true
+        false
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod drafts;
+mod prompts;
 mod sessions;
 mod streams;
 mod stress;

@@ -118,7 +118,8 @@ impl Heard {
     /// Steps until there is nothing to do.
     pub(crate) fn idle(&mut self, engine: &mut Engine) {
         let mut steps = 0;
-        while engine.step(&mut |id, event| self.take(id, event)) != Worked::Nothing {
+        while engine.step(&mut |id, event| self.take(id, event)) != Worked::Nothing || engine.tidy()
+        {
             steps += 1;
             assert!(steps < 100_000, "it never comes to rest");
         }
