@@ -3,6 +3,7 @@
 //! accepted is dropped, and no answer is of two models.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use glowplug_model::engine::ModelInfo;
@@ -149,7 +150,7 @@ impl Daemon {
     pub(super) fn check(&mut self, path: PathBuf) {
         let (supply, config, limit) = (self.supply.clone(), self.config.clone(), self.limit);
         let spawned = background(&self.found, move || {
-            let checked = supply.check(&path, &config, &limit, true);
+            let checked = guarded(|| supply.check(&path, &config, &limit, true));
             Some(Finding::Checked(checked.map(Box::new)))
         });
         if let Err(error) = spawned {
@@ -215,8 +216,11 @@ impl Daemon {
         }
         self.change = match std::mem::take(&mut self.change) {
             Change::Finishing(next, asker) if self.admission.engine_is_idle() => {
-                // the thread ends when nobody can send to it any more
-                self.worker = None;
+                // it is kept until it has ended: it saves the sessions, which a shutdown has to wait for
+                if let Some(worker) = &mut self.worker {
+                    worker.leave();
+                }
+                tracing::info!("the model changes: the engine ends");
                 self.line.loading();
                 Change::Ending(next, asker)
             }
@@ -232,6 +236,11 @@ impl Daemon {
     ) -> Result<(), String> {
         match (std::mem::take(&mut self.change), ended) {
             // as it was meant to; one that broke on its way out is gone as well
+            (change @ Change::Ending(..), _) if self.ending != Drain::No => {
+                // no model is loaded for a daemon that stops
+                (self.worker, *reports, self.change) = (None, None, change);
+                Ok(())
+            }
             (Change::Ending(next, asker), _) => {
                 let before = self.served.replace(*next).map(Box::new);
                 self.load_engine(reports)?;
@@ -371,6 +380,12 @@ fn loading() -> Fault {
 /// When a change that was refused for another one may be asked for again.
 const RETRY_MS: u64 = 1000;
 
+/// A panic while a file is checked is said of the file: who asked is answered, and can ask for another.
+fn guarded<T>(check: impl FnOnce() -> Result<T, Unfit>) -> Result<T, Unfit> {
+    catch_unwind(AssertUnwindSafe(check))
+        .unwrap_or_else(|_| Err(io::Error::other("checking the file panicked").into()))
+}
+
 fn background(
     found: &mpsc::Sender<Finding>,
     work: impl FnOnce() -> Option<Finding> + Send + 'static,
@@ -385,4 +400,16 @@ fn background(
             }
         })
         .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_check_is_said_of_the_file() {
+        let checked = guarded::<()>(|| panic!("a bug"));
+        assert!(matches!(checked, Err(error) if error.to_string().contains("panicked")));
+        assert!(matches!(guarded(|| Ok(1)), Ok(1)));
+    }
 }

@@ -23,3 +23,4 @@ mod paho;
 mod sessions;
 mod silent;
 mod small;
+mod stop;
