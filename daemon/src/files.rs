@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use glowplug_model::files;
 use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
@@ -21,18 +22,11 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// The old file or this one is there, whatever happens: written beside it, and named when it is on the disk.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// The folder cannot be written; nothing of ours is left there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = beside(path, ".part");
-    let mut file = File::create(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&part, path)?;
-    // the name too
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
+    files::replace(path, &beside(path, ".part"), 0o666, |file| {
+        file.write_all(bytes)
+    })
 }
 
 /// SHA-256 of a whole file, in hexadecimal. Takes seconds for gigabytes: not for the select loop.
@@ -74,6 +68,22 @@ pub(crate) fn stamp(path: &Path) -> io::Result<String> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file_and_no_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        replace(&path, b"old").unwrap();
+        // no byte has room there
+        std::os::unix::fs::symlink("/dev/full", beside(&path, ".part")).unwrap();
+        let error = replace(&path, b"new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
 
     #[test]
     fn a_file_has_the_hash_of_its_bytes() {

@@ -257,7 +257,7 @@ impl Supply {
             .map_err(io::Error::other)
             .and_then(|bytes| {
                 if let Some(folder) = self.file.parent() {
-                    fs::create_dir_all(folder)?;
+                    glowplug_model::files::make_private_folder(folder)?;
                 }
                 files::replace(&self.file, &bytes)
             });

@@ -6,6 +6,7 @@ use crate::config::Draft;
 use crate::hex::hex;
 use clap::Subcommand;
 use glowplug_firmware_config::image::{self as format, SLOT, SLOTS, SigningKey, Trust};
+use glowplug_model::files::sync_folder;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -150,7 +151,8 @@ fn write(path: &Path, slot: usize, bytes: &[u8; SLOT], new: bool) -> std::io::Re
     }
     file.seek(SeekFrom::Start((slot * SLOT) as u64))?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    if new { sync_folder(path) } else { Ok(()) }
 }
 
 fn show(args: &Show) -> Result<(), Failure> {
