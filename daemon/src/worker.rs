@@ -261,6 +261,7 @@ fn run(
         Err(error) => Err(format!("the thread of the prompts does not start: {error}")),
     };
     let unsaved = engine.save_all();
+    warn(&mut engine);
     if unsaved > 0 {
         tracing::warn!(unsaved, "sessions could not be saved");
     }
@@ -284,6 +285,7 @@ fn answer(
     if outbox.blocking_send(loaded).is_err() {
         return Ok(());
     }
+    warn(engine);
     let mut panics = 0;
     // when the next step may begin; none: there is nothing to do
     let mut next = None;
@@ -293,6 +295,7 @@ fn answer(
             swept = before.0;
             engine.expire(swept.duration_since(begun).as_secs(), expire.as_secs());
         }
+        warn(engine);
         governed.apply(engine);
         let prefill = !desk.prefill.is_empty();
         match guarded(|| engine.step(&mut |id, event| desk.event(id, event, Instant::now()))) {
@@ -334,6 +337,13 @@ fn answer(
         desk.flush(outbox);
     }
     Ok(())
+}
+
+/// What the engine has to say to an operator.
+fn warn(engine: &mut Engine) {
+    for notice in engine.notices() {
+        tracing::warn!("{notice}");
+    }
 }
 
 /// None: it panicked.

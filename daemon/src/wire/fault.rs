@@ -119,7 +119,7 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::Overloaded { .. } | Refusal::Sessions { .. } => {
+            Refusal::Overloaded { .. } | Refusal::Sessions(_) => {
                 Self::new(Code::Overloaded, message)
             }
             Refusal::Memory { .. } => Self::new(Code::MemoryBudget, message),
@@ -137,7 +137,9 @@ impl From<SessionFault> for Fault {
         let message = fault.to_string();
         match fault {
             SessionFault::NotFound => Self::new(Code::NotFound, message),
-            SessionFault::Busy | SessionFault::Worn { .. } => Self::new(Code::Overloaded, message),
+            SessionFault::Busy | SessionFault::Worn { .. } | SessionFault::Full => {
+                Self::new(Code::Overloaded, message)
+            }
             SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
             // why is in the log: it may name a file
             SessionFault::Failed(_) => {
@@ -163,6 +165,7 @@ impl From<Unfit> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glowplug_model::engine::SessionBound;
 
     #[test]
     fn refusals_map_to_codes() {
@@ -204,7 +207,11 @@ mod tests {
                 Code::MemoryBudget,
                 None,
             ),
-            (Refusal::Sessions { limit: 9 }, Code::Overloaded, None),
+            (
+                Refusal::Sessions(SessionBound::OfClient),
+                Code::Overloaded,
+                None,
+            ),
         ];
         for (refusal, code, param) in table {
             let fault = Fault::from(refusal);
@@ -225,6 +232,7 @@ mod tests {
         let table = [
             (SessionFault::NotFound, Code::NotFound),
             (SessionFault::Busy, Code::Overloaded),
+            (SessionFault::Full, Code::Overloaded),
             (SessionFault::NoFolder, Code::InvalidRequest),
         ];
         for (fault, code) in table {

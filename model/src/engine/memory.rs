@@ -30,22 +30,6 @@ impl Memory {
         }
     }
 
-    /// Knows again the sessions that were saved; their pages are read when they go on.
-    pub(super) fn restore_all(&mut self) {
-        for (key, session) in self.snapshots.iter().flat_map(Snapshots::all) {
-            self.sessions.restore(key, session);
-        }
-    }
-
-    /// Knows a session again that is only in its file.
-    pub(super) fn revive(&mut self, key: &SessionKey) {
-        if self.sessions.get(key).is_none()
-            && let Some(session) = self.snapshots.as_ref().and_then(|s| s.known(key))
-        {
-            self.sessions.restore(key.clone(), session);
-        }
-    }
-
     /// Gives a sequence the pages that hold the beginning of its prompt already, and reserves all others that it can
     /// ever need. False: it has to wait.
     pub(super) fn start(&mut self, kv: &mut KvCache, sequence: &mut Sequence) -> bool {
@@ -95,7 +79,8 @@ impl Memory {
     /// Saves a session if it can be and gives its pages back; what was said stays.
     pub(super) fn unload(&mut self, kv: &mut KvCache, key: &SessionKey) {
         if let Some(snapshots) = &mut self.snapshots
-            && let Some(session) = self.sessions.get_mut(key).filter(|s| !s.saved)
+            && let Some(session) = self.sessions.get_mut(key)
+            && !(session.saved && session.paged)
         {
             // not saved: it is computed again when it goes on
             let _ = snapshots.save(key, session, &self.pages, kv);
@@ -108,14 +93,15 @@ impl Memory {
         let (Some(snapshots), Some(session)) = (&self.snapshots, self.sessions.get(key)) else {
             return;
         };
-        if session.tip.is_some() || !session.saved {
+        if session.tip.is_some() || !session.saved || !session.paged {
             return;
         }
         let Some(&table) = self.tables.last() else {
             return;
         };
-        let Ok(mut file) = snapshots.open(key) else {
-            return self.unsave(key);
+        let file = snapshots.open(key).ok();
+        let Some(mut file) = file.filter(|file| file.unusable().is_none()) else {
+            return self.unpage(key);
         };
         let tokens = file.header().tokens.clone();
         let needed = tokens.len().div_ceil(PAGE_TOKENS);
@@ -134,16 +120,16 @@ impl Memory {
             tip = Some(kv.table(table)[at]);
         }
         if tip.is_none() {
-            self.unsave(key);
+            self.unpage(key);
         }
         self.hold(key, tip);
         self.pages.release(kv.table(table), tokens.len());
     }
 
-    /// A session's file is of no use: it is not opened again at every try of a request that waits for pages.
-    fn unsave(&mut self, key: &SessionKey) {
+    /// A session's file has no pages of use: it is not opened again at every try of a request that waits for pages.
+    fn unpage(&mut self, key: &SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
-            session.saved = false;
+            session.paged = false;
         }
     }
 

@@ -14,6 +14,8 @@ mod session;
 mod sessions;
 mod shape;
 mod snapshots;
+mod stored;
+mod wear;
 mod window;
 
 use crate::gguf::{Gguf, GgufError};
@@ -38,8 +40,8 @@ pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
 pub use prompt::{Prepared, PromptBuilder, PromptJob};
 pub use request::{
-    Event, Finish, Outcome, Refusal, Request, RequestId, SessionFault, SessionState, SessionVerb,
-    Thinking, TokenLogprob, Worked,
+    Event, Finish, Notice, Outcome, Refusal, Request, RequestId, SessionBound, SessionFault,
+    SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
 };
 pub use scheduler::Priority;
 pub use sessions::Conversations;
@@ -125,9 +127,6 @@ pub enum LoadError {
     /// more pages than an arena may have
     #[error(transparent)]
     Pages(#[from] TooManyPages),
-    /// the folder of saved sessions
-    #[error("`sessions.dir`: {0}")]
-    Sessions(std::io::Error),
     /// forced instruction set
     #[error(transparent)]
     Isa(#[from] UnsupportedIsa),
@@ -161,7 +160,7 @@ pub struct Counts {
     pub pages_free: usize,
     /// of those used, held by more than one
     pub pages_shared: usize,
-    /// named sessions
+    /// named sessions in memory
     pub sessions: usize,
 }
 
@@ -194,21 +193,11 @@ impl Engine {
         let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
         let template = ChatTemplate::from_gguf(gguf)?;
         let pages = Pages::new(config.pages)?;
-        let snapshots = match &config.sessions {
-            Some(folder) => Some(
-                Snapshots::new(
-                    folder,
-                    gguf,
-                    model.kv.layout(),
-                    config.pages,
-                    config.session_writes,
-                )
-                .map_err(LoadError::Sessions)?,
-            ),
-            None => None,
-        };
-        let mut memory = Memory::new(pages, snapshots);
-        memory.restore_all();
+        let layout = model.kv.layout();
+        let snapshots = config.sessions.as_ref().map(|folder| {
+            Snapshots::new(folder, gguf, layout, config.pages, config.session_writes)
+        });
+        let memory = Memory::new(pages, snapshots);
         Ok(Self {
             info: ModelInfo::new(gguf, &model, config.context, template.thinks()),
             scheduler: Scheduler::new(config.streams, config.queue),

@@ -5,7 +5,7 @@
 use super::request::{Event, Finish, Outcome, Refusal, Request, RequestId};
 use super::scheduler::{Job, Priority, SubmitError};
 use super::sequence::{Sequence, Turn};
-use super::session::SessionKey;
+use super::session::{SessionKey, text};
 use super::{Engine, EngineConfig};
 use crate::text::{ChatTemplate, Message, Prompt, Role, Tokenizer};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
@@ -200,7 +200,7 @@ impl Engine {
     /// [`PromptBuilder::prepare`] and [`Self::accept`] in one.
     ///
     /// # Errors
-    /// [`Refusal`]; at the bound of sessions the longest idle one may have gone to its file, nothing else has changed.
+    /// [`Refusal`]; at a bound of sessions some may have gone to their files, nothing else has changed.
     pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
         let job = self.gather(id, request)?;
         let prepared = self.prompts.prepare(job);
@@ -233,12 +233,11 @@ impl Engine {
         let (mut history, mut new) = (Vec::new(), false);
         if let Some(key) = &session {
             self.settle_ended(key);
-            self.drop_chores(|session| session == key);
-            self.room_for(key)?;
-            self.memory.revive(key);
+            let asked = text(&request.messages);
+            self.room_for(key, asked)?;
+            self.end_tidying(key);
             new = self.memory.sessions.get(key).is_none();
-            let session = self.memory.sessions.open(key);
-            session.busy = Some(id);
+            let session = self.memory.sessions.begin(key, id, asked);
             history.clone_from(&session.messages);
         }
         let preparing = Preparing {
@@ -373,10 +372,10 @@ impl Engine {
         self.preparing.len() < before
     }
 
-    /// Own work that is being prepared for these sessions is of no use any more.
-    pub(super) fn drop_chores(&mut self, of: impl Fn(&SessionKey) -> bool) {
+    /// Own work that is being prepared for this session is of no use any more.
+    pub(super) fn drop_chores(&mut self, key: &SessionKey) {
         self.preparing
-            .retain(|_, p| !(p.own && p.session.as_ref().is_some_and(&of)));
+            .retain(|_, p| !(p.own && p.session.as_ref() == Some(key)));
     }
 
     /// Makes a session's turn that has ended a part of it, where its last event is yet to come: the next turn goes on from

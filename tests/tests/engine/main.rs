@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bounds;
 mod drafts;
+mod files;
 mod prompts;
 mod sessions;
 mod streams;

@@ -10,6 +10,7 @@ use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Message, Role, SamplerParams};
 use glowplug_tests::{Think, Tiny};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) const Q8: KvFormats = KvFormats {
     k: KvFormat::Q8_0,
@@ -128,6 +129,12 @@ impl Heard {
     pub(crate) fn finish(&self, id: RequestId) -> Finish {
         self.ended[&id].finish
     }
+}
+
+/// A number that no other request of this process has.
+pub(crate) fn new_id() -> RequestId {
+    static LAST: AtomicU64 = AtomicU64::new(1_000_000);
+    LAST.fetch_add(1, Ordering::Relaxed)
 }
 
 /// One request alone, to its end.

@@ -229,7 +229,12 @@ impl World {
                 let key = key(client, session);
                 if self.is_idle(client, session) {
                     self.memory.forget(&key);
-                    self.memory.snapshots.as_ref().unwrap().remove(&key);
+                    self.memory
+                        .snapshots
+                        .as_mut()
+                        .unwrap()
+                        .remove(&key)
+                        .unwrap();
                     self.history.remove(&(client, session));
                 }
             }
@@ -254,7 +259,6 @@ impl World {
                     self.end(0, true);
                 }
                 self.memory = memory(&self.folder, &self.layout);
-                self.memory.restore_all();
             }
         }
     }
@@ -305,7 +309,12 @@ impl World {
         );
         if let Some(session) = session {
             let key = key(client, session);
-            self.memory.revive(&key);
+            let snapshots = self.memory.snapshots.as_mut().unwrap();
+            if self.memory.sessions.get(&key).is_none()
+                && let Some(known) = snapshots.known(&key)
+            {
+                self.memory.sessions.restore(key.clone(), known);
+            }
             sequence.turn = Some(Turn {
                 session: key,
                 messages: Vec::new(),
@@ -422,7 +431,7 @@ impl World {
 }
 
 fn memory(folder: &TempDir, layout: &KvLayout) -> Memory {
-    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None).unwrap();
+    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None);
     Memory::new(Pages::new(PAGES).unwrap(), Some(snapshots))
 }
 
