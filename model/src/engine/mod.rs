@@ -33,6 +33,7 @@ use snapshots::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
@@ -192,7 +193,7 @@ impl Engine {
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
         let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
-        let template = ChatTemplate::from_gguf(gguf)?;
+        let template = ChatTemplate::from_gguf(gguf);
         let pages = Pages::new(config.pages)?;
         let snapshots = match &config.sessions {
             Some(folder) => Some(
@@ -210,7 +211,12 @@ impl Engine {
         let mut memory = Memory::new(pages, snapshots);
         memory.restore_all();
         Ok(Self {
-            info: ModelInfo::new(gguf, &model, config.context, template.thinks()),
+            info: ModelInfo::new(
+                gguf,
+                &model,
+                config.context,
+                template.as_ref().is_ok_and(ChatTemplate::thinks),
+            ),
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
@@ -222,6 +228,12 @@ impl Engine {
             preparing: BTreeMap::new(),
             model,
         })
+    }
+
+    /// Prompts are written by this template instead of the file's own.
+    pub fn set_template(&mut self, template: ChatTemplate) {
+        self.info.thinks = template.thinks();
+        self.prompts.template = Arc::new(Ok(template));
     }
 
     /// About the model.
@@ -426,6 +438,10 @@ impl Engine {
         let Some(mut sequence) = self.sequences.remove(&id) else {
             return;
         };
+        if why == Finish::Failed {
+            // a number that is none may be in the cache, where the next prompt of these words would find it
+            sequence.distrust();
+        }
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);
