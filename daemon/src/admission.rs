@@ -9,19 +9,19 @@ use bytes::Bytes;
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
 
-use crate::dedup::{Key, Window};
+use crate::dedup::{Key, Known, Window};
 use crate::stream::{Kind, Marks, Speaker, Stream, Text};
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply;
-use crate::wire::request::Cancel;
 use crate::wire::session::Call;
 
 pub use gate::share;
 pub use verbs::VERBS_MAX;
 use verbs::Verb;
 
+mod cancel;
 mod gate;
 mod verbs;
 
@@ -281,21 +281,31 @@ impl Admission {
     /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's.
     pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
         let client = arrival.request.client.clone();
-        let key = arrival.id.clone().map(|id| (client.to_string(), id));
+        let key = arrival.id.clone().map(|id| Key {
+            client: client.clone(),
+            topic: arrival.kind.into(),
+            id,
+        });
+        let mut cancelled = false;
         if let Some(key) = &key {
-            if self.by_key.contains_key(key) {
-                // its frames are on their way
+            let running = self.by_key.get(key);
+            if let Some(live) = running.and_then(|number| self.live.get_mut(number)) {
+                // its frames go where they were asked for last
+                live.stream.reply = arrival.reply;
                 self.counters.duplicates += 1;
                 return;
             }
-            if let Some((to, frame)) = self.done.get(now, key) {
-                self.counters.duplicates += 1;
-                out.push(Action::Publish {
-                    to: to.clone(),
-                    frame: frame.clone(),
-                    last: false,
-                });
-                return;
+            match self.done.get(now, key) {
+                Some(Known::Ended(frame)) => {
+                    self.counters.duplicates += 1;
+                    out.push(Action::Publish {
+                        to: arrival.reply,
+                        frame: frame.clone(),
+                        last: false,
+                    });
+                    return;
+                }
+                known => cancelled = known.is_some(),
             }
         }
         let id = arrival.id.unwrap_or(arrival.made_id);
@@ -305,7 +315,7 @@ impl Admission {
             return;
         }
         let session = arrival.request.session.clone();
-        if session.is_some() {
+        if session.is_some() && !cancelled {
             self.end_where(now, Finish::Superseded, out, |live| {
                 live.client == client && live.session == session
             });
@@ -336,6 +346,10 @@ impl Admission {
                 end_thinking: 0,
             },
         );
+        if cancelled {
+            let end = End::Finished(unheard(Finish::Cancelled));
+            return self.finish(now, number, end, usize::MAX, out);
+        }
         let request = Box::new(arrival.request);
         match &mut self.held {
             Some(held) => drop(held.insert(number, request)),
@@ -400,34 +414,6 @@ impl Admission {
             frame,
             last: false,
         });
-    }
-
-    /// A client cancels its own work; what is not there, or not its own, is not touched.
-    pub fn cancel(&mut self, now: Instant, client: &str, what: &Cancel, out: &mut Vec<Action>) {
-        self.end_where(now, Finish::Cancelled, out, |live| {
-            let meant = match what {
-                Cancel::Id(id) => live.stream.id() == id,
-                Cancel::Session(name) => live.session.as_deref() == Some(name),
-                Cancel::All => true,
-            };
-            meant && *live.client == *client
-        });
-    }
-
-    /// A client has heard enough thinking.
-    pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
-        let held = self.held.as_ref();
-        for (number, live) in &mut self.live {
-            if *live.client == *client
-                && live.stream.id() == id
-                && !live.ending
-                && !held.is_some_and(|held| held.contains_key(number))
-                && live.end_thinking < END_THINKING_MAX
-            {
-                live.end_thinking += 1;
-                out.push(Action::EndThinking(*number));
-            }
-        }
     }
 
     /// Ends everything in the engine; the last frames follow with its updates.
@@ -550,7 +536,7 @@ impl Admission {
         let to = live.stream.reply;
         if let Some(key) = live.key {
             self.by_key.remove(&key);
-            self.done.insert(now, key, to.clone(), frame.clone());
+            self.done.insert(now, key, Known::Ended(frame.clone()));
         }
         self.counters.finished += 1;
         out.push(Action::Publish {

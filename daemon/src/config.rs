@@ -33,6 +33,7 @@ pub const KEYS: &[&str] = &[
     "broker.listen",
     "model.path",
     "model.name",
+    "model.template_file",
     "model.context",
     "model.device",
     "memory.budget",
@@ -281,6 +282,8 @@ pub struct Model {
     pub path: Option<PathBuf>,
     /// a catalogue name
     pub name: Option<String>,
+    /// a chat template, instead of the one of the file that `path` or `name` says
+    pub template_file: Option<PathBuf>,
     /// tokens; none: 4096, or the model's own if that is smaller
     pub context: Option<usize>,
     /// one that was chosen over MQTT takes its place, and where it fails three starts the last one that answered. Set by

@@ -14,6 +14,7 @@ use glowplug_model::engine::{
     Conversations, Counts, Engine, EngineConfig, Finish, LoadError, ModelInfo, Prepared, Request,
     RequestId, SessionFault, SessionState, Worked,
 };
+use glowplug_model::text::ChatTemplate;
 use tokio::sync::{mpsc, watch};
 
 use crate::admission::{END_THINKING_MAX, Update, VERBS_MAX};
@@ -118,6 +119,7 @@ impl Worker {
     pub fn start(
         model: PathBuf,
         plan: Plan,
+        template: ChatTemplate,
         engine: config::Engine,
         sessions: config::Sessions,
         conversations: Conversations,
@@ -136,6 +138,7 @@ impl Worker {
                     load(&model, &plan, &engine, &sessions, threads, &machine.cores)
                 })) {
                     Ok(Ok(mut loaded)) => {
+                        loaded.set_template(template);
                         loaded.adopt(conversations);
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
                         let life = Life {

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use glowplug_model::engine::{Priority, SessionFault, SessionState, SessionVerb, Thinking};
 use glowplug_model::text::{Message, Role, SamplerParams};
@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use super::*;
 use crate::transport::Qos;
+use crate::wire::request::Cancel;
 
 const ROOM: usize = crate::transport::OUTBOX;
 
 mod changes;
 mod ends;
+mod repeats;
 mod share;
 mod verbs;
 

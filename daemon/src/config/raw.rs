@@ -67,6 +67,7 @@ struct RawBroker {
 struct RawModel {
     path: Option<PathBuf>,
     name: Option<String>,
+    template_file: Option<PathBuf>,
     context: Option<u64>,
     device: Option<String>,
 }
@@ -153,6 +154,13 @@ impl Raw {
         let base_topic = self.base_topic.unwrap_or_else(|| "glowplug".to_owned());
         check_topic("base_topic", &base_topic)?;
         let board = self.board.as_deref().map(named_board).transpose()?;
+        let trust = self.trust.validate()?;
+        if !trust.is_empty() && self.model.template_file.is_some() {
+            return Err(invalid(
+                "model.template_file",
+                "cannot be used with `trust.keys`: what is signed is the model file's own template",
+            ));
+        }
         Ok(Config {
             node,
             base_topic,
@@ -167,7 +175,7 @@ impl Raw {
             memory: self.memory.validate()?,
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
-            trust: self.trust.validate()?,
+            trust,
             counter: None,
             state_dir,
             root: PathBuf::from("/"),
@@ -230,6 +238,7 @@ impl RawModel {
         Ok(Model {
             path: self.path,
             name: self.name,
+            template_file: self.template_file,
             context: context.map(|n| n as usize),
             remembered: false,
         })

@@ -267,6 +267,7 @@ impl Daemon {
         let (worker, news) = Worker::start(
             of.file.path.clone(),
             of.plan.clone(),
+            of.template.clone(),
             self.config.engine.clone(),
             self.config.sessions.clone(),
             std::mem::take(&mut self.conversations),

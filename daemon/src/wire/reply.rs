@@ -260,6 +260,24 @@ pub fn error_text(fault: &Fault) -> Bytes {
     Bytes::from(format!("error: {}: {}", fault.code.name(), fault.message))
 }
 
+/// What an `ask` gets when there is no answer: the reason of its end as a chat's final frame has it, and in words.
+#[must_use]
+pub fn no_text(finish: Finish) -> Bytes {
+    let why = match finish {
+        Finish::Stop => "the model ended its turn without a word",
+        Finish::Length => "`max_tokens` or the context left no token for the answer",
+        Finish::Cancelled => "it was cancelled before its first word",
+        Finish::DeadlineExceeded => "the deadline passed before its first word",
+        Finish::Interrupted | Finish::Superseded | Finish::Failed => {
+            "the daemon stopped before its first word"
+        }
+    };
+    Bytes::from(format!(
+        "error: {}: no answer: {why}",
+        finish_reason(finish)
+    ))
+}
+
 /// OpenAI's names and ours. What ends with an error frame has none.
 fn finish_reason(finish: Finish) -> &'static str {
     match finish {

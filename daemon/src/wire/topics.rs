@@ -368,12 +368,51 @@ mod tests {
         }
     }
 
+    /// Any text, and levels that mean something in any order.
+    fn nearly_a_topic() -> impl Strategy<Value = String> {
+        let level = proptest::sample::select(vec![
+            "plant7", "ai", "n1", "any", "chat", "ask", "session", "admin", "a", "b", "s",
+            "request", "reply", "answer", "cancel", "control", "drop", "result", "status", "+",
+            "#", "", "$SYS",
+        ]);
+        let known =
+            (any::<bool>(), proptest::collection::vec(level, 0..6)).prop_map(|(base, levels)| {
+                let base = if base { "plant7/ai/n1/" } else { "" };
+                base.to_owned() + &levels.join("/")
+            });
+        prop_oneof![".{0,200}", known]
+    }
+
     proptest! {
         #[test]
-        fn any_topic_is_routed_without_panic(topic in ".{0,200}") {
-            let _ = topics().route(&topic);
-            let _ = topics().may_reply_on("a", &topic, &[]);
-            let _ = local_may(&topic, &topic, true);
+        fn a_topic_that_is_listened_to_is_never_replied_on(topic in nearly_a_topic()) {
+            let t = topics();
+            let everything = ["plant7".to_owned()];
+            if t.may_reply_on("a", &topic, &everything) {
+                prop_assert_eq!(t.route(&topic), None);
+                prop_assert!(!topic.contains(['+', '#', '\0']) && !topic.starts_with('$') && !topic.is_empty());
+            }
+            // without an allow-list it is below the client's own segment
+            if t.may_reply_on("a", &topic, &[]) {
+                prop_assert_eq!(topic.strip_prefix("plant7/ai/n1/").and_then(|rest| rest.split('/').nth(1)), Some("a"));
+            }
+            // what is routed belongs to the segment of a client, or to the operator
+            match t.route(&topic) {
+                Some(Route::Request(c) | Route::Ask(c) | Route::Cancel(c) | Route::Control(c) | Route::Pool(c)) => {
+                    let level = format!("/{c}");
+                    prop_assert!(valid_segment(c) && topic.contains(&level));
+                }
+                Some(Route::Session { client, session, .. }) => {
+                    let levels = format!("/session/{client}/{session}/");
+                    prop_assert!(valid_segment(client) && topic.contains(&levels));
+                }
+                Some(Route::Admin(verb)) => prop_assert_eq!(&topic, &format!("plant7/ai/n1/admin/{verb}/request")),
+                None => {}
+            }
+            // and a program on this machine reaches no segment but its own
+            if local_may("a", &topic, true) && topic.split('/').nth(1).is_some_and(|kind| kind != "admin") {
+                prop_assert_eq!(topic.split('/').nth(2), Some("a"));
+            }
         }
 
         #[test]

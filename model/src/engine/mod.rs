@@ -35,6 +35,7 @@ use snapshots::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
@@ -191,7 +192,7 @@ impl Engine {
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
         let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
-        let template = ChatTemplate::from_gguf(gguf)?;
+        let template = ChatTemplate::from_gguf(gguf);
         let pages = Pages::new(config.pages)?;
         let layout = model.kv.layout();
         let snapshots = config.sessions.as_ref().map(|folder| {
@@ -199,7 +200,12 @@ impl Engine {
         });
         let memory = Memory::new(pages, snapshots);
         Ok(Self {
-            info: ModelInfo::new(gguf, &model, config.context, template.thinks()),
+            info: ModelInfo::new(
+                gguf,
+                &model,
+                config.context,
+                template.as_ref().is_ok_and(ChatTemplate::thinks),
+            ),
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
@@ -211,6 +217,12 @@ impl Engine {
             preparing: BTreeMap::new(),
             model,
         })
+    }
+
+    /// Prompts are written by this template instead of the file's own.
+    pub fn set_template(&mut self, template: ChatTemplate) {
+        self.info.thinks = template.thinks();
+        self.prompts.template = Arc::new(Ok(template));
     }
 
     /// About the model.
@@ -415,6 +427,10 @@ impl Engine {
         let Some(mut sequence) = self.sequences.remove(&id) else {
             return;
         };
+        if why == Finish::Failed {
+            // a number that is none may be in the cache, where the next prompt of these words would find it
+            sequence.distrust();
+        }
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);

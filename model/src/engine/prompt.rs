@@ -7,7 +7,7 @@ use super::scheduler::{Job, Priority, SubmitError};
 use super::sequence::{Sequence, Turn};
 use super::session::{SessionKey, text};
 use super::{Engine, EngineConfig};
-use crate::text::{ChatTemplate, Message, Prompt, Role, Tokenizer};
+use crate::text::{ChatTemplate, Message, Prompt, Role, TextError, Tokenizer};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ const BYTES_A_TOKEN: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct PromptBuilder {
     pub(super) tokenizer: Arc<Tokenizer>,
-    pub(super) template: Arc<ChatTemplate>,
+    /// an error: prompts are fed as they are or not at all
+    pub(super) template: Arc<Result<ChatTemplate, TextError>>,
     /// tokens of one sequence at most
     pub(super) context: usize,
     /// tokens that the whole cache holds, but no more than `context`
@@ -108,7 +109,11 @@ impl PromptJob {
 }
 
 impl PromptBuilder {
-    pub(super) fn new(tokenizer: Tokenizer, template: ChatTemplate, config: &EngineConfig) -> Self {
+    pub(super) fn new(
+        tokenizer: Tokenizer,
+        template: Result<ChatTemplate, TextError>,
+        config: &EngineConfig,
+    ) -> Self {
         Self {
             longest: tokenizer.longest(),
             tokenizer: Arc::new(tokenizer),
@@ -159,8 +164,9 @@ impl PromptBuilder {
                 thinking_open: false,
             })
         } else {
-            self.template
-                .prompt(&self.tokenizer, messages, request.thinking.enabled)
+            let none = |error| invalid(format!("the model has no chat template: {error}"));
+            let template = self.template.as_ref().as_ref().map_err(none)?;
+            template.prompt(&self.tokenizer, messages, request.thinking.enabled)
         };
         match prompt {
             Ok(prompt) if prompt.tokens.is_empty() => {
@@ -225,6 +231,7 @@ impl Engine {
                 limit: PREPARING_MAX,
             });
         }
+        request.check(self.info.vocab)?;
         self.prompts.may_fit(&request)?;
         let session = request.session.clone().map(|name| SessionKey {
             client: request.client.clone(),

@@ -44,6 +44,20 @@ pub struct Request {
     pub stop: Vec<String>,
 }
 
+impl Request {
+    /// What only the model can tell of a request: does every biased token exist?
+    pub(super) fn check(&self, vocab: usize) -> Result<(), Refusal> {
+        let mut biased = self.sampler.logit_bias.iter().map(|(token, _)| *token);
+        match biased.find(|token| *token as usize >= vocab) {
+            None => Ok(()),
+            Some(token) => Err(Refusal::Invalid {
+                param: "logit_bias",
+                message: format!("{token} is no token of this model, which has {vocab} from 0 on"),
+            }),
+        }
+    }
+}
+
 /// Log-probabilities of one token, for OpenAI's `logprobs.content[]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
