@@ -16,7 +16,7 @@ mod snapshots;
 mod window;
 
 use crate::gguf::{Gguf, GgufError};
-use crate::kv::{LayoutError, NoMemory, NotLocked, Pages, Span, TooManyPages};
+use crate::kv::{LayoutError, NoMemory, NotLocked, Owner, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
@@ -26,7 +26,7 @@ use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use memory::{Memory, TABLES};
 use model::Model;
-use scheduler::{Admitted, Job, Scheduler, SubmitError};
+use scheduler::{Job, Scheduler, SubmitError};
 use sequence::{Next, Sequence, Turn};
 use session::SessionKey;
 use snapshots::Snapshots;
@@ -53,6 +53,16 @@ pub struct KvFormats {
     pub v: KvFormat,
 }
 
+/// Who finds the pages that a client's prompts have filled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Share {
+    /// the same client: no number and no time tells others of its prompts
+    #[default]
+    Client,
+    /// everybody
+    All,
+}
+
 /// Choices at load; ceilings are in `firmware-config`.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -66,6 +76,8 @@ pub struct EngineConfig {
     pub kv: KvFormats,
     /// are they kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
     /// bytes of sessions that are written in a day, but for those at the end; none: as many as it takes
@@ -179,7 +191,8 @@ pub struct Engine {
     drafted: Option<Drafted>,
     /// may sessions forget their oldest turns
     window: bool,
-    /// of clients, for the scheduler
+    share: Share,
+    /// of clients, for the scheduler and as owners of pages
     hasher: RandomState,
     /// the next id of a request of our own, downwards
     own: RequestId,
@@ -217,6 +230,7 @@ impl Engine {
             drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
             window: config.window,
+            share: config.share,
             hasher: RandomState::new(),
             own: RequestId::MAX,
             model,
@@ -259,7 +273,9 @@ impl Engine {
         }
         let (prompt, forgotten) = self.fit(&mut request, history)?;
         let (client, priority) = (self.share(&request.client), request.priority);
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, self.info.context);
+        let owner = self.owner(&request.client);
+        let (vocab, context) = (self.info.vocab, self.info.context);
+        let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context);
         sequence.forgotten = forgotten.len();
         let (needed, pages) = (
             sequence.limit.div_ceil(PAGE_TOKENS),
@@ -331,9 +347,7 @@ impl Engine {
         if self.check(sink) {
             return Worked::Little;
         }
-        while self.admit(sink) {
-            worked = true;
-        }
+        worked |= self.admit(sink);
         let sequences = &self.sequences;
         let plan = self
             .scheduler
@@ -370,7 +384,7 @@ impl Engine {
         self.scheduler.limit(effort.streams);
     }
 
-    /// One decision of the scheduler; false if there is none to make.
+    /// All that the scheduler decides; false if there is nothing to decide.
     fn admit(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
         let Self {
             scheduler,
@@ -379,23 +393,17 @@ impl Engine {
             model,
             ..
         } = self;
-        let admitted = scheduler.admit(&mut |id| {
-            sequences
-                .get_mut(&id)
-                .is_some_and(|sequence| memory.start(&mut model.kv, sequence))
-        });
-        if let Some(Admitted::Started { id, .. }) = admitted
-            && let Some(sequence) = self.sequences.get(&id).filter(|s| !s.is_own())
-        {
-            sink(
-                id,
-                Event::Started {
-                    prompt_tokens: sequence.prompt as u32,
-                    cached_tokens: sequence.cached as u32,
-                },
-            );
-        }
-        admitted.is_some()
+        memory.admit(&mut model.kv, scheduler, sequences, &mut |sequence| {
+            if !sequence.is_own() {
+                sink(
+                    sequence.id,
+                    Event::Started {
+                        prompt_tokens: sequence.prompt as u32,
+                        cached_tokens: sequence.cached as u32,
+                    },
+                );
+            }
+        })
     }
 
     /// One pass of the network for `plan`: how many tokens of whom. Gives how many it was for.
@@ -527,6 +535,14 @@ impl Engine {
             pages_free: pages.free + pages.cached,
             pages_shared: pages.shared,
             sessions: self.memory.sessions.len(),
+        }
+    }
+
+    /// Who finds what a client's prompts put into pages.
+    fn owner(&self, client: &str) -> Owner {
+        match self.share {
+            Share::Client => self.hasher.hash_one(client),
+            Share::All => 0,
         }
     }
 

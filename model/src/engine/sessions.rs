@@ -61,8 +61,8 @@ impl Engine {
         }
     }
 
-    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds. Those pages have no
-    /// owner, so all of them go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
+    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds; where all clients
+    /// share them, all such pages go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
     ///
     /// # Errors
     /// [`SessionFault::Failed`]: files could not be removed; all else is forgotten.
@@ -77,13 +77,14 @@ impl Engine {
             }
         }
         self.finish_ended(sink);
+        let owner = self.owner(client);
         let memory = &mut self.memory;
         let mut sessions = memory.sessions.keys();
         sessions.retain(|key| *key.client == *client);
         for key in &sessions {
             memory.forget(key);
         }
-        memory.pages.forget_cached();
+        memory.pages.forget_cached(owner);
         if let Some(snapshots) = &memory.snapshots {
             snapshots
                 .remove_client(client)
@@ -205,6 +206,7 @@ impl Engine {
             return false;
         }
         let (id, client) = (self.own, self.share(&key.client));
+        let owner = self.owner(&key.client);
         self.own -= 1;
         let job = Job {
             id,
@@ -214,7 +216,7 @@ impl Engine {
         if self.scheduler.submit(job).is_err() {
             return false;
         }
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, limit);
+        let mut sequence = Sequence::new(id, owner, request, prompt, self.info.vocab, limit);
         sequence.turn = Some(Turn {
             session: key,
             messages: Vec::new(),

@@ -25,7 +25,7 @@ impl Engine {
         let (prompt, limit) = (self.prompt(request)?, self.info.context);
         let tokens = prompt.tokens.len();
         let whole = limit.min(self.memory.pages.total() * PAGE_TOKENS);
-        let answer = (request.max_tokens as usize).clamp(1, whole / 4);
+        let answer = (request.max_tokens as usize).clamp(1, (whole / 4).max(1));
         let may = self.window && history > 0;
         if !may || tokens + answer <= whole {
             return if tokens < limit {

@@ -4,6 +4,8 @@
 
 mod drafts;
 mod sessions;
+mod share;
 mod streams;
 mod stress;
+mod waiting;
 mod world;
