@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::image::VerifyingKey;
-use glowplug_model::engine::{KvFormats, Thinking};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
 use glowplug_model::quant::Isa;
 
 use crate::board::Chosen;
@@ -40,6 +40,7 @@ pub const KEYS: &[&str] = &[
     "memory.kv_format",
     "memory.kv_pages",
     "memory.lock",
+    "memory.share",
     "engine.max_streams",
     "engine.queue",
     "engine.threads.prefill",
@@ -302,6 +303,8 @@ pub struct Memory {
     pub kv_pages: Option<usize>,
     /// KV pages are kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
 }
 
 /// `[engine]`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
-use glowplug_model::engine::{KvFormats, LoadError, shape};
+use glowplug_model::engine::{KvFormats, LoadError, Share, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
@@ -44,6 +44,8 @@ pub struct Plan {
     pub kv: KvFormats,
     /// are they kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
     /// for prefill and for decode: as configured, else as `glowplug tune` found, else the fast cores
     pub threads: Threads,
     /// pages, and where every byte goes
@@ -127,6 +129,7 @@ pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result
         context,
         kv,
         lock: config.memory.lock,
+        share: config.memory.share,
         threads,
         memory,
     })

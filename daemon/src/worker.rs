@@ -211,6 +211,7 @@ fn load(
         pages: plan.memory.pages,
         kv: plan.kv,
         lock: plan.lock,
+        share: plan.share,
         sessions: sessions.dir.clone(),
         session_writes: sessions.writes_per_day,
         window: sessions.window,

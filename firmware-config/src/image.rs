@@ -22,8 +22,8 @@ pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub const SLOT: usize = 4096;
 /// Slots of a partition.
 pub const SLOTS: usize = 2;
-/// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`. A newer one is refused.
-pub const SCHEMA: u16 = 2;
+/// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`, 2 before `share`. A newer one is refused.
+pub const SCHEMA: u16 = 3;
 /// Most public keys that are asked whether one of them made a signature.
 pub const KEYS_MAX: usize = 4;
 /// What is signed before the image: a key that signs other things as well signs nothing that is an image by chance.
@@ -136,7 +136,7 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
     })
 }
 
-/// What an older schema ends before is empty, and an empty table of lists is a zero for each.
+/// What an older schema ends before is empty: of each a zero, for a table of an empty list or an absent value.
 fn settings_of(schema: u16, bytes: &[u8]) -> Option<Settings> {
     // settings that no slot has room for are none, even where more than a slot was handed over
     if bytes.len() > SETTINGS_MAX {

@@ -21,6 +21,11 @@ impl Draft {
             let none = (!on).then(|| ("budget".to_owned(), 0.into()));
             *thinking = toml::Table::from_iter(none).into();
         }
+        if let Some(Value::Table(memory)) = table.get_mut("memory")
+            && let Some(share) = memory.remove("share")
+        {
+            table.insert("share".to_owned(), share);
+        }
         table.try_into().map_err(|e: toml::de::Error| {
             ConfigError::Type(e.to_string().trim().replace('\n', " "))
         })
@@ -38,6 +43,11 @@ impl Draft {
             && settings.trust.keys.is_empty()
         {
             trust.remove("keys");
+        }
+        if let Some(share) = table.remove("share")
+            && let Some(Value::Table(memory)) = table.get_mut("memory")
+        {
+            memory.insert("share".to_owned(), share);
         }
         Ok(Self {
             table,

@@ -8,7 +8,7 @@ use glowplug_firmware_config::board::{Board, BoardError};
 use glowplug_firmware_config::image::{KEYS_MAX, VerifyingKey};
 use glowplug_firmware_config::units::Bytes;
 use glowplug_firmware_config::{board, kv, limits};
-use glowplug_model::engine::{KvFormats, Thinking};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions};
@@ -79,6 +79,7 @@ struct RawMemory {
     kv_format: Option<String>,
     kv_pages: Option<u64>,
     lock: bool,
+    share: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -332,6 +333,7 @@ impl RawMemory {
             kv_format: self.kv_format.as_deref().map(kv_format).transpose()?,
             kv_pages: pages.map(|n| n as usize),
             lock: self.lock,
+            share: share(self.share.as_deref().unwrap_or("client"))?,
         })
     }
 }
@@ -361,6 +363,17 @@ fn named_board(name: &str) -> Result<Board, ConfigError> {
         }
         invalid("board", why)
     })
+}
+
+fn share(text: &str) -> Result<Share, ConfigError> {
+    match text {
+        "client" => Ok(Share::Client),
+        "all" => Ok(Share::All),
+        _ => Err(invalid(
+            "memory.share",
+            format!("`{text}` is neither `client` nor `all`"),
+        )),
+    }
 }
 
 /// `q8_0` for keys and values, `q8_0/q4_0` for keys and for values.

@@ -32,6 +32,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(c.engine.max_streams, 4);
     assert_eq!((c.memory.kv_format, c.memory.kv_pages), (None, None));
     assert!(!c.memory.lock);
+    assert_eq!(c.memory.share, Share::Client);
     assert_eq!(c.sessions.expire, Duration::from_secs(86_400));
     assert_eq!((c.sessions.dir, c.board), (None, None));
 }
@@ -60,6 +61,7 @@ fn a_full_file_is_taken() {
         kv_format = "q8_0/q4_0"
         kv_pages = 128
         lock = true
+        share = "all"
         [engine]
         max_streams = 8
         queue = 4
@@ -90,6 +92,7 @@ fn a_full_file_is_taken() {
             }),
             kv_pages: Some(128),
             lock: true,
+            share: Share::All,
         }
     );
     assert_eq!(c.board.unwrap().ram.0, 8 << 30);
@@ -180,6 +183,7 @@ fn each_limit_is_named() {
         ("[memory]\nkv_format = 'q8_0/'", "memory.kv_format"),
         ("[memory]\nkv_format = 'f16/f16/f16'", "memory.kv_format"),
         ("[memory]\nkv_pages = 0", "memory.kv_pages"),
+        ("[memory]\nshare = 'none'", "memory.share"),
         ("[memory]\nkv_pages = 4097", "memory.kv_pages"),
         ("[engine]\nmax_streams = 9", "engine.max_streams"),
         ("[engine]\nmax_streams = 0", "engine.max_streams"),

@@ -19,7 +19,7 @@ mod wear;
 mod window;
 
 use crate::gguf::{Gguf, GgufError};
-use crate::kv::{LayoutError, NoMemory, NotLocked, Pages, Span, TooManyPages};
+use crate::kv::{LayoutError, NoMemory, NotLocked, Owner, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
@@ -29,7 +29,7 @@ use glowplug_firmware_config::kv::KvFormat;
 use memory::{Memory, TABLES};
 use model::Model;
 use prompt::Preparing;
-use scheduler::{Admitted, Scheduler};
+use scheduler::Scheduler;
 use sequence::{Next, Sequence};
 use snapshots::Snapshots;
 use std::collections::BTreeMap;
@@ -57,6 +57,16 @@ pub struct KvFormats {
     pub v: KvFormat,
 }
 
+/// Who finds the pages that a client's prompts have filled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Share {
+    /// the same client: no number and no time tells others of its prompts
+    #[default]
+    Client,
+    /// everybody
+    All,
+}
+
 /// Choices at load; ceilings are in `firmware-config`.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -70,6 +80,8 @@ pub struct EngineConfig {
     pub kv: KvFormats,
     /// are they kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
     /// bytes of sessions that are written in a day, but for those at the end; none: as many as it takes
@@ -179,7 +191,8 @@ pub struct Engine {
     drafts: Option<Drafts>,
     /// what the last step computed beyond its token
     drafted: Option<Drafted>,
-    /// of clients, for the scheduler
+    share: Share,
+    /// of clients, for the scheduler and as owners of pages
     hasher: RandomState,
     /// the next id of a request of our own, downwards
     own: RequestId,
@@ -211,6 +224,7 @@ impl Engine {
             memory,
             drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
+            share: config.share,
             hasher: RandomState::new(),
             own: RequestId::MAX,
             prompts: PromptBuilder::new(tokenizer, template, config),
@@ -268,9 +282,7 @@ impl Engine {
         if self.check(sink) {
             return Worked::Little;
         }
-        while self.admit(sink) {
-            worked = true;
-        }
+        worked |= self.admit(sink);
         let sequences = &self.sequences;
         let plan = self
             .scheduler
@@ -307,7 +319,7 @@ impl Engine {
         self.scheduler.limit(effort.streams);
     }
 
-    /// One decision of the scheduler; false if there is none to make.
+    /// All that the scheduler decides; false if there is nothing to decide.
     fn admit(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
         let Self {
             scheduler,
@@ -316,23 +328,17 @@ impl Engine {
             model,
             ..
         } = self;
-        let admitted = scheduler.admit(&mut |id| {
-            sequences
-                .get_mut(&id)
-                .is_some_and(|sequence| memory.start(&mut model.kv, sequence))
-        });
-        if let Some(Admitted::Started { id, .. }) = admitted
-            && let Some(sequence) = self.sequences.get(&id).filter(|s| !s.is_own())
-        {
-            sink(
-                id,
-                Event::Started {
-                    prompt_tokens: sequence.prompt as u32,
-                    cached_tokens: sequence.cached as u32,
-                },
-            );
-        }
-        admitted.is_some()
+        memory.admit(&mut model.kv, scheduler, sequences, &mut |sequence| {
+            if !sequence.is_own() {
+                sink(
+                    sequence.id,
+                    Event::Started {
+                        prompt_tokens: sequence.prompt as u32,
+                        cached_tokens: sequence.cached as u32,
+                    },
+                );
+            }
+        })
     }
 
     /// One pass of the network for `plan`: how many tokens of whom. Gives how many it was for.
@@ -468,6 +474,14 @@ impl Engine {
             pages_free: pages.free + pages.cached,
             pages_shared: pages.shared,
             sessions: self.memory.sessions.len(),
+        }
+    }
+
+    /// Who finds what a client's prompts put into pages.
+    fn owner(&self, client: &str) -> Owner {
+        match self.share {
+            Share::Client => self.hasher.hash_one(client),
+            Share::All => 0,
         }
     }
 

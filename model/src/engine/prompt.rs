@@ -310,7 +310,9 @@ impl Engine {
             answer: String::new(),
         });
         let priority = request.priority;
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, self.info.context);
+        let owner = self.owner(&request.client);
+        let (vocab, context) = (self.info.vocab, self.info.context);
+        let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context);
         sequence.forgotten = forgotten.len();
         let (needed, pages) = (
             sequence.limit.div_ceil(PAGE_TOKENS),

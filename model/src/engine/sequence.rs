@@ -3,6 +3,7 @@
 use super::drafts::Odds;
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
 use super::session::SessionKey;
+use crate::kv::Owner;
 use crate::text::{
     Message, Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer,
     Utf8Stream,
@@ -17,6 +18,8 @@ const ANSWER_MIN: usize = 16;
 /// In any state from its acceptance to its end; buffers are made when it is taken in.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
+    /// whose pages it finds and fills
+    pub(super) owner: Owner,
     /// the prompt, and what was sampled or written for the model since: the last one is yet to be fed
     pub(super) tokens: Vec<u32>,
     pub(super) prompt: usize,
@@ -78,6 +81,7 @@ impl Sequence {
     /// `limit`: tokens it may have at most, prompt and answer.
     pub(super) fn new(
         id: RequestId,
+        owner: Owner,
         request: Request,
         prompt: Prompt,
         vocab: usize,
@@ -95,6 +99,7 @@ impl Sequence {
         tokens.reserve_exact(limit - prompt_len);
         Self {
             id,
+            owner,
             tokens,
             prompt: prompt_len,
             cached: 0,

@@ -205,6 +205,19 @@ impl Sessions {
         idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone())
     }
 
+    /// The session whose pages go first: of the idle ones the one used longest ago, else of those whose turn waits the
+    /// one that came last. Where a turn runs, its sequence holds the pages.
+    pub(super) fn holder(&self) -> Option<SessionKey> {
+        let holders = self.map.iter().filter(|(_, s)| s.tip.is_some());
+        let order = |s: &Session| match s.busy {
+            None => (false, s.used),
+            Some(_) => (true, u64::MAX - s.used),
+        };
+        holders
+            .min_by_key(|(_, s)| order(s))
+            .map(|(key, _)| key.clone())
+    }
+
     /// The sessions that nobody used for `expire` seconds before `now`.
     pub(super) fn expired(&mut self, now: u64, expire: u64) -> Vec<SessionKey> {
         let seconds = |seconds| i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -292,10 +305,26 @@ mod tests {
         assert_eq!(sessions.victim(|_| true), Some(keys[1].clone()));
         sessions.get_mut(&keys[1]).unwrap().busy = Some(7);
         assert_eq!(sessions.victim(|_| true), Some(keys[2].clone()));
-        assert_eq!(sessions.victim(|s| s.tip.is_some()), None);
         assert_eq!(sessions.expired(10, 11), []);
         sessions.open(&keys[2]);
         assert_eq!(sessions.expired(15, 10), [keys[0].clone()]);
+    }
+
+    #[test]
+    fn who_waits_gives_its_pages_after_the_idle_and_the_oldest_turn_last() {
+        let mut sessions = Sessions::default();
+        let keys = ["1", "2", "3", "4", "5"].map(|n| key("c", n));
+        for (i, k) in keys.iter().enumerate() {
+            sessions.open(k).tip = (i != 4).then_some(0);
+        }
+        for (id, at) in [(10, 2), (11, 0)] {
+            sessions.open(&keys[at]).busy = Some(id);
+        }
+        for at in [1, 3, 0, 2] {
+            assert_eq!(sessions.holder(), Some(keys[at].clone()));
+            sessions.get_mut(&keys[at]).unwrap().tip = None;
+        }
+        assert_eq!(sessions.holder(), None);
     }
 
     fn fill(sessions: &mut Sessions, client: &str, n: usize) {

@@ -68,8 +68,8 @@ impl Engine {
         }
     }
 
-    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds. Those pages have no
-    /// owner, so all of them go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
+    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds; where all clients
+    /// share them, all such pages go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
     ///
     /// # Errors
     /// [`SessionFault::Failed`]: files could not be removed; all else is forgotten.
@@ -79,13 +79,14 @@ impl Engine {
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Result<usize, SessionFault> {
         self.finish_ended(sink);
+        let owner = self.owner(client);
         let client: Arc<str> = client.into();
         let sessions = self.memory.sessions.of(&client);
         let sessions: Vec<SessionKey> = sessions.map(|(key, _)| key.clone()).collect();
         for key in &sessions {
             self.forget_session(key);
         }
-        self.memory.pages.forget_cached();
+        self.memory.pages.forget_cached(owner);
         let in_files = match &mut self.memory.snapshots {
             Some(snapshots) => snapshots.remove_client(&client, &sessions)?,
             None => 0,

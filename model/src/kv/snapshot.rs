@@ -17,7 +17,7 @@ use crate::files;
 use crc32fast::Hasher;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path};
 
 const MAGIC: [u8; 8] = *b"glowsess";
@@ -342,6 +342,21 @@ impl Reader {
     #[must_use]
     pub fn unusable(&self) -> Option<&SnapshotError> {
         self.unusable.as_ref()
+    }
+
+    /// Goes past the next `pages` pages.
+    ///
+    /// # Errors
+    /// The disk's, or there are not so many.
+    pub fn skip_pages(&mut self, pages: usize) -> Result<(), SnapshotError> {
+        if pages > self.header.pages - self.read {
+            return Err(invalid("all pages were read"));
+        }
+        let bytes = pages * (self.page_bytes + CRC);
+        // the file's length was found to hold them
+        self.file.seek_relative(bytes as i64)?;
+        self.read += pages;
+        Ok(())
     }
 
     /// Reads the next page into `page`, which is worth nothing after an error.

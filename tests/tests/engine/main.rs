@@ -8,6 +8,8 @@ mod drafts;
 mod files;
 mod prompts;
 mod sessions;
+mod share;
 mod streams;
 mod stress;
+mod waiting;
 mod world;

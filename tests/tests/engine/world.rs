@@ -2,7 +2,7 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId,
+    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId, Share,
     Thinking, Worked,
 };
 use glowplug_model::gguf::Gguf;
@@ -32,6 +32,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         pages,
         kv: Q8,
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,

@@ -24,6 +24,7 @@ pub(super) fn engine() -> Engine {
         v: glowplug_firmware_config::kv::KvFormat::F16,
     };
     let config = EngineConfig {
+        share: glowplug_model::engine::Share::Client,
         context: 2048,
         streams: 4,
         pages: 256,

@@ -54,6 +54,23 @@ fn what_was_written_is_read() {
 }
 
 #[test]
+fn pages_can_be_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tokens, pages) = session(96, 5);
+    let path = save(&dir, &(tokens, pages.clone()), b"note");
+    for (passed, expected) in pages.iter().enumerate() {
+        let mut reader = read_header(&path, &OURS, LIMITS).unwrap();
+        let mut page = vec![0; 20];
+        reader.skip_pages(passed).unwrap();
+        reader.read_page(&mut page).unwrap();
+        assert_eq!(page, *expected);
+        assert!(reader.skip_pages(3 - passed).is_err());
+        reader.skip_pages(2 - passed).unwrap();
+        assert!(reader.read_page(&mut page).is_err());
+    }
+}
+
+#[test]
 fn every_cut_every_flipped_bit_and_every_byte_too_many_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let path = save(&dir, &session(33, 5), b"note");
