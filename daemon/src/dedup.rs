@@ -99,6 +99,8 @@ mod tests {
 
     fn reply() -> ReplyTo {
         ReplyTo {
+            client: "c".into(),
+            default_topic: None,
             topic: "t".into(),
             qos: Qos::AtLeastOnce,
             correlation_data: None,
