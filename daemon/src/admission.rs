@@ -11,6 +11,7 @@ use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
 
 use crate::dedup::{Key, Known, Window};
 use crate::stream::{Kind, Marks, Speaker, Stream, Text};
+use crate::transport::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
@@ -25,16 +26,14 @@ mod cancel;
 mod gate;
 mod verbs;
 
-/// Room that chunks leave in the outbox: for the last frame of everything accepted, and for refusals.
-pub const ROOM_FOR_LAST: usize = QUEUE_MAX + STREAMS_MAX + VERBS_MAX + 64;
 /// Times a client may ask to end one request's thought: one too early, before it is open, has no effect.
 pub const END_THINKING_MAX: usize = 8;
 /// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 const _: () = assert!(
-    ROOM_FOR_LAST < crate::transport::OUTBOX,
-    "the outbox must have room for chunks"
+    QUEUE_MAX + STREAMS_MAX + VERBS_MAX < Lane::Last.capacity(),
+    "there must be room for the last frame of everything accepted"
 );
 
 /// What the daemon as a whole does; also its `status`.
@@ -88,8 +87,8 @@ pub enum Action {
         to: ReplyTo,
         /// what
         frame: Bytes,
-        /// ends an accepted request: must not be lost
-        last: bool,
+        /// whose room it takes
+        lane: Lane,
     },
 }
 
@@ -278,7 +277,7 @@ impl Admission {
         *self.counters.refused.entry(why).or_default() += 1;
     }
 
-    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's.
+    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's for last frames.
     pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
         let client = arrival.request.client.clone();
         let key = arrival.id.clone().map(|id| Key {
@@ -301,7 +300,7 @@ impl Admission {
                     out.push(Action::Publish {
                         to: arrival.reply,
                         frame: frame.clone(),
-                        last: false,
+                        lane: Lane::Refusal,
                     });
                     return;
                 }
@@ -412,7 +411,7 @@ impl Admission {
         out.push(Action::Publish {
             to,
             frame,
-            last: false,
+            lane: Lane::Refusal,
         });
     }
 
@@ -429,7 +428,7 @@ impl Admission {
         self.abandon_verbs(out);
     }
 
-    /// The engine said something about a request.
+    /// The engine said something about a request. `room` is the outbox's for chunks, here and below.
     pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
         let Some(live) = self.live.get_mut(&update.id) else {
             return;
@@ -474,7 +473,7 @@ impl Admission {
         if live.stream.due(self.chunk).is_none_or(|due| due > now) {
             return;
         }
-        if room <= ROOM_FOR_LAST {
+        if room == 0 {
             self.starved_until = Some(now + STARVED_RETRY);
             return;
         }
@@ -482,7 +481,7 @@ impl Admission {
         out.push(Action::Publish {
             to: live.stream.reply.clone(),
             frame,
-            last: false,
+            lane: Lane::Chunk,
         });
     }
 
@@ -501,12 +500,12 @@ impl Admission {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
                 // who prints chunks misses nothing; who was starved of them has the last frame
-                if live.stream.due(Duration::ZERO).is_some() && room > ROOM_FOR_LAST {
+                if live.stream.due(Duration::ZERO).is_some() && room > 0 {
                     let frame = live.stream.chunk(&self.speaker, now);
                     out.push(Action::Publish {
                         to: live.stream.reply.clone(),
                         frame,
-                        last: false,
+                        lane: Lane::Chunk,
                     });
                 }
                 match outcome.finish {
@@ -542,7 +541,7 @@ impl Admission {
         out.push(Action::Publish {
             to,
             frame,
-            last: true,
+            lane: Lane::Last,
         });
     }
 }

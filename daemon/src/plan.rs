@@ -15,24 +15,24 @@ use crate::config::Config;
 use crate::cores::{Cores, FAST};
 use crate::limits::Unknown;
 use crate::packed;
-use crate::transport::{OUTBOX, PACKET_MAX, broker};
+use crate::transport::{OUTBOX_BYTES, PACKET_MAX, broker, intake_bytes};
 use crate::tuned::Tuned;
 
 /// Tokens of context when the configuration has no say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
-/// Messages besides the requests that wait: one packet on its way in, the outbox, the finals kept for repetition, and what
-/// was said in sessions. An outbox of finals as long as a context's text is the exception; 4 KiB each is what it holds
-/// by day.
-const MESSAGE_BYTES: usize =
-    PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX + SESSION_TEXT_MAX;
-
-/// Those, and what the embedded broker holds where it is used.
+/// Messages besides the requests that wait: one packet on its way in, what came in and was not read, one that is being
+/// read, the outbox, the finals kept for repetition, and what was said in sessions. The outbox holds more only when the
+/// last frames of what was accepted before it was full are long.
+/// And what the embedded broker holds where it is used.
 fn message_bytes(config: &Config) -> u64 {
+    let payload_max = config.engine.max_payload_bytes;
     let broker = match config.mqtt.server {
         Some(_) => 0,
-        None => broker::bytes(config.engine.max_payload_bytes),
+        None => broker::bytes(payload_max),
     };
-    (MESSAGE_BYTES + broker) as u64
+    let came_in = PACKET_MAX + intake_bytes(payload_max) + payload_max;
+    let kept = OUTBOX_BYTES + crate::dedup::BYTES_MAX + SESSION_TEXT_MAX;
+    (came_in + kept + broker) as u64
 }
 
 /// What the engine is loaded with.

@@ -14,7 +14,7 @@ impl Admission {
     /// behind its cancel: when it comes within the window of de-duplication, it ends at once.
     pub fn cancel(&mut self, now: Instant, client: &str, what: &Cancel, out: &mut Vec<Action>) {
         if let Cancel::Id(id) = what {
-            self.expect(now, client, id);
+            self.remember(now, client, id);
         }
         self.end_where(now, Finish::Cancelled, out, |live| {
             let meant = match what {
@@ -28,7 +28,7 @@ impl Admission {
 
     /// Remembers the cancel of a chat request that has not come. Those of an `ask` are not waited for: the same id may
     /// be that of a chat which ended.
-    fn expect(&mut self, now: Instant, client: &str, id: &str) {
+    fn remember(&mut self, now: Instant, client: &str, id: &str) {
         let key = |topic| Key {
             client: client.into(),
             topic,

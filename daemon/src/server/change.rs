@@ -16,6 +16,7 @@ use crate::counter;
 use crate::files;
 use crate::status;
 use crate::supply::{Candidate, Unfit};
+use crate::transport::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::worker::Worker;
@@ -50,6 +51,10 @@ pub(super) enum Finding {
 impl Daemon {
     /// An admin verb that concerns the whole daemon.
     pub(super) fn admin(&mut self, asked: Admin, asker: Asker) {
+        if self.link.room(Lane::Admin) <= self.unanswered() {
+            // what cannot be answered is not done
+            return self.admission.count_refused("reply_dropped");
+        }
         let done = match asked {
             Admin::Stats => Ok(self.reading().stats()),
             Admin::Model(None) => match self.serves() {
@@ -81,9 +86,18 @@ impl Daemon {
             Admin::Forget(_) => return,
         };
         match done {
-            Ok(result) => self.reply(&asker.to, asker.done(&result), false),
+            Ok(result) => self.reply(&asker.to, asker.done(&result), Lane::Admin),
             Err(fault) => self.refuse(&asker, &fault),
         }
+    }
+
+    /// Answers that are still to come: of a change of the model, and of a drain.
+    fn unanswered(&self) -> usize {
+        let change = match &self.change {
+            Change::No | Change::Checking(None) | Change::Loading(None) => 0,
+            _ => 1,
+        };
+        change + usize::from(self.drained.is_some())
     }
 
     /// The model that answers now.
@@ -96,7 +110,7 @@ impl Daemon {
 
     fn refuse(&mut self, asker: &Asker, fault: &Fault) {
         self.admission.count_refused(fault.code.name());
-        self.reply(&asker.to, asker.refused(fault), false);
+        self.reply(&asker.to, asker.refused(fault), Lane::Admin);
     }
 
     fn find(&self, name: &str) -> Result<PathBuf, Fault> {
@@ -164,7 +178,6 @@ impl Daemon {
         &mut self,
         finding: Finding,
         reports: &mut Reports,
-        out: &mut Vec<Action>,
     ) -> Result<(), String> {
         let checked = match finding {
             Finding::Checked(checked) => checked,
@@ -197,8 +210,7 @@ impl Daemon {
                         self.change = Change::Finishing(candidate, asker);
                     }
                     Err(fault) => {
-                        let frame = asker.refused(&fault);
-                        self.admission.refuse_verb(asker.to, fault.code, frame, out);
+                        self.refuse(&asker, &fault);
                     }
                 }
             }
@@ -212,7 +224,11 @@ impl Daemon {
         if self.admission.outstanding() == 0
             && let Some(asker) = self.drained.take()
         {
-            self.reply(&asker.to, asker.done(&json!({"state": "draining"})), false);
+            self.reply(
+                &asker.to,
+                asker.done(&json!({"state": "draining"})),
+                Lane::Admin,
+            );
         }
         self.change = match std::mem::take(&mut self.change) {
             Change::Finishing(next, asker) if self.admission.engine_is_idle() => {

@@ -99,12 +99,6 @@ impl Fault {
         }
     }
 
-    /// A documented feature this version does not have.
-    #[must_use]
-    pub fn later(param: &str, what: &str) -> Self {
-        Self::invalid(param, format!("{what} comes with a later version"))
-    }
-
     /// The same, with a time after which it may work.
     #[must_use]
     pub fn retry_after(self, ms: u64) -> Self {

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
 
 use super::fault::Fault;
@@ -254,6 +255,26 @@ pub fn error(head: Head<'_>, fault: &Fault) -> Bytes {
     })
 }
 
+/// The error frame in the place of a frame of any kind: whom it is for, and nothing else of it.
+#[must_use]
+pub fn instead(frame: &[u8], fault: &Fault) -> Bytes {
+    const WHOSE: [&str; 8] = [
+        "id",
+        "node",
+        "model",
+        "seq",
+        "client",
+        "session",
+        "verb",
+        "transaction",
+    ];
+    // all frames are objects of ours
+    let mut head: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
+    head.retain(|name, _| WHOSE.contains(&name.as_str()));
+    head.insert("error".to_owned(), json!(ErrorBody::of(fault)));
+    encode(&head)
+}
+
 /// What an `ask` gets instead of an answer: one line of text.
 #[must_use]
 pub fn error_text(fault: &Fault) -> Bytes {
@@ -300,7 +321,6 @@ pub(crate) fn encode(value: &impl Serialize) -> Bytes {
 mod tests {
     use super::*;
     use crate::wire::fault::Code;
-    use serde_json::{Value, json};
 
     const HEAD: Head<'_> = Head {
         id: "a",

@@ -99,7 +99,7 @@ fn attacked(daemon: &mut Client, attacker: impl Fn(Version, &str) -> std::io::Re
 
 fn on_mosquitto(lines: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start_with(folder.path(), lines);
+    let broker = Mosquitto::start_with(folder.path(), lines, "");
     let mut daemon = Client::connect(broker.port, Version::V5, "d", Some(DAEMON)).unwrap();
     let mallory = |version, id: &str| {
         let user = Some(("mallory", PASSWORD));

@@ -39,14 +39,14 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// On a free port, with its files in this folder.
     pub(crate) fn start(folder: &Path) -> Self {
-        Self::start_with(folder, "")
+        Self::start_with(folder, "", "")
     }
 
-    /// With further lines of configuration.
-    pub(crate) fn start_with(folder: &Path, lines: &str) -> Self {
+    /// With further lines of configuration, and further rules.
+    pub(crate) fn start_with(folder: &Path, lines: &str, rules: &str) -> Self {
         let passwords = folder.join("passwords");
         let acl_file = folder.join("acl");
-        std::fs::write(&acl_file, acl()).unwrap();
+        std::fs::write(&acl_file, format!("{}{rules}", acl())).unwrap();
         let mut users: Vec<String> = [DAEMON, OPERATOR]
             .map(|(user, password)| format!("{user}:{password}\n"))
             .into();

@@ -196,7 +196,7 @@ proptest! {
                     asked.insert((format!("c{client}"), format!("i{id}")), r.reply.topic.clone());
                     r.deadline = deadline.map(|ms| Duration::from_millis(ms.into()));
                     r.request.session = session.map(|s| format!("s{s}").into());
-                    a.request(t, room, r, &mut out);
+                    a.request(t, ROOM, r, &mut out);
                 }
                 Step::Text(which) => {
                     if let Some(id) = engine.keys().nth(which.into()).copied() {
@@ -226,7 +226,7 @@ proptest! {
                 Step::Drain => {
                     a.end_all(t, Finish::Interrupted, &mut out);
                 }
-                Step::Room(there) => room = if there { ROOM } else { ROOM_FOR_LAST },
+                Step::Room(there) => room = if there { ROOM } else { 0 },
                 Step::Hold => a.hold(),
                 // the engine that follows is another
                 Step::Online if a.engine_is_idle() => a.online("next".into(), None, &mut out),
@@ -250,7 +250,7 @@ proptest! {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }
                     Action::EndThinking(id) => prop_assert!(engine.contains_key(&id)),
-                    Action::Publish { to, frame, last } => {
+                    Action::Publish { to, frame, lane } => {
                         let v: Value = serde_json::from_slice(&frame).unwrap();
                         let client = to.topic.split('/').next().unwrap().to_owned();
                         let key = (client, v["id"].as_str().unwrap().to_owned());
@@ -258,15 +258,15 @@ proptest! {
                         let entry = seen.entry(key).or_default();
                         if let Some(before) = &entry.2 {
                             // only its repetition, or the refusal of nothing new
-                            prop_assert!(!last && before == &frame);
+                            prop_assert!(lane != Lane::Last && before == &frame);
                             continue;
                         }
-                        if !last && v.get("error").is_some() {
+                        if lane == Lane::Refusal && v.get("error").is_some() {
                             continue; // refused, so never accepted
                         }
                         prop_assert_eq!(v["seq"].as_u64(), Some(entry.0));
                         entry.0 += 1;
-                        if last {
+                        if lane == Lane::Last {
                             last_frames += 1;
                             entry.2 = Some(frame);
                             if let Some(whole) = v["choices"][0]["message"]["content"].as_str() {
@@ -284,7 +284,7 @@ proptest! {
         }
         let mut out = Vec::new();
         a.abandon(t, Finish::Interrupted, &mut out);
-        last_frames += out.iter().filter(|a| matches!(a, Action::Publish { last: true, .. })).count();
+        last_frames += out.iter().filter(|a| matches!(a, Action::Publish { lane: Lane::Last, .. })).count();
         prop_assert_eq!(a.outstanding(), 0);
         // requests alone were numbered, from 1
         prop_assert_eq!(last_frames as RequestId, a.next - 1);

@@ -118,7 +118,13 @@ fn a_cancelled_turn_that_never_came_ends_no_other_turn_of_its_session() {
     a.cancel(t, "c", &Cancel::Id("2".into()), &mut out);
     out.clear();
     a.request(t, ROOM, within("2"), &mut out);
-    assert!(matches!(out[..], [Action::Publish { last: true, .. }]));
+    assert!(matches!(
+        out[..],
+        [Action::Publish {
+            lane: crate::transport::Lane::Last,
+            ..
+        }]
+    ));
 }
 
 #[test]
