@@ -203,11 +203,6 @@ impl Admission {
         );
     }
 
-    /// The hash of the model was not known when it came online.
-    pub fn hashed(&mut self, sha256: String) {
-        self.speaker.sha256 = Some(sha256);
-    }
-
     /// The model is about to change: what is accepted from now on is for the next one.
     pub fn hold(&mut self) {
         self.held.get_or_insert_default();

@@ -238,7 +238,7 @@ impl Daemon {
 
     pub(super) fn publish_info(&mut self) {
         let info = self.serves().map(|(model, of)| {
-            let about = status::model(model, &of.file, self.fallback);
+            let about = status::model(model, of, self.fallback);
             status::info(&self.config, model, &of.plan.memory, &about)
         });
         if let Some(info) = info {

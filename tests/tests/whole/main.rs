@@ -9,6 +9,7 @@ mod admin;
 mod broker;
 mod client;
 mod daemon;
+mod disk;
 mod refused;
 mod scenarios;
 mod world;
