@@ -16,6 +16,7 @@ mod world;
 
 mod acl;
 mod embedded;
+mod health;
 mod idle;
 mod lock;
 mod models;
