@@ -472,11 +472,10 @@ impl Admission {
             self.starved_until = Some(now + STARVED_RETRY);
             return;
         }
-        let frame = live.stream.chunk(&self.speaker, now);
-        if frame.len() > self.frame_max {
-            // its place in the sequence stays empty; the last frame says the same
+        let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
+            // the last frame says the same
             return self.count_refused("reply_dropped");
-        }
+        };
         out.push(Action::Publish {
             to: live.stream.reply.clone(),
             frame,
@@ -499,8 +498,10 @@ impl Admission {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
                 // who prints chunks misses nothing; who was starved of them has the last frame
-                if live.stream.due(Duration::ZERO).is_some() && room > 0 {
-                    let frame = live.stream.chunk(&self.speaker, now);
+                if live.stream.due(Duration::ZERO).is_some()
+                    && room > 0
+                    && let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now)
+                {
                     out.push(Action::Publish {
                         to: live.stream.reply.clone(),
                         frame,
