@@ -9,32 +9,31 @@ use bytes::Bytes;
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
 
-use crate::dedup::{Key, Window};
+use crate::dedup::{Key, Known, Window};
 use crate::stream::{Kind, Marks, Speaker, Stream, Text};
+use crate::transport::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply;
-use crate::wire::request::Cancel;
 use crate::wire::session::Call;
 
 pub use gate::share;
 pub use verbs::VERBS_MAX;
 use verbs::Verb;
 
+mod cancel;
 mod gate;
 mod verbs;
 
-/// Room that chunks leave in the outbox: for the last frame of everything accepted, and for refusals.
-pub const ROOM_FOR_LAST: usize = QUEUE_MAX + STREAMS_MAX + VERBS_MAX + 64;
 /// Times a client may ask to end one request's thought: one too early, before it is open, has no effect.
 pub const END_THINKING_MAX: usize = 8;
 /// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 const _: () = assert!(
-    ROOM_FOR_LAST < crate::transport::OUTBOX,
-    "the outbox must have room for chunks"
+    QUEUE_MAX + STREAMS_MAX + VERBS_MAX < Lane::Last.capacity(),
+    "there must be room for the last frame of everything accepted"
 );
 
 /// What the daemon as a whole does; also its `status`.
@@ -88,8 +87,8 @@ pub enum Action {
         to: ReplyTo,
         /// what
         frame: Bytes,
-        /// ends an accepted request: must not be lost
-        last: bool,
+        /// whose room it takes
+        lane: Lane,
     },
 }
 
@@ -278,24 +277,34 @@ impl Admission {
         *self.counters.refused.entry(why).or_default() += 1;
     }
 
-    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's.
+    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's for last frames.
     pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
         let client = arrival.request.client.clone();
-        let key = arrival.id.clone().map(|id| (client.to_string(), id));
+        let key = arrival.id.clone().map(|id| Key {
+            client: client.clone(),
+            topic: arrival.kind.into(),
+            id,
+        });
+        let mut cancelled = false;
         if let Some(key) = &key {
-            if self.by_key.contains_key(key) {
-                // its frames are on their way
+            let running = self.by_key.get(key);
+            if let Some(live) = running.and_then(|number| self.live.get_mut(number)) {
+                // its frames go where they were asked for last
+                live.stream.reply = arrival.reply;
                 self.counters.duplicates += 1;
                 return;
             }
-            if let Some((to, frame)) = self.done.get(now, key) {
-                self.counters.duplicates += 1;
-                out.push(Action::Publish {
-                    to: to.clone(),
-                    frame: frame.clone(),
-                    last: false,
-                });
-                return;
+            match self.done.get(now, key) {
+                Some(Known::Ended(frame)) => {
+                    self.counters.duplicates += 1;
+                    out.push(Action::Publish {
+                        to: arrival.reply,
+                        frame: frame.clone(),
+                        lane: Lane::Refusal,
+                    });
+                    return;
+                }
+                known => cancelled = known.is_some(),
             }
         }
         let id = arrival.id.unwrap_or(arrival.made_id);
@@ -305,7 +314,7 @@ impl Admission {
             return;
         }
         let session = arrival.request.session.clone();
-        if session.is_some() {
+        if session.is_some() && !cancelled {
             self.end_where(now, Finish::Superseded, out, |live| {
                 live.client == client && live.session == session
             });
@@ -336,6 +345,10 @@ impl Admission {
                 end_thinking: 0,
             },
         );
+        if cancelled {
+            let end = End::Finished(unheard(Finish::Cancelled));
+            return self.finish(now, number, end, usize::MAX, out);
+        }
         let request = Box::new(arrival.request);
         match &mut self.held {
             Some(held) => drop(held.insert(number, request)),
@@ -398,36 +411,8 @@ impl Admission {
         out.push(Action::Publish {
             to,
             frame,
-            last: false,
+            lane: Lane::Refusal,
         });
-    }
-
-    /// A client cancels its own work; what is not there, or not its own, is not touched.
-    pub fn cancel(&mut self, now: Instant, client: &str, what: &Cancel, out: &mut Vec<Action>) {
-        self.end_where(now, Finish::Cancelled, out, |live| {
-            let meant = match what {
-                Cancel::Id(id) => live.stream.id() == id,
-                Cancel::Session(name) => live.session.as_deref() == Some(name),
-                Cancel::All => true,
-            };
-            meant && *live.client == *client
-        });
-    }
-
-    /// A client has heard enough thinking.
-    pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
-        let held = self.held.as_ref();
-        for (number, live) in &mut self.live {
-            if *live.client == *client
-                && live.stream.id() == id
-                && !live.ending
-                && !held.is_some_and(|held| held.contains_key(number))
-                && live.end_thinking < END_THINKING_MAX
-            {
-                live.end_thinking += 1;
-                out.push(Action::EndThinking(*number));
-            }
-        }
     }
 
     /// Ends everything in the engine; the last frames follow with its updates.
@@ -443,7 +428,7 @@ impl Admission {
         self.abandon_verbs(out);
     }
 
-    /// The engine said something about a request.
+    /// The engine said something about a request. `room` is the outbox's for chunks, here and below.
     pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
         let Some(live) = self.live.get_mut(&update.id) else {
             return;
@@ -488,7 +473,7 @@ impl Admission {
         if live.stream.due(self.chunk).is_none_or(|due| due > now) {
             return;
         }
-        if room <= ROOM_FOR_LAST {
+        if room == 0 {
             self.starved_until = Some(now + STARVED_RETRY);
             return;
         }
@@ -496,7 +481,7 @@ impl Admission {
         out.push(Action::Publish {
             to: live.stream.reply.clone(),
             frame,
-            last: false,
+            lane: Lane::Chunk,
         });
     }
 
@@ -515,12 +500,12 @@ impl Admission {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
                 // who prints chunks misses nothing; who was starved of them has the last frame
-                if live.stream.due(Duration::ZERO).is_some() && room > ROOM_FOR_LAST {
+                if live.stream.due(Duration::ZERO).is_some() && room > 0 {
                     let frame = live.stream.chunk(&self.speaker, now);
                     out.push(Action::Publish {
                         to: live.stream.reply.clone(),
                         frame,
-                        last: false,
+                        lane: Lane::Chunk,
                     });
                 }
                 match outcome.finish {
@@ -550,13 +535,13 @@ impl Admission {
         let to = live.stream.reply;
         if let Some(key) = live.key {
             self.by_key.remove(&key);
-            self.done.insert(now, key, to.clone(), frame.clone());
+            self.done.insert(now, key, Known::Ended(frame.clone()));
         }
         self.counters.finished += 1;
         out.push(Action::Publish {
             to,
             frame,
-            last: true,
+            lane: Lane::Last,
         });
     }
 }

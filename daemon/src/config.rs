@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::image::VerifyingKey;
-use glowplug_model::engine::{KvFormats, Thinking};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
 use glowplug_model::quant::Isa;
 
 use crate::board::Chosen;
@@ -33,12 +33,14 @@ pub const KEYS: &[&str] = &[
     "broker.listen",
     "model.path",
     "model.name",
+    "model.template_file",
     "model.context",
     "model.device",
     "memory.budget",
     "memory.kv_format",
     "memory.kv_pages",
     "memory.lock",
+    "memory.share",
     "engine.max_streams",
     "engine.queue",
     "engine.threads.prefill",
@@ -144,7 +146,9 @@ impl Draft {
             .table
             .try_into()
             .map_err(|e: toml::de::Error| ConfigError::Type(e.message().to_owned()))?;
-        raw.validate(host, state_dir)
+        let mut config = raw.validate(host, state_dir)?;
+        config.counter = self.counter;
+        Ok(config)
     }
 
     /// Of the flash image that it was read from.
@@ -237,6 +241,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// who may sign models; none: nobody needs to
     pub trust: Vec<VerifyingKey>,
+    /// of the flash image that all of it was read from: older ones are refused when a model has answered with it
+    pub counter: Option<u64>,
     /// where the embedded broker's credentials live
     pub state_dir: PathBuf,
     /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
@@ -277,6 +283,8 @@ pub struct Model {
     pub path: Option<PathBuf>,
     /// a catalogue name
     pub name: Option<String>,
+    /// a chat template, instead of the one of the file that `path` or `name` says
+    pub template_file: Option<PathBuf>,
     /// tokens; none: 4096, or the model's own if that is smaller
     pub context: Option<usize>,
     /// one that was chosen over MQTT takes its place, and where it fails three starts the last one that answered. Set by
@@ -295,6 +303,8 @@ pub struct Memory {
     pub kv_pages: Option<usize>,
     /// KV pages are kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
 }
 
 /// `[engine]`.

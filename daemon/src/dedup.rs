@@ -1,27 +1,70 @@
-//! Finished requests, remembered for a while: the same (client, id) again gets its last frame again. Bounded in entries
-//! and bytes; beyond them the oldest is forgotten first.
+//! Requests that must not run again, remembered for a while: those that ended, whose last frame answers their repetition,
+//! and those that were cancelled before they came. Bounded in entries and bytes; beyond them the client that holds most
+//! forgets its oldest first, so that no client's requests make another one's share forgotten.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-
-use crate::wire::properties::ReplyTo;
 
 /// Most requests remembered.
 pub const ENTRIES_MAX: usize = 1024;
 /// Most bytes of their last frames.
 pub const BYTES_MAX: usize = 4 << 20;
 
-/// Whose request it is: client, then id.
-pub type Key = (String, String);
+/// Which of a client's topics a request came on: the same id on the other one is another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// JSON frames
+    Chat,
+    /// plain text
+    Ask,
+}
+
+/// Which request it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// whose
+    pub client: Arc<str>,
+    /// where it came
+    pub topic: Topic,
+    /// the client's own
+    pub id: String,
+}
+
+/// What is known of a request that must not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// it ended with this frame
+    Ended(Bytes),
+    /// a cancel came before it
+    Cancelled,
+}
+
+impl Known {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ended(frame) => frame.len(),
+            Self::Cancelled => 0,
+        }
+    }
+}
+
+/// What one client holds of the window.
+#[derive(Debug, Default)]
+struct Share {
+    /// the oldest first
+    order: VecDeque<(Instant, Key)>,
+    bytes: usize,
+}
 
 /// The window.
 #[derive(Debug)]
 pub struct Window {
     length: Duration,
-    order: VecDeque<(Instant, Key)>,
-    frames: HashMap<Key, (ReplyTo, Bytes)>,
+    shares: HashMap<Arc<str>, Share>,
+    known: HashMap<Key, Known>,
     bytes: usize,
 }
 
@@ -31,58 +74,79 @@ impl Window {
     pub fn new(length: Duration) -> Self {
         Self {
             length,
-            order: VecDeque::new(),
-            frames: HashMap::new(),
+            shares: HashMap::new(),
+            known: HashMap::new(),
             bytes: 0,
         }
     }
 
-    /// A request ended with `frame`.
-    pub fn insert(&mut self, now: Instant, key: Key, reply: ReplyTo, frame: Bytes) {
+    /// From now on this is known of a request.
+    pub fn insert(&mut self, now: Instant, key: Key, known: Known) {
         self.expire(now);
-        self.bytes += frame.len();
-        // a key comes here once: while it is remembered the same request is not run again
-        self.frames.insert(key.clone(), (reply, frame));
-        self.order.push_back((now, key));
-        while self.order.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
-            self.forget_oldest();
+        self.remove(&key);
+        let share = self.shares.entry(key.client.clone()).or_default();
+        share.bytes += known.bytes();
+        self.bytes += known.bytes();
+        share.order.push_back((now, key.clone()));
+        self.known.insert(key, known);
+        while self.known.len() > ENTRIES_MAX {
+            self.forget_of(|share| share.order.len());
+        }
+        while self.bytes > BYTES_MAX {
+            self.forget_of(|share| share.bytes);
         }
     }
 
-    /// The last frame of a request that ended within the window.
-    pub fn get(&mut self, now: Instant, key: &Key) -> Option<&(ReplyTo, Bytes)> {
+    /// What is known of a request within the window.
+    pub fn get(&mut self, now: Instant, key: &Key) -> Option<&Known> {
         self.expire(now);
-        self.frames.get(key)
+        self.known.get(key)
     }
 
     /// Forgets what a client was told.
     pub fn forget(&mut self, client: &str) {
-        self.order.retain(|(_, key)| key.0 != client);
-        let bytes = &mut self.bytes;
-        self.frames.retain(|key, (_, frame)| {
-            let stays = key.0 != client;
-            *bytes -= if stays { 0 } else { frame.len() };
-            stays
-        });
-    }
-
-    fn expire(&mut self, now: Instant) {
-        while self
-            .order
-            .front()
-            .is_some_and(|(at, _)| now.saturating_duration_since(*at) > self.length)
-        {
-            self.forget_oldest();
+        if let Some(share) = self.shares.remove(client) {
+            self.bytes -= share.bytes;
+            for (_, key) in share.order {
+                self.known.remove(&key);
+            }
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, frame)) = self
-            .order
-            .pop_front()
-            .and_then(|(_, key)| self.frames.remove(&key))
+    fn remove(&mut self, key: &Key) {
+        if let Some(known) = self.known.remove(key)
+            && let Some(share) = self.shares.get_mut(&key.client)
         {
-            self.bytes -= frame.len();
+            share.order.retain(|(_, other)| other != key);
+            share.bytes -= known.bytes();
+            self.bytes -= known.bytes();
+            if share.order.is_empty() {
+                self.shares.remove(&key.client);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let (length, bytes, known) = (self.length, &mut self.bytes, &mut self.known);
+        self.shares.retain(|_, share| {
+            let is_old = |at: Instant| now.saturating_duration_since(at) > length;
+            while let Some((_, key)) = share.order.pop_front_if(|(at, _)| is_old(*at)) {
+                let freed = known.remove(&key).map_or(0, |known| known.bytes());
+                share.bytes -= freed;
+                *bytes -= freed;
+            }
+            !share.order.is_empty()
+        });
+    }
+
+    /// The client that holds most by this measure forgets its oldest; of equals the one whose oldest is older.
+    fn forget_of(&mut self, measure: impl Fn(&Share) -> usize) {
+        let most = self.shares.values().max_by_key(|share| {
+            let oldest = share.order.front().map(|(at, _)| *at);
+            (measure(share), std::cmp::Reverse(oldest))
+        });
+        if let Some((_, key)) = most.and_then(|share| share.order.front()).cloned() {
+            self.remove(&key);
         }
     }
 }
@@ -91,46 +155,90 @@ impl Window {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::transport::Qos;
 
-    fn key(i: usize) -> Key {
-        ("c".to_owned(), i.to_string())
+    fn key(client: &str, i: usize) -> Key {
+        Key {
+            client: client.into(),
+            topic: Topic::Chat,
+            id: i.to_string(),
+        }
     }
 
-    fn reply() -> ReplyTo {
-        ReplyTo {
-            topic: "t".into(),
-            qos: Qos::AtLeastOnce,
-            correlation_data: None,
-            content_type: "application/json",
-        }
+    fn ended(bytes: usize) -> Known {
+        Known::Ended(vec![0; bytes].into())
+    }
+
+    fn window(s: u64) -> Window {
+        Window::new(Duration::from_secs(s))
     }
 
     #[test]
     fn entries_and_bytes_are_bounded_and_the_oldest_goes_first() {
         let now = Instant::now();
-        let mut w = Window::new(Duration::from_secs(300));
+        let mut w = window(300);
         for i in 0..=ENTRIES_MAX {
-            w.insert(now, key(i), reply(), Bytes::from_static(b"x"));
+            w.insert(now, key("c", i), ended(1));
         }
-        assert!(w.get(now, &key(0)).is_none() && w.get(now, &key(1)).is_some());
-        assert_eq!(
-            (w.order.len(), w.frames.len(), w.bytes),
-            (ENTRIES_MAX, ENTRIES_MAX, ENTRIES_MAX)
-        );
-        w.insert(now, key(5000), reply(), Bytes::from(vec![0; BYTES_MAX]));
-        assert_eq!((w.order.len(), w.bytes), (1, BYTES_MAX));
-        w.insert(now, key(5001), reply(), Bytes::from(vec![0; BYTES_MAX + 1]));
-        assert_eq!((w.order.len(), w.frames.len(), w.bytes), (0, 0, 0));
+        assert!(w.get(now, &key("c", 0)).is_none() && w.get(now, &key("c", 1)).is_some());
+        assert_eq!((w.known.len(), w.bytes), (ENTRIES_MAX, ENTRIES_MAX));
+        w.insert(now, key("c", 5000), ended(BYTES_MAX));
+        assert_eq!((w.known.len(), w.bytes), (1, BYTES_MAX));
+        w.insert(now, key("c", 5001), ended(BYTES_MAX + 1));
+        assert_eq!((w.known.len(), w.bytes), (0, 0));
+    }
+
+    #[test]
+    fn one_clients_flood_makes_no_other_client_forgotten() {
+        let now = Instant::now();
+        let mut w = window(300);
+        for client in ["a", "b", "c"] {
+            for i in 0..100 {
+                w.insert(now, key(client, i), ended(10_000));
+            }
+        }
+        for i in 0..10_000 {
+            w.insert(now, key("flood", i), ended(1));
+        }
+        for i in 0..100 {
+            w.insert(now, key("flood", i), ended(100_000));
+        }
+        for client in ["a", "b", "c"] {
+            assert!(
+                (0..100).all(|i| w.get(now, &key(client, i)).is_some()),
+                "{client}"
+            );
+        }
+        assert!(w.bytes <= BYTES_MAX && w.known.len() <= ENTRIES_MAX);
+        // many clients share what there is
+        for i in 0..2 * ENTRIES_MAX {
+            let later = now + Duration::from_secs(1);
+            w.insert(later, key(&i.to_string(), 0), ended(1));
+        }
+        assert_eq!((w.known.len(), w.shares.len()), (ENTRIES_MAX, ENTRIES_MAX));
+        assert!(w.get(now, &key("a", 99)).is_none());
     }
 
     #[test]
     fn the_window_ends() {
         let now = Instant::now();
-        let mut w = Window::new(Duration::from_secs(10));
-        w.insert(now, key(1), reply(), Bytes::from_static(b"last"));
-        assert!(w.get(now + Duration::from_secs(10), &key(1)).is_some());
-        assert!(w.get(now + Duration::from_secs(11), &key(1)).is_none());
-        assert_eq!(w.bytes, 0);
+        let mut w = window(10);
+        w.insert(now, key("c", 1), ended(4));
+        w.insert(now, key("c", 2), Known::Cancelled);
+        assert!(w.get(now + Duration::from_secs(10), &key("c", 1)).is_some());
+        assert!(w.get(now + Duration::from_secs(11), &key("c", 1)).is_none());
+        assert_eq!((w.bytes, w.known.len(), w.shares.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_known_is_replaced_and_forgotten() {
+        let now = Instant::now();
+        let mut w = window(10);
+        w.insert(now, key("c", 1), Known::Cancelled);
+        w.insert(now, key("c", 1), ended(4));
+        assert_eq!(w.get(now, &key("c", 1)), Some(&ended(4)));
+        assert_eq!((w.bytes, w.known.len()), (4, 1));
+        w.insert(now, key("d", 1), ended(8));
+        w.forget("c");
+        assert_eq!((w.bytes, w.known.len(), w.shares.len()), (8, 1, 1));
     }
 }

@@ -35,7 +35,7 @@ pub struct Desk<'a> {
     pub admission: &'a mut Admission,
     /// by the monotonic clock
     pub now: Instant,
-    /// of the outbox
+    /// of the outbox, for last frames
     pub room: usize,
     /// what follows
     pub out: &'a mut Vec<Action>,
@@ -94,9 +94,6 @@ impl Intake {
                 session,
                 verb,
             } => self.session(client, session, verb, incoming, desk),
-            Route::Pool(client) => {
-                self.answer(client, message, &Fault::later("", "the pool topic"), desk);
-            }
             Route::Admin(verb) => self.admin(verb, incoming, desk),
         }
     }
@@ -234,7 +231,7 @@ impl Intake {
         desk.refuse(
             &made_id(),
             Kind::Chat,
-            plain_reply(message, self.topics.reply(client)),
+            plain_reply(message, client, self.topics.reply(client)),
             fault,
         );
     }
@@ -285,7 +282,7 @@ impl Intake {
 
     fn admin(&self, verb: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
         let message = &incoming.message;
-        let to = plain_reply(message, self.topics.admin_response(verb));
+        let to = plain_reply(message, "", self.topics.admin_response(verb));
         let asked = match self.small(incoming) {
             Ok(()) => admin::parse(verb, &message.payload),
             Err(fault) => Err((fault, None)),
@@ -316,12 +313,10 @@ impl Intake {
     fn small(&self, incoming: &Incoming) -> Result<(), Fault> {
         match incoming.oversize {
             None => Ok(()),
-            Some(n) => Err(Fault::new(
+            // not how many: a broker may have thrown the end away
+            Some(_) => Err(Fault::new(
                 Code::PayloadTooLarge,
-                format!(
-                    "the payload has {n} bytes, the limit is {}",
-                    self.payload_max
-                ),
+                format!("the payload has more than {} bytes", self.payload_max),
             )),
         }
     }
@@ -334,14 +329,16 @@ impl Desk<'_> {
 }
 
 /// The default topic, with the mark echoed if it is within its limit.
-fn plain_reply(message: &Message, topic: String) -> ReplyTo {
+fn plain_reply(message: &Message, client: &str, topic: String) -> ReplyTo {
     let correlation_data = message
         .properties
         .correlation_data
         .clone()
         .filter(|d| properties::id_of(d).is_some());
     ReplyTo {
+        client: client.into(),
         topic,
+        default_topic: None,
         qos: message.qos,
         correlation_data,
         content_type: JSON,

@@ -6,7 +6,7 @@ use std::path::Path;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
-use glowplug_model::engine::{KvFormats, LoadError, shape};
+use glowplug_model::engine::{KvFormats, LoadError, Share, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
@@ -15,16 +15,25 @@ use crate::config::Config;
 use crate::cores::{Cores, FAST};
 use crate::limits::Unknown;
 use crate::packed;
-use crate::transport::{OUTBOX, PACKET_MAX};
+use crate::transport::{OUTBOX_BYTES, PACKET_MAX, broker, intake_bytes};
 use crate::tuned::Tuned;
 
 /// Tokens of context when the configuration has no say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
-/// Messages besides the requests that wait: one packet on its way in, the outbox, the finals kept for repetition, and what
-/// was said in sessions. An outbox of finals as long as a context's text is the exception; 4 KiB each is what it holds
-/// by day.
-const MESSAGE_BYTES: usize =
-    PACKET_MAX + OUTBOX * 4096 + crate::dedup::BYTES_MAX + SESSION_TEXT_MAX;
+/// Messages besides the requests that wait: one packet on its way in, what came in and was not read, one that is being
+/// read, the outbox, the finals kept for repetition, and what was said in sessions. The outbox holds more only when the
+/// last frames of what was accepted before it was full are long.
+/// And what the embedded broker holds where it is used.
+fn message_bytes(config: &Config) -> u64 {
+    let payload_max = config.engine.max_payload_bytes;
+    let broker = match config.mqtt.server {
+        Some(_) => 0,
+        None => broker::bytes(payload_max),
+    };
+    let came_in = PACKET_MAX + intake_bytes(payload_max) + payload_max;
+    let kept = OUTBOX_BYTES + crate::dedup::BYTES_MAX + SESSION_TEXT_MAX;
+    (came_in + kept + broker) as u64
+}
 
 /// What the engine is loaded with.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +44,8 @@ pub struct Plan {
     pub kv: KvFormats,
     /// are they kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
     /// for prefill and for decode: as configured, else as `glowplug tune` found, else the fast cores
     pub threads: Threads,
     /// pages, and where every byte goes
@@ -106,7 +117,7 @@ pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result
         streams: engine.max_streams,
         queue: engine.queue,
         max_payload_bytes: engine.max_payload_bytes,
-        message_bytes: MESSAGE_BYTES as u64,
+        message_bytes: message_bytes(config),
         step_tokens: STEP_TOKENS,
         threads: threads.prefill.max(threads.decode),
     };
@@ -118,6 +129,7 @@ pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result
         context,
         kv,
         lock: config.memory.lock,
+        share: config.memory.share,
         threads,
         memory,
     })
@@ -234,7 +246,7 @@ mod tests {
             streams: config.engine.max_streams,
             queue: config.engine.queue,
             max_payload_bytes: config.engine.max_payload_bytes,
-            message_bytes: MESSAGE_BYTES as u64,
+            message_bytes: message_bytes(&config),
             step_tokens: STEP_TOKENS,
             threads: board.cores(FAST),
         }
@@ -273,6 +285,22 @@ mod tests {
                 ("weights", (1 << 30) + error.missing)
             );
         }
+    }
+
+    #[test]
+    fn the_embedded_broker_counts_where_it_is_used() {
+        let plan = |toml: &str| {
+            let draft = Draft::from_toml(toml).unwrap();
+            message_bytes(&draft.finish("host", PathBuf::new()).unwrap())
+        };
+        let external = plan("[mqtt]\nurl = 'mqtt://b'");
+        let embedded = plan("");
+        assert_eq!(
+            embedded - external,
+            broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
+        );
+        let larger = plan("[engine]\nmax_payload_bytes = 4194304");
+        assert!(larger > embedded + 64 * (3 << 20));
     }
 
     #[test]

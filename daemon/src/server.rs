@@ -4,33 +4,33 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::{Conversations, Finish, ModelInfo};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use crate::admission::{Action, Admission, Phase, ROOM_FOR_LAST};
+use crate::admission::{Action, Admission};
 use crate::config::{Config, Server};
 use crate::cores::Cores;
 use crate::intake::{Desk, Intake};
 use crate::limits;
 use crate::sensors;
+use crate::stall::Stall;
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::supervisor::{Line, Supervisor};
 use crate::supply::{Candidate, STARTS_MAX, Supply};
 use crate::transport::broker::{self, BrokerError, Embedded};
 use crate::transport::credentials::{self, CredentialsError};
-use crate::transport::{self, Credentials, Event, Events, Link, Message, Options, Qos};
+use crate::transport::{self, Credentials, Event, Events, Lane, Link, Message, Options, Qos};
 use crate::wire::admin::Asker;
-use crate::wire::properties::ReplyTo;
-use crate::wire::reply::encode;
 use crate::wire::topics::Topics;
 use crate::worker::{Command, Load, Machine, Report, Worker};
 use change::{Change, Finding};
+use post::Post;
 
 mod change;
+mod post;
 
 /// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -40,9 +40,6 @@ const SAVE: Duration = Duration::from_secs(20);
 const FINDINGS: usize = 4;
 /// For the last frames and the final status to reach the broker.
 const CLOSE: Duration = Duration::from_secs(2);
-
-/// Bytes of a reply besides its frame, at most: a Response Topic, Correlation Data, the rest.
-const TOPIC_AND_PROPERTIES: usize = 2048;
 
 /// What a caller of [`run`] may need to know once the broker is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +96,7 @@ pub async fn run(
         .map_err(|error| unserved(&supply, fallback, error.to_string()))?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let boot_id = credentials::random()?;
-    let (embedded, server, credentials) = broker(&config).await?;
+    let (embedded, server, credentials) = broker(&config, &topics).await?;
     let since = status::unix_ms();
     let mut will = Message::new(
         topics.status(),
@@ -109,7 +106,7 @@ pub async fn run(
     will.retain = true;
     let (link, events) = transport::connect(Options {
         server: server.clone(),
-        client_id: client_id(&config),
+        client_id: topics.client_id(),
         credentials,
         will: Some(will),
         subscriptions: topics.subscriptions(),
@@ -157,26 +154,20 @@ pub async fn run(
         ending: Drain::No,
         found,
         line: Line::new(config.supervisor.as_ref()),
-        up: false,
+        stall: Stall::default(),
+        post: Post::default(),
         model: None,
         load: Load::default(),
         speed: Speed::default(),
         config,
+        embedded,
     };
-    let result = daemon.serve(path, events, findings, shutdown).await;
-    // the last to go: it carries the final status
-    drop(embedded);
-    result
-}
-
-/// The client identifier of a daemon on its broker.
-fn client_id(config: &Config) -> String {
-    format!("{}-{}", config.base_topic.replace('/', "."), config.node)
+    daemon.serve(path, events, findings, shutdown).await
 }
 
 type BrokerInUse = (Option<Embedded>, Server, Option<Credentials>);
 
-async fn broker(config: &Config) -> Result<BrokerInUse, RunError> {
+async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunError> {
     if let Some(server) = &config.mqtt.server {
         let password = config
             .mqtt
@@ -193,11 +184,11 @@ async fn broker(config: &Config) -> Result<BrokerInUse, RunError> {
     let users = broker::Users {
         base: config.base_topic.clone(),
         daemon: credentials::daemon()?,
-        daemon_id: client_id(config),
+        daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,
     };
     let own = users.daemon.clone();
-    let embedded = broker::start(config.listen, users).await?;
+    let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
     let server = Server {
         host: embedded.address.ip().to_string(),
         port: embedded.address.port(),
@@ -212,6 +203,8 @@ fn now() -> Instant {
 
 struct Daemon {
     config: Config,
+    /// the last to go: it carries the final status
+    embedded: Option<Embedded>,
     topics: Topics,
     boot_id: String,
     since: u64,
@@ -234,12 +227,13 @@ struct Daemon {
     ending: Drain,
     found: mpsc::Sender<Finding>,
     line: Line,
+    stall: Stall,
     admission: Admission,
     intake: Intake,
     model: Option<ModelInfo>,
     load: Load,
     speed: Speed,
-    up: bool,
+    post: Post,
 }
 
 impl Daemon {
@@ -294,14 +288,16 @@ impl Daemon {
                     if let Err(why) = self.report(report, reports, &mut out) {
                         return Some(why);
                     }
-                    self.line.alive(now());
+                    self.look();
+                    self.line.alive(now(), self.stall.lasts(now()));
                 }
                 Some(finding) = findings.recv() => {
-                    if let Err(why) = self.finding(finding, reports, &mut out) {
+                    if let Err(why) = self.finding(finding, reports) {
                         return Some(why);
                     }
                 }
-                () = at(next) => self.admission.tick(now(), self.link.room(), &mut out),
+                why = ended(&mut self.embedded) => return Some(why),
+                () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.ending == Drain::No => {
                     self.ending = Drain::Finishing(now() + DRAIN);
@@ -317,7 +313,14 @@ impl Daemon {
                 },
             }
             self.perform(out);
+            self.look();
         }
+    }
+
+    /// Does what the engine has to do get on?
+    fn look(&mut self) {
+        let waits = !self.admission.engine_is_idle();
+        self.stall.look(now(), waits, self.load.progress);
     }
 
     fn report(
@@ -333,7 +336,8 @@ impl Daemon {
             }
             Some(Report::Update(update, load)) => {
                 self.load = load;
-                self.admission.update(now(), self.link.room(), update, out);
+                self.admission
+                    .update(now(), self.link.room(Lane::Chunk), update, out);
             }
             Some(Report::Session(id, result, load)) => {
                 self.load = load;
@@ -359,40 +363,30 @@ impl Daemon {
 
     fn event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Up { packet_max } => {
-                tracing::info!("connected to the broker");
-                self.up = true;
-                self.admission
-                    .frame_max(packet_max.saturating_sub(TOPIC_AND_PROPERTIES));
-                self.publish_status();
-                self.publish_info();
-            }
-            Event::Down { reason, refused } => {
-                self.up = false;
-                if refused {
-                    tracing::error!("{reason}");
-                } else {
-                    tracing::warn!("no connection to the broker: {reason}");
-                }
-            }
             Event::Message(incoming) => {
-                let room = self.link.room();
-                self.intake.take(
-                    &incoming,
-                    &mut Desk {
-                        admission: &mut self.admission,
-                        now: now(),
-                        room,
-                        out,
-                    },
-                );
+                if incoming.message.topic == self.topics.status() {
+                    self.status_seen(&incoming.message.payload, out);
+                } else {
+                    self.intake.take(
+                        &incoming,
+                        &mut Desk {
+                            admission: &mut self.admission,
+                            now: now(),
+                            room: self.link.room(Lane::Last),
+                            out,
+                        },
+                    );
+                }
                 // accepted or refused: either way it is ours now
                 if let Some(ack) = incoming.ack
                     && self.link.ack(ack).is_err()
                 {
-                    tracing::error!("the outbox is full, a request stays unacknowledged");
+                    tracing::error!(
+                        "the broker sends more than it may: a request stays unacknowledged"
+                    );
                 }
             }
+            news => self.connection(news, out),
         }
     }
 
@@ -405,7 +399,7 @@ impl Daemon {
                 Action::Session(id, call) => self.command(Command::Session(id, call)),
                 Action::Forget(id, client) => self.command(Command::Forget(id, client)),
                 Action::Admin(asked, asker) => self.admin(asked, asker),
-                Action::Publish { to, frame, last } => self.reply(&to, frame, last),
+                Action::Publish { to, frame, lane } => self.reply(&to, frame, lane),
             }
         }
     }
@@ -415,15 +409,6 @@ impl Daemon {
         if !matches!(sent, Some(Ok(()))) {
             // its last report ends the daemon; nothing waits for this command any more
             tracing::error!("the inference thread is gone");
-        }
-    }
-
-    fn reply(&mut self, to: &ReplyTo, frame: Bytes, last: bool) {
-        // a refusal must not take the place of an accepted request's last frame
-        if last || self.link.room() > self.admission.outstanding() {
-            self.publish(to.message(frame));
-        } else {
-            self.admission.count_refused("reply_dropped");
         }
     }
 
@@ -438,55 +423,7 @@ impl Daemon {
             },
             boot_id: &self.boot_id,
             uptime: now().saturating_duration_since(self.booted),
-        }
-    }
-
-    fn publish(&self, message: Message) {
-        if self.link.publish(message).is_err() {
-            tracing::error!("the outbox is full, a message is lost");
-        }
-    }
-
-    fn publish_status(&self) {
-        let state = match self.admission.phase() {
-            Phase::Starting => "starting",
-            Phase::Online => "online",
-            Phase::Draining => "draining",
-        };
-        self.publish_retained(
-            self.topics.status(),
-            status::status(state, &self.boot_id, self.since),
-        );
-    }
-
-    fn publish_info(&self) {
-        if let Some((model, of)) = self.serves() {
-            let about = status::model(model, &of.file, self.fallback);
-            self.publish_retained(
-                self.topics.info(),
-                status::info(&self.config, model, &of.plan.memory, &about),
-            );
-        }
-    }
-
-    /// Only while connected: every connection begins with both.
-    fn publish_retained(&self, topic: String, payload: Bytes) {
-        if self.up {
-            let mut message = Message::new(topic, payload, Qos::AtLeastOnce);
-            message.retain = true;
-            self.publish(message);
-        }
-    }
-
-    fn publish_metrics(&mut self) {
-        let speed = self.speed.since_last(self.load);
-        if self.up && self.link.room() > ROOM_FOR_LAST {
-            let metrics = encode(&self.reading().metrics(speed));
-            self.publish(Message::new(
-                self.topics.metrics(),
-                metrics,
-                Qos::AtMostOnce,
-            ));
+            stalled: self.stall.lasts(now()),
         }
     }
 
@@ -509,6 +446,10 @@ impl Daemon {
             worker.stop(SAVE).await;
         }
         match failed {
+            // no fault of a model's, and another start can help
+            Some(why) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
+                Err(RunError::Broke(why))
+            }
             Some(why) if self.model.is_none() => Err(unserved(&self.supply, self.fallback, why)),
             Some(why) => Err(RunError::Broke(why)),
             None => Ok(()),
@@ -550,6 +491,14 @@ type Reports = Option<mpsc::Receiver<Report>>;
 async fn next_report(reports: &mut Reports) -> Option<Report> {
     match reports {
         Some(reports) => reports.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why the embedded broker is gone; there may be none.
+async fn ended(embedded: &mut Option<Embedded>) -> String {
+    match embedded {
+        Some(embedded) => embedded.ended().await,
         None => std::future::pending().await,
     }
 }

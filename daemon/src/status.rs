@@ -127,6 +127,8 @@ pub struct Reading<'a> {
     pub boot_id: &'a str,
     /// how long it has run
     pub uptime: Duration,
+    /// for how long what waits has not got on
+    pub stalled: Duration,
 }
 
 impl Reading<'_> {
@@ -139,6 +141,7 @@ impl Reading<'_> {
             "running": self.admission.started().saturating_sub(counts.parked),
             "queued": self.admission.queued(),
             "parked": counts.parked,
+            "stalled_s": self.stalled.as_secs(),
             "sessions": counts.sessions,
             "tokens_per_second": tokens_per_second,
             "kv": {
@@ -240,6 +243,7 @@ mod tests {
                 counts,
                 tokens: 50,
                 decoding: Duration::from_secs(2),
+                progress: 9,
             },
             state: State {
                 temperature: Some(61.84),
@@ -248,6 +252,7 @@ mod tests {
             budget: 9,
             boot_id: "b",
             uptime: Duration::from_secs(61),
+            stalled: Duration::from_millis(2900),
         };
         let (metrics, stats) = (reading.metrics(0.0), reading.stats());
         for (name, value) in metrics.as_object().unwrap() {
@@ -267,6 +272,7 @@ mod tests {
         assert_eq!(stats["tokens_per_second"], json!(25.0));
         assert_eq!(stats["prefix_hit_rate"], Value::Null);
         assert_eq!(stats["uptime_s"], json!(61));
+        assert_eq!(stats["stalled_s"], json!(2));
         assert_eq!(stats["temperature_c"], json!(61.8));
         assert_eq!(stats["throttle"], json!({"heat": 0, "pressure": 0}));
     }

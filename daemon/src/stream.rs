@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
 
+use crate::dedup::Topic;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 use crate::wire::reply::{self, Answer, Delta, Head, Timings};
@@ -18,6 +19,15 @@ pub enum Kind {
     ChatWhole,
     /// plain text, whole, without the thought
     Ask,
+}
+
+impl From<Kind> for Topic {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Chat | Kind::ChatWhole => Self::Chat,
+            Kind::Ask => Self::Ask,
+        }
+    }
 }
 
 /// Text of an update: everything since the one before.
@@ -187,7 +197,11 @@ impl Stream {
             _ => {}
         }
         if self.kind == Kind::Ask {
-            return Bytes::from(self.all.content.clone());
+            return if self.all.content.trim().is_empty() {
+                reply::no_text(outcome.finish)
+            } else {
+                Bytes::from(self.all.content.clone())
+            };
         }
         let answer = Answer {
             content: &self.all.content,

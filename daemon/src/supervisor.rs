@@ -1,5 +1,6 @@
 //! What the service manager is told: the lines of `sd_notify(3)` in datagrams. Ready is told when the model has answered, and
-//! the watchdog is fed by news of the inference thread that went through the server's loop: neither can hang unnoticed.
+//! the watchdog is fed by news of the inference thread that went through the server's loop, while nothing waits or what waits
+//! gets on: neither thread can hang unnoticed, nor a queue stand still.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -88,12 +89,13 @@ impl Line {
         }
     }
 
-    /// The inference thread has got on.
-    pub fn alive(&mut self, now: Instant) {
+    /// The inference thread was heard of; what waits has not got on for so long. After as long as the watchdog waits, the
+    /// watchdog is to see it.
+    pub fn alive(&mut self, now: Instant, stalled: Duration) {
         let (Some(beat), Some(fed)) = (self.beat, self.fed) else {
             return;
         };
-        if now.saturating_duration_since(fed) >= beat {
+        if stalled < beat * MARGIN && now.saturating_duration_since(fed) >= beat {
             self.fed = Some(now);
             self.tell("WATCHDOG=1\n");
         }
@@ -149,7 +151,7 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         let mut line = line(path.as_os_str());
         let (start, at) = (Instant::now(), Duration::from_secs);
-        line.alive(start + at(100));
+        line.alive(start + at(100), Duration::ZERO);
         assert!(heard(&manager).is_empty(), "it loads");
         line.ready(start, "Smol\nLM");
         assert_eq!(
@@ -157,17 +159,35 @@ mod tests {
             ["READY=1\nSTATUS=serves SmolLM\nWATCHDOG_USEC=8000000\nWATCHDOG=1\n"]
         );
         for (seconds, fed) in [(1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (100, 1), (101, 0)] {
-            line.alive(start + at(seconds));
+            line.alive(start + at(seconds), Duration::ZERO);
             assert_eq!(heard(&manager), vec!["WATCHDOG=1\n"; fed], "{seconds}");
         }
         line.loading();
-        line.alive(start + at(150));
+        line.alive(start + at(150), Duration::ZERO);
         assert_eq!(heard(&manager), ["WATCHDOG_USEC=600000000\nSTATUS=loads\n"]);
         line.ready(start + at(160), "b");
         assert_eq!(heard(&manager).len(), 1);
         line.stopping();
-        line.alive(start + at(200));
+        line.alive(start + at(200), Duration::ZERO);
         assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=drains\n"]);
+    }
+
+    #[test]
+    fn a_queue_that_stands_still_is_not_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let mut line = line(path.as_os_str());
+        let (start, at) = (Instant::now(), Duration::from_secs);
+        line.ready(start, "m");
+        assert_eq!(heard(&manager).len(), 1);
+        // the thread says every two seconds that it lives, and the watchdog waits eight
+        for second in (2..=40).step_by(2) {
+            let stalled = if second < 30 { at(second) } else { at(0) };
+            line.alive(start + at(second), stalled);
+            let fed = !(8..30).contains(&second);
+            assert_eq!(heard(&manager).len(), usize::from(fed), "{second}");
+        }
     }
 
     #[test]
@@ -187,7 +207,7 @@ mod tests {
             line("x".repeat(500)),
         ] {
             line.ready(Instant::now(), "m");
-            line.alive(Instant::now() + Duration::from_secs(99));
+            line.alive(Instant::now() + Duration::from_secs(99), Duration::ZERO);
             line.stopping();
         }
     }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::recommended;
-use glowplug_model::gguf::{Gguf, GgufError};
-use glowplug_model::text::SamplerParams;
+use glowplug_model::gguf::{Gguf, GgufError, MAX_TEMPLATE};
+use glowplug_model::text::{ChatTemplate, SamplerParams, TextError};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue;
@@ -41,6 +41,8 @@ pub struct Candidate {
     pub plan: Plan,
     /// its own sampling values
     pub sampler: SamplerParams,
+    /// what prompts are written with
+    pub template: ChatTemplate,
 }
 
 /// A file that was looked at.
@@ -65,6 +67,9 @@ pub enum Unfit {
     /// not a sound file
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// no prompt can be written for it
+    #[error("{0}; `model.template_file` can name another template for the configured model")]
+    Template(TextError),
     /// not signed as it must be
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
@@ -257,7 +262,7 @@ impl Supply {
             .map_err(io::Error::other)
             .and_then(|bytes| {
                 if let Some(folder) = self.file.parent() {
-                    fs::create_dir_all(folder)?;
+                    glowplug_model::files::make_private_folder(folder)?;
                 }
                 files::replace(&self.file, &bytes)
             });
@@ -291,6 +296,13 @@ impl Supply {
             manifest.check(&gguf, self.record.version)?;
         }
         let plan = plan::plan(path, &gguf, config, limit)?;
+        let template = match &config.model.template_file {
+            Some(file) if *path == self.configured => {
+                ChatTemplate::given(&files::text(file, MAX_TEMPLATE)?, &gguf)
+            }
+            _ => ChatTemplate::from_gguf(&gguf),
+        };
+        let template = template.map_err(Unfit::Template)?;
         let mut sha256 = self.known(path).map(str::to_owned);
         if sha256.is_none() && (whole || manifest.is_some()) {
             sha256 = Some(files::sha256(path)?);
@@ -314,6 +326,7 @@ impl Supply {
             },
             plan,
             sampler: recommended(&gguf),
+            template,
         })
     }
 

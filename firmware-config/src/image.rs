@@ -22,8 +22,8 @@ pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub const SLOT: usize = 4096;
 /// Slots of a partition.
 pub const SLOTS: usize = 2;
-/// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`. A newer one is refused.
-pub const SCHEMA: u16 = 2;
+/// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`, 2 before `share`. A newer one is refused.
+pub const SCHEMA: u16 = 3;
 /// Most public keys that are asked whether one of them made a signature.
 pub const KEYS_MAX: usize = 4;
 /// What is signed before the image: a key that signs other things as well signs nothing that is an image by chance.
@@ -88,6 +88,8 @@ pub struct Trust<'a> {
 pub struct Image {
     /// its age among images
     pub counter: u64,
+    /// does it carry a signature, whosever it is
+    pub signed: bool,
     /// which of the keys signed it
     pub key: Option<usize>,
     /// what it says
@@ -128,17 +130,22 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
     }
     Ok(Image {
         counter,
+        signed: signature != &[0; SIGNATURE],
         key,
         settings: settings_of(schema, settings).ok_or(ImageError::Settings)?,
     })
 }
 
-/// What an older schema ends before is empty, and an empty table of lists is a zero for each.
+/// What an older schema ends before is empty: of each a zero, for a table of an empty list or an absent value.
 fn settings_of(schema: u16, bytes: &[u8]) -> Option<Settings> {
+    // settings that no slot has room for are none, even where more than a slot was handed over
+    if bytes.len() > SETTINGS_MAX {
+        return None;
+    }
     let mut whole = [0; SETTINGS_MAX + SCHEMA as usize];
     whole.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    let length = bytes.len() + usize::from(SCHEMA - schema);
-    match postcard::take_from_bytes(&whole[..length]) {
+    let length = bytes.len() + usize::from(SCHEMA.checked_sub(schema)?);
+    match postcard::take_from_bytes(whole.get(..length)?) {
         Ok((settings, [])) => Some(settings),
         _ => None,
     }

@@ -23,10 +23,22 @@ pub const STEP_TOKENS: usize = 64;
 pub const STREAMS_MAX: usize = 8;
 /// Most tokens of a draft. With the token before it as many columns, and rows of logits, as [`STREAMS_MAX`] streams have.
 pub const DRAFT_MAX: usize = STREAMS_MAX - 1;
-/// Most named sessions of all clients.
+/// Most named sessions in memory, of all clients. The others are in files, or are refused where there are none.
 pub const SESSIONS_MAX: usize = 1024;
-/// Text of all sessions together, in bytes.
+/// And of one client.
+pub const SESSIONS_PER_CLIENT: usize = 128;
+/// Text of all sessions in memory together, in bytes.
 pub const SESSION_TEXT_MAX: usize = 8 * 1024 * 1024;
+/// And of one client.
+pub const SESSION_TEXT_PER_CLIENT: usize = 1024 * 1024;
+/// Most files of sessions, of all clients.
+pub const SNAPSHOTS_MAX: usize = 4096;
+/// And of one client.
+pub const SNAPSHOTS_PER_CLIENT: usize = 256;
+/// All files of sessions together, in bytes.
+pub const SNAPSHOT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// And those of one client.
+pub const SNAPSHOT_BYTES_PER_CLIENT: u64 = SNAPSHOT_BYTES_MAX / 8;
 /// Longest name of a session, in bytes; the characters are those of a client's segment.
 pub const SESSION_NAME_MAX: usize = 64;
 /// Most inference threads.

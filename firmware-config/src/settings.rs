@@ -16,7 +16,7 @@ pub const ALLOW_MAX: usize = 4;
 
 type Text = Option<String<TEXT_MAX>>;
 
-/// All of it. What is `None` has its default. A table that is new goes to the end: see [`crate::image::SCHEMA`].
+/// All of it. What is `None` has its default. What is new goes to the end: see [`crate::image::SCHEMA`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -40,6 +40,8 @@ pub struct Settings {
     pub sessions: Sessions,
     /// who may sign models
     pub trust: Trust,
+    /// `memory.share`; here because its table is not the last
+    pub share: Option<String<CLIENT_MAX>>,
 }
 
 /// `[mqtt]`.

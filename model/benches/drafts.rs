@@ -6,7 +6,7 @@
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, KvFormats, Priority, Request, Thinking, Worked,
+    Engine, EngineConfig, Event, KvFormats, Priority, Request, Share, Thinking, Worked,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{Message, Role};
@@ -109,6 +109,7 @@ fn engine(gguf: &Gguf, threads: usize, drafts: bool) -> Result<Engine, Box<dyn s
             v: KvFormat::Q8_0,
         },
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,

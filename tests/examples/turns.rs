@@ -8,7 +8,7 @@
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
     Engine, EngineConfig, Event, Finish, KvFormats, Priority, Request, RequestId, SessionVerb,
-    Thinking,
+    Share, Thinking,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{Message, Role, SamplerParams};
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             v: KvFormat::Q8_0,
         },
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,

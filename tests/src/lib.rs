@@ -4,12 +4,14 @@
 //! [`GgufWriter`] and breaks it; a test that needs a real one asks [`real_model`].
 
 mod encode;
+mod link;
 mod models;
 mod rng;
 mod tiny;
 mod vocabulary;
 mod writer;
 
+pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, real_model};
 pub use rng::SplitMix;
 pub use tiny::{Think, Tiny, Types};

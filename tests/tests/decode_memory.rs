@@ -5,7 +5,7 @@
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::DRAFT_MAX;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, KvFormats, Priority, Request, Thinking, Worked,
+    Engine, EngineConfig, Event, KvFormats, Priority, Request, Share, Thinking, Worked,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
@@ -73,6 +73,7 @@ fn flat(drafts: bool, most_change: usize) {
             v: KvFormat::Q8_0,
         },
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,

@@ -11,7 +11,7 @@ use glowplug::supply::{Candidate, Supply, Unfit};
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;
-use glowplug_tests::{SplitMix, Tiny};
+use glowplug_tests::{Kv, SplitMix, Tiny};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -224,4 +224,50 @@ fn the_plan_counts_a_coarse_head() {
 fn changed(path: &Path) -> (i64, i64) {
     let of = fs::metadata(path).unwrap();
     (of.ctime(), of.ctime_nsec())
+}
+
+#[test]
+fn a_model_without_a_template_is_served_with_one_that_is_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let [model, other, template] = ["model.gguf", "other.gguf", "t.jinja"].map(path);
+    let mut writer = tiny().writer();
+    writer
+        .keys
+        .retain(|(key, _)| key != "tokenizer.chat_template");
+    fs::write(&model, writer.build()).unwrap();
+    fs::write(&other, writer.build()).unwrap();
+    let check = |file: &Path, text: &str| {
+        let draft = Draft::from_toml(&format!("[memory]\nkv_pages = 16\n{text}")).unwrap();
+        let config = draft.finish("n", path("state")).unwrap();
+        let supply = Supply::open(&config, model.clone()).unwrap();
+        supply.check(file, &config, &LIMIT, false)
+    };
+    let configured = format!("[model]\ntemplate_file = '{}'", template.display());
+    let refused = |file: &Path, text: &str| match check(file, text).unwrap_err() {
+        Unfit::Template(why) => Unfit::Template(why).to_string(),
+        Unfit::Io(why) => why.to_string(),
+        other => panic!("{other}"),
+    };
+    // refused before anything is loaded, with the way out
+    assert!(refused(&model, "").contains("`model.template_file` can name"));
+    assert!(refused(&model, &configured).contains("t.jinja"));
+    fs::write(&template, "{{ messages[0].content }}<think>").unwrap();
+    assert!(check(&model, &configured).unwrap().template.thinks());
+    // it is the configured model's, and no other's
+    assert!(refused(&other, &configured).contains("`model.template_file` can name"));
+    // bounded as the file's own
+    fs::write(&template, "x".repeat((64 << 10) + 1)).unwrap();
+    assert!(refused(&model, &configured).contains("longer than 65536 bytes"));
+    fs::write(&template, "{% if %}").unwrap();
+    assert!(refused(&model, &configured).contains("the chat template: "));
+    // in place of one that there is
+    writer.set(
+        "tokenizer.chat_template",
+        Kv::Str("{{ messages[0].content }}".to_owned()),
+    );
+    fs::write(&model, writer.build()).unwrap();
+    fs::write(&template, "<think>").unwrap();
+    assert!(check(&model, &configured).unwrap().template.thinks());
+    assert!(check(&other, "").is_err());
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use glowplug_model::engine::{Priority, SessionFault, SessionState, SessionVerb, Thinking};
 use glowplug_model::text::{Message, Role, SamplerParams};
@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use super::*;
 use crate::transport::Qos;
+use crate::wire::request::Cancel;
 
-const ROOM: usize = crate::transport::OUTBOX;
+const ROOM: usize = Lane::Last.capacity();
 
 mod changes;
 mod ends;
+mod repeats;
 mod share;
 mod verbs;
 
@@ -56,6 +58,8 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
         id: id.map(str::to_owned),
         made_id: "made".into(),
         reply: ReplyTo {
+            client: client.into(),
+            default_topic: None,
             topic: format!("{client}/reply"),
             qos: Qos::AtLeastOnce,
             correlation_data: None,
@@ -306,14 +310,14 @@ fn a_full_outbox_takes_no_new_work_and_starves_chunks_but_never_the_last_frame()
     out.clear();
     a.request(t, 1, arrival("c", Some("2"), Kind::Chat), &mut out);
     assert_eq!(code(&frames(&mut out)[0]), "overloaded");
-    a.update(t, ROOM_FOR_LAST, text(id, "a", t), &mut out);
+    a.update(t, 0, text(id, "a", t), &mut out);
     assert!(out.is_empty());
     // no busy loop while there is no room
     assert_eq!(a.next_tick(), Some(t + STARVED_RETRY));
-    a.tick(t + STARVED_RETRY, ROOM_FOR_LAST, &mut out);
+    a.tick(t + STARVED_RETRY, 0, &mut out);
     assert_eq!(a.next_tick(), Some(t + 2 * STARVED_RETRY));
-    a.update(t + STARVED_RETRY, ROOM_FOR_LAST, text(id, "b", t), &mut out);
-    a.tick(t + 2 * STARVED_RETRY, ROOM_FOR_LAST + 1, &mut out);
+    a.update(t + STARVED_RETRY, 0, text(id, "b", t), &mut out);
+    a.tick(t + 2 * STARVED_RETRY, 1, &mut out);
     let frame = frames(&mut out).pop().unwrap();
     assert_eq!(
         (

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::gate::RETRY_MIN_MS;
 use super::{Action, Admission, Phase};
+use crate::transport::Lane;
 use crate::wire::admin::Asker;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
@@ -39,7 +40,7 @@ impl Verb {
 }
 
 impl Admission {
-    /// A verb on a session came in. `room` is the outbox's.
+    /// A verb on a session came in. `room` is the outbox's for last frames.
     pub fn session(&mut self, room: usize, call: Call, to: ReplyTo, out: &mut Vec<Action>) {
         if let Some(fault) = self.too_many_verbs(room, &call.client) {
             return self.refuse_verb(to, fault.code, call.refused(&fault), out);
@@ -94,7 +95,7 @@ impl Admission {
         out.push(Action::Publish {
             to,
             frame,
-            last: false,
+            lane: Lane::Refusal,
         });
     }
 
@@ -115,7 +116,7 @@ impl Admission {
         out.push(Action::Publish {
             to,
             frame,
-            last: true,
+            lane: Lane::Last,
         });
     }
 
@@ -137,7 +138,7 @@ impl Admission {
         out.push(Action::Publish {
             to: asker.to,
             frame,
-            last: true,
+            lane: Lane::Last,
         });
     }
 

@@ -3,7 +3,9 @@
 use super::failure::Failure;
 use super::settings;
 use crate::config::{Config, Server};
-use crate::transport::{self, Event, Events, Incoming, Link, Message, Options, Qos, credentials};
+use crate::transport::{
+    self, Event, Events, Incoming, Lane, Link, Message, Options, Outgoing, Qos, credentials,
+};
 use crate::wire::topics::{Topics, valid_segment};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -209,6 +211,9 @@ impl Client {
                     }
                     why = format!("cannot reach the broker: {reason}");
                 }
+                Ok(Some(event)) if refusal(&event).is_some() => {
+                    return Err(Failure::Run(refusal(&event).unwrap_or_default()));
+                }
                 Ok(Some(event)) => drop(self.take(event)),
             }
         }
@@ -221,7 +226,10 @@ impl Client {
 
     fn send(&self, topic: String, payload: String) -> Result<(), Failure> {
         self.link
-            .publish(Message::new(topic, payload, Qos::AtLeastOnce))
+            .publish(Outgoing::new(
+                Lane::Last,
+                Message::new(topic, payload, Qos::AtLeastOnce),
+            ))
             .map_err(|error| Failure::Run(error.to_string()))
     }
 
@@ -293,6 +301,9 @@ impl Client {
                 }
                 Ok(None) => return Err(Failure::Run("the connection ended".into())),
                 Ok(Some(event)) => {
+                    if let Some(why) = refusal(&event) {
+                        return Err(Failure::Run(why));
+                    }
                     let again = matches!(event, Event::Up { .. });
                     let frame = self.take(event);
                     if again {
@@ -340,10 +351,11 @@ impl Client {
                 self.up = true;
                 return None;
             }
-            Event::Down { .. } => {
+            Event::Down { .. } | Event::Left { .. } => {
                 self.up = false;
                 return None;
             }
+            Event::Unsubscribed { .. } | Event::Refused(..) => return None,
             Event::Message(incoming) => incoming,
         };
         if let Some(ack) = ack {
@@ -377,6 +389,22 @@ impl Client {
     /// The daemon's node name.
     pub(crate) fn node(&self) -> &str {
         &self.node
+    }
+}
+
+/// What the broker does not let this client do.
+fn refusal(event: &Event) -> Option<String> {
+    match event {
+        Event::Unsubscribed { filter, reason } => Some(format!(
+            "the broker refuses the subscription to `{filter}`: {reason}"
+        )),
+        Event::Refused(out, why) => Some(format!(
+            "the broker does not take a message of {} bytes on `{}` ({})",
+            out.message.payload.len(),
+            out.message.topic,
+            why.name()
+        )),
+        _ => None,
     }
 }
 

@@ -5,7 +5,8 @@ use super::{image, settings};
 use crate::config::Draft;
 use crate::hex::hex;
 use clap::Subcommand;
-use glowplug_firmware_config::image::{self as format, SLOT, SLOTS, Trust};
+use glowplug_firmware_config::image::{self as format, SLOT, SLOTS, SigningKey, Trust};
+use glowplug_model::files::sync_folder;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -92,7 +93,7 @@ fn check(args: &Check) -> Result<(), Failure> {
 
 fn compile(args: &Compile) -> Result<(), Failure> {
     let bad = |why: String| Failure::Use(format!("{}: {why}", args.file.display()));
-    let draft = settings::file(&args.file)?;
+    let draft = settings::source(&args.file)?;
     let settings = draft
         .to_settings()
         .map_err(|error| bad(error.to_string()))?;
@@ -110,11 +111,9 @@ fn compile(args: &Compile) -> Result<(), Failure> {
             args.output.display()
         )));
     }
-    // whoever signed it: what counts is which slot the reader would take
-    let newest = format::newest(&before, Trust::default()).ok();
-    let least = newest
-        .as_ref()
-        .map_or(Some(1), |(_, image)| image.counter.checked_add(1));
+    let mut keys = image::keys()?;
+    keys.extend(key.as_ref().map(SigningKey::verifying_key));
+    let (slot, least) = image::next(&before, &keys);
     let counter = match (args.counter, least) {
         (Some(counter), Some(least)) if counter >= least => counter,
         (None, Some(least)) => least,
@@ -126,7 +125,6 @@ fn compile(args: &Compile) -> Result<(), Failure> {
             )));
         }
     };
-    let slot = newest.map_or(0, |(slot, _)| (slot + 1) % SLOTS);
     let mut bytes = [0xff; SLOT];
     format::write(&settings, counter, key.as_ref(), &mut bytes)
         .map_err(|error| bad(error.to_string()))?;
@@ -153,7 +151,8 @@ fn write(path: &Path, slot: usize, bytes: &[u8; SLOT], new: bool) -> std::io::Re
     }
     file.seek(SeekFrom::Start((slot * SLOT) as u64))?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    if new { sync_folder(path) } else { Ok(()) }
 }
 
 fn show(args: &Show) -> Result<(), Failure> {

@@ -8,19 +8,18 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long our request may wait in the daemon's queue: one that works on a long answer is healthy, and says so by
-/// answering `deadline_exceeded`.
-const DEADLINE_MS: u64 = 2000;
+/// After our deadline, for the daemon's word on it to come: it says why.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A real round trip to the daemon; succeeds only when it answered
+/// A real round trip to the daemon and its model; succeeds only when a token came back
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
-    /// how long to wait for a daemon that is not there yet or still loading, in seconds
+    /// how long to wait for the answer, also of a daemon that is not there yet, still loading or busy, in seconds
     #[arg(long, default_value_t = 5, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: u32,
     /// print JSON
@@ -37,7 +36,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         client.ready(Some(deadline)).await?;
         let (said, took) = loop {
             let start = Instant::now();
-            match timeout_at(deadline, client.exchange(ping(), &mut |_| Ok(()))).await {
+            let ping = ping(deadline.saturating_duration_since(start));
+            match timeout_at(deadline + GRACE, client.exchange(ping, &mut |_| Ok(()))).await {
                 Err(_) => {
                     return Err(Failure::Run(
                         "the daemon is online but does not answer".into(),
@@ -61,33 +61,31 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// The smallest request that goes the whole way to the model and back.
-fn ping() -> Value {
+/// The smallest request that goes the whole way to the model and back. It goes before what others ask, for which the model
+/// may be busy for minutes, and is given up by the daemon too when we stop waiting.
+fn ping(left: Duration) -> Value {
     let mut ping = request(&[turn("user", "ping")], &Manner::default(), false);
     ping["thinking"] = json!(false);
     ping["max_tokens"] = json!(1);
     ping["temperature"] = json!(0);
-    ping["deadline_ms"] = json!(DEADLINE_MS);
+    ping["priority"] = json!("urgent");
+    ping["deadline_ms"] = json!(left.as_millis().max(1) as u64);
     ping
 }
 
-/// What it said, or why that is not healthy. A busy daemon is healthy; one that failed, loads or stops is not.
+/// How it ended with a token of the model, or why that is not healthy. A daemon that only says that it is busy is not known
+/// to answer anybody.
 fn verdict(reply: Reply) -> Result<String, String> {
     match reply {
-        Reply::Final(frame) => match frame["choices"][0]["finish_reason"].as_str() {
-            Some(reason @ ("stop" | "length" | "deadline_exceeded")) => Ok(reason.to_owned()),
-            other => Err(format!(
-                "the daemon broke its answer off: {}",
-                other.unwrap_or("no reason given")
-            )),
-        },
-        Reply::Error { code, .. }
-            if matches!(
-                code.as_str(),
-                "deadline_exceeded" | "overloaded" | "rate_limited"
-            ) =>
-        {
-            Ok(code)
+        Reply::Final(frame) => {
+            let tokens = frame["usage"]["completion_tokens"].as_u64().unwrap_or(0);
+            match frame["choices"][0]["finish_reason"].as_str() {
+                Some(reason @ ("stop" | "length")) if tokens > 0 => Ok(reason.to_owned()),
+                reason => Err(format!(
+                    "the daemon ended its answer with {} after {tokens} tokens",
+                    reason.unwrap_or("no reason")
+                )),
+            }
         }
         Reply::Error { code, message } => Err(format!("the daemon answers {code}: {message}")),
     }
@@ -98,21 +96,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_is_healthy_and_broken_is_not() {
-        let finished =
-            |reason: &str| Reply::Final(json!({ "choices": [{ "finish_reason": reason }] }));
+    fn only_a_token_is_healthy() {
+        let finished = |reason: &str, tokens: u64| {
+            Reply::Final(json!({
+                "choices": [{ "finish_reason": reason }],
+                "usage": { "completion_tokens": tokens },
+            }))
+        };
         let error = |code: &str| Reply::Error {
             code: code.into(),
             message: "m".into(),
         };
         for (reply, healthy) in [
-            (finished("stop"), true),
-            (finished("length"), true),
-            (finished("deadline_exceeded"), true),
-            (finished("interrupted"), false),
+            (finished("stop", 1), true),
+            (finished("length", 1), true),
+            (finished("length", 0), false),
+            (finished("deadline_exceeded", 0), false),
+            (finished("deadline_exceeded", 1), false),
+            (finished("interrupted", 1), false),
             (Reply::Final(json!({})), false),
-            (error("overloaded"), true),
-            (error("deadline_exceeded"), true),
+            (error("overloaded"), false),
+            (error("rate_limited"), false),
+            (error("deadline_exceeded"), false),
             (error("internal"), false),
             (error("model_loading"), false),
             (error("draining"), false),
@@ -120,5 +125,14 @@ mod tests {
             let said = format!("{reply:?}");
             assert_eq!(verdict(reply).is_ok(), healthy, "{said}");
         }
+    }
+
+    #[test]
+    fn the_ping_is_urgent_and_given_up_with_us() {
+        let ping = ping(Duration::from_millis(4200));
+        assert_eq!(
+            (&ping["priority"], &ping["deadline_ms"], &ping["max_tokens"]),
+            (&json!("urgent"), &json!(4200), &json!(1))
+        );
     }
 }

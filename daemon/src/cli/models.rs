@@ -7,7 +7,7 @@ use crate::cores::Cores;
 use crate::packed;
 use crate::plan::formats;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
-use glowplug_model::engine::{EngineConfig, KvFormats, LoadError};
+use glowplug_model::engine::{EngineConfig, KvFormats, LoadError, Share};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
@@ -125,6 +125,7 @@ pub(crate) fn engine_config(
         pages: streams * context.div_ceil(PAGE_TOKENS),
         kv: formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?,
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,

@@ -1,7 +1,7 @@
 //! `glowplug serve`: the daemon.
 
 use super::failure::Failure;
-use super::{image, settings};
+use super::settings;
 use crate::config::Server;
 use crate::server::{self, RunError};
 use crate::supervisor::Supervisor;
@@ -28,11 +28,7 @@ pub(crate) struct Args {
 /// Runs until SIGTERM or SIGINT; then what runs is drained.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
-    let counter = draft.counter();
     let mut config = settings::finish(draft, None)?;
-    if let Some(counter) = counter {
-        image::accepted(&config.state_dir, counter)?;
-    }
     settings::model(&mut config)?;
     config.model.remembered = true;
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());

@@ -4,11 +4,12 @@ use super::failure::Failure;
 use super::{image, models};
 use crate::board;
 use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
+use glowplug_firmware_config::image::{SLOT, SLOTS};
 use glowplug_model::engine::KvFormats;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Read when `--config` does not name another.
@@ -43,17 +44,61 @@ pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Fa
     Ok(draft)
 }
 
-/// A file alone: TOML, or a flash image, which must be signed by one of the keys there are and not be older than one that
-/// was served with.
+/// A file alone, as the daemon takes it: TOML, or a flash image that is not older than one that was served with. Where there
+/// are keys it is an image that one of them signed, and nothing else: who can write a partition can write TOML into it.
 pub(crate) fn file(path: &Path) -> Result<Draft, Failure> {
     let named = |why: String| Failure::Use(format!("{}: {why}", path.display()));
-    let bytes = read(path).map_err(named)?;
+    let mut file = open(path)?;
+    let keys = image::keys()?;
+    let mut bytes = Vec::new();
+    // of an image the slots alone, however large its partition is
+    (&mut file)
+        .take((SLOT * SLOTS) as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::io("read", path, &error))?;
     if image::is_one(&bytes) {
-        let (keys, least) = (image::keys()?, image::least(&state_dir())?);
-        return image::draft(&bytes, &keys, least).map_err(named);
+        let state_dir = state_dir();
+        let least = image::least(&state_dir)?;
+        let (draft, passed) = image::draft(&bytes, &keys, least, &state_dir).map_err(named)?;
+        for why in passed {
+            eprintln!("glowplug: {}: {why}", path.display());
+        }
+        return Ok(draft);
+    }
+    if !keys.is_empty() {
+        return Err(named(format!(
+            "no signed image: while {} is set, no other configuration is taken (keys of models alone go into `trust.keys`)",
+            image::KEYS
+        )));
+    }
+    toml(path, bytes, file)
+}
+
+/// A file that somebody makes an image of: TOML, whoever may sign.
+pub(crate) fn source(path: &Path) -> Result<Draft, Failure> {
+    toml(path, Vec::new(), open(path)?)
+}
+
+/// What was read of a file, and the rest of it.
+fn toml(path: &Path, mut bytes: Vec<u8>, rest: File) -> Result<Draft, Failure> {
+    let named = |why: String| Failure::Use(format!("{}: {why}", path.display()));
+    let left = (FILE_MAX + 1).saturating_sub(bytes.len() as u64);
+    rest.take(left)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::io("read", path, &error))?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(named(format!("longer than {FILE_MAX} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|_| named("not UTF-8".to_owned()))?;
     Draft::from_toml(&text).map_err(|error| named(error.to_string()))
+}
+
+/// One that is not there stays so until somebody makes it, or names another; everything else may pass.
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Failure::Use(format!("{}: {error}", path.display())),
+        _ => Failure::io("read", path, &error),
+    })
 }
 
 /// Would a daemon take it?
@@ -62,16 +107,6 @@ pub(crate) fn valid(path: &Path, draft: Draft) -> Result<(), Failure> {
         .finish("node", state_dir())
         .map(|_| ())
         .map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    match file.take(FILE_MAX + 1).read_to_end(&mut bytes) {
-        Err(error) => Err(error.to_string()),
-        Ok(length) if length as u64 > FILE_MAX => Err(format!("longer than {FILE_MAX} bytes")),
-        Ok(_) => Ok(bytes),
-    }
 }
 
 /// Sets what `GLOWPLUG_*` names. A variable that names no key is returned with the nearest that does: the name space is

@@ -21,6 +21,11 @@ impl Draft {
             let none = (!on).then(|| ("budget".to_owned(), 0.into()));
             *thinking = toml::Table::from_iter(none).into();
         }
+        if let Some(Value::Table(memory)) = table.get_mut("memory")
+            && let Some(share) = memory.remove("share")
+        {
+            table.insert("share".to_owned(), share);
+        }
         table.try_into().map_err(|e: toml::de::Error| {
             ConfigError::Type(e.to_string().trim().replace('\n', " "))
         })
@@ -31,8 +36,19 @@ impl Draft {
     /// # Errors
     /// None that an image written by [`Self::to_settings`] has.
     pub fn from_settings(settings: &Settings, counter: u64) -> Result<Self, ConfigError> {
-        let table =
+        let mut table =
             toml::Table::try_from(settings).map_err(|e| ConfigError::Type(e.to_string()))?;
+        // an image has no other way to say that nobody has to sign; in a file a list without a key is an error
+        if let Some(Value::Table(trust)) = table.get_mut("trust")
+            && settings.trust.keys.is_empty()
+        {
+            trust.remove("keys");
+        }
+        if let Some(share) = table.remove("share")
+            && let Some(Value::Table(memory)) = table.get_mut("memory")
+        {
+            memory.insert("share".to_owned(), share);
+        }
         Ok(Self {
             table,
             counter: Some(counter),

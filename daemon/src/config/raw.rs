@@ -8,7 +8,7 @@ use glowplug_firmware_config::board::{Board, BoardError};
 use glowplug_firmware_config::image::{KEYS_MAX, VerifyingKey};
 use glowplug_firmware_config::units::Bytes;
 use glowplug_firmware_config::{board, kv, limits};
-use glowplug_model::engine::{KvFormats, Thinking};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions};
@@ -67,6 +67,7 @@ struct RawBroker {
 struct RawModel {
     path: Option<PathBuf>,
     name: Option<String>,
+    template_file: Option<PathBuf>,
     context: Option<u64>,
     device: Option<String>,
 }
@@ -78,6 +79,7 @@ struct RawMemory {
     kv_format: Option<String>,
     kv_pages: Option<u64>,
     lock: bool,
+    share: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -121,7 +123,7 @@ struct RawThought {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawTrust {
-    keys: RawKeys,
+    keys: Option<RawKeys>,
 }
 
 /// A list in the file, one text with commas in the environment.
@@ -130,12 +132,6 @@ struct RawTrust {
 enum RawKeys {
     Text(String),
     List(Vec<String>),
-}
-
-impl Default for RawKeys {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -159,6 +155,13 @@ impl Raw {
         let base_topic = self.base_topic.unwrap_or_else(|| "glowplug".to_owned());
         check_topic("base_topic", &base_topic)?;
         let board = self.board.as_deref().map(named_board).transpose()?;
+        let trust = self.trust.validate()?;
+        if !trust.is_empty() && self.model.template_file.is_some() {
+            return Err(invalid(
+                "model.template_file",
+                "cannot be used with `trust.keys`: what is signed is the model file's own template",
+            ));
+        }
         Ok(Config {
             node,
             base_topic,
@@ -173,7 +176,8 @@ impl Raw {
             memory: self.memory.validate()?,
             engine: self.engine.validate()?,
             sessions: self.sessions.validate()?,
-            trust: self.trust.validate()?,
+            trust,
+            counter: None,
             state_dir,
             root: PathBuf::from("/"),
             supervisor: None,
@@ -235,6 +239,7 @@ impl RawModel {
         Ok(Model {
             path: self.path,
             name: self.name,
+            template_file: self.template_file,
             context: context.map(|n| n as usize),
             remembered: false,
         })
@@ -244,20 +249,25 @@ impl RawModel {
 impl RawTrust {
     fn validate(self) -> Result<Vec<VerifyingKey>, ConfigError> {
         let text = match self.keys {
-            RawKeys::Text(text) => text,
-            RawKeys::List(keys) => keys.join(","),
+            None => return Ok(Vec::new()),
+            Some(RawKeys::Text(text)) => text,
+            Some(RawKeys::List(keys)) => keys.join(","),
         };
         trust_keys(&text).map_err(|why| invalid("trust.keys", why))
     }
 }
 
-/// Public keys of Ed25519 in hexadecimal, with commas between them. An error says why.
+/// Public keys of Ed25519 in hexadecimal, with commas between them, one at least: a list that came out empty by mistake must
+/// not let everybody sign. An error says why.
 pub(crate) fn trust_keys(text: &str) -> Result<Vec<VerifyingKey>, String> {
     let keys: Vec<&str> = text
         .split(',')
         .map(str::trim)
         .filter(|key| !key.is_empty())
         .collect();
+    if keys.is_empty() {
+        return Err("names no key: leave it out where nobody has to sign".to_owned());
+    }
     if keys.len() > KEYS_MAX {
         return Err(format!("has more than {KEYS_MAX} keys"));
     }
@@ -323,6 +333,7 @@ impl RawMemory {
             kv_format: self.kv_format.as_deref().map(kv_format).transpose()?,
             kv_pages: pages.map(|n| n as usize),
             lock: self.lock,
+            share: share(self.share.as_deref().unwrap_or("client"))?,
         })
     }
 }
@@ -352,6 +363,17 @@ fn named_board(name: &str) -> Result<Board, ConfigError> {
         }
         invalid("board", why)
     })
+}
+
+fn share(text: &str) -> Result<Share, ConfigError> {
+    match text {
+        "client" => Ok(Share::Client),
+        "all" => Ok(Share::All),
+        _ => Err(invalid(
+            "memory.share",
+            format!("`{text}` is neither `client` nor `all`"),
+        )),
+    }
 }
 
 /// `q8_0` for keys and values, `q8_0/q4_0` for keys and for values.

@@ -32,6 +32,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(c.engine.max_streams, 4);
     assert_eq!((c.memory.kv_format, c.memory.kv_pages), (None, None));
     assert!(!c.memory.lock);
+    assert_eq!(c.memory.share, Share::Client);
     assert_eq!(c.sessions.expire, Duration::from_secs(86_400));
     assert_eq!((c.sessions.dir, c.board), (None, None));
 }
@@ -60,6 +61,7 @@ fn a_full_file_is_taken() {
         kv_format = "q8_0/q4_0"
         kv_pages = 128
         lock = true
+        share = "all"
         [engine]
         max_streams = 8
         queue = 4
@@ -90,6 +92,7 @@ fn a_full_file_is_taken() {
             }),
             kv_pages: Some(128),
             lock: true,
+            share: Share::All,
         }
     );
     assert_eq!(c.board.unwrap().ram.0, 8 << 30);
@@ -180,6 +183,7 @@ fn each_limit_is_named() {
         ("[memory]\nkv_format = 'q8_0/'", "memory.kv_format"),
         ("[memory]\nkv_format = 'f16/f16/f16'", "memory.kv_format"),
         ("[memory]\nkv_pages = 0", "memory.kv_pages"),
+        ("[memory]\nshare = 'none'", "memory.share"),
         ("[memory]\nkv_pages = 4097", "memory.kv_pages"),
         ("[engine]\nmax_streams = 9", "engine.max_streams"),
         ("[engine]\nmax_streams = 0", "engine.max_streams"),
@@ -257,9 +261,16 @@ fn every_key_can_be_set_by_its_environment_name() {
 }
 
 #[test]
-fn every_key_has_a_place_in_an_image() {
+fn every_key_has_a_place_in_an_image_but_those_of_other_files() {
+    // where a configuration is an image, the model file's own template is what is signed
+    const FILES: &str = "model.template_file";
     let mut draft = Draft::default();
-    for key in KEYS {
+    draft.set(FILES, "t.jinja").unwrap();
+    let refused = draft.to_settings().unwrap_err().to_string();
+    assert!(refused.contains("template_file"), "{refused}");
+    let mut draft = Draft::default();
+    let keys = || KEYS.iter().filter(|key| **key != FILES);
+    for key in keys() {
         let value = match *key {
             "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
             "memory.lock" | "sessions.window" | "engine.thinking" => "true",
@@ -270,11 +281,24 @@ fn every_key_has_a_place_in_an_image() {
     let settings = draft.to_settings().unwrap();
     let read = Draft::from_settings(&settings, 1).unwrap();
     assert_eq!(read.to_settings().unwrap(), settings);
-    let mut keys = Vec::new();
-    leaves(&toml::from_str(&read.to_toml()).unwrap(), "", &mut keys);
-    for key in KEYS {
-        assert!(keys.iter().any(|k| k.starts_with(key)), "{key}");
+    let mut there = Vec::new();
+    leaves(&toml::from_str(&read.to_toml()).unwrap(), "", &mut there);
+    for key in keys() {
+        assert!(there.iter().any(|k| k.starts_with(key)), "{key}");
     }
+}
+
+#[test]
+fn a_template_of_the_owners_is_no_way_around_a_signature() {
+    let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let template = "[model]\ntemplate_file = 't.jinja'";
+    assert!(load(template).is_ok());
+    let error = load(&format!("{template}\n[trust]\nkeys = ['{key}']")).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("`model.template_file`") && error.contains("`trust.keys`"),
+        "{error}"
+    );
 }
 
 fn leaves(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {

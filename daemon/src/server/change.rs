@@ -3,6 +3,7 @@
 //! accepted is dropped, and no answer is of two models.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use glowplug_model::engine::ModelInfo;
@@ -11,9 +12,11 @@ use tokio::sync::mpsc;
 
 use super::{Daemon, Drain, Reports, now};
 use crate::admission::{Action, Phase};
+use crate::counter;
 use crate::files;
 use crate::status;
 use crate::supply::{Candidate, Unfit};
+use crate::transport::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 use crate::worker::Worker;
@@ -48,6 +51,10 @@ pub(super) enum Finding {
 impl Daemon {
     /// An admin verb that concerns the whole daemon.
     pub(super) fn admin(&mut self, asked: Admin, asker: Asker) {
+        if self.link.room(Lane::Admin) <= self.unanswered() {
+            // what cannot be answered is not done
+            return self.admission.count_refused("reply_dropped");
+        }
         let done = match asked {
             Admin::Stats => Ok(self.reading().stats()),
             Admin::Model(None) => match self.serves() {
@@ -79,9 +86,18 @@ impl Daemon {
             Admin::Forget(_) => return,
         };
         match done {
-            Ok(result) => self.reply(&asker.to, asker.done(&result), false),
+            Ok(result) => self.reply(&asker.to, asker.done(&result), Lane::Admin),
             Err(fault) => self.refuse(&asker, &fault),
         }
+    }
+
+    /// Answers that are still to come: of a change of the model, and of a drain.
+    fn unanswered(&self) -> usize {
+        let change = match &self.change {
+            Change::No | Change::Checking(None) | Change::Loading(None) => 0,
+            _ => 1,
+        };
+        change + usize::from(self.drained.is_some())
     }
 
     /// The model that answers now.
@@ -94,7 +110,7 @@ impl Daemon {
 
     fn refuse(&mut self, asker: &Asker, fault: &Fault) {
         self.admission.count_refused(fault.code.name());
-        self.reply(&asker.to, asker.refused(fault), false);
+        self.reply(&asker.to, asker.refused(fault), Lane::Admin);
     }
 
     fn find(&self, name: &str) -> Result<PathBuf, Fault> {
@@ -148,7 +164,7 @@ impl Daemon {
     pub(super) fn check(&mut self, path: PathBuf) {
         let (supply, config, limit) = (self.supply.clone(), self.config.clone(), self.limit);
         let spawned = background(&self.found, move || {
-            let checked = supply.check(&path, &config, &limit, true);
+            let checked = guarded(|| supply.check(&path, &config, &limit, true));
             Some(Finding::Checked(checked.map(Box::new)))
         });
         if let Err(error) = spawned {
@@ -162,7 +178,6 @@ impl Daemon {
         &mut self,
         finding: Finding,
         reports: &mut Reports,
-        out: &mut Vec<Action>,
     ) -> Result<(), String> {
         let checked = match finding {
             Finding::Checked(checked) => checked,
@@ -195,8 +210,7 @@ impl Daemon {
                         self.change = Change::Finishing(candidate, asker);
                     }
                     Err(fault) => {
-                        let frame = asker.refused(&fault);
-                        self.admission.refuse_verb(asker.to, fault.code, frame, out);
+                        self.refuse(&asker, &fault);
                     }
                 }
             }
@@ -210,12 +224,19 @@ impl Daemon {
         if self.admission.outstanding() == 0
             && let Some(asker) = self.drained.take()
         {
-            self.reply(&asker.to, asker.done(&json!({"state": "draining"})), false);
+            self.reply(
+                &asker.to,
+                asker.done(&json!({"state": "draining"})),
+                Lane::Admin,
+            );
         }
         self.change = match std::mem::take(&mut self.change) {
             Change::Finishing(next, asker) if self.admission.engine_is_idle() => {
-                // the thread ends when nobody can send to it any more
-                self.worker = None;
+                // it is kept until it has ended: it saves the sessions, which a shutdown has to wait for
+                if let Some(worker) = &mut self.worker {
+                    worker.leave();
+                }
+                tracing::info!("the model changes: the engine ends");
                 self.line.loading();
                 Change::Ending(next, asker)
             }
@@ -231,6 +252,11 @@ impl Daemon {
     ) -> Result<(), String> {
         match (std::mem::take(&mut self.change), ended) {
             // as it was meant to; one that broke on its way out is gone as well
+            (change @ Change::Ending(..), _) if self.ending != Drain::No => {
+                // no model is loaded for a daemon that stops
+                (self.worker, *reports, self.change) = (None, None, change);
+                Ok(())
+            }
             (Change::Ending(next, asker), _) => {
                 let before = self.served.replace(*next).map(Box::new);
                 self.load_engine(reports)?;
@@ -257,6 +283,7 @@ impl Daemon {
         let (worker, news) = Worker::start(
             of.file.path.clone(),
             of.plan.clone(),
+            of.template.clone(),
             self.config.engine.clone(),
             self.config.sessions.clone(),
             std::mem::take(&mut self.conversations),
@@ -288,6 +315,7 @@ impl Daemon {
             let chosen =
                 matches!(&change, Change::Loading(Some((asker, _))) if asker.verb == "model");
             self.fallback &= !chosen;
+            self.count_image();
             self.supply.answered(&of, chosen);
             if sha256.is_none() {
                 let spawned = background(&self.found, move || {
@@ -310,6 +338,23 @@ impl Daemon {
                 self.refuse(&asker, &Fault::new(Code::Internal, why));
             }
             _ => {}
+        }
+    }
+
+    /// The configuration's image has proved itself: from now on an older one is refused.
+    fn count_image(&mut self) {
+        let Some(counter) = self.config.counter.take() else {
+            return;
+        };
+        let folder = self.config.state_dir.clone();
+        let spawned = background(&self.found, move || {
+            if let Err(error) = counter::served(&folder, counter) {
+                tracing::error!("older images of the configuration stay possible: {error}");
+            }
+            None
+        });
+        if let Err(error) = spawned {
+            tracing::error!("older images of the configuration stay possible: {error}");
         }
     }
 
@@ -352,6 +397,12 @@ fn loading() -> Fault {
 /// When a change that was refused for another one may be asked for again.
 const RETRY_MS: u64 = 1000;
 
+/// A panic while a file is checked is said of the file: who asked is answered, and can ask for another.
+fn guarded<T>(check: impl FnOnce() -> Result<T, Unfit>) -> Result<T, Unfit> {
+    catch_unwind(AssertUnwindSafe(check))
+        .unwrap_or_else(|_| Err(io::Error::other("checking the file panicked").into()))
+}
+
 fn background(
     found: &mpsc::Sender<Finding>,
     work: impl FnOnce() -> Option<Finding> + Send + 'static,
@@ -366,4 +417,16 @@ fn background(
             }
         })
         .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_check_is_said_of_the_file() {
+        let checked = guarded::<()>(|| panic!("a bug"));
+        assert!(matches!(checked, Err(error) if error.to_string().contains("panicked")));
+        assert!(matches!(guarded(|| Ok(1)), Ok(1)));
+    }
 }

@@ -6,352 +6,200 @@
 //! their reasons in `ARCHITECTURE.md`: one task polls and does nothing else; every publish is tracked; subscriptions are
 //! asked for again on every connection and their answers read; packet sizes are explicit; silence ends a connection.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
-    AckMode, AsyncClient, Broker, ConnectionError, DisconnectReasonCode, EventLoop, LastWill,
-    ManualAck, MqttOptions, NetworkOptions, Packet, PubAckReason, Publish, PublishNoticeError,
-    PublishOptions, PublishProperties, PublishResult, QoS, StateError, SubscribeFilterInput,
+    AckMode, AsyncClient, Broker, ConnAck, ConnectionError, DisconnectReasonCode, EventLoop,
+    LastWill, ManualAck, MqttOptions, NetworkOptions, Packet, PubAckReason, Publish, PublishNotice,
+    PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, StateError,
+    SubscribeFilterInput, SubscribeNoticeError,
 };
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+use super::flight::{Cause, WINDOW};
+use super::sender::{End, EventSender};
 use super::{
-    Ack, Command, Event, Events, Incoming, Link, Message, OUTBOX, Options, PACKET_MAX, Properties,
-    Qos,
+    Event, Incoming, Message, Options, PACKET_MAX, Properties, Qos, Refusal, intake_bytes,
 };
 
 /// Seconds between pings; a dead peer is noticed within two of them.
 const KEEP_ALIVE_S: u16 = 10;
-/// Messages sent and not yet acknowledged.
-const WINDOW: usize = 32;
 /// QoS 1 messages the broker may send before the first is acknowledged.
-const RECEIVE_MAX: u16 = 64;
-/// Events not yet read; with QoS 0 in a flood the socket waits, and nothing grows.
-const EVENTS: usize = RECEIVE_MAX as usize + 64;
-/// First and longest pause between two attempts.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// Bytes of an outgoing packet besides topic and payload, at most (header, properties).
-const OVERHEAD: usize = 512;
-
-/// An acknowledgement and the connection it belongs to.
+pub(super) const RECEIVE_MAX: u16 = 64;
+/// What an event holds besides its texts and bytes.
+const EVENT_BYTES: usize = 512;
+/// The right to acknowledge one QoS 1 message on the connection it came by.
 #[derive(Debug)]
-pub struct PendingAck {
+pub struct Ack {
     connection: u64,
     ack: ManualAck,
 }
 
-/// Starts to connect, in the background and for ever; [`Event`]s tell how it goes.
-pub fn connect(options: Options) -> (Link, Events) {
-    let (commands, commands_rx) = mpsc::channel(OUTBOX);
-    let (events_tx, events) = mpsc::channel(EVENTS);
-    let outbox = Outbox {
-        options,
-        commands: commands_rx,
-        events: events_tx,
-        in_flight: VecDeque::new(),
-        connection: 0,
-        attempts: 0,
-        closing: None,
-    };
-    tokio::spawn(outbox.run());
-    (Link { commands }, events)
+impl Ack {
+    pub(super) fn is_of(&self, connection: u64) -> bool {
+        self.connection == connection
+    }
 }
 
-type Done = Pin<Box<dyn Future<Output = Result<PublishResult, PublishNoticeError>> + Send>>;
-
-/// A message on its way; `done` is none until the event loop of this connection has it.
-struct InFlight {
-    message: Message,
-    done: Option<Done>,
+/// What a broker offers.
+pub(super) struct Offer {
+    pub(super) packet_max: usize,
+    /// the most, of publishes
+    pub(super) qos: Qos,
+    /// does it keep messages?
+    pub(super) retain: bool,
 }
 
-struct Outbox {
-    options: Options,
-    commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<Event>,
-    in_flight: VecDeque<InFlight>,
-    connection: u64,
-    attempts: u32,
-    closing: Option<oneshot::Sender<()>>,
-}
-
-/// Why a connection ended.
-enum End {
-    /// another attempt may work
+/// How a message ended.
+pub(super) enum Settled {
+    /// acknowledged; or refused, and why
+    Answered(Option<Refusal>),
+    /// QoS 0: the socket took it
+    Sent,
+    /// not at all: the connection ends
     Lost(String),
-    /// the broker said no
-    Refused(String),
-    /// another client has our identifier
-    Superseded,
-    /// we are done
-    Closed,
 }
 
-impl Outbox {
-    async fn run(mut self) {
-        loop {
-            self.connection += 1;
-            let (reason, refused, wait) = match self.connection().await {
-                End::Closed => break,
-                End::Lost(reason) => (reason, false, self.backoff()),
-                End::Refused(reason) => (reason, true, self.backoff()),
-                // two owners of one identifier throw each other out in turn: be the slow one
-                End::Superseded => (
-                    "another client uses this client identifier".to_owned(),
-                    false,
-                    BACKOFF.1,
-                ),
-            };
-            for entry in &mut self.in_flight {
-                entry.done = None;
-            }
-            if self
-                .events
-                .send(Event::Down { reason, refused })
-                .await
-                .is_err()
-            {
-                break;
-            }
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.events.closed() => break,
-            }
-            if self.commands.is_closed() && self.commands.is_empty() {
-                break;
-            }
-        }
-        if let Some(done) = self.closing.take() {
-            // nobody waiting any more is as good
-            let _ = done.send(());
-        }
-    }
+pub(super) type Done = Pin<Box<dyn Future<Output = Settled> + Send>>;
 
-    /// Doubles from the shortest to the longest pause, half of it random, so that a fleet does not return as one.
-    fn backoff(&mut self) -> Duration {
-        let doubled = BACKOFF
-            .0
-            .saturating_mul(1 << self.attempts.min(10))
-            .min(BACKOFF.1);
-        self.attempts = self.attempts.saturating_add(1);
-        doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
+/// The sending half of a connection.
+pub(super) struct Connection(AsyncClient);
 
-    async fn connection(&mut self) -> End {
-        let (client, event_loop) = AsyncClient::builder(mqtt_options(&self.options))
+impl Connection {
+    /// Begins to connect. The task ends with the connection; the offer comes once it stands.
+    pub(super) fn open(
+        options: &Options,
+        number: u64,
+        events: EventSender,
+        room: Arc<Semaphore>,
+    ) -> (Self, JoinHandle<End>, oneshot::Receiver<Offer>) {
+        let (client, event_loop) = AsyncClient::builder(mqtt_options(options))
             .capacity(WINDOW * 2)
             .build();
-        let (connected_tx, connected) = oneshot::channel();
-        let poll = Poll {
+        let (connected, offer) = oneshot::channel();
+        let reader = Reader {
             event_loop,
             client: client.clone(),
-            events: self.events.clone(),
-            connected: Some(connected_tx),
-            connection: self.connection,
-            payload_max: self.options.payload_max,
+            events,
+            room,
+            connected: Some(connected),
+            connection: number,
+            payload_max: options.payload_max,
         };
-        let mut poll = AbortOnDrop(tokio::spawn(poll.run()));
-        let ended = |joined: Result<End, tokio::task::JoinError>| {
-            joined.unwrap_or_else(|e| End::Lost(format!("MQTT event loop: {e}")))
-        };
-        tokio::select! {
-            end = &mut poll.0 => return ended(end),
-            end = self.pump(&client, connected) => match end {
-                // the disconnection is on its way: the event loop ends by itself
-                End::Closed => {}
-                other => return other,
+        (Self(client), tokio::spawn(reader.run()), offer)
+    }
+
+    /// Waits for the answer; an error is the broker's refusal.
+    pub(super) async fn subscribe(&self, filter: &str, qos: Qos) -> Result<(), String> {
+        // retain-as-published: a request must show that it was sent to be kept, to be refused for it
+        let input =
+            SubscribeFilterInput::new(filter.to_owned(), qos_out(qos)).preserve_retain(true);
+        match self.0.subscribe_many_tracked([input]).await {
+            Ok(notice) => match notice.wait_completion_async().await {
+                Ok(()) => Ok(()),
+                Err(SubscribeNoticeError::V5SubAckFailure(codes)) => {
+                    Err(codes.iter().map(|code| format!("{code:?}")).collect())
+                }
+                // the connection ends, and the reader says why
+                Err(_) => std::future::pending().await,
             },
-        }
-        match ended((&mut poll.0).await) {
-            // asked to close: how the event loop puts it does not matter
-            End::Lost(_) | End::Closed => End::Closed,
-            other => other,
+            Err(e) => Err(e.to_string()),
         }
     }
 
-    /// Everything a connection sends. Safe to drop at any `await`: a message is in `in_flight` before it is handed over.
-    async fn pump(&mut self, client: &AsyncClient, connected: oneshot::Receiver<usize>) -> End {
-        let Ok(packet_max) = connected.await else {
-            // the poll task says why
-            return std::future::pending().await;
-        };
-        self.attempts = 0;
-        for (filter, qos) in &self.options.subscriptions {
-            // retain-as-published: a request must show that it was sent to be kept, to be refused for it
-            let input =
-                SubscribeFilterInput::new(filter.clone(), qos_out(*qos)).preserve_retain(true);
-            let granted = match client.subscribe_many_tracked([input]).await {
-                Ok(notice) => notice
-                    .wait_completion_async()
-                    .await
-                    .map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            };
-            if let Err(e) = granted {
-                return End::Refused(format!("subscription to `{filter}`: {e}"));
-            }
-        }
-        if self.events.send(Event::Up { packet_max }).await.is_err() {
-            return End::Closed;
-        }
-        for i in 0..self.in_flight.len() {
-            if let Err(end) = self.send(client, i, packet_max).await {
-                return end;
-            }
-        }
-        loop {
-            let open = self.in_flight.len() < WINDOW && self.closing.is_none();
-            tokio::select! {
-                biased;
-                result = first_done(&mut self.in_flight), if !self.in_flight.is_empty() => {
-                    if let Err(end) = self.settle(result) {
-                        return end;
-                    }
-                }
-                command = self.commands.recv(), if open => match command {
-                    Some(Command::Publish(message)) => {
-                        self.in_flight.push_back(InFlight { message, done: None });
-                        if let Err(end) = self.send(client, self.in_flight.len() - 1, packet_max).await {
-                            return end;
-                        }
-                    }
-                    Some(Command::Ack(Ack(pending))) => {
-                        // the broker forgot what an earlier connection left unacknowledged
-                        if pending.connection == self.connection && client.manual_ack(pending.ack).await.is_err() {
-                            return End::Lost("the event loop is gone".to_owned());
-                        }
-                    }
-                    Some(Command::Close(done)) => self.closing = Some(done),
-                    None => {
-                        let (done, _) = oneshot::channel();
-                        self.closing = Some(done);
-                    }
-                },
-                else => {
-                    // closing, and nothing in flight
-                    let _ = client.disconnect_with_timeout(Duration::from_secs(2)).await;
-                    return End::Closed;
-                }
-            }
+    /// Hands a message to the event loop. None: it cannot be sent, on any connection.
+    pub(super) async fn publish(
+        &self,
+        message: &Message,
+        qos: Qos,
+        retain: bool,
+    ) -> Result<Option<Done>, End> {
+        let options = PublishOptions::new(qos_out(qos))
+            .retain(retain)
+            .properties(properties_out(&message.properties));
+        let (topic, payload) = (message.topic.clone(), message.payload.clone());
+        match self.0.publish_tracked(topic, payload, options).await {
+            Ok(notice) => Ok(Some(Box::pin(settled(notice)))),
+            Err(rumqttc::ClientError::InvalidRequest(_)) => Ok(None),
+            Err(e) => Err(End::nobody(e)),
         }
     }
 
-    async fn send(
-        &mut self,
-        client: &AsyncClient,
-        index: usize,
-        packet_max: usize,
-    ) -> Result<(), End> {
-        let Some(entry) = self.in_flight.get_mut(index) else {
-            return Ok(());
-        };
-        let m = &entry.message;
-        if m.topic.len() + m.payload.len() + OVERHEAD > packet_max {
-            // encoding it would end the connection, again at every attempt
-            tracing::error!(
-                topic = m.topic,
-                bytes = m.payload.len(),
-                packet_max,
-                "the broker takes no packet of this size; message dropped"
-            );
-            entry.done = Some(Box::pin(async { Ok(PublishResult::Qos0Flushed) }));
-            return Ok(());
-        }
-        let options = PublishOptions::new(qos_out(m.qos))
-            .retain(m.retain)
-            .properties(properties_out(&m.properties));
-        match client
-            .publish_tracked(m.topic.clone(), m.payload.clone(), options)
-            .await
-        {
-            Ok(notice) => {
-                entry.done = Some(Box::pin(notice.wait_async()));
-                Ok(())
-            }
-            Err(e) => Err(End::Lost(e.to_string())),
-        }
+    pub(super) async fn ack(&self, ack: Ack) -> Result<(), End> {
+        self.0.manual_ack(ack.ack).await.map_err(End::nobody)
     }
 
-    /// The oldest message in flight came to its end.
-    fn settle(&mut self, result: Result<PublishResult, PublishNoticeError>) -> Result<(), End> {
-        let topic = self
-            .in_flight
-            .front()
-            .map_or("", |e| e.message.topic.as_str());
-        match result {
-            Ok(PublishResult::Qos1(ack))
-                if !matches!(
-                    ack.reason,
-                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers
-                ) =>
-            {
-                tracing::warn!(topic, reason = ?ack.reason, "the broker refused a message");
-            }
-            Ok(_) => {}
-            Err(e @ PublishNoticeError::RetainNotSupported) => tracing::warn!(topic, "{e}"),
-            Err(e) => return Err(End::Lost(e.to_string())),
-        }
-        self.in_flight.pop_front();
-        Ok(())
+    /// With what is under way first. That the event loop is gone is as good.
+    pub(super) async fn disconnect(&self, limit: Duration) {
+        let _ = self.0.disconnect_with_timeout(limit).await;
+    }
+
+    /// Without.
+    pub(super) async fn disconnect_now(&self) {
+        let _ = self.0.disconnect_now().await;
     }
 }
 
-/// Waits for the oldest message only: acknowledgements come in order, and so are messages sent again.
-async fn first_done(
-    in_flight: &mut VecDeque<InFlight>,
-) -> Result<PublishResult, PublishNoticeError> {
-    match in_flight.front_mut().and_then(|e| e.done.as_mut()) {
-        Some(done) => done.await,
-        None => std::future::pending().await,
-    }
-}
+/// For the reader to say why a connection ended, before a message in flight does.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
-struct AbortOnDrop(tokio::task::JoinHandle<End>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+async fn settled(notice: PublishNotice) -> Settled {
+    match notice.wait_async().await {
+        Ok(PublishResult::Qos1(ack)) => Settled::Answered(match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+            PubAckReason::NotAuthorized => Some(Refusal::Denied),
+            PubAckReason::TopicNameInvalid => Some(Refusal::Topic),
+            PubAckReason::QuotaExceeded => Some(Refusal::Quota),
+            _ => Some(Refusal::Other),
+        }),
+        Ok(_) => Settled::Sent,
+        Err(PublishNoticeError::RetainNotSupported) => Settled::Answered(Some(Refusal::Other)),
+        Err(e) => {
+            tokio::time::sleep(LAST_WORD).await;
+            Settled::Lost(e.to_string())
+        }
     }
 }
 
 /// The task that polls and does nothing else.
-struct Poll {
+struct Reader {
     event_loop: EventLoop,
     client: AsyncClient,
-    events: mpsc::Sender<Event>,
-    connected: Option<oneshot::Sender<usize>>,
+    events: EventSender,
+    room: Arc<Semaphore>,
+    connected: Option<oneshot::Sender<Offer>>,
     connection: u64,
     payload_max: usize,
 }
 
-impl Poll {
+impl Reader {
     async fn run(mut self) -> End {
         let mut silence = silence_limit(KEEP_ALIVE_S);
         loop {
             let event = match timeout(silence, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
                 Ok(Err(e)) => return end_of(e),
-                Err(_) => return End::Lost(format!("silence for {} s", silence.as_secs())),
+                Err(_) => return End::nobody(format!("silence for {} s", silence.as_secs())),
             };
             match event {
                 rumqttc::Event::Incoming(Packet::ConnAck(ack)) => {
-                    let p = ack.properties.as_ref();
-                    silence =
-                        silence_limit(p.and_then(|p| p.server_keep_alive).unwrap_or(KEEP_ALIVE_S));
-                    let max = p
-                        .and_then(|p| p.max_packet_size)
-                        .map_or(PACKET_MAX, |n| PACKET_MAX.min(n as usize));
+                    let keep_alive = ack.properties.as_ref().and_then(|p| p.server_keep_alive);
+                    silence = silence_limit(keep_alive.unwrap_or(KEEP_ALIVE_S));
                     if let Some(connected) = self.connected.take() {
                         // a pump that is gone is noticed by the select above us
-                        let _ = connected.send(max);
+                        let _ = connected.send(offer(&ack));
                     }
                 }
                 rumqttc::Event::Incoming(Packet::Publish(publish)) => {
-                    let incoming = self.incoming(publish);
-                    if self.events.send(Event::Message(incoming)).await.is_err() {
+                    let Ok(room) = self.room_for(&publish).await else {
+                        return End::Closed;
+                    };
+                    let event = Event::Message(self.incoming(publish));
+                    if self.events.send((event, Some(room))).await.is_err() {
                         return End::Closed;
                     }
                 }
@@ -360,12 +208,30 @@ impl Poll {
         }
     }
 
+    /// Waits until what came before was read.
+    async fn room_for(&self, publish: &Publish) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let p = publish.properties.as_ref();
+        let texts = p.map_or(0, |p| {
+            let text = |t: &Option<String>| t.as_ref().map_or(0, String::len);
+            text(&p.response_topic)
+                + text(&p.content_type)
+                + p.correlation_data.as_ref().map_or(0, bytes::Bytes::len)
+        });
+        let payload = if publish.payload.len() > self.payload_max {
+            0
+        } else {
+            publish.payload.len()
+        };
+        let bytes = EVENT_BYTES + publish.topic.len() + texts + payload;
+        // three texts of 64 KiB and a payload of the longest: always within
+        let bytes = bytes.min(intake_bytes(self.payload_max)) as u32;
+        self.room.clone().acquire_many_owned(bytes).await
+    }
+
     fn incoming(&self, publish: Publish) -> Incoming {
-        let ack = self.client.prepare_ack(&publish).map(|ack| {
-            Ack(PendingAck {
-                connection: self.connection,
-                ack,
-            })
+        let ack = self.client.prepare_ack(&publish).map(|ack| Ack {
+            connection: self.connection,
+            ack,
         });
         let qos = if publish.qos == QoS::AtMostOnce {
             Qos::AtMostOnce
@@ -373,7 +239,7 @@ impl Poll {
             Qos::AtLeastOnce
         };
         let oversize = (publish.payload.len() > self.payload_max).then_some(publish.payload.len());
-        // an own copy: the packet's buffer goes back to the crate, whole
+        // own copies: a slice would keep all of the packet's buffer
         let payload = if oversize.is_some() {
             bytes::Bytes::new()
         } else {
@@ -382,7 +248,9 @@ impl Poll {
         let p = publish.properties.unwrap_or_default();
         let properties = Properties {
             response_topic: p.response_topic,
-            correlation_data: p.correlation_data,
+            correlation_data: p
+                .correlation_data
+                .map(|d| bytes::Bytes::copy_from_slice(&d)),
             expiry_s: p.message_expiry_interval,
             content_type: p.content_type,
             utf8: p.payload_format_indicator == Some(1),
@@ -402,15 +270,31 @@ impl Poll {
     }
 }
 
-fn silence_limit(keep_alive_s: u16) -> Duration {
+fn offer(ack: &ConnAck) -> Offer {
+    let p = ack.properties.as_ref();
+    Offer {
+        packet_max: p
+            .and_then(|p| p.max_packet_size)
+            .map_or(PACKET_MAX, |n| PACKET_MAX.min(n as usize)),
+        qos: match p.and_then(|p| p.max_qos) {
+            Some(0) => Qos::AtMostOnce,
+            _ => Qos::AtLeastOnce,
+        },
+        retain: p.and_then(|p| p.retain_available) != Some(0),
+    }
+}
+
+/// Of a broker that says nothing, not even to pings.
+pub(super) fn silence_limit(keep_alive_s: u16) -> Duration {
     Duration::from_secs(2 * u64::from(keep_alive_s) + 5)
 }
 
 fn end_of(error: ConnectionError) -> End {
+    use DisconnectReasonCode as D;
+    use rumqttc::ConnectReturnCode as C;
     match error {
         ConnectionError::RequestsDone => End::Closed,
         ConnectionError::ConnectionRefused(code) => {
-            use rumqttc::ConnectReturnCode as C;
             let reason = format!("the broker refused the connection: {code:?}");
             match code {
                 C::BadUserNamePassword
@@ -421,14 +305,50 @@ fn end_of(error: ConnectionError) -> End {
                 C::RefusedProtocolVersion | C::UnsupportedProtocolVersion => {
                     End::Refused(format!("{reason}; MQTT 5 is needed"))
                 }
-                _ => End::Lost(reason),
+                _ => End::nobody(reason),
             }
         }
+        // a reason code that the client crate does not know, of an acknowledgement: brokers send more than the standard has
+        ConnectionError::MqttState(StateError::Deserialization(
+            rumqttc::mqttbytes::Error::InvalidConnectReturnCode(code),
+        )) => End::Lost(
+            format!("the broker refused a message with code {code:#04x}"),
+            Cause::Oldest(if code == D::PacketTooLarge as u8 {
+                Refusal::TooLarge
+            } else {
+                Refusal::Other
+            }),
+        ),
         ConnectionError::MqttState(StateError::ServerDisconnect {
-            reason_code: DisconnectReasonCode::SessionTakenOver,
-            ..
-        }) => End::Superseded,
-        other => End::Lost(other.to_string()),
+            reason_code,
+            reason_string,
+        }) => {
+            let cause = match reason_code {
+                D::NotAuthorized => Cause::Told(Refusal::Denied),
+                D::TopicNameInvalid => Cause::Told(Refusal::Topic),
+                D::PacketTooLarge => Cause::Told(Refusal::TooLarge),
+                D::QuotaExceeded => Cause::Told(Refusal::Quota),
+                D::MalformedPacket
+                | D::ProtocolError
+                | D::UnspecifiedError
+                | D::ImplementationSpecificError
+                | D::PayloadFormatInvalid => Cause::Told(Refusal::Closed),
+                _ => Cause::Other,
+            };
+            let why = reason_string.map_or(String::new(), |why| format!(" ({why})"));
+            let reason = if reason_code == D::SessionTakenOver {
+                "another client uses this client identifier".to_owned()
+            } else {
+                format!("the broker ended the connection: {reason_code:?}{why}")
+            };
+            End::Lost(reason, cause)
+        }
+        ConnectionError::MqttState(e @ (StateError::ConnectionAborted | StateError::Io(_))) => {
+            End::Lost(e.to_string(), Cause::Closed)
+        }
+        // before the broker was reached, as a rule: nothing was on its way then, and nothing is blamed
+        ConnectionError::Io(e) => End::Lost(e.to_string(), Cause::Closed),
+        other => End::nobody(other),
     }
 }
 
@@ -443,6 +363,8 @@ fn mqtt_options(o: &Options) -> MqttOptions {
     m.set_max_packet_size(u32::try_from(PACKET_MAX).ok());
     m.set_session_expiry_interval(Some(0));
     m.set_outgoing_inflight_upper_limit(WINDOW as u16);
+    // one message at a time: the others wait in the socket, not in memory
+    m.set_read_batch_size(1);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     m.set_network_options(network);

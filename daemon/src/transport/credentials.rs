@@ -1,8 +1,10 @@
 //! The embedded broker's password: made at the first start, kept for the owner's programs in a file only they can read.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use glowplug_model::files;
 
 use super::Credentials;
 
@@ -46,16 +48,14 @@ pub fn local_file(state_dir: &Path) -> PathBuf {
 /// The local user's credentials, made if they are not there (mode 0600, in a directory of mode 0700).
 pub fn local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
     let path = local_file(state_dir);
-    if !path.exists() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state_dir)
-            .map_err(|source| CredentialsError::Io {
-                action: "cannot make",
-                path: state_dir.to_owned(),
-                source,
-            })?;
+    if path.exists() {
+        sweep(state_dir);
+    } else {
+        files::make_private_folder(state_dir).map_err(|source| CredentialsError::Io {
+            action: "cannot make",
+            path: state_dir.to_owned(),
+            source,
+        })?;
         let password = random()?;
         let part = state_dir.join(format!("local-password.{password:.8}.part"));
         let write = || {
@@ -67,9 +67,9 @@ pub fn local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
             file.write_all(format!("{password}\n").as_bytes())?;
             file.sync_all()?;
             match std::fs::hard_link(&part, &path) {
-                // another daemon of the same owner was faster
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
-                _ => Ok(()),
+                // unless another daemon of the same owner was faster
+                Err(e) if !path.exists() => Err(e),
+                _ => files::sync_folder(&path),
             }
         };
         let written = write();
@@ -82,6 +82,20 @@ pub fn local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
         })?;
     }
     read_local(state_dir)
+}
+
+/// Removes what a killed process has left half written. Nobody knows the passwords in there, and who writes one at this
+/// moment finds that there is one.
+fn sweep(state_dir: &Path) {
+    let entries = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("local-password.") && name.ends_with(".part") {
+            // the next start tries again
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The local user's credentials as the command line's clients read them: they must be there.
@@ -144,7 +158,11 @@ mod tests {
         assert!(read_local(&state).is_err());
         let first = local(&state).unwrap();
         assert_eq!(first.password.len(), 32);
+        // as one that was killed leaves it
+        let part = state.join("local-password.01234567.part");
+        std::fs::write(&part, "half").unwrap();
         assert_eq!(local(&state).unwrap(), first);
+        assert!(!part.exists());
         assert_eq!(read_local(&state).unwrap(), first);
         assert_eq!(
             std::fs::metadata(local_file(&state))

@@ -2,25 +2,45 @@
 //! named in [`client`] alone and the embedded broker's in [`broker`] alone.
 //!
 //! ```text
-//! server/cli --Link (bounded queue = the outbox)--> outbox task --> client crate --> broker
-//!        <--- Events (bounded) ---------------------- poll task <--
+//! server/cli --Link (outbox: room of its own per lane)--> sending task --> client crate --> broker
+//!            --Link (acknowledgements)----------------->
+//!        <--- Events (bounded in bytes) --------------- poll task <--
 //! ```
 
 pub mod broker;
 pub mod client;
 pub mod credentials;
+mod framing;
+mod listener;
+mod relay;
+mod sessions;
 
-pub use client::connect;
+mod backoff;
+mod flight;
+mod outbox;
+mod sender;
+
+pub use client::Ack;
+pub use outbox::{Lane, OUTBOX_BYTES, Outgoing};
+pub use sender::connect;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use outbox::Outbox;
 
 /// Largest packet we take from a broker and the embedded broker from a client: four times the largest payload that can
 /// be configured, so that a payload over the limit is answered with `payload_too_large`. A packet above this never
 /// reaches us: the broker drops it, or turns its sender away.
 pub const PACKET_MAX: usize = 4 * glowplug_firmware_config::limits::PAYLOAD_MAX;
-/// Messages waiting in a [`Link`], in all.
-pub const OUTBOX: usize = 512;
+
+/// Bytes of messages that came in and were not read yet, at most. One more, of `payload_max`, is in its reader's hands.
+#[must_use]
+pub const fn intake_bytes(payload_max: usize) -> usize {
+    payload_max + (1 << 20)
+}
 
 /// Quality of service; 2 is not offered (`protocol.md` needs none of it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,28 +105,76 @@ pub struct Incoming {
     pub ack: Option<Ack>,
 }
 
-/// The right to acknowledge one QoS 1 message on the connection it came by.
-#[derive(Debug)]
-pub struct Ack(client::PendingAck);
-
 /// What happens on a link.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every event is a message")]
 pub enum Event {
-    /// connected and every subscription granted; again after each reconnection
+    /// connected, and every subscription asked for; again after each reconnection
     Up {
         /// bytes of the largest packet the broker takes from us
         packet_max: usize,
     },
+    /// the broker refuses a subscription; it is asked for again, more and more rarely
+    Unsubscribed {
+        /// which
+        filter: String,
+        /// in the broker's words
+        reason: String,
+    },
+    /// the broker does not take a message, and never will: it is given up
+    Refused(Box<Outgoing>, Refusal),
     /// the connection is gone or could not be made; another attempt follows
     Down {
         /// for the log
         reason: String,
-        /// the broker said no (credentials, ACL): waiting will not help
+        /// the broker said no (credentials): waiting will not help
         refused: bool,
+    },
+    /// the same, after [`Link::leave`], or soon after coming back from it; what was to be sent is dropped
+    Left {
+        /// until the next attempt
+        pause: std::time::Duration,
     },
     /// something arrived
     Message(Incoming),
+}
+
+/// Why the broker does not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// its size
+    TooLarge,
+    /// we may not publish on its topic
+    Denied,
+    /// its topic cannot be published on
+    Topic,
+    /// a quota of the broker's is used up
+    Quota,
+    /// the connection ends each time that it is sent
+    Closed,
+    /// something else
+    Other,
+}
+
+impl Refusal {
+    /// As it is counted.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => "broker_too_large",
+            Self::Denied => "broker_denied",
+            Self::Topic => "broker_topic",
+            Self::Quota => "broker_quota",
+            Self::Closed => "broker_closed",
+            Self::Other => "broker_other",
+        }
+    }
+
+    /// Would the same be taken on another topic?
+    #[must_use]
+    pub fn is_for_the_topic(self) -> bool {
+        matches!(self, Self::Denied | Self::Topic | Self::Closed)
+    }
 }
 
 /// User name and password for a broker.
@@ -141,46 +209,65 @@ pub struct Options {
     pub payload_max: usize,
 }
 
-/// The queue was full; nothing was sent.
+/// The room of its lane is taken; nothing was queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{OUTBOX} messages are waiting to be sent")]
+#[error("too many messages are waiting to be sent")]
 pub struct Full;
 
 /// The sending side. Cheap to clone; the connection ends when [`Link::close`] is called or the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Link {
+    outbox: Arc<Outbox>,
+    acks: mpsc::Sender<Ack>,
     commands: mpsc::Sender<Command>,
 }
 
 /// The receiving side.
-pub type Events = mpsc::Receiver<Event>;
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<(Event, Option<OwnedSemaphorePermit>)>);
+
+impl Events {
+    /// The next one; none: the link has ended. Its bytes count as read from here on.
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.0.recv().await.map(|(event, _)| event)
+    }
+}
 
 #[derive(Debug)]
 enum Command {
-    Publish(Message),
-    Ack(Ack),
+    Leave,
     Close(tokio::sync::oneshot::Sender<()>),
 }
 
 impl Link {
-    /// Queues a message. It is kept and sent again until the broker has it (QoS 1) or the socket took it (QoS 0).
-    pub fn publish(&self, message: Message) -> Result<(), Full> {
-        self.commands
-            .try_send(Command::Publish(message))
-            .map_err(|_| Full)
+    /// Queues a message. It is kept and sent again until the broker has it (QoS 1) or the socket took it (QoS 0), or
+    /// until it comes back as [`Event::Refused`].
+    pub fn publish(&self, out: Outgoing) -> Result<(), Full> {
+        self.outbox.push(out)
     }
 
-    /// Acknowledges a QoS 1 message. Meant for the connection it came by; on a later one it is forgotten, as the
-    /// broker forgot the message. When the queue is full the broker will not hear of it, and sends nothing more
-    /// for a while: that is flow control, not loss.
+    /// Acknowledges a QoS 1 message on the connection it came by; on a later one it is forgotten, as the broker forgot
+    /// the message. There is room for as many as the broker may send before the first is acknowledged: an error means
+    /// that it sent more.
     pub fn ack(&self, ack: Ack) -> Result<(), Full> {
-        self.commands.try_send(Command::Ack(ack)).map_err(|_| Full)
+        if ack.is_of(self.outbox.connection()) {
+            self.acks.try_send(ack).map_err(|_| Full)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Messages that can be queued now.
+    /// Messages of a lane that can be queued now.
     #[must_use]
-    pub fn room(&self) -> usize {
-        self.commands.capacity()
+    pub fn room(&self, lane: Lane) -> usize {
+        self.outbox.room(lane)
+    }
+
+    /// Goes away without a word (the will is not published), drops what is queued, and comes back after a pause, which is
+    /// a longer one each time: another one has our name.
+    pub fn leave(&self) {
+        // full: it was asked to already
+        let _ = self.commands.try_send(Command::Leave);
     }
 
     /// Sends what is queued, disconnects cleanly (the will is not published) and ends; gives up after `limit`.

@@ -236,6 +236,8 @@ mod tests {
     fn answers_carry_the_verb_and_the_transaction() {
         let asker = Asker {
             to: ReplyTo {
+                client: "".into(),
+                default_topic: None,
                 topic: "t".into(),
                 qos: crate::transport::Qos::AtLeastOnce,
                 correlation_data: None,

@@ -99,12 +99,6 @@ impl Fault {
         }
     }
 
-    /// A documented feature this version does not have.
-    #[must_use]
-    pub fn later(param: &str, what: &str) -> Self {
-        Self::invalid(param, format!("{what} comes with a later version"))
-    }
-
     /// The same, with a time after which it may work.
     #[must_use]
     pub fn retry_after(self, ms: u64) -> Self {
@@ -119,11 +113,11 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::Overloaded { .. } | Refusal::Sessions { .. } => {
+            Refusal::Overloaded { .. } | Refusal::Sessions(_) => {
                 Self::new(Code::Overloaded, message)
             }
             Refusal::Memory { .. } => Self::new(Code::MemoryBudget, message),
-            Refusal::ContextLength { .. } => Self {
+            Refusal::ContextLength { .. } | Refusal::TextLength { .. } => Self {
                 param: Some("messages".to_owned()),
                 ..Self::new(Code::ContextLengthExceeded, message)
             },
@@ -137,7 +131,9 @@ impl From<SessionFault> for Fault {
         let message = fault.to_string();
         match fault {
             SessionFault::NotFound => Self::new(Code::NotFound, message),
-            SessionFault::Busy | SessionFault::Worn { .. } => Self::new(Code::Overloaded, message),
+            SessionFault::Busy | SessionFault::Worn { .. } | SessionFault::Full => {
+                Self::new(Code::Overloaded, message)
+            }
             SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
             // why is in the log: it may name a file
             SessionFault::Failed(_) => {
@@ -163,6 +159,7 @@ impl From<Unfit> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glowplug_model::engine::SessionBound;
 
     #[test]
     fn refusals_map_to_codes() {
@@ -184,6 +181,11 @@ mod tests {
                 Some("messages"),
             ),
             (
+                Refusal::TextLength { bytes: 9, limit: 1 },
+                Code::ContextLengthExceeded,
+                Some("messages"),
+            ),
+            (
                 Refusal::Invalid {
                     param: "logit_bias",
                     message: "x".into(),
@@ -199,7 +201,11 @@ mod tests {
                 Code::MemoryBudget,
                 None,
             ),
-            (Refusal::Sessions { limit: 9 }, Code::Overloaded, None),
+            (
+                Refusal::Sessions(SessionBound::OfClient),
+                Code::Overloaded,
+                None,
+            ),
         ];
         for (refusal, code, param) in table {
             let fault = Fault::from(refusal);
@@ -220,6 +226,7 @@ mod tests {
         let table = [
             (SessionFault::NotFound, Code::NotFound),
             (SessionFault::Busy, Code::Overloaded),
+            (SessionFault::Full, Code::Overloaded),
             (SessionFault::NoFolder, Code::InvalidRequest),
         ];
         for (fault, code) in table {

@@ -7,24 +7,28 @@ use glowplug_model::text::{Message, Role};
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::values::Scalar;
+
 /// Most messages of one request.
 const MESSAGES_MAX: usize = 1024;
 /// Most content parts of one message.
 const PARTS_MAX: usize = 256;
 
-/// What clients send along, often as they got it in an answer. Past thoughts are not fed again.
-const WITHOUT_EFFECT: &[&str] = &[
-    "name",
-    "tool_call_id",
-    "reasoning_content",
-    "refusal",
-    "annotations",
-    "audio",
+/// What clients send along, often as they got it in an answer: past thoughts are not fed again. Listed in the final frame
+/// by the second name unless there is nothing in it.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("name", "messages[].name"),
+    ("tool_call_id", "messages[].tool_call_id"),
+    ("reasoning_content", "messages[].reasoning_content"),
+    ("refusal", "messages[].refusal"),
+    ("annotations", "messages[].annotations"),
+    ("audio", "messages[].audio"),
 ];
 
-/// Reads the array; `path` names the element and field at fault.
+/// Reads the array; `path` names the element and field at fault, `ignored` takes what had no effect, each once.
 pub(super) struct MessagesSeed<'p> {
     pub(super) path: &'p RefCell<String>,
+    pub(super) ignored: &'p mut Vec<&'static str>,
 }
 
 impl<'de> DeserializeSeed<'de> for MessagesSeed<'_> {
@@ -48,6 +52,7 @@ impl<'de> Visitor<'de> for MessagesSeed<'_> {
             self.path.replace(format!("messages[{}]", all.len()));
             let Some(message) = seq.next_element_seed(MessageSeed {
                 path: self.path,
+                ignored: self.ignored,
                 index: all.len(),
             })?
             else {
@@ -68,6 +73,7 @@ impl<'de> Visitor<'de> for MessagesSeed<'_> {
 
 struct MessageSeed<'p> {
     path: &'p RefCell<String>,
+    ignored: &'p mut Vec<&'static str>,
     index: usize,
 }
 
@@ -97,17 +103,29 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
             match key.as_str() {
                 "role" => role = Some(map.next_value::<RawRole>()?.into()),
                 "content" => content = map.next_value::<Option<Content>>()?,
-                "tool_calls" | "function_call" => {
-                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                // none is no call
+                "tool_calls" | "function_call" => match map.next_value::<Option<Scalar>>()? {
+                    None | Some(Scalar::Empty) => {}
+                    Some(_) => {
                         return Err(de::Error::custom(
                             "calling tools comes with a later version",
                         ));
                     }
+                },
+                name => {
+                    let Some((_, listed)) = WITHOUT_EFFECT.iter().find(|(n, _)| *n == name) else {
+                        return Err(de::Error::custom("unknown field"));
+                    };
+                    let given = map.next_value::<Option<Scalar>>()?;
+                    let empty = match given {
+                        None | Some(Scalar::Empty) => true,
+                        Some(Scalar::Text(text)) => text.is_empty(),
+                        Some(Scalar::Number(_) | Scalar::Other) => false,
+                    };
+                    if !empty && !self.ignored.contains(listed) {
+                        self.ignored.push(listed);
+                    }
                 }
-                name if WITHOUT_EFFECT.contains(&name) => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                _ => return Err(de::Error::custom("unknown field")),
             }
             seen.push(key);
         }
@@ -133,6 +151,8 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum RawRole {
+    /// as OpenAI's newer models call the system's
+    Developer,
     System,
     User,
     Assistant,
@@ -142,7 +162,7 @@ enum RawRole {
 impl From<RawRole> for Role {
     fn from(role: RawRole) -> Self {
         match role {
-            RawRole::System => Self::System,
+            RawRole::Developer | RawRole::System => Self::System,
             RawRole::User => Self::User,
             RawRole::Assistant => Self::Assistant,
             RawRole::Tool => Self::Tool,
@@ -177,11 +197,7 @@ impl<'de> Deserialize<'de> for Content {
                             "has more than {PARTS_MAX} parts"
                         )));
                     }
-                    let Part {
-                        kind: PartKind::Text,
-                        text: piece,
-                    } = part;
-                    text.push_str(&piece);
+                    text.push_str(&part.0);
                 }
                 Ok(Content(text))
             }
@@ -190,16 +206,49 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: PartKind,
-    text: String,
-}
+/// One of OpenAI's content parts that is text. What was refused was said too.
+struct Part(String);
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum PartKind {
-    Text,
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Part;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a part of type `text`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
+                let (mut kind, mut said, mut unknown) = (String::new(), None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "type" => kind = map.next_value()?,
+                        "text" | "refusal" if said.is_none() => {
+                            said = Some((key, map.next_value::<String>()?));
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            unknown = Some(key);
+                        }
+                    }
+                }
+                match (said, unknown) {
+                    _ if kind != "text" && kind != "refusal" => {
+                        Err(de::Error::custom(format_args!(
+                            "a part of type `{kind}` is not text, which is all that the model reads"
+                        )))
+                    }
+                    (_, Some(key)) => Err(de::Error::custom(format_args!(
+                        "a part has an unknown field, `{key}`"
+                    ))),
+                    (Some((key, text)), None) if key == kind => Ok(Part(text)),
+                    _ => Err(de::Error::custom(format_args!(
+                        "a part of type `{kind}` needs `{kind}`"
+                    ))),
+                }
+            }
+        }
+        d.deserialize_map(V)
+    }
 }

@@ -1,5 +1,6 @@
 //! MQTT 5 request/response: what a request's properties say about its reply, and what a reply's properties are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::fault::{Code, Fault};
 use super::topics::Topics;
 use crate::hex::hex;
-use crate::transport::{Message, Properties, Qos};
+use crate::transport::{Lane, Message, Outgoing, Properties, Qos};
 
 /// Seconds a broker may keep a reply for a client that is away: stale speech is never played.
 const REPLY_EXPIRY_S: u32 = 60;
@@ -17,8 +18,12 @@ const REPLY_EXPIRY_S: u32 = 60;
 /// Where and how the frames of one request go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyTo {
+    /// whose they are; of an administrator, nobody's
+    pub client: Arc<str>,
     /// no wildcards, never one we listen to
     pub topic: String,
+    /// where they would go without the request's Response Topic
+    pub default_topic: Option<String>,
     /// as the request's
     pub qos: Qos,
     /// echoed byte for byte
@@ -28,6 +33,18 @@ pub struct ReplyTo {
 }
 
 impl ReplyTo {
+    /// A frame to be sent.
+    #[must_use]
+    pub fn outgoing(&self, frame: Bytes, lane: Lane) -> Outgoing {
+        Outgoing {
+            lane,
+            client: self.client.clone(),
+            message: self.message(frame),
+            default_topic: self.default_topic.clone(),
+            instead: false,
+        }
+    }
+
     /// A frame as a message.
     #[must_use]
     pub fn message(&self, payload: Bytes) -> Message {
@@ -63,7 +80,9 @@ pub fn reply_to(
 ) -> Result<ReplyTo, (Fault, ReplyTo)> {
     let p = &message.properties;
     let mut reply = ReplyTo {
+        client: client.into(),
         topic: default,
+        default_topic: None,
         qos: message.qos,
         correlation_data: p.correlation_data.clone(),
         content_type,
@@ -78,17 +97,14 @@ pub fn reply_to(
     }
     match &p.response_topic {
         None => Ok(reply),
-        Some(topic) if topics.may_reply_on(client, topic, allow) => Ok(ReplyTo {
-            topic: topic.clone(),
-            ..reply
-        }),
-        Some(_) => Err((
-            Fault::new(
-                Code::ResponseTopicDenied,
-                "the Response Topic is neither this client's own nor on the allow-list",
-            ),
-            reply,
-        )),
+        Some(topic) if *topic == reply.topic => Ok(reply),
+        Some(topic) => match topics.may_reply_on(client, topic, allow) {
+            Ok(()) => Ok(ReplyTo {
+                default_topic: Some(std::mem::replace(&mut reply.topic, topic.clone())),
+                ..reply
+            }),
+            Err(why) => Err((Fault::new(Code::ResponseTopicDenied, why), reply)),
+        },
     }
 }
 
@@ -166,6 +182,8 @@ mod tests {
             "a/+",
             "",
             "elsewhere",
+            "apps/\u{7}",
+            "apps/\u{fffe}",
         ] {
             let (fault, reply) = decide(&request(Some(denied), Some(b"c"))).unwrap_err();
             assert_eq!(fault.code, Code::ResponseTopicDenied);

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
 
 use super::fault::Fault;
@@ -254,10 +255,48 @@ pub fn error(head: Head<'_>, fault: &Fault) -> Bytes {
     })
 }
 
+/// The error frame in the place of a frame of any kind: whom it is for, and nothing else of it.
+#[must_use]
+pub fn instead(frame: &[u8], fault: &Fault) -> Bytes {
+    const WHOSE: [&str; 8] = [
+        "id",
+        "node",
+        "model",
+        "seq",
+        "client",
+        "session",
+        "verb",
+        "transaction",
+    ];
+    // all frames are objects of ours
+    let mut head: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
+    head.retain(|name, _| WHOSE.contains(&name.as_str()));
+    head.insert("error".to_owned(), json!(ErrorBody::of(fault)));
+    encode(&head)
+}
+
 /// What an `ask` gets instead of an answer: one line of text.
 #[must_use]
 pub fn error_text(fault: &Fault) -> Bytes {
     Bytes::from(format!("error: {}: {}", fault.code.name(), fault.message))
+}
+
+/// What an `ask` gets when there is no answer: the reason of its end as a chat's final frame has it, and in words.
+#[must_use]
+pub fn no_text(finish: Finish) -> Bytes {
+    let why = match finish {
+        Finish::Stop => "the model ended its turn without a word",
+        Finish::Length => "`max_tokens` or the context left no token for the answer",
+        Finish::Cancelled => "it was cancelled before its first word",
+        Finish::DeadlineExceeded => "the deadline passed before its first word",
+        Finish::Interrupted | Finish::Superseded | Finish::Failed => {
+            "the daemon stopped before its first word"
+        }
+    };
+    Bytes::from(format!(
+        "error: {}: no answer: {why}",
+        finish_reason(finish)
+    ))
 }
 
 /// OpenAI's names and ours. What ends with an error frame has none.
@@ -282,7 +321,6 @@ pub(crate) fn encode(value: &impl Serialize) -> Bytes {
 mod tests {
     use super::*;
     use crate::wire::fault::Code;
-    use serde_json::{Value, json};
 
     const HEAD: Head<'_> = Head {
         id: "a",

@@ -13,7 +13,9 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::fault::Fault;
 use super::messages::MessagesSeed;
 use super::topics::valid_segment;
-use super::values::{Biases, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops};
+use super::values::{
+    Biases, Modalities, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops,
+};
 
 /// Most alternatives per token, as with OpenAI.
 const TOP_LOGPROBS_MAX: u8 = 20;
@@ -27,7 +29,8 @@ const _: () = assert!(
     "a session's name is a topic level as a client's is"
 );
 
-/// OpenAI's fields that ask for nothing a daemon with one model could do. Ignored, and listed in the final frame.
+/// OpenAI's fields that ask for nothing a daemon with one model could do. Ignored, and listed in the final frame unless
+/// they are null.
 const WITHOUT_EFFECT: &[&str] = &[
     "model",
     "user",
@@ -38,11 +41,22 @@ const WITHOUT_EFFECT: &[&str] = &[
     "parallel_tool_calls",
     "safety_identifier",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "prediction",
     "reasoning_effort",
     "verbosity",
 ];
+
+/// And those that ask for what it never does: refused unless they are null.
+const NEVER: &[(&str, &str)] = &[
+    ("audio", "answers are text: audio cannot be asked for"),
+    ("web_search_options", "nothing is looked up on the web here"),
+    ("moderation", "nothing is moderated here"),
+];
+
+/// Why an `id` that is a number is refused.
+const ID_IS_TEXT: &str = "must be a string, as \"7\"";
 
 /// A chat request as its body says it; absent fields are the configuration's or the model's.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -141,15 +155,18 @@ pub fn parse_cancel(payload: &[u8]) -> Result<Cancel, Fault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
-        id: Option<String>,
-        session: Option<String>,
+        id: Option<Scalar>,
+        session: Option<Scalar>,
     }
     if payload.is_empty() {
         return Ok(Cancel::All);
     }
     let body: Body =
         serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
-    match (body.id, body.session) {
+    let (id, session) = (body.id, body.session);
+    let id = id.map(|id| string("id", id)).transpose()?;
+    let session = session.map(|name| string("session", name)).transpose()?;
+    match (id, session) {
         (Some(_), Some(_)) => Err(Fault::invalid(
             "session",
             "and `id` exclude each other: an id is enough",
@@ -168,21 +185,33 @@ pub fn parse_control(payload: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
-        id: String,
-        action: String,
+        id: Scalar,
+        action: Scalar,
     }
     let body: Body =
         serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
-    if body.action == "end_thinking" {
-        Ok(body.id)
+    let id = string("id", body.id)?;
+    if string("action", body.action)? == "end_thinking" {
+        Ok(id)
     } else {
         Err(Fault::invalid("action", "must be `end_thinking`"))
+    }
+}
+
+fn string(field: &str, value: Scalar) -> Result<String, Fault> {
+    match value {
+        Scalar::Text(text) => Ok(text),
+        Scalar::Number(_) | Scalar::Empty | Scalar::Other => {
+            Err(Fault::invalid(field, "must be a string"))
+        }
     }
 }
 
 /// Reads an `ask`: plain text, not empty.
 pub fn parse_ask(payload: &[u8]) -> Result<String, Fault> {
     let text = utf8(payload)?;
+    // editors write one at the beginning of a file; it is no part of the question
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if text.trim().is_empty() {
         return Err(Fault::invalid("", "the question is empty"));
     }
@@ -197,16 +226,20 @@ fn utf8(payload: &[u8]) -> Result<&str, Fault> {
         .map_err(|e| Fault::invalid("", format!("not UTF-8 at byte {}", e.valid_up_to())))
 }
 
-/// The `id` of a body that is otherwise at fault.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The `id` of a body that is at fault; a number too, so that its sender finds the answer.
 fn peek_id(text: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Id {
-        id: Option<String>,
+        id: Option<Scalar>,
     }
-    serde_json::from_str::<Id>(text)
-        .ok()?
-        .id
-        .filter(|id| check_id(id).is_ok())
+    let id = match serde_json::from_str::<Id>(text).ok()?.id? {
+        Scalar::Text(id) => id,
+        Scalar::Number(id) => id.to_string(),
+        Scalar::Empty | Scalar::Other => return None,
+    };
+    check_id(&id).is_ok().then_some(id)
 }
 
 fn check_id(id: &str) -> Result<(), String> {
@@ -229,6 +262,10 @@ fn check_session(name: &str) -> Result<(), String> {
 }
 
 fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let why = "begins with a byte order mark (bytes EF BB BF), which JSON does not have";
+        return Err(Fault::invalid("", why));
+    }
     let path = RefCell::new(String::new());
     let mut json = serde_json::Deserializer::from_str(text);
     let parsed = json
@@ -297,8 +334,22 @@ impl Body<'_> {
         r: &mut ChatRequest,
     ) -> Result<(), A::Error> {
         match key {
-            "messages" => r.messages = map.next_value_seed(MessagesSeed { path: self.path })?,
-            "id" => r.id = text(map, check_id)?,
+            "messages" => {
+                r.messages = map.next_value_seed(MessagesSeed {
+                    path: self.path,
+                    ignored: &mut r.ignored,
+                })?;
+            }
+            "id" => {
+                r.id = match map.next_value::<Option<Scalar>>()? {
+                    None => None,
+                    Some(Scalar::Text(id)) => {
+                        check_id(&id).map_err(de::Error::custom)?;
+                        Some(id)
+                    }
+                    Some(_) => return Err(de::Error::custom(ID_IS_TEXT)),
+                };
+            }
             "session" => r.session = text(map, check_session)?,
             "priority" => {
                 r.priority = map
@@ -329,8 +380,15 @@ impl Body<'_> {
             "deadline_ms" => r.deadline_ms = integer(map, 1, DEADLINE_MAX_MS)?,
             "n" => {
                 // more than one answer would be an effect
-                integer(map, 1, 1)?;
-                r.ignored.push("n");
+                if integer(map, 1, 1)?.is_some() {
+                    r.ignored.push("n");
+                }
+            }
+            "modalities" => {
+                // so would be anything but text
+                if map.next_value::<Option<Modalities>>()?.is_some() {
+                    r.ignored.push("modalities");
+                }
             }
             _ => return Self::rest(key, map, r),
         }
@@ -367,13 +425,19 @@ impl Body<'_> {
             "top_logprobs" => {
                 s.top_logprobs = integer(map, 0, u64::from(TOP_LOGPROBS_MAX))?.map(|n| n as u8);
             }
-            _ => match WITHOUT_EFFECT.iter().find(|name| **name == key) {
-                Some(name) => {
-                    map.next_value::<IgnoredAny>()?;
-                    r.ignored.push(name);
+            _ => {
+                if let Some(name) = WITHOUT_EFFECT.iter().find(|name| **name == key) {
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        r.ignored.push(name);
+                    }
+                } else if let Some((_, why)) = NEVER.iter().find(|(name, _)| *name == key) {
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        return Err(de::Error::custom(why));
+                    }
+                } else {
+                    return later(key, map);
                 }
-                None => return later(key, map),
-            },
+            }
         }
         Ok(())
     }
@@ -400,7 +464,7 @@ fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error>
         None => false,
         Some(Scalar::Text(text)) => !harmless.contains(&text.as_str()),
         Some(Scalar::Empty) => false,
-        Some(Scalar::Other) => true,
+        Some(Scalar::Number(_) | Scalar::Other) => true,
     };
     if asks {
         Err(de::Error::custom(format_args!(

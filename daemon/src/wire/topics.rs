@@ -2,8 +2,10 @@
 
 use glowplug_firmware_config::limits::CLIENT_MAX;
 use glowplug_model::engine::SessionVerb;
+use sha2::{Digest, Sha256};
 
 use super::session;
+use crate::hex::hex;
 use crate::transport::Qos;
 
 /// What a topic asks of us. Borrowed from the topic.
@@ -28,8 +30,6 @@ pub enum Route<'a> {
     },
     /// `admin/{verb}/request`
     Admin(&'a str),
-    /// `{base}/any/chat/{client}/request`
-    Pool(&'a str),
 }
 
 /// The names of one daemon.
@@ -51,6 +51,29 @@ impl Topics {
 
     fn own(&self, tail: std::fmt::Arguments<'_>) -> String {
         format!("{}/{}/{tail}", self.base, self.node)
+    }
+
+    /// The MQTT client identifier of the daemon: no two of different names have the same. It is `{base}-{node}` with `.`
+    /// for `/`; other characters of the base topic are escaped, and what is too long for a broker ends in a hash.
+    #[must_use]
+    pub fn client_id(&self) -> String {
+        let mut id = String::new();
+        for byte in self.base.bytes() {
+            match byte {
+                b'/' => id.push('.'),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' => id.push(byte.into()),
+                // so that the first `-` ends the base topic
+                other => id.push_str(&format!("={other:02x}")),
+            }
+        }
+        id.push('-');
+        id.push_str(&self.node);
+        if id.len() <= CLIENT_ID_MAX && id.is_ascii() {
+            return id;
+        }
+        let hash = hex(&Sha256::digest(&id));
+        let kept: String = id.chars().take(CLIENT_ID_MAX / 4).collect();
+        format!("{kept}~{}", &hash[..CLIENT_ID_MAX / 2])
     }
 
     /// Retained, and the last will's.
@@ -113,10 +136,12 @@ impl Topics {
         self.own(format_args!("admin/{verb}/response"))
     }
 
-    /// Everything the daemon listens to.
+    /// Everything the daemon listens to. Its own status comes first: whatever the broker keeps of another daemon of this
+    /// name has arrived when the last subscription is granted.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<(String, Qos)> {
         let own = [
+            "status",
             "chat/+/request",
             "chat/+/cancel",
             "chat/+/control",
@@ -124,11 +149,11 @@ impl Topics {
             "session/+/+/reset",
             "session/+/+/save",
             "session/+/+/drop",
+            "admin/+/request",
         ];
-        let mut all: Vec<String> = own.iter().map(|t| self.own(format_args!("{t}"))).collect();
-        all.push(self.own(format_args!("admin/+/request")));
-        all.push(format!("{}/any/chat/+/request", self.base));
-        all.into_iter().map(|t| (t, Qos::AtLeastOnce)).collect()
+        own.iter()
+            .map(|t| (self.own(format_args!("{t}")), Qos::AtLeastOnce))
+            .collect()
     }
 
     /// None: not one of ours, or a segment that a client or session cannot have.
@@ -145,9 +170,6 @@ impl Topics {
         match parts {
             [Some("chat"), Some(client), Some("request"), None] if own => {
                 Some(Route::Request(client))
-            }
-            [Some("chat"), Some(client), Some("request"), None] if node == "any" => {
-                Some(Route::Pool(client))
             }
             [Some("chat"), Some(client), Some("cancel"), None] if own => {
                 Some(Route::Cancel(client))
@@ -171,29 +193,56 @@ impl Topics {
     }
 
     /// May replies for `client` go to `topic`, which the request asked for? Below the client's own branch, or below one
-    /// of the operator's prefixes outside `{base}`; never where we listen ourselves, and never `$…` or a wildcard.
-    #[must_use]
-    pub fn may_reply_on(&self, client: &str, topic: &str, allow: &[String]) -> bool {
-        if topic.is_empty()
-            || topic.len() > RESPONSE_TOPIC_MAX
-            || topic.starts_with('$')
-            || topic.contains(['+', '#', '\0'])
-        {
-            return false;
+    /// of the operator's prefixes outside `{base}`; never where we listen ourselves, and never on what a broker ends the
+    /// connection for: `$…`, a wildcard, characters that MQTT forbids or lets it refuse, too many levels.
+    ///
+    /// # Errors
+    /// Why not, for the client.
+    pub fn may_reply_on(
+        &self,
+        client: &str,
+        topic: &str,
+        allow: &[String],
+    ) -> Result<(), &'static str> {
+        if topic.is_empty() || topic.len() > RESPONSE_TOPIC_MAX {
+            return Err("a Response Topic has 1 to 512 bytes");
         }
-        if below(&self.base, topic).is_some() {
+        if topic.bytes().filter(|b| *b == b'/').count() >= LEVELS_MAX {
+            return Err("a Response Topic has at most 128 levels");
+        }
+        if topic.starts_with('$') || topic.contains(['+', '#']) || topic.contains(is_refused) {
+            return Err(
+                "a Response Topic holds no wildcards, no control characters, and does not start with `$`",
+            );
+        }
+        let allowed = if below(&self.base, topic).is_some() {
             let own = |kind| topic.starts_with(&self.own(format_args!("{kind}/{client}/")));
-            return (own("chat") || own("ask") || own("session")) && self.route(topic).is_none();
+            (own("chat") || own("ask") || own("session")) && self.route(topic).is_none()
+        } else {
+            allow.iter().any(|prefix| {
+                let prefix = prefix.trim_end_matches('/');
+                topic == prefix || below(prefix, topic).is_some()
+            })
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err("the Response Topic is neither this client's own nor on the allow-list")
         }
-        allow.iter().any(|prefix| {
-            let prefix = prefix.trim_end_matches('/');
-            topic == prefix || below(prefix, topic).is_some()
-        })
     }
 }
 
+/// Longest client identifier, in bytes, that brokers in use take.
+const CLIENT_ID_MAX: usize = 128;
 /// Longest Response Topic, in bytes.
 const RESPONSE_TOPIC_MAX: usize = 512;
+/// Most levels of one: Mosquitto ends the connection above 200, EMQX refuses more than 128.
+const LEVELS_MAX: usize = 128;
+
+/// Characters for which a broker may end the connection (MQTT 5, 1.5.4): controls and non-characters.
+fn is_refused(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe
+}
 
 /// What follows `{base}/`.
 #[must_use]
@@ -266,7 +315,7 @@ mod tests {
                 "plant7/ai/n1/admin/stats/request",
                 Some(Route::Admin("stats")),
             ),
-            ("plant7/ai/any/chat/a/request", Some(Route::Pool("a"))),
+            ("plant7/ai/any/chat/a/request", None),
             ("plant7/ai/n1/chat/a/reply", None),
             ("plant7/ai/n1/ask/a/answer", None),
             ("plant7/ai/n1/session/a/s/result", None),
@@ -290,6 +339,20 @@ mod tests {
             t.route(&format!("plant7/ai/n1/ask/{}", &long[1..]))
                 .is_some()
         );
+    }
+
+    #[test]
+    fn no_two_daemons_have_the_same_client_identifier() {
+        let id = |base: &str, node: &str| Topics::new(base, node).client_id();
+        assert_eq!(id("glowplug", "n1"), "glowplug-n1");
+        assert_eq!(id("plant7/ai", "line-1"), "plant7.ai-line-1");
+        assert_ne!(id("plant", "line-1"), id("plant-line", "1"));
+        assert_ne!(id("a/b", "n"), id("a.b", "n"));
+        assert_ne!(id("a=2d", "n"), id("a-", "n"));
+        let long = "ä/".repeat(60) + "x";
+        let (one, two) = (id(&long, "1"), id(&long, "2"));
+        assert!(one != two && one.len() <= CLIENT_ID_MAX, "{one}");
+        assert!(!one.contains(['/', '+', '#']));
     }
 
     #[test]
@@ -334,12 +397,24 @@ mod tests {
             ("apps/answers/+", false),
             ("apps/answers/#", false),
             ("apps/answers/\0", false),
+            ("apps/answers/\u{1f}", false),
+            ("apps/answers/\u{7f}", false),
+            ("apps/answers/\u{9f}", false),
+            ("apps/answers/\u{feff}", true),
+            ("apps/answers/\u{fdd0}", false),
+            ("apps/answers/\u{ffff}", false),
+            ("apps/answers/\u{1fffe}", false),
+            ("apps/answers/\u{1f408}", true),
             ("", false),
         ];
         for (topic, ok) in table {
-            assert_eq!(t.may_reply_on("a", topic, &allow), ok, "{topic}");
+            assert_eq!(t.may_reply_on("a", topic, &allow).is_ok(), ok, "{topic:?}");
         }
-        assert!(!t.may_reply_on("a", &format!("apps/answers/{}", "x".repeat(600)), &allow));
+        let may = |topic: String| t.may_reply_on("a", &topic, &allow).is_ok();
+        assert!(may(format!("apps/answers/{}", "x".repeat(499))));
+        assert!(!may(format!("apps/answers/{}", "x".repeat(500))));
+        assert!(may(format!("apps/answers{}", "/x".repeat(126))));
+        assert!(!may(format!("apps/answers{}", "/x".repeat(127))));
     }
 
     #[test]
@@ -368,12 +443,60 @@ mod tests {
         }
     }
 
+    /// Any text, and levels that mean something in any order.
+    fn nearly_a_topic() -> impl Strategy<Value = String> {
+        let level = proptest::sample::select(vec![
+            "plant7", "ai", "n1", "any", "chat", "ask", "session", "admin", "a", "b", "s",
+            "request", "reply", "answer", "cancel", "control", "drop", "result", "status", "+",
+            "#", "", "$SYS",
+        ]);
+        let known =
+            (any::<bool>(), proptest::collection::vec(level, 0..6)).prop_map(|(base, levels)| {
+                let base = if base { "plant7/ai/n1/" } else { "" };
+                base.to_owned() + &levels.join("/")
+            });
+        prop_oneof![".{0,200}", known]
+    }
+
     proptest! {
         #[test]
-        fn any_topic_is_routed_without_panic(topic in ".{0,200}") {
-            let _ = topics().route(&topic);
-            let _ = topics().may_reply_on("a", &topic, &[]);
-            let _ = local_may(&topic, &topic, true);
+        fn a_topic_that_is_listened_to_is_never_replied_on(topic in nearly_a_topic()) {
+            let t = topics();
+            let everything = ["plant7".to_owned()];
+            if t.may_reply_on("a", &topic, &everything).is_ok() {
+                prop_assert_eq!(t.route(&topic), None);
+                prop_assert!(!topic.contains(['+', '#', '\0']) && !topic.starts_with('$') && !topic.is_empty());
+            }
+            // without an allow-list it is below the client's own segment
+            if t.may_reply_on("a", &topic, &[]).is_ok() {
+                prop_assert_eq!(topic.strip_prefix("plant7/ai/n1/").and_then(|rest| rest.split('/').nth(1)), Some("a"));
+            }
+            // what is routed belongs to the segment of a client, or to the operator
+            match t.route(&topic) {
+                Some(Route::Request(c) | Route::Ask(c) | Route::Cancel(c) | Route::Control(c)) => {
+                    let level = format!("/{c}");
+                    prop_assert!(valid_segment(c) && topic.contains(&level));
+                }
+                Some(Route::Session { client, session, .. }) => {
+                    let levels = format!("/session/{client}/{session}/");
+                    prop_assert!(valid_segment(client) && topic.contains(&levels));
+                }
+                Some(Route::Admin(verb)) => prop_assert_eq!(&topic, &format!("plant7/ai/n1/admin/{verb}/request")),
+                None => {}
+            }
+            // and a program on this machine reaches no segment but its own
+            if local_may("a", &topic, true) && topic.split('/').nth(1).is_some_and(|kind| kind != "admin") {
+                prop_assert_eq!(topic.split('/').nth(2), Some("a"));
+            }
+        }
+
+        #[test]
+        fn names_and_client_identifiers_are_as_many(
+            one in ("[a/.=-]{1,4}", "[a.-]{1,3}"),
+            two in ("[a/.=-]{1,4}", "[a.-]{1,3}"),
+        ) {
+            let id = |(base, node): &(String, String)| Topics::new(base, node).client_id();
+            prop_assert_eq!(id(&one) == id(&two), one == two);
         }
 
         #[test]
@@ -381,7 +504,7 @@ mod tests {
             let t = topics();
             let topic = t.request(&client);
             prop_assert_eq!(t.route(&topic), Some(Route::Request(client.as_str())));
-            prop_assert!(t.may_reply_on(&client, &t.reply(&client), &[]));
+            prop_assert!(t.may_reply_on(&client, &t.reply(&client), &[]).is_ok());
             let topic = t.session(&client, "s", "save");
             let verb = SessionVerb::Save;
             prop_assert_eq!(t.route(&topic), Some(Route::Session { client: &client, session: "s", verb }));

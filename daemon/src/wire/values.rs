@@ -193,9 +193,38 @@ pub(super) struct ResponseFormat {
     pub(super) kind: String,
 }
 
+/// `["text"]`, in whatever length.
+pub(super) struct Modalities;
+
+impl<'de> Deserialize<'de> for Modalities {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Modalities;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of strings")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Modalities, A::Error> {
+                while let Some(modality) = seq.next_element::<String>()? {
+                    if modality != "text" {
+                        return Err(de::Error::custom(format_args!(
+                            "`{modality}` is not `text`, which is all that answers are"
+                        )));
+                    }
+                }
+                Ok(Modalities)
+            }
+        }
+        d.deserialize_seq(V)
+    }
+}
+
 /// Enough of a value to see whether it asks for something.
 pub(super) enum Scalar {
     Text(String),
+    /// a whole one
+    Number(i64),
+    /// an array of nothing
     Empty,
     Other,
 }
@@ -214,11 +243,11 @@ impl<'de> Deserialize<'de> for Scalar {
             fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
                 Ok(Scalar::Other)
             }
-            fn visit_u64<E>(self, _: u64) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
+            fn visit_u64<E>(self, n: u64) -> Result<Scalar, E> {
+                Ok(i64::try_from(n).map_or(Scalar::Other, Scalar::Number))
             }
-            fn visit_i64<E>(self, _: i64) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
+            fn visit_i64<E>(self, n: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(n))
             }
             fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
                 Ok(Scalar::Other)

@@ -1,7 +1,11 @@
 //! Several requests at once, a slow server, a panic.
 
+use std::collections::BTreeMap;
+
+use super::desk::Done;
 use super::*;
-use glowplug_model::engine::{Outcome, Priority, SessionVerb, Thinking};
+use crate::admission::End;
+use glowplug_model::engine::{Event, Outcome, Priority, SessionVerb, Thinking};
 use glowplug_model::text::SamplerParams;
 
 fn outcome(finish: Finish) -> Outcome {
@@ -15,6 +19,11 @@ fn outcome(finish: Finish) -> Outcome {
     }
 }
 
+/// One whose prompts nobody prepares.
+fn quiet(beat: Option<Duration>) -> Desk {
+    Desk::new(beat, std_mpsc::sync_channel(AHEAD).0)
+}
+
 fn text(content: &str) -> Event {
     Event::Text {
         content: content.to_owned(),
@@ -26,7 +35,7 @@ fn text(content: &str) -> Event {
 #[test]
 fn a_slow_server_gets_text_put_together_and_loses_nothing() {
     let (outbox, mut reports) = mpsc::channel(1);
-    let mut desk = Desk::default();
+    let mut desk = quiet(None);
     let now = Instant::now();
     desk.event(
         1,
@@ -61,7 +70,7 @@ fn a_slow_server_gets_text_put_together_and_loses_nothing() {
     assert!(desk.pending.is_empty() && desk.running.is_empty());
 }
 
-fn request(client: &str, session: Option<&str>) -> Box<Request> {
+pub(super) fn request(client: &str, session: Option<&str>) -> Box<Request> {
     let sampler = SamplerParams {
         temperature: 0.0,
         top_p: 1.0,
@@ -103,7 +112,7 @@ fn reset(id: RequestId, session: &str) -> Command {
 
 #[test]
 fn a_session_keeps_its_order_and_the_others_go_on() {
-    let mut desk = Desk::default();
+    let mut desk = quiet(None);
     let table = [
         (reset(1, "a"), true),
         (Command::Submit(2, request("c", Some("a"))), true),
@@ -128,6 +137,7 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
     let mut ids = || -> Vec<RequestId> {
         let id = |command| match command {
             Command::Submit(id, _)
+            | Command::Prepared(id, _)
             | Command::End(id, _)
             | Command::EndThinking(id)
             | Command::Session(id, _)
@@ -145,7 +155,7 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
 #[test]
 fn verbs_are_answered_and_numbers_told_once() {
     let (outbox, mut reports) = mpsc::channel(8);
-    let mut desk = Desk::default();
+    let mut desk = quiet(None);
     desk.done
         .push_back(Done::Session(3, Err(SessionFault::NotFound)));
     desk.load.counts.pages_used = 2;
@@ -167,7 +177,7 @@ fn verbs_are_answered_and_numbers_told_once() {
 
 #[test]
 fn a_panic_fails_what_was_running_and_keeps_its_text() {
-    let mut desk = Desk::default();
+    let mut desk = quiet(None);
     let now = Instant::now();
     desk.event(
         7,
@@ -211,7 +221,7 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
 #[test]
 fn a_thread_that_must_be_heard_of_says_so_when_it_has_nothing_to_say() {
     let (outbox, mut reports) = mpsc::channel(8);
-    let mut desk = Desk::new(Some(Duration::from_secs(3600)));
+    let mut desk = quiet(Some(Duration::from_secs(3600)));
     desk.flush(&outbox);
     assert!(matches!(reports.try_recv(), Ok(Report::Load(_))));
     // it was heard just now
@@ -219,6 +229,9 @@ fn a_thread_that_must_be_heard_of_says_so_when_it_has_nothing_to_say() {
     assert!(reports.try_recv().is_err());
     desk.beat = Some(Duration::ZERO);
     assert!(desk.report().is_some());
-    let mut quiet = Desk::new(None);
-    assert!(quiet.report().is_none());
+    let mut silent = quiet(None);
+    assert!(silent.report().is_none());
 }
+
+mod flood;
+mod hang;

@@ -49,6 +49,7 @@ fn the_newest_good_one_counts_and_the_one_before_is_left() {
     let mut partition = partition(Some(&key));
     let (slot, image) = newest(&partition, trust).unwrap();
     assert_eq!((slot, image.counter, image.key), (1, 5, Some(1)));
+    assert!(image.signed);
     assert_eq!(image.settings, settings("new"));
     // a power cut while the second was written
     partition[SLOT + 40..].fill(0xff);
@@ -159,6 +160,11 @@ fn a_thousand_that_are_not_ours() {
     }
     assert_eq!(refused, 1000);
     assert!(read(&slot(&settings("ours"), 1000, Some(&ours)), trust).is_ok());
+    // and who asks for no signature is told whether there is one
+    for (key, signed) in [(None, false), (Some(&theirs), true)] {
+        let image = read(&slot(&settings("any"), 1, key), Trust::default()).unwrap();
+        assert_eq!((image.signed, image.key), (signed, None));
+    }
 }
 
 /// `settings("old")` with counter 4, not signed, as schema 1 had it.
@@ -185,6 +191,28 @@ fn an_image_of_the_schema_before_is_read_as_one_of_today() {
             read(&old, Trust::default()),
             Err(ImageError::Schema(schema))
         );
+    }
+}
+
+/// A caller may hand over a whole flash region: what is longer than a slot is refused, whatever its schema.
+#[test]
+fn settings_longer_than_a_slot_are_refused_where_more_than_a_slot_is_read() {
+    for extra in 0..=usize::from(SCHEMA) + 1 {
+        for schema in 1..=SCHEMA {
+            let length = SETTINGS_MAX + extra;
+            let mut region = std::vec![0; 3 * SLOT];
+            region[..4].copy_from_slice(MAGIC);
+            region[4..6].copy_from_slice(&schema.to_le_bytes());
+            region[6..8].copy_from_slice(&(length as u16).to_le_bytes());
+            let end = HEAD + length;
+            let crc = crc32fast::hash(&region[..end]).to_le_bytes();
+            region[end..end + CRC].copy_from_slice(&crc);
+            assert_eq!(
+                read(&region, Trust::default()),
+                Err(ImageError::Settings),
+                "{extra} more, schema {schema}"
+            );
+        }
     }
 }
 

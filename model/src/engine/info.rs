@@ -5,10 +5,13 @@ use crate::gguf::{GgmlType, Gguf};
 use crate::text::SamplerParams;
 use std::collections::HashMap;
 
-/// What `info`, `inspect` and `demo` tell of the loaded model.
+/// Longest name of a model, in characters: it is in every frame.
+const NAME_MAX: usize = 96;
+
+/// What `info`, `inspect` and `demo` tell of the loaded model. Every text is short and on one line, whatever the file says.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    /// `general.name`, else the architecture
+    /// `general.name` without control characters, at most 96 characters, else the architecture
     pub name: String,
     /// `qwen2` ...
     pub architecture: String,
@@ -35,7 +38,9 @@ impl ModelInfo {
         Self {
             name: gguf
                 .str("general.name")
-                .map_or_else(|_| architecture.clone(), str::to_owned),
+                .ok()
+                .and_then(name)
+                .unwrap_or_else(|| architecture.clone()),
             architecture,
             quantisation: quantisation(gguf),
             context,
@@ -46,6 +51,14 @@ impl ModelInfo {
             isa: model.runtime.kernels.isa().to_string(),
         }
     }
+}
+
+/// What of a file's text can be a name, if anything.
+fn name(text: &str) -> Option<String> {
+    let shown = text.chars().filter(|c| !c.is_control());
+    let name: String = shown.take(NAME_MAX).collect();
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// How a model is to be sampled where a request does not say: its own recommended values where the file has them, by the
@@ -102,4 +115,18 @@ fn commonest(gguf: &Gguf) -> String {
         .into_iter()
         .max_by_key(|(_, bytes)| *bytes)
         .map_or_else(|| "none".to_owned(), |(ty, _)| ty.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_short_and_on_one_line() {
+        assert_eq!(name("Smol 135M").as_deref(), Some("Smol 135M"));
+        assert_eq!(name(" a\n\u{1b}[31mb\0 ").as_deref(), Some("a[31mb"));
+        assert_eq!(name("\n \t"), None);
+        let long = name(&"ä".repeat(1 << 20)).unwrap_or_default();
+        assert_eq!(long, "ä".repeat(NAME_MAX));
+    }
 }

@@ -6,6 +6,7 @@ mod evaluator;
 mod info;
 mod memory;
 mod model;
+mod prompt;
 mod request;
 mod scheduler;
 mod sequence;
@@ -13,32 +14,35 @@ mod session;
 mod sessions;
 mod shape;
 mod snapshots;
+mod stored;
+mod wear;
 mod window;
 
 use crate::gguf::{Gguf, GgufError};
-use crate::kv::{LayoutError, NoMemory, NotLocked, Pages, Span, TooManyPages};
+use crate::kv::{LayoutError, NoMemory, NotLocked, Owner, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
 use crate::quant::{Isa, UnsupportedIsa};
-use crate::text::{ChatTemplate, Prompt, TextError, Tokenizer};
+use crate::text::{ChatTemplate, TextError};
 use drafts::{Drafted, Drafts};
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::PAGE_TOKENS;
 use memory::{Memory, TABLES};
 use model::Model;
-use scheduler::{Admitted, Job, Scheduler, SubmitError};
-use sequence::{Next, Sequence, Turn};
-use session::SessionKey;
+use prompt::Preparing;
+use scheduler::Scheduler;
+use sequence::{Next, Sequence};
 use snapshots::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
+pub use prompt::{Prepared, PromptBuilder, PromptJob};
 pub use request::{
-    Event, Finish, Outcome, Refusal, Request, RequestId, SessionFault, SessionState, SessionVerb,
-    Thinking, TokenLogprob, Worked,
+    Event, Finish, Notice, Outcome, Refusal, Request, RequestId, SessionBound, SessionFault,
+    SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
 };
 pub use scheduler::Priority;
 pub use sessions::Conversations;
@@ -51,6 +55,16 @@ pub struct KvFormats {
     pub k: KvFormat,
     /// values
     pub v: KvFormat,
+}
+
+/// Who finds the pages that a client's prompts have filled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Share {
+    /// the same client: no number and no time tells others of its prompts
+    #[default]
+    Client,
+    /// everybody
+    All,
 }
 
 /// Choices at load; ceilings are in `firmware-config`.
@@ -66,6 +80,8 @@ pub struct EngineConfig {
     pub kv: KvFormats,
     /// are they kept from being swapped out
     pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
     /// the folder of saved sessions
     pub sessions: Option<PathBuf>,
     /// bytes of sessions that are written in a day, but for those at the end; none: as many as it takes
@@ -124,9 +140,6 @@ pub enum LoadError {
     /// more pages than an arena may have
     #[error(transparent)]
     Pages(#[from] TooManyPages),
-    /// the folder of saved sessions
-    #[error("`sessions.dir`: {0}")]
-    Sessions(std::io::Error),
     /// forced instruction set
     #[error(transparent)]
     Isa(#[from] UnsupportedIsa),
@@ -160,16 +173,17 @@ pub struct Counts {
     pub pages_free: usize,
     /// of those used, held by more than one
     pub pages_shared: usize,
-    /// named sessions
+    /// named sessions in memory
     pub sessions: usize,
 }
 
 /// One model, its running sequences, a bounded queue of waiting ones, and the sessions.
 pub struct Engine {
     model: Model,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    prompts: PromptBuilder,
     info: ModelInfo,
+    /// those whose prompt is being prepared
+    preparing: BTreeMap<RequestId, Preparing>,
     scheduler: Scheduler,
     sequences: BTreeMap<RequestId, Sequence>,
     memory: Memory,
@@ -177,9 +191,8 @@ pub struct Engine {
     drafts: Option<Drafts>,
     /// what the last step computed beyond its token
     drafted: Option<Drafted>,
-    /// may sessions forget their oldest turns
-    window: bool,
-    /// of clients, for the scheduler
+    share: Share,
+    /// of clients, for the scheduler and as owners of pages
     hasher: RandomState,
     /// the next id of a request of our own, downwards
     own: RequestId,
@@ -192,37 +205,38 @@ impl Engine {
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
         let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
-        let template = ChatTemplate::from_gguf(gguf)?;
+        let template = ChatTemplate::from_gguf(gguf);
         let pages = Pages::new(config.pages)?;
-        let snapshots = match &config.sessions {
-            Some(folder) => Some(
-                Snapshots::new(
-                    folder,
-                    gguf,
-                    model.kv.layout(),
-                    config.pages,
-                    config.session_writes,
-                )
-                .map_err(LoadError::Sessions)?,
-            ),
-            None => None,
-        };
-        let mut memory = Memory::new(pages, snapshots);
-        memory.restore_all();
+        let layout = model.kv.layout();
+        let snapshots = config.sessions.as_ref().map(|folder| {
+            Snapshots::new(folder, gguf, layout, config.pages, config.session_writes)
+        });
+        let memory = Memory::new(pages, snapshots);
         Ok(Self {
-            info: ModelInfo::new(gguf, &model, config.context, template.thinks()),
+            info: ModelInfo::new(
+                gguf,
+                &model,
+                config.context,
+                template.as_ref().is_ok_and(ChatTemplate::thinks),
+            ),
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
             drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
-            window: config.window,
+            share: config.share,
             hasher: RandomState::new(),
             own: RequestId::MAX,
+            prompts: PromptBuilder::new(tokenizer, template, config),
+            preparing: BTreeMap::new(),
             model,
-            tokenizer,
-            template,
         })
+    }
+
+    /// Prompts are written by this template instead of the file's own.
+    pub fn set_template(&mut self, template: ChatTemplate) {
+        self.info.thinks = template.thinks();
+        self.prompts.template = Arc::new(Ok(template));
     }
 
     /// About the model.
@@ -231,75 +245,12 @@ impl Engine {
         &self.info
     }
 
-    /// Takes a request into the bounded queue; gives the number of requests before it.
-    ///
-    /// # Errors
-    /// [`Refusal`]; at the bound of sessions the longest idle one may have gone to its file, nothing else has changed.
-    pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
-        let key = request.session.clone().map(|name| SessionKey {
-            client: request.client.clone(),
-            name,
-        });
-        let (mut turn, mut history) = (None, 0);
-        let mut request = request;
-        if let Some(session) = key {
-            self.room_for(&session)?;
-            self.memory.revive(&session);
-            turn = Some(Turn {
-                session: session.clone(),
-                messages: request.messages.clone(),
-                answer: String::new(),
-            });
-            if let Some(before) = self.memory.sessions.get(&session) {
-                history = before.messages.len();
-                request
-                    .messages
-                    .splice(0..0, before.messages.iter().cloned());
-            }
-        }
-        let (prompt, forgotten) = self.fit(&mut request, history)?;
-        let (client, priority) = (self.share(&request.client), request.priority);
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, self.info.context);
-        sequence.forgotten = forgotten.len();
-        let (needed, pages) = (
-            sequence.limit.div_ceil(PAGE_TOKENS),
-            self.memory.pages.total(),
-        );
-        if needed > pages {
-            return Err(Refusal::Memory { needed, pages });
-        }
-        let job = Job {
-            id,
-            client,
-            priority,
-        };
-        let before = self
-            .scheduler
-            .submit(job)
-            .map_err(|refused| match refused {
-                SubmitError::Full { waiting, limit } => Refusal::Overloaded {
-                    queued: waiting,
-                    limit,
-                },
-                SubmitError::Twice(id) => Refusal::Invalid {
-                    param: "id",
-                    message: format!("request {id} is not answered yet"),
-                },
-            })?;
-        if let Some(turn) = &turn {
-            self.memory.sessions.open(&turn.session).busy = Some(id);
-            if !forgotten.is_empty() {
-                self.memory.cut(&turn.session, forgotten);
-            }
-        }
-        sequence.turn = turn;
-        self.sequences.insert(id, sequence);
-        Ok(before)
-    }
-
     /// Ends a request in any state with this reason: its [`Event::Finished`] comes with the next step. False: unknown,
     /// or already ending.
     pub fn end(&mut self, id: RequestId, why: Finish) -> bool {
+        if let Some(ends) = self.end_preparing(id, why) {
+            return ends;
+        }
         match self.sequences.get_mut(&id) {
             Some(sequence) if sequence.ended.is_none() => {
                 sequence.ended = Some(why);
@@ -317,9 +268,9 @@ impl Engine {
     /// Closes an open thought of a running request; false if unknown or not thinking.
     pub fn end_thinking(&mut self, id: RequestId) -> bool {
         match self.sequences.get_mut(&id) {
-            Some(sequence) if sequence.place.is_some() => {
-                sequence.end_thinking(&self.tokenizer).unwrap_or(false)
-            }
+            Some(sequence) if sequence.place.is_some() => sequence
+                .end_thinking(&self.prompts.tokenizer)
+                .unwrap_or(false),
             _ => false,
         }
     }
@@ -331,15 +282,13 @@ impl Engine {
         if self.check(sink) {
             return Worked::Little;
         }
-        while self.admit(sink) {
-            worked = true;
-        }
+        worked |= self.admit(sink);
         let sequences = &self.sequences;
         let plan = self
             .scheduler
             .step(&|id| sequences.get(&id).map_or(0, Sequence::remaining));
         if plan.is_empty() {
-            return if worked || self.tidy() {
+            return if worked {
                 Worked::Little
             } else {
                 Worked::Nothing
@@ -351,7 +300,7 @@ impl Engine {
     /// The ends that are due: what a step begins with, and all that may be asked while the next one is put off. False when
     /// there was none.
     pub fn finish_ended(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        let mut worked = false;
+        let mut worked = self.finish_preparing(sink);
         while let Some((id, why)) = self
             .sequences
             .values()
@@ -370,7 +319,7 @@ impl Engine {
         self.scheduler.limit(effort.streams);
     }
 
-    /// One decision of the scheduler; false if there is none to make.
+    /// All that the scheduler decides; false if there is nothing to decide.
     fn admit(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
         let Self {
             scheduler,
@@ -379,23 +328,17 @@ impl Engine {
             model,
             ..
         } = self;
-        let admitted = scheduler.admit(&mut |id| {
-            sequences
-                .get_mut(&id)
-                .is_some_and(|sequence| memory.start(&mut model.kv, sequence))
-        });
-        if let Some(Admitted::Started { id, .. }) = admitted
-            && let Some(sequence) = self.sequences.get(&id).filter(|s| !s.is_own())
-        {
-            sink(
-                id,
-                Event::Started {
-                    prompt_tokens: sequence.prompt as u32,
-                    cached_tokens: sequence.cached as u32,
-                },
-            );
-        }
-        admitted.is_some()
+        memory.admit(&mut model.kv, scheduler, sequences, &mut |sequence| {
+            if !sequence.is_own() {
+                sink(
+                    sequence.id,
+                    Event::Started {
+                        prompt_tokens: sequence.prompt as u32,
+                        cached_tokens: sequence.cached as u32,
+                    },
+                );
+            }
+        })
     }
 
     /// One pass of the network for `plan`: how many tokens of whom. Gives how many it was for.
@@ -477,7 +420,7 @@ impl Engine {
         if sequence.fed == sequence.prompt {
             sink(id, Event::Prefilled);
         }
-        match sequence.sample(logits, &self.tokenizer, sink) {
+        match sequence.sample(logits, &self.prompts.tokenizer, sink) {
             Ok(Next::Feed) => {}
             Ok(Next::Finish(why)) => self.finish(id, why, sink),
             Err(_) => self.finish(id, Finish::Failed, sink),
@@ -490,6 +433,10 @@ impl Engine {
         let Some(mut sequence) = self.sequences.remove(&id) else {
             return;
         };
+        if why == Finish::Failed {
+            // a number that is none may be in the cache, where the next prompt of these words would find it
+            sequence.distrust();
+        }
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);
@@ -520,7 +467,7 @@ impl Engine {
         let pages = self.memory.pages.counts();
         Counts {
             running: self.scheduler.running().count(),
-            queued: self.scheduler.waiting().count(),
+            queued: self.scheduler.waiting().count() + self.preparing.len(),
             parked: self.scheduler.parked().count(),
             pages_total: self.memory.pages.total(),
             pages_used: pages.used,
@@ -530,32 +477,16 @@ impl Engine {
         }
     }
 
+    /// Who finds what a client's prompts put into pages.
+    fn owner(&self, client: &str) -> Owner {
+        match self.share {
+            Share::Client => self.hasher.hash_one(client),
+            Share::All => 0,
+        }
+    }
+
     /// A client as the scheduler knows it.
     fn share(&self, client: &str) -> u64 {
         self.hasher.hash_one(client)
-    }
-
-    fn prompt(&self, request: &Request) -> Result<Prompt, Refusal> {
-        let prompt = if request.raw {
-            let text = request.messages.first().map_or("", |m| m.content.as_str());
-            self.tokenizer.encode(text, true).map(|tokens| Prompt {
-                tokens,
-                thinking_open: false,
-            })
-        } else {
-            self.template
-                .prompt(&self.tokenizer, &request.messages, request.thinking.enabled)
-        };
-        match prompt {
-            Ok(prompt) if prompt.tokens.is_empty() => Err(Refusal::Invalid {
-                param: "messages",
-                message: "the prompt is empty".to_owned(),
-            }),
-            Ok(prompt) => Ok(prompt),
-            Err(error) => Err(Refusal::Invalid {
-                param: "messages",
-                message: error.to_string(),
-            }),
-        }
     }
 }

@@ -2,6 +2,9 @@
 
 use super::scheduler::Priority;
 use crate::text::{Message, SamplerParams};
+use glowplug_firmware_config::limits::{
+    SESSION_TEXT_MAX, SESSION_TEXT_PER_CLIENT, SESSIONS_MAX, SESSIONS_PER_CLIENT,
+};
 use std::sync::Arc;
 
 /// The daemon's own number for a request.
@@ -39,6 +42,20 @@ pub struct Request {
     pub max_tokens: u32,
     /// stop strings, on the answer only
     pub stop: Vec<String>,
+}
+
+impl Request {
+    /// What only the model can tell of a request: does every biased token exist?
+    pub(super) fn check(&self, vocab: usize) -> Result<(), Refusal> {
+        let mut biased = self.sampler.logit_bias.iter().map(|(token, _)| *token);
+        match biased.find(|token| *token as usize >= vocab) {
+            None => Ok(()),
+            Some(token) => Err(Refusal::Invalid {
+                param: "logit_bias",
+                message: format!("{token} is no token of this model, which has {vocab} from 0 on"),
+            }),
+        }
+    }
 }
 
 /// Log-probabilities of one token, for OpenAI's `logprobs.content[]`.
@@ -134,6 +151,16 @@ pub enum Refusal {
         /// cap
         limit: usize,
     },
+    /// too long for the context, whatever its tokens are
+    #[error(
+        "the prompt has {bytes} bytes, which are more tokens than the {limit} that the context holds"
+    )]
+    TextLength {
+        /// of what the user said
+        bytes: usize,
+        /// tokens
+        limit: usize,
+    },
     /// more than the whole cache
     #[error("the request needs {needed} KV pages, there are {pages}: {} are missing", needed - pages)]
     Memory {
@@ -142,12 +169,9 @@ pub enum Refusal {
         /// of the arena
         pages: usize,
     },
-    /// every session has a request that runs or waits
-    #[error("all {limit} sessions are in use")]
-    Sessions {
-        /// cap
-        limit: usize,
-    },
+    /// the session has no place: none that may make room for it can be put into a file first
+    #[error("{0}, and none of those can be put into a file: drop or reset one")]
+    Sessions(SessionBound),
     /// bad field
     #[error("{message}")]
     Invalid {
@@ -155,6 +179,44 @@ pub enum Refusal {
         param: &'static str,
         /// why, with the limit
         message: String,
+    },
+}
+
+/// What there may be of sessions in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionBound {
+    /// [`SESSIONS_PER_CLIENT`]
+    #[error("this client has {SESSIONS_PER_CLIENT} sessions, which is the limit")]
+    OfClient,
+    /// [`SESSION_TEXT_PER_CLIENT`]
+    #[error("the sessions of this client have {SESSION_TEXT_PER_CLIENT} bytes of text at most")]
+    TextOfClient,
+    /// [`SESSIONS_MAX`]
+    #[error("there are {SESSIONS_MAX} sessions, which is the limit")]
+    All,
+    /// [`SESSION_TEXT_MAX`]
+    #[error("all sessions have {SESSION_TEXT_MAX} bytes of text at most")]
+    TextOfAll,
+}
+
+/// Something about the files of sessions that an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Notice {
+    /// the disk does not do what it is told; once, until it does again
+    #[error("sessions cannot be written to their files, or removed from them: {0}")]
+    Failing(String),
+    /// it does again
+    #[error("sessions are written to their files again")]
+    Mended,
+    /// a session has a file that is of no use
+    #[error("the session `{session}` of `{client}` begins anew, its file cannot be used: {why}")]
+    Unreadable {
+        /// whose
+        client: Arc<str>,
+        /// which
+        session: Arc<str>,
+        /// what is wrong with it
+        why: String,
     },
 }
 
@@ -195,13 +257,18 @@ pub enum SessionFault {
     #[error("`sessions.dir` is not configured")]
     NoFolder,
     /// so much was written today
-    #[error("{per_day} bytes of sessions a day are what the storage of this board bears")]
+    #[error(
+        "{per_day} bytes of sessions were written today, which is what the storage of this board bears"
+    )]
     Worn {
-        /// bytes
+        /// bytes, of all clients or of this one
         per_day: u64,
     },
-    /// its file cannot be written
-    #[error("the session could not be saved: {0}")]
+    /// the disk, or what it may have of sessions
+    #[error("there is no room for the session's file")]
+    Full,
+    /// its file cannot be written, read or removed
+    #[error("the session's file: {0}")]
     Failed(String),
 }
 

@@ -13,6 +13,9 @@
 //! When all places are taken, a running one of a lower rank is parked: it loses its place and keeps its progress and its
 //! pages.
 //!
+//! Of those whose prompts are not yet in the cache, one has a chunk of its own in each step: prompts of the highest rank
+//! take turns by share as well, so that a short one is not kept waiting by all of a long one.
+//!
 //! # Rank
 //! The rank is the priority that was asked for, as far as the others' shares go, and is settled at the start:
 //! - a client has one urgent one at a time, and only while what its urgent ones were served is at most
@@ -338,7 +341,8 @@ impl Scheduler {
     }
 
     /// The next step: who is in it, with how many tokens. Each one that decodes has 1; of those whose prompt is not yet
-    /// in the cache, one has a part of it: the highest rank, then the one that came first. `remaining`: prompt
+    /// in the cache, one has a part of it: the highest rank, then the client that was served least of late, then the one
+    /// that came first. `remaining`: prompt
     /// tokens to go, 0 when it decodes. Empty only when nobody runs.
     pub(super) fn step(
         &self,
@@ -349,7 +353,10 @@ impl Scheduler {
             put(&mut step, (entry.job.id, 1));
         }
         let prompts = self.running.iter().filter(|e| remaining(e.job.id) > 0);
-        if let Some(entry) = prompts.min_by_key(|e| (Reverse(e.rank), e.arrival)) {
+        if let Some(entry) = prompts.min_by_key(|e| {
+            let service = self.clients[e.client].service;
+            (Reverse(e.rank), service, e.arrival)
+        }) {
             let room = match step.len() {
                 0 => PREFILL_ALONE,
                 decoding => STEP_BESIDE.saturating_sub(decoding).max(PREFILL_BESIDE),
@@ -383,6 +390,14 @@ impl Scheduler {
         }
         let running = self.running.iter().map(|e| self.clients[e.client].service);
         self.level = running.min().unwrap_or(self.level);
+    }
+
+    /// Work beside the steps that is worth so many tokens counts for a client's share too.
+    pub(super) fn charge(&mut self, client: u64, tokens: u64) {
+        if tokens > 0 {
+            let client = self.client(client);
+            self.clients[client].service += tokens;
+        }
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {

@@ -3,15 +3,23 @@
 use super::drafts::Odds;
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
 use super::session::SessionKey;
+use crate::kv::Owner;
 use crate::text::{
     Message, Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer,
     Utf8Stream,
 };
 use std::collections::VecDeque;
 
+/// What ends a thought that the model does not end itself.
+const CLOSE: &str = "\n</think>\n\n";
+/// A thought leaves a quarter of the request's tokens to this mark and the answer, and so many at least.
+const ANSWER_MIN: usize = 16;
+
 /// In any state from its acceptance to its end; buffers are made when it is taken in.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
+    /// whose pages it finds and fills
+    pub(super) owner: Owner,
     /// the prompt, and what was sampled or written for the model since: the last one is yet to be fed
     pub(super) tokens: Vec<u32>,
     pub(super) prompt: usize,
@@ -73,6 +81,7 @@ impl Sequence {
     /// `limit`: tokens it may have at most, prompt and answer.
     pub(super) fn new(
         id: RequestId,
+        owner: Owner,
         request: Request,
         prompt: Prompt,
         vocab: usize,
@@ -90,6 +99,7 @@ impl Sequence {
         tokens.reserve_exact(limit - prompt_len);
         Self {
             id,
+            owner,
             tokens,
             prompt: prompt_len,
             cached: 0,
@@ -106,7 +116,7 @@ impl Sequence {
             completion: 0,
             reasoning: 0,
             forced: VecDeque::new(),
-            closed: !request.thinking.enabled,
+            closed: false,
             utf8: Utf8Stream::default(),
             splitter: ThoughtSplitter::new(prompt.thinking_open),
             stops: StopStrings::new(&request.stop),
@@ -148,10 +158,24 @@ impl Sequence {
         if self.closed || self.splitter.side() != Side::Thought {
             return Ok(false);
         }
-        self.forced
-            .extend(tokenizer.encode("\n</think>\n\n", true)?);
+        self.forced.extend(tokenizer.encode(CLOSE, true)?);
         self.closed = true;
+        // what the model would have said next may be the rest of a character
+        self.utf8.cut();
         Ok(true)
+    }
+
+    /// Must an open thought end now: by its budget, or so that tokens are left for an answer? Where thoughts are off the
+    /// model may still open one; it is not paid for.
+    fn has_thought_enough(&self) -> bool {
+        let all = self.limit.saturating_sub(self.prompt);
+        let left = self.limit.saturating_sub(self.tokens.len());
+        let budget = if self.thinking.enabled {
+            self.thinking.budget
+        } else {
+            Some(0)
+        };
+        left <= (all / 4).max(ANSWER_MIN) || budget.is_some_and(|most| self.reasoning >= most)
     }
 
     /// Takes the next token from the logits of the last one (or the forced one) and turns it into text.
@@ -162,21 +186,25 @@ impl Sequence {
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Result<Next, TextError> {
         let in_thought = self.splitter.side() == Side::Thought;
-        if in_thought
-            && self
-                .thinking
-                .budget
-                .is_some_and(|budget| self.reasoning >= budget)
-        {
+        if in_thought && self.has_thought_enough() {
             self.end_thinking(tokenizer)?;
         }
-        let (token, logprobs, forced) = match self.forced.pop_front() {
+        let (mut token, mut logprobs, mut forced) = match self.forced.pop_front() {
             Some(token) => (token, None, true),
             None => {
                 let Sampled { token, logprobs } = self.sampler.sample(logits)?;
                 (token, logprobs, false)
             }
         };
+        if in_thought
+            && !forced
+            && tokenizer.is_end(token)
+            && self.end_thinking(tokenizer)?
+            && let Some(first) = self.forced.pop_front()
+        {
+            // a turn that would end without an answer: the thought ends instead
+            (token, logprobs, forced) = (first, None, true);
+        }
         self.sampler.accept(token);
         self.completion += 1;
         self.reasoning += u32::from(in_thought);
@@ -228,8 +256,6 @@ impl Sequence {
         finish: Finish,
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Option<Turn> {
-        let mut text = String::new();
-        self.utf8.finish(&mut text);
         let (mut content, mut reasoning) = (String::new(), String::new());
         let stops = &mut self.stops;
         let mut emit = |side, piece: &str| match side {
@@ -238,7 +264,6 @@ impl Sequence {
                 stops.push(piece, &mut content);
             }
         };
-        self.splitter.push(&text, &mut emit);
         self.splitter.finish(&mut emit);
         self.stops.finish(&mut content);
         if !self.thinking.visible {

@@ -1,12 +1,14 @@
 //! Named conversations: what was said, and which pages hold it.
 
-use super::request::RequestId;
+use super::request::{RequestId, SessionBound};
 use super::sequence::Turn;
 use crate::kv::PageId;
 use crate::text::{Message, Role};
-use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, SESSIONS_MAX};
+use glowplug_firmware_config::limits::{
+    SESSION_TEXT_MAX, SESSION_TEXT_PER_CLIENT, SESSIONS_MAX, SESSIONS_PER_CLIENT,
+};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 /// A session belongs to one client: the same name of another client is another session.
@@ -27,12 +29,16 @@ pub(super) struct Session {
     pub(super) busy: Option<RequestId>,
     /// a thought was cut out of it: its last answer is to be computed again, in idle time
     pub(super) stale: bool,
-    /// the snapshot in the folder is what it is now
+    /// what was said is in its file
     pub(super) saved: bool,
+    /// and the file's pages can be used, as far as is known
+    pub(super) paged: bool,
+    /// bytes of the request that is its turn now
+    asked: usize,
     /// of [`Sessions::clock`]
     used: u64,
-    /// seconds, of whoever calls [`super::Engine::expire`]
-    seen: u64,
+    /// seconds, of whoever calls [`super::Engine::expire`]; below 0 before that clock began
+    pub(super) seen: i64,
 }
 
 impl Session {
@@ -42,29 +48,32 @@ impl Session {
             messages,
             turns,
             saved: true,
+            paged: true,
             ..Self::default()
         }
     }
 
-    fn text(&self) -> usize {
-        text(&self.messages)
+    /// In bytes, with what is being asked.
+    pub(super) fn text(&self) -> usize {
+        text(&self.messages) + self.asked
     }
 }
 
-fn text(messages: &[Message]) -> usize {
+/// What messages cost, in bytes.
+pub(super) fn text(messages: &[Message]) -> usize {
     // a message costs its text and itself
     let bytes = |m: &Message| m.content.len() + size_of::<Message>();
     messages.iter().map(bytes).sum()
 }
 
-/// All conversations: at most [`SESSIONS_MAX`] of them, and [`SESSION_TEXT_MAX`] bytes of text in all.
+/// The conversations in memory. Their number and their text are bounded for each client and in all: see [`SessionBound`].
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     map: BTreeMap<SessionKey, Session>,
     text: usize,
     /// counts uses
     clock: u64,
-    now: u64,
+    now: i64,
 }
 
 impl Sessions {
@@ -80,9 +89,50 @@ impl Sessions {
         self.map.get_mut(key)
     }
 
-    /// May a session of this key be begun? At the bound, the longest idle one has to go first: see [`Self::victim`].
-    pub(super) fn has_room(&self, key: &SessionKey) -> bool {
-        self.map.contains_key(key) || self.map.len() < SESSIONS_MAX
+    /// The bound that stands in the way of so many more bytes of text in this session, which is made if it is not there.
+    pub(super) fn bound(&self, key: &SessionKey, text: usize) -> Option<SessionBound> {
+        let new = !self.map.contains_key(key);
+        let own = self.of(&key.client).map(|(_, session)| session.text());
+        let (count, own) = own.fold((0, 0), |(n, sum), text| (n + 1, sum + text));
+        if new && count >= SESSIONS_PER_CLIENT {
+            Some(SessionBound::OfClient)
+        } else if own + text > SESSION_TEXT_PER_CLIENT {
+            Some(SessionBound::TextOfClient)
+        } else if new && self.map.len() >= SESSIONS_MAX {
+            Some(SessionBound::All)
+        } else {
+            (self.text + text > SESSION_TEXT_MAX).then_some(SessionBound::TextOfAll)
+        }
+    }
+
+    /// Who can leave the memory at a bound, so that this session has a place: an idle one of the same client, else, where
+    /// the bound is that of all, of another. The first is one that is `kept` elsewhere already, then the one that was used
+    /// longest ago.
+    pub(super) fn leaver(
+        &self,
+        bound: SessionBound,
+        asks: &SessionKey,
+        kept: impl Fn(&SessionKey, &Session) -> bool,
+    ) -> Option<SessionKey> {
+        let first = |of: &mut dyn Iterator<Item = (&SessionKey, &Session)>| {
+            let idle = of.filter(|(key, s)| s.busy.is_none() && *key != asks);
+            let first = idle.min_by_key(|(key, s)| (!kept(key, s), s.used));
+            first.map(|(key, _)| key.clone())
+        };
+        first(&mut self.of(&asks.client)).or_else(|| {
+            let all = matches!(bound, SessionBound::All | SessionBound::TextOfAll);
+            all.then(|| first(&mut self.map.iter()))?
+        })
+    }
+
+    /// Those of a client.
+    pub(super) fn of(&self, client: &Arc<str>) -> impl Iterator<Item = (&SessionKey, &Session)> {
+        let first = SessionKey {
+            client: client.clone(),
+            name: "".into(),
+        };
+        let from = self.map.range((Bound::Included(first), Bound::Unbounded));
+        from.take_while(move |(key, _)| key.client == *client)
     }
 
     /// Takes note of a use; makes the session if it is not there.
@@ -90,6 +140,15 @@ impl Sessions {
         self.clock += 1;
         let session = self.map.entry(key.clone()).or_default();
         (session.used, session.seen) = (self.clock, self.now);
+        session
+    }
+
+    /// A request of so many bytes is its turn from now on.
+    pub(super) fn begin(&mut self, key: &SessionKey, id: RequestId, asked: usize) -> &Session {
+        let before = self.map.get(key).map_or(0, |session| session.asked);
+        self.text = self.text + asked - before;
+        let session = self.open(key);
+        (session.busy, session.asked) = (Some(id), asked);
         session
     }
 
@@ -129,6 +188,7 @@ impl Sessions {
     pub(super) fn release(&mut self, id: RequestId) {
         if let Some(session) = self.map.values_mut().find(|s| s.busy == Some(id)) {
             session.busy = None;
+            self.text -= std::mem::take(&mut session.asked);
         }
     }
 
@@ -139,35 +199,48 @@ impl Sessions {
         Some(session)
     }
 
-    /// Is there more text than may be?
-    pub(super) fn overlong(&self) -> bool {
-        self.text > SESSION_TEXT_MAX
-    }
-
     /// The idle session that was used longest ago, of those that `also` names.
     pub(super) fn victim(&self, also: impl Fn(&Session) -> bool) -> Option<SessionKey> {
         let idle = self.map.iter().filter(|(_, s)| s.busy.is_none() && also(s));
         idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone())
     }
 
+    /// The session whose pages go first: of the idle ones the one used longest ago, else of those whose turn waits the
+    /// one that came last. Where a turn runs, its sequence holds the pages.
+    pub(super) fn holder(&self) -> Option<SessionKey> {
+        let holders = self.map.iter().filter(|(_, s)| s.tip.is_some());
+        let order = |s: &Session| match s.busy {
+            None => (false, s.used),
+            Some(_) => (true, u64::MAX - s.used),
+        };
+        holders
+            .min_by_key(|(_, s)| order(s))
+            .map(|(key, _)| key.clone())
+    }
+
     /// The sessions that nobody used for `expire` seconds before `now`.
     pub(super) fn expired(&mut self, now: u64, expire: u64) -> Vec<SessionKey> {
+        let seconds = |seconds| i64::try_from(seconds).unwrap_or(i64::MAX);
+        let (now, expire) = (seconds(now), seconds(expire));
         self.now = now;
         let old = |s: &Session| s.busy.is_none() && now.saturating_sub(s.seen) >= expire;
         let keys = self.map.iter().filter(|(_, s)| old(s));
         keys.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Takes what was said out of all of them; the pages stay behind.
+    /// Takes what was said out of all of them; the pages stay behind. Who takes it in begins a new clock.
     pub(super) fn take(&mut self) -> Vec<(SessionKey, Session)> {
         self.text = 0;
+        let now = self.now;
         let all = std::mem::take(&mut self.map).into_iter();
         all.map(|(key, session)| {
             let said = Session {
                 messages: session.messages,
                 turns: session.turns,
                 saved: session.saved,
+                paged: session.paged,
                 used: session.used,
+                seen: session.seen.saturating_sub(now),
                 ..Session::default()
             };
             (key, said)
@@ -232,29 +305,97 @@ mod tests {
         assert_eq!(sessions.victim(|_| true), Some(keys[1].clone()));
         sessions.get_mut(&keys[1]).unwrap().busy = Some(7);
         assert_eq!(sessions.victim(|_| true), Some(keys[2].clone()));
-        assert_eq!(sessions.victim(|s| s.tip.is_some()), None);
         assert_eq!(sessions.expired(10, 11), []);
         sessions.open(&keys[2]);
         assert_eq!(sessions.expired(15, 10), [keys[0].clone()]);
     }
 
     #[test]
-    fn sessions_and_their_text_are_bounded() {
+    fn who_waits_gives_its_pages_after_the_idle_and_the_oldest_turn_last() {
         let mut sessions = Sessions::default();
-        for i in 0..SESSIONS_MAX {
-            assert!(sessions.has_room(&key("c", &i.to_string())));
-            sessions.open(&key("c", &i.to_string()));
+        let keys = ["1", "2", "3", "4", "5"].map(|n| key("c", n));
+        for (i, k) in keys.iter().enumerate() {
+            sessions.open(k).tip = (i != 4).then_some(0);
         }
-        assert!(!sessions.has_room(&key("c", "one more")) && sessions.has_room(&key("c", "7")));
-        sessions.settle(
-            turn(&key("c", "7"), &"x".repeat(SESSION_TEXT_MAX), ""),
-            false,
-        );
-        assert!(sessions.overlong());
-        sessions.cut(&key("c", "7"), 1..2);
-        assert_eq!(sessions.get(&key("c", "7")).unwrap().messages.len(), 1);
-        assert!(sessions.overlong());
-        sessions.remove(&key("c", "7"));
-        assert!(!sessions.overlong() && sessions.text == 0);
+        for (id, at) in [(10, 2), (11, 0)] {
+            sessions.open(&keys[at]).busy = Some(id);
+        }
+        for at in [1, 3, 0, 2] {
+            assert_eq!(sessions.holder(), Some(keys[at].clone()));
+            sessions.get_mut(&keys[at]).unwrap().tip = None;
+        }
+        assert_eq!(sessions.holder(), None);
+    }
+
+    fn fill(sessions: &mut Sessions, client: &str, n: usize) {
+        for i in 0..n {
+            let key = key(client, &i.to_string());
+            assert_eq!(sessions.bound(&key, 0), None);
+            sessions.open(&key);
+        }
+    }
+
+    #[test]
+    fn sessions_are_bounded_for_a_client_and_in_all() {
+        let mut sessions = Sessions::default();
+        let kept = |_: &SessionKey, _: &Session| true;
+        for c in 0..SESSIONS_MAX / SESSIONS_PER_CLIENT {
+            fill(&mut sessions, &c.to_string(), SESSIONS_PER_CLIENT);
+            let more = key(&c.to_string(), "one more");
+            let bound = sessions.bound(&more, 0).unwrap();
+            assert_eq!(bound, SessionBound::OfClient);
+            // its own, the oldest; one that is nowhere else only after those that are
+            let leaver = |kept: &dyn Fn(&SessionKey, &Session) -> bool| {
+                sessions.leaver(bound, &more, kept).unwrap()
+            };
+            assert_eq!(leaver(&kept), key(&c.to_string(), "0"));
+            let seven = key(&c.to_string(), "7");
+            assert_eq!(leaver(&|key, _| *key == seven), seven);
+        }
+        let late = key("late", "s");
+        let bound = sessions.bound(&late, 0).unwrap();
+        assert_eq!(bound, SessionBound::All);
+        assert_eq!(sessions.leaver(bound, &late, kept), Some(key("0", "0")));
+        assert_eq!(sessions.bound(&key("0", "7"), 0), None);
+        sessions.remove(&key("5", "5"));
+        assert_eq!(sessions.bound(&late, 0), None);
+    }
+
+    #[test]
+    fn text_is_bounded_for_a_client_and_in_all_and_never_at_the_cost_of_who_asks() {
+        let mut sessions = Sessions::default();
+        let kept = |_: &SessionKey, _: &Session| true;
+        let says = |sessions: &mut Sessions, key: &SessionKey, bytes: usize| {
+            sessions.begin(key, 1, bytes);
+            assert_eq!(sessions.bound(key, 0), None);
+            sessions.release(1);
+            let message = turn(key, &"x".repeat(bytes - 2 * size_of::<Message>()), "");
+            sessions.settle(message, false);
+        };
+        for c in 0..SESSION_TEXT_MAX / SESSION_TEXT_PER_CLIENT {
+            let key = key(&c.to_string(), "s");
+            says(&mut sessions, &key, SESSION_TEXT_PER_CLIENT);
+            let bound = sessions.bound(&key, 1).unwrap();
+            assert_eq!(bound, SessionBound::TextOfClient);
+            assert_eq!(sessions.leaver(bound, &key, kept), None);
+        }
+        assert_eq!(sessions.text, SESSION_TEXT_MAX);
+        let late = key("late", "s");
+        let bound = sessions.bound(&late, 1).unwrap();
+        assert_eq!(bound, SessionBound::TextOfAll);
+        assert_eq!(sessions.leaver(bound, &late, kept), Some(key("0", "s")));
+        sessions.cut(&key("0", "s"), 0..1);
+        assert_eq!(sessions.get(&key("0", "s")).unwrap().messages.len(), 1);
+        assert_eq!(sessions.bound(&late, 1), None);
+        // what is asked counts from its acceptance on
+        sessions.begin(&late, 7, 500_000);
+        sessions.begin(&late, 8, SESSION_TEXT_PER_CLIENT / 2);
+        let others = SESSION_TEXT_MAX - SESSION_TEXT_PER_CLIENT + size_of::<Message>();
+        assert_eq!(sessions.text, others + SESSION_TEXT_PER_CLIENT / 2);
+        sessions.release(8);
+        for c in 0..8 {
+            sessions.remove(&key(&c.to_string(), "s"));
+        }
+        assert_eq!((sessions.text, sessions.len()), (0, 1));
     }
 }

@@ -1,16 +1,20 @@
 //! The engine's side of named conversations: whose turn it is, what a client may do to them, and idle work.
 
 use super::memory::Memory;
+use super::prompt::{Preparing, PromptJob};
 use super::request::{
-    Event, Finish, Refusal, RequestId, SessionFault, SessionState, SessionVerb, Thinking,
+    Event, Finish, Notice, Refusal, RequestId, SessionBound, SessionFault, SessionState,
+    SessionVerb, Thinking,
 };
-use super::scheduler::{Job, Priority};
+use super::scheduler::Priority;
 use super::sequence::{Sequence, Turn};
 use super::session::{Session, SessionKey};
-use super::snapshots::Unsaved;
+use super::snapshots::{Snapshots, Unsaved};
 use super::{Engine, Request};
 use crate::kv::Pages;
-use glowplug_firmware_config::limits::{PAGE_TOKENS, SESSIONS_MAX};
+use crate::kv::snapshot::SnapshotError;
+use std::io;
+use std::sync::Arc;
 
 /// What was said in an engine's sessions, for the engine after it.
 #[derive(Debug, Default)]
@@ -32,37 +36,40 @@ impl Engine {
             name: session.into(),
         };
         let memory = &mut self.memory;
-        let session = memory
-            .sessions
-            .get_mut(&key)
-            .ok_or(SessionFault::NotFound)?;
-        if session.busy.is_some() {
+        let here = memory.sessions.get_mut(&key);
+        let in_memory = here.is_some();
+        if here.as_ref().is_some_and(|session| session.busy.is_some()) {
             return Err(SessionFault::Busy);
         }
-        match verb {
-            SessionVerb::Save => {
+        match (verb, here) {
+            (SessionVerb::Save, Some(session)) => {
                 let snapshots = memory.snapshots.as_mut().ok_or(SessionFault::NoFolder)?;
-                snapshots
-                    .save(&key, session, &memory.pages, &mut self.model.kv)
-                    .map_err(|unsaved| match unsaved {
-                        Unsaved::Worn(per_day) => SessionFault::Worn { per_day },
-                        Unsaved::File(error) => SessionFault::Failed(error.to_string()),
-                    })?;
+                snapshots.save(&key, session, &memory.pages, &mut self.model.kv)?;
                 Ok(state(session, &memory.pages))
             }
-            SessionVerb::Reset | SessionVerb::Drop => {
-                memory.forget(&key);
-                memory.remove_file(&key);
-                if verb == SessionVerb::Reset {
-                    memory.sessions.open(&key);
+            // one that is only in its file is what was to be done
+            (SessionVerb::Save, None) => {
+                let known = memory.snapshots.as_mut().and_then(|s| s.known(&key));
+                let session = known.ok_or(SessionFault::NotFound)?;
+                Ok(state(&session, &memory.pages))
+            }
+            (SessionVerb::Reset | SessionVerb::Drop, _) => {
+                // the file first: what is still there is not forgotten
+                let in_file = memory.remove_file(&key)?;
+                if !in_memory && !in_file {
+                    return Err(SessionFault::NotFound);
+                }
+                self.forget_session(&key);
+                if verb == SessionVerb::Reset && in_memory {
+                    self.memory.sessions.open(&key);
                 }
                 Ok(SessionState::default())
             }
         }
     }
 
-    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds. Those pages have no
-    /// owner, so all of them go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
+    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds; where all clients
+    /// share them, all such pages go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
     ///
     /// # Errors
     /// [`SessionFault::Failed`]: files could not be removed; all else is forgotten.
@@ -71,25 +78,44 @@ impl Engine {
         client: &str,
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Result<usize, SessionFault> {
-        for sequence in self.sequences.values_mut().filter(|s| s.is_own()) {
-            if (sequence.turn.as_ref()).is_some_and(|turn| *turn.session.client == *client) {
-                sequence.ended = Some(Finish::Cancelled);
-            }
-        }
         self.finish_ended(sink);
-        let memory = &mut self.memory;
-        let mut sessions = memory.sessions.keys();
-        sessions.retain(|key| *key.client == *client);
+        let owner = self.owner(client);
+        let client: Arc<str> = client.into();
+        let sessions = self.memory.sessions.of(&client);
+        let sessions: Vec<SessionKey> = sessions.map(|(key, _)| key.clone()).collect();
         for key in &sessions {
-            memory.forget(key);
+            self.forget_session(key);
         }
-        memory.pages.forget_cached();
-        if let Some(snapshots) = &memory.snapshots {
-            snapshots
-                .remove_client(client)
-                .map_err(|error| SessionFault::Failed(error.to_string()))?;
+        self.memory.pages.forget_cached(owner);
+        let in_files = match &mut self.memory.snapshots {
+            Some(snapshots) => snapshots.remove_client(&client, &sessions)?,
+            None => 0,
+        };
+        Ok(sessions.len() + in_files)
+    }
+
+    /// Forgets a session in memory, and the idle work on it, whose end would bring its pages back.
+    fn forget_session(&mut self, key: &SessionKey) {
+        self.end_tidying(key);
+        self.memory.forget(key);
+    }
+
+    /// Ends the idle work on a session: it must not end after the session has become another.
+    pub(super) fn end_tidying(&mut self, key: &SessionKey) {
+        self.drop_chores(key);
+        let of = |sequence: &&Sequence| {
+            let turn = sequence.turn.as_ref().filter(|_| sequence.is_own());
+            turn.is_some_and(|turn| turn.session == *key)
+        };
+        while let Some(id) = self.sequences.values().find(of).map(|sequence| sequence.id) {
+            self.finish(id, Finish::Cancelled, &mut |_, _| {});
         }
-        Ok(sessions.len())
+    }
+
+    /// What an operator should know of the files of sessions, since this was asked last.
+    pub fn notices(&mut self) -> Vec<Notice> {
+        let snapshots = self.memory.snapshots.as_mut();
+        snapshots.map(Snapshots::notices).unwrap_or_default()
     }
 
     /// The end of an engine that another takes the place of: what was said in its sessions.
@@ -98,31 +124,40 @@ impl Engine {
         Conversations(self.memory.sessions.take())
     }
 
-    /// Goes on with the conversations of the engine before, whatever its model was: they are computed again. One that was
-    /// saved and is known from its file is that already.
+    /// Goes on with the conversations of the engine before, whatever its model was: they are computed again, or found in
+    /// their files.
     pub fn adopt(&mut self, before: Conversations) {
         let memory = &mut self.memory;
         for (key, mut session) in before.0 {
-            if session.saved && memory.sessions.get(&key).is_some() {
-                continue;
-            }
+            session.saved &= (memory.snapshots.as_ref()).is_some_and(|s| s.has(&key));
             memory.forget(&key);
-            session.saved = false;
-            if memory.sessions.has_room(&key) {
+            if memory.sessions.bound(&key, session.text()).is_none() {
                 memory.sessions.restore(key, session);
             }
         }
     }
 
-    /// Ends the sessions that nobody used for `seconds`; `now` is of the caller's clock, in seconds.
+    /// Ends the sessions that nobody used for `seconds`; `now` is of the caller's clock, in seconds. Those that are only in
+    /// files are as old as their files were when the folder was first read, and end a few at a time.
     pub fn expire(&mut self, now: u64, seconds: u64) {
-        if let Some(snapshots) = &mut self.memory.snapshots {
-            snapshots.at(now);
+        let expired = self.memory.sessions.expired(now, seconds);
+        for key in &expired {
+            self.forget_session(key);
         }
-        for key in self.memory.sessions.expired(now, seconds) {
-            self.memory.forget(&key);
-            self.memory.remove_file(&key);
+        let Memory {
+            sessions,
+            snapshots: Some(snapshots),
+            ..
+        } = &mut self.memory
+        else {
+            return;
+        };
+        snapshots.at(now);
+        for key in &expired {
+            // it may be there still: it is as old as this, and tried again
+            let _ = snapshots.remove(key);
         }
+        snapshots.expire(seconds, &sessions.keys());
     }
 
     /// Saves every session that has changed, if there is a folder, whatever was written today: it is the end. Gives how many
@@ -147,16 +182,26 @@ impl Engine {
         failed
     }
 
-    /// Is there a place for this session? The longest idle one makes room if it must.
-    pub(super) fn room_for(&mut self, key: &SessionKey) -> Result<(), Refusal> {
-        while !self.memory.sessions.has_room(key) || self.memory.sessions.overlong() {
-            let Some(oldest) = self.memory.sessions.victim(|_| true) else {
-                return Err(Refusal::Sessions {
-                    limit: SESSIONS_MAX,
-                });
+    /// Makes sure that a session is in memory if it is anywhere, and has room for so many more bytes of text. At a bound,
+    /// others make room (see [`Sessions::leaver`]): what was said in them is in their files from then on.
+    ///
+    /// # Errors
+    /// [`Refusal::Sessions`]: who would have to make room has no file, and would be lost.
+    pub(super) fn room_for(&mut self, key: &SessionKey, text: usize) -> Result<(), Refusal> {
+        let known = match self.memory.sessions.get(key) {
+            Some(_) => None,
+            None => (self.memory.snapshots.as_mut()).and_then(|snapshots| snapshots.known(key)),
+        };
+        let text = text + known.as_ref().map_or(0, Session::text);
+        while let Some(bound) = self.memory.sessions.bound(key, text) {
+            let leaver = self.memory.leaver(bound, key);
+            let Some(leaver) = leaver.filter(|leaver| self.memory.shelve(leaver)) else {
+                return Err(Refusal::Sessions(bound));
             };
-            self.memory.unload(&mut self.model.kv, &oldest);
-            self.memory.forget(&oldest);
+            self.forget_session(&leaver);
+        }
+        if let Some(session) = known {
+            self.memory.sessions.restore(key.clone(), session);
         }
         Ok(())
     }
@@ -170,21 +215,19 @@ impl Engine {
         }
     }
 
-    /// Idle time: the last answer of a session, which was computed after a thought that is no part of the conversation any
-    /// more, is computed again without it. False if there is none.
-    pub(super) fn tidy(&mut self) -> bool {
-        let Some(key) = self.memory.sessions.victim(|session| session.stale) else {
-            return false;
-        };
-        let Some(session) = self.memory.sessions.get_mut(&key) else {
-            return false;
-        };
+    /// Work for when there is nothing else to do: the last answer of a session, which was computed after a thought that is
+    /// no part of the conversation any more, is computed again without it. Its prompt is to be prepared and handed to
+    /// [`Self::accept`]. None if there is no such work.
+    pub fn chore(&mut self) -> Option<PromptJob> {
+        let key = self.memory.sessions.victim(|session| session.stale)?;
+        let session = self.memory.sessions.get_mut(&key)?;
         session.stale = false;
+        let history = session.messages.clone();
         let request = Request {
             client: key.client.clone(),
             session: None,
             priority: Priority::Background,
-            messages: session.messages.clone(),
+            messages: Vec::new(),
             raw: false,
             sampler: self.info.sampler.clone(),
             thinking: Thinking {
@@ -195,41 +238,77 @@ impl Engine {
             max_tokens: 0,
             stop: Vec::new(),
         };
-        let Ok(prompt) = self.prompt(&request) else {
-            return false;
-        };
-        let limit = self.info.context;
-        if prompt.tokens.len() + 1 > limit
-            || prompt.tokens.len().div_ceil(PAGE_TOKENS) > self.memory.pages.total()
-        {
-            return false;
-        }
-        let (id, client) = (self.own, self.share(&key.client));
+        let id = self.own;
         self.own -= 1;
-        let job = Job {
-            id,
-            client,
-            priority: Priority::Background,
-        };
-        if self.scheduler.submit(job).is_err() {
-            return false;
+        self.preparing.insert(id, Preparing::own(key));
+        Some(PromptJob::new(id, request, history))
+    }
+
+    /// A [`Self::chore`] that is prepared and accepted at once. False if there is none.
+    pub fn tidy(&mut self) -> bool {
+        while let Some(job) = self.chore() {
+            let id = job.id();
+            let prepared = self.prompts.prepare(job);
+            if self.accept(prepared).is_ok() && self.sequences.contains_key(&id) {
+                return true;
+            }
         }
-        let mut sequence = Sequence::new(id, request, prompt, self.info.vocab, limit);
-        sequence.turn = Some(Turn {
-            session: key,
-            messages: Vec::new(),
-            answer: String::new(),
-        });
-        self.sequences.insert(id, sequence);
-        true
+        false
     }
 }
 
 impl Memory {
-    /// Forgets a session's file.
-    fn remove_file(&mut self, key: &SessionKey) {
-        if let Some(snapshots) = &self.snapshots {
-            snapshots.remove(key);
+    /// Would nothing of a session be lost if it left the memory?
+    fn kept(&self, key: &SessionKey, session: &Session) -> bool {
+        let in_file = || self.snapshots.as_ref().is_some_and(|s| s.has(key));
+        session.messages.is_empty() || session.saved && in_file()
+    }
+
+    fn leaver(&self, bound: SessionBound, asks: &SessionKey) -> Option<SessionKey> {
+        let kept = |key: &SessionKey, session: &Session| self.kept(key, session);
+        self.sessions.leaver(bound, asks, kept)
+    }
+
+    /// Sees to it that what was said in a session is in its file. False: it is not.
+    fn shelve(&mut self, key: &SessionKey) -> bool {
+        let kept = self.sessions.get(key).is_some_and(|s| self.kept(key, s));
+        let (Some(snapshots), Some(session)) = (&mut self.snapshots, self.sessions.get_mut(key))
+        else {
+            return kept;
+        };
+        if !kept && snapshots.save_text(key, session).is_err() {
+            return false;
+        }
+        snapshots.shelved(key, session);
+        true
+    }
+
+    /// Forgets a session's file; gives if there was one.
+    fn remove_file(&mut self, key: &SessionKey) -> Result<bool, SessionFault> {
+        match &mut self.snapshots {
+            Some(snapshots) => Ok(snapshots.remove(key)?),
+            None => Ok(false),
+        }
+    }
+}
+
+impl From<Unsaved> for SessionFault {
+    fn from(unsaved: Unsaved) -> Self {
+        match unsaved {
+            Unsaved::Worn(per_day) => Self::Worn { per_day },
+            Unsaved::Full | Unsaved::File(SnapshotError::TooLarge { .. }) => Self::Full,
+            Unsaved::File(SnapshotError::Io(error)) => error.into(),
+            Unsaved::File(error) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for SessionFault {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::Full,
+            _ => Self::Failed(error.to_string()),
         }
     }
 }

@@ -3,30 +3,31 @@
 //! What is left is a prompt like any other: computed exactly, found by others, of the template's shape. So much goes at once
 //! that half of the context is free, so that the turns to come find their beginning in the cache again.
 
-use super::Engine;
 use super::memory::Memory;
+use super::prompt::PromptBuilder;
 use super::request::{Refusal, Request};
 use super::session::SessionKey;
 use crate::text::{Message, Prompt, Role};
-use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::ops::Range;
 
-impl Engine {
+impl PromptBuilder {
     /// The prompt of a request whose first `history` messages are its session's, and which of these were forgotten for it:
-    /// they are taken out of the request.
+    /// they are taken out of `messages`. The text that was read for it is added to `bytes`.
     ///
     /// # Errors
     /// [`Refusal`]: no prompt, or not even the new messages have room.
     pub(super) fn fit(
         &self,
-        request: &mut Request,
+        request: &Request,
+        messages: &mut Vec<Message>,
         history: usize,
+        bytes: &mut usize,
     ) -> Result<(Prompt, Range<usize>), Refusal> {
-        let (prompt, limit) = (self.prompt(request)?, self.info.context);
-        let tokens = prompt.tokens.len();
-        let whole = limit.min(self.memory.pages.total() * PAGE_TOKENS);
-        let answer = (request.max_tokens as usize).clamp(1, whole / 4);
-        let may = self.window && history > 0;
+        let (prompt, limit) = (self.prompt(request, messages, bytes)?, self.context);
+        let (tokens, whole) = (prompt.tokens.len(), self.whole);
+        let answer = (request.max_tokens as usize).clamp(1, (whole / 4).max(1));
+        // own work computes a conversation as it is
+        let may = self.window && history > 0 && request.max_tokens > 0;
         if !may || tokens + answer <= whole {
             return if tokens < limit {
                 Ok((prompt, 0..0))
@@ -34,11 +35,10 @@ impl Engine {
                 Err(Refusal::ContextLength { tokens, limit })
             };
         }
-        let (system, ends) = turns(&request.messages[..history]);
-        let without = |end: usize| {
-            let mut request = request.clone();
-            request.messages.drain(system..end);
-            self.prompt(&request)
+        let (system, ends) = turns(&messages[..history]);
+        let mut without = |end: usize| {
+            let left = [&messages[..system], &messages[end..]].concat();
+            self.prompt(request, &left, bytes)
         };
         // the fewest turns whose loss is enough: the prompt gets shorter with each
         let (mut enough, mut few) = (ends.len().saturating_sub(1), 0);
@@ -53,8 +53,8 @@ impl Engine {
         let Some(&end) = ends.get(enough) else {
             return Err(Refusal::ContextLength { tokens, limit });
         };
-        request.messages.drain(system..end);
-        let prompt = self.prompt(request)?;
+        messages.drain(system..end);
+        let prompt = self.prompt(request, messages, bytes)?;
         match prompt.tokens.len() {
             tokens if tokens < whole => Ok((prompt, system..end)),
             tokens => Err(Refusal::ContextLength { tokens, limit }),

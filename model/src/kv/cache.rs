@@ -177,19 +177,17 @@ impl KvCache {
     /// Copies the rows of the first `tokens` tokens of a page to a clear one. No other row leaves its page: it may be
     /// another client's.
     pub fn copy_rows(&mut self, from: PageId, to: PageId, tokens: usize) {
-        let layout = &self.layout;
-        let d = layout.head_dim();
-        for layer in 0..layout.layers() {
-            for head in 0..layout.kv_heads() {
-                let keys = (layout.k_offset(layer, head), layout.k()[layer]);
-                let values = (layout.v_offset(layer, head), layout.v());
-                for (offset, format) in [keys, values] {
-                    let [quants, scales] = format.row_bytes(d);
-                    let second = offset + PAGE_TOKENS * quants;
-                    self.arena.copy_part(from, to, offset, tokens * quants);
-                    self.arena.copy_part(from, to, second, tokens * scales);
-                }
-            }
+        for (offset, row) in rows(&self.layout) {
+            self.arena.copy_part(from, to, offset, tokens * row);
+        }
+    }
+
+    /// Clears the rows of all tokens of a page but the first `tokens`.
+    pub fn keep_rows(&mut self, page: PageId, tokens: usize) {
+        for (offset, row) in rows(&self.layout) {
+            let rest = (PAGE_TOKENS - tokens) * row;
+            let rows = self.arena.chunk_mut(page, offset + tokens * row, rest);
+            rows.fill(0);
         }
     }
 
@@ -197,4 +195,18 @@ impl KvCache {
     pub fn arena(&mut self) -> &mut Arena {
         &mut self.arena
     }
+}
+
+/// Every array of [`PAGE_TOKENS`] rows in a page: where it begins, and the bytes of a row.
+fn rows(layout: &KvLayout) -> impl Iterator<Item = (usize, usize)> {
+    let heads = (0..layout.layers())
+        .flat_map(|layer| (0..layout.kv_heads()).map(move |head| (layer, head)));
+    heads.flat_map(|(layer, head)| {
+        let keys = (layout.k_offset(layer, head), layout.k()[layer]);
+        let values = (layout.v_offset(layer, head), layout.v());
+        [keys, values].into_iter().flat_map(|(offset, format)| {
+            let [quants, scales] = format.row_bytes(layout.head_dim());
+            [(offset, quants), (offset + PAGE_TOKENS * quants, scales)]
+        })
+    })
 }

@@ -17,4 +17,4 @@ pub use arena::{Arena, NoMemory, NotLocked};
 pub use cache::{KvCache, Span};
 pub use layout::{KvLayout, LayoutError};
 pub use pages::{Counts, Found, Missing, PageTable, Pages, Partial, TooManyPages, page_table};
-pub use prefix::PageId;
+pub use prefix::{Owner, PageId};

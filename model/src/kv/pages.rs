@@ -1,5 +1,8 @@
 //! Who holds which page: ids and tokens, no bytes, no clock.
 //!
+//! Every page has an [`Owner`], and what one owner's sequences put into pages no other finds: neither the number of
+//! tokens that it has not to compute, nor the time that takes, tells of another's text.
+//!
 //! A page is in one of three states:
 //! - free: nothing of use is in it;
 //! - held: by running sequences (references) or by idle sessions (pins), by one or by many;
@@ -24,7 +27,7 @@
 //! - A page is never older than one that follows it.
 //! - Free and cached pages together are at least as many as are promised.
 
-use super::prefix::{PageId, PrefixIndex};
+use super::prefix::{Owner, PageId, PrefixIndex};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
 
 /// The pages of one running sequence, in the order of its tokens.
@@ -165,15 +168,15 @@ impl Pages {
         }
     }
 
-    /// Puts the full pages that hold the beginning of `tokens` into the empty `table`, as many as there are, and names
-    /// the page that shares the most of what follows. The last token is never among those found: it must be fed for its
-    /// logits.
-    pub fn find(&mut self, tokens: &[u32], table: &mut PageTable) -> Found {
+    /// Puts the owner's full pages that hold the beginning of `tokens` into the empty `table`, as many as there are, and
+    /// names the page that shares the most of what follows. The last token is never among those found: it must be fed
+    /// for its logits.
+    pub fn find(&mut self, owner: Owner, tokens: &[u32], table: &mut PageTable) -> Found {
         debug_assert!(table.is_empty());
         self.uses += 1;
         let known = &tokens[..tokens.len().saturating_sub(1)];
         for page_tokens in known.chunks_exact(PAGE_TOKENS) {
-            let Some(page) = self.index.get(table.last().copied(), page_tokens) else {
+            let Some(page) = self.index.get(owner, table.last().copied(), page_tokens) else {
                 break;
             };
             // the last pages that can be evicted may be promised to others; who finds them could not reserve anyway
@@ -187,7 +190,8 @@ impl Pages {
         let found = table.len() * PAGE_TOKENS;
         // a copy must have room for a token, or nobody would ever fill it
         let rest = known[found..].chunks(PAGE_TOKENS - 1).next();
-        let closest = rest.and_then(|rest| self.index.closest(table.last().copied(), rest));
+        let parent = table.last().copied();
+        let closest = rest.and_then(|rest| self.index.closest(owner, parent, rest));
         let partial = closest.map(|(page, tokens)| {
             self.holders[usize::from(page)].age = self.uses;
             Partial { page, tokens }
@@ -231,7 +235,7 @@ impl Pages {
     /// If none was promised.
     pub fn take(&mut self, table: &mut PageTable) -> PageId {
         assert!(self.reserved > 0, "a page was taken that was not reserved");
-        let taken = self.free.pop().or_else(|| self.evict());
+        let taken = self.free.pop().or_else(|| self.evict(|_, _| true));
         // a promise is covered by a free or a cached page, and the pages in a table are no more than there are
         let taken = taken.filter(|&page| table.push(page).is_ok());
         let Some(page) = taken else {
@@ -242,15 +246,15 @@ impl Pages {
         page
     }
 
-    /// Says that entry `at` of `table` holds `tokens`, so that others find it; entries before it come first. Nobody may
-    /// write into the page from here on.
+    /// Says that entry `at` of `table` holds `tokens`, so that others of this owner find it; entries before it come first
+    /// and are the owner's. Nobody may write into the page from here on.
     ///
     /// If a page with the same tokens behind the same page is known already, it takes the entry's place and the
     /// duplicate is freed. A page behind one that is not known or not full stays its sequence's own.
     ///
     /// # Panics
     /// If there is no such entry, or more tokens than a page has.
-    pub fn fill(&mut self, table: &mut PageTable, at: usize, tokens: &[u32]) {
+    pub fn fill(&mut self, owner: Owner, table: &mut PageTable, at: usize, tokens: &[u32]) {
         assert!(tokens.len() <= PAGE_TOKENS, "{} tokens", tokens.len());
         let page = table[at];
         let parent = at.checked_sub(1).map(|before| table[before]);
@@ -258,14 +262,14 @@ impl Pages {
         if orphan || tokens.is_empty() || self.index.contains(page) {
             return;
         }
-        if let Some(equal) = self.index.get(parent, tokens) {
+        if let Some(equal) = self.index.get(owner, parent, tokens) {
             // nobody else can hold a page that was not known
             self.holders[usize::from(page)].refs = 0;
             self.put_free(page);
             self.hold(equal);
             table[at] = equal;
         } else {
-            self.index.insert(page, parent, tokens);
+            self.index.insert(page, owner, parent, tokens);
             let age = parent.map_or(self.uses, |parent| self.holders[usize::from(parent)].age);
             self.holders[usize::from(page)].age = age;
         }
@@ -295,9 +299,9 @@ impl Pages {
         }
     }
 
-    /// Frees the pages that nobody holds: no prompt finds what is in them any more.
-    pub fn forget_cached(&mut self) {
-        while let Some(page) = self.evict() {
+    /// Frees the owner's pages that nobody holds: no prompt finds what is in them any more.
+    pub fn forget_cached(&mut self, owner: Owner) {
+        while let Some(page) = self.evict(|index, page| index.owner(page) == owner) {
             self.put_free(page);
         }
     }
@@ -368,10 +372,11 @@ impl Pages {
         debug_assert!(put.is_ok(), "page {page} was freed twice");
     }
 
-    /// The oldest cached page that nothing follows, no longer known.
-    fn evict(&mut self) -> Option<PageId> {
-        let leaves = (0..self.total() as PageId)
-            .filter(|&page| self.is_cached(page) && self.index.is_leaf(page));
+    /// The oldest cached page that nothing follows, of those that `also` names; no longer known.
+    fn evict(&mut self, also: impl Fn(&PrefixIndex, PageId) -> bool) -> Option<PageId> {
+        let leaves = (0..self.total() as PageId).filter(|&page| {
+            self.is_cached(page) && self.index.is_leaf(page) && also(&self.index, page)
+        });
         let oldest = leaves.min_by_key(|&page| self.holders[usize::from(page)].age)?;
         self.index.remove(oldest);
         self.cached -= 1;

@@ -1,8 +1,10 @@
 //! The prefix index: which page holds the tokens that follow a given page.
 //!
-//! A page's place is its parent (the full page before it, `None` at the start of a text) and its own tokens. Both are
-//! compared, so what the hash says is only where to look: two texts that collide find their own pages all the same. The
-//! parent's id stands for all tokens before, because no page leaves the index before its children do.
+//! A page's place is its owner, its parent (the full page before it, `None` at the start of a text) and its own tokens.
+//! All are compared, so what the hash says is only where to look: two texts that collide find their own pages all the
+//! same. The parent's id stands for all tokens before, because no page leaves the index before its children do.
+//!
+//! Nobody finds a page of another owner, nor can tell that there is one.
 //!
 //! Capacity is the number of pages, taken once: buckets of linked entries, one entry per page, no growth, no tombs.
 
@@ -10,6 +12,9 @@ use glowplug_firmware_config::limits::PAGE_TOKENS;
 
 /// Number of a page in the arena.
 pub type PageId = u16;
+
+/// Whose pages they are: who has the same number finds them.
+pub type Owner = u64;
 
 /// The index. It knows nothing of who holds a page.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub(super) struct PrefixIndex {
 /// What is known of one page.
 #[derive(Debug, Clone)]
 struct Entry {
+    /// whose it is, and every page before and behind it
+    owner: Owner,
     /// the page before it
     parent: Option<PageId>,
     /// next entry of the same bucket
@@ -46,6 +53,7 @@ impl PrefixIndex {
     pub(super) fn new(total: usize, buckets: usize) -> Self {
         debug_assert!(buckets.is_power_of_two());
         let none = Entry {
+            owner: 0,
             parent: None,
             next: None,
             children: 0,
@@ -73,6 +81,11 @@ impl PrefixIndex {
         self.entry(page).len > 0
     }
 
+    /// Whose it is; of no meaning when it is not in the index.
+    pub(super) fn owner(&self, page: PageId) -> Owner {
+        self.entry(page).owner
+    }
+
     /// The page before it.
     pub(super) fn parent(&self, page: PageId) -> Option<PageId> {
         self.entry(page).parent
@@ -88,15 +101,20 @@ impl PrefixIndex {
         if self.is_leaf(page) {
             return None;
         }
-        self.children(Some(page)).next()
+        self.children(self.owner(page), Some(page)).next()
     }
 
-    /// The page that holds exactly these tokens behind `parent`.
-    pub(super) fn get(&self, parent: Option<PageId>, tokens: &[u32]) -> Option<PageId> {
-        let mut at = self.buckets[self.bucket(parent, tokens)];
+    /// The owner's page that holds exactly these tokens behind `parent`.
+    pub(super) fn get(
+        &self,
+        owner: Owner,
+        parent: Option<PageId>,
+        tokens: &[u32],
+    ) -> Option<PageId> {
+        let mut at = self.buckets[self.bucket(owner, parent, tokens)];
         while let Some(page) = at {
             let entry = self.entry(page);
-            if entry.parent == parent && entry.tokens() == tokens {
+            if (entry.owner, entry.parent) == (owner, parent) && entry.tokens() == tokens {
                 return at;
             }
             at = entry.next;
@@ -104,12 +122,17 @@ impl PrefixIndex {
         None
     }
 
-    /// Of the pages behind `parent` the one that shares the most leading tokens with `rest`, and how many.
-    pub(super) fn closest(&self, parent: Option<PageId>, rest: &[u32]) -> Option<(PageId, usize)> {
+    /// Of the owner's pages behind `parent` the one that shares the most leading tokens with `rest`, and how many.
+    pub(super) fn closest(
+        &self,
+        owner: Owner,
+        parent: Option<PageId>,
+        rest: &[u32],
+    ) -> Option<(PageId, usize)> {
         if parent.is_some_and(|page| self.is_leaf(page)) {
             return None;
         }
-        self.children(parent)
+        self.children(owner, parent)
             .map(|page| {
                 let pairs = self.entry(page).tokens().iter().zip(rest);
                 (page, pairs.take_while(|(a, b)| a == b).count())
@@ -118,10 +141,18 @@ impl PrefixIndex {
             .filter(|&(_, shared)| shared > 0)
     }
 
-    /// Puts a page in. It must not be in, its parent must be, and no equal page may be: `get` says so.
-    pub(super) fn insert(&mut self, page: PageId, parent: Option<PageId>, tokens: &[u32]) {
-        debug_assert!(!self.contains(page) && self.get(parent, tokens).is_none());
-        let bucket = self.bucket(parent, tokens);
+    /// Puts a page in. It must not be in, its parent must be and of the same owner, and no equal page may be: `get` says
+    /// so.
+    pub(super) fn insert(
+        &mut self,
+        page: PageId,
+        owner: Owner,
+        parent: Option<PageId>,
+        tokens: &[u32],
+    ) {
+        debug_assert!(!self.contains(page) && self.get(owner, parent, tokens).is_none());
+        debug_assert!(parent.is_none_or(|parent| self.owner(parent) == owner));
+        let bucket = self.bucket(owner, parent, tokens);
         let next = self.buckets[bucket].replace(page);
         if let Some(parent) = parent {
             self.entry_mut(parent).children += 1;
@@ -129,15 +160,20 @@ impl PrefixIndex {
         let entry = self.entry_mut(page);
         entry.tokens[..tokens.len()].copy_from_slice(tokens);
         entry.len = tokens.len() as u8;
-        entry.parent = parent;
+        (entry.owner, entry.parent) = (owner, parent);
         entry.next = next;
     }
 
     /// Takes a page out. Nothing may follow it.
     pub(super) fn remove(&mut self, page: PageId) {
         debug_assert!(self.contains(page) && self.is_leaf(page));
-        let Entry { parent, next, .. } = *self.entry(page);
-        let bucket = self.bucket(parent, self.entry(page).tokens());
+        let Entry {
+            owner,
+            parent,
+            next,
+            ..
+        } = *self.entry(page);
+        let bucket = self.bucket(owner, parent, self.entry(page).tokens());
         if self.buckets[bucket] == Some(page) {
             self.buckets[bucket] = next;
         } else {
@@ -159,19 +195,21 @@ impl PrefixIndex {
         entry.next = None;
     }
 
-    /// Every page behind `parent`: a walk over all entries, made once a request or for each page that leaves.
-    fn children(&self, parent: Option<PageId>) -> impl Iterator<Item = PageId> {
+    /// Every page of the owner behind `parent`: a walk over all entries, made once a request or for each page that leaves.
+    fn children(&self, owner: Owner, parent: Option<PageId>) -> impl Iterator<Item = PageId> {
         (0..)
             .zip(&self.entries)
-            .filter(move |(_, entry)| entry.len > 0 && entry.parent == parent)
+            .filter(move |(_, e)| e.len > 0 && (e.owner, e.parent) == (owner, parent))
             .map(|(page, _)| page)
     }
 
     /// FNV-1a over whole words, its high bits folded in. Texts made to collide cost a walk over at most as many entries
     /// as there are pages.
-    fn bucket(&self, parent: Option<PageId>, tokens: &[u32]) -> usize {
+    fn bucket(&self, owner: Owner, parent: Option<PageId>, tokens: &[u32]) -> usize {
         let parent = parent.map_or(u64::from(u32::MAX) + 1, u64::from);
-        let words = [parent].into_iter().chain(tokens.iter().map(|&t| t.into()));
+        let words = [owner, parent]
+            .into_iter()
+            .chain(tokens.iter().map(|&t| t.into()));
         let hash = words.fold(0xcbf2_9ce4_8422_2325u64, |hash, word| {
             (hash ^ word).wrapping_mul(0x0100_0000_01b3)
         });
@@ -196,18 +234,24 @@ impl PrefixIndex {
                 linked[usize::from(page)] += 1;
                 let entry = self.entry(page);
                 assert!(entry.len > 0, "page {page} is linked and empty");
-                assert_eq!(self.bucket(entry.parent, entry.tokens()), bucket);
+                assert_eq!(
+                    self.bucket(entry.owner, entry.parent, entry.tokens()),
+                    bucket
+                );
                 at = entry.next;
             }
         }
         for (page, entry) in (0..).zip(&self.entries) {
             assert_eq!(linked[usize::from(page)], usize::from(entry.len > 0));
             assert_eq!(
-                self.children(Some(page)).count(),
+                self.children(entry.owner, Some(page)).count(),
                 usize::from(entry.children)
             );
             if entry.len > 0 {
-                assert_eq!(self.get(entry.parent, entry.tokens()), Some(page), "twice");
+                let found = self.get(entry.owner, entry.parent, entry.tokens());
+                assert_eq!(found, Some(page), "twice");
+                let before = entry.parent.map_or(entry.owner, |p| self.owner(p));
+                assert_eq!(before, entry.owner, "page {page} follows another owner's");
                 let parent = entry.parent.map_or(PAGE_TOKENS, |p| self.len(p));
                 assert_eq!(parent, PAGE_TOKENS, "page {page} follows no full page");
             } else {
@@ -227,23 +271,32 @@ mod tests {
         // one bucket: every look-up is a collision
         for buckets in [1, 8] {
             let mut index = PrefixIndex::new(8, buckets);
-            index.insert(3, None, &[7; 32]);
-            index.insert(1, Some(3), &[7; 32]);
-            index.insert(2, Some(3), &[7, 8]);
-            index.insert(0, Some(1), &[7, 8]);
+            index.insert(3, 5, None, &[7; 32]);
+            index.insert(1, 5, Some(3), &[7; 32]);
+            index.insert(2, 5, Some(3), &[7, 8]);
+            index.insert(0, 5, Some(1), &[7, 8]);
             index.check();
-            assert_eq!(index.get(None, &[7; 32]), Some(3));
-            assert_eq!(index.get(Some(3), &[7; 32]), Some(1));
-            assert_eq!(index.get(Some(3), &[7, 8]), Some(2));
-            assert_eq!(index.get(Some(1), &[7, 8]), Some(0));
-            assert_eq!(index.get(None, &[7, 8]), None);
-            assert_eq!(index.get(Some(1), &[7]), None);
-            assert_eq!(index.get(Some(0), &[7, 8]), None);
+            assert_eq!(index.get(5, None, &[7; 32]), Some(3));
+            assert_eq!(index.get(5, Some(3), &[7; 32]), Some(1));
+            assert_eq!(index.get(5, Some(3), &[7, 8]), Some(2));
+            assert_eq!(index.get(5, Some(1), &[7, 8]), Some(0));
+            assert_eq!(index.get(5, None, &[7, 8]), None);
+            assert_eq!(index.get(5, Some(1), &[7]), None);
+            assert_eq!(index.get(5, Some(0), &[7, 8]), None);
+
+            // the same text of another owner is another page
+            assert_eq!(index.get(6, None, &[7; 32]), None);
+            assert_eq!(index.get(6, Some(3), &[7, 8]), None);
+            index.insert(4, 6, None, &[7; 32]);
+            index.check();
+            assert_eq!(index.get(6, None, &[7; 32]), Some(4));
+            assert_eq!(index.get(5, None, &[7; 32]), Some(3));
+            index.remove(4);
 
             index.remove(2);
             index.check();
-            assert_eq!(index.get(Some(3), &[7, 8]), None);
-            assert_eq!(index.get(Some(1), &[7, 8]), Some(0));
+            assert_eq!(index.get(5, Some(3), &[7, 8]), None);
+            assert_eq!(index.get(5, Some(1), &[7, 8]), Some(0));
             assert_eq!(index.child(3), Some(1));
             assert!(index.is_leaf(0) && !index.is_leaf(1));
         }
@@ -252,14 +305,15 @@ mod tests {
     #[test]
     fn the_closest_page_shares_the_most_tokens() {
         let mut index = PrefixIndex::new(8, 8);
-        index.insert(0, None, &[1; 32]);
-        index.insert(1, Some(0), &[1, 2, 3]);
-        index.insert(2, Some(0), &[1, 2, 4, 5]);
-        assert_eq!(index.closest(Some(0), &[1, 2, 4, 6]), Some((2, 3)));
-        assert_eq!(index.closest(Some(0), &[1, 2, 3, 4]), Some((1, 3)));
-        assert_eq!(index.closest(Some(0), &[2]), None);
-        assert_eq!(index.closest(Some(0), &[]), None);
-        assert_eq!(index.closest(Some(1), &[1]), None);
-        assert_eq!(index.closest(None, &[1, 1, 2]), Some((0, 2)));
+        index.insert(0, 5, None, &[1; 32]);
+        index.insert(1, 5, Some(0), &[1, 2, 3]);
+        index.insert(2, 5, Some(0), &[1, 2, 4, 5]);
+        assert_eq!(index.closest(5, Some(0), &[1, 2, 4, 6]), Some((2, 3)));
+        assert_eq!(index.closest(5, Some(0), &[1, 2, 3, 4]), Some((1, 3)));
+        assert_eq!(index.closest(5, Some(0), &[2]), None);
+        assert_eq!(index.closest(5, Some(0), &[]), None);
+        assert_eq!(index.closest(5, Some(1), &[1]), None);
+        assert_eq!(index.closest(5, None, &[1, 1, 2]), Some((0, 2)));
+        assert_eq!(index.closest(6, None, &[1, 1, 2]), None);
     }
 }

@@ -6,22 +6,28 @@
 //! (u32 each), the tokens (u32 each), the note, and the CRC-32 of all this. Then each page and its CRC-32, which also
 //! covers the header's CRC-32 and the page's number: pages cannot change places or come from another file.
 //!
+//! The header stands alone: what the caller noted is read whatever model the pages belong to, and also where the pages
+//! are cut off, which is how they are dropped to make room.
+//!
 //! The file is a new one with a `~` before its name until all of it is on the disk; then it takes its name. Read back
 //! it is hostile input: nothing is believed that the caps and the file's own length do not allow. The CRCs find what
 //! chance did to it, not what a forger did: who can write the folder can write a session.
 
+use crate::files;
 use crc32fast::Hasher;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Component, Path};
 
 const MAGIC: [u8; 8] = *b"glowsess";
 const VERSION: u32 = 1;
 /// The header up to the tokens.
 const FIXED: usize = 8 + 4 + 32 + 8 + 4 + 4 + 4;
 const CRC: usize = 4;
+
+/// What the name of a file begins with while it is written. No session's name does.
+pub(crate) const PART: char = '~';
 
 /// Longest note, in bytes: eight for each token there may be.
 pub const NOTE_MAX: usize = 1 << 20;
@@ -105,43 +111,53 @@ pub fn write<'a>(
     snapshot: &Snapshot<'_>,
     pages: impl Iterator<Item = &'a [u8]>,
 ) -> Result<(), SnapshotError> {
-    let part = stage(dir, name, snapshot, pages)?;
-    fs::rename(&part, dir.join(name))?;
-    Ok(File::open(dir)?.sync_all()?)
-}
-
-/// Writes the whole file under its temporary name.
-fn stage<'a>(
-    dir: &Path,
-    name: &str,
-    snapshot: &Snapshot<'_>,
-    pages: impl Iterator<Item = &'a [u8]>,
-) -> Result<PathBuf, SnapshotError> {
     let mut parts = Path::new(name).components();
     if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
     {
         return Err(invalid("a snapshot's name is no path"));
     }
     let header = encode(snapshot)?;
-    // no session's name starts so, and what a crash leaves is overwritten the next time
-    let part = dir.join(format!("~{name}"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)?;
-    let written = write_all(&mut file, &header, snapshot, pages);
-    if let Err(error) = written {
-        // the first error is the one that counts
-        let _ = fs::remove_file(&part);
-        return Err(error);
-    }
-    Ok(part)
+    let part = dir.join(format!("{PART}{name}"));
+    files::replace(&dir.join(name), &part, 0o600, |file| {
+        write_all(file, &header, snapshot, pages)
+    })
+}
+
+/// Bytes of a snapshot's file up to its pages.
+#[must_use]
+pub fn header_bytes(tokens: usize, note: usize) -> usize {
+    FIXED + tokens * size_of::<u32>() + note + CRC
+}
+
+/// Bytes of a page of so many bytes in a snapshot's file.
+#[must_use]
+pub fn page_bytes(page: usize) -> usize {
+    page + CRC
+}
+
+/// Takes the pages out of a snapshot's file, and leaves what the caller noted. Gives how long it is now.
+///
+/// # Errors
+/// The disk's, or the file is no snapshot; it is as it was.
+pub fn drop_pages(path: &Path) -> Result<u64, SnapshotError> {
+    let none = Limits {
+        page_bytes: 0,
+        pages: 0,
+    };
+    let Reader { header, file, .. } = read_header(path, &[0; 32], none)?;
+    let len = header_bytes(header.tokens.len(), header.note.len()) as u64;
+    let written = file.metadata()?.modified()?;
+    files::operation("open")?;
+    let file = OpenOptions::new().write(true).open(path)?;
+    files::operation("cut")?;
+    file.set_len(len)?;
+    // its age is that of what was said
+    file.set_modified(written)?;
+    Ok(len)
 }
 
 fn write_all<'a>(
-    file: &mut File,
+    file: &mut dyn Write,
     header: &[u8],
     snapshot: &Snapshot<'_>,
     pages: impl Iterator<Item = &'a [u8]>,
@@ -161,7 +177,7 @@ fn write_all<'a>(
     if written != snapshot.tokens.len().div_ceil(PAGE_TOKENS) {
         return Err(invalid("more or fewer pages than the tokens take"));
     }
-    Ok(file.sync_all()?)
+    Ok(())
 }
 
 /// The header without its CRC.
@@ -211,11 +227,14 @@ pub struct Reader {
     header: Header,
     header_crc: u32,
     page_bytes: usize,
+    /// why its pages cannot be used
+    unusable: Option<SnapshotError>,
     /// pages read
     read: usize,
 }
 
-/// Reads and checks a snapshot's header, and that the file is exactly as long as it says.
+/// Reads and checks a snapshot's header, and that the file is no longer than it says. `fingerprint` and `limits` are
+/// those of the pages alone: see [`Reader::unusable`].
 ///
 /// # Errors
 /// Whatever is wrong with it, as [`SnapshotError`] names it.
@@ -224,6 +243,7 @@ pub fn read_header(
     fingerprint: &Fingerprint,
     limits: Limits,
 ) -> Result<Reader, SnapshotError> {
+    files::operation("open")?;
     // a FIFO would block
     if !fs::metadata(path)?.is_file() {
         return Err(SnapshotError::NotOurs);
@@ -241,13 +261,8 @@ pub fn read_header(
     if version != VERSION {
         return Err(SnapshotError::Version(version));
     }
-    if take(&mut fields)? != *fingerprint {
-        return Err(SnapshotError::OtherModel);
-    }
+    let ours = take(&mut fields)? == *fingerprint;
     let page_bytes = u64::from_le_bytes(take(&mut fields)?);
-    if usize::try_from(page_bytes) != Ok(limits.page_bytes) {
-        return Err(SnapshotError::OtherModel);
-    }
     let mut count = |max: usize, what| {
         let n = u32::from_le_bytes(take(&mut fields)?);
         usize::try_from(n)
@@ -255,7 +270,7 @@ pub fn read_header(
             .filter(|&n| n <= max)
             .ok_or(SnapshotError::TooLarge { what })
     };
-    let pages = count(limits.pages.min(PAGES_MAX), "number of pages")?;
+    let pages = count(PAGES_MAX, "number of pages")?;
     let tokens = count(pages * PAGE_TOKENS, "text")?;
     let note = count(NOTE_MAX, "note")?;
     if tokens.div_ceil(PAGE_TOKENS) != pages {
@@ -265,18 +280,27 @@ pub fn read_header(
     }
     // at most 1.5 MiB
     let body_len = tokens * size_of::<u32>() + note;
-    let len = limits
-        .page_bytes
-        .checked_add(CRC)
-        .and_then(|page| page.checked_mul(pages))
-        .and_then(|pages| pages.checked_add(FIXED + body_len + CRC))
-        .ok_or(SnapshotError::TooLarge { what: "length" })? as u64;
-    if file_len < len {
+    let header_len = header_bytes(tokens, note) as u64;
+    let len = page_bytes
+        .checked_add(CRC as u64)
+        .and_then(|page| page.checked_mul(pages as u64))
+        .and_then(|pages| pages.checked_add(header_len))
+        .ok_or(SnapshotError::TooLarge { what: "length" })?;
+    if file_len < header_len {
         return Err(SnapshotError::Truncated);
     }
     if file_len > len {
         return Err(SnapshotError::Corrupt { what: "length" });
     }
+    let unusable = if !ours || usize::try_from(page_bytes) != Ok(limits.page_bytes) {
+        Some(SnapshotError::OtherModel)
+    } else if pages > limits.pages {
+        Some(SnapshotError::TooLarge {
+            what: "number of pages",
+        })
+    } else {
+        (file_len < len).then_some(SnapshotError::Truncated)
+    };
 
     let mut body = vec![0; body_len];
     read_exact(&mut file, &mut body)?;
@@ -301,6 +325,7 @@ pub fn read_header(
         },
         header_crc,
         page_bytes: limits.page_bytes,
+        unusable,
         read: 0,
     })
 }
@@ -312,11 +337,38 @@ impl Reader {
         &self.header
     }
 
+    /// Why no page of it can be read: they belong to another model or configuration, are more than the limit, or are not
+    /// all there.
+    #[must_use]
+    pub fn unusable(&self) -> Option<&SnapshotError> {
+        self.unusable.as_ref()
+    }
+
+    /// Goes past the next `pages` pages.
+    ///
+    /// # Errors
+    /// The disk's, or there are not so many.
+    pub fn skip_pages(&mut self, pages: usize) -> Result<(), SnapshotError> {
+        if pages > self.header.pages - self.read {
+            return Err(invalid("all pages were read"));
+        }
+        let bytes = pages * (self.page_bytes + CRC);
+        // the file's length was found to hold them
+        self.file.seek_relative(bytes as i64)?;
+        self.read += pages;
+        Ok(())
+    }
+
     /// Reads the next page into `page`, which is worth nothing after an error.
     ///
     /// # Errors
-    /// The page is corrupt, the file was shortened meanwhile, all pages were read, or `page` has another size.
+    /// The page is corrupt, the file was shortened meanwhile, all pages were read, or `page` has another size. Once
+    /// [`Self::unusable`].
     pub fn read_page(&mut self, page: &mut [u8]) -> Result<(), SnapshotError> {
+        if let Some(why) = self.unusable.take() {
+            self.read = self.header.pages;
+            return Err(why);
+        }
         if page.len() != self.page_bytes {
             return Err(invalid("a page of another size"));
         }
@@ -340,6 +392,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
 }
 
 fn read_exact(file: &mut File, bytes: &mut [u8]) -> Result<(), SnapshotError> {
+    files::operation("read")?;
     file.read_exact(bytes).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => SnapshotError::Truncated,
         _ => error.into(),

@@ -37,7 +37,7 @@ pub enum TextError {
     },
 
     /// the chat template does not compile, or is over a limit of its own
-    #[error("`tokenizer.chat_template`: {0}")]
+    #[error("the chat template: {0}")]
     Template(String),
 
     /// the chat template refused this conversation or ran over a limit

@@ -1,11 +1,11 @@
 //! Bytes of tokens to whole characters.
 
 /// Bytes of tokens in, whole UTF-8 characters out; an incomplete tail (at most three bytes) is held
-/// back.
+/// back, and is no text if the answer ends there: the rest of the character was never said.
 ///
 /// Whatever the cuts between pushes, the text is that of [`String::from_utf8_lossy`] over all
-/// bytes: one U+FFFD for each maximal invalid part, as the Unicode standard (3.9, "U+FFFD
-/// Substitution of Maximal Subparts") has it.
+/// bytes but that tail: one U+FFFD for each maximal invalid part, as the Unicode standard (3.9,
+/// "U+FFFD Substitution of Maximal Subparts") has it.
 #[derive(Debug, Default)]
 pub struct Utf8Stream {
     /// what may still become a character, always shorter than one
@@ -34,12 +34,9 @@ impl Utf8Stream {
         self.tail.drain(..at);
     }
 
-    /// End of the stream: an incomplete tail becomes one U+FFFD.
-    pub fn finish(&mut self, out: &mut String) {
-        if !self.tail.is_empty() {
-            self.tail.clear();
-            out.push(char::REPLACEMENT_CHARACTER);
-        }
+    /// Drops an incomplete tail: what follows is not of the same text.
+    pub fn cut(&mut self) {
+        self.tail.clear();
     }
 }
 
@@ -60,7 +57,6 @@ mod tests {
             stream.push(part, &mut out);
             assert!(stream.tail.len() < 4, "the tail is bounded");
         }
-        stream.finish(&mut out);
         out
     }
 
@@ -77,10 +73,16 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_end_is_one_replacement() {
-        assert_eq!(run([&b"ok \xF0\x9F\x91"[..]]), "ok \u{FFFD}");
+    fn an_incomplete_end_is_no_text_and_invalid_bytes_are_replaced() {
+        assert_eq!(run([&b"ok \xF0\x9F\x91"[..]]), "ok ");
         assert_eq!(run([&b"\xE2"[..], b"\x82", b"x"]), "\u{FFFD}x");
         assert_eq!(run([&b"\xED\xA0\x80"[..]]), "\u{FFFD}\u{FFFD}\u{FFFD}");
+        assert_eq!(run([&b"\xFF"[..]]), "\u{FFFD}");
+        let (mut stream, mut out) = (Utf8Stream::default(), String::new());
+        stream.push(b"\xF0\x9F", &mut out);
+        stream.cut();
+        stream.push(b"x", &mut out);
+        assert_eq!(out, "x");
     }
 
     /// Bytes that are often nearly UTF-8: characters with bytes dropped or changed.
@@ -108,7 +110,10 @@ mod tests {
                 rest = tail;
             }
             parts.push(rest);
-            prop_assert_eq!(run(parts), String::from_utf8_lossy(&bytes).into_owned());
+            let end = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+            let tail = if is_prefix(end) { end.len() } else { 0 };
+            let whole = &bytes[..bytes.len() - tail];
+            prop_assert_eq!(run(parts), String::from_utf8_lossy(whole).into_owned());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A board that becomes hot, and cool again, under a daemon that answers. The board is a folder of files.
 
 use super::alone;
-use super::client::{Client, Message, Version};
+use super::client::{Client, Message, PATIENCE, Version};
 use super::world::{Kind, World, frame, request, tell, topic};
 use glowplug_tests::{Real, real_model};
 use serde_json::{Value, json};
@@ -44,29 +44,38 @@ fn heat(root: &Path, millidegrees: u32) {
     std::fs::rename(new, temp).unwrap();
 }
 
-/// Asks for all numbers, which the daemon's own loop answers; how long that took.
-fn stats(client: &mut Client) -> (Value, Duration) {
-    let asked = Instant::now();
+/// All numbers, which the daemon's own loop gives.
+fn stats(client: &mut Client) -> Value {
     client.publish(&Message::new(topic("admin/stats/request"), "{}"));
     let answer = client.until("the stats", |m| {
         (m.topic == topic("admin/stats/response")).then(|| m.json())
     });
-    (answer["stats"].clone(), asked.elapsed())
+    answer["stats"].clone()
 }
 
-/// Tokens a second of all streams over this long; and the slowest answer of the control topics meanwhile.
-fn rate(client: &mut Client, over: Duration) -> (f64, Duration) {
-    let (begin, mut slowest) = (Instant::now(), Duration::ZERO);
-    let first = stats(client).0["tokens"].as_u64().unwrap();
+/// Asks until this is true of the numbers: the board is read twice a second, whenever the machine comes to it.
+fn until(client: &mut Client, what: &str, of: impl Fn(&Value) -> bool) -> Value {
+    let begin = Instant::now();
     loop {
-        std::thread::sleep(Duration::from_millis(50));
-        let (stats, took) = stats(client);
-        slowest = slowest.max(took);
-        if begin.elapsed() >= over {
-            let tokens = stats["tokens"].as_u64().unwrap() - first;
-            return (tokens as f64 / begin.elapsed().as_secs_f64(), slowest);
+        let stats = stats(client);
+        if of(&stats) {
+            return stats;
         }
+        assert!(begin.elapsed() < PATIENCE, "never {what}: {stats}");
+        std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn tokens(stats: &Value) -> u64 {
+    stats["tokens"].as_u64().unwrap()
+}
+
+/// Decodes so many tokens more; says how fast that was, of which nothing is judged.
+fn decode(client: &mut Client, what: &str) {
+    let (begin, first) = (Instant::now(), tokens(&stats(client)));
+    let last = until(client, "more tokens", |s| tokens(s) >= first + TOKENS);
+    let rate = (tokens(&last) - first) as f64 / begin.elapsed().as_secs_f64();
+    eprintln!("{what}: {rate:.1} tokens/s");
 }
 
 /// A story that goes on until it is cancelled.
@@ -85,12 +94,12 @@ fn story(id: &str) -> Value {
     })
 }
 
-/// The fastest it may answer to and the longest it may take to become slow.
-const CONTROL: Duration = Duration::from_millis(200);
-const EFFECT: Duration = Duration::from_secs(2);
+/// Decoded in each state of the board.
+const TOKENS: u64 = 50;
 
+/// How much less it decodes is `pace`'s to say, and `governor`'s when, where time is a number of the test's own.
 #[test]
-fn heat_halves_decoding_within_two_seconds_and_ends_nothing() {
+fn heat_makes_it_work_less_and_ends_nothing() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let root = tempfile::tempdir().unwrap();
@@ -106,66 +115,29 @@ fn heat_halves_decoding_within_two_seconds_and_ends_nothing() {
 
     request(&mut alice, &story("a"));
     alice.until("a chunk", |m| frame(m, "a"));
-    let (full, _) = rate(&mut admin, Duration::from_secs(2));
-    let before = stats(&mut admin).0;
+    let before = stats(&mut admin);
     assert_eq!(before["temperature_c"], 55.0);
     assert_eq!(before["throttle"], json!({"heat": 0, "pressure": 0}));
+    decode(&mut admin, "cool");
 
     heat(root.path(), TRIP + 2000);
-    let tripped = Instant::now();
-    let (mut slowest, mut half);
-    loop {
-        (half, slowest) = rate(&mut admin, Duration::from_millis(500));
-        if half <= 0.6 * full {
-            break;
-        }
-        assert!(
-            tripped.elapsed() < EFFECT,
-            "{half:.1} of {full:.1} tokens/s"
-        );
-    }
-    let effect = tripped.elapsed();
-    let (half, over_two_seconds) = rate(&mut admin, Duration::from_secs(2));
-    slowest = slowest.max(over_two_seconds);
-    eprintln!(
-        "{full:.1} tokens/s, {half:.1} when hot (seen after {effect:.1?}); slowest control reply {slowest:.0?}"
-    );
-    assert!(
-        (0.35..=0.6).contains(&(half / full)),
-        "{half:.1} of {full:.1} tokens/s"
-    );
-    assert_eq!(stats(&mut admin).0["temperature_c"], 82.0);
+    let rung = |stats: &Value| stats["throttle"]["heat"].as_u64().unwrap();
+    let hot = until(&mut admin, "hot", |stats| rung(stats) > 0);
+    assert_eq!(hot["temperature_c"], 82.0);
+    decode(&mut admin, "hot");
 
     // a cancel is answered while the next step waits
     let mut bob = world.client(Version::V5, "bob");
     request(&mut bob, &story("b"));
-    bob.until("a chunk", |m| frame(m, "b"));
-    let cancelled = Instant::now();
     tell(&mut bob, "cancel", &json!({"id": "b"}));
     let last = bob.until("the end", |m| {
         frame(m, "b").filter(|f| f["object"] == "chat.completion")
     });
     assert_eq!(last["choices"][0]["finish_reason"], "cancelled");
-    slowest = slowest.max(cancelled.elapsed());
-    assert!(slowest < CONTROL, "{slowest:?}");
 
     heat(root.path(), COOL);
-    let recovering = Instant::now();
-    loop {
-        let (again, _) = rate(&mut admin, Duration::from_secs(1));
-        // not the rate of the beginning: attention takes longer by now
-        if again >= 1.3 * half {
-            eprintln!(
-                "{again:.1} tokens/s again after {:.1?}",
-                recovering.elapsed()
-            );
-            break;
-        }
-        assert!(
-            recovering.elapsed() < Duration::from_secs(60),
-            "{again:.1} tokens/s, {half:.1} when hot"
-        );
-    }
+    until(&mut admin, "cool again", |stats| rung(stats) == 0);
+    decode(&mut admin, "cool again");
     // it was never ended
     tell(&mut alice, "cancel", &json!({"id": "a"}));
     let last = alice.until("the end", |m| {

@@ -1,4 +1,4 @@
-//! The whole daemon on a board that is a folder of files. A program of its own, because what is measured here is time: the
+//! The whole daemon on a board that is a folder of files. A program of its own, because it prints how fast the daemon was: the
 //! tests of `whole` run several daemons at once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]

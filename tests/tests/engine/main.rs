@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
+mod bounds;
 mod drafts;
+mod files;
+mod prompts;
 mod sessions;
+mod share;
 mod streams;
 mod stress;
+mod waiting;
 mod world;

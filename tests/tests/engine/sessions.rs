@@ -1,7 +1,10 @@
 //! Named conversations: history, reuse, files.
 
-use super::world::{Heard, Random, answer, config, load, request, tiny, turn};
-use glowplug_model::engine::{EngineConfig, Finish, Refusal, Request, SessionFault, SessionVerb};
+use super::world::{Heard, Q8, Random, answer, config, load, request, tiny, turn};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_model::engine::{
+    EngineConfig, Finish, KvFormats, Notice, Refusal, Request, SessionFault, SessionVerb,
+};
 use glowplug_model::text::{Message, Role};
 use glowplug_tests::Think;
 use std::path::{Path, PathBuf};
@@ -97,7 +100,8 @@ fn a_session_goes_on_after_a_restart() {
     // one file only, and what was said since is not in it
     drop(engine);
     let mut engine = load(&tiny, &saved(folder.path()));
-    assert_eq!(engine.counts().sessions, 1);
+    let known = engine.session("a", "s", SessionVerb::Save).unwrap();
+    assert_eq!((known.turns, known.saved), (1, true));
     let (said, restored) = answer(&mut engine, 2, turn("a", "s", "and now?", 20));
     assert_eq!(
         (said, restored.cached_tokens),
@@ -105,10 +109,44 @@ fn a_session_goes_on_after_a_restart() {
     );
     assert_eq!(engine.save_all(), 0);
     only_file(folder.path());
-    // another model does not take it
+}
+
+#[test]
+fn what_was_said_goes_on_with_another_model_and_another_cache() {
+    let tiny = tiny(Think::Never);
     let mut other = tiny.clone();
     other.seed += 1;
-    assert_eq!(load(&other, &saved(folder.path())).counts().sessions, 0);
+    let f16 = KvFormats {
+        k: KvFormat::F16,
+        v: KvFormat::F16,
+    };
+    let long = "the rain in the plain ".repeat(12);
+    for (model, kv) in [(&other, Q8), (&tiny, f16), (&tiny, Q8)] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            kv,
+            ..saved(folder.path())
+        };
+        let mut engine = load(&tiny, &saved(folder.path()));
+        answer(&mut engine, 1, turn("a", "s", &long, 40));
+        assert_eq!(engine.save_all(), 0);
+        let (_, expected) = answer(&mut engine, 2, turn("a", "s", "and now?", 20));
+        let mut after = load(model, &config);
+        let (_, outcome) = answer(&mut after, 1, turn("a", "s", "and now?", 20));
+        assert_eq!(outcome.prompt_tokens, expected.prompt_tokens);
+        // its pages are of use to their own model alone
+        let same = std::ptr::eq(model, &raw const tiny) && kv == Q8;
+        assert_eq!(outcome.cached_tokens > 0, same);
+        assert_eq!(after.notices(), []);
+        // and are written anew
+        assert_eq!(after.save_all(), 0);
+        let mut again = load(model, &config);
+        let (_, outcome) = answer(&mut again, 1, turn("a", "s", "go on", 4));
+        assert!(outcome.cached_tokens > expected.prompt_tokens);
+        let mut late = load(&other, &saved(folder.path()));
+        late.session("a", "s", SessionVerb::Drop).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]
@@ -146,10 +184,21 @@ fn a_damaged_file_costs_its_session_and_nothing_else() {
         }
         std::fs::write(&file, bytes).unwrap();
         let mut engine = load(&tiny, &saved(folder.path()));
-        let known = engine.counts().sessions == 1;
         let (_, outcome) = answer(&mut engine, 1, turn("a", "s", "go on", 8));
         assert_eq!(outcome.finish, Finish::Length);
-        // either forgotten as a whole, or what was said is known and damaged pages are computed again
+        // either forgotten as a whole, which is said, or what was said is known and damaged pages are computed again
+        let known = match &engine.notices()[..] {
+            [] => true,
+            [
+                Notice::Unreadable {
+                    client, session, ..
+                },
+            ] => {
+                assert_eq!((&**client, &**session), ("a", "s"));
+                false
+            }
+            other => panic!("{other:?}"),
+        };
         assert_eq!(known, outcome.prompt_tokens == expected.prompt_tokens);
         assert_eq!(engine.counts().pages_total, 64);
     }
@@ -358,5 +407,9 @@ fn a_days_writes_are_bounded_and_a_session_that_is_not_written_is_computed_again
     assert_eq!(worn, Err(SessionFault::Worn { per_day: 1 }));
     // at the end all are
     assert_eq!(engine.save_all(), 0);
-    assert_eq!(load(&tiny, &config).counts().sessions, 2);
+    let mut after = load(&tiny, &config);
+    for client in ["a", "b"] {
+        let known = after.session(client, "s", SessionVerb::Save).unwrap();
+        assert_eq!(known.turns, 2);
+    }
 }

@@ -1,7 +1,7 @@
 //! Many streams in one step.
 
 use super::world::{Heard, Random, answer, config, load, request, tiny};
-use glowplug_firmware_config::limits::DRAFT_MAX;
+use glowplug_firmware_config::limits::{DRAFT_MAX, STEP_TOKENS};
 use glowplug_model::engine::{Effort, Finish, Priority, Refusal, Request, Worked};
 use glowplug_tests::Think;
 
@@ -53,7 +53,7 @@ fn a_repeated_question_is_computed_once() {
     let mut engine = load(&tiny(Think::Never), &config(64, 2));
     let long = "the rain in the plain ".repeat(20);
     let (first, cold) = answer(&mut engine, 1, request("a", &long, 8));
-    let (second, warm) = answer(&mut engine, 2, request("b", &long, 8));
+    let (second, warm) = answer(&mut engine, 2, request("a", &long, 8));
     assert_eq!(first, second);
     assert_eq!(cold.cached_tokens, 0);
     assert_eq!(warm.cached_tokens, warm.prompt_tokens - 1);
@@ -176,11 +176,44 @@ fn a_page_taken_to_be_its_own_copy_is_computed_again() {
             };
             answer(&mut engine, 1, idle);
         }
-        answer(&mut engine, 2, raw("b", first));
+        answer(&mut engine, 2, raw("c", first));
         assert_eq!(engine.counts().pages_used, usize::from(pinned));
         let (said, outcome) = answer(&mut engine, 3, raw("c", second));
         assert_eq!(said, expected.0);
         // with another page free, it is copied
         assert_eq!(outcome.cached_tokens == 0, pinned, "{outcome:?}");
     }
+}
+
+/// Prompts take turns by share: a short one is in the cache within two chunks of a long one, and nobody says anything
+/// else for it.
+#[test]
+fn a_short_prompt_does_not_wait_for_all_of_a_long_one() {
+    let tiny = tiny(Think::Never);
+    let long = "the rain in the oil, ".repeat(28);
+    let alone = [("a", long.as_str()), ("b", "hi")].map(|(client, said)| {
+        let mut engine = load(&tiny, &config(64, 1));
+        answer(&mut engine, 1, request(client, said, 6))
+    });
+    let prompt = alone[0].1.prompt_tokens as usize;
+    assert!(prompt > 5 * STEP_TOKENS && prompt + 6 <= 512, "{prompt}");
+    let mut engine = load(&tiny, &config(64, 2));
+    let mut heard = Heard::default();
+    engine.submit(1, request("a", &long, 6)).unwrap();
+    let step = engine.step(&mut |id, event| heard.take(id, event));
+    // who is alone has whole chunks
+    assert_eq!(step, Worked::Pass(STEP_TOKENS));
+    engine.submit(2, request("b", "hi", 6)).unwrap();
+    let mut passes = 0;
+    while !heard.text.contains_key(&2) {
+        let step = engine.step(&mut |id, event| heard.take(id, event));
+        passes += usize::from(matches!(step, Worked::Pass(_)));
+    }
+    assert!(passes <= 2, "{passes}");
+    assert!(!heard.text.contains_key(&1));
+    heard.idle(&mut engine);
+    assert_eq!(
+        (&heard.text[&1], &heard.text[&2]),
+        (&alone[0].0, &alone[1].0)
+    );
 }

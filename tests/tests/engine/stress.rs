@@ -2,7 +2,11 @@
 //! another, and in the end nothing is left.
 
 use super::world::{Heard, Random, answer, config, load, request, tiny, turn};
-use glowplug_model::engine::{Engine, Finish, Priority, RequestId, SessionFault, SessionVerb};
+use glowplug_firmware_config::limits::QUEUE_MAX;
+use glowplug_model::engine::{
+    Engine, EngineConfig, Finish, Priority, Refusal, RequestId, SessionFault, SessionVerb, Share,
+    Worked,
+};
 use glowplug_tests::Think;
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,7 +52,20 @@ struct Alone {
 }
 
 impl Alone {
+    fn new() -> Self {
+        Self {
+            engine: load(&tiny(Think::Never), &config(64, 1)),
+            known: HashMap::new(),
+            next: 0,
+        }
+    }
+
     fn says(&mut self, lines: &[usize]) -> String {
+        self.says_within(lines, 12)
+    }
+
+    /// In answers of so many tokens at most; the same with every call.
+    fn says_within(&mut self, lines: &[usize], tokens: u32) -> String {
         if let Some(text) = self.known.get(lines) {
             return text.clone();
         }
@@ -58,7 +75,7 @@ impl Alone {
             text = answer(
                 &mut self.engine,
                 self.next,
-                turn("c", "s", &said(*line), 12),
+                turn("c", "s", &said(*line), tokens),
             )
             .0;
         }
@@ -79,12 +96,12 @@ fn name(n: u64) -> String {
 #[test]
 fn a_hundred_thousand_steps_in_64_pages() {
     let model = tiny(Think::Never);
-    let mut engine = load(&model, &config(PAGES, 4));
-    let mut alone = Alone {
-        engine: load(&model, &config(64, 1)),
-        known: HashMap::new(),
-        next: 0,
+    let shared = EngineConfig {
+        share: Share::All,
+        ..config(PAGES, 4)
     };
+    let mut engine = load(&model, &shared);
+    let mut alone = Alone::new();
     let mut random = Random(3);
     let mut heard = Heard::default();
     let mut open: BTreeMap<RequestId, Open> = BTreeMap::new();
@@ -248,4 +265,70 @@ fn settle(
             other => panic!("request {id} ended by {other:?}"),
         }
     }
+}
+
+/// Longest prompt and answer of those below.
+const ASKED: usize = 320;
+const ANSWERED: usize = 6;
+
+/// A thousand conversations, far more than there is room for, all asked at once, three times: each turn is taken or
+/// refused for the queue's length, and who was taken is answered within the steps of those before it: a chunk of a prompt
+/// beside others is four tokens at least.
+#[test]
+fn a_thousand_sessions_asked_at_once() {
+    const PATIENCE: u64 = ((QUEUE_MAX + 4) * (ASKED / 4 + ANSWERED)) as u64;
+    let whole = EngineConfig {
+        queue: QUEUE_MAX,
+        ..config(PAGES, 4)
+    };
+    let mut engine = load(&tiny(Think::Never), &whole);
+    let mut alone = Alone::new();
+    let mut heard = Heard::default();
+    let lines = LINES.len() * OPENINGS.len();
+    let (mut step, mut longest, mut refusals) = (0, 0, 0);
+    for round in 0..3 {
+        let mut to_ask: Vec<u64> = (0..CLIENTS * SESSIONS).collect();
+        let mut open: BTreeMap<RequestId, u64> = BTreeMap::new();
+        let mut answered = 0;
+        while answered < CLIENTS * SESSIONS {
+            // all who were not taken yet ask again
+            to_ask.retain(|&session| {
+                let id = round * CLIENTS * SESSIONS + session;
+                let line = (session + round) as usize % lines;
+                let (client, name) = (name(session % CLIENTS), name(session));
+                match engine.submit(id, turn(&client, &name, &said(line), ANSWERED as u32)) {
+                    Ok(_) => open.insert(id, step).is_some(),
+                    Err(refused) => {
+                        assert!(matches!(refused, Refusal::Overloaded { .. }), "{refused}");
+                        refusals += 1;
+                        true
+                    }
+                }
+            });
+            // until half of the queue is free again
+            while engine.counts().queued > QUEUE_MAX / 2 || to_ask.is_empty() && !open.is_empty() {
+                let worked = engine.step(&mut |id, event| heard.take(id, event));
+                step += 1;
+                assert_ne!(worked, Worked::Nothing, "{} are waiting", open.len());
+                for (id, outcome) in std::mem::take(&mut heard.ended) {
+                    assert!(matches!(outcome.finish, Finish::Stop | Finish::Length));
+                    assert!(outcome.prompt_tokens as usize <= ASKED);
+                    let waited = step - open.remove(&id).unwrap();
+                    longest = longest.max(waited);
+                    assert!(waited <= PATIENCE, "{id} waited for {waited} steps");
+                    let session = (id % (CLIENTS * SESSIONS)) as usize;
+                    let lines = (0..=round as usize).map(|round| (session + round) % lines);
+                    let expected = alone.says_within(&lines.collect::<Vec<_>>(), ANSWERED as u32);
+                    assert_eq!(heard.text.remove(&id).unwrap_or_default(), expected);
+                    answered += 1;
+                }
+            }
+        }
+        assert!(engine.counts().sessions == 1000 && engine.counts().running == 0);
+    }
+    println!("{step} steps, the longest wait {longest} of {PATIENCE}, {refusals} refused");
+    assert!(refusals > 0);
+    engine.expire(u64::MAX, 1);
+    let counts = engine.counts();
+    assert_eq!((counts.pages_free, counts.pages_used), (PAGES, 0));
 }

@@ -2,7 +2,7 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId,
+    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId, Share,
     Thinking, Worked,
 };
 use glowplug_model::gguf::Gguf;
@@ -10,6 +10,7 @@ use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Message, Role, SamplerParams};
 use glowplug_tests::{Think, Tiny};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) const Q8: KvFormats = KvFormats {
     k: KvFormat::Q8_0,
@@ -31,6 +32,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
         pages,
         kv: Q8,
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,
@@ -118,7 +120,8 @@ impl Heard {
     /// Steps until there is nothing to do.
     pub(crate) fn idle(&mut self, engine: &mut Engine) {
         let mut steps = 0;
-        while engine.step(&mut |id, event| self.take(id, event)) != Worked::Nothing {
+        while engine.step(&mut |id, event| self.take(id, event)) != Worked::Nothing || engine.tidy()
+        {
             steps += 1;
             assert!(steps < 100_000, "it never comes to rest");
         }
@@ -127,6 +130,12 @@ impl Heard {
     pub(crate) fn finish(&self, id: RequestId) -> Finish {
         self.ended[&id].finish
     }
+}
+
+/// A number that no other request of this process has.
+pub(crate) fn new_id() -> RequestId {
+    static LAST: AtomicU64 = AtomicU64::new(1_000_000);
+    LAST.fetch_add(1, Ordering::Relaxed)
 }
 
 /// One request alone, to its end.

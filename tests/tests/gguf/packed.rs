@@ -1,7 +1,7 @@
 //! A packed file: the same network bit for bit, and nobody's if it is damaged.
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_model::engine::{EngineConfig, Evaluator, KvFormats};
+use glowplug_model::engine::{EngineConfig, Evaluator, KvFormats, Share};
 use glowplug_model::gguf::{GROUP, GgmlType, Gguf, Layout, pack, unpack_row};
 use glowplug_model::network::dims::{Arch, Dims};
 use glowplug_model::quant::to_q4_0;
@@ -53,6 +53,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
             v: KvFormat::F16,
         },
         lock: false,
+        share: Share::Client,
         sessions: None,
         session_writes: None,
         window: false,

@@ -6,23 +6,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The daemon's user and the clients', each with its password.
-pub(crate) const DAEMON: (&str, &str) = ("daemon", "of-the-daemon");
-pub(crate) const CLIENTS: (&str, &str) = ("clients", "of-the-clients");
+/// The daemon's user and the operator's, each with its password.
+pub(crate) const DAEMON: (&str, &str) = ("glowplug", "of-the-daemon");
+pub(crate) const OPERATOR: (&str, &str) = ("operator", "of-the-operator");
+/// Every client's; its user is its segment.
+pub(crate) const PASSWORD: &str = "of-the-clients";
+/// The clients that there are, and `c0` to `c63`.
+const CLIENTS: &str =
+    "admin after alice bob c carol dave eve info late mallory me panel paho paho3 victim watch";
 
-/// Identity lives in the topic: a client reaches the topics of its own client identifier (`%c`) alone.
-const ACL: &str = "\
-pattern read glowplug/+/status
-pattern read glowplug/+/info
-pattern read glowplug/+/metrics
-pattern readwrite glowplug/+/chat/%c/#
-pattern readwrite glowplug/+/ask/%c
-pattern readwrite glowplug/+/ask/%c/#
-pattern readwrite glowplug/+/session/%c/#
-
-user daemon
-topic readwrite glowplug/#
-";
+/// The ACL that README.md gives, as it stands there.
+pub(crate) fn acl() -> &'static str {
+    let readme = include_str!("../../../README.md");
+    let mut blocks = readme.split("```text\n").skip(1);
+    blocks
+        .find_map(|block| {
+            block
+                .split_once("```")
+                .filter(|(acl, _)| acl.contains("%u"))
+        })
+        .expect("an ACL in README.md")
+        .0
+}
 
 /// A broker that can be killed and started again on its port.
 pub(crate) struct Mosquitto {
@@ -34,25 +39,35 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// On a free port, with its files in this folder.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_with(folder, "", "")
+    }
+
+    /// With further lines of configuration, and further rules.
+    pub(crate) fn start_with(folder: &Path, lines: &str, rules: &str) -> Self {
         let passwords = folder.join("passwords");
-        let acl = folder.join("acl");
-        std::fs::write(&acl, ACL).unwrap();
-        std::fs::write(&passwords, "").unwrap();
-        for (user, password) in [DAEMON, CLIENTS] {
-            let made = Command::new("mosquitto_passwd")
-                .args(["-b", passwords.to_str().unwrap(), user, password])
-                .output();
-            let made = made.unwrap_or_else(|e| missing(&e));
-            assert!(made.status.success(), "{made:?}");
-        }
+        let acl_file = folder.join("acl");
+        std::fs::write(&acl_file, format!("{}{rules}", acl())).unwrap();
+        let mut users: Vec<String> = [DAEMON, OPERATOR]
+            .map(|(user, password)| format!("{user}:{password}\n"))
+            .into();
+        let many = (0..64).map(|n| format!("c{n}"));
+        let clients = CLIENTS.split(' ').map(str::to_owned).chain(many);
+        users.extend(clients.map(|user| format!("{user}:{PASSWORD}\n")));
+        std::fs::write(&passwords, users.concat()).unwrap();
+        let made = Command::new("mosquitto_passwd")
+            .arg("-U")
+            .arg(&passwords)
+            .output();
+        let made = made.unwrap_or_else(|e| missing(&e));
+        assert!(made.status.success(), "{made:?}");
         let port = free_port();
         let config = folder.join("mosquitto.conf");
         // root drops to the user `mosquitto`, who may not read this folder, unless told not to
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous false\nuser root\npersistence false\n\
-             password_file {}\nacl_file {}\n",
+             password_file {}\nacl_file {}\n{lines}\n",
             passwords.display(),
-            acl.display()
+            acl_file.display()
         );
         std::fs::write(&config, text).unwrap();
         let child = spawn(&config);

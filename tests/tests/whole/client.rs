@@ -112,6 +112,13 @@ impl Client {
 
     /// False: the broker refused.
     pub(crate) fn try_subscribe(&mut self, filter: &str) -> bool {
+        self.granted(filter).unwrap()
+    }
+
+    /// As [`Self::try_subscribe`].
+    ///
+    /// Err: the connection ended before the broker answered.
+    pub(crate) fn granted(&mut self, filter: &str) -> io::Result<bool> {
         let id = self.id();
         let mut body = id.to_be_bytes().to_vec();
         if self.version == Version::V5 {
@@ -119,12 +126,19 @@ impl Client {
         }
         body.extend(text(filter));
         body.push(1);
-        self.send(&packet(0x82, &body)).unwrap();
-        self.ack(id) < 0x80
+        self.send(&packet(0x82, &body))?;
+        Ok(self.ack(id)? < 0x80)
     }
 
     /// Sends without waiting for the broker's acknowledgement; gives the packet's identifier.
     pub(crate) fn publish(&mut self, message: &Message) -> u16 {
+        self.try_publish(message).unwrap()
+    }
+
+    /// As [`Self::publish`].
+    ///
+    /// Err: the connection has ended.
+    pub(crate) fn try_publish(&mut self, message: &Message) -> io::Result<u16> {
         let id = self.id();
         let mut body = text(&message.topic);
         if message.qos > 0 {
@@ -137,17 +151,22 @@ impl Client {
         }
         body.extend(&message.payload);
         let flags = 0x30 | message.qos << 1 | u8::from(message.retain);
-        self.send(&packet(flags, &body)).unwrap();
-        id
+        self.send(&packet(flags, &body))?;
+        Ok(id)
     }
 
     /// The code of the acknowledgement of a packet; 0 for a PUBACK of 3.1.1, which has none.
-    pub(crate) fn ack(&mut self, id: u16) -> u8 {
+    ///
+    /// Err: the connection ended before it came.
+    pub(crate) fn ack(&mut self, id: u16) -> io::Result<u8> {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.acks.recv_timeout(left(until)) {
-                Ok((acked, code)) if acked == id => return code,
+                Ok((acked, code)) if acked == id => return Ok(code),
                 Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
                 Err(e) => panic!("{}: no acknowledgement of packet {id}: {e}", self.name),
             }
         }
@@ -155,9 +174,9 @@ impl Client {
 
     /// The next message.
     pub(crate) fn next(&mut self) -> Message {
-        self.messages
-            .recv_timeout(PATIENCE)
-            .unwrap_or_else(|e| panic!("{}: nothing came: {e}", self.name))
+        self.within(PATIENCE)
+            .unwrap()
+            .unwrap_or_else(|| panic!("{}: nothing came", self.name))
     }
 
     /// Passes over messages until one gives a value; `what` is said when none does.
@@ -192,13 +211,27 @@ impl Client {
         }
     }
 
+    /// The next message, if it comes so soon.
+    ///
+    /// Err: the connection has ended.
+    pub(crate) fn within(&mut self, patience: Duration) -> io::Result<Option<Message>> {
+        match self.messages.recv_timeout(patience) {
+            Ok(message) => Ok(Some(message)),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+        }
+    }
+
     /// What came and was not yet taken.
     pub(crate) fn rest(&mut self) -> Vec<Message> {
         self.messages.try_iter().collect()
     }
 
     fn id(&mut self) -> u16 {
-        self.next_id += 1;
+        // 0 is no identifier
+        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         self.next_id
     }
 

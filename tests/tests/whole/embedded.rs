@@ -1,6 +1,7 @@
 //! The daemon on the broker it brings.
 
 use super::client::{Client, Version};
+use super::daemon::{Daemon, glowplug};
 use super::scenarios;
 use super::world::{Kind, World, reply, request, tiny, topic};
 use tempfile::TempDir;
@@ -40,7 +41,7 @@ fn deadlines_v3() {
 #[test]
 fn who_has_no_password_or_no_right_is_turned_away() {
     let world = World::new(KIND);
-    let (user, password) = world.user();
+    let (user, password) = world.user("eve");
     let wrong = format!("{password}x");
     // 134 and 135, 4 and 5: bad user name or password, not authorised
     for (version, codes) in [(Version::V5, [134, 135]), (Version::V3, [4, 5])] {
@@ -106,4 +107,25 @@ fn the_model_is_packed_once() {
     assert!(said.contains("does not match its checksum"), "{said}");
     assert_eq!((&first, &first), (&second, &third));
     assert!(std::fs::read(&packed).unwrap() == bytes);
+}
+
+/// A second process on a port says whose it is, and ends as what another start can mend.
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    tiny().write(&model).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = glowplug(&["serve"]);
+    command
+        .env("GLOWPLUG_BROKER_LISTEN", &address)
+        .env("GLOWPLUG_MODEL_CONTEXT", "256");
+    let state = folder.path().join("state");
+    let mut daemon = Daemon::run(command, &state, &[("GLOWPLUG_MODEL_PATH", &model)]);
+    assert_eq!(daemon.ended().code(), Some(1));
+    let said = daemon.said();
+    for word in [&address, "taken", "`mqtt.url`", "`broker.listen`"] {
+        assert!(said.contains(word), "{said}");
+    }
 }

@@ -5,8 +5,7 @@ use super::world::{Kind, NODE, World};
 use glowplug_tests::{Real, real_model};
 use std::process::Command;
 
-#[test]
-fn paho_converses_in_both_versions() {
+fn converses_in_both_versions(kind: Kind) {
     let python = |args: &[&str]| {
         let out = Command::new("python3").args(args).output();
         out.unwrap_or_else(|e| panic!("{e}: this test needs python3"))
@@ -17,17 +16,16 @@ fn paho_converses_in_both_versions() {
     );
     let folder = tempfile::tempdir().unwrap();
     let smol = real_model(Real::Smol);
-    let mut world = World::start(
-        Kind::Mosquitto,
-        folder,
-        &smol,
-        "context = 512",
-        "max_tokens = 16",
-    );
+    let mut world = World::start(kind, folder, &smol, "context = 512", "max_tokens = 16");
     world.online();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/whole/paho_client.py");
-    let (user, password) = world.user();
-    let out = python(&[script, &world.port.to_string(), user, password, NODE]);
+    let (user, password) = world.user("paho");
+    let port = world.port.to_string();
+    let mut args = vec![script, &port, password, NODE];
+    if kind == Kind::Embedded {
+        args.push(user);
+    }
+    let out = python(&args);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{said}");
     // its own word that it came to the end
@@ -37,4 +35,14 @@ fn paho_converses_in_both_versions() {
     );
     // the broker still serves ours
     drop(world.connect(Version::V5, "after"));
+}
+
+#[test]
+fn paho_converses_in_both_versions_on_mosquitto() {
+    converses_in_both_versions(Kind::Mosquitto);
+}
+
+#[test]
+fn paho_converses_in_both_versions_on_the_embedded_broker() {
+    converses_in_both_versions(Kind::Embedded);
 }

@@ -158,6 +158,44 @@ fn conversations(kind: Kind, version: Version) {
     world.metrics("bob's session alone", |m| m["sessions"] == 1);
 }
 
+/// F11 and F12 where the tests run without rights: a folder for sessions that cannot be one costs nothing but files.
+#[test]
+fn a_daemon_without_its_sessions_folder_serves_and_says_so_once() {
+    let mut world = world(Kind::Embedded, |folder| {
+        std::fs::write(folder.join("sessions"), "no folder").unwrap();
+        format!(
+            "[sessions]\ndir = \"{}\"",
+            folder.join("sessions").display()
+        )
+    });
+    let mut alice = world.client(Version::V5, "alice");
+    let (first, _) = usage(&turn(&mut alice, "kitchen", "1", "hi", 4));
+    let (second, _) = usage(&turn(&mut alice, "kitchen", "2", "and now?", 4));
+    assert!(second > first + 4);
+    for _ in 0..3 {
+        let refused = verb(&mut alice, "kitchen", "save");
+        assert_eq!(refused["error"]["code"], "internal", "{refused}");
+    }
+    assert_eq!(verb(&mut alice, "kitchen", "drop")["ok"], true);
+    let warned = |said: &str| said.matches("sessions cannot be written").count();
+    assert_eq!(warned(&world.daemon.said()), 1);
+    // what was in the way is gone
+    let dir = world.folder().join("sessions");
+    std::fs::remove_file(&dir).unwrap();
+    turn(&mut alice, "kitchen", "3", "hi", 4);
+    assert_eq!(verb(&mut alice, "kitchen", "save")["saved"], true);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    // a disk without a byte for the next one
+    let file = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();
+    let part = dir.join(format!("~{}", file.file_name().to_str().unwrap()));
+    std::os::unix::fs::symlink("/dev/full", part).unwrap();
+    turn(&mut alice, "kitchen", "4", "hi", 4);
+    let refused = verb(&mut alice, "kitchen", "save");
+    assert_eq!(refused["error"]["code"], "overloaded", "{refused}");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    assert_eq!(verb(&mut alice, "kitchen", "save")["turns"], 2);
+}
+
 /// Urgent work goes before background work, which is parked and finishes as if nothing had been.
 fn turns(kind: Kind, version: Version) {
     let mut world = world(kind, |_| "max_streams = 1".to_owned());

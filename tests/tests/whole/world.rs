@@ -1,12 +1,13 @@
 //! A broker, a daemon on it, a model, and clients: what every test here begins with.
 
-use super::broker::{CLIENTS, DAEMON, Mosquitto};
+use super::broker::{DAEMON, Mosquitto, OPERATOR, PASSWORD};
 use super::client::{Client, Message, Version};
 use super::daemon::Daemon;
 use glowplug_model::gguf::GgmlType;
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{Think, Tiny, Types};
 use serde_json::Value;
+use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -38,6 +39,35 @@ pub(crate) fn tiny() -> Tiny {
     }
 }
 
+/// How clients get to a broker, for threads that come and go by themselves. Its port may be a link's.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) port: u16,
+    /// the embedded broker's, of all clients; on Mosquitto each has its own, which `broker` must know
+    one_user: bool,
+    password: String,
+}
+
+impl Door {
+    /// See [`World::client`].
+    ///
+    /// Err: the broker is not there, or went away.
+    pub(crate) fn client(&self, version: Version, name: &str) -> io::Result<Client> {
+        let mut client = self.connect(version, name)?;
+        for own in ["chat", "ask", "session"] {
+            let filter = topic(&format!("{own}/{name}/#"));
+            assert!(client.granted(&filter)?, "{name}: no `{filter}`");
+        }
+        Ok(client)
+    }
+
+    /// The same without a subscription.
+    pub(crate) fn connect(&self, version: Version, name: &str) -> io::Result<Client> {
+        let user = if self.one_user { "local" } else { name };
+        Client::connect(self.port, version, name, Some((user, &self.password)))
+    }
+}
+
 /// Fields in this order: the daemon goes before its broker, the folder last.
 pub(crate) struct World {
     pub(crate) daemon: Daemon,
@@ -45,7 +75,10 @@ pub(crate) struct World {
     /// hears what is public
     pub(crate) watch: Client,
     pub(crate) port: u16,
-    user: (String, String),
+    /// of the embedded broker's one user of clients
+    password: String,
+    /// of every daemon here
+    env: Vec<(String, PathBuf)>,
     folder: TempDir,
 }
 
@@ -87,34 +120,47 @@ impl World {
         env: &[(&str, &Path)],
     ) -> Self {
         let broker = (kind == Kind::Mosquitto).then(|| Mosquitto::start(folder.path()));
+        Self::start_on(broker, folder, model, lines, engine, env)
+    }
+
+    /// On a broker that was started in this folder, or the embedded one. `GLOWPLUG_MQTT_URL` may name a link to it.
+    pub(crate) fn start_on(
+        broker: Option<Mosquitto>,
+        folder: TempDir,
+        model: &Path,
+        lines: &str,
+        engine: &str,
+        env: &[(&str, &Path)],
+    ) -> Self {
         let config = config(&folder, broker.as_ref(), model, lines, engine);
         let state = folder.path().join(STATE);
         if let Some(broker) = broker {
             let port = broker.port;
             // before the daemon, to hear its first word
-            let user = (CLIENTS.0.to_owned(), CLIENTS.1.to_owned());
-            let watch = watch(port, &user);
+            let watch = watch(port, ("watch", PASSWORD));
             let daemon = Daemon::serve(&config, &state, env);
             return Self {
                 daemon,
                 broker: Some(broker),
                 watch,
                 port,
-                user,
+                password: PASSWORD.to_owned(),
+                env: kept(env),
                 folder,
             };
         }
         let mut daemon = Daemon::serve(&config, &state, env);
         let port = own_port(&mut daemon);
         let password = std::fs::read_to_string(state.join("glowplug/local-password")).unwrap();
-        let user = ("local".to_owned(), password.trim_end().to_owned());
-        let watch = watch(port, &user);
+        let password = password.trim_end().to_owned();
+        let watch = watch(port, ("local", &password));
         Self {
             daemon,
             broker: None,
             watch,
             port,
-            user,
+            password,
+            env: kept(env),
             folder,
         }
     }
@@ -132,7 +178,9 @@ impl World {
     /// A daemon in the place of one that ended, until it is online.
     pub(crate) fn restart(&mut self) {
         let folder = self.folder.path();
-        self.daemon = Daemon::serve(&folder.join(CONFIG), &folder.join(STATE), &[]);
+        let env = self.env.iter();
+        let env: Vec<_> = env.map(|(n, v)| (n.as_str(), v.as_path())).collect();
+        self.daemon = Daemon::serve(&folder.join(CONFIG), &folder.join(STATE), &env);
         if self.broker.is_none() {
             self.port = own_port(&mut self.daemon);
             self.rewatch();
@@ -142,18 +190,14 @@ impl World {
 
     /// A client of this name, subscribed to everything that is its own.
     pub(crate) fn client(&self, version: Version, name: &str) -> Client {
-        let mut client = self.connect(version, name);
-        client.subscribe(&topic(&format!("chat/{name}/#")));
-        client.subscribe(&topic(&format!("ask/{name}/#")));
-        client.subscribe(&topic(&format!("session/{name}/#")));
-        client
+        self.door().client(version, name).unwrap()
     }
 
     /// Who may use the admin verbs, subscribed to their answers.
     pub(crate) fn operator(&self) -> Client {
         let user = match self.broker {
-            Some(_) => DAEMON,
-            None => self.user(),
+            Some(_) => OPERATOR,
+            None => self.user("operator"),
         };
         let mut operator = Client::connect(self.port, Version::V5, "operator", Some(user)).unwrap();
         operator.subscribe(&topic("admin/+/response"));
@@ -167,12 +211,24 @@ impl World {
 
     /// The same without a subscription.
     pub(crate) fn connect(&self, version: Version, name: &str) -> Client {
-        Client::connect(self.port, version, name, Some((&self.user.0, &self.user.1))).unwrap()
+        self.door()
+            .connect(version, name)
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// User and password of clients.
-    pub(crate) fn user(&self) -> (&str, &str) {
-        (&self.user.0, &self.user.1)
+    /// Where clients come in.
+    pub(crate) fn door(&self) -> Door {
+        Door {
+            port: self.port,
+            one_user: self.broker.is_none(),
+            password: self.password.clone(),
+        }
+    }
+
+    /// User and password of a client: on Mosquitto its own, which `broker` must know.
+    pub(crate) fn user<'a>(&'a self, name: &'a str) -> (&'a str, &'a str) {
+        let user = if self.broker.is_some() { name } else { "local" };
+        (user, &self.password)
     }
 
     /// The `state`s that it publishes, until this one; the last with its `boot_id`.
@@ -193,7 +249,7 @@ impl World {
 
     /// A new connection that hears what is public, when the broker ended the one before.
     pub(crate) fn rewatch(&mut self) {
-        self.watch = watch(self.port, &self.user);
+        self.watch = watch(self.port, self.user("watch"));
     }
 
     /// The retained `online` status as a newcomer gets it, or the next one; gives the `boot_id`.
@@ -224,6 +280,11 @@ impl World {
     }
 }
 
+fn kept(env: &[(&str, &Path)]) -> Vec<(String, PathBuf)> {
+    let own = |(name, value): &(&str, &Path)| ((*name).to_owned(), value.to_path_buf());
+    env.iter().map(own).collect()
+}
+
 /// Where the embedded broker listens.
 fn own_port(daemon: &mut Daemon) -> u16 {
     daemon.line("where its broker is", |line| {
@@ -232,9 +293,8 @@ fn own_port(daemon: &mut Daemon) -> u16 {
     })
 }
 
-fn watch(port: u16, user: &(String, String)) -> Client {
-    let user = Some((user.0.as_str(), user.1.as_str()));
-    let mut watch = Client::connect(port, Version::V5, "watch", user).unwrap();
+fn watch(port: u16, user: (&str, &str)) -> Client {
+    let mut watch = Client::connect(port, Version::V5, "watch", Some(user)).unwrap();
     for what in ["info", "status", "metrics"] {
         watch.subscribe(&topic(what));
     }

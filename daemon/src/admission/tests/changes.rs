@@ -63,7 +63,9 @@ fn what_comes_while_the_model_changes_is_the_next_ones_and_ends_as_ever() {
     // the older turn of the session has its end at once, and nothing went to the engine
     let [
         Action::Publish {
-            frame, last: true, ..
+            frame,
+            lane: Lane::Last,
+            ..
         },
     ] = &out[..]
     else {

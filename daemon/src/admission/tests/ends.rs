@@ -132,6 +132,8 @@ enum Step {
     Request {
         client: u8,
         id: u8,
+        /// not where it asked before
+        elsewhere: bool,
         session: Option<u8>,
         deadline: Option<u16>,
     },
@@ -154,8 +156,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3_u8, 0..6_u8, proptest::option::of(0..2_u8), proptest::option::of(1..400_u16))
-            .prop_map(|(client, id, session, deadline)| Step::Request { client, id, session, deadline }),
+        4 => (0..3_u8, 0..6_u8, any::<bool>(), proptest::option::of(0..2_u8), proptest::option::of(1..400_u16))
+            .prop_map(|(client, id, elsewhere, session, deadline)| Step::Request { client, id, elsewhere, session, deadline }),
         4 => (0..8_u8).prop_map(Step::Text),
         3 => (0..8_u8).prop_map(Step::End),
         2 => (0..3_u8, proptest::option::of(0..6_u8)).prop_map(|(client, id)| Step::Cancel { client, id }),
@@ -179,16 +181,22 @@ proptest! {
         // the engine: its requests and the reason they are to end for
         let mut engine: BTreeMap<RequestId, Option<Finish>> = BTreeMap::new();
         let mut seen: HashMap<(String, String), (u64, String, Option<Bytes>)> = HashMap::new();
+        let mut asked: HashMap<(String, String), String> = HashMap::new();
+        let mut cancelled: HashSet<(String, String)> = HashSet::new();
         let mut newest: HashMap<(Arc<str>, Arc<str>), RequestId> = HashMap::new();
         let mut last_frames = 0;
         for step in steps.into_iter().chain([Step::Drain]) {
             let mut out = Vec::new();
             match step {
-                Step::Request { client, id, session, deadline } => {
+                Step::Request { client, id, elsewhere, session, deadline } => {
                     let mut r = arrival(&format!("c{client}"), Some(&format!("i{id}")), Kind::Chat);
+                    if elsewhere {
+                        r.reply.topic += "/new";
+                    }
+                    asked.insert((format!("c{client}"), format!("i{id}")), r.reply.topic.clone());
                     r.deadline = deadline.map(|ms| Duration::from_millis(ms.into()));
                     r.request.session = session.map(|s| format!("s{s}").into());
-                    a.request(t, room, r, &mut out);
+                    a.request(t, ROOM, r, &mut out);
                 }
                 Step::Text(which) => {
                     if let Some(id) = engine.keys().nth(which.into()).copied() {
@@ -204,6 +212,9 @@ proptest! {
                 Step::Cancel { client, id } => {
                     let what = id.map_or(Cancel::All, |id| Cancel::Id(format!("i{id}")));
                     a.cancel(t, &format!("c{client}"), &what, &mut out);
+                    if let Some(id) = id {
+                        cancelled.insert((format!("c{client}"), format!("i{id}")));
+                    }
                 }
                 Step::EndThinking { client, id } => a.end_thinking(&format!("c{client}"), &format!("i{id}"), &mut out),
                 Step::Wait(ms) => {
@@ -215,7 +226,7 @@ proptest! {
                 Step::Drain => {
                     a.end_all(t, Finish::Interrupted, &mut out);
                 }
-                Step::Room(there) => room = if there { ROOM } else { ROOM_FOR_LAST },
+                Step::Room(there) => room = if there { ROOM } else { 0 },
                 Step::Hold => a.hold(),
                 // the engine that follows is another
                 Step::Online if a.engine_is_idle() => a.online("next".into(), None, &mut out),
@@ -224,6 +235,8 @@ proptest! {
             for action in out {
                 match action {
                     Action::Submit(id, request) => {
+                        let key = &a.live[&id].key.clone().unwrap();
+                        prop_assert!(!cancelled.contains(&(key.client.to_string(), key.id.clone())), "it was cancelled");
                         // one request of a session at a time: those before it are ending
                         if let Some(session) = request.session {
                             let key = (request.client, session);
@@ -237,21 +250,23 @@ proptest! {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }
                     Action::EndThinking(id) => prop_assert!(engine.contains_key(&id)),
-                    Action::Publish { to, frame, last } => {
+                    Action::Publish { to, frame, lane } => {
                         let v: Value = serde_json::from_slice(&frame).unwrap();
-                        let key = (to.topic, v["id"].as_str().unwrap().to_owned());
+                        let client = to.topic.split('/').next().unwrap().to_owned();
+                        let key = (client, v["id"].as_str().unwrap().to_owned());
+                        prop_assert_eq!(&asked[&key], &to.topic, "answered where it was asked last");
                         let entry = seen.entry(key).or_default();
                         if let Some(before) = &entry.2 {
                             // only its repetition, or the refusal of nothing new
-                            prop_assert!(!last && before == &frame);
+                            prop_assert!(lane != Lane::Last && before == &frame);
                             continue;
                         }
-                        if !last && v.get("error").is_some() {
+                        if lane == Lane::Refusal && v.get("error").is_some() {
                             continue; // refused, so never accepted
                         }
                         prop_assert_eq!(v["seq"].as_u64(), Some(entry.0));
                         entry.0 += 1;
-                        if last {
+                        if lane == Lane::Last {
                             last_frames += 1;
                             entry.2 = Some(frame);
                             if let Some(whole) = v["choices"][0]["message"]["content"].as_str() {
@@ -269,7 +284,7 @@ proptest! {
         }
         let mut out = Vec::new();
         a.abandon(t, Finish::Interrupted, &mut out);
-        last_frames += out.iter().filter(|a| matches!(a, Action::Publish { last: true, .. })).count();
+        last_frames += out.iter().filter(|a| matches!(a, Action::Publish { lane: Lane::Last, .. })).count();
         prop_assert_eq!(a.outstanding(), 0);
         // requests alone were numbered, from 1
         prop_assert_eq!(last_frames as RequestId, a.next - 1);

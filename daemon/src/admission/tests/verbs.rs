@@ -30,7 +30,13 @@ fn verbs_are_bounded_and_answered_once() {
         saved: true,
     };
     a.session_done(1, Ok(state), &mut out);
-    assert!(matches!(out[..], [Action::Publish { last: true, .. }]));
+    assert!(matches!(
+        out[..],
+        [Action::Publish {
+            lane: Lane::Last,
+            ..
+        }]
+    ));
     assert_eq!(frames(&mut out)[0]["tokens"], 40);
     a.session_done(1, Ok(state), &mut out);
     a.session_done(2, Err(SessionFault::NotFound), &mut out);

@@ -6,6 +6,10 @@ use crate::transport::broker::{self, Embedded, Users};
 use crate::wire::topics::Route;
 use std::path::Path;
 
+fn out(message: Message) -> Outgoing {
+    Outgoing::new(Lane::Last, message)
+}
+
 /// An embedded broker with a daemon on it that answers every request with a script.
 struct World {
     config: Config,
@@ -32,7 +36,7 @@ impl World {
             daemon_id: "the-daemon".into(),
             local: credentials::local(folder.path()).unwrap(),
         };
-        let broker = broker::start("127.0.0.1:0".parse().unwrap(), users)
+        let broker = broker::start("127.0.0.1:0".parse().unwrap(), users, 1 << 20)
             .await
             .unwrap();
         let server = Server {
@@ -75,8 +79,16 @@ impl World {
                     }
                     let topic = topics.session_result("me", session);
                     daemon
-                        .publish(Message::new(topic, result.to_string(), Qos::AtLeastOnce))
+                        .publish(out(Message::new(
+                            topic,
+                            result.to_string(),
+                            Qos::AtLeastOnce,
+                        )))
                         .unwrap();
+                    continue;
+                }
+                if message.topic == topics.status() {
+                    // its own
                     continue;
                 }
                 assert_eq!(message.topic, topics.request("me"));
@@ -84,7 +96,11 @@ impl World {
                 for frame in script(&request) {
                     let frame = frame.replace("ID", request["id"].as_str().unwrap());
                     daemon
-                        .publish(Message::new(topics.reply("me"), frame, Qos::AtLeastOnce))
+                        .publish(out(Message::new(
+                            topics.reply("me"),
+                            frame,
+                            Qos::AtLeastOnce,
+                        )))
                         .unwrap();
                 }
             }
@@ -99,7 +115,7 @@ impl World {
             Qos::AtLeastOnce,
         );
         status.retain = true;
-        self.daemon.publish(status).unwrap();
+        self.daemon.publish(out(status)).unwrap();
     }
 
     fn client(&self) -> Client {

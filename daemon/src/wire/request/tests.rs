@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use super::super::fault::Code;
 use super::super::values::LOGIT_BIAS_MAX;
 use super::*;
 use glowplug_firmware_config::limits::{STOP_BYTES_MAX, STOPS_MAX};
@@ -72,9 +73,22 @@ fn every_field_is_read() {
 
 #[test]
 fn absent_and_null_are_the_defaults() {
-    let r = with(r#""temperature":null,"stop":null,"seed":null,"thinking":null,"max_tokens":null,"id":null,"session":null,"priority":null,"logprobs":null"#).unwrap();
     let plain = parse(&format!("{{{HI}}}")).unwrap();
-    assert_eq!(r, plain);
+    let ours = [
+        "id",
+        "session",
+        "priority",
+        "chunk",
+        "top_k",
+        "min_p",
+        "repeat_penalty",
+        "thinking",
+        "deadline_ms",
+    ];
+    let theirs = OPENAIS.iter().map(|(name, ..)| *name);
+    for name in ours.into_iter().chain(theirs) {
+        assert_eq!(with(&format!(r#""{name}":null"#)).unwrap(), plain, "{name}");
+    }
     assert_eq!(plain.max_tokens, None);
 }
 
@@ -121,6 +135,166 @@ fn seeds_as_openai_and_llama_server_mean_them() {
     assert_eq!(seed("18446744073709551615"), Some(u64::MAX));
     assert_eq!(seed("-2"), Some(u64::MAX - 1));
     assert_eq!(seed("-1"), None);
+}
+
+/// What becomes of a field.
+enum Fate {
+    /// it does what it says
+    Honoured,
+    /// it has no effect and is listed
+    Listed,
+    /// it is refused by its name
+    Refused,
+}
+use Fate::{Honoured, Listed, Refused};
+
+/// All of OpenAI's chat completion request but `messages` and `model`, which this page has elsewhere: a value, and its fate.
+const OPENAIS: &[(&str, &str, Fate)] = &[
+    ("audio", r#"{"voice":"alloy","format":"mp3"}"#, Refused),
+    ("frequency_penalty", "0.5", Honoured),
+    ("function_call", r#""none""#, Honoured),
+    ("functions", "[]", Honoured),
+    ("logit_bias", r#"{"1":-100}"#, Honoured),
+    ("logprobs", "true", Honoured),
+    ("max_completion_tokens", "8", Honoured),
+    ("max_tokens", "8", Honoured),
+    ("metadata", r#"{"a":"b"}"#, Listed),
+    ("modalities", r#"["text"]"#, Listed),
+    (
+        "moderation",
+        r#"{"model":"omni-moderation-latest"}"#,
+        Refused,
+    ),
+    ("n", "1", Listed),
+    ("parallel_tool_calls", "true", Listed),
+    ("prediction", r#"{"type":"content","content":"x"}"#, Listed),
+    ("presence_penalty", "0.5", Honoured),
+    ("prompt_cache_key", r#""k""#, Listed),
+    ("prompt_cache_options", "{}", Listed),
+    ("prompt_cache_retention", r#""24h""#, Listed),
+    ("reasoning_effort", r#""low""#, Listed),
+    ("response_format", r#"{"type":"text"}"#, Honoured),
+    ("safety_identifier", r#""u""#, Listed),
+    ("seed", "7", Honoured),
+    ("service_tier", r#""auto""#, Listed),
+    ("stop", r#"["\n"]"#, Honoured),
+    ("store", "false", Listed),
+    ("stream", "true", Honoured),
+    ("stream_options", r#"{"include_usage":true}"#, Listed),
+    ("temperature", "0.5", Honoured),
+    ("tool_choice", r#""none""#, Honoured),
+    ("tools", "[]", Honoured),
+    ("top_p", "0.5", Honoured),
+    ("user", r#""u""#, Listed),
+    ("verbosity", r#""low""#, Listed),
+    ("web_search_options", "{}", Refused),
+];
+
+#[test]
+fn every_field_of_openais_has_a_fate() {
+    for (name, value, fate) in OPENAIS {
+        let parsed = with(&format!(r#""{name}":{value}"#));
+        match fate {
+            Honoured => assert!(parsed.unwrap().ignored.is_empty(), "{name}"),
+            Listed => assert_eq!(parsed.unwrap().ignored, [*name], "{name}"),
+            Refused => assert_eq!(parsed.unwrap_err().param.as_deref(), Some(*name), "{name}"),
+        }
+    }
+    assert_eq!(with(r#""model":"m""#).unwrap().ignored, ["model"]);
+    let fault = with(r#""modalities":["text","audio"]"#).unwrap_err();
+    assert_eq!(fault.param.as_deref(), Some("modalities"));
+    assert!(
+        fault.message.contains("`audio` is not `text`"),
+        "{}",
+        fault.message
+    );
+}
+
+#[test]
+fn messages_are_openais() {
+    let messages = |list: &str| parse(&format!(r#"{{"messages":[{list}]}}"#));
+    let text = |r: &ChatRequest| -> Vec<(Role, String)> {
+        r.messages
+            .iter()
+            .map(|m| (m.role, m.content.clone()))
+            .collect()
+    };
+    // what an answer of ours or OpenAI's looks like when it is sent back
+    let r = messages(
+        r#"{"role":"developer","content":"Be brief."},
+        {"role":"user","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]},
+        {"role":"assistant","content":"c","refusal":null,"annotations":[],"audio":null,"tool_calls":[],"function_call":null,"name":""},
+        {"role":"assistant","content":[{"type":"refusal","refusal":"no"}],"tool_calls":null},
+        {"role":"assistant"}"#,
+    )
+    .unwrap();
+    let expected = [
+        (Role::System, "Be brief."),
+        (Role::User, "ab"),
+        (Role::Assistant, "c"),
+        (Role::Assistant, "no"),
+        (Role::Assistant, ""),
+    ];
+    assert_eq!(
+        text(&r),
+        expected.map(|(role, said)| (role, said.to_owned()))
+    );
+    assert!(r.ignored.is_empty(), "{:?}", r.ignored);
+    // what is in a field without effect is listed, once
+    let r = messages(
+        r#"{"role":"user","content":"a","name":"Ann"},{"role":"user","content":"b","name":"Ben"},
+        {"role":"assistant","content":"c","reasoning_content":"hm","audio":{"id":"x"}},{"role":"tool","content":"1","tool_call_id":"c"}"#,
+    );
+    let listed = [
+        "messages[].name",
+        "messages[].reasoning_content",
+        "messages[].audio",
+        "messages[].tool_call_id",
+    ];
+    assert_eq!(r.unwrap().ignored, listed);
+    // what asks for more is refused where it stands
+    let table = [
+        (
+            r#"{"role":"function","name":"f","content":"1"}"#,
+            "messages[0].role",
+            "function",
+        ),
+        (
+            r#"{"role":"assistant","content":null,"function_call":{"name":"f","arguments":""}}"#,
+            "messages[0].function_call",
+            "later version",
+        ),
+        (
+            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}"#,
+            "messages[0].content",
+            "type `image_url` is not text",
+        ),
+        (
+            r#"{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}"#,
+            "messages[0].content",
+            "type `input_audio` is not text",
+        ),
+        (
+            r#"{"role":"user","content":[{"type":"text","text":"a","mood":1}]}"#,
+            "messages[0].content",
+            "`mood`",
+        ),
+        (
+            r#"{"role":"user","content":[{"type":"text"}]}"#,
+            "messages[0].content",
+            "needs `text`",
+        ),
+        (
+            r#"{"role":"user","content":[{"type":"text","text":"a","text":"b"}]}"#,
+            "messages[0].content",
+            "`text`",
+        ),
+    ];
+    for (message, param, why) in table {
+        let fault = messages(message).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some(param), "{message}");
+        assert!(fault.message.contains(why), "{message}: {}", fault.message);
+    }
 }
 
 #[test]
@@ -260,6 +434,8 @@ fn bodies_that_are_no_request() {
     ] {
         assert!(parse(body).is_err(), "{body}");
     }
+    let mark = parse(&format!("\u{feff}{{{HI}}}")).unwrap_err();
+    assert!(mark.message.contains("byte order mark"), "{}", mark.message);
     let (fault, id) = parse_chat(b"{\"id\":\"a\xff\"}", &DEFAULTS).unwrap_err();
     assert!(fault.message.contains("byte 8"), "{}", fault.message);
     assert_eq!(id, None);
@@ -329,6 +505,26 @@ fn the_id_is_found_in_a_body_at_fault() {
         (fault.param.as_deref(), id.as_deref()),
         (Some("bogus"), Some("a7"))
     );
+    // one that is no text is refused as such, and still the answer's
+    for (given, echoed) in [
+        ("7", Some("7")),
+        ("-7", Some("-7")),
+        ("7.5", None),
+        ("[7]", None),
+        ("true", None),
+    ] {
+        let body = format!(r#"{{"id":{given},{HI}}}"#);
+        let (fault, id) = parse_chat(body.as_bytes(), &DEFAULTS).unwrap_err();
+        assert_eq!(
+            (fault.param.as_deref(), id.as_deref()),
+            (Some("id"), echoed)
+        );
+        assert!(
+            fault.message.contains("must be a string"),
+            "{}",
+            fault.message
+        );
+    }
 }
 
 #[test]
@@ -348,6 +544,22 @@ fn cancel_control_and_ask() {
         assert_eq!(fault.param.as_deref(), Some("session"), "{body}");
     }
     assert!(parse_cancel(br#"{"ids":"a"}"#).is_err());
+    for (body, param) in [(r#"{"id":7}"#, "id"), (r#"{"session":["a"]}"#, "session")] {
+        let fault = parse_cancel(body.as_bytes()).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some(param), "{body}");
+        assert!(
+            fault.message.contains("must be a string"),
+            "{}",
+            fault.message
+        );
+    }
+    for (body, param) in [
+        (r#"{"id":7,"action":"end_thinking"}"#, "id"),
+        (r#"{"id":"a","action":7}"#, "action"),
+    ] {
+        let fault = parse_control(body.as_bytes()).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some(param), "{body}");
+    }
     assert_eq!(
         parse_control(br#"{"id":"a","action":"end_thinking"}"#).unwrap(),
         "a"
@@ -355,17 +567,77 @@ fn cancel_control_and_ask() {
     assert!(parse_control(br#"{"id":"a","action":"pause"}"#).is_err());
     assert!(parse_control(br#"{"action":"end_thinking"}"#).is_err());
     assert_eq!(parse_ask("wie viel?".as_bytes()).unwrap(), "wie viel?");
+    assert_eq!(parse_ask("\u{feff}why?".as_bytes()).unwrap(), "why?");
     assert!(
         parse_ask(b" \n").is_err() && parse_ask(b"a\0").is_err() && parse_ask(b"\xff").is_err()
     );
 }
 
+/// Objects of known and unknown fields with values of all kinds.
+fn nearly() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        Just("null".to_owned()),
+        Just("[]".to_owned()),
+        Just("{}".to_owned()),
+        Just("true".to_owned()),
+        Just(r#"["text"]"#.to_owned()),
+        Just(r#"[{"role":"user","content":"x"}]"#.to_owned()),
+        Just(r#"[{"role":"owner"}]"#.to_owned()),
+        (-3i64..300).prop_map(|n| n.to_string()),
+        "[a-z]{0,3}".prop_map(|s| format!("\"{s}\"")),
+    ];
+    let ours = [
+        "id",
+        "session",
+        "priority",
+        "top_k",
+        "thinking",
+        "deadline_ms",
+        "mood",
+    ];
+    let names: Vec<&str> = OPENAIS.iter().map(|(name, ..)| *name).chain(ours).collect();
+    let field = (proptest::sample::select(names), value);
+    (any::<bool>(), proptest::collection::vec(field, 0..3)).prop_map(|(hi, fields)| {
+        let mut all: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("\"{name}\":{value}"))
+            .collect();
+        all.extend(hi.then(|| HI.to_owned()));
+        format!("{{{}}}", all.join(","))
+    })
+}
+
 proptest! {
+    /// Bytes of all kinds, and bodies that are nearly right: what is taken keeps every limit and is what JSON says it is;
+    /// what is not has a code, a reason, and the field at fault where the bytes are an object at all.
     #[test]
-    fn any_bytes_end_in_a_request_or_a_fault(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = parse_chat(&body, &DEFAULTS);
-        let _ = parse_cancel(&body);
-        let _ = parse_control(&body);
+    fn any_bytes_end_in_a_request_or_a_fault(body in prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..300),
+        nearly().prop_map(String::into_bytes),
+    ]) {
+        let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body);
+        match parse_chat(&body, &DEFAULTS) {
+            Ok(request) => {
+                let object = object.unwrap();
+                prop_assert!(!request.messages.is_empty() && request.messages.len() <= 1024);
+                prop_assert_eq!(request.messages.len(), object["messages"].as_array().unwrap().len());
+                prop_assert_eq!(request.id.as_deref(), object.get("id").and_then(|id| id.as_str()));
+                prop_assert!(request.id.is_none_or(|id| (1..=ID_MAX).contains(&id.len())));
+                prop_assert_ne!(request.max_tokens, Some(0));
+                for name in request.ignored.iter().filter(|name| !name.starts_with("messages")) {
+                    prop_assert!(!object[*name].is_null(), "{}", name);
+                }
+            }
+            Err((fault, id)) => {
+                prop_assert_eq!(fault.code, Code::InvalidRequest);
+                prop_assert!(!fault.message.is_empty());
+                prop_assert!(fault.param.is_some() || object.is_err(), "{:?}", fault);
+                prop_assert!(id.is_none_or(|id| check_id(&id).is_ok()));
+            }
+        }
+        for small in [parse_cancel(&body).err(), parse_control(&body).err()] {
+            prop_assert!(small.is_none_or(|f| f.code == Code::InvalidRequest && !f.message.is_empty()));
+        }
     }
 
     #[test]
@@ -375,10 +647,13 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_never_panics(at in 0_usize..60, byte in any::<u8>()) {
+    fn a_changed_byte_is_a_request_or_a_fault(at in 0_usize..60, byte in any::<u8>()) {
         let mut body = format!("{{{HI},\"stop\":[\"a\"],\"seed\":1}}").into_bytes();
         let at = at % body.len();
         body[at] = byte;
-        let _ = parse_chat(&body, &DEFAULTS);
+        if let Err((fault, _)) = parse_chat(&body, &DEFAULTS) {
+            prop_assert_eq!(fault.code, Code::InvalidRequest);
+            prop_assert!(!fault.message.is_empty());
+        }
     }
 }

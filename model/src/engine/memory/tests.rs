@@ -1,12 +1,14 @@
 //! What one client's pages hold never comes to another: sequences of several clients over one small arena, their rows
 //! written as a step would write them, each row the same mark of its token in every layer and format.
 
+mod worlds;
+
 use super::*;
 use crate::engine::request::{Request, Thinking};
 use crate::engine::scheduler::Priority;
 use crate::engine::sequence::Turn;
 use crate::gguf::Gguf;
-use crate::kv::{KvLayout, Pages};
+use crate::kv::{KvLayout, Owner, Pages};
 use crate::text::{Prompt, SamplerParams};
 use glowplug_firmware_config::kv::KvFormat;
 use proptest::prelude::*;
@@ -39,6 +41,15 @@ fn canary(client: u32, n: u8) -> u32 {
 /// What a client may have in its pages.
 fn is_own(client: u32, token: u32) -> bool {
     owner(token).is_none_or(|of| of == client)
+}
+
+/// Knows a session again that is only in its file, as the engine does at its next turn.
+fn revive(memory: &mut Memory, key: &SessionKey) {
+    if memory.sessions.get(key).is_none()
+        && let Some(known) = memory.snapshots.as_mut().and_then(|s| s.known(key))
+    {
+        memory.sessions.restore(key.clone(), known);
+    }
 }
 
 fn key(client: u32, session: u8) -> SessionKey {
@@ -110,7 +121,7 @@ enum Op {
         tokens: usize,
         next: u8,
     },
-    /// in any state; `trusted`: what it computed is kept
+    /// in any state, waiting as well; `trusted`: what it computed is kept
     End {
         which: usize,
         trusted: bool,
@@ -162,9 +173,12 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct World {
+    share: bool,
     memory: Memory,
     kv: KvCache,
     layout: KvLayout,
+    /// accepted, its session is busy
+    waiting: Vec<(u32, Sequence)>,
     running: Vec<(u32, Sequence)>,
     /// the tokens of each conversation
     history: HashMap<(u32, u8), Vec<u32>>,
@@ -173,13 +187,15 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(share: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let layout = layout();
         Self {
+            share,
             memory: memory(&folder, &layout),
             kv: KvCache::new(layout.clone(), PAGES, TABLES).unwrap(),
             layout,
+            waiting: Vec::new(),
             running: Vec::new(),
             history: HashMap::new(),
             next: 0,
@@ -197,8 +213,8 @@ impl World {
                 answer,
             } => {
                 let free = session.is_none_or(|session| self.is_idle(client, session));
-                if free && self.running.len() < STREAMS_MAX {
-                    self.start(client, session, common, &secret, answer);
+                if free && self.waiting.len() < STREAMS_MAX {
+                    self.submit(client, session, common, &secret, answer);
                 }
             }
             Op::Feed {
@@ -211,8 +227,11 @@ impl World {
                 }
             }
             Op::End { which, trusted } => {
-                if let Some(at) = which.checked_rem(self.running.len()) {
-                    self.end(at, trusted);
+                let running = self.running.len();
+                match which.checked_rem(running + self.waiting.len()) {
+                    Some(at) if at < running => self.end(at, trusted),
+                    Some(at) => self.cancel(at - running),
+                    None => {}
                 }
             }
             Op::Save { client, session } => {
@@ -229,7 +248,12 @@ impl World {
                 let key = key(client, session);
                 if self.is_idle(client, session) {
                     self.memory.forget(&key);
-                    self.memory.snapshots.as_ref().unwrap().remove(&key);
+                    self.memory
+                        .snapshots
+                        .as_mut()
+                        .unwrap()
+                        .remove(&key)
+                        .unwrap();
                     self.history.remove(&(client, session));
                 }
             }
@@ -250,11 +274,8 @@ impl World {
                 }
             }
             Op::Restart => {
-                while !self.running.is_empty() {
-                    self.end(0, true);
-                }
+                self.drain();
                 self.memory = memory(&self.folder, &self.layout);
-                self.memory.restore_all();
             }
         }
     }
@@ -271,7 +292,7 @@ impl World {
         files
     }
 
-    fn start(
+    fn submit(
         &mut self,
         client: u32,
         session: Option<u8>,
@@ -298,6 +319,7 @@ impl World {
         self.next += 1;
         let mut sequence = Sequence::new(
             self.next,
+            self.owner(client),
             request(client, answer),
             prompt,
             VOCABULARY as usize,
@@ -305,20 +327,51 @@ impl World {
         );
         if let Some(session) = session {
             let key = key(client, session);
-            self.memory.revive(&key);
+            revive(&mut self.memory, &key);
+            self.memory.sessions.open(&key).busy = Some(sequence.id);
             sequence.turn = Some(Turn {
                 session: key,
                 messages: Vec::new(),
                 answer: String::new(),
             });
         }
-        if !self.memory.start(&mut self.kv, &mut sequence) {
-            return;
+        self.waiting.push((client, sequence));
+        self.admit();
+    }
+
+    fn owner(&self, client: u32) -> Owner {
+        if self.share { 0 } else { client.into() }
+    }
+
+    /// Who waits starts in the order of arrival, and at once where nothing runs.
+    fn admit(&mut self) {
+        while self.running.len() < STREAMS_MAX
+            && let Some((_, sequence)) = self.waiting.first_mut()
+        {
+            match self.memory.start(&mut self.kv, sequence) {
+                Start::Started => self.running.push(self.waiting.remove(0)),
+                Start::Later => {}
+                Start::Waits => {
+                    assert!(!self.running.is_empty(), "it waits for what waits");
+                    return;
+                }
+            }
         }
-        if let Some(turn) = &sequence.turn {
-            self.memory.sessions.open(&turn.session).busy = Some(sequence.id);
+    }
+
+    fn cancel(&mut self, at: usize) {
+        let (_, sequence) = self.waiting.remove(at);
+        assert_eq!(sequence.place, None);
+        self.memory.sessions.release(sequence.id);
+        self.admit();
+    }
+
+    /// Until nobody is left.
+    fn drain(&mut self) {
+        while !self.running.is_empty() {
+            self.end(0, true);
         }
-        self.running.push((client, sequence));
+        assert!(self.waiting.is_empty());
     }
 
     /// What a step does to a sequence.
@@ -362,6 +415,7 @@ impl World {
             self.history
                 .insert((client, key.name.parse().unwrap()), fed);
         }
+        self.admit();
     }
 
     fn save(&mut self, key: &SessionKey) {
@@ -392,11 +446,14 @@ impl World {
 
     fn check(&mut self) {
         // what the attention of a running sequence reads, and what lies beside it
+        let mut holders = HashMap::new();
         for (client, sequence) in std::mem::take(&mut self.running) {
             let table = self.kv.table(sequence.place.unwrap().table).clone();
             let computed = &sequence.tokens[..sequence.fed];
             assert!(computed.iter().all(|token| is_own(client, *token)));
             for (at, page) in table.iter().enumerate() {
+                let holder = *holders.entry(*page).or_insert(client);
+                assert!(self.share || holder == client, "two clients in page {page}");
                 let rest = &computed[computed.len().min(at * PAGE_TOKENS)..];
                 self.holds(*page, &rest[..rest.len().min(PAGE_TOKENS)]);
             }
@@ -422,7 +479,7 @@ impl World {
 }
 
 fn memory(folder: &TempDir, layout: &KvLayout) -> Memory {
-    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None).unwrap();
+    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None);
     Memory::new(Pages::new(PAGES).unwrap(), Some(snapshots))
 }
 
@@ -460,20 +517,52 @@ proptest! {
 
     /// Also where pages change hands, sessions go to their files and come back, and files are damaged or change names.
     #[test]
-    fn no_canary_leaves_the_pages_of_its_client(ops in prop::collection::vec(op(), 1..80)) {
-        let mut world = World::new();
+    fn no_canary_leaves_the_pages_of_its_client(
+        share in any::<bool>(),
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        let mut world = World::new(share);
         for op in ops {
             world.step(op);
             world.check();
         }
-        while !world.running.is_empty() {
-            world.end(0, true);
-        }
+        world.drain();
         for key in world.memory.sessions.keys() {
             world.memory.forget(&key);
         }
         world.check();
         let counts = world.memory.pages.counts();
         prop_assert_eq!((counts.used, counts.free + counts.cached), (0, PAGES));
+    }
+}
+
+/// A file with good checksums may say anything. It is believed by the client it belongs to, which harms itself: nobody
+/// else finds what was read from it.
+#[test]
+fn a_forged_file_is_its_clients_own_harm() {
+    let mut world = World::new(false);
+    let said: Vec<u32> = (0..70).map(|at| at % COMMON).collect();
+    world.history.insert((0, 0), said.clone());
+    world.submit(0, Some(0), 0, &[1], 1);
+    while !world.running.is_empty() {
+        world.feed(0, 64, 0);
+    }
+    // the tokens are what everybody says, the rows are another text's
+    let tip = world.memory.sessions.get(&key(0, 0)).unwrap().tip.unwrap();
+    let pages: Vec<PageId> = world.memory.pages.chain(tip).collect();
+    for page in pages {
+        let bytes = world.kv.arena().page_mut(page);
+        (0..PAGE_TOKENS).for_each(|slot| write(&world.layout, bytes, slot, canary(0, 7)));
+    }
+    world.save(&key(0, 0));
+    world.step(Op::Restart);
+    let mut cached = |client, session: Option<u8>| {
+        world.submit(client, session, 40, &[2], 1);
+        world.running.last().unwrap().1.cached
+    };
+    assert!(cached(0, Some(0)) > said.len());
+    assert_eq!(cached(0, None), 40);
+    for client in [1, 2] {
+        assert_eq!(cached(client, None), 0);
     }
 }

@@ -324,6 +324,39 @@ fn a_step_is_bounded_and_nobody_that_decodes_is_left_out() {
 }
 
 #[test]
+fn prompts_of_one_rank_take_turns_by_share() {
+    let mut s = with(4, 9, &[job(1, 1, Normal)]);
+    let mut left = std::collections::BTreeMap::from([(1, 3400), (2, 33), (3, 500), (4, 500)]);
+    let mut step = |s: &mut Scheduler| {
+        admit(s, &[]);
+        let step = s.step(&|id| left[&id]);
+        let [(id, tokens)] = step[..] else {
+            panic!("{step:?}");
+        };
+        assert_eq!(tokens, left[&id].min(PREFILL_ALONE));
+        s.served(id, tokens);
+        *left.get_mut(&id).unwrap() -= tokens;
+        if left[&id] == 0 {
+            s.remove(id);
+        }
+        id
+    };
+    for _ in 0..5 {
+        assert_eq!(step(&mut s), 1);
+    }
+    s.submit(job(2, 2, Normal)).unwrap();
+    s.submit(job(3, 2, Normal)).unwrap();
+    // the short one of another client within two chunks; then chunk by chunk, for each client one at a time
+    s.submit(job(4, 1, Normal)).unwrap();
+    let order: std::vec::Vec<_> = (0..9).map(|_| step(&mut s)).collect();
+    assert_eq!(order, [1, 2, 3, 1, 3, 1, 3, 1, 3]);
+    // a higher rank does not take turns
+    s.submit(job(5, 2, Urgent)).unwrap();
+    admit(&mut s, &[]);
+    assert_eq!(s.step(&|_| 100).last(), Some(&(5, PREFILL_ALONE)));
+}
+
+#[test]
 fn a_job_ends_in_any_state_and_only_once() {
     let mut s = with(1, 1, &[job(1, 1, Background)]);
     admit(&mut s, &[]);

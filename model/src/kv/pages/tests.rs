@@ -3,6 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
+const ANY: Owner = 3;
+
 impl Pages {
     /// Holds every invariant against the tables and tips there are.
     fn check(&self, tables: &[&PageTable], tips: &[PageId]) {
@@ -57,13 +59,13 @@ impl Pages {
 /// Feeds all of `tokens` to a fresh sequence and ends it; gives the pages it had.
 fn run(pages: &mut Pages, tokens: &[u32], keep: usize) -> Vec<PageId> {
     let mut table = page_table();
-    pages.find(tokens, &mut table);
+    pages.find(ANY, tokens, &mut table);
     let found = table.len();
     let needed = tokens.len().div_ceil(PAGE_TOKENS);
     pages.reserve(needed - found).unwrap();
     for (at, chunk) in tokens.chunks(PAGE_TOKENS).enumerate().skip(found) {
         pages.take(&mut table);
-        pages.fill(&mut table, at, chunk);
+        pages.fill(ANY, &mut table, at, chunk);
     }
     let ids = table.to_vec();
     pages.release(&mut table, keep);
@@ -79,7 +81,7 @@ fn a_repeated_prompt_finds_all_but_its_last_token() {
     let mut pages = Pages::new(8).unwrap();
     let first = run(&mut pages, &text(70), usize::MAX);
     let mut table = page_table();
-    let found = pages.find(&text(70), &mut table);
+    let found = pages.find(ANY, &text(70), &mut table);
     assert_eq!(table[..], first[..2]);
     let partial = |page, tokens| Some(Partial { page, tokens });
     assert_eq!((found.tokens, found.partial), (64, partial(first[2], 5)));
@@ -95,17 +97,17 @@ fn a_repeated_prompt_finds_all_but_its_last_token() {
     pages.release(&mut table, usize::MAX);
 
     // a prompt that ends with a page finds that page's tokens but the last
-    let found = pages.find(&text(64), &mut table);
+    let found = pages.find(ANY, &text(64), &mut table);
     assert_eq!((found.tokens, found.partial), (32, partial(first[1], 31)));
     let mut other = page_table();
-    let found = pages.find(&[&text(40)[..], &[99; 40]].concat(), &mut other);
+    let found = pages.find(ANY, &[&text(40)[..], &[99; 40]].concat(), &mut other);
     assert_eq!((found.tokens, found.partial), (32, partial(first[1], 8)));
     assert_eq!(pages.counts().shared, 1);
     pages.check(&[&table, &other], &[]);
     pages.release(&mut table, usize::MAX);
     pages.release(&mut other, usize::MAX);
     for tokens in [&[][..], &[0], &[5, 6]] {
-        let found = pages.find(tokens, &mut table);
+        let found = pages.find(ANY, tokens, &mut table);
         assert_eq!((found.tokens, found.partial, table.len()), (0, None, 0));
     }
 }
@@ -124,7 +126,7 @@ fn a_promise_holds_though_others_find_what_was_to_be_evicted() {
     );
     // one page is not promised: only that one can be held
     let mut other = page_table();
-    let found = pages.find(&text(128), &mut other);
+    let found = pages.find(ANY, &text(128), &mut other);
     assert_eq!(found.tokens, 32);
     // the next one is whole, and may be evicted: it could be copied, but not all of it
     assert_eq!(found.partial.unwrap().tokens, 31);
@@ -171,12 +173,12 @@ fn the_page_to_copy_is_the_last_to_be_evicted() {
     let mut pages = Pages::new(1).unwrap();
     run(&mut pages, &[1, 2, 3], usize::MAX);
     let mut table = page_table();
-    let partial = pages.find(&[1, 2, 4], &mut table).partial.unwrap();
+    let partial = pages.find(ANY, &[1, 2, 4], &mut table).partial.unwrap();
     assert_eq!(partial, Partial { page: 0, tokens: 2 });
     pages.reserve(1).unwrap();
     // it is its own copy
     assert_eq!(pages.take(&mut table), 0);
-    pages.fill(&mut table, 0, &[1, 2, 4]);
+    pages.fill(ANY, &mut table, 0, &[1, 2, 4]);
     pages.check(&[&table], &[]);
 }
 
@@ -185,14 +187,14 @@ fn equal_pages_become_one() {
     let mut pages = Pages::new(4).unwrap();
     let (mut a, mut b) = (page_table(), page_table());
     for table in [&mut a, &mut b] {
-        pages.find(&text(64), table);
+        pages.find(ANY, &text(64), table);
         pages.reserve(2).unwrap();
         pages.take(table);
         pages.take(table);
     }
     for at in 0..2 {
         for table in [&mut a, &mut b] {
-            pages.fill(table, at, &text(64)[at * 32..][..32]);
+            pages.fill(ANY, table, at, &text(64)[at * 32..][..32]);
         }
         pages.check(&[&a, &b], &[]);
     }
@@ -217,7 +219,7 @@ fn a_thought_is_freed_at_once_with_what_was_cached_behind_it() {
     pages.reserve(3).unwrap();
     for at in 0..3 {
         pages.take(&mut table);
-        pages.fill(&mut table, at, &thinking[at * 32..][..32]);
+        pages.fill(ANY, &mut table, at, &thinking[at * 32..][..32]);
     }
     // another client thinks the same and goes on
     run(&mut pages, &text(160), usize::MAX);
@@ -245,7 +247,7 @@ fn a_thought_is_freed_at_once_with_what_was_cached_behind_it() {
     // unless somebody else holds it
     let mut other = page_table();
     run(&mut pages, &text(64), usize::MAX);
-    pages.find(&text(65), &mut other);
+    pages.find(ANY, &text(65), &mut other);
     run(&mut pages, &text(64), 0);
     assert_eq!(pages.counts().used, 2);
     pages.release(&mut other, 64);
@@ -259,7 +261,7 @@ fn what_an_idle_session_holds_is_told_and_not_evicted() {
     pages.reserve(3).unwrap();
     for (at, chunk) in text(70).chunks(PAGE_TOKENS).enumerate() {
         pages.take(&mut table);
-        pages.fill(&mut table, at, chunk);
+        pages.fill(ANY, &mut table, at, chunk);
     }
     let ids = table.to_vec();
     pages.pin(ids[2]);
@@ -276,7 +278,7 @@ fn what_an_idle_session_holds_is_told_and_not_evicted() {
     assert!(pages.chain(ids[2]).eq([ids[2], ids[1], ids[0]]));
 
     // its next turn finds them, and then the pin can go
-    assert_eq!(pages.find(&text(80), &mut table).tokens, 64);
+    assert_eq!(pages.find(ANY, &text(80), &mut table).tokens, 64);
     pages.unpin(ids[2]);
     pages.check(&[&table], &[]);
     assert_eq!(
@@ -300,10 +302,10 @@ fn a_page_behind_one_that_is_not_known_stays_private() {
     for _ in 0..3 {
         pages.take(&mut table);
     }
-    pages.fill(&mut table, 1, &[1; 32]);
-    pages.fill(&mut table, 0, &[1; 31]);
-    pages.fill(&mut table, 1, &[1; 32]);
-    pages.fill(&mut table, 2, &[]);
+    pages.fill(ANY, &mut table, 1, &[1; 32]);
+    pages.fill(ANY, &mut table, 0, &[1; 31]);
+    pages.fill(ANY, &mut table, 1, &[1; 32]);
+    pages.fill(ANY, &mut table, 2, &[]);
     pages.check(&[&table], &[]);
     pages.release(&mut table, usize::MAX);
     assert_eq!(
@@ -343,6 +345,7 @@ enum Op {
         share: u8,
         text: Text,
         room: u16,
+        owner: Owner,
     },
     /// a running sequence goes on by some tokens
     Grow { which: u8, token: u8, count: u8 },
@@ -358,8 +361,8 @@ fn op() -> impl Strategy<Value = Op> {
     let page = (0..2u8, prop_oneof![Just(32u8), 0..32u8], 0..3u8);
     let text = prop::collection::vec(page, 0..12);
     prop_oneof![
-        4 => (prop::option::of(any::<u8>()), 0..=8u8, text, 0..600u16)
-            .prop_map(|(from, share, text, room)| Op::Start { from, share, text, room }),
+        4 => (prop::option::of(any::<u8>()), 0..=8u8, text, 0..600u16, 0..2u64)
+            .prop_map(|(from, share, text, room, owner)| Op::Start { from, share, text, room, owner }),
         6 => (any::<u8>(), 0..3u8, 1..50u8)
             .prop_map(|(which, token, count)| Op::Grow { which, token, count }),
         3 => (any::<u8>(), 0..=8u8, any::<bool>())
@@ -370,18 +373,20 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct Sequence {
+    owner: Owner,
     table: Box<PageTable>,
     tokens: Vec<u32>,
     reserved: usize,
 }
 
-/// The books, and beside them what an arena would hold: for each page all tokens its keys and values come from.
+/// The books, and beside them what an arena would hold: for each page all tokens its keys and values come from, and whose
+/// they are.
 struct World {
     pages: Pages,
-    arena: Vec<Vec<u32>>,
+    arena: Vec<(Owner, Vec<u32>)>,
     running: Vec<Sequence>,
-    /// tip and text
-    idle: Vec<(PageId, Vec<u32>)>,
+    /// tip, owner and text
+    idle: Vec<(PageId, (Owner, Vec<u32>))>,
 }
 
 const TOTAL: usize = 64;
@@ -390,25 +395,23 @@ impl World {
     fn new(buckets: usize) -> Self {
         Self {
             pages: Pages::with_buckets(TOTAL, buckets).unwrap(),
-            arena: vec![Vec::new(); TOTAL],
+            arena: vec![(0, Vec::new()); TOTAL],
             running: Vec::new(),
             idle: Vec::new(),
         }
     }
 
-    fn start(&mut self, tokens: &[u32], room: usize) {
+    fn start(&mut self, owner: Owner, tokens: &[u32], room: usize) {
         let needed = (tokens.len() + room).div_ceil(PAGE_TOKENS);
         if tokens.is_empty() || needed > TOTAL || self.running.len() == 8 {
             return;
         }
         let mut table = page_table();
-        let found = self.pages.find(tokens, &mut table);
+        let found = self.pages.find(owner, tokens, &mut table);
         assert_eq!(found.tokens, table.len() * PAGE_TOKENS);
         for (at, &page) in table.iter().enumerate() {
-            assert_eq!(
-                self.arena[usize::from(page)],
-                tokens[..(at + 1) * PAGE_TOKENS]
-            );
+            let held = (owner, tokens[..(at + 1) * PAGE_TOKENS].to_vec());
+            assert_eq!(self.arena[usize::from(page)], held);
         }
         let reserved = needed - table.len();
         while let Err(missing) = self.pages.reserve(reserved) {
@@ -421,6 +424,7 @@ impl World {
             self.pages.unpin(self.idle.remove(0).0);
         }
         let mut sequence = Sequence {
+            owner,
             tokens: tokens[..found.tokens].to_vec(),
             table,
             reserved,
@@ -428,9 +432,9 @@ impl World {
         if let Some(partial) = found.partial {
             let end = found.tokens + partial.tokens;
             assert!(end < tokens.len());
-            let source = &self.arena[usize::from(partial.page)];
-            assert_eq!(source[..end], tokens[..end]);
-            let copy = source[..end].to_vec();
+            let (of, source) = &self.arena[usize::from(partial.page)];
+            assert_eq!((*of, &source[..end]), (owner, &tokens[..end]));
+            let copy = (owner, source[..end].to_vec());
             let page = self.pages.take(&mut sequence.table);
             sequence.reserved -= 1;
             self.arena[usize::from(page)] = copy;
@@ -452,15 +456,16 @@ impl World {
                 let page = self.pages.take(&mut sequence.table);
                 sequence.reserved -= 1;
                 // a sequence's first page has nothing before it
-                self.arena[usize::from(page)] = sequence.tokens.clone();
+                self.arena[usize::from(page)] = (sequence.owner, sequence.tokens.clone());
             }
             sequence.tokens.push(token);
             let page = usize::from(sequence.table[at]);
-            self.arena[page].push(token);
-            assert_eq!(self.arena[page], sequence.tokens);
+            self.arena[page].1.push(token);
+            assert_eq!(self.arena[page].1, sequence.tokens);
             if sequence.tokens.len().is_multiple_of(PAGE_TOKENS) {
                 let full = &sequence.tokens[at * PAGE_TOKENS..];
-                self.pages.fill(&mut sequence.table, at, full);
+                self.pages
+                    .fill(sequence.owner, &mut sequence.table, at, full);
             }
         }
     }
@@ -470,7 +475,8 @@ impl World {
         let at = sequence.tokens.len() / PAGE_TOKENS;
         let rest = &sequence.tokens[at * PAGE_TOKENS..];
         if fill && !rest.is_empty() {
-            self.pages.fill(&mut sequence.table, at, rest);
+            self.pages
+                .fill(sequence.owner, &mut sequence.table, at, rest);
         }
         // the last page counts if nothing of it goes
         let whole = if keep >= sequence.tokens.len() && fill {
@@ -481,7 +487,7 @@ impl World {
         if idle && let Some(&tip) = sequence.table[..whole].last() {
             self.pages.pin(tip);
             sequence.tokens.truncate(whole * PAGE_TOKENS);
-            self.idle.push((tip, sequence.tokens));
+            self.idle.push((tip, (sequence.owner, sequence.tokens)));
         }
         self.pages.unreserve(sequence.reserved);
         self.pages.release(&mut sequence.table, keep);
@@ -495,19 +501,20 @@ impl World {
                 share,
                 text,
                 room,
+                owner,
             } => {
                 let known = self.running.len() + self.idle.len();
                 let from = from.and_then(|from| pick(from, known));
                 let mut tokens = from.map_or(Vec::new(), |at| {
                     let running = self.running.get(at).map(|s| &s.tokens);
-                    let tokens = running.unwrap_or_else(|| &self.idle[at - self.running.len()].1);
+                    let tokens = running.unwrap_or_else(|| &self.idle[at - self.running.len()].1.1);
                     tokens[..tokens.len() * usize::from(share) / 8].to_vec()
                 });
                 for (first, cut, second) in text {
                     tokens.extend([u32::from(first)].repeat(cut.into()));
                     tokens.extend([u32::from(second)].repeat(PAGE_TOKENS - usize::from(cut)));
                 }
-                self.start(&tokens, room.into());
+                self.start(owner, &tokens, room.into());
             }
             Op::Grow {
                 which,
@@ -545,14 +552,15 @@ impl World {
         let reserved: usize = self.running.iter().map(|s| s.reserved).sum();
         assert_eq!(self.pages.reserved, reserved);
         // nobody wrote into what another holds
-        for Sequence { table, tokens, .. } in &self.running {
-            for (at, &page) in table.iter().enumerate() {
-                let end = tokens.len().min((at + 1) * PAGE_TOKENS);
-                assert_eq!(self.arena[usize::from(page)], tokens[..end]);
+        for sequence in &self.running {
+            for (at, &page) in sequence.table.iter().enumerate() {
+                let end = sequence.tokens.len().min((at + 1) * PAGE_TOKENS);
+                let held = (sequence.owner, sequence.tokens[..end].to_vec());
+                assert_eq!(self.arena[usize::from(page)], held);
             }
         }
-        for (tip, tokens) in &self.idle {
-            assert_eq!(self.arena[usize::from(*tip)], *tokens);
+        for (tip, held) in &self.idle {
+            assert_eq!(self.arena[usize::from(*tip)], *held);
         }
     }
 }

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
+use crate::files::fault::{self, Fault};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 const OURS: Fingerprint = [7; 32];
@@ -29,10 +31,12 @@ fn save(dir: &TempDir, (tokens, pages): &(Vec<u32>, Pages), note: &[u8]) -> Path
 
 fn load(path: &Path) -> Result<(Header, Pages), SnapshotError> {
     let mut reader = read_header(path, &OURS, LIMITS)?;
+    let unusable = reader.unusable().is_some();
     let mut pages = vec![vec![0; 20]; reader.header().pages];
     for page in &mut pages {
         reader.read_page(page)?;
     }
+    assert!(!unusable);
     assert!(reader.read_page(&mut [0; 20]).is_err());
     Ok((reader.header().clone(), pages))
 }
@@ -47,6 +51,23 @@ fn what_was_written_is_read() {
         assert_eq!(header.note, b"{}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn pages_can_be_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tokens, pages) = session(96, 5);
+    let path = save(&dir, &(tokens, pages.clone()), b"note");
+    for (passed, expected) in pages.iter().enumerate() {
+        let mut reader = read_header(&path, &OURS, LIMITS).unwrap();
+        let mut page = vec![0; 20];
+        reader.skip_pages(passed).unwrap();
+        reader.read_page(&mut page).unwrap();
+        assert_eq!(page, *expected);
+        assert!(reader.skip_pages(3 - passed).is_err());
+        reader.skip_pages(2 - passed).unwrap();
+        assert!(reader.read_page(&mut page).is_err());
+    }
 }
 
 #[test]
@@ -93,10 +114,23 @@ fn pages_cannot_change_places_or_files() {
 #[test]
 fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let path = save(&dir, &session(96, 5), b"");
+    let path = save(&dir, &session(96, 5), b"said");
     let refused = |fingerprint, page_bytes, pages| {
         let limits = Limits { page_bytes, pages };
-        read_header(&path, &fingerprint, limits).unwrap_err()
+        let mut reader = read_header(&path, &fingerprint, limits).unwrap();
+        assert!(reader.unusable().is_some());
+        // what was said is there all the same
+        assert_eq!(
+            (
+                reader.header().note.as_slice(),
+                reader.header().tokens.len()
+            ),
+            (&b"said"[..], 96)
+        );
+        let mut page = vec![0; page_bytes];
+        let why = reader.read_page(&mut page).unwrap_err();
+        assert!(reader.read_page(&mut page).is_err());
+        why
     };
     assert!(matches!(refused([8; 32], 20, 3), SnapshotError::OtherModel));
     assert!(matches!(refused(OURS, 21, 3), SnapshotError::OtherModel));
@@ -120,35 +154,137 @@ fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
         let error = with(at, &most);
         assert!(matches!(error, SnapshotError::TooLarge { .. }), "{error}");
     }
+    // pages of a size that no number holds
+    let error = with(44, &[0xff; 8]);
+    assert!(
+        matches!(error, SnapshotError::TooLarge { what: "length" }),
+        "{error}"
+    );
     let error = with(56, &[64]);
     let what = "number of pages";
     assert!(matches!(error, SnapshotError::Corrupt { what: w } if w == what));
-    assert!(matches!(with(60, &[1]), SnapshotError::Truncated));
+    assert!(matches!(
+        with(60, &[1]),
+        SnapshotError::Corrupt {
+            what: "length" | "header"
+        }
+    ));
     let folder = read_header(dir.path(), &OURS, LIMITS);
     assert!(matches!(folder, Err(SnapshotError::NotOurs)));
 }
 
+/// Also F7: a process that is killed leaves what it has written by then, which is a part of the new file under another
+/// name, or all of it under its own.
 #[test]
-fn a_crash_before_the_rename_leaves_the_old_one() {
+fn killed_at_any_byte_or_operation_the_old_one_is_there_or_the_new_one() {
+    let (old, new) = (session(40, 1), session(96, 2));
     let dir = tempfile::tempdir().unwrap();
-    let old = session(40, 1);
+    let whole = fs::read(save(&dir, &new, &[b'n'; 9600])).unwrap();
     let path = save(&dir, &old, b"old");
-    let (tokens, pages) = session(70, 2);
-    let snapshot = Snapshot {
+    let part = dir.path().join("~s");
+    let mut points = 0;
+    for len in 0..=whole.len() {
+        // a file that grows by a byte each time
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&part)
+            .unwrap();
+        file.write_all(&whole[len.saturating_sub(1)..len]).unwrap();
+        let (header, pages) = load(&path).unwrap();
+        assert!(header.note == b"old" && pages == old.1, "{len}");
+        points += 1;
+    }
+    assert!(points > 10_000, "{points}");
+    assert_eq!(fs::read(&part).unwrap(), whole);
+
+    let snapshot = |note| Snapshot {
         fingerprint: OURS,
         page_bytes: 20,
-        tokens: &tokens,
-        note: b"new",
+        tokens: &new.0,
+        note,
     };
-    let all = || pages.iter().map(Vec::as_slice);
-    let part = stage(dir.path(), "s", &snapshot, all()).unwrap();
-    assert!(part.exists());
-    assert_eq!(load(&path).unwrap().1, old.1);
-    // what is left over is in nobody's way, even if it is longer
-    fs::write(&part, [0; 9999]).unwrap();
-    write(dir.path(), "s", &snapshot, all()).unwrap();
-    assert_eq!(load(&path).unwrap().1, pages);
-    assert!(!part.exists());
+    for nth in 0.. {
+        save(&dir, &old, b"old");
+        let (done, happened) = fault::at(nth, Fault::Kill, || {
+            write(
+                dir.path(),
+                "s",
+                &snapshot(b"new"),
+                new.1.iter().map(Vec::as_slice),
+            )
+        });
+        assert_eq!(done.is_none(), happened);
+        let (header, pages) = load(&path).unwrap();
+        match &header.note[..] {
+            b"old" => assert_eq!(pages, old.1),
+            note => assert!(note == b"new" && pages == new.1),
+        }
+        if !happened {
+            assert_eq!(header.note, b"new");
+            break;
+        }
+    }
+}
+
+#[test]
+fn any_operation_may_fail_and_none_panics() {
+    for number in [libc::EIO, libc::ENOSPC, libc::EINTR] {
+        for nth in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let path = save(&dir, &session(40, 1), b"old");
+            let (tokens, pages) = session(70, 2);
+            let snapshot = Snapshot {
+                fingerprint: OURS,
+                page_bytes: 20,
+                tokens: &tokens,
+                note: b"new",
+            };
+            let (_, happened) =
+                fault::at(nth, Fault::Errno(number), || -> Result<_, SnapshotError> {
+                    write(dir.path(), "s", &snapshot, pages.iter().map(Vec::as_slice))?;
+                    load(&path)?;
+                    drop_pages(&path)
+                });
+            let mut reader = read_header(&path, &OURS, LIMITS).unwrap();
+            let note = reader.header().note.clone();
+            assert!(note == b"old" || note == b"new");
+            let sound = (0..reader.header().pages).all(|n| {
+                let mut page = [0; 20];
+                reader
+                    .read_page(&mut page)
+                    .is_ok_and(|()| page == [n as u8 ^ if note == b"old" { 1 } else { 2 }; 20])
+            });
+            assert!(sound || note == b"new", "{number} at {nth}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            if !happened {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_noted_outlives_its_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = save(&dir, &session(96, 5), b"said");
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_modified(long_ago).unwrap();
+    let len = drop_pages(&path).unwrap();
+    assert_eq!(len, header_bytes(96, 4) as u64);
+    let of = fs::metadata(&path).unwrap();
+    assert_eq!((of.len(), of.modified().unwrap()), (len, long_ago));
+    let reader = read_header(&path, &OURS, LIMITS).unwrap();
+    assert_eq!(reader.header().note, b"said");
+    assert!(matches!(reader.unusable(), Some(SnapshotError::Truncated)));
+    assert_eq!(drop_pages(&path).unwrap(), len);
+    fs::write(
+        &path,
+        b"something else that is long enough for a header of a session",
+    )
+    .unwrap();
+    assert!(drop_pages(&path).is_err());
 }
 
 #[test]

@@ -93,19 +93,14 @@ impl Top {
         self.found.sort_unstable_by(better);
     }
 
-    /// ln Σ e^logit of a row and its `n` highest with their ln p, best first. The row need not be
-    /// scanned.
+    /// ln Σ e^logit of a row and its `n` highest with their ln p, best first, without those that
+    /// cannot come. The row need not be scanned.
     pub(super) fn logprobs(&mut self, logits: &[f32], n: usize) -> (f32, Vec<(u32, f32)>) {
         let max = self.scan(logits).map_or(0.0, |(_, max)| max);
         let log_sum = max + sum_exp(logits, max).ln() as f32;
         self.of(logits, n);
-        (
-            log_sum,
-            self.found
-                .iter()
-                .map(|(id, l)| (*id, l - log_sum))
-                .collect(),
-        )
+        let found = self.found.iter().map(|(id, l)| (*id, l - log_sum));
+        (log_sum, found.filter(|(_, l)| l.is_finite()).collect())
     }
 }
 
@@ -185,7 +180,10 @@ mod tests {
     #[test]
     fn logprobs_are_of_the_softmax() {
         let mut top = Top::new(4);
-        let (log_sum, best) = top.logprobs(&[0.0, 2f32.ln(), f32::NEG_INFINITY, 0.0], 2);
+        let logits = [0.0, 2f32.ln(), f32::NEG_INFINITY, 0.0];
+        // what cannot come is no alternative, however many are asked for
+        assert_eq!(top.logprobs(&logits, 4).1.len(), 3);
+        let (log_sum, best) = top.logprobs(&logits, 2);
         assert!((log_sum - 4f32.ln()).abs() < 1e-6);
         assert_eq!(best.iter().map(|b| b.0).collect::<Vec<_>>(), [1, 0]);
         assert!((best[0].1 - 0.5f32.ln()).abs() < 1e-6 && (best[1].1 - 0.25f32.ln()).abs() < 1e-6);

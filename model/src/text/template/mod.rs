@@ -5,7 +5,7 @@ mod sandbox;
 
 use super::tokenizer::Marks;
 use super::{MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, MAX_TEMPLATE};
 use minijinja::context;
 use minijinja::value::Value;
 use sandbox::Budget;
@@ -18,7 +18,7 @@ const KEY: &str = "tokenizer.chat_template";
 ///
 /// It is compiled for each prompt anew (0.1 ms for the templates measured), because what minijinja
 /// makes of it borrows the text; [`ChatTemplate::from_gguf`] has seen that it compiles.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
     thinks: bool,
@@ -41,8 +41,23 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Gguf`] if the file has none, [`TextError::Template`] if it does not compile.
     pub fn from_gguf(g: &Gguf) -> Result<Self, TextError> {
+        Self::given(g.str(KEY)?, g)
+    }
+
+    /// From `source`, for the vocabulary of a file whose own is not used.
+    ///
+    /// # Errors
+    /// [`TextError::Gguf`] if the file has no vocabulary, [`TextError::Template`] if the source does
+    /// not compile or is longer than [`MAX_TEMPLATE`].
+    pub fn given(source: &str, g: &Gguf) -> Result<Self, TextError> {
+        if source.len() > MAX_TEMPLATE {
+            let bytes = source.len();
+            return Err(TextError::Template(format!(
+                "it has {bytes} bytes, the limit is {MAX_TEMPLATE}"
+            )));
+        }
         let has_marks = g.strings("tokenizer.ggml.tokens")?.contains(&CLOSE);
-        Self::new(g.str(KEY)?, has_marks)
+        Self::new(source, has_marks)
     }
 
     fn new(source: &str, has_marks: bool) -> Result<Self, TextError> {

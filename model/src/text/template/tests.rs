@@ -205,10 +205,10 @@ fn one_bos() {
 #[test]
 fn errors_say_what_the_template_said() {
     let compile = |source: &str| ChatTemplate::new(source, false).unwrap_err().to_string();
-    assert!(compile("{% if %}").starts_with("`tokenizer.chat_template`: syntax error: "));
+    assert!(compile("{% if %}").starts_with("the chat template: syntax error: "));
     assert_eq!(
         compile("{% include 'x' %}"),
-        "`tokenizer.chat_template`: invalid operation: other templates and blocks are not supported"
+        "the chat template: invalid operation: other templates and blocks are not supported"
     );
     let run = |source: &str| {
         template(source)

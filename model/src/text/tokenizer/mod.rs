@@ -168,6 +168,16 @@ impl Tokenizer {
         self.ends.contains(&id)
     }
 
+    /// Bytes of the longest token: a text of `n` bytes has at least `n / longest` tokens. None: the vocabulary lacks bytes,
+    /// and a text of them has no tokens at all.
+    pub fn longest(&self) -> Option<usize> {
+        if self.bytes.iter().any(Option::is_none) {
+            return None;
+        }
+        let lengths = (0..self.pieces.count() as u32).map(|id| self.pieces.get(id).len());
+        lengths.max().filter(|longest| *longest > 0)
+    }
+
     /// Number of ids.
     pub fn vocab(&self) -> usize {
         self.pieces.count()

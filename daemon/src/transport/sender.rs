@@ -1,0 +1,405 @@
+//! The task behind a [`Link`]: connects for ever, sends what waits, and decides what follows from the end of a connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::backoff::Backoff;
+use super::client::{Connection, Done, Offer, RECEIVE_MAX, Settled};
+use super::flight::{Cause, Flight, Next};
+use super::outbox::Outbox;
+use super::{Ack, Command, Event, Events, Link, Options, Outgoing, Qos, Refusal, intake_bytes};
+
+/// Events not yet read. [`intake_bytes`] bounds their bytes; with QoS 0 in a flood the socket waits, and nothing grows.
+const EVENTS: usize = 128;
+/// Bytes of an outgoing packet besides topic and payload, at most (header, properties).
+const OVERHEAD: usize = 512;
+/// First and longest pause after [`Link::leave`].
+const AWAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+/// Who came back and stood for so long is back.
+const BACK: Duration = Duration::from_secs(30);
+/// First and longest pause before a refused subscription is asked for again.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// For what is under way to be acknowledged before a goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Connections closed in a row soon after they stood, before the log says what that looks like.
+const CLOSES: u32 = 3;
+
+/// Starts to connect, in the background and for ever; [`Event`]s tell how it goes.
+pub fn connect(options: Options) -> (Link, Events) {
+    let outbox = Arc::new(Outbox::default());
+    let (acks, acks_rx) = mpsc::channel(usize::from(RECEIVE_MAX));
+    let (commands, commands_rx) = mpsc::channel(2);
+    let (events_tx, events) = mpsc::channel(EVENTS);
+    let client = Client {
+        room: Arc::new(Semaphore::new(intake_bytes(options.payload_max))),
+        options,
+        outbox: outbox.clone(),
+        acks: acks_rx,
+        commands: commands_rx,
+        events: events_tx,
+        flight: Flight::new(),
+        reports: VecDeque::new(),
+        backoff: Backoff::default(),
+        since: None,
+        away: 0,
+        closes: 0,
+        closing: None,
+    };
+    tokio::spawn(client.run());
+    let link = Link {
+        outbox,
+        acks,
+        commands,
+    };
+    (link, Events(events))
+}
+
+/// With the room in memory that an event takes.
+pub(super) type EventSender = mpsc::Sender<(Event, Option<OwnedSemaphorePermit>)>;
+
+struct Client {
+    options: Options,
+    /// for the bytes of events
+    room: Arc<Semaphore>,
+    outbox: Arc<Outbox>,
+    acks: mpsc::Receiver<Ack>,
+    commands: mpsc::Receiver<Command>,
+    events: EventSender,
+    flight: Flight<Done>,
+    /// not yet told
+    reports: VecDeque<Event>,
+    backoff: Backoff,
+    /// when this connection stood
+    since: Option<Instant>,
+    /// times that another one was found to have our name
+    away: u32,
+    /// connections closed in a row, soon after they stood
+    closes: u32,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+/// Why a connection ended.
+pub(super) enum End {
+    /// another attempt may work
+    Lost(String, Cause),
+    /// the broker said no
+    Refused(String),
+    /// another one has our name: we left
+    Left,
+    /// we are done
+    Closed,
+}
+
+impl End {
+    pub(super) fn nobody(reason: impl std::fmt::Display) -> Self {
+        Self::Lost(reason.to_string(), Cause::Other)
+    }
+}
+
+impl Client {
+    async fn run(mut self) {
+        loop {
+            self.outbox.next_connection();
+            // of connections before
+            while self.acks.try_recv().is_ok() {}
+            self.since = None;
+            let end = self.connection().await;
+            let stood = self.since.map_or(Duration::ZERO, |at| at.elapsed());
+            let Some((event, pause)) = self.ended(end, stood) else {
+                break;
+            };
+            self.reports.push_back(event);
+            if self.report().await.is_err() {
+                break;
+            }
+            let goes_on = self.pause(pause).await;
+            if !goes_on {
+                break;
+            }
+        }
+        if let Some(done) = self.closing.take() {
+            // nobody waiting any more is as good
+            let _ = done.send(());
+        }
+    }
+
+    /// What follows from the end of a connection that stood for so long. None: nothing.
+    fn ended(&mut self, end: End, stood: Duration) -> Option<(Event, Duration)> {
+        if stood >= BACK {
+            self.away = 0;
+        }
+        let closed = matches!(end, End::Lost(_, Cause::Closed)) && self.since.is_some();
+        self.closes = if closed && !self.backoff.has_lasted(stood) {
+            self.closes + 1
+        } else {
+            0
+        };
+        let (mut reason, cause, refused) = match end {
+            End::Closed => return None,
+            End::Left => return Some(self.leave()),
+            End::Lost(..) if self.away > 0 && self.since.is_some() => return Some(self.leave()),
+            End::Lost(reason, cause) => (reason, cause, false),
+            End::Refused(reason) => (reason, Cause::Other, true),
+        };
+        // the last acknowledgements may have come with the end
+        while let Some(settled) = self.flight.oldest().and_then(settled) {
+            if self.settle(settled).is_err() {
+                break;
+            }
+        }
+        let now = Instant::now().into_std();
+        if let Some((out, why)) = self.flight.lost(cause, now) {
+            self.give_up(out, why);
+        }
+        if self.closes >= CLOSES {
+            reason = format!(
+                "{reason}; {} connections in a row were closed soon after they stood: \
+                 does another client use the client identifier `{}`?",
+                self.closes, self.options.client_id
+            );
+        }
+        Some((
+            Event::Down { reason, refused },
+            self.backoff.ended(now, stood),
+        ))
+    }
+
+    /// What was to be sent is another's to answer.
+    fn leave(&mut self) -> (Event, Duration) {
+        for out in self.flight.clear() {
+            self.outbox.release(&out);
+        }
+        self.outbox.clear();
+        let pause = AWAY.0.saturating_mul(1 << self.away.min(10)).min(AWAY.1);
+        self.away += 1;
+        (Event::Left { pause }, pause)
+    }
+
+    /// False: there is nothing to come back for.
+    async fn pause(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        while self.closing.is_none() {
+            tokio::select! {
+                () = sleep_until(until) => return true,
+                () = self.events.closed() => return false,
+                command = self.commands.recv() => match command {
+                    // we are away
+                    Some(Command::Leave) => {}
+                    Some(Command::Close(done)) => self.closing = Some(done),
+                    None => self.closing = Some(oneshot::channel().0),
+                },
+            }
+        }
+        if self.outbox.is_empty() && self.flight.is_empty() {
+            return false;
+        }
+        // what is queued may still be sent
+        sleep_until(until).await;
+        true
+    }
+
+    async fn connection(&mut self) -> End {
+        let (number, room) = (self.outbox.connection(), self.room.clone());
+        let (connection, reader, offer) =
+            Connection::open(&self.options, number, self.events.clone(), room);
+        let mut reader = AbortOnDrop(reader);
+        let ended = |joined: Result<End, tokio::task::JoinError>| {
+            joined.unwrap_or_else(|e| End::nobody(format!("MQTT event loop: {e}")))
+        };
+        let end = tokio::select! {
+            end = &mut reader.0 => return ended(end),
+            end = self.pump(&connection, offer) => end,
+        };
+        match end {
+            // the disconnection is on its way: how the event loop puts it does not matter
+            End::Closed | End::Left => match ended((&mut reader.0).await) {
+                End::Lost(..) | End::Closed => end,
+                other => other,
+            },
+            // the event loop knows better why
+            other => match timeout(Duration::from_secs(1), &mut reader.0).await {
+                Ok(joined) => ended(joined),
+                Err(_) => other,
+            },
+        }
+    }
+
+    /// Everything a connection sends. Safe to drop at any `await`: a message is in flight before it is handed over.
+    async fn pump(&mut self, connection: &Connection, offer: oneshot::Receiver<Offer>) -> End {
+        let Ok(offer) = offer.await else {
+            // the reader says why
+            return std::future::pending().await;
+        };
+        let mut refused = Vec::new();
+        for (filter, qos) in self.options.subscriptions.clone() {
+            if let Err(reason) = connection.subscribe(&filter, qos).await {
+                let filter_again = (filter.clone(), qos);
+                self.reports
+                    .push_back(Event::Unsubscribed { filter, reason });
+                refused.push(filter_again);
+            }
+        }
+        self.since = Some(Instant::now());
+        self.reports.push_back(Event::Up {
+            packet_max: offer.packet_max,
+        });
+        let mut ask_again = (ASK_AGAIN.0, Instant::now() + ASK_AGAIN.0);
+        loop {
+            if let Err(end) = self.send(connection, &offer).await {
+                return end;
+            }
+            if self.report().await.is_err() {
+                return End::Closed;
+            }
+            if self.closing.is_some() && self.flight.is_empty() && self.outbox.is_empty() {
+                connection.disconnect(GOODBYE).await;
+                return End::Closed;
+            }
+            tokio::select! {
+                biased;
+                Some(ack) = self.acks.recv() => {
+                    if ack.is_of(self.outbox.connection()) && let Err(end) = connection.ack(ack).await {
+                        return end;
+                    }
+                }
+                settled = oldest_done(&mut self.flight), if !self.flight.is_empty() => {
+                    if let Err(end) = self.settle(settled) {
+                        return end;
+                    }
+                }
+                command = self.commands.recv(), if self.closing.is_none() => match command {
+                    Some(Command::Leave) => {
+                        connection.disconnect_now().await;
+                        return End::Left;
+                    }
+                    Some(Command::Close(done)) => self.closing = Some(done),
+                    None => self.closing = Some(oneshot::channel().0),
+                },
+                () = self.outbox.news() => {}
+                () = sleep_until(ask_again.1), if !refused.is_empty() => {
+                    let mut still = Vec::new();
+                    for (filter, qos) in refused {
+                        match connection.subscribe(&filter, qos).await {
+                            Ok(()) => tracing::info!("the broker grants the subscription to `{filter}` now"),
+                            Err(_) => still.push((filter, qos)),
+                        }
+                    }
+                    refused = still;
+                    ask_again.0 = (2 * ask_again.0).min(ASK_AGAIN.1);
+                    ask_again.1 = Instant::now() + ask_again.0;
+                }
+            }
+        }
+    }
+
+    /// Hands over what may be.
+    async fn send(&mut self, connection: &Connection, offer: &Offer) -> Result<(), End> {
+        loop {
+            let index = match self.flight.next() {
+                Next::Wait => return Ok(()),
+                Next::Hand(index) => index,
+                Next::Pull => match self.outbox.pop() {
+                    Some(out) => {
+                        self.flight.take(out);
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+            };
+            let Some((out, acknowledged)) = self.flight.get(index) else {
+                return Ok(());
+            };
+            let m = &out.message;
+            let refusal = if m.topic.len() + m.payload.len() + OVERHEAD > offer.packet_max {
+                // encoding it would end the connection, again at every attempt
+                Some(Refusal::TooLarge)
+            } else if self.flight.shuns(out, Instant::now().into_std()) {
+                Some(Refusal::Closed)
+            } else {
+                None
+            };
+            if let Some(why) = refusal {
+                if let Some(out) = self.flight.remove(index) {
+                    self.give_up(out, why);
+                }
+                continue;
+            }
+            let qos = match (offer.qos, m.qos) {
+                (Qos::AtLeastOnce, _) if acknowledged => Qos::AtLeastOnce,
+                (Qos::AtLeastOnce, asked) => asked,
+                (Qos::AtMostOnce, _) => Qos::AtMostOnce,
+            };
+            match connection.publish(m, qos, m.retain && offer.retain).await? {
+                Some(done) => self.flight.handed_over(index, done),
+                None => {
+                    if let Some(out) = self.flight.remove(index) {
+                        self.give_up(out, Refusal::Topic);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The oldest message in flight came to its end.
+    fn settle(&mut self, settled: Settled) -> Result<(), End> {
+        let (acknowledged, refusal) = match settled {
+            Settled::Answered(refusal) => (true, refusal),
+            Settled::Sent => (false, None),
+            Settled::Lost(why) => {
+                self.flight.withdraw();
+                return Err(End::nobody(why));
+            }
+        };
+        match (self.flight.settle(acknowledged), refusal) {
+            (Some(out), None) => self.outbox.release(&out),
+            (Some(out), Some(why)) => self.give_up(out, why),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, out: Outgoing, why: Refusal) {
+        self.outbox.release(&out);
+        self.reports.push_back(Event::Refused(Box::new(out), why));
+    }
+
+    /// Tells what happened. An error: nobody listens any more.
+    async fn report(&mut self) -> Result<(), ()> {
+        while !self.reports.is_empty() {
+            let place = self.events.reserve().await.map_err(|_| ())?;
+            if let Some(event) = self.reports.pop_front() {
+                place.send((event, None));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the oldest message only: acknowledgements come in order, and so are messages sent again.
+async fn oldest_done(flight: &mut Flight<Done>) -> Settled {
+    match flight.oldest() {
+        Some(done) => done.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Its end, if it has come.
+fn settled(done: &mut Done) -> Option<Settled> {
+    match done.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<End>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,402 @@
+//! From a request to its prompt, in three steps: what was said is gathered from the session, the prompt is prepared from
+//! that alone, and the engine accepts it into its queue. The step in the middle takes time that grows with the text and
+//! needs nothing of the engine, so that another thread can do it while the engine goes on.
+
+use super::request::{Event, Finish, Outcome, Refusal, Request, RequestId};
+use super::scheduler::{Job, Priority, SubmitError};
+use super::sequence::{Sequence, Turn};
+use super::session::{SessionKey, text};
+use super::{Engine, EngineConfig};
+use crate::text::{ChatTemplate, Message, Prompt, Role, TextError, Tokenizer};
+use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Prompts that are gathered and not yet accepted, at most.
+const PREPARING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
+
+/// Bytes of text whose preparation counts as one token of its client's share: on the machine that the shares were tuned on,
+/// they take 6 ms, and a token of the smallest model of the catalogue 11.
+const BYTES_A_TOKEN: usize = 16 << 10;
+
+/// What prompts are made with. Cheap to clone, and the same as long as its engine lives.
+#[derive(Debug, Clone)]
+pub struct PromptBuilder {
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// an error: prompts are fed as they are or not at all
+    pub(super) template: Arc<Result<ChatTemplate, TextError>>,
+    /// tokens of one sequence at most
+    pub(super) context: usize,
+    /// tokens that the whole cache holds, but no more than `context`
+    pub(super) whole: usize,
+    /// whether sessions may forget their oldest turns
+    pub(super) window: bool,
+    /// bytes of the longest token, if every text is made of tokens
+    longest: Option<usize>,
+}
+
+/// A request and everything that its prompt is made of.
+#[derive(Debug)]
+pub struct PromptJob {
+    id: RequestId,
+    /// its `messages` are the new ones
+    request: Request,
+    /// what its session said before
+    history: Vec<Message>,
+}
+
+/// A request whose prompt is made, or is none.
+#[derive(Debug)]
+pub struct Prepared {
+    id: RequestId,
+    request: Request,
+    /// the prompt, and which messages of the session were forgotten for it
+    prompt: Result<(Prompt, Range<usize>), Refusal>,
+    /// of text that was rendered and read for it
+    bytes: usize,
+}
+
+/// What the engine knows of a request whose prompt is being prepared.
+#[derive(Debug)]
+pub(super) struct Preparing {
+    session: Option<SessionKey>,
+    /// whether the session exists only for this request
+    new: bool,
+    /// whether it is the engine's own work: see [`Engine::chore`]
+    own: bool,
+    ended: Option<Finish>,
+}
+
+impl Preparing {
+    /// Work of the engine's own on a session.
+    pub(super) fn own(session: SessionKey) -> Self {
+        Self {
+            session: Some(session),
+            new: false,
+            own: true,
+            ended: None,
+        }
+    }
+}
+
+impl PromptJob {
+    pub(super) fn new(id: RequestId, request: Request, history: Vec<Message>) -> Self {
+        Self {
+            id,
+            request,
+            history,
+        }
+    }
+
+    /// Whose prompt it is.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// How soon it must run.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.request.priority
+    }
+
+    /// Of text that its prompt is made of.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let all = self.history.iter().chain(&self.request.messages);
+        all.map(|m| m.content.len()).sum()
+    }
+}
+
+impl PromptBuilder {
+    pub(super) fn new(
+        tokenizer: Tokenizer,
+        template: Result<ChatTemplate, TextError>,
+        config: &EngineConfig,
+    ) -> Self {
+        Self {
+            longest: tokenizer.longest(),
+            tokenizer: Arc::new(tokenizer),
+            template: Arc::new(template),
+            context: config.context,
+            whole: config.context.min(config.pages * PAGE_TOKENS),
+            window: config.window,
+        }
+    }
+
+    /// Renders and tokenises. Takes time that grows with the text and depends on nothing else; may be called on any thread.
+    #[must_use]
+    pub fn prepare(&self, job: PromptJob) -> Prepared {
+        let PromptJob {
+            id,
+            mut request,
+            history: mut messages,
+        } = job;
+        let (history, new) = (messages.len(), request.messages.len());
+        messages.append(&mut request.messages);
+        let mut bytes = 0;
+        let prompt = self.fit(&request, &mut messages, history, &mut bytes);
+        request.messages = messages.split_off(messages.len() - new);
+        Prepared {
+            id,
+            request,
+            prompt,
+            bytes,
+        }
+    }
+
+    /// The tokens of these messages; their text is added to `bytes`.
+    pub(super) fn prompt(
+        &self,
+        request: &Request,
+        messages: &[Message],
+        bytes: &mut usize,
+    ) -> Result<Prompt, Refusal> {
+        *bytes += messages.iter().map(|m| m.content.len()).sum::<usize>();
+        let invalid = |message: String| Refusal::Invalid {
+            param: "messages",
+            message,
+        };
+        let prompt = if request.raw {
+            let text = messages.first().map_or("", |m| m.content.as_str());
+            self.tokenizer.encode(text, true).map(|tokens| Prompt {
+                tokens,
+                thinking_open: false,
+            })
+        } else {
+            let none = |error| invalid(format!("the model has no chat template: {error}"));
+            let template = self.template.as_ref().as_ref().map_err(none)?;
+            template.prompt(&self.tokenizer, messages, request.thinking.enabled)
+        };
+        match prompt {
+            Ok(prompt) if prompt.tokens.is_empty() => {
+                Err(invalid("the prompt is empty".to_owned()))
+            }
+            Ok(prompt) => Ok(prompt),
+            Err(error) => Err(invalid(error.to_string())),
+        }
+    }
+
+    /// Refuses what is too long for the context even if every token of it were the longest that there is, before any work
+    /// goes into it. Only what people say is counted: a template may leave out other messages, and blanks around each.
+    fn may_fit(&self, request: &Request) -> Result<(), Refusal> {
+        let said = request.messages.iter().filter(|m| m.role == Role::User);
+        let bytes: usize = said.map(|m| m.content.trim().len()).sum();
+        if self
+            .longest
+            .is_some_and(|longest| bytes.div_ceil(longest) > self.context)
+        {
+            return Err(Refusal::TextLength {
+                bytes,
+                limit: self.context,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// What prompts are prepared with.
+    #[must_use]
+    pub fn prompts(&self) -> &PromptBuilder {
+        &self.prompts
+    }
+
+    /// Takes a request into the bounded queue; gives the number of requests before it. [`Self::gather`],
+    /// [`PromptBuilder::prepare`] and [`Self::accept`] in one.
+    ///
+    /// # Errors
+    /// [`Refusal`]; at a bound of sessions some may have gone to their files, nothing else has changed.
+    pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
+        let job = self.gather(id, request)?;
+        let prepared = self.prompts.prepare(job);
+        self.accept(prepared)
+    }
+
+    /// Gathers what the prompt of a request is made of. From here on it is the engine's: it is its session's turn,
+    /// [`Self::end`] ends it, and its prompt is to be prepared and handed to [`Self::accept`].
+    ///
+    /// # Errors
+    /// [`Refusal`], as for [`Self::submit`].
+    pub fn gather(&mut self, id: RequestId, request: Request) -> Result<PromptJob, Refusal> {
+        if self.sequences.contains_key(&id) || self.preparing.contains_key(&id) {
+            return Err(Refusal::Invalid {
+                param: "id",
+                message: format!("request {id} is not answered yet"),
+            });
+        }
+        if self.preparing.len() >= PREPARING_MAX {
+            return Err(Refusal::Overloaded {
+                queued: self.preparing.len(),
+                limit: PREPARING_MAX,
+            });
+        }
+        request.check(self.info.vocab)?;
+        self.prompts.may_fit(&request)?;
+        let session = request.session.clone().map(|name| SessionKey {
+            client: request.client.clone(),
+            name,
+        });
+        let (mut history, mut new) = (Vec::new(), false);
+        if let Some(key) = &session {
+            self.settle_ended(key);
+            let asked = text(&request.messages);
+            self.room_for(key, asked)?;
+            self.end_tidying(key);
+            new = self.memory.sessions.get(key).is_none();
+            let session = self.memory.sessions.begin(key, id, asked);
+            history.clone_from(&session.messages);
+        }
+        let preparing = Preparing {
+            session,
+            new,
+            own: false,
+            ended: None,
+        };
+        self.preparing.insert(id, preparing);
+        Ok(PromptJob::new(id, request, history))
+    }
+
+    /// Takes a request with its prompt into the bounded queue; gives the number of requests before it, 0 if it was ended
+    /// meanwhile, or is a [`Self::chore`].
+    ///
+    /// # Errors
+    /// [`Refusal`]: nothing is left of it.
+    pub fn accept(&mut self, prepared: Prepared) -> Result<usize, Refusal> {
+        let (id, bytes) = (prepared.id, prepared.bytes);
+        // refused or not, it was done for this client
+        let client = self.share(&prepared.request.client);
+        self.scheduler
+            .charge(client, (bytes / BYTES_A_TOKEN) as u64);
+        if self.preparing.get(&id).is_none_or(|p| p.ended.is_some()) {
+            return Ok(0);
+        }
+        let Some(Preparing {
+            session, new, own, ..
+        }) = self.preparing.remove(&id)
+        else {
+            return Ok(0);
+        };
+        let before = self.queue(prepared, client, session.clone());
+        if before.is_err() {
+            if own {
+                return Ok(0);
+            }
+            self.settle(id, None);
+            if let Some(key) = session.filter(|_| new) {
+                self.memory.forget(&key);
+            }
+        }
+        before
+    }
+
+    /// Into the scheduler's queue, as a turn of its session.
+    fn queue(
+        &mut self,
+        prepared: Prepared,
+        client: u64,
+        session: Option<SessionKey>,
+    ) -> Result<usize, Refusal> {
+        let Prepared {
+            id,
+            mut request,
+            prompt,
+            ..
+        } = prepared;
+        let (prompt, forgotten) = prompt?;
+        let turn = session.map(|session| Turn {
+            session,
+            messages: std::mem::take(&mut request.messages),
+            answer: String::new(),
+        });
+        let priority = request.priority;
+        let owner = self.owner(&request.client);
+        let (vocab, context) = (self.info.vocab, self.info.context);
+        let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context);
+        sequence.forgotten = forgotten.len();
+        let (needed, pages) = (
+            sequence.limit.div_ceil(PAGE_TOKENS),
+            self.memory.pages.total(),
+        );
+        if needed > pages {
+            return Err(Refusal::Memory { needed, pages });
+        }
+        let job = Job {
+            id,
+            client,
+            priority,
+        };
+        let before = self
+            .scheduler
+            .submit(job)
+            .map_err(|refused| match refused {
+                SubmitError::Full { waiting, limit } => Refusal::Overloaded {
+                    queued: waiting,
+                    limit,
+                },
+                SubmitError::Twice(id) => Refusal::Invalid {
+                    param: "id",
+                    message: format!("request {id} is not answered yet"),
+                },
+            })?;
+        if let Some(turn) = turn.as_ref().filter(|_| !forgotten.is_empty()) {
+            self.memory.cut(&turn.session, forgotten);
+        }
+        sequence.turn = turn;
+        self.sequences.insert(id, sequence);
+        Ok(before)
+    }
+
+    /// Ends one whose prompt is being prepared; none: it is not.
+    pub(super) fn end_preparing(&mut self, id: RequestId, why: Finish) -> Option<bool> {
+        let preparing = self.preparing.get_mut(&id)?;
+        let ends = preparing.ended.is_none();
+        if ends {
+            preparing.ended = Some(why);
+            self.settle(id, None);
+        }
+        Some(ends)
+    }
+
+    /// Says so of those that ended while their prompt was being prepared. False if there was none.
+    pub(super) fn finish_preparing(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+        let before = self.preparing.len();
+        self.preparing.retain(|id, preparing| {
+            let Some(finish) = preparing.ended else {
+                return true;
+            };
+            if !preparing.own {
+                let outcome = Outcome {
+                    finish,
+                    prompt_tokens: 0,
+                    cached_tokens: 0,
+                    completion_tokens: 0,
+                    reasoning_tokens: 0,
+                    forgotten_messages: 0,
+                };
+                sink(*id, Event::Finished(outcome));
+            }
+            false
+        });
+        self.preparing.len() < before
+    }
+
+    /// Own work that is being prepared for this session is of no use any more.
+    pub(super) fn drop_chores(&mut self, key: &SessionKey) {
+        self.preparing
+            .retain(|_, p| !(p.own && p.session.as_ref() == Some(key)));
+    }
+
+    /// Makes a session's turn that has ended a part of it, where its last event is yet to come: the next turn goes on from
+    /// it.
+    fn settle_ended(&mut self, key: &SessionKey) {
+        let busy = self.memory.sessions.get(key).and_then(|s| s.busy);
+        if let Some(id) = busy
+            && let Some(sequence) = self.sequences.get_mut(&id)
+            && sequence.ended.is_some()
+        {
+            let turn = sequence.answered();
+            self.settle(id, turn);
+        }
+    }
+}

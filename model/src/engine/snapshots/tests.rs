@@ -1,0 +1,149 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::files::fault::{self, Fault};
+use glowplug_firmware_config::kv::KvFormat;
+use std::fs;
+
+struct World {
+    folder: tempfile::TempDir,
+    gguf: Gguf,
+    layout: KvLayout,
+    pages: Pages,
+    kv: KvCache,
+}
+
+fn key(name: &str) -> SessionKey {
+    SessionKey {
+        client: "a".into(),
+        name: name.into(),
+    }
+}
+
+fn said(content: &str) -> Session {
+    let message = Message {
+        role: Role::User,
+        content: content.to_owned(),
+    };
+    Session::restored(vec![message], 1)
+}
+
+impl World {
+    fn new() -> Self {
+        let layout = KvLayout::new(1, 1, 32, [KvFormat::F16].into(), KvFormat::Q8_0).unwrap();
+        let empty = [&b"GGUF\x03\0\0\0"[..], &[0; 16]].concat();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            gguf: Gguf::from_bytes(empty.into()).unwrap(),
+            pages: Pages::new(2).unwrap(),
+            kv: KvCache::new(layout.clone(), 2, 1).unwrap(),
+            layout,
+        }
+    }
+
+    fn start(&self) -> Snapshots {
+        Snapshots::new(self.folder.path(), &self.gguf, &self.layout, 2, None)
+    }
+
+    fn save(
+        &mut self,
+        snapshots: &mut Snapshots,
+        name: &str,
+        content: &str,
+    ) -> Result<(), Unsaved> {
+        snapshots.save(&key(name), &mut said(content), &self.pages, &mut self.kv)
+    }
+
+    /// What a daemon does with files in its life.
+    fn live(&mut self) -> Result<(), Unsaved> {
+        let mut snapshots = self.start();
+        self.save(&mut snapshots, "s", "new")?;
+        self.save(&mut snapshots, "t", "new")?;
+        snapshots.known(&key("s"));
+        snapshots.remove(&key("t"))?;
+        snapshots.at(10);
+        snapshots.expire(1_000, &[]);
+        self.save(&mut snapshots, "u", "new")?;
+        snapshots.expire(0, &[key("s")]);
+        Ok(())
+    }
+
+    fn content(&self, name: &str) -> Option<String> {
+        let session = self.start().known(&key(name))?;
+        Some(session.messages[0].content.clone())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        entries
+            .map(|e| name(e).to_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+#[test]
+fn at_any_operation_a_fault_is_an_error_and_a_kill_leaves_what_was_or_what_is() {
+    let faults = [libc::EIO, libc::ENOSPC, libc::EROFS, libc::EINTR];
+    let faults = faults.map(Fault::Errno).into_iter();
+    for fault in faults.chain([Fault::Short, Fault::Kill]) {
+        for nth in 0.. {
+            let mut world = World::new();
+            let mut snapshots = world.start();
+            world.save(&mut snapshots, "s", "old").unwrap();
+            let (_, happened) = fault::at(nth, fault, || world.live());
+            let content = world.content("s").unwrap();
+            assert!(content == "old" || content == "new", "{fault:?} at {nth}");
+            for name in ["t", "u"] {
+                assert!(world.content(name).is_none_or(|content| content == "new"));
+            }
+            // half of a file is swept by the start
+            assert!(world.names().iter().all(|name| !name.starts_with(PART)));
+            // and all is as ever when the disk is
+            world.live().unwrap();
+            assert_eq!(world.names().len(), 1, "{fault:?} at {nth}");
+            if !happened {
+                assert!(nth > 30, "{nth} operations");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_said_once_and_so_is_that_it_works_again() {
+    let mut world = World::new();
+    let mut snapshots = world.start();
+    for _ in 0..3 {
+        let full = Fault::Errno(libc::ENOSPC);
+        let (saved, _) = fault::at(3, full, || world.save(&mut snapshots, "s", "new"));
+        assert!(matches!(saved, Some(Err(Unsaved::File(_)))), "{saved:?}");
+    }
+    assert!(matches!(snapshots.notices()[..], [Notice::Failing(_)]));
+    for _ in 0..3 {
+        world.save(&mut snapshots, "s", "new").unwrap();
+    }
+    assert_eq!(snapshots.notices(), [Notice::Mended]);
+    // nothing was wrong: what is not there needs no removing
+    snapshots.remove(&key("none")).unwrap();
+    assert_eq!(snapshots.notices(), []);
+}
+
+#[test]
+fn notices_that_nobody_reads_are_bounded() {
+    let mut world = World::new();
+    let mut snapshots = world.start();
+    for i in 0..2 * NOTICES_MAX {
+        let name = i.to_string();
+        world.save(&mut snapshots, &name, "new").unwrap();
+        let path = world.folder.path().join(super::name("a", &name));
+        fs::write(path, b"something else").unwrap();
+        assert!(snapshots.known(&key(&name)).is_none());
+    }
+    assert_eq!(snapshots.notices().len(), NOTICES_MAX);
+    assert_eq!(
+        snapshots.remove_client("a", &[key("3")]).unwrap(),
+        2 * NOTICES_MAX - 1
+    );
+    assert_eq!(world.names().len(), 0);
+}

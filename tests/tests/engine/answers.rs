@@ -1,0 +1,258 @@
+//! What an answer may be: whole characters, an end to every thought, nothing from numbers that are none.
+
+use super::world::{Heard, answer, config, load, request, tiny, turn};
+use glowplug_model::engine::{Engine, Finish, Outcome, Refusal, Request, Thinking};
+use glowplug_model::gguf::{GgmlType, Gguf};
+use glowplug_model::network::dims::Arch;
+use glowplug_model::text::{ChatTemplate, Message, Role};
+use glowplug_tests::{Kv, Think, Tiny, Types};
+
+/// The vocabulary begins with the 256 bytes; after its merges come the control tokens and the marks of a thought.
+const END: u32 = 282;
+const OPEN: u32 = 283;
+
+/// A request whose every free token is `token`.
+fn only(token: u32, mut request: Request) -> Request {
+    request.sampler.logit_bias = vec![(token, 100.0)];
+    request
+}
+
+fn no_budget(mut request: Request) -> Request {
+    request.thinking = Thinking {
+        enabled: true,
+        budget: None,
+        visible: true,
+    };
+    request
+}
+
+#[test]
+fn a_character_that_is_not_finished_is_no_text_and_no_history() {
+    // the first byte of a character of four
+    let cut = u32::from(0xF0_u8);
+    let mut engine = load(&tiny(Think::Never), &config(64, 2));
+    let (said, outcome) = answer(&mut engine, 1, only(cut, turn("c", "s", "hi", 1)));
+    assert_eq!((said.as_str(), outcome.completion_tokens), ("", 1));
+    // what follows in the session follows an empty answer
+    let (_, next) = answer(&mut engine, 2, turn("c", "s", "hi", 1));
+    let says = |role, content: &str| Message {
+        role,
+        content: content.to_owned(),
+    };
+    let mut same = request("d", "hi", 1);
+    same.messages = vec![
+        says(Role::User, "hi"),
+        says(Role::Assistant, ""),
+        says(Role::User, "hi"),
+    ];
+    let (_, same) = answer(&mut engine, 3, same);
+    assert_eq!(next.prompt_tokens, same.prompt_tokens);
+    // bytes that are no character in the middle of a text are shown as such
+    let (said, _) = answer(&mut engine, 4, only(cut, request("c", "hi", 3)));
+    assert_eq!(said, "\u{FFFD}\u{FFFD}");
+    // a cancel cuts no other way
+    let mut heard = Heard::default();
+    engine.submit(5, only(cut, request("c", "hi", 99))).unwrap();
+    while heard.text.get(&5).is_none_or(|said| said.len() < 9) {
+        engine.step(&mut |id, event| heard.take(id, event));
+    }
+    let before = heard.text[&5].clone();
+    assert!(engine.end(5, Finish::Cancelled));
+    heard.idle(&mut engine);
+    assert_eq!(heard.text[&5], before);
+}
+
+#[test]
+fn a_thought_leaves_tokens_for_the_answer() {
+    let mut engine = load(&tiny(Think::Prompt), &config(64, 1));
+    let a = u32::from(b'a');
+    // of many tokens the last quarter is the answer's, with the mark before it; of few the last 16
+    for (id, most, thought) in [
+        (1, 200, 150),
+        (2, 40, 24),
+        (3, 17, 1),
+        (4, 16, 0),
+        (5, 12, 0),
+    ] {
+        let (said, outcome) = answer(
+            &mut engine,
+            id,
+            only(a, no_budget(request("c", "hi", most))),
+        );
+        let mark = outcome.reasoning_tokens - thought;
+        assert!((1..=12).contains(&mark), "{most}: {outcome:?}");
+        assert_eq!(outcome.finish, Finish::Length);
+        assert!(
+            !said.is_empty() && said.chars().all(|c| c == 'a'),
+            "{most}: {said:?}"
+        );
+    }
+    // a budget that is smaller counts
+    let mut small = only(a, no_budget(request("c", "hi", 200)));
+    small.thinking.budget = Some(5);
+    let (said, outcome) = answer(&mut engine, 6, small);
+    assert!(
+        outcome.reasoning_tokens < 20 && said.len() > 170,
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_turn_that_would_end_in_its_thought_ends_the_thought() {
+    let mut engine = load(&tiny(Think::Prompt), &config(64, 1));
+    let (_, outcome) = answer(
+        &mut engine,
+        1,
+        only(END, no_budget(request("c", "hi", 200))),
+    );
+    // nothing was thought: the mark is what was reasoned, then the turn ends
+    assert_eq!(outcome.finish, Finish::Stop);
+    assert!(outcome.reasoning_tokens > 0, "{outcome:?}");
+    assert!(
+        outcome.completion_tokens > outcome.reasoning_tokens,
+        "{outcome:?}"
+    );
+    // where it may not even be closed there is an end all the same
+    let (said, outcome) = answer(&mut engine, 2, only(END, no_budget(request("c", "hi", 2))));
+    assert_eq!((said.as_str(), outcome.finish), ("", Finish::Length));
+}
+
+#[test]
+fn a_thought_that_nobody_asked_for_is_closed_at_once() {
+    let mut engine = load(&tiny(Think::Model), &config(64, 1));
+    let off = |most| {
+        let mut request = only(OPEN, request("c", "hi", most));
+        request.thinking = Thinking {
+            enabled: false,
+            budget: Some(100),
+            visible: false,
+        };
+        request
+    };
+    let (said, outcome) = answer(&mut engine, 1, off(64));
+    assert!(said.starts_with("<think>"), "{said:?} {outcome:?}");
+    assert!(outcome.reasoning_tokens <= 12, "{outcome:?}");
+}
+
+/// A model that has no numbers for one word of its vocabulary, which others do not say.
+fn sick(value: f32) -> Engine {
+    let whole = Tiny {
+        think: Think::Never,
+        types: Types::all(GgmlType::F32),
+        tied_head: false,
+        ..Tiny::smallest(Arch::Qwen2)
+    };
+    let mut writer = whole.writer();
+    let words = writer
+        .tensors
+        .iter_mut()
+        .find(|t| t.name == "token_embd.weight");
+    let row = whole.embed as usize * 4;
+    let word = usize::from(b'z') * row;
+    for value_of in words.unwrap().data[word..word + row].chunks_exact_mut(4) {
+        value_of.copy_from_slice(&value.to_le_bytes());
+    }
+    let file = Gguf::from_bytes(writer.build().into()).unwrap();
+    let kv = glowplug_model::engine::KvFormats {
+        k: glowplug_firmware_config::kv::KvFormat::F16,
+        v: glowplug_firmware_config::kv::KvFormat::F16,
+    };
+    Engine::load(
+        &file,
+        &glowplug_model::engine::EngineConfig {
+            kv,
+            ..config(64, 4)
+        },
+    )
+    .unwrap()
+}
+
+#[test]
+fn numbers_that_are_none_end_their_own_stream_alone() {
+    let prompts = ["the rain", "in the plain falls", "a b a b a b a b"];
+    let alone: Vec<_> = prompts
+        .iter()
+        .map(|prompt| answer(&mut sick(f32::NAN), 1, request("c", prompt, 40)))
+        .collect();
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut engine = sick(value);
+        let mut heard = Heard::default();
+        for (id, prompt) in (1..).zip(prompts) {
+            engine.submit(id, request("c", prompt, 40)).unwrap();
+            engine.step(&mut |id, event| heard.take(id, event));
+        }
+        // more than a page of words that are well, then the one that is not
+        let long = "so it is with the rain ".repeat(4) + "z";
+        engine.submit(9, turn("d", "s", &long, 40)).unwrap();
+        heard.idle(&mut engine);
+        let failed = &heard.ended[&9];
+        assert_eq!(
+            (failed.finish, failed.completion_tokens),
+            (Finish::Failed, 0)
+        );
+        assert_eq!(heard.text.get(&9), None, "{value}");
+        for ((id, (said, outcome)), prompt) in (1..).zip(&alone).zip(prompts) {
+            let same = |o: &Outcome| (o.finish, o.completion_tokens);
+            assert_eq!(&heard.text[&id], said, "{value}: {prompt}");
+            assert_eq!(same(&heard.ended[&id]), same(outcome), "{value}: {prompt}");
+        }
+        // its pages are not found by the next prompt, not even by the same one
+        let (_, again) = answer(&mut engine, 10, turn("d", "s", &long, 40));
+        assert_eq!(again.finish, Finish::Failed);
+        // the beginning of the template's text is everybody's
+        assert!(again.cached_tokens < 32, "{again:?}");
+        let well = answer(&mut engine, 11, turn("d", "s", "the rain", 40)).0;
+        assert_eq!(well, alone[0].0);
+        assert_eq!(engine.counts().pages_free + engine.counts().pages_used, 64);
+    }
+}
+
+#[test]
+fn a_bias_on_no_token_is_refused_by_its_name() {
+    let mut engine = load(&tiny(Think::Never), &config(64, 1));
+    let refusal = engine
+        .submit(1, only(283, request("c", "hi", 4)))
+        .unwrap_err();
+    let Refusal::Invalid { param, message } = refusal else {
+        panic!("{refusal}")
+    };
+    assert_eq!(param, "logit_bias");
+    assert!(message.contains("283 is no token"), "{message}");
+    assert!(message.contains("which has 283"), "{message}");
+    engine.submit(1, only(282, request("c", "hi", 4))).unwrap();
+}
+
+#[test]
+fn a_file_without_a_template_reads_prompts_as_they_are_or_by_one_that_is_given() {
+    let whole = tiny(Think::Never);
+    let mut writer = whole.writer();
+    writer
+        .keys
+        .retain(|(key, _)| key != "tokenizer.chat_template");
+    let without = Gguf::from_bytes(writer.build().into()).unwrap();
+    writer.set("tokenizer.chat_template", Kv::Str("{% if %}".to_owned()));
+    let broken = Gguf::from_bytes(writer.build().into()).unwrap();
+    for file in [&without, &broken] {
+        let mut engine = Engine::load(file, &config(64, 1)).unwrap();
+        let refusal = engine.submit(1, request("c", "hi", 4)).unwrap_err();
+        assert!(
+            refusal.to_string().contains("no chat template"),
+            "{refusal}"
+        );
+        let raw = Request {
+            raw: true,
+            ..request("c", "hi", 4)
+        };
+        assert_eq!(answer(&mut engine, 2, raw).1.prompt_tokens, 2);
+        engine.set_template(ChatTemplate::given("{{ messages[0].content }}<think>", file).unwrap());
+        assert!(engine.model().thinks);
+        assert!(
+            answer(&mut engine, 3, request("c", "hi", 30))
+                .1
+                .reasoning_tokens
+                > 0
+        );
+    }
+    let long = ChatTemplate::given(&"x".repeat((64 << 10) + 1), &without).unwrap_err();
+    assert!(long.to_string().contains("65537"), "{long}");
+}

@@ -1,0 +1,95 @@
+//! What a client can learn of another's prompts: from the numbers it is told, and from what is computed for it, which is
+//! what takes time.
+
+use super::world::{Heard, Random, config, load, request, tiny, turn};
+use glowplug_model::engine::{Engine, EngineConfig, Request, Share, Worked};
+use glowplug_tests::Think;
+
+const TRIES: u64 = 10_000;
+
+/// As it is written, to end with its first token.
+fn raw(client: &str, said: &str) -> Request {
+    Request {
+        raw: true,
+        ..request(client, said, 1)
+    }
+}
+
+/// The tokens that it is told were cached, and the columns that the network computed.
+fn ask(engine: &mut Engine, id: u64, request: Request) -> (u32, usize) {
+    let (mut heard, mut columns) = (Heard::default(), 0);
+    engine.submit(id, request).unwrap();
+    loop {
+        match engine.step(&mut |id, event| heard.take(id, event)) {
+            Worked::Nothing => break,
+            Worked::Little => {}
+            Worked::Pass(n) => columns += n,
+        }
+    }
+    (heard.ended[&id].cached_tokens, columns)
+}
+
+fn engine(share: Share) -> Engine {
+    let config = EngineConfig {
+        share,
+        drafts: false,
+        ..config(64, 2)
+    };
+    load(&tiny(Think::Never), &config)
+}
+
+/// Two engines differ in what the victim said alone, in a session and outside of one; the guesser cannot tell which it
+/// asks, however close its guess.
+#[test]
+fn ten_thousand_guesses_tell_nothing() {
+    let secrets = ["PIN 4711 ".repeat(9), "QED 0815 ".repeat(9)];
+    let mut engines = [engine(Share::Client), engine(Share::Client)];
+    let mut random = Random(5);
+    let mut near = 0;
+    for id in 0..TRIES {
+        if id % 500 == 0 {
+            for (engine, secret) in engines.iter_mut().zip(&secrets) {
+                let session = format!("{}", id % 1000);
+                let said = Request {
+                    raw: true,
+                    ..turn("victim", &session, secret, 1)
+                };
+                ask(engine, 2 * TRIES + id, said);
+                ask(engine, 3 * TRIES + id, raw("victim", secret));
+            }
+        }
+        let secret = &secrets[random.below(2) as usize];
+        let known = random.below(secret.len() as u64 + 1) as usize;
+        let guess = format!("{}{}", &secret[..known], random.below(10));
+        near = near.max(known);
+        let told = engines
+            .each_mut()
+            .map(|engine| ask(engine, id, raw("guesser", &guess)));
+        assert_eq!(told[0], told[1], "{guess}");
+    }
+    assert_eq!(near, secrets[0].len());
+    // the victim itself finds what it said
+    for (engine, secret) in engines.iter_mut().zip(&secrets) {
+        let (cached, columns) = ask(engine, 5 * TRIES, raw("victim", secret));
+        assert!(cached > 32 && columns == 1);
+    }
+}
+
+/// Where the owner says so, what one client had computed is there for all.
+#[test]
+fn what_is_shared_by_all_is_computed_once() {
+    let said = "the rain in the plain ".repeat(8);
+    for (share, found) in [(Share::Client, false), (Share::All, true)] {
+        let mut engine = engine(share);
+        let (cached, columns) = ask(&mut engine, 1, raw("a", &said));
+        assert_eq!(cached, 0);
+        let own = ask(&mut engine, 2, raw("a", &said));
+        assert_eq!(own, (columns as u32 - 1, 1));
+        let other = ask(&mut engine, 3, raw("b", &said));
+        assert_eq!(other, if found { own } else { (0, columns) });
+        // a client that is forgotten takes what is its own along, and everything where nobody knows whose it is
+        engine.forget("a", &mut |_, _| {}).unwrap();
+        let left = ask(&mut engine, 4, raw("b", &said));
+        assert_eq!(left, if found { (0, columns) } else { own });
+    }
+}
