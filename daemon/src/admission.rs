@@ -203,11 +203,6 @@ impl Admission {
         );
     }
 
-    /// The hash of the model was not known when it came online.
-    pub fn hashed(&mut self, sha256: String) {
-        self.speaker.sha256 = Some(sha256);
-    }
-
     /// The model is about to change: what is accepted from now on is for the next one.
     pub fn hold(&mut self) {
         self.held.get_or_insert_default();
@@ -477,7 +472,10 @@ impl Admission {
             self.starved_until = Some(now + STARVED_RETRY);
             return;
         }
-        let frame = live.stream.chunk(&self.speaker, now);
+        let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
+            // the last frame says the same
+            return self.count_refused("reply_dropped");
+        };
         out.push(Action::Publish {
             to: live.stream.reply.clone(),
             frame,
@@ -500,8 +498,10 @@ impl Admission {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
                 // who prints chunks misses nothing; who was starved of them has the last frame
-                if live.stream.due(Duration::ZERO).is_some() && room > 0 {
-                    let frame = live.stream.chunk(&self.speaker, now);
+                if live.stream.due(Duration::ZERO).is_some()
+                    && room > 0
+                    && let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now)
+                {
                     out.push(Action::Publish {
                         to: live.stream.reply.clone(),
                         frame,

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use glowplug_model::files;
@@ -30,15 +30,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// A file that is text of at most so many bytes. Errors name it.
+/// An open file that is text of at most so many bytes. Errors name it.
 ///
 /// # Errors
 /// It cannot be read, is longer, or is not UTF-8.
-pub(crate) fn text(path: &Path, most: usize) -> io::Result<String> {
+pub(crate) fn text(path: &Path, file: &File, most: usize) -> io::Result<String> {
     let named = |why: &dyn Display| io::Error::other(format!("{}: {why}", path.display()));
     let mut text = String::new();
     let limit = most as u64 + 1;
-    let file = File::open(path).map_err(|error| named(&error))?;
     file.take(limit)
         .read_to_string(&mut text)
         .map_err(|error| named(&error))?;
@@ -53,40 +52,89 @@ pub(crate) fn text(path: &Path, most: usize) -> io::Result<String> {
 /// # Errors
 /// It cannot be read.
 pub(crate) fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    sha256_of(&File::open(path)?)
+}
+
+/// [`sha256`] of a file that is open, from its first byte.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn sha256_of(file: &File) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 16];
+    let mut at = 0;
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
+        match file.read_at(&mut buffer, at) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                at += n as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
 /// What a file is known again by without being read: the kernel sets the time of its last change, which nobody can turn
 /// back without the rights of the system.
-///
-/// # Errors
-/// It is not there.
-pub(crate) fn stamp(path: &Path) -> io::Result<String> {
-    let of = fs::metadata(path)?;
-    Ok(format!(
-        "{}:{} {} bytes of {}.{:09}, {}.{:09}",
-        of.dev(),
-        of.ino(),
-        of.len(),
-        of.mtime(),
-        of.mtime_nsec(),
-        of.ctime(),
-        of.ctime_nsec()
-    ))
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    inode: (u64, u64),
+    links: u64,
+    bytes: u64,
+    /// seconds and nanoseconds, of its content
+    written: (i64, i64),
+    /// of that, its owner, its rights and its names
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of an open file.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let of = file.metadata()?;
+        Ok(Self {
+            inode: (of.dev(), of.ino()),
+            links: of.nlink(),
+            bytes: of.len(),
+            written: (of.mtime(), of.mtime_nsec()),
+            changed: (of.ctime(), of.ctime_nsec()),
+        })
+    }
+
+    /// As it is kept over restarts. None: it would say nothing, because no kernel set the time of the last change. Who makes an
+    /// image of a file system sets it too, to a whole second, and often to the same one for every file of every image.
+    pub(crate) fn lasting(&self) -> Option<String> {
+        let Self {
+            inode: (device, inode),
+            bytes,
+            written,
+            changed,
+            ..
+        } = self;
+        let text = format!(
+            "{device}:{inode} {bytes} bytes of {}.{:09}, {}.{:09}",
+            written.0, written.1, changed.0, changed.1
+        );
+        (changed.1 != 0).then_some(text)
+    }
+
+    /// Has the file the content that it had? To lose a name, as when another is renamed over it, is a change and none of that.
+    pub(crate) fn has_content_of(&self, before: &Self) -> bool {
+        let content = |of: &Self| (of.inode, of.bytes, of.written);
+        content(self) == content(before)
+            && (self.changed == before.changed || self.links != before.links)
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::io::Write;
 
     #[test]
@@ -121,6 +169,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "näh").unwrap();
+        let text = |path: &Path, most| text(path, &File::open(path).unwrap(), most);
         assert_eq!(text(&path, 4).unwrap(), "näh");
         let mut bad = vec![text(&path, 3).unwrap_err()];
         fs::write(&path, b"\xff").unwrap();
@@ -128,8 +177,6 @@ mod tests {
             text(&path, 9).unwrap_err(),
             text(dir.path(), 9).unwrap_err(),
         ]);
-        fs::remove_file(&path).unwrap();
-        bad.push(text(&path, 9).unwrap_err());
         for error in bad {
             assert!(
                 error
@@ -145,13 +192,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, b"abc").unwrap();
-        let (before, time) = (stamp(&path).unwrap(), fs::metadata(&path).unwrap());
-        assert_eq!(stamp(&path).unwrap(), before);
         let file = File::options().write(true).open(&path).unwrap();
+        let (before, time) = (Stamp::of(&file).unwrap(), fs::metadata(&path).unwrap());
+        assert_eq!(Stamp::of(&file).unwrap(), before);
         // a clock of the kernel's may be as coarse as 10 ms: it is waited for, not slept
-        while stamp(&path).unwrap() == before {
+        while Stamp::of(&file).unwrap() == before {
             (&file).write_all(b"x").unwrap();
             file.set_modified(time.modified().unwrap()).unwrap();
         }
+        assert!(!Stamp::of(&file).unwrap().has_content_of(&before));
+    }
+
+    #[test]
+    fn a_file_that_lost_its_name_has_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"abc").unwrap();
+        let file = File::open(&path).unwrap();
+        let before = Stamp::of(&file).unwrap();
+        fs::remove_file(&path).unwrap();
+        let after = Stamp::of(&file).unwrap();
+        assert_ne!(after, before);
+        assert!(after.has_content_of(&before));
+    }
+
+    #[test]
+    fn a_time_that_no_kernel_set_says_nothing_over_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"abc").unwrap();
+        let mut stamp = Stamp::of(&File::open(&path).unwrap()).unwrap();
+        stamp.changed = (1, 5);
+        assert!(stamp.lasting().is_some());
+        stamp.changed = (1, 0);
+        assert_eq!(stamp.lasting(), None);
     }
 }

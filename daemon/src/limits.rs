@@ -64,12 +64,15 @@ fn available(root: &Path) -> Option<u64> {
 
 /// The least limit of the control groups that this process is in.
 fn cgroup(root: &Path) -> Option<u64> {
-    let limits = system::cgroups(root, "memory", "memory.max", "memory.limit_in_bytes");
-    // `max` is no number, and no limit
-    let limits = limits
+    // `memory.high` ends nobody: above it the kernel takes pages away and slows down whoever asks for more, which a model that is
+    // read for every token does not survive any better
+    let limits = ["memory.max", "memory.high"]
         .into_iter()
-        .filter_map(|(_, text)| text.trim().parse().ok());
-    limits.min()
+        .flat_map(|file| system::cgroups(root, "memory", file, "memory.limit_in_bytes"));
+    // `max` is no number, and no limit
+    limits
+        .filter_map(|(_, text)| text.trim().parse().ok())
+        .min()
 }
 
 #[cfg(test)]
@@ -109,6 +112,25 @@ mod tests {
             ("nonsense", "-1", "", None),
         ] {
             assert_eq!(cgroup(files(own, above, top).path()), least);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_slows_down_above_is_a_limit_too_in_every_group() {
+        let group = "sys/fs/cgroup/system.slice";
+        for (own, above, least) in [
+            ("max\n", "max\n", Some(1000)),
+            ("900\n", "max\n", Some(900)),
+            ("max\n", "800\n", Some(800)),
+            ("2000\n", "3000\n", Some(1000)),
+        ] {
+            let root = tree(&[
+                ("proc/self/cgroup", "0::/system.slice/glowplug.service\n"),
+                (&format!("{group}/glowplug.service/memory.max"), "1000\n"),
+                (&format!("{group}/glowplug.service/memory.high"), own),
+                (&format!("{group}/memory.high"), above),
+            ]);
+            assert_eq!(cgroup(root.path()), least);
         }
     }
 

@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files;
 use crate::hex::{hex, unhex};
+use crate::opened::Opened;
 
 const FIRST: &str = "glowplug model manifest 1\n";
 const SIGNATURE: &str = "signature = \"";
@@ -90,10 +91,11 @@ impl Manifest {
     /// # Errors
     /// It cannot be read, or is no sound file.
     pub fn of(model: &Path, version: u64) -> Result<Self, Untrusted> {
-        let gguf = Gguf::open(model)?;
+        let file = Opened::open(model)?;
+        let gguf = file.gguf()?;
         Ok(Self {
             architecture: gguf.str("general.architecture")?.to_owned(),
-            file_sha256: files::sha256(model)?,
+            file_sha256: file.sha256()?,
             template_sha256: template(&gguf),
             tokenizer_sha256: tokenizer(&gguf),
             version,

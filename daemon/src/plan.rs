@@ -14,7 +14,6 @@ use crate::board::Chosen;
 use crate::config::Config;
 use crate::cores::{Cores, FAST};
 use crate::limits::Unknown;
-use crate::packed;
 use crate::transport::{OUTBOX_BYTES, PACKET_MAX, broker, intake_bytes};
 use crate::tuned::Tuned;
 
@@ -89,11 +88,17 @@ pub enum PlanError {
     DoesNotFit(#[from] DoesNotFit),
 }
 
-/// Plans for an open file; `model` is where it is.
+/// Plans for an open file; `model` is where it is, `coarse_head` what its packed file has beyond it, in bytes.
 ///
 /// # Errors
 /// [`PlanError`]; nothing was loaded.
-pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result<Plan, PlanError> {
+pub fn plan(
+    model: &Path,
+    gguf: &Gguf,
+    coarse_head: u64,
+    config: &Config,
+    limit: &Limit,
+) -> Result<Plan, PlanError> {
     let dims = Dims::from_gguf(gguf)?;
     let limit_context = dims.context_train;
     let context = match config.model.context {
@@ -123,7 +128,7 @@ pub fn plan(model: &Path, gguf: &Gguf, config: &Config, limit: &Limit) -> Result
     };
     let mut shape = shape(gguf, &dims);
     // of the packed file, which is mapped instead
-    shape.file_bytes += packed::coarse_head(model);
+    shape.file_bytes += coarse_head;
     let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
     Ok(Plan {
         context,

@@ -1,12 +1,13 @@
 //! The daemon's select loop: carries events to the state machines and their actions to the world, and decides nothing
 //! about requests itself.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::{Conversations, Finish, ModelInfo};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::admission::{Action, Admission};
@@ -19,24 +20,27 @@ use crate::stall::Stall;
 use crate::status::{self, Reading, Speed};
 use crate::stream::Speaker;
 use crate::supervisor::{Line, Supervisor};
-use crate::supply::{Candidate, STARTS_MAX, Supply};
-use crate::transport::broker::{self, BrokerError, Embedded};
-use crate::transport::credentials::{self, CredentialsError};
+use crate::supply::{Candidate, Sighted, Supply};
+use crate::transport::broker::{self, Embedded};
+use crate::transport::credentials;
 use crate::transport::{self, Credentials, Event, Events, Lane, Link, Message, Options, Qos};
 use crate::wire::admin::Asker;
 use crate::wire::topics::Topics;
-use crate::worker::{Command, Load, Machine, Report, Worker};
+use crate::worker::{Command, Load, Lost, Machine, Report, Worker};
 use change::{Change, Finding};
 use post::Post;
+pub use run_error::RunError;
+use run_error::{lost, unserved};
 
 mod change;
 mod post;
+mod run_error;
 
 /// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
 const DRAIN: Duration = Duration::from_secs(2);
 /// For the sessions to be written to their files.
 const SAVE: Duration = Duration::from_secs(20);
-/// Findings not yet read; one check and one hash are under way at a time.
+/// Findings not yet read; one check and one change of what is remembered are under way at a time.
 const FINDINGS: usize = 4;
 /// For the last frames and the final status to reach the broker.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -46,26 +50,6 @@ const CLOSE: Duration = Duration::from_secs(2);
 pub struct Started {
     /// the broker in use; the embedded one's real port
     pub server: Server,
-}
-
-/// Why the daemon ended, or did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// no embedded broker
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// no password
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// the model cannot be served or does not fit; or there is no thread for it
-    #[error("{0}")]
-    Model(String),
-    /// the same, but a model that answered before is there
-    #[error("{0}; after {STARTS_MAX} such starts the last model that answered is served")]
-    OnTrial(String),
-    /// it answered, and does not any more
-    #[error("{0}")]
-    Broke(String),
 }
 
 /// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
@@ -81,19 +65,23 @@ pub async fn run(
         .clone()
         .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
     let limit = limits::here(&config).map_err(|error| RunError::Model(error.to_string()))?;
-    let mut supply =
-        Supply::open(&config, path).map_err(|error| RunError::Model(error.to_string()))?;
+    let mut supply = Supply::open(&config, path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => RunError::Model(error.to_string()),
+        _ => RunError::NotNow(error.to_string()),
+    })?;
     let (path, fallback) = supply.first();
     if fallback {
         tracing::error!(
-            "the model that was asked for has not answered in its last starts: the last one that did is served"
+            "the model that was asked for has not answered in its last starts: {} is served",
+            path.display()
         );
     }
-    // at once where it can be: who typed the wrong name is not to wait for a broker
-    let first = (!supply.is_strict())
-        .then(|| supply.check(&path, &config, &limit, false))
-        .transpose()
-        .map_err(|error| unserved(&supply, fallback, error.to_string()))?;
+    // at once: who typed the wrong name is not to wait for a broker
+    let first = supply.sight(&path, &config, &limit).map_err(|error| {
+        let Lost { why, stays } = lost(&error);
+        let why = format!("{}: {why}", path.display());
+        unserved(&supply, fallback, Lost { why, stays })
+    })?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let boot_id = credentials::random()?;
     let (embedded, server, credentials) = broker(&config, &topics).await?;
@@ -148,9 +136,12 @@ pub async fn run(
         supply,
         limit,
         fallback,
-        served: first,
+        served: None,
         change: Change::Checking(None),
         drained: None,
+        inhibiting: None,
+        choosing: None,
+        writes: None,
         ending: Drain::No,
         found,
         line: Line::new(config.supervisor.as_ref()),
@@ -162,7 +153,7 @@ pub async fn run(
         config,
         embedded,
     };
-    daemon.serve(path, events, findings, shutdown).await
+    daemon.serve(first, events, findings, shutdown).await
 }
 
 type BrokerInUse = (Option<Embedded>, Server, Option<Credentials>);
@@ -224,6 +215,12 @@ struct Daemon {
     change: Change,
     /// who waits for what was accepted to end
     drained: Option<Asker>,
+    /// who waits for an `inhibit` to be written
+    inhibiting: Option<Asker>,
+    /// who waits for a choice of the model to be written
+    choosing: Option<Asker>,
+    /// ends when all that is to be remembered is written
+    writes: Option<JoinHandle<()>>,
     ending: Drain,
     found: mpsc::Sender<Finding>,
     line: Line,
@@ -239,21 +236,14 @@ struct Daemon {
 impl Daemon {
     async fn serve(
         mut self,
-        path: PathBuf,
+        first: Sighted,
         events: Events,
         findings: mpsc::Receiver<Finding>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
         let mut reports = None;
-        let mut failed = None;
-        if self.served.is_none() {
-            self.check(path);
-        } else {
-            failed = self.load_engine(&mut reports).err();
-        }
-        if failed.is_none() {
-            failed = self.work(events, &mut reports, findings, shutdown).await;
-        }
+        self.check(move |supply, config, limit| supply.read(first, config, limit));
+        let failed = self.work(events, &mut reports, findings, shutdown).await;
         // so that the inference thread does not wait for a reader
         drop(reports);
         self.stop(failed).await
@@ -266,7 +256,7 @@ impl Daemon {
         reports: &mut Reports,
         mut findings: mpsc::Receiver<Finding>,
         shutdown: impl Future<Output = ()>,
-    ) -> Option<String> {
+    ) -> Option<Lost> {
         tokio::pin!(shutdown);
         let mut metrics = interval(self.config.mqtt.metrics_interval);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -282,7 +272,7 @@ impl Daemon {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.event(event, &mut out),
-                    None => return Some("the MQTT client ended".to_owned()),
+                    None => return Some("the MQTT client ended".to_owned().into()),
                 },
                 report = next_report(reports) => {
                     if let Err(why) = self.report(report, reports, &mut out) {
@@ -296,7 +286,7 @@ impl Daemon {
                         return Some(why);
                     }
                 }
-                why = ended(&mut self.embedded) => return Some(why),
+                why = ended(&mut self.embedded) => return Some(why.into()),
                 () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.ending == Drain::No => {
@@ -328,8 +318,13 @@ impl Daemon {
         report: Option<Report>,
         reports: &mut Reports,
         out: &mut Vec<Action>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lost> {
         match report {
+            Some(Report::Mapped(weights)) => {
+                if let Some(served) = &mut self.served {
+                    served.weights = *weights;
+                }
+            }
             Some(Report::Loaded(info, load)) => {
                 self.load = load;
                 self.loaded(*info, out);
@@ -354,7 +349,7 @@ impl Daemon {
             }
             // without a last word: it panicked
             None => {
-                let why = Err("the inference thread ended".to_owned());
+                let why = Err("the inference thread ended".to_owned().into());
                 return self.engine_ended(why, reports);
             }
         }
@@ -428,10 +423,7 @@ impl Daemon {
     }
 
     /// Last frames, the final status, a clean goodbye.
-    async fn stop(mut self, failed: Option<String>) -> Result<(), RunError> {
-        if failed.is_none() && self.model.is_none() {
-            self.supply.interrupted();
-        }
+    async fn stop(mut self, failed: Option<Lost>) -> Result<(), RunError> {
         let mut out = Vec::new();
         self.admission.abandon(now(), Finish::Failed, &mut out);
         self.perform(out);
@@ -445,13 +437,21 @@ impl Daemon {
             // sessions are saved by the thread on its way out
             worker.stop(SAVE).await;
         }
+        if let Some(writes) = self.writes.take()
+            && tokio::time::timeout(SAVE, writes).await.is_err()
+        {
+            tracing::warn!("what is to be remembered was not written in time");
+        }
+        if failed.is_none() && self.model.is_none() {
+            self.supply.interrupted();
+        }
         match failed {
             // no fault of a model's, and another start can help
-            Some(why) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
-                Err(RunError::Broke(why))
+            Some(lost) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
+                Err(RunError::Broke(lost.why))
             }
-            Some(why) if self.model.is_none() => Err(unserved(&self.supply, self.fallback, why)),
-            Some(why) => Err(RunError::Broke(why)),
+            Some(lost) if self.model.is_none() => Err(unserved(&self.supply, self.fallback, lost)),
+            Some(lost) => Err(RunError::Broke(lost.why)),
             None => Ok(()),
         }
     }
@@ -473,15 +473,6 @@ impl Drain {
             Self::No => None,
             Self::Finishing(until) | Self::Interrupting(until) => Some(until),
         }
-    }
-}
-
-/// A model has not answered. What is tried again may end in the last good one.
-fn unserved(supply: &Supply, fallback: bool, why: String) -> RunError {
-    if !fallback && supply.has_way_back() {
-        RunError::OnTrial(why)
-    } else {
-        RunError::Model(why)
     }
 }
 

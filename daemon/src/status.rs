@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::admission::{Admission, share};
 use crate::config::Config;
 use crate::sensors::State;
-use crate::supply::ModelFile;
+use crate::supply::Candidate;
 use crate::transport::PACKET_MAX;
 use crate::wire::reply::encode;
 use crate::worker::Load;
@@ -36,16 +36,16 @@ pub fn budget(config: &Config, plan: &MemoryPlan) -> u64 {
     config.memory.budget.unwrap_or_else(|| plan.total())
 }
 
-/// Which model is served. `sha256` is `null` until the file was read through; `version` is of its signed manifest;
-/// `fallback`: it is the last one that answered, because the one that was asked for did not.
+/// Which model is served. `sha256` is of the file, `version` of its signed manifest; `fallback`: it took the place of the one
+/// that was asked for, which did not answer.
 #[must_use]
-pub fn model(model: &ModelInfo, of: &ModelFile, fallback: bool) -> Value {
+pub fn model(model: &ModelInfo, of: &Candidate, fallback: bool) -> Value {
     json!({
         "name": model.name,
         "architecture": model.architecture,
         "quantisation": model.quantisation,
         "file_bytes": model.file_bytes,
-        "sha256": of.sha256,
+        "sha256": of.weights.sha256,
         "version": of.version,
         "fallback": fallback,
         "thinks": model.thinks,

@@ -145,8 +145,9 @@ impl Stream {
             .then(|| self.chunked.map_or(self.arrived, |at| at + every))
     }
 
-    /// A frame with everything not sent yet.
-    pub fn chunk(&mut self, speaker: &Speaker, now: Instant) -> Bytes {
+    /// A frame with everything not sent yet. None: it has more than `longest` bytes, which the broker does not take; that text
+    /// comes with the last frame alone.
+    pub fn chunk(&mut self, speaker: &Speaker, longest: usize, now: Instant) -> Option<Bytes> {
         let delta = Delta {
             role: (self.sent.frames == 0).then_some("assistant"),
             content: &self.all.content[self.sent.content..],
@@ -156,14 +157,15 @@ impl Stream {
             .logprobs
             .then(|| &self.all.logprobs[self.sent.logprobs..]);
         let frame = reply::chunk(self.head(speaker), delta, tokens);
+        let fits = frame.len() <= longest;
         self.sent = Sent {
             content: self.all.content.len(),
             reasoning: self.all.reasoning.len(),
             logprobs: self.all.logprobs.len(),
-            frames: self.sent.frames + 1,
+            frames: self.sent.frames + u64::from(fits),
         };
         self.chunked = Some(now);
-        frame
+        fits.then_some(frame)
     }
 
     /// The frame that ends the request.

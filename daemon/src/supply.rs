@@ -4,39 +4,34 @@
 //! one that runs is given up. In the state folder is remembered which model answered last, how often one has failed to,
 //! and the greatest version that was ever served.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
-use glowplug_firmware_config::plan::Limit;
+use glowplug_firmware_config::plan::{DoesNotFit, Limit, LimitSource};
 use glowplug_model::engine::recommended;
-use glowplug_model::gguf::{Gguf, GgufError, MAX_TEMPLATE};
+use glowplug_model::gguf::{GgufError, MAX_TEMPLATE};
 use glowplug_model::text::{ChatTemplate, SamplerParams, TextError};
-use serde::{Deserialize, Serialize};
 
 use crate::catalogue;
 use crate::config::Config;
-use crate::files;
+use crate::counter;
 use crate::manifest::{Manifest, Untrusted};
-use crate::packed;
+use crate::opened::Opened;
+use crate::packed::Weights;
 use crate::plan::{self, Plan, PlanError};
+use crate::record::{Choice, Ledger, Record};
 
-/// In the state folder.
-const FILE: &str = "models.json";
-/// Longest, in bytes.
-const FILE_MAX: u64 = 1 << 16;
-/// Starts without an answer, after which the last model that answered takes the place.
+/// Starts without an answer, after which a model that answered before, or the configured one, takes the place.
 pub const STARTS_MAX: u32 = 3;
-/// Files whose hashes are remembered.
-const KNOWN_MAX: usize = 16;
 
 /// Found, checked and planned for.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// where it is, and what is known of it
-    pub file: ModelFile,
+    /// what is mapped, and what it was when it was checked
+    pub weights: Weights,
+    /// of its manifest; none: nobody has to sign
+    pub version: Option<u64>,
     /// what it is loaded with
     pub plan: Plan,
     /// its own sampling values
@@ -45,17 +40,12 @@ pub struct Candidate {
     pub template: ChatTemplate,
 }
 
-/// A file that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelFile {
-    /// where it is
-    pub path: PathBuf,
-    /// of all of it; none: not computed yet
-    pub sha256: Option<String>,
-    /// of its manifest; none: nobody has to sign
-    pub version: Option<u64>,
-    /// what it is known again by, taken before anything was read
-    stamp: String,
+/// A file whose header was checked, and that has room; its weights were not read.
+#[derive(Debug)]
+pub struct Sighted {
+    file: Opened,
+    manifest: Option<Manifest>,
+    template: ChatTemplate,
 }
 
 /// Why a file is no candidate.
@@ -73,261 +63,339 @@ pub enum Unfit {
     /// not signed as it must be
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
+    /// it must be signed, and what was checked could be changed afterwards
+    #[error(
+        "others than this user may write the file: who signed it would say nothing (`chmod go-w`, or give it to this user)"
+    )]
+    Exposed,
     /// it cannot be read
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A file that was read through, and what it was then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
-    stamp: String,
-    /// of the file; of a packed one, of the model that it was made of
-    sha256: String,
+impl Unfit {
+    /// Does it stay so until somebody changes a file or the configuration? All else may pass: a mount that is not there yet, a
+    /// copy that is under way, memory that somebody else holds for a moment, an error of the disk.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        match self {
+            Self::Io(_)
+            | Self::Untrusted(Untrusted::Io(_))
+            | Self::Plan(PlanError::DoesNotFit(DoesNotFit {
+                limit:
+                    Limit {
+                        from: LimitSource::Available,
+                        ..
+                    },
+                ..
+            })) => false,
+            Self::Gguf(error)
+            | Self::Untrusted(Untrusted::Gguf(error))
+            | Self::Plan(PlanError::Gguf(error)) => stays(error),
+            Self::Plan(_) | Self::Template(_) | Self::Untrusted(_) | Self::Exposed => true,
+        }
+    }
 }
 
-/// What the state folder remembers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Record {
-    /// what was configured when `chosen` was: another configuration has the last word
-    configured: PathBuf,
-    /// over MQTT
-    chosen: Option<PathBuf>,
-    /// the last that answered
-    good: Option<PathBuf>,
-    /// one that has not answered yet, and how often it was started
-    trial: Option<(PathBuf, u32)>,
-    /// the greatest that has answered
-    version: u64,
-    /// no changes while this is true
-    inhibited: bool,
-    known: BTreeMap<PathBuf, Known>,
+/// See [`Unfit::stays`].
+pub(crate) fn stays(error: &GgufError) -> bool {
+    !matches!(error, GgufError::Io(_) | GgufError::Truncated { .. })
+}
+
+/// A change of what is remembered, to be written beside the select loop.
+#[must_use = "it is not written yet"]
+pub struct Note {
+    ledger: Ledger,
+    change: Box<dyn FnOnce(&mut Record) + Send>,
+    /// of the configuration's image, and where that is remembered
+    counter: Option<(PathBuf, u64)>,
+}
+
+impl Note {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// It will not be remembered, or only in part.
+    pub fn write(self) -> io::Result<()> {
+        let changed = self.ledger.change(self.change);
+        // one does not wait for the other
+        match self.counter {
+            Some((folder, counter)) => counter::served(&folder, counter).and(changed),
+            None => changed,
+        }
+    }
 }
 
 /// The memory over restarts, and what is checked against it.
 #[derive(Debug, Clone)]
 pub struct Supply {
+    /// of this daemon, among those of one user
+    name: String,
     configured: PathBuf,
     remembered: bool,
     keys: Vec<VerifyingKey>,
-    file: PathBuf,
+    ledger: Ledger,
     record: Record,
+    state_dir: PathBuf,
+    counter: Option<u64>,
 }
 
 impl Supply {
     /// Reads the state folder. What cannot be read is begun anew, except where versions count.
     ///
     /// # Errors
-    /// There are keys, and it is not known which versions were served.
+    /// There are keys, and it is not known which versions were served; `InvalidData`: that stays so.
     pub fn open(config: &Config, configured: PathBuf) -> io::Result<Self> {
-        let file = config.state_dir.join(FILE);
-        let record = match read(&file) {
-            Ok(record) => record,
-            Err(error) if error.kind() == ErrorKind::NotFound => Record::default(),
-            Err(error) => {
-                let why = format!("{}: {error}", file.display());
-                if !config.trust.is_empty() {
-                    return Err(io::Error::other(format!(
-                        "{why}; which versions were served is not known"
-                    )));
-                }
-                tracing::warn!("{why}; it is begun anew");
-                Record::default()
-            }
-        };
+        let ledger = Ledger::new(&config.state_dir, !config.trust.is_empty());
         Ok(Self {
+            name: format!("{}/{}", config.base_topic, config.node),
             configured,
             remembered: config.model.remembered,
             keys: config.trust.clone(),
-            file,
-            record,
+            record: ledger.read()?,
+            ledger,
+            state_dir: config.state_dir.clone(),
+            counter: config.counter,
         })
     }
 
-    /// Must models be signed?
-    #[must_use]
-    pub fn is_strict(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
-    /// The model to start with: the one chosen over MQTT, else the configured one; but the last that answered if that one
-    /// has failed so often. True: so it is.
+    /// The model to start with: the one chosen over MQTT, else the configured one. One that has failed so often gives way to
+    /// the last that answered, then to the configured one, then it has its turns again. True: it gave way.
     pub fn first(&mut self) -> (PathBuf, bool) {
         if !self.remembered {
             return (self.configured.clone(), false);
         }
-        let record = &mut self.record;
-        if record.configured != self.configured {
-            (record.configured, record.chosen) = (self.configured.clone(), None);
+        let mut choice = self.choice();
+        if choice.configured != self.configured {
+            (choice.configured, choice.chosen) = (self.configured.clone(), None);
         }
-        let wanted = record.chosen.as_ref().unwrap_or(&self.configured).clone();
-        let starts = match &record.trial {
+        let wanted = choice.chosen.as_ref().unwrap_or(&self.configured).clone();
+        let ways = self.ways_back(&choice, &wanted);
+        let starts = match &choice.trial {
             Some((path, starts)) if *path == wanted => *starts,
             _ => 0,
         };
-        record.trial = Some((wanted.clone(), starts.saturating_add(1)));
-        if starts >= STARTS_MAX
-            && self.has_way_back()
-            && let Some(good) = &self.record.good
-        {
-            return (good.clone(), true);
-        }
-        self.save();
-        (wanted, false)
+        let way = starts
+            .checked_sub(STARTS_MAX)
+            .map(|failed| ways.get(failed as usize).cloned());
+        let (path, starts, fallback) = match way {
+            Some(Some(way)) => (way, starts.saturating_add(1), true),
+            Some(None) if !ways.is_empty() => (wanted.clone(), 1, false),
+            _ => (wanted.clone(), starts.saturating_add(1), false),
+        };
+        choice.trial = Some((wanted, starts));
+        self.written(choice);
+        (path, fallback)
     }
 
-    /// Is there a model that answered, and is not the one that is to be started?
+    /// Is there another model that a later start may serve?
     #[must_use]
     pub fn has_way_back(&self) -> bool {
-        let record = &self.record;
-        match (&record.trial, &record.good) {
-            (Some((wanted, _)), Some(good)) => self.remembered && good != wanted && good.is_file(),
-            _ => false,
+        let choice = self.choice();
+        let wanted = choice.trial.as_ref().map(|(wanted, _)| wanted);
+        self.remembered && wanted.is_some_and(|wanted| !self.ways_back(&choice, wanted).is_empty())
+    }
+
+    /// The last that answered, and the configured one, unless it is the one that is wanted.
+    fn ways_back(&self, choice: &Choice, wanted: &Path) -> Vec<PathBuf> {
+        let mut ways: Vec<PathBuf> = choice.good.iter().cloned().collect();
+        ways.push(self.configured.clone());
+        ways.dedup();
+        ways.retain(|path| path != wanted && path.is_file());
+        ways
+    }
+
+    fn choice(&self) -> Choice {
+        self.record.of(&self.name)
+    }
+
+    /// At once: the daemon is on its way up, or down.
+    fn written(&mut self, choice: Choice) {
+        let name = self.name.clone();
+        let note = self.note(move |record| {
+            let now = record.of_mut(&name);
+            // said by another daemon's operator, or by ours, and not by this start
+            let inhibited = now.inhibited;
+            *now = Choice {
+                inhibited,
+                ..choice.clone()
+            };
+        });
+        if let Err(error) = note.write() {
+            tracing::warn!("it will not be remembered how this start went: {error}");
+        }
+    }
+
+    /// Changes what is remembered here, and gives what is to be written.
+    fn note(&mut self, change: impl Fn(&mut Record) + Send + 'static) -> Note {
+        change(&mut self.record);
+        Note {
+            ledger: self.ledger.clone(),
+            change: Box::new(change),
+            counter: None,
         }
     }
 
     /// The daemon stops before its model has answered, and that is nobody's fault.
     pub fn interrupted(&mut self) {
-        if let Some((_, starts)) = &mut self.record.trial {
+        let mut choice = self.choice();
+        if let (true, Some((_, starts))) = (self.remembered, &mut choice.trial) {
             *starts = starts.saturating_sub(1);
-            self.save();
+            self.written(choice);
         }
     }
 
-    /// A model has answered; `chosen`: as somebody asked over MQTT.
-    pub fn answered(&mut self, file: &ModelFile, chosen: bool) {
-        let record = &mut self.record;
-        if self.remembered {
-            record
-                .trial
-                .take_if(|(path, _)| chosen || *path == file.path);
-            if chosen {
-                record.chosen = Some(file.path.clone());
+    /// A model has answered; `version`: of its manifest; `chosen`: as somebody asked over MQTT.
+    pub fn answered(&mut self, weights: &Weights, version: Option<u64>, chosen: bool) -> Note {
+        let (name, remembered) = (self.name.clone(), self.remembered);
+        let weights = weights.clone();
+        let counter = self.counter.take();
+        let mut note = self.note(move |record| {
+            let path = weights.model.path().to_owned();
+            if remembered {
+                let choice = record.of_mut(&name);
+                choice
+                    .trial
+                    .take_if(|(wanted, _)| chosen || *wanted == path);
+                if let Some((_, starts)) = &mut choice.trial {
+                    // it gave way to this one: so it does at the next start
+                    *starts = STARTS_MAX;
+                }
+                if chosen {
+                    choice.chosen = Some(path.clone());
+                }
+                choice.good = Some(path);
             }
-            record.good = Some(file.path.clone());
-        }
-        record.version = record.version.max(file.version.unwrap_or(0));
-        if let Some(sha256) = &file.sha256 {
-            self.know(&file.path, file.stamp.clone(), sha256);
-            let packed = packed::path(&file.path);
-            // packed just now, or known before, of a model that was signed
-            if file.version.is_some()
-                && let Ok(stamp) = files::stamp(&packed)
-            {
-                self.know(&packed, stamp, sha256);
+            record.version = record.version.max(version.unwrap_or(0));
+            record.know(&weights.model, &weights.sha256);
+            // where models are signed: written here, or known to be, of one that is
+            if let (Some(_), Some(packed)) = (version, &weights.packed) {
+                record.know(packed, &weights.sha256);
             }
-        }
-        self.save();
-    }
-
-    /// The model that is served was read through.
-    pub fn hashed(&mut self, file: &ModelFile, sha256: &str) {
-        self.know(&file.path, file.stamp.clone(), sha256);
-        self.save();
-    }
-
-    fn know(&mut self, path: &Path, stamp: String, sha256: &str) {
-        let known = &mut self.record.known;
-        if known.len() >= KNOWN_MAX && !known.contains_key(path) {
-            // what is gone first, then anything: it is computed again
-            known.retain(|path, known| files::stamp(path).is_ok_and(|now| now == known.stamp));
-            while known.len() >= KNOWN_MAX && known.pop_first().is_some() {}
-        }
-        let sha256 = sha256.to_owned();
-        known.insert(path.to_owned(), Known { stamp, sha256 });
-    }
-
-    fn known(&self, path: &Path) -> Option<&str> {
-        let known = self.record.known.get(path)?;
-        files::stamp(path)
-            .is_ok_and(|now| now == known.stamp)
-            .then_some(known.sha256.as_str())
+        });
+        note.counter = counter.map(|counter| (self.state_dir.clone(), counter));
+        note
     }
 
     /// Are changes refused?
     #[must_use]
     pub fn inhibited(&self) -> bool {
-        self.record.inhibited
+        self.choice().inhibited
     }
 
-    /// They are from now on, over restarts too; or not any more.
-    pub fn inhibit(&mut self, on: bool) {
-        self.record.inhibited = on;
-        self.save();
+    /// Changes are refused from now on. Written, over restarts too.
+    pub fn inhibit(&mut self) -> Note {
+        let name = self.name.clone();
+        self.note(move |record| record.of_mut(&name).inhibited = true)
     }
 
-    fn save(&self) {
-        let written = serde_json::to_vec(&self.record)
-            .map_err(io::Error::other)
-            .and_then(|bytes| {
-                if let Some(folder) = self.file.parent() {
-                    glowplug_model::files::make_private_folder(folder)?;
-                }
-                files::replace(&self.file, &bytes)
-            });
-        if let Err(error) = written {
-            tracing::warn!(
-                "{}: {error}; it will not be remembered",
-                self.file.display()
-            );
+    /// They are not any more, when this is written and [`Self::allowed`] is told.
+    pub fn allow(&self) -> Note {
+        let name = self.name.clone();
+        Note {
+            ledger: self.ledger.clone(),
+            change: Box::new(move |record| record.of_mut(&name).inhibited = false),
+            counter: None,
         }
     }
 
-    /// Checks a file and plans for it. `whole`: its hash is wanted, which takes seconds for gigabytes unless it is known;
-    /// where models must be signed it is always.
+    /// [`Self::allow`] was written.
+    pub fn allowed(&mut self) {
+        self.record.of_mut(&self.name).inhibited = false;
+    }
+
+    /// Opens a file and checks all that takes no time: who signed it, its header, and whether it fits.
     ///
     /// # Errors
     /// [`Unfit`]; nothing is loaded.
-    pub fn check(
-        &self,
-        path: &Path,
-        config: &Config,
-        limit: &Limit,
-        whole: bool,
-    ) -> Result<Candidate, Unfit> {
-        let stamp = files::stamp(path)?;
-        let manifest = self
-            .is_strict()
+    pub fn sight(&self, path: &Path, config: &Config, limit: &Limit) -> Result<Sighted, Unfit> {
+        let file = Opened::open(path)?;
+        let manifest = (!self.keys.is_empty())
             .then(|| Manifest::read(path, &self.keys))
             .transpose()?;
-        let gguf = Gguf::open(path)?;
+        let gguf = file.gguf()?;
         if let Some(manifest) = &manifest {
             manifest.check(&gguf, self.record.version)?;
+            if file.is_exposed()? {
+                return Err(Unfit::Exposed);
+            }
         }
-        let plan = plan::plan(path, &gguf, config, limit)?;
+        plan::plan(path, &gguf, 0, config, limit)?;
         let template = match &config.model.template_file {
-            Some(file) if *path == self.configured => {
-                ChatTemplate::given(&files::text(file, MAX_TEMPLATE)?, &gguf)
+            Some(given) if *path == self.configured => {
+                let named = |error: io::Error| {
+                    io::Error::new(error.kind(), format!("{}: {error}", given.display()))
+                };
+                let given = Opened::open(given).map_err(named)?;
+                if manifest.is_some() && given.is_exposed()? {
+                    return Err(Unfit::Exposed);
+                }
+                ChatTemplate::given(&given.text(MAX_TEMPLATE)?, &gguf)
             }
             _ => ChatTemplate::from_gguf(&gguf),
         };
         let template = template.map_err(Unfit::Template)?;
-        let mut sha256 = self.known(path).map(str::to_owned);
-        if sha256.is_none() && (whole || manifest.is_some()) {
-            sha256 = Some(files::sha256(path)?);
+        Ok(Sighted {
+            file,
+            manifest,
+            template,
+        })
+    }
+
+    /// Reads the file through unless its hash is known, which takes seconds for gigabytes, and plans with what will be mapped.
+    ///
+    /// # Errors
+    /// [`Unfit`]; nothing is loaded.
+    pub fn read(
+        &self,
+        sighted: Sighted,
+        config: &Config,
+        limit: &Limit,
+    ) -> Result<Candidate, Unfit> {
+        let Sighted {
+            file,
+            manifest,
+            template,
+        } = sighted;
+        let sha256 = match self.record.known(&file) {
+            Some(sha256) => sha256.to_owned(),
+            None => file.sha256()?,
+        };
+        if let Some(manifest) = &manifest
+            && sha256 != manifest.file_sha256
+        {
+            return Err(Untrusted::Altered("content").into());
         }
-        if let Some(manifest) = &manifest {
-            if sha256.as_ref() != Some(&manifest.file_sha256) {
-                return Err(Untrusted::Altered("content").into());
-            }
-            let packed = packed::path(path);
-            if packed.exists() && self.known(&packed) != Some(&manifest.file_sha256) {
-                // nobody signed it: it is made again, of what was
-                fs::remove_file(&packed)?;
-            }
+        let gguf = file.gguf()?;
+        let mut weights = Weights::new(file, sha256);
+        if manifest.is_some() {
+            // nobody signed what is packed: it counts if it was made here, and is made again if that is not known
+            weights
+                .packed
+                .take_if(|packed| self.record.known(packed) != Some(&weights.sha256));
         }
+        let plan = plan::plan(
+            weights.model.path(),
+            &gguf,
+            weights.coarse_head(),
+            config,
+            limit,
+        )?;
         Ok(Candidate {
-            file: ModelFile {
-                path: path.to_owned(),
-                sha256,
-                version: manifest.map(|manifest| manifest.version),
-                stamp,
-            },
+            version: manifest.map(|manifest| manifest.version),
             plan,
             sampler: recommended(&gguf),
             template,
+            weights,
         })
+    }
+
+    /// [`Self::sight`] and [`Self::read`].
+    ///
+    /// # Errors
+    /// [`Unfit`]; nothing is loaded.
+    pub fn check(&self, path: &Path, config: &Config, limit: &Limit) -> Result<Candidate, Unfit> {
+        self.read(self.sight(path, config, limit)?, config, limit)
     }
 
     /// The file that a name means: beside the configured one, with or without its suffix, or as the catalogue has it.
@@ -341,146 +409,5 @@ impl Supply {
     }
 }
 
-fn read(path: &Path) -> io::Result<Record> {
-    if fs::metadata(path)?.len() > FILE_MAX {
-        return Err(io::Error::other(format!("longer than {FILE_MAX} bytes")));
-    }
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use crate::config::Draft;
-    use std::path::Path;
-
-    fn config(state: &Path, keys: &str) -> Config {
-        let draft = Draft::from_toml(&format!("[trust]\nkeys = [{keys}]")).unwrap();
-        let mut config = draft.finish("n", state.to_owned()).unwrap();
-        config.model.remembered = true;
-        config
-    }
-
-    fn supply(state: &Path, configured: &Path) -> Supply {
-        Supply::open(&config(state, ""), configured.to_owned()).unwrap()
-    }
-
-    fn file(path: &Path, version: Option<u64>) -> ModelFile {
-        ModelFile {
-            path: path.to_owned(),
-            sha256: Some("ab".into()),
-            version,
-            stamp: files::stamp(path).unwrap_or_default(),
-        }
-    }
-
-    #[test]
-    fn after_three_starts_without_an_answer_the_last_good_one_is_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("state");
-        let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
-        fs::write(&old, "old").unwrap();
-        assert_eq!(supply(&state, &old).first(), (old.clone(), false));
-        supply(&state, &old).answered(&file(&old, None), false);
-        for _ in 0..STARTS_MAX {
-            let mut supply = supply(&state, &new);
-            assert_eq!(supply.first(), (new.clone(), false));
-            assert!(supply.has_way_back());
-        }
-        for _ in 0..2 {
-            assert_eq!(supply(&state, &new).first(), (old.clone(), true));
-            supply(&state, &new).answered(&file(&old, None), false);
-        }
-        // who says what to serve is listened to again
-        let newer = folder.path().join("newer");
-        assert_eq!(supply(&state, &newer).first(), (newer, false));
-        // without one to go back to, the one there is
-        fs::remove_file(&old).unwrap();
-        for _ in 0..=STARTS_MAX {
-            assert_eq!(supply(&state, &new).first(), (new.clone(), false));
-        }
-    }
-
-    #[test]
-    fn a_stop_in_time_is_no_failed_start_and_an_answer_ends_the_count() {
-        let folder = tempfile::tempdir().unwrap();
-        let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
-        fs::write(&old, "old").unwrap();
-        supply(folder.path(), &old).answered(&file(&old, None), false);
-        for _ in 0..9 {
-            let mut supply = supply(folder.path(), &new);
-            assert_eq!(supply.first(), (new.clone(), false));
-            supply.interrupted();
-        }
-        for _ in 0..9 {
-            let mut supply = supply(folder.path(), &new);
-            assert_eq!(supply.first(), (new.clone(), false));
-            supply.answered(&file(&new, None), false);
-        }
-    }
-
-    #[test]
-    fn what_was_chosen_stays_until_the_configuration_names_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
-        let mut first = supply(folder.path(), &a);
-        first.first();
-        first.answered(&file(&a, None), false);
-        first.answered(&file(&b, None), true);
-        first.inhibit(true);
-        let mut second = supply(folder.path(), &a);
-        assert!(second.inhibited());
-        assert_eq!(second.first(), (b.clone(), false));
-        // one that asks for this model alone gets it
-        let mut config = config(folder.path(), "");
-        config.model.remembered = false;
-        let mut alone = Supply::open(&config, a.clone()).unwrap();
-        assert_eq!(alone.first(), (a.clone(), false));
-        assert_eq!(supply(folder.path(), &c).first(), (c, false));
-        assert_eq!(supply(folder.path(), &a).first(), (a, false));
-    }
-
-    #[test]
-    fn hashes_are_known_as_long_as_the_file_is_the_same_and_are_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut supply = supply(folder.path(), Path::new("m"));
-        let path = |n: usize| folder.path().join(format!("m{n}"));
-        for n in 0..2 * KNOWN_MAX {
-            fs::write(path(n), "x").unwrap();
-            supply.hashed(&file(&path(n), None), "ab");
-            assert_eq!(supply.known(&path(n)), Some("ab"));
-        }
-        assert!(supply.record.known.len() <= KNOWN_MAX);
-        let last = path(2 * KNOWN_MAX - 1);
-        fs::write(&last, "xy").unwrap();
-        assert_eq!(supply.known(&last), None);
-        // a packed file counts only beside a model that was signed
-        let packed = packed::path(&last);
-        fs::write(&packed, "p").unwrap();
-        for (version, known) in [(None, None), (Some(3), Some("ab"))] {
-            supply.answered(&file(&last, version), false);
-            assert_eq!(supply.known(&packed), known);
-        }
-        assert_eq!(supply.record.version, 3);
-    }
-
-    #[test]
-    fn a_damaged_record_is_begun_anew_unless_versions_count() {
-        let folder = tempfile::tempdir().unwrap();
-        for text in ["{", "{\"x\":1}", &" ".repeat(FILE_MAX as usize + 1)] {
-            fs::write(folder.path().join(FILE), text).unwrap();
-            assert_eq!(
-                supply(folder.path(), Path::new("m")).record,
-                Record::default()
-            );
-            let key = "'d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a'";
-            let strict = Supply::open(&config(folder.path(), key), "m".into());
-            let error = strict.unwrap_err().to_string();
-            assert!(
-                error.contains(FILE) && error.contains("versions"),
-                "{error}"
-            );
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,6 @@
 //! text of a request is put together here instead of waiting, so that decoding never depends on a broker.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -21,16 +20,18 @@ use crate::admission::{END_THINKING_MAX, Update, VERBS_MAX};
 use crate::config;
 use crate::cores::Cores;
 use crate::pace::Step;
-use crate::packed;
+use crate::packed::Weights;
 use crate::plan::{Plan, Threads};
 use crate::sensors;
 use crate::wire::session::Call;
 use desk::Desk;
 use effort::Governed;
+pub use lost::Lost;
 use prompts::AHEAD;
 
 mod desk;
 mod effort;
+mod lost;
 mod prompts;
 mod proof;
 
@@ -68,7 +69,9 @@ pub enum Command {
     reason = "nearly every report is an update"
 )]
 pub enum Report {
-    /// ready; the first report unless it is `Ended`
+    /// what is mapped: the model was packed, or a packed file proved to be damaged. Before `Loaded`
+    Mapped(Box<Weights>),
+    /// ready
     Loaded(Box<ModelInfo>, Load),
     /// news of a request
     Update(Update, Load),
@@ -79,7 +82,7 @@ pub enum Report {
     /// nothing to tell but other numbers
     Load(Load),
     /// the last one: the engine is gone and its memory free. An error: the file cannot be served, or the engine broke
-    Ended(Result<(), String>, Conversations),
+    Ended(Result<(), Lost>, Conversations),
 }
 
 /// What the engine is doing, as of the latest report.
@@ -117,7 +120,7 @@ pub struct Worker {
 impl Worker {
     /// Starts the thread; the model is loaded there, as it was planned, and goes on with the conversations of the one before.
     pub fn start(
-        model: PathBuf,
+        model: Weights,
         plan: Plan,
         template: ChatTemplate,
         engine: config::Engine,
@@ -135,9 +138,11 @@ impl Worker {
             .spawn(move || {
                 let threads = threads(&plan, &engine, &machine.cores);
                 let (ended, conversations) = match catch_unwind(AssertUnwindSafe(|| {
-                    load(&model, &plan, &engine, &sessions, threads, &machine.cores)
+                    load(model, &plan, &engine, &sessions, threads, &machine.cores)
                 })) {
-                    Ok(Ok(mut loaded)) => {
+                    Ok(Ok((mut loaded, mapped))) => {
+                        // nobody listening any more is told by the next report
+                        let _ = outbox.blocking_send(Report::Mapped(Box::new(mapped)));
                         loaded.set_template(template);
                         loaded.adopt(conversations);
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
@@ -149,7 +154,10 @@ impl Worker {
                         run(loaded, life, governed, &inbox, &outbox)
                     }
                     Ok(Err(why)) => (Err(why), conversations),
-                    Err(_) => (Err("loading the model panicked".to_owned()), conversations),
+                    Err(_) => (
+                        Err("loading the model panicked".to_owned().into()),
+                        conversations,
+                    ),
                 };
                 // nobody listening any more is the same end
                 let _ = outbox.blocking_send(Report::Ended(ended, conversations));
@@ -198,13 +206,13 @@ fn threads(plan: &Plan, config: &config::Engine, cores: &Cores) -> Threads {
 
 /// Err: the file cannot be served.
 fn load(
-    model: &std::path::Path,
+    mut model: Weights,
     plan: &Plan,
     config: &config::Engine,
     sessions: &config::Sessions,
     threads: Threads,
     cores: &Cores,
-) -> Result<Engine, String> {
+) -> Result<(Engine, Weights), Lost> {
     let config = EngineConfig {
         context: plan.context,
         streams: config.max_streams,
@@ -223,17 +231,22 @@ fn load(
         places: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
     };
-    let loaded = || Engine::load(&packed::prepare(model)?, &config);
-    let mut engine = match loaded() {
-        Err(LoadError::Gguf(error)) if packed::discard(model) => {
+    let loaded = |model: &mut Weights| Engine::load(&model.prepare()?, &config);
+    let mut engine = match loaded(&mut model) {
+        Err(LoadError::Gguf(error)) if model.discard() => {
             tracing::warn!("the packed file is thrown away: {error}");
-            loaded()
+            loaded(&mut model)
         }
         loaded => loaded,
+    }?;
+    proof::answers(&mut engine).map_err(|error| Lost {
+        why: error.to_string(),
+        stays: true,
+    })?;
+    if engine.watch().lost() {
+        return Err(Lost::weights());
     }
-    .map_err(|e| e.to_string())?;
-    proof::answers(&mut engine).map_err(|e| e.to_string())?;
-    Ok(engine)
+    Ok((engine, model))
 }
 
 /// What the thread needs to know besides.
@@ -253,7 +266,7 @@ fn run(
     governed: Governed,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
-) -> (Result<(), String>, Conversations) {
+) -> (Result<(), Lost>, Conversations) {
     let ended = match prompts::start(engine.prompts().clone(), life.results) {
         Ok((jobs, thread)) => {
             let desk = Desk::new(life.beat, jobs);
@@ -262,7 +275,7 @@ fn run(
             let _ = thread.join();
             ended
         }
-        Err(error) => Err(format!("the thread of the prompts does not start: {error}")),
+        Err(error) => Err(format!("the thread of the prompts does not start: {error}").into()),
     };
     let unsaved = engine.save_all();
     warn(&mut engine);
@@ -280,7 +293,7 @@ fn answer(
     mut desk: Desk,
     inbox: &std_mpsc::Receiver<Command>,
     outbox: &mpsc::Sender<Report>,
-) -> Result<(), String> {
+) -> Result<(), Lost> {
     let begun = Instant::now();
     let mut swept = begun;
     desk.load.counts = engine.counts();
@@ -290,6 +303,7 @@ fn answer(
         return Ok(());
     }
     warn(engine);
+    let watch = engine.watch().clone();
     let mut panics = 0;
     // when the next step may begin; none: there is nothing to do
     let mut next = None;
@@ -302,7 +316,20 @@ fn answer(
         warn(engine);
         governed.apply(engine);
         let prefill = !desk.prefill.is_empty();
-        match guarded(|| engine.step(&mut |id, event| desk.event(id, event, Instant::now()))) {
+        let stepped = guarded(|| {
+            engine.step(&mut |id, event| {
+                // what was computed without the weights is told to nobody
+                if !watch.lost() {
+                    desk.event(id, event, Instant::now());
+                }
+            })
+        });
+        if watch.lost() {
+            desk.recover(engine);
+            desk.flush(outbox);
+            return Err(Lost::weights());
+        }
+        match stepped {
             Some(worked) => {
                 let decoded = desk.load.tokens > before.1.tokens;
                 desk.load.progress += u64::from(worked != Worked::Nothing);
@@ -331,7 +358,7 @@ fn answer(
             None => {
                 panics += 1;
                 if panics == PANICS_MAX {
-                    return Err(format!("{PANICS_MAX} steps in a row panicked"));
+                    return Err(format!("{PANICS_MAX} steps in a row panicked").into());
                 }
                 desk.recover(engine);
                 next = Some(Instant::now());

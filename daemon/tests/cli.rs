@@ -100,7 +100,6 @@ fn bad_use_is_2_and_says_why_on_stderr_alone() {
         (&["eval", "smol"], "--text"),
         (&["bench", "smol", "-b", "9"], "from 1 to 8"),
         (&["serve", "--board", "x"], "`board`: `x` is not known"),
-        (&["serve", "--config", "no/such.toml"], "no/such.toml"),
         (&["ask"], "TEXT"),
         (&["ask", "x", "--client", "a/b"], "--client"),
         (&["ask", "x", "--session", "a/b"], "--session"),
@@ -114,6 +113,35 @@ fn bad_use_is_2_and_says_why_on_stderr_alone() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
         assert_eq!(stdout, "", "{args:?}");
         assert!(stderr.contains(says), "{args:?}: {stderr}");
+    }
+}
+
+/// What may come by itself is bad input for a command, and another start for a daemon: systemd gives up after 2.
+#[test]
+fn what_is_not_there_yet_is_1_for_a_daemon_and_2_for_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (absent, by_path, by_name) = (path("a.toml"), path("b.toml"), path("c.toml"));
+    std::fs::write(&by_path, "[model]\npath = \"no/such.gguf\"").unwrap();
+    std::fs::write(&by_name, "[model]\nname = \"smol\"").unwrap();
+    let unknown = path("d.toml");
+    std::fs::write(&unknown, "[model]\nname = \"smollm\"").unwrap();
+    for (config, says, code) in [
+        (&absent, "a.toml", 1),
+        (&by_path, "no/such.gguf", 1),
+        (&by_name, "glowplug pull smol", 1),
+        (&unknown, "the nearest is `smol", 2),
+    ] {
+        for (command, code) in [("serve", code), ("plan", 2)] {
+            let mut command = glowplug(&[command, "--config", config]);
+            command
+                .env("GLOWPLUG_MODELS", folder.path())
+                .env("STATE_DIRECTORY", folder.path().join("state"));
+            let output = command.output().unwrap();
+            let (_, stderr) = said(&output);
+            assert_eq!(output.status.code(), Some(code), "{config}: {stderr}");
+            assert!(stderr.contains(says), "{config}: {stderr}");
+        }
     }
 }
 

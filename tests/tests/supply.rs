@@ -6,14 +6,15 @@ use ed25519_dalek::SigningKey;
 use glowplug::config::{Config, Draft};
 use glowplug::hex::hex;
 use glowplug::manifest::{Manifest, Untrusted, path as manifest_of};
+use glowplug::opened::Opened;
 use glowplug::packed;
 use glowplug::supply::{Candidate, Supply, Unfit};
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{Kv, SplitMix, Tiny};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -52,16 +53,30 @@ impl World {
     }
 
     fn check(&self, model: &Path) -> Result<Candidate, Unfit> {
-        self.supply(model).check(model, &self.config, &LIMIT, false)
+        self.supply(model).check(model, &self.config, &LIMIT)
+    }
+
+    /// It has answered: what is remembered of it is written.
+    fn answered(&self, candidate: &Candidate) {
+        let weights = &candidate.weights;
+        let mut supply = self.supply(weights.model.path());
+        let note = supply.answered(weights, candidate.version, false);
+        note.write().unwrap();
     }
 
     /// A model of its own bytes, signed.
     fn signed(&self, name: &str, tiny: &Tiny, version: u64) -> PathBuf {
         let path = self.path(name);
-        tiny.write(&path).unwrap();
+        write(&path, &tiny.bytes());
         sign(&path, version, &self.key);
         path
     }
+}
+
+/// A file that nobody else may write, whatever this machine's mask is.
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
 }
 
 fn sign(model: &Path, version: u64, key: &SigningKey) {
@@ -78,9 +93,9 @@ fn a_thousand_of_a_thousand_forgeries_are_refused() {
     let world = World::new();
     let model = world.signed("model.gguf", &tiny(), 5);
     let candidate = world.check(&model).unwrap();
-    assert_eq!(candidate.file.version, Some(5));
+    assert_eq!(candidate.version, Some(5));
     // it has answered: nothing older is served any more
-    world.supply(&model).answered(&candidate.file, false);
+    world.answered(&candidate);
     let (bytes, manifest) = (
         fs::read(&model).unwrap(),
         fs::read_to_string(manifest_of(&model)).unwrap(),
@@ -90,7 +105,7 @@ fn a_thousand_of_a_thousand_forgeries_are_refused() {
     let mut refused = 0;
     for n in 0..1000 {
         let forged = world.path("forged.gguf");
-        fs::write(&forged, &bytes).unwrap();
+        write(&forged, &bytes);
         fs::write(manifest_of(&forged), &manifest).unwrap();
         match n % 5 {
             // a bit of the file
@@ -138,8 +153,7 @@ fn a_thousand_of_a_thousand_forgeries_are_refused() {
 fn each_refusal_says_why() {
     let world = World::new();
     let model = world.signed("model.gguf", &tiny(), 5);
-    let candidate = world.check(&model).unwrap();
-    world.supply(&model).answered(&candidate.file, false);
+    world.answered(&world.check(&model).unwrap());
     let why = |model: &Path| match world.check(model).unwrap_err() {
         Unfit::Untrusted(error) => error,
         other => panic!("{other}"),
@@ -157,7 +171,7 @@ fn each_refusal_says_why() {
     fs::copy(manifest_of(&model), manifest_of(&other)).unwrap();
     assert!(matches!(why(&other), Untrusted::Altered("content")));
     let qwen = world.path("qwen.gguf");
-    Tiny::smallest(Arch::Qwen2).write(&qwen).unwrap();
+    write(&qwen, &Tiny::smallest(Arch::Qwen2).bytes());
     assert!(matches!(why(&qwen), Untrusted::Unsigned));
     fs::copy(manifest_of(&model), manifest_of(&qwen)).unwrap();
     assert!(matches!(why(&qwen), Untrusted::Altered("architecture")));
@@ -171,26 +185,125 @@ fn a_packed_file_counts_only_if_it_was_made_here_of_the_signed_model() {
     let world = World::new();
     let model = world.signed("model.gguf", &tiny(), 1);
     let packed = packed::path(&model);
-    packed::write(&model, &packed, false).unwrap();
-    let candidate = world.check(&model).unwrap();
-    assert!(!packed.exists(), "where it came from is not known");
-    packed::write(&model, &packed, false).unwrap();
-    world.supply(&model).answered(&candidate.file, false);
-    world.check(&model).unwrap();
-    assert!(packed.exists());
+    // of just this model, and made by nobody knows whom
+    let file = Opened::open(&model).unwrap();
+    let forged = packed::write(&file, &file.sha256().unwrap(), &packed, false).unwrap();
+    let mut candidate = world.check(&model).unwrap();
+    assert!(candidate.weights.packed.is_none());
+    // what lies there when the model has answered is not believed for that
+    world.answered(&candidate);
+    assert!(world.check(&model).unwrap().weights.packed.is_none());
+    // it is made again
+    candidate.weights.prepare().unwrap();
+    let made = candidate.weights.packed.clone().unwrap();
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert!(forged.unchanged().is_ok() && inode(&packed) == inode(made.path()));
+    world.answered(&candidate);
+    assert!(world.check(&model).unwrap().weights.packed.is_some());
+    // somebody wrote it
     let (bytes, changed) = (fs::read(&packed).unwrap(), changed(&packed));
     // the kernel's clock may not have gone on since it was written first
     while self::changed(&packed) == changed {
         fs::write(&packed, &bytes).unwrap();
     }
-    world.check(&model).unwrap();
-    assert!(!packed.exists(), "somebody wrote it");
+    assert!(world.check(&model).unwrap().weights.packed.is_none());
+}
+
+/// One descriptor is checked, hashed, mapped and packed from: who may write the folder gains nothing by a rename, whenever it
+/// comes.
+#[test]
+fn what_lies_under_the_name_after_the_check_is_not_what_is_used() {
+    let world = World::new();
+    let model = world.signed("model.gguf", &tiny(), 1);
+    let theirs = Tiny { seed: 9, ..tiny() }.bytes();
+    let tensor = |gguf: &Gguf| {
+        gguf.data(gguf.tensor("token_embd.weight").unwrap())
+            .to_vec()
+    };
+    let ours = tensor(&Gguf::open(&model).unwrap());
+    let replace = |path: &Path| {
+        write(&world.path("theirs"), &theirs);
+        fs::rename(world.path("theirs"), path).unwrap();
+    };
+    // between the header and the hash
+    let supply = world.supply(&model);
+    let sighted = supply.sight(&model, &world.config, &LIMIT).unwrap();
+    replace(&model);
+    let mut candidate = supply.read(sighted, &world.config, &LIMIT).unwrap();
+    // between the hash and the map: from what was hashed it is packed, too
+    let gguf = candidate.weights.prepare().unwrap();
+    assert_eq!(tensor(&candidate.weights.model.gguf().unwrap()), ours);
+    let packed = packed::path(&model);
+    assert_eq!(tensor(&gguf), tensor(&Gguf::open(&packed).unwrap()));
+    // and between the packing and the next load
+    replace(&packed);
+    let gguf = candidate.weights.prepare().unwrap();
+    assert_eq!(gguf.tensor("token_embd.weight").unwrap().bytes, ours.len());
+    assert!(candidate.weights.packed.is_some());
+    world.answered(&candidate);
+    // the next start finds the other one, which nobody signed
+    assert!(matches!(
+        world.check(&model),
+        Err(Unfit::Untrusted(Untrusted::Altered("content")))
+    ));
+}
+
+/// Where others may write the file itself, no check of it means anything; without keys nothing was promised.
+#[test]
+fn a_signed_model_that_others_may_write_in_place_is_refused() {
+    let mut world = World::new();
+    let model = world.signed("model.gguf", &tiny(), 1);
+    fs::set_permissions(&model, Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(world.check(&model), Err(Unfit::Exposed)));
+    // nor may they write what is said in its place
+    let (sound, template) = (
+        world.signed("sound.gguf", &tiny(), 1),
+        world.path("t.jinja"),
+    );
+    fs::write(&template, "{{ messages[0].content }}").unwrap();
+    world.config.model.template_file = Some(template.clone());
+    for (mode, refused) in [(0o666, true), (0o644, false)] {
+        fs::set_permissions(&template, Permissions::from_mode(mode)).unwrap();
+        let checked = world.check(&sound);
+        assert_eq!(matches!(checked, Err(Unfit::Exposed)), refused);
+        assert_eq!(checked.is_ok(), !refused);
+    }
+    world.config.trust.clear();
+    assert!(world.check(&model).is_ok());
+}
+
+/// A file that is changed in place after it was checked is not loaded: who asked is told, and the model before goes on.
+#[test]
+fn a_model_that_is_cut_after_the_check_is_not_loaded() {
+    let world = World::new();
+    for packed in [false, true] {
+        let name = format!("{packed}.gguf");
+        let model = world.signed(&name, &tiny(), 1);
+        let mut candidate = world.check(&model).unwrap();
+        if packed {
+            candidate.weights.prepare().unwrap();
+            let cut = fs::File::options()
+                .write(true)
+                .open(packed::path(&model))
+                .unwrap();
+            cut.set_len(100).unwrap();
+            // it is made again, of the model
+            candidate.weights.prepare().unwrap();
+            candidate.weights.map().unwrap().touch().unwrap();
+        }
+        let cut = fs::File::options().write(true).open(&model).unwrap();
+        cut.set_len(100).unwrap();
+        let error = candidate.weights.prepare().unwrap_err().to_string();
+        assert!(error.contains("changed in place"), "{error}");
+    }
 }
 
 /// A coarse head is more than the model has: the plan is of what is mapped.
 #[test]
 fn the_plan_counts_a_coarse_head() {
-    let world = World::new();
+    let mut world = World::new();
+    // without keys: who signs models packs them by the daemon alone
+    world.config.trust.clear();
     let mut tiny = tiny();
     // which is its head too
     tiny.types.token_embd = GgmlType::Q8_0;
@@ -212,9 +325,8 @@ fn the_plan_counts_a_coarse_head() {
     for (coarse, added) in [(false, 0), (true, in_head / 32 * 18)] {
         let before = world.check(&model).unwrap();
         assert_eq!(weights(&before), size);
-        packed::write(&model, &packed, coarse).unwrap();
-        // made here, of the signed model
-        world.supply(&model).answered(&before.file, false);
+        let of = &before.weights;
+        packed::write(&of.model, &of.sha256, &packed, coarse).unwrap();
         let after = world.check(&model).unwrap();
         assert_eq!(weights(&after), size + added);
         fs::remove_file(&packed).unwrap();
@@ -241,7 +353,7 @@ fn a_model_without_a_template_is_served_with_one_that_is_configured() {
         let draft = Draft::from_toml(&format!("[memory]\nkv_pages = 16\n{text}")).unwrap();
         let config = draft.finish("n", path("state")).unwrap();
         let supply = Supply::open(&config, model.clone()).unwrap();
-        supply.check(file, &config, &LIMIT, false)
+        supply.check(file, &config, &LIMIT)
     };
     let configured = format!("[model]\ntemplate_file = '{}'", template.display());
     let refused = |file: &Path, text: &str| match check(file, text).unwrap_err() {

@@ -13,6 +13,9 @@ pub(crate) enum Failure {
     /// bad use or bad input: what was asked for must change (exit code 2)
     #[error("{0}")]
     Use(String),
+    /// a file that was named is not there: bad use as well, but it may come by itself (exit code 2; of a daemon 1)
+    #[error("{0}")]
+    Missing(String),
     /// it went wrong at run time (exit code 1)
     #[error("{0}")]
     Run(String),
@@ -25,9 +28,17 @@ impl Failure {
     /// 2 for bad use or bad input, else 1.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Use(_) => 2,
+            Self::Use(_) | Self::Missing(_) => 2,
             Self::Run(_) | Self::StdoutClosed => 1,
         })
+    }
+
+    /// For a daemon, which is started again after 1 and not after 2: its files may be on a disk that is not mounted yet.
+    pub(crate) fn of_daemon(self) -> Self {
+        match self {
+            Self::Missing(why) => Self::Run(why),
+            failure => failure,
+        }
     }
 
     /// A failed read or write of a file that the user did not choose.

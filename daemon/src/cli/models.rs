@@ -1,17 +1,21 @@
 //! Where models live, and what `MODEL` on the command line means.
 
 use super::failure::Failure;
+use super::settings;
 use crate::catalogue;
 use crate::config;
 use crate::cores::Cores;
-use crate::packed;
+use crate::opened::Opened;
+use crate::packed::{self, Weights};
 use crate::plan::formats;
+use crate::record::Ledger;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
 use glowplug_model::engine::{EngineConfig, KvFormats, LoadError, Share};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The service's models, where there is no user to have a cache.
@@ -45,24 +49,38 @@ fn choose(
 
 /// The file that `MODEL` means: a path, or a name of the catalogue whose file has been pulled.
 pub(crate) fn resolve(model: &str) -> Result<PathBuf, Failure> {
+    let path = place(model)?;
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(missing(model, &path))
+}
+
+/// Where the file that `MODEL` means is, or will be.
+pub(crate) fn place(model: &str) -> Result<PathBuf, Failure> {
     let path = Path::new(model);
     if path.is_file() {
         return Ok(path.to_path_buf());
     }
     if let Some(entry) = catalogue::find(model)? {
-        let path = directory().join(&entry.file);
-        if path.is_file() {
-            return Ok(path);
-        }
-        return Err(Failure::Use(format!(
-            "model `{model}` is not here yet ({}): `glowplug pull {model}` fetches it",
-            path.display()
-        )));
+        return Ok(directory().join(&entry.file));
     }
     if model.contains(['/', '\\']) || model.ends_with(".gguf") {
-        return Err(Failure::Use(format!("no such model file: {model}")));
+        return Ok(path.to_path_buf());
     }
     Err(unknown(model))
+}
+
+/// The error for a model whose file is not in its place.
+pub(crate) fn missing(model: &str, place: &Path) -> Failure {
+    Failure::Missing(if Path::new(model) == place {
+        format!("no such model file: {model}")
+    } else {
+        format!(
+            "model `{model}` is not here yet ({}): `glowplug pull {model}` fetches it",
+            place.display()
+        )
+    })
 }
 
 /// The error for a name that the catalogue does not have: it names the nearest.
@@ -79,7 +97,30 @@ pub(crate) fn unknown(name: &str) -> Failure {
 /// Opens the file that `MODEL` means, or the packed one beside it.
 pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
     let path = resolve(model)?;
-    packed::open(&path).map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
+    let opened = || {
+        let file = Opened::open(&path)?;
+        match weights(&file)? {
+            Some(weights) => weights.map(),
+            None => file.gguf(),
+        }
+    };
+    opened().map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
+}
+
+/// A model beside which a packed file lies, and whether that was made of just this model, for which the model is read through
+/// once.
+fn weights(file: &Opened) -> io::Result<Option<Weights>> {
+    if !packed::path(file.path()).is_file() {
+        return Ok(None);
+    }
+    // a record that cannot be read is the daemon's to begin anew
+    let sha256 = Ledger::new(&settings::state_dir(), true).sha256(file)?;
+    Ok(Some(Weights::new(file.clone(), sha256)))
+}
+
+/// Bytes of the coarse head in the packed file beside a model.
+pub(crate) fn coarse_head(file: &Opened) -> io::Result<u64> {
+    Ok(weights(file)?.map_or(0, |weights| weights.coarse_head()))
 }
 
 /// The context length the model was made for.
@@ -168,7 +209,7 @@ mod tests {
             ("smollm", "the nearest is `smol"),
         ] {
             let failure = resolve(model).unwrap_err();
-            assert!(matches!(failure, Failure::Use(_)));
+            assert!(matches!(failure, Failure::Use(_) | Failure::Missing(_)));
             assert!(failure.to_string().contains(says), "{failure}");
         }
     }

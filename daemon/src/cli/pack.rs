@@ -2,8 +2,8 @@
 
 use super::failure::{Failure, put_line};
 use super::models;
+use crate::opened::Opened;
 use crate::packed::{self, NotPacked};
-use glowplug_model::gguf::Gguf;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -24,7 +24,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
     let begun = Instant::now();
-    packed::write(&model, &args.output, args.four_bit_head).map_err(|error| match error {
+    let write = || {
+        let file = Opened::open(&model)?;
+        packed::write(&file, &file.sha256()?, &args.output, args.four_bit_head)
+    };
+    let packed = write().map_err(|error| match error {
         NotPacked::Io(_) | NotPacked::Full { .. } | NotPacked::Busy => {
             Failure::Run(format!("{}: {error}", args.output.display()))
         }
@@ -32,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             Failure::Use(format!("{}: {error}", model.display()))
         }
     })?;
-    let bytes = Gguf::open(&args.output)?.file_bytes();
+    let bytes = packed.gguf()?.file_bytes();
     put_line(&format!(
         "{}: {bytes} bytes in {:.1} s",
         args.output.display(),

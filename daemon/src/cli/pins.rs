@@ -42,6 +42,11 @@ impl Pins {
         Ok(Self { path, pinned })
     }
 
+    /// Where they are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The pinned hash of a file.
     pub(crate) fn get(&self, file: &str) -> Option<&str> {
         self.pinned.get(file).map(String::as_str)

@@ -4,10 +4,11 @@ use super::failure::{Failure, put_json, put_line};
 use super::{models, settings};
 use crate::config::Config;
 use crate::limits;
+use crate::opened::Opened;
 use crate::plan::{self, Plan, PlanError};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_firmware_config::plan::{DoesNotFit, LimitSource};
-use glowplug_model::gguf::Gguf;
+use glowplug_model::gguf::GgufError;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -37,9 +38,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (Some(_), Some(board)) => limits::there(board, config.memory.budget),
         _ => limits::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
     };
-    let planned = Gguf::open(&model)
-        .map_err(PlanError::from)
-        .and_then(|gguf| plan::plan(&model, &gguf, &config, &limit));
+    let open = || {
+        let file = Opened::open(&model)?;
+        Ok((file.gguf()?, models::coarse_head(&file)?))
+    };
+    let planned = open()
+        .map_err(|error: GgufError| PlanError::from(error))
+        .and_then(|(gguf, coarse_head)| plan::plan(&model, &gguf, coarse_head, &config, &limit));
     match planned {
         Ok(plan) if args.json => put_json(&fits(&plan, &config)),
         Ok(plan) => print(&plan, &config),

@@ -104,6 +104,14 @@ fn ensure_in(entry: &Entry, folder: &Path) -> Result<PathBuf, Failure> {
         _ => {
             let want = download::report(&entry.url)
                 .map_err(|error| Failure::Run(format!("{}: {error}", entry.url)))?;
+            if known.is_none() {
+                eprintln!(
+                    "glowplug: {}: no hash of this file is part of glowplug; that of the hub's word ({}) is pinned from now on, in {}",
+                    entry.file,
+                    want.sha256,
+                    pins.path().display()
+                );
+            }
             if let Some(pinned) = known.filter(|pinned| *pinned != want.sha256) {
                 return Err(Failure::Run(format!(
                     "{}: the hub now reports sha256 {}, but {pinned} was pinned at the first pull (pins.toml)",

@@ -6,6 +6,7 @@ use crate::config::Server;
 use crate::server::{self, RunError};
 use crate::supervisor::Supervisor;
 use crate::transport::credentials;
+use glowplug_model::gguf::guard;
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,10 +28,17 @@ pub(crate) struct Args {
 
 /// Runs until SIGTERM or SIGINT; then what runs is drained.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
+    let draft = settings::load(args.config.as_deref(), args.board.as_deref())
+        .map_err(Failure::of_daemon)?;
     let mut config = settings::finish(draft, None)?;
-    settings::model(&mut config)?;
+    match settings::model(&mut config) {
+        // the daemon may know of another, and says what became of this one
+        Err(Failure::Missing(why)) => eprintln!("glowplug: {why}"),
+        found => drop(found?),
+    }
     config.model.remembered = true;
+    // a model that is cut under its map ends what runs with an answer, and the process with a word
+    guard().map_err(|error| Failure::Run(format!("cannot guard the model's file: {error}")))?;
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
     server_runtime()?.block_on(async {
@@ -70,12 +78,13 @@ fn supervisor(var: &dyn Fn(&str) -> Option<OsString>, own: u32) -> Option<Superv
     })
 }
 
-/// A model that cannot be served is bad input, unless another start may serve another; everything else went wrong at run
-/// time.
+/// A model that cannot be served until somebody changes something is bad input, which no other start can help; everything else
+/// went wrong at run time.
 pub(crate) fn failure(error: &RunError) -> Failure {
     match error {
         RunError::Model(why) => Failure::Use(why.clone()),
-        RunError::OnTrial(_)
+        RunError::NotNow(_)
+        | RunError::OnTrial(_)
         | RunError::Broke(_)
         | RunError::Broker(_)
         | RunError::Credentials(_) => Failure::Run(error.to_string()),

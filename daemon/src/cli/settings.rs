@@ -93,10 +93,9 @@ fn toml(path: &Path, mut bytes: Vec<u8>, rest: File) -> Result<Draft, Failure> {
     Draft::from_toml(&text).map_err(|error| named(error.to_string()))
 }
 
-/// One that is not there stays so until somebody makes it, or names another; everything else may pass.
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Failure::Use(format!("{}: {error}", path.display())),
+        ErrorKind::NotFound => Failure::Missing(format!("{}: {error}", path.display())),
         _ => Failure::io("read", path, &error),
     })
 }
@@ -168,7 +167,7 @@ pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Fai
 }
 
 /// The model's file, which a daemon must have; its clients share the configuration and need none. Where nobody says which, it
-/// is the board's, as it fits there.
+/// is the board's, as it fits there. One that is missing is configured all the same: another may be served in its place.
 pub(crate) fn model(config: &mut Config) -> Result<&Path, Failure> {
     let Config {
         model,
@@ -185,7 +184,10 @@ pub(crate) fn model(config: &mut Config) -> Result<&Path, Failure> {
             .get_or_insert(KvFormats { k: fit.k, v: fit.v });
     }
     if let Some(name) = &model.name {
-        model.path = Some(models::resolve(name)?);
+        let path = model.path.insert(models::place(name)?);
+        if !path.is_file() {
+            return Err(models::missing(name, path));
+        }
     }
     model.path.as_deref().ok_or_else(|| {
         Failure::Use(
@@ -196,7 +198,7 @@ pub(crate) fn model(config: &mut Config) -> Result<&Path, Failure> {
 
 /// Where the embedded broker's password lives: systemd's `STATE_DIRECTORY`, else below the user's state folder, else
 /// `/var/lib/glowplug`.
-fn state_dir() -> PathBuf {
+pub(crate) fn state_dir() -> PathBuf {
     let set = |name| {
         env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -280,7 +282,7 @@ mod tests {
         );
         assert!(matches!(
             load(Some(Path::new("/nonexistent.toml")), None),
-            Err(Failure::Use(_))
+            Err(Failure::Missing(_))
         ));
     }
 }

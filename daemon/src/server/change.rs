@@ -4,22 +4,22 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::ModelInfo;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{Daemon, Drain, Reports, now};
+use super::{Daemon, Drain, Reports, lost, now};
 use crate::admission::{Action, Phase};
-use crate::counter;
-use crate::files;
+use crate::config::Config;
 use crate::status;
-use crate::supply::{Candidate, Unfit};
+use crate::supply::{Candidate, Note, Supply, Unfit};
 use crate::transport::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
-use crate::worker::Worker;
+use crate::worker::{Lost, Worker};
 
 /// How far it is.
 #[derive(Debug, Default)]
@@ -39,13 +39,22 @@ pub(super) enum Change {
     Returning(Asker, String),
 }
 
-/// From a thread that reads a whole file.
+/// From beside the loop: a thread that reads a whole file, or one that writes what is to be remembered.
 #[derive(Debug)]
 pub(super) enum Finding {
     /// a candidate, or why it is none
     Checked(Result<Box<Candidate>, Unfit>),
-    /// of this file, which is served
-    Hash(PathBuf, String),
+    /// what somebody waits for was written, or was not
+    Written(Waited, bool),
+}
+
+/// What is answered when it is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waited {
+    /// an `inhibit` with this
+    Inhibit(bool),
+    /// a model that was chosen, and answers
+    Choice,
 }
 
 impl Daemon {
@@ -58,15 +67,11 @@ impl Daemon {
         let done = match asked {
             Admin::Stats => Ok(self.reading().stats()),
             Admin::Model(None) => match self.serves() {
-                Some((model, of)) => Ok(status::model(model, &of.file, self.fallback)),
+                Some((model, of)) => Ok(status::model(model, of, self.fallback)),
                 None => Err(loading()),
             },
-            Admin::Inhibit(on) => {
-                if let Some(on) = on {
-                    self.supply.inhibit(on);
-                }
-                Ok(json!({"on": self.supply.inhibited()}))
-            }
+            Admin::Inhibit(Some(on)) => return self.inhibit(on, asker),
+            Admin::Inhibit(None) => Ok(json!({"on": self.supply.inhibited()})),
             Admin::Drain => match self.may_drain() {
                 Ok(()) => {
                     self.drained = Some(asker);
@@ -123,7 +128,7 @@ impl Daemon {
 
     fn served_path(&self) -> Result<PathBuf, Fault> {
         let served = self.served.as_ref().ok_or_else(loading)?;
-        Ok(served.file.path.clone())
+        Ok(served.weights.model.path().to_owned())
     }
 
     fn may_drain(&self) -> Result<(), Fault> {
@@ -146,7 +151,7 @@ impl Daemon {
             return Err(Fault::new(Code::Overloaded, why));
         }
         match (&self.change, &self.model) {
-            (Change::No, Some(_)) => Ok(()),
+            (Change::No, Some(_)) if self.choosing.is_none() => Ok(()),
             (_, None) => Err(loading()),
             _ => Err(
                 Fault::new(Code::Overloaded, "another change of the model is under way")
@@ -157,15 +162,18 @@ impl Daemon {
 
     fn ask_for(&mut self, path: PathBuf, asker: Asker) {
         self.change = Change::Checking(Some(asker));
-        self.check(path);
+        self.check(move |supply, config, limit| supply.check(&path, config, limit));
     }
 
     /// In a thread of its own, which nobody waits for: the daemon may end before it.
-    pub(super) fn check(&mut self, path: PathBuf) {
+    pub(super) fn check(
+        &mut self,
+        check: impl FnOnce(&Supply, &Config, &Limit) -> Result<Candidate, Unfit> + Send + 'static,
+    ) {
         let (supply, config, limit) = (self.supply.clone(), self.config.clone(), self.limit);
         let spawned = background(&self.found, move || {
-            let checked = guarded(|| supply.check(&path, &config, &limit, true));
-            Some(Finding::Checked(checked.map(Box::new)))
+            let checked = guarded(|| check(&supply, &config, &limit));
+            Finding::Checked(checked.map(Box::new))
         });
         if let Err(error) = spawned {
             // one check at a time: there is room
@@ -174,15 +182,15 @@ impl Daemon {
     }
 
     /// A thread has found something. An error: there is nothing to serve.
-    pub(super) fn finding(
-        &mut self,
-        finding: Finding,
-        reports: &mut Reports,
-    ) -> Result<(), String> {
+    pub(super) fn finding(&mut self, finding: Finding, reports: &mut Reports) -> Result<(), Lost> {
         let checked = match finding {
             Finding::Checked(checked) => checked,
-            Finding::Hash(path, sha256) => {
-                self.hashed(&path, sha256);
+            Finding::Written(Waited::Inhibit(on), written) => {
+                self.inhibited(on, written);
+                return Ok(());
+            }
+            Finding::Written(Waited::Choice, written) => {
+                self.chose(written);
                 return Ok(());
             }
         };
@@ -191,7 +199,7 @@ impl Daemon {
                 self.served = Some(*candidate);
                 return self.load_engine(reports);
             }
-            (Change::Checking(None), Err(error)) => return Err(error.to_string()),
+            (Change::Checking(None), Err(error)) => return Err(lost(&error)),
             (Change::Checking(Some(asker)), checked) => {
                 let fit = checked.map_err(|error| {
                     tracing::warn!("the model that was asked for is refused: {error}");
@@ -247,9 +255,9 @@ impl Daemon {
     /// The engine is gone. An error: and it should not be.
     pub(super) fn engine_ended(
         &mut self,
-        ended: Result<(), String>,
+        ended: Result<(), Lost>,
         reports: &mut Reports,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lost> {
         match (std::mem::take(&mut self.change), ended) {
             // as it was meant to; one that broke on its way out is gone as well
             (change @ Change::Ending(..), _) if self.ending != Drain::No => {
@@ -263,25 +271,25 @@ impl Daemon {
                 self.change = Change::Loading(before.map(|before| (asker, before)));
                 Ok(())
             }
-            (Change::Loading(Some((asker, before))), Err(why)) => {
+            (Change::Loading(Some((asker, before))), Err(Lost { why, .. })) => {
                 tracing::error!("the model that was asked for does not load: {why}");
                 self.served = Some(*before);
                 self.load_engine(reports)?;
                 self.change = Change::Returning(asker, why);
                 Ok(())
             }
-            (_, Err(why)) => Err(why),
-            (_, Ok(())) => Err("the inference thread ended".to_owned()),
+            (_, Err(lost)) => Err(lost),
+            (_, Ok(())) => Err("the inference thread ended".to_owned().into()),
         }
     }
 
     /// Starts the inference thread with what is to be served.
-    pub(super) fn load_engine(&mut self, reports: &mut Reports) -> Result<(), String> {
+    pub(super) fn load_engine(&mut self, reports: &mut Reports) -> Result<(), Lost> {
         let Some(of) = &self.served else {
-            return Err("there is no model".to_owned());
+            return Err("there is no model".to_owned().into());
         };
         let (worker, news) = Worker::start(
-            of.file.path.clone(),
+            of.weights.clone(),
             of.plan.clone(),
             of.template.clone(),
             self.config.engine.clone(),
@@ -305,33 +313,25 @@ impl Daemon {
             "the model is loaded"
         );
         let change = std::mem::take(&mut self.change);
-        let sha256 = self.served.as_ref().and_then(|of| of.file.sha256.clone());
+        let sha256 = (self.served.as_ref()).map(|of| of.weights.sha256.clone());
         self.intake.sampler(info.sampler.clone());
-        self.admission
-            .online(info.name.clone(), sha256.clone(), out);
+        self.admission.online(info.name.clone(), sha256, out);
         self.line.ready(now(), &info.name);
         self.model = Some(info);
-        if let Some(of) = self.served.as_ref().map(|of| of.file.clone()) {
+        if let Some(of) = &self.served {
             let chosen =
                 matches!(&change, Change::Loading(Some((asker, _))) if asker.verb == "model");
             self.fallback &= !chosen;
-            self.count_image();
-            self.supply.answered(&of, chosen);
-            if sha256.is_none() {
-                let spawned = background(&self.found, move || {
-                    let sum = files::sha256(&of.path)
-                        .inspect_err(|error| tracing::warn!("cannot hash the model: {error}"));
-                    sum.ok().map(|sum| Finding::Hash(of.path, sum))
-                });
-                if let Err(error) = spawned {
-                    tracing::warn!("the model's hash stays unknown: {error}");
-                }
-            }
+            let note = self.supply.answered(&of.weights, of.version, chosen);
+            self.write(note, chosen.then_some(Waited::Choice));
         }
         self.since = status::unix_ms();
         self.publish_status();
         self.publish_info();
         match change {
+            Change::Loading(Some((asker, _))) if asker.verb == "model" => {
+                self.choosing = Some(asker);
+            }
             Change::Loading(Some((asker, _))) => self.admin(Admin::Model(None), asker),
             Change::Returning(asker, why) => {
                 let why = format!("the model does not load, the one before is served: {why}");
@@ -341,30 +341,73 @@ impl Daemon {
         }
     }
 
-    /// The configuration's image has proved itself: from now on an older one is refused.
-    fn count_image(&mut self) {
-        let Some(counter) = self.config.counter.take() else {
-            return;
-        };
-        let folder = self.config.state_dir.clone();
-        let spawned = background(&self.found, move || {
-            if let Err(error) = counter::served(&folder, counter) {
-                tracing::error!("older images of the configuration stay possible: {error}");
+    /// Writes what is to be remembered beside the loop, one after the other.
+    fn write(&mut self, note: Note, waited: Option<Waited>) {
+        let (before, found) = (self.writes.take(), self.found.clone());
+        self.writes = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                // one that panicked has nothing to say
+                let _ = before.await;
             }
-            None
-        });
-        if let Err(error) = spawned {
-            tracing::error!("older images of the configuration stay possible: {error}");
+            let written = tokio::task::spawn_blocking(move || note.write()).await;
+            let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+            if let Err(error) = &written {
+                tracing::error!("the state folder: {error}; it will not be remembered");
+            }
+            if let Some(waited) = waited {
+                // nobody may be listening any more
+                let _ = found.send(Finding::Written(waited, written.is_ok())).await;
+            }
+        }));
+    }
+
+    /// Changes are refused at once; that they are allowed again, and over restarts, is so when it is written.
+    fn inhibit(&mut self, on: bool, asker: Asker) {
+        if self.inhibiting.is_some() {
+            let why = "another `inhibit` is being written";
+            return self.refuse(
+                &asker,
+                &Fault::new(Code::Overloaded, why).retry_after(RETRY_MS),
+            );
+        }
+        self.inhibiting = Some(asker);
+        let note = if on {
+            self.supply.inhibit()
+        } else {
+            self.supply.allow()
+        };
+        self.write(note, Some(Waited::Inhibit(on)));
+    }
+
+    /// Who chose the model that is served is told when it is so over restarts too.
+    fn chose(&mut self, written: bool) {
+        match self.choosing.take() {
+            Some(asker) if written => self.admin(Admin::Model(None), asker),
+            Some(asker) => {
+                let why = "the model is served until the daemon ends, and not longer: it cannot be written down";
+                self.refuse(&asker, &Fault::new(Code::Internal, why));
+            }
+            None => {}
         }
     }
 
-    fn hashed(&mut self, path: &Path, sha256: String) {
-        if let Some(of) = self.served.as_mut().filter(|of| of.file.path == *path) {
-            of.file.sha256 = Some(sha256.clone());
-            self.supply.hashed(&of.file, &sha256);
-            self.admission.hashed(sha256);
-            self.publish_info();
+    fn inhibited(&mut self, on: bool, written: bool) {
+        if written && !on {
+            self.supply.allowed();
         }
+        let Some(asker) = self.inhibiting.take() else {
+            return;
+        };
+        if written {
+            let on = self.supply.inhibited();
+            return self.reply(&asker.to, asker.done(&json!({"on": on})), Lane::Admin);
+        }
+        let why = if on {
+            "changes are inhibited until the daemon ends, and not longer: it cannot be written down"
+        } else {
+            "changes stay inhibited: that they are not any more cannot be written down"
+        };
+        self.refuse(&asker, &Fault::new(Code::Internal, why));
     }
 
     /// Takes nothing more; what was accepted goes on.
@@ -374,7 +417,7 @@ impl Daemon {
         self.publish_status();
     }
 
-    /// The daemon stops: who waits for a change or a drain is told.
+    /// The daemon stops: who waits for a change, a drain or an `inhibit` is told.
     pub(super) fn give_up_change(&mut self) {
         let asker = match std::mem::take(&mut self.change) {
             Change::Checking(asker) => asker,
@@ -384,7 +427,13 @@ impl Daemon {
             | Change::Returning(asker, _) => Some(asker),
             Change::No | Change::Loading(None) => None,
         };
-        for asker in [asker, self.drained.take()].into_iter().flatten() {
+        let waiting = [
+            asker,
+            self.drained.take(),
+            self.inhibiting.take(),
+            self.choosing.take(),
+        ];
+        for asker in waiting.into_iter().flatten() {
             self.refuse(&asker, &Fault::new(Code::Draining, "the daemon stops"));
         }
     }
@@ -405,16 +454,14 @@ fn guarded<T>(check: impl FnOnce() -> Result<T, Unfit>) -> Result<T, Unfit> {
 
 fn background(
     found: &mpsc::Sender<Finding>,
-    work: impl FnOnce() -> Option<Finding> + Send + 'static,
+    work: impl FnOnce() -> Finding + Send + 'static,
 ) -> io::Result<()> {
     let found = found.clone();
     std::thread::Builder::new()
         .name("files".to_owned())
         .spawn(move || {
-            if let Some(finding) = work() {
-                // nobody may be listening any more
-                let _ = found.blocking_send(finding);
-            }
+            // nobody may be listening any more
+            let _ = found.blocking_send(work());
         })
         .map(|_| ())
 }

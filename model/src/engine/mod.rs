@@ -18,7 +18,7 @@ mod stored;
 mod wear;
 mod window;
 
-use crate::gguf::{Gguf, GgufError};
+use crate::gguf::{Gguf, GgufError, Watch};
 use crate::kv::{LayoutError, NoMemory, NotLocked, Owner, Pages, Span, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
@@ -196,6 +196,8 @@ pub struct Engine {
     hasher: RandomState,
     /// the next id of a request of our own, downwards
     own: RequestId,
+    /// of the weights' file
+    watch: Watch,
 }
 
 impl Engine {
@@ -229,6 +231,7 @@ impl Engine {
             own: RequestId::MAX,
             prompts: PromptBuilder::new(tokenizer, template, config),
             preparing: BTreeMap::new(),
+            watch: gguf.watch(),
             model,
         })
     }
@@ -237,6 +240,13 @@ impl Engine {
     pub fn set_template(&mut self, template: ChatTemplate) {
         self.info.thinks = template.thinks();
         self.prompts.template = Arc::new(Ok(template));
+    }
+
+    /// Tells whether all of the weights are still there, where the process is guarded against their loss: what is computed
+    /// without them is nothing to go by.
+    #[must_use]
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// About the model.

@@ -44,7 +44,10 @@ impl Engine {
         match (verb, here) {
             (SessionVerb::Save, Some(session)) => {
                 let snapshots = memory.snapshots.as_mut().ok_or(SessionFault::NoFolder)?;
-                snapshots.save(&key, session, &memory.pages, &mut self.model.kv)?;
+                // pages that are only in the file stay there
+                if session.tip.is_some() || !session.saved || !snapshots.has(&key) {
+                    snapshots.save(&key, session, &memory.pages, &mut self.model.kv)?;
+                }
                 Ok(state(session, &memory.pages))
             }
             // one that is only in its file is what was to be done

@@ -19,12 +19,14 @@ pub use header::{
     ALIGNMENT, MAX_KEY, MAX_KEYS, MAX_STRING, MAX_TEMPLATE, MAX_TENSOR_NAME, MAX_TENSORS, MAX_TOKEN,
 };
 pub use layout::{GROUP, Layout, Words, interleave, unpack_row};
+pub use map::{Watch, guard, open as open_file};
 pub use types::GgmlType;
 pub use value::{Array, MAX_ARRAY, MAX_NESTING, Value, ValueType};
 
 use bytes::Bytes;
 use header::{Entry, Header};
 use reader::Reader;
+use std::fs::File;
 use std::path::Path;
 
 /// A validated file. Cheap to keep: names and offsets are copied, strings, arrays and tensors stay in the map.
@@ -64,7 +66,15 @@ impl Gguf {
     /// # Errors
     /// The file cannot be read, or breaks a rule.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        Self::from_bytes(map::map(path)?)
+        Self::from_file(&map::open(path)?)
+    }
+
+    /// [`Self::open`] of a file that is open already: what the caller checked of it is what is mapped.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_file(file: &File) -> Result<Self, GgufError> {
+        Self::from_bytes(map::map(file)?)
     }
 
     /// Validates bytes already in memory (tests, fuzzing).
@@ -230,6 +240,12 @@ impl Gguf {
         }
         std::hint::black_box(self.bytes.iter().step_by(4096).fold(0, |sum, b| sum ^ b));
         Ok(())
+    }
+
+    /// Tells whether all of the file is still there, for a process that called [`guard`].
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.bytes)
     }
 
     /// All before the tensors' data: metadata and the table of tensors.

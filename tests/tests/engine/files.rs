@@ -147,6 +147,23 @@ fn what_is_forgotten_leaves_no_part_and_what_cannot_be_removed_is_said() {
     assert_eq!(engine.forget("a", &mut |_, _| {}), Ok(0));
 }
 
+/// A session that was read from its file and has no pages in memory loses none by being saved.
+#[test]
+fn saving_what_is_only_in_the_file_keeps_its_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = tiny(Think::Never);
+    let file = first_turn(&mut load(&tiny, &saved(folder.path())), folder.path());
+    let before = fs::read(&file).unwrap();
+    let mut engine = load(&tiny, &saved(folder.path()));
+    let long = "the rain in the plain ".repeat(80);
+    engine
+        .submit(new_id(), turn("a", "s", &long, 4))
+        .unwrap_err();
+    assert_eq!(engine.counts().sessions, 1);
+    assert!(engine.session("a", "s", SessionVerb::Save).unwrap().saved);
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
 #[test]
 fn files_expire_by_their_own_age_and_a_refused_turn_costs_none() {
     let folder = tempfile::tempdir().unwrap();
@@ -162,8 +179,10 @@ fn files_expire_by_their_own_age_and_a_refused_turn_costs_none() {
     // much later by the engine's clock it is as old as it was and so much more
     engine.expire(300, 900);
     assert!(file.exists());
-    let long = "the rain in the plain ".repeat(200);
-    engine.submit(1, turn("a", "s", &long, 4)).unwrap_err();
+    let long = "the rain in the plain ".repeat(80);
+    engine
+        .submit(new_id(), turn("a", "s", &long, 4))
+        .unwrap_err();
     assert_eq!(engine.counts().sessions, 1);
     // a turn is a use, refused or not
     engine.expire(1199, 900);

@@ -9,7 +9,7 @@ use serde_json::json;
 const WATCHED: u64 = 10;
 /// How often its threads may wake for one of them: the readings of the board twice, the broker, both ends of one message on
 /// loopback.
-const WAKES: u64 = 100;
+const WAKES: u64 = 30;
 /// Ticks of 10 ms, as `/proc` has them, for one of them: what spins takes a hundred.
 const TICKS: u64 = 10;
 

@@ -9,12 +9,14 @@ mod admin;
 mod broker;
 mod client;
 mod daemon;
+mod disk;
 mod refused;
 mod scenarios;
 mod world;
 
 mod acl;
 mod embedded;
+mod health;
 mod idle;
 mod lock;
 mod models;

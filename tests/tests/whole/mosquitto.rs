@@ -238,17 +238,18 @@ fn a_model_that_cannot_be_served_is_named_at_home_and_not_on_the_wire() {
     // Q4_0_4_4, which ggml itself has taken out
     unsupported.tensors[3].ty = 31;
     let name = unsupported.tensors[3].name.clone();
+    // half of one may be a copy that is under way: another start may find all of it
     let table = [
-        (whole[..whole.len() / 2].to_vec(), "the file"),
-        (flipped, "tensors"),
-        (unsupported.build(), name.as_str()),
+        (whole[..whole.len() / 2].to_vec(), "the file", 1),
+        (flipped, "tensors", 2),
+        (unsupported.build(), name.as_str(), 2),
     ];
-    for (bytes, says) in table {
+    for (bytes, says, code) in table {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("damaged.gguf");
         std::fs::write(&path, bytes).unwrap();
         let mut world = World::start(KIND, folder, &path, "", "");
-        assert_eq!(world.daemon.ended().code(), Some(2), "bad input");
+        assert_eq!(world.daemon.ended().code(), Some(code), "{says}");
         let said = world.daemon.said();
         let last = said.lines().last().unwrap();
         assert!(

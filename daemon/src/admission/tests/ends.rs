@@ -125,6 +125,24 @@ fn an_answer_the_broker_cannot_carry_becomes_an_error() {
     assert_eq!(code(&frames(&mut out)[0]), "internal");
 }
 
+#[test]
+fn a_chunk_the_broker_cannot_carry_leaves_no_gap() {
+    let (mut a, mut out, t) = (machine(4), Vec::new(), Instant::now());
+    a.frame_max(400);
+    a.request(t, ROOM, arrival("c", None, Kind::Chat), &mut out);
+    let id = submitted(&out)[0];
+    out.clear();
+    a.update(t, ROOM, text(id, &"x".repeat(400), t), &mut out);
+    assert!(frames(&mut out).is_empty());
+    let later = t + Duration::from_secs(1);
+    a.update(later, ROOM, text(id, "y", later), &mut out);
+    a.tick(later, ROOM, &mut out);
+    let chunks = frames(&mut out);
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(chunks[0]["seq"], 0);
+    assert_eq!(chunks[0]["choices"][0]["delta"]["content"], "y");
+}
+
 /// What can happen, in any order.
 
 #[derive(Debug, Clone)]
