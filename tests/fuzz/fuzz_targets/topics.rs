@@ -24,7 +24,6 @@ fuzz_target!(|bytes: &[u8]| {
         | Route::Control(client)
         | Route::Ask(client)
         | Route::Admin(client)
-        | Route::Pool(client)
         | Route::Session { client, .. }) = route;
         assert!(valid_segment(client));
         assert!(topic.starts_with("plant7/ai/"));
