@@ -1,0 +1,33 @@
+//! Any bytes as what clients send: a chat, a cancel, a control, a question. A request that is taken is within its limits, and
+//! one that is not has a fault that a client can read.
+
+#![no_main]
+
+use glowplug::wire::request::{ChatDefaults, parse_ask, parse_cancel, parse_chat, parse_control};
+use glowplug_firmware_config::limits::ID_MAX;
+use glowplug_model::engine::Thinking;
+use libfuzzer_sys::fuzz_target;
+
+const DEFAULTS: ChatDefaults = ChatDefaults {
+    max_tokens: 256,
+    thinking: Thinking {
+        enabled: true,
+        budget: None,
+        visible: false,
+    },
+};
+
+fuzz_target!(|payload: &[u8]| {
+    match parse_chat(payload, &DEFAULTS) {
+        Ok(request) => {
+            let bytes: usize = request.messages.iter().map(|m| m.content.len()).sum();
+            assert!(bytes <= payload.len(), "contents only ever shrink");
+            assert!(request.id.is_none_or(|id| id.len() <= ID_MAX));
+        }
+        Err((fault, _)) => assert!(!fault.message.is_empty() && fault.message.len() < 4096),
+    }
+    if let Ok(question) = parse_ask(payload) {
+        assert_eq!(question.as_bytes(), payload);
+    }
+    let _ = (parse_cancel(payload), parse_control(payload));
+});

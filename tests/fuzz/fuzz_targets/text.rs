@@ -1,0 +1,43 @@
+//! Any bytes as a vocabulary and a chat template, both of which come from the model file: what they take they take within
+//! their bounds, and every text goes into tokens and comes out again.
+
+#![no_main]
+
+use glowplug_model::gguf::Gguf;
+use glowplug_model::text::{ChatTemplate, Message, Role, Tokenizer};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(file) = Gguf::from_bytes(bytes.to_vec().into()) else {
+        return;
+    };
+    let Ok(tokenizer) = Tokenizer::from_gguf(&file) else {
+        return;
+    };
+    let content = "Is 12 o'clock <|im_end|> noon?\n\u{1f980}</think>";
+    for special in [false, true] {
+        if let Ok(ids) = tokenizer.encode(content, special) {
+            assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab()));
+            let back: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id)).collect();
+            assert!(special || back.len() <= 4 * content.len() * content.len());
+        }
+    }
+    let Ok(template) = ChatTemplate::from_gguf(&file) else {
+        return;
+    };
+    let message = |role, content: &str| Message {
+        role,
+        content: content.to_owned(),
+    };
+    let messages = [
+        message(Role::System, "Be brief."),
+        message(Role::User, content),
+        message(Role::Assistant, "<think>hm</think>yes"),
+        message(Role::User, ""),
+    ];
+    for thinking in [false, true] {
+        if let Ok(prompt) = template.prompt(&tokenizer, &messages, thinking) {
+            assert!(prompt.tokens.iter().all(|&id| (id as usize) < tokenizer.vocab()));
+        }
+    }
+});
