@@ -473,6 +473,10 @@ impl Admission {
             return;
         }
         let frame = live.stream.chunk(&self.speaker, now);
+        if frame.len() > self.frame_max {
+            // its place in the sequence stays empty; the last frame says the same
+            return self.count_refused("reply_dropped");
+        }
         out.push(Action::Publish {
             to: live.stream.reply.clone(),
             frame,

@@ -172,6 +172,10 @@ impl Daemon {
     fn refused(&mut self, out: Outgoing, why: Refusal) {
         let bytes = out.message.payload.len();
         self.admission.count_refused(why.name());
+        if why == Refusal::TooLarge {
+            self.post.frame_max = self.post.frame_max.min(bytes.saturating_sub(1));
+            self.admission.frame_max(self.post.frame_max);
+        }
         if out.lane == Lane::Chunk {
             // the last frame repeats it
             return;
@@ -182,10 +186,6 @@ impl Daemon {
             reason = why.name(),
             "the broker does not take a message"
         );
-        if why == Refusal::TooLarge {
-            self.post.frame_max = self.post.frame_max.min(bytes.saturating_sub(1));
-            self.admission.frame_max(self.post.frame_max);
-        }
         if out.instead || out.lane == Lane::State {
             return;
         }

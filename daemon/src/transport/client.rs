@@ -343,9 +343,11 @@ fn end_of(error: ConnectionError) -> End {
             };
             End::Lost(reason, cause)
         }
-        ConnectionError::MqttState(e @ (StateError::ConnectionAborted | StateError::Io(_))) => {
-            End::Lost(e.to_string(), Cause::Closed)
-        }
+        // also the DISCONNECT without properties that Mosquitto sends, which the client crate cannot read
+        ConnectionError::MqttState(
+            e
+            @ (StateError::ConnectionAborted | StateError::Io(_) | StateError::Deserialization(_)),
+        ) => End::Lost(e.to_string(), Cause::Closed),
         // before the broker was reached, as a rule: nothing was on its way then, and nothing is blamed
         ConnectionError::Io(e) => End::Lost(e.to_string(), Cause::Closed),
         other => End::nobody(other),

@@ -32,6 +32,8 @@ pub(super) enum Do {
     Nothing,
     /// a DISCONNECT with this reason code, and the end
     Disconnect(u8),
+    /// the same without properties, not even their length
+    ShortDisconnect(u8),
     Close,
 }
 
@@ -188,6 +190,10 @@ async fn serve(
             Do::Nothing => continue,
             Do::Close => return Ok(()),
             Do::Disconnect(code) => {
+                stream.write_all(&packet(0xe0, &[code, 0])).await?;
+                return Ok(());
+            }
+            Do::ShortDisconnect(code) => {
                 stream.write_all(&packet(0xe0, &[code])).await?;
                 return Ok(());
             }

@@ -78,6 +78,7 @@ async fn no_message_can_cost_the_others_their_connection() {
         (Do::Code(0x95), Refusal::TooLarge, 3),
         (Do::Disconnect(0x90), Refusal::Topic, 4),
         (Do::Disconnect(0x81), Refusal::Closed, 4),
+        (Do::ShortDisconnect(0x81), Refusal::Closed, 6),
         (Do::Close, Refusal::Closed, 6),
     ] {
         let fake = Fake::start(vec![], move |got| {
