@@ -17,7 +17,8 @@ fn check(partition: &[u8]) {
     if let Ok((_, image)) = newest(partition, Trust::default()) {
         let mut slot = [0; SLOT];
         write(&image.settings, image.counter, None, &mut slot).expect("it came from a slot");
-        assert_eq!(read(&slot, Trust::default()), Ok(image));
+        let again = read(&slot, Trust::default()).expect("it was just written");
+        assert_eq!((again.settings, again.counter), (image.settings, image.counter));
     }
 }
 
