@@ -6,7 +6,6 @@ use glowplug_firmware_config::settings::Settings;
 use glowplug_model::gguf::{Gguf, pack};
 use glowplug_model::kv::snapshot::{self, Snapshot};
 use glowplug_model::network::dims::Arch;
-use glowplug_model::quant::to_q4_0;
 use glowplug_tests::Tiny;
 use std::error::Error;
 use std::io::Cursor;
@@ -53,7 +52,7 @@ fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>
         fs::write(plain.join(name), tiny.bytes())?;
         let mut out = Cursor::new(Vec::new());
         let gguf = Gguf::from_bytes(tiny.bytes().into())?;
-        pack::write(&gguf, "a seed", Some(to_q4_0), &mut out)?;
+        pack::write(&gguf, "a seed", None, &mut out)?;
         fs::write(packed.join(name), out.into_inner())?;
         let mut vocabulary = tiny.writer();
         vocabulary.tensors.clear();
