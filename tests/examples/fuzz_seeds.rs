@@ -28,9 +28,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(target("image")?.join("default"), slot)?;
     let reply = target("reply")?;
     for (name, frame) in [
-        ("chunk", r#"{"object":"chat.completion.chunk","id":"1","node":"n","model":"m","seq":0,"choices":[{"index":0,"delta":{"content":"a\u00e9\n"},"finish_reason":null}]}"#),
-        ("error", r#"{"id":"1","node":"n","model":"m","seq":1,"error":{"code":"overloaded","message":"later","retry_after_ms":5}}"#),
-        ("final", r#"{"object":"chat.completion","id":"1","node":"n","model":"m","seq":1,"choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}],"usage":{"total_tokens":3}}"#),
+        (
+            "chunk",
+            r#"{"object":"chat.completion.chunk","id":"1","node":"n","model":"m","seq":0,"choices":[{"index":0,"delta":{"content":"a\u00e9\n"},"finish_reason":null}]}"#,
+        ),
+        (
+            "error",
+            r#"{"id":"1","node":"n","model":"m","seq":1,"error":{"code":"overloaded","message":"later","retry_after_ms":5}}"#,
+        ),
+        (
+            "final",
+            r#"{"object":"chat.completion","id":"1","node":"n","model":"m","seq":1,"choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}],"usage":{"total_tokens":3}}"#,
+        ),
     ] {
         fs::write(reply.join(name), frame)?;
     }

@@ -2,7 +2,7 @@
 //! users and topic rules always on. Production uses a broker of its own.
 //!
 //! Of the crate it uses what serves one connection; who is let in, and what the crate gets to see, is decided before, by
-//! [`listener`](super::listener) and [`relay`](super::relay). Its measured traits (0.49): it adds a user property with the
+//! `listener` and `relay`. Its measured traits (0.49): it adds a user property with the
 //! sender's client identifier to everything it forwards, and it drops QoS 1 messages of a subscriber that does not read,
 //! once the limits below are reached.
 

@@ -2,7 +2,7 @@
 //!
 //! A connection is a value: every attempt makes a new event loop and throws it away at the first error, so nothing of the
 //! crate's own state (replay queue, collisions, packet ids) outlives a connection. What must survive is ours: the queue of
-//! a [`Link`] and the messages in flight, which are sent again until the broker acknowledged them. Rules kept here, with
+//! a [`Link`](super::Link) and the messages in flight, which are sent again until the broker acknowledged them. Rules kept here, with
 //! their reasons in `ARCHITECTURE.md`: one task polls and does nothing else; every publish is tracked; subscriptions are
 //! asked for again on every connection and their answers read; packet sizes are explicit; silence ends a connection.
 

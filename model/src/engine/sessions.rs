@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// Makes sure that a session is in memory if it is anywhere, and has room for so many more bytes of text. At a bound,
-    /// others make room (see [`Sessions::leaver`]): what was said in them is in their files from then on.
+    /// others make room (see `Sessions::leaver`): what was said in them is in their files from then on.
     ///
     /// # Errors
     /// [`Refusal::Sessions`]: who would have to make room has no file, and would be lost.
