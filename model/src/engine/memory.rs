@@ -16,8 +16,8 @@ use glowplug_firmware_config::limits::{PAGE_TOKENS, STREAMS_MAX};
 use heapless::Vec as Bounded;
 use std::collections::BTreeMap;
 
-/// Page tables: one for every place in a step, one for every parked sequence, and one to read a session's pages with.
-pub(super) const TABLES: usize = STREAMS_MAX + PARKED_MAX + 1;
+/// Page tables: one for every place in a step, and one for every parked sequence.
+pub(super) const TABLES: usize = STREAMS_MAX + PARKED_MAX;
 
 /// What became of a sequence that asked for its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
