@@ -15,13 +15,13 @@ pub(crate) fn path(state_dir: &Path) -> PathBuf {
 /// The greatest counter that was served with; 0: none.
 ///
 /// # Errors
-/// There is a file, and it cannot be read as a number.
+/// There is a file, and it cannot be read; `InvalidData`: as a number, which stays so.
 pub(crate) fn read(state_dir: &Path) -> io::Result<u64> {
     match fs::read_to_string(path(state_dir)) {
         Ok(text) => text
             .trim()
             .parse()
-            .map_err(|_| io::Error::other("is not a counter")),
+            .map_err(|_| io::Error::new(ErrorKind::InvalidData, "is not a counter")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     }

@@ -14,6 +14,7 @@ use glowplug_firmware_config::image::{
 use std::cmp::Reverse;
 use std::env::{self, VarError};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Public keys of Ed25519 in hexadecimal, with commas between them.
@@ -118,9 +119,13 @@ pub(crate) fn next(partition: &[u8], keys: &[VerifyingKey]) -> (usize, Option<u6
 /// The least counter that is accepted: the greatest that was served with.
 pub(crate) fn least(state_dir: &Path) -> Result<u64, Failure> {
     counter::read(state_dir).map_err(|error| {
-        Failure::Use(format!(
-            "{}: {error}; images cannot be told from older ones",
-            counter::path(state_dir).display()
-        ))
+        let path = counter::path(state_dir);
+        match error.kind() {
+            ErrorKind::InvalidData => Failure::Use(format!(
+                "{}: {error}; images cannot be told from older ones",
+                path.display()
+            )),
+            _ => Failure::io("read", &path, &error),
+        }
     })
 }
