@@ -1,14 +1,13 @@
 //! The broker, and the network to it: F1, F2, F4 of the daemon's own link.
 
+use super::asker::{Answers, CLIENTS, TOKENS, asked, unlike, wait};
 use super::broker::Mosquitto;
-use super::client::{PATIENCE, Version};
-use super::desk::{Answers, Asker, body, model_in, quantile, rest, unlike};
+use super::client::Version;
+use super::desk::{body, model_in, quantile, rest};
 use super::table::{Outcome, Row, Run, Tally};
-use super::world::{Door, Kind, World, reply, request, tiny};
+use super::world::{Kind, World, reply, request, tiny};
 use glowplug_tests::{Faults, Link, SplitMix};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) const ROWS: [Row; 3] = [
@@ -32,9 +31,6 @@ pub(crate) const ROWS: [Row; 3] = [
     },
 ];
 
-/// Tokens of an answer, each a frame.
-const TOKENS: u32 = 10;
-const CLIENTS: usize = 2;
 const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
 
 /// A daemon whose link to Mosquitto is ours, and the link.
@@ -51,60 +47,13 @@ pub(crate) fn linked(seed: u64, faults: Faults) -> (World, Link) {
     (world, link)
 }
 
-/// Clients that ask until they are told to stop and have had so many answers; `disturb` runs beside them until it has
-/// done all its harm.
-fn asked(door: &Door, requests: usize, disturb: impl FnOnce(&AtomicU64) + Send) -> Vec<Answers> {
-    let (frames, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let asking = (0..CLIENTS).map(|n| {
-            let (door, frames, done) = (door.clone(), &frames, &done);
-            scope.spawn(move || {
-                let asker = Asker {
-                    door,
-                    name: format!("c{n}"),
-                    window: 4,
-                    frames,
-                };
-                let mut n = 0;
-                asker.ask(|| {
-                    n += 1;
-                    let more = n <= requests || !done.load(Ordering::Relaxed);
-                    more.then(|| body(&n.to_string(), TOKENS))
-                })
-            })
-        });
-        let asking: Vec<_> = asking.collect();
-        // a panic must not leave the clients asking for ever
-        let harm = catch_unwind(AssertUnwindSafe(|| disturb(&frames)));
-        done.store(true, Ordering::Relaxed);
-        if let Err(panic) = harm {
-            resume_unwind(panic);
-        }
-        asking.into_iter().map(|a| a.join().unwrap()).collect()
-    })
-}
-
-/// Waits until so many more frames have come; false if they never do.
-fn wait(frames: &AtomicU64, more: u64) -> bool {
-    let (goal, until) = (
-        frames.load(Ordering::Relaxed) + more,
-        Instant::now() + PATIENCE,
-    );
-    while frames.load(Ordering::Relaxed) < goal {
-        if Instant::now() > until {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
-}
-
 /// Judges that every request had its answer, the right one, and was computed once.
 fn account(world: &World, answers: &[Answers], tally: &Tally) -> usize {
     let requests: usize = answers.iter().map(|a| a.last.len()).sum();
     for answers in answers {
-        if !answers.doubled.is_empty() {
-            tally.fell_short(format!("two answers: {:?}", answers.doubled));
+        if !answers.doubled.is_empty() || !answers.again.is_empty() {
+            let (twice, again) = (&answers.doubled, &answers.again);
+            tally.fell_short(format!("two answers: {twice:?}, two frames: {again:?}"));
         }
         let unlike = unlike(answers, TOKENS);
         if unlike > 0 {
@@ -138,8 +87,9 @@ fn killed(run: &Run, tally: &Tally) -> Outcome {
                 world.online();
                 let mut random = SplitMix::new(run.seed, &format!("F1 {n}"));
                 let mut back = Vec::new();
+                let door = world.door();
                 let mut broker = world.broker.take().unwrap();
-                let answers = asked(&world.door(), requests / worlds / CLIENTS + 1, |frames| {
+                let answers = asked(&door, requests / worlds / CLIENTS + 1, |frames| {
                     for _ in 0..kills {
                         if !wait(frames, 1 + random.below(20 * TOKENS as usize) as u64) {
                             break;
@@ -228,7 +178,7 @@ fn weather(run: &Run, tally: &Tally) -> Outcome {
     let (mut world, link) = linked(run.seed, Faults::default());
     let boot = world.online_again();
     let mut random = SplitMix::new(run.seed, "F2b");
-    let rounds = run.of(12, 200);
+    let rounds = run.of(6, 100);
     let answers = asked(&world.door(), 100, |frames| {
         for round in 0..rounds {
             wait(frames, 1 + random.below(5 * TOKENS as usize) as u64);

@@ -1,161 +1,117 @@
-//! Clients that must have their answers: what gets none is asked again under its id, over as many connections as it takes.
+//! What every row does: starts daemons, asks them, and reads what they say of themselves.
 
-use super::client::{Client, Message, PATIENCE, Version};
-use super::world::{Door, World, topic};
+use super::client::{Client, Message, PATIENCE};
+use super::daemon::{Daemon, glowplug};
+use super::table::Tally;
+use super::world::{CONFIG, Kind, STATE, World, frame, request, tiny, topic};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a client waits for a word before it asks again. Asking again costs nothing but a frame.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Between two tries to connect, and before a request is sent again that was refused for now.
-const PAUSE: Duration = Duration::from_millis(5);
-
-/// A world of a tiny model in `folder`, which is not yet a world.
+/// Writes a model into the folder of a world to be.
 pub(crate) fn model_in(folder: &Path, model: &glowplug_tests::Tiny) -> PathBuf {
     let path = folder.join("model.gguf");
     model.write(&path).unwrap();
     path
 }
 
-/// One client's requests, from the first to the last answer.
-pub(crate) struct Asker<'a> {
-    pub(crate) door: Door,
-    pub(crate) name: String,
-    /// how many are asked before the first is answered
-    pub(crate) window: usize,
-    /// frames of everybody so far
-    pub(crate) frames: &'a AtomicU64,
+/// A daemon that is online, on a tiny model in its folder, with these lines in `[model]` and from `[engine]` on.
+pub(crate) fn world(kind: Kind, lines: &str, engine: &str) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model_in(folder.path(), &tiny());
+    let mut world = World::start(kind, folder, &model, lines, engine);
+    world.online();
+    world
 }
 
-/// What came of them.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    /// the last frame of each id
-    pub(crate) last: BTreeMap<String, Value>,
-    /// ids whose second last frame was another, or whose frames of one `seq` were
-    pub(crate) doubled: Vec<String>,
-    /// refused for now, and asked again
-    pub(crate) put_off: u64,
+/// Ends a daemon that may have ended already.
+pub(crate) fn stop(world: &mut World) {
+    if world.daemon.alive() {
+        world.daemon.signal("KILL");
+        world.daemon.ended();
+    }
 }
 
-struct Open {
-    body: Value,
-    frames: BTreeMap<u64, Value>,
+/// The daemon of a world anew, started by another program, with these variables.
+pub(crate) fn under(world: &mut World, program: &[&str], env: &[(&str, &Path)]) {
+    stop(world);
+    // what the one before said is none of this one's: it is here when the broker answers
+    world.watch.subscribe(&topic("info"));
+    world.watch.rest();
+    let config = world.folder().join(CONFIG);
+    let serve = glowplug(&["serve", "--config", config.to_str().unwrap()]);
+    let mut command = Command::new(program[0]);
+    command
+        .args(&program[1..])
+        .arg(serve.get_program())
+        .args(serve.get_args())
+        .stdin(Stdio::null());
+    for (name, _) in serve.get_envs() {
+        command.env_remove(name);
+    }
+    world.daemon = Daemon::run(command, &world.folder().join(STATE), env);
 }
 
-impl Asker<'_> {
-    /// Asks as long as `next` gives bodies, and waits for every answer.
-    pub(crate) fn ask(&self, mut next: impl FnMut() -> Option<Value>) -> Answers {
-        let mut answers = Answers::default();
-        let mut open: BTreeMap<String, Open> = BTreeMap::new();
-        let mut client: Option<Client> = None;
-        let (mut heard, mut dry) = (Instant::now(), false);
-        loop {
-            while !dry && open.len() < self.window {
-                let Some(body) = next() else {
-                    dry = true;
-                    break;
-                };
-                let id = body["id"].as_str().unwrap().to_owned();
-                if let Some(at) = &mut client
-                    && self.publish(at, &body).is_err()
-                {
-                    client = None;
-                }
-                let frames = BTreeMap::new();
-                open.insert(id, Open { body, frames });
-            }
-            if open.is_empty() {
-                return answers;
-            }
-            assert!(
-                heard.elapsed() < PATIENCE,
-                "{}: never answered: {:?}",
-                self.name,
-                open.keys()
-            );
-            let Some(at) = &mut client else {
-                client = self.door.client(Version::V5, &self.name).ok();
-                match &mut client {
-                    Some(at) => {
-                        if !self.again(at, &open) {
-                            client = None;
-                        }
-                    }
-                    None => std::thread::sleep(PAUSE),
-                }
-                continue;
-            };
-            match at.within(AGAIN) {
-                Ok(Some(message)) => {
-                    if let Some(frame) = self.frame(&message) {
-                        heard = Instant::now();
-                        if let Some(body) = take(frame, &mut open, &mut answers) {
-                            std::thread::sleep(PAUSE);
-                            // the next silence finds out whether that went well
-                            let _ = self.publish(at, &body);
-                        }
-                    }
-                }
-                Ok(None) => {
-                    if !self.again(at, &open) {
-                        client = None;
-                    }
-                }
-                Err(_) => client = None,
-            }
+/// Whether a daemon that was just started comes online; it may end instead.
+pub(crate) fn comes(world: &mut World) -> bool {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let message = world.watch.within(Duration::from_millis(20)).unwrap();
+        let status = message.filter(|m| m.topic == topic("status") && !m.retain);
+        if status.is_some_and(|m| m.json()["state"] == "online") {
+            return true;
         }
-    }
-
-    fn publish(&self, client: &mut Client, body: &Value) -> std::io::Result<u16> {
-        let request = topic(&format!("chat/{}/request", self.name));
-        client.try_publish(&Message::new(request, body.to_string()))
-    }
-
-    fn again(&self, client: &mut Client, open: &BTreeMap<String, Open>) -> bool {
-        open.values()
-            .all(|open| self.publish(client, &open.body).is_ok())
-    }
-
-    fn frame(&self, message: &Message) -> Option<Value> {
-        let ours = message.topic == topic(&format!("chat/{}/reply", self.name));
-        self.frames.fetch_add(u64::from(ours), Ordering::Relaxed);
-        ours.then(|| message.json())
+        if !world.daemon.alive() {
+            return false;
+        }
+        assert!(Instant::now() < until, "neither online nor ended");
     }
 }
 
-/// Puts a frame where it belongs; gives a request back that was refused for now.
-fn take(frame: Value, open: &mut BTreeMap<String, Open>, answers: &mut Answers) -> Option<Value> {
-    let id = frame["id"].as_str().unwrap_or_default().to_owned();
-    if let Some(last) = answers.last.get(&id) {
-        // its answer again, or chunks of it that were on their way
-        if frame["object"] != "chat.completion.chunk" && *last != frame {
-            answers.doubled.push(id);
-        }
-        return None;
+/// Judges that no thread of a daemon panicked.
+pub(crate) fn no_panic(world: &mut World, tally: &Tally) {
+    let said = world.daemon.said();
+    if let Some((_, panic)) = said.split_once("panicked at ") {
+        let lines: Vec<&str> = panic.lines().take(2).collect();
+        tally.fell_short(format!("a thread panicked at {}", lines.join(" ")));
     }
-    let of = open.get_mut(&id)?;
-    let code = frame["error"]["code"].as_str();
-    if matches!(
-        code,
-        Some("overloaded" | "rate_limited" | "draining" | "model_loading")
-    ) {
-        answers.put_off += 1;
-        return Some(of.body.clone());
+}
+
+/// Sets a flag when it goes, whatever happens: no thread must wait for one that panicked.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
-    let seq = frame["seq"].as_u64().unwrap_or_default();
-    let before = of.frames.insert(seq, frame.clone());
-    if before.is_some_and(|before| before != frame) {
-        answers.doubled.push(id.clone());
-    }
-    if frame["object"] != "chat.completion.chunk" {
-        open.remove(&id);
-        answers.last.insert(id, frame);
-    }
-    None
+}
+
+/// The pauses between the frames of an answer of so many tokens.
+pub(crate) fn gaps(client: &mut Client, id: &str, tokens: u32) -> Vec<Duration> {
+    request(client, &body(id, tokens));
+    let (mut gaps, mut before) = (Vec::new(), None::<Instant>);
+    let end = client.until("the last frame", |m| {
+        let frame = frame(m, id)?;
+        let now = Instant::now();
+        gaps.extend(before.replace(now).map(|before| now - before));
+        ended(&frame).then_some(frame)
+    });
+    assert_eq!(end["usage"]["completion_tokens"], tokens, "{end}");
+    gaps
+}
+
+/// The last frame of a request, however many came before; it may be an error.
+pub(crate) fn last(client: &mut Client, id: &str) -> Value {
+    client.until(&format!("the last frame of `{id}`"), |m| {
+        frame(m, id).filter(ended)
+    })
+}
+
+/// Not a chunk.
+pub(crate) fn ended(frame: &Value) -> bool {
+    frame["object"] != "chat.completion.chunk"
 }
 
 /// A body whose answer has exactly so many tokens, of a prompt of its own.
@@ -163,15 +119,6 @@ pub(crate) fn body(id: &str, tokens: u32) -> Value {
     let mut body = World::endless(id, tokens);
     body["messages"][0]["content"] = format!("the rain {id}").into();
     body
-}
-
-/// How often the answer is not the one that was asked for: not finished by its length, or not of so many tokens.
-pub(crate) fn unlike(answers: &Answers, tokens: u32) -> usize {
-    let like = |frame: &&Value| {
-        frame["choices"][0]["finish_reason"] == "length"
-            && frame["usage"]["completion_tokens"] == tokens
-    };
-    answers.last.values().filter(|frame| !like(frame)).count()
 }
 
 /// All numbers of a daemon, when nothing runs and nothing waits.
@@ -184,7 +131,7 @@ pub(crate) fn rest(world: &World) -> Value {
             return stats;
         }
         assert!(Instant::now() < until, "it never comes to rest: {stats}");
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

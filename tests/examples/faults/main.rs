@@ -18,10 +18,24 @@ mod daemon;
 #[path = "../../tests/whole/world.rs"]
 mod world;
 
+mod asker;
 mod brokers;
+mod cgroup;
 mod clients;
 mod desk;
+mod disks;
+mod files;
+mod image;
+mod journal;
+mod load;
+mod machine;
+mod memory;
+mod models;
+mod power;
+mod signals;
 mod table;
+mod text;
+mod vault;
 
 use std::process::{Command, ExitCode};
 use table::{Row, Run, Verdict};
@@ -45,7 +59,20 @@ fn main() -> ExitCode {
             _ => names.push(arg),
         }
     }
-    let rows: Vec<Row> = Vec::from_iter(brokers::ROWS.into_iter().chain(clients::ROWS));
+    let rows: Vec<Row> = brokers::ROWS
+        .into_iter()
+        .chain(clients::ROWS)
+        .chain(files::ROWS)
+        .chain(power::ROWS)
+        .chain(disks::ROWS)
+        .chain(models::ROWS)
+        .chain(machine::ROWS)
+        .chain(memory::ROWS)
+        .chain(signals::ROWS)
+        .chain(text::ROWS)
+        .chain(load::ROWS)
+        .chain(image::ROWS)
+        .collect();
     if let Some(unknown) = names.iter().find(|n| !rows.iter().any(|r| r.name == **n)) {
         return usage(&format!("there is no row `{unknown}`"));
     }

@@ -38,6 +38,10 @@ impl Run {
     }
 }
 
+/// Reasons that are kept of a row, and characters of each.
+const SHORT_MAX: usize = 3;
+const WHY_MAX: usize = 700;
+
 /// Counts that outlive a row that panics.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -69,9 +73,12 @@ impl Tally {
     }
 
     /// What is asked was not met.
-    pub(crate) fn fell_short(&self, why: String) {
+    pub(crate) fn fell_short(&self, mut why: String) {
+        if let Some((end, _)) = why.char_indices().nth(WHY_MAX) {
+            why.truncate(end);
+        }
         let mut short = self.short.lock().unwrap();
-        if short.len() < 3 {
+        if short.len() < SHORT_MAX {
             short.push(why);
         }
     }
@@ -100,7 +107,7 @@ pub(crate) fn run(row: &Row, how: &Run) -> Verdict {
         Ok(Ok(found)) => (Verdict::Short, found),
         Err(panic) => (Verdict::Short, said(&*panic)),
     };
-    let mut line = format!("{:<5}{}: ", row.name, row.fault);
+    let mut line = format!("{:<6}{}: ", row.name, row.fault);
     // writing to a String does not fail
     let _ = match verdict {
         Verdict::NotRun => write!(line, "NOT RUN: {found}"),
@@ -111,10 +118,10 @@ pub(crate) fn run(row: &Row, how: &Run) -> Verdict {
         ),
     };
     for why in short {
-        let _ = write!(line, "\n     {why}");
+        let _ = write!(line, "\n      {why}");
     }
     println!(
-        "{line}\n     asked: {} ({:.1} s)",
+        "{line}\n      asked: {} ({:.1} s)",
         row.asked,
         begin.elapsed().as_secs_f64()
     );
