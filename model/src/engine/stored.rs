@@ -18,8 +18,6 @@ use std::time::SystemTime;
 const SUFFIX: &str = ".session";
 /// Digits of a hash in a file's name: half of it is enough, nobody finds a name of another one's.
 const DIGITS: usize = 32;
-/// Files that are known; a folder that another program fills costs no more memory than this.
-const KNOWN_MAX: usize = 4 * SNAPSHOTS_MAX;
 /// Files that expire in one sweep.
 const EXPIRED_MAX: usize = 256;
 
@@ -78,7 +76,8 @@ impl Stored {
             };
             if name.strip_prefix(PART).is_some_and(is_ours) {
                 parts.push(entry.path());
-            } else if is_ours(&name) && found.len() < KNOWN_MAX {
+            } else if is_ours(&name) && found.len() < SNAPSHOTS_MAX {
+                // those of a folder with more, which somebody else has filled, are known when these are gone
                 let of = entry.metadata()?;
                 found.push((of.modified()?, name, of.len()));
             }
