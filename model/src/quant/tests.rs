@@ -351,6 +351,38 @@ fn tiling_changes_nothing() {
     }
 }
 
+/// What is not a number in one column is in no other: columns belong to different clients.
+fn columns_are_apart(what: &str, x: &[f32], k: usize, matmul: impl Fn(&[f32]) -> Vec<f32>) {
+    let whole = matmul(x);
+    let rows = whole.len() / (x.len() / k);
+    for odd in 0..x.len() / k {
+        let mut x = x.to_vec();
+        x[odd * k..][..k].fill(f32::NAN);
+        let mut found = matmul(&x);
+        let column = &mut found[odd * rows..][..rows];
+        assert!(column.iter().all(|v| v.is_nan()), "{what}");
+        column.copy_from_slice(&whole[odd * rows..][..rows]);
+        assert_eq!(bits(&found), bits(&whole), "{what}, column {odd}");
+    }
+}
+
+#[test]
+fn columns_do_not_touch_each_other() {
+    let rows = 37;
+    for kernels in levels() {
+        let mut random = Random(9);
+        for ty in GgmlType::ALL {
+            let k = 3 * ty.block_len().max(8);
+            let w = weights(ty, rows, k, Fill::Random, &mut random);
+            for cols in [1, 2, 3, 4, 7, 10, 15, 16, 17, 31] {
+                let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+                let what = format!("{} {ty}, {cols} columns", kernels.isa());
+                columns_are_apart(&what, &x, k, |x| matmul(kernels, ty, &w, rows, k, x));
+            }
+        }
+    }
+}
+
 /// A buffer filled before, larger or in another form, leaves nothing behind.
 #[test]
 fn activations_are_reused() {

@@ -6,6 +6,7 @@ mod answers;
 mod bounds;
 mod drafts;
 mod files;
+mod numbers;
 mod prompts;
 mod sessions;
 mod share;

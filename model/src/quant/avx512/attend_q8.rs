@@ -79,7 +79,9 @@ impl<const B: usize> Query<B> {
                 store_bytes(&mut query.low[b].as_chunks_mut().0[half], low);
                 (highs, lows) = (_mm512_add_epi32(highs, high), _mm512_add_epi32(lows, low));
             }
-            query.start[b] = [highs, lows].map(|sum| -OFFSET * _mm512_reduce_add_epi32(sum));
+            // wraps where a value is not a number: the scale is none then, and what is made of it
+            query.start[b] =
+                [highs, lows].map(|sum| _mm512_reduce_add_epi32(sum).wrapping_mul(-OFFSET));
         }
         query
     }

@@ -69,6 +69,24 @@ fn every_level_computes_the_definition_from_groups() {
 }
 
 #[test]
+fn columns_do_not_touch_each_other_in_groups() {
+    let rows = 32;
+    for kernels in levels() {
+        let mut random = Random(13);
+        for ty in types() {
+            let k = 9 * ty.block_len();
+            let w = weights(ty, rows, k, Fill::Random, &mut random);
+            let packed = packed(ty, k, &w);
+            for cols in [1, 2, 3, 4, 7, 10, 15, 16, 17, 31] {
+                let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+                let what = format!("{} {ty}, {cols} columns", kernels.isa());
+                columns_are_apart(&what, &x, k, |x| matmul(kernels, ty, &packed, rows, k, x));
+            }
+        }
+    }
+}
+
+#[test]
 fn extremes_do_not_saturate_in_groups() {
     for kernels in levels() {
         for ty in types() {
