@@ -199,9 +199,9 @@ impl Reader {
                         return End::Closed;
                     };
                     let event = Event::Message(self.incoming(publish));
-                    if self.events.send((event, Some(room))).await.is_err() {
-                        return End::Closed;
-                    }
+                    // nobody takes messages any more when the daemon says goodbye, which needs this loop: one that came
+                    // late is not acknowledged
+                    let _ = self.events.send((event, Some(room))).await;
                 }
                 _ => {}
             }

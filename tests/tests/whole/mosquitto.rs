@@ -2,7 +2,7 @@
 
 use super::client::{Message, Version};
 use super::scenarios;
-use super::world::{Kind, World, frame, reply, request, tell, tiny};
+use super::world::{Kind, World, frame, reply, request, tell, tiny, topic};
 use glowplug_tests::{Real, Think, Tiny, real_model};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -81,6 +81,10 @@ fn told_to_end_it_drains_says_so_and_exits_with_0() {
     assert_eq!(states, ["draining", "offline"]);
     let status = world.daemon.ended();
     assert_eq!(status.code(), Some(0), "{}", world.daemon.said());
+    // when the broker answers this, it has said all of the daemon that it had to say, and the will is no part of it
+    world.watch.subscribe(&topic("info"));
+    let more = world.watch.rest();
+    assert!(more.iter().all(|m| m.topic != topic("status")), "{more:?}");
 }
 
 #[test]
