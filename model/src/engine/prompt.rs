@@ -9,6 +9,7 @@ use super::session::{SessionKey, text};
 use super::{Engine, EngineConfig};
 use crate::text::{ChatTemplate, Message, Prompt, Role, TextError, Tokenizer};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -268,14 +269,11 @@ impl Engine {
         let client = self.share(&prepared.request.client);
         self.scheduler
             .charge(client, (bytes / BYTES_A_TOKEN) as u64);
-        if self.preparing.get(&id).is_none_or(|p| p.ended.is_some()) {
-            return Ok(0);
-        }
-        let Some(Preparing {
+        let Preparing {
             session, new, own, ..
-        }) = self.preparing.remove(&id)
-        else {
-            return Ok(0);
+        } = match self.preparing.entry(id) {
+            Entry::Occupied(entry) if entry.get().ended.is_none() => entry.remove(),
+            _ => return Ok(0),
         };
         let before = self.queue(prepared, client, session.clone());
         if before.is_err() {
