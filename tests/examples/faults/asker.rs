@@ -15,12 +15,12 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// One client's requests, from the first to the last answer.
 pub(crate) struct Asker<'a> {
-    pub(crate) door: Door,
-    pub(crate) name: String,
+    door: Door,
+    name: String,
     /// how many are asked before the first is answered
-    pub(crate) window: usize,
+    window: usize,
     /// frames of everybody so far
-    pub(crate) frames: &'a AtomicU64,
+    frames: &'a AtomicU64,
 }
 
 /// What came of them.
@@ -41,7 +41,17 @@ struct Open {
     frames: BTreeMap<u64, Value>,
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    /// The client that rows number so; it asks for `window` answers before it has the first.
+    pub(crate) fn numbered(n: usize, window: usize, door: Door, frames: &'a AtomicU64) -> Self {
+        Self {
+            door,
+            name: format!("c{n}"),
+            window,
+            frames,
+        }
+    }
+
     /// Asks as long as `next` gives bodies, and waits for every answer.
     pub(crate) fn ask(&self, mut next: impl FnMut() -> Option<Value>) -> Answers {
         let mut answers = Answers::default();
@@ -179,12 +189,7 @@ pub(crate) fn asked(
         let asking = (0..CLIENTS).map(|n| {
             let (door, frames, done) = (door.clone(), &frames, &done);
             scope.spawn(move || {
-                let asker = Asker {
-                    door,
-                    name: format!("c{n}"),
-                    window: 4,
-                    frames,
-                };
+                let asker = Asker::numbered(n, 4, door, frames);
                 let mut n = 0;
                 asker.ask(|| {
                     n += 1;

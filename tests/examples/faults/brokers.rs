@@ -3,7 +3,7 @@
 use super::asker::{Answers, CLIENTS, TOKENS, asked, unlike, wait};
 use super::broker::Mosquitto;
 use super::client::Version;
-use super::desk::{body, model_in, quantile, rest};
+use super::desk::{ENGINE, body, model_in, quantile, rest};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, World, reply, request, tiny};
 use glowplug_tests::{Faults, Link, SplitMix};
@@ -30,8 +30,6 @@ pub(crate) const ROWS: [Row; 3] = [
         run: weather,
     },
 ];
-
-const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
 
 /// A daemon whose link to Mosquitto is ours, and the link.
 pub(crate) fn linked(seed: u64, faults: Faults) -> (World, Link) {

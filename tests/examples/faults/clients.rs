@@ -1,7 +1,7 @@
 //! Clients that die, lag, repeat themselves or speak out of turn: F3 to F6.
 
 use super::client::{Client, Message, Version};
-use super::desk::{Stop, body, ended, gaps, last, rest, stats, world};
+use super::desk::{ENGINE, Stop, body, ended, gaps, last, rest, stats, world};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, frame, request, tell, topic};
 use glowplug_tests::{Faults, Link, SplitMix};
@@ -42,8 +42,6 @@ pub(crate) const ROWS: [Row; 5] = [
         run: shuffle,
     },
 ];
-
-const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
 
 fn vanish(run: &Run, tally: &Tally) -> Outcome {
     const TOKENS: u32 = 400;

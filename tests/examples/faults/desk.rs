@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// The lines of `[engine]` where a row has no reason for others: each token is a frame of its own.
+pub(crate) const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
+
 /// Writes a model into the folder of a world to be.
 pub(crate) fn model_in(folder: &Path, model: &glowplug_tests::Tiny) -> PathBuf {
     let path = folder.join("model.gguf");

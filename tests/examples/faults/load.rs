@@ -3,7 +3,7 @@
 use super::asker::{Asker, unlike};
 use super::client::{Message, Version};
 use super::daemon::Daemon;
-use super::desk::{body, gaps, last, model_in, quantile, rest, world};
+use super::desk::{ENGINE, body, gaps, last, model_in, quantile, rest, world};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, World, request, tiny, topic};
 use glowplug_tests::Tiny;
@@ -41,8 +41,6 @@ pub(crate) const ROWS: [Row; 4] = [
     },
 ];
 
-const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
-
 fn crowd(run: &Run, tally: &Tally) -> Outcome {
     const TOKENS: u32 = 4;
     const CLIENTS: usize = 8;
@@ -60,12 +58,7 @@ fn crowd(run: &Run, tally: &Tally) -> Outcome {
         let asking = (0..CLIENTS).map(|c| {
             let door = door.clone();
             scope.spawn(move || {
-                let asker = Asker {
-                    door,
-                    name: format!("c{c}"),
-                    window: 4,
-                    frames,
-                };
+                let asker = Asker::numbered(c, 4, door, frames);
                 let of = |turn: usize| {
                     let mut own = (0..sessions).filter(|s| s % CLIENTS == c);
                     asker.ask(|| {
@@ -152,12 +145,7 @@ fn soak(run: &Run, tally: &Tally) -> Outcome {
         let asking = (0..CLIENTS).map(|c| {
             let (door, frames, asked) = (world.door(), &frames, &asked);
             scope.spawn(move || {
-                let asker = Asker {
-                    door,
-                    name: format!("c{c}"),
-                    window: 12,
-                    frames,
-                };
+                let asker = Asker::numbered(c, 12, door, frames);
                 let answers = asker.ask(|| {
                     let n = asked.fetch_add(1, Ordering::Relaxed);
                     (n < requests).then(|| body(&n.to_string(), TOKENS))

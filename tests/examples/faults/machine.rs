@@ -1,7 +1,7 @@
 //! The machine around the daemon: clocks and heat, F14 and F15.
 
 use super::client::{PATIENCE, Version};
-use super::desk::{body, last, model_in, stats};
+use super::desk::{ENGINE, body, last, model_in, stats};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::world::{Kind, World, frame, request, tiny, topic};
 use glowplug_tests::SplitMix;
@@ -23,8 +23,6 @@ pub(crate) const ROWS: [Row; 2] = [
         run: heat,
     },
 ];
-
-const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
 
 /// The library that Debian's `faketime` brings.
 fn faketime() -> Result<PathBuf, NotRun> {

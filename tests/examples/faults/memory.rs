@@ -3,7 +3,7 @@
 use super::asker::Asker;
 use super::cgroup::Cgroup;
 use super::client::Version;
-use super::desk::{self, body, last, model_in, stats, under, world};
+use super::desk::{self, ENGINE, body, last, model_in, stats, under, world};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::world::{Kind, World, request, tiny, topic};
 use std::os::unix::process::ExitStatusExt;
@@ -25,8 +25,6 @@ pub(crate) const ROWS: [Row; 2] = [
         run: space,
     },
 ];
-
-const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
 
 fn memory(run: &Run, tally: &Tally) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
@@ -87,12 +85,7 @@ fn load(world: &World, group: &Cgroup, run: &Run, round: u64) -> u64 {
             .map(|c| {
                 let (door, frames) = (world.door(), &frames);
                 scope.spawn(move || {
-                    let asker = Asker {
-                        door,
-                        name: format!("c{c}"),
-                        window: 4,
-                        frames,
-                    };
+                    let asker = Asker::numbered(c, 4, door, frames);
                     let mut n = 0;
                     let answers = asker.ask(|| {
                         n += 1;

@@ -2,7 +2,7 @@
 
 use super::asker::{TOKENS, asked, unlike, wait};
 use super::client::{Message, Version};
-use super::desk::{self, body, last, model_in, stats, world};
+use super::desk::{self, ENGINE, body, last, model_in, stats, world};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::world::{Kind, World, frame, request, tiny, topic};
 use glowplug_tests::SplitMix;
@@ -33,8 +33,6 @@ pub(crate) const ROWS: [Row; 3] = [
         run: kill,
     },
 ];
-
-const ENGINE: &str = "max_streams = 4\nqueue = 16\nchunk_ms = 0";
 
 /// Holds a thread up behind its next system call until it is dropped.
 struct Hold(Child);

@@ -161,12 +161,7 @@ impl Vault {
                     let (door, frames) = (door.clone(), &frames);
                     let mut own = (0..self.saved.len()).filter(move |s| s % CLIENTS == c);
                     scope.spawn(move || {
-                        let asker = Asker {
-                            door,
-                            name: format!("c{c}"),
-                            window: 6,
-                            frames,
-                        };
+                        let asker = Asker::numbered(c, 6, door, frames);
                         asker.ask(|| {
                             let s = own.next()?;
                             Some(body(&format!("s{s}"), &format!("r{round}-{s}")))
