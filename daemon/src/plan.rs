@@ -309,6 +309,19 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_came_in_are_in_the_plan() {
+        let bytes = |payload: usize| {
+            let text =
+                format!("[mqtt]\nurl = 'mqtt://host'\n[engine]\nmax_payload_bytes = {payload}");
+            let draft = Draft::from_toml(&text).unwrap();
+            message_bytes(&draft.finish("host", PathBuf::new()).unwrap())
+        };
+        // what waits to be read, and the one in its reader's hands
+        assert_eq!(bytes(4 << 20) - bytes(1 << 20), 2 * (3 << 20));
+        assert!(bytes(4 << 20) > (PACKET_MAX + intake_bytes(4 << 20)) as u64);
+    }
+
+    #[test]
     fn a_board_that_was_named_computes_on_its_fast_cores() {
         for (name, prefill) in [("rk3588-8g", 4), ("sa8155p", 4), ("sa8295p", 8)] {
             let draft = Draft::from_toml(&format!("board = '{name}'")).unwrap();

@@ -27,8 +27,12 @@ pub(super) struct Post {
     away: bool,
     /// and this connection is about to end for it
     leaving: bool,
+    /// another daemon of our name, if there is one
+    rival: Rival,
     /// and the log says so
     contested: bool,
+    /// connections lost or not made since the last one that stood
+    losses: u32,
     /// bytes of the longest frame that the broker may take, after those it did not
     frame_max: usize,
     /// why the last attempt failed
@@ -42,7 +46,9 @@ impl Default for Post {
             told: false,
             away: false,
             leaving: false,
+            rival: Rival::default(),
             contested: false,
+            losses: 0,
             frame_max: usize::MAX,
             reason: String::new(),
         }
@@ -56,6 +62,57 @@ struct Seen {
     boot_id: String,
 }
 
+/// Times that a broker has another's status in the place of ours before the other one is believed to live: a broker that
+/// was killed may come back with what it kept of an earlier run.
+const SIGHTINGS: u32 = 3;
+
+/// What another's status means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// nothing, or nothing yet
+    Wait,
+    /// the last word of one that is gone: the broker is to keep ours
+    Repeat,
+    /// it lives, and goes
+    Stay,
+    /// it lives, and stays
+    Go,
+}
+
+/// Another daemon of our name. Two of them throw each other out, or both answer: the one with the greater boot id stays,
+/// which both know.
+#[derive(Debug, Default)]
+struct Rival {
+    boot_id: String,
+    sightings: u32,
+}
+
+impl Rival {
+    /// A status that is not ours came in: on a connection that stands (`up`), or before it did, after so many losses.
+    fn seen(&mut self, seen: &Seen, ours: &str, up: bool, losses: u32) -> Verdict {
+        if up && seen.state == "offline" {
+            return Verdict::Repeat;
+        }
+        let again = self.boot_id == seen.boot_id;
+        self.sightings = match (up, again) {
+            // it is there now
+            (true, _) => SIGHTINGS,
+            (false, true) if self.sightings >= SIGHTINGS => SIGHTINGS,
+            // who is thrown out finds the broker where it was; one that was killed takes a moment
+            (false, true) if losses <= 1 => self.sightings + 1,
+            (false, _) => 1,
+        };
+        self.boot_id.clone_from(&seen.boot_id);
+        if self.sightings < SIGHTINGS {
+            Verdict::Wait
+        } else if self.boot_id.as_str() > ours {
+            Verdict::Go
+        } else {
+            Verdict::Stay
+        }
+    }
+}
+
 impl Daemon {
     /// News of the connection. Messages are not its business.
     pub(super) fn connection(&mut self, event: Event, out: &mut Vec<Action>) {
@@ -67,6 +124,7 @@ impl Daemon {
                 (self.post.up, self.post.away) = (true, false);
                 self.post.told = true;
                 self.post.reason.clear();
+                self.post.losses = 0;
                 let taken = packet_max.saturating_sub(TOPIC_AND_PROPERTIES);
                 self.admission.frame_max(taken.min(self.post.frame_max));
                 self.publish_status();
@@ -74,6 +132,7 @@ impl Daemon {
             }
             Event::Down { reason, refused } => {
                 self.post.leaving = false;
+                self.post.losses += 1;
                 let (was_up, at) = (std::mem::take(&mut self.post.up), self.broker());
                 // a broker that is away is said once
                 if was_up || reason != self.post.reason {
@@ -113,8 +172,7 @@ impl Daemon {
         }
     }
 
-    /// Somebody's status came in on our topic. Two daemons of one name throw each other out, or both answer: the one with
-    /// the greater boot id stays, which both know.
+    /// Somebody's status came in on our topic.
     pub(super) fn status_seen(&mut self, payload: &[u8], out: &mut Vec<Action>) {
         let Ok(seen) = serde_json::from_slice::<Seen>(payload) else {
             return;
@@ -123,11 +181,10 @@ impl Daemon {
         if seen.boot_id == self.boot_id || !self.post.told {
             return;
         }
-        if self.post.up && seen.state == "offline" {
-            // the last will of one that is gone; the broker is to keep our word
-            return self.publish_status();
-        }
-        if !std::mem::replace(&mut self.post.contested, true) {
+        let (up, losses) = (self.post.up, self.post.losses);
+        let verdict = self.post.rival.seen(&seen, &self.boot_id, up, losses);
+        let lives = matches!(verdict, Verdict::Stay | Verdict::Go);
+        if lives && !std::mem::replace(&mut self.post.contested, true) {
             tracing::error!(
                 "another daemon uses the same node name on this broker, `{}` (client identifier `{}`): give one of them \
                  another `node` in its configuration",
@@ -135,12 +192,14 @@ impl Daemon {
                 self.topics.client_id()
             );
         }
-        if seen.boot_id > self.boot_id {
-            self.post.leaving = true;
-            self.link.leave();
-            self.give_way(out);
-        } else {
-            self.publish_status();
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Repeat | Verdict::Stay => self.publish_status(),
+            Verdict::Go => {
+                self.post.leaving = true;
+                self.link.leave();
+                self.give_way(out);
+            }
         }
     }
 
@@ -262,5 +321,54 @@ impl Daemon {
             let message = Message::new(self.topics.metrics(), metrics, Qos::AtMostOnce);
             self.publish(Outgoing::new(Lane::State, message));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(boot_id: &str, state: &str) -> Seen {
+        Seen {
+            state: state.to_owned(),
+            boot_id: boot_id.to_owned(),
+        }
+    }
+
+    #[test]
+    fn of_two_that_throw_each_other_out_the_same_one_goes_for_both() {
+        let (mut at_a, mut at_b) = (Rival::default(), Rival::default());
+        let (a, b) = (status("a", "offline"), status("b", "offline"));
+        for _ in 1..SIGHTINGS {
+            assert_eq!(at_a.seen(&b, "a", false, 1), Verdict::Wait);
+            assert_eq!(at_b.seen(&a, "b", false, 1), Verdict::Wait);
+        }
+        assert_eq!(at_a.seen(&b, "a", false, 1), Verdict::Go);
+        assert_eq!(at_b.seen(&a, "b", false, 1), Verdict::Stay);
+        // and when it looks again: at once
+        assert_eq!(at_a.seen(&b, "a", false, 5), Verdict::Go);
+    }
+
+    #[test]
+    fn what_a_killed_broker_kept_is_no_rival() {
+        let mut rival = Rival::default();
+        for _ in 0..100 {
+            // it was not there at the first attempt
+            let kept = rival.seen(&status("z", "online"), "a", false, 2);
+            assert_eq!(kept, Verdict::Wait);
+        }
+    }
+
+    #[test]
+    fn on_a_connection_that_stands_the_living_are_told_from_the_dead() {
+        let mut rival = Rival::default();
+        let will = rival.seen(&status("z", "offline"), "a", true, 0);
+        assert_eq!(will, Verdict::Repeat);
+        let alive = rival.seen(&status("z", "online"), "a", true, 0);
+        assert_eq!(alive, Verdict::Go);
+        assert_eq!(
+            rival.seen(&status("0", "starting"), "a", true, 0),
+            Verdict::Stay
+        );
     }
 }

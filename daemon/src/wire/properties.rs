@@ -170,10 +170,11 @@ mod tests {
                 .topic,
             "b/n/chat/a/reply/7"
         );
-        assert_eq!(
-            decide(&request(Some("apps/x"), None)).unwrap().topic,
-            "apps/x"
-        );
+        let elsewhere = decide(&request(Some("apps/x"), None)).unwrap();
+        assert_eq!(elsewhere.topic, "apps/x");
+        assert_eq!(elsewhere.default_topic.as_deref(), Some("b/n/chat/a/reply"));
+        let named = decide(&request(Some("b/n/chat/a/reply"), None)).unwrap();
+        assert_eq!(named.default_topic, None, "the same without a name");
         for denied in [
             "b/n/chat/b/reply",
             "b/n/chat/a/request",

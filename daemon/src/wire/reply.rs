@@ -329,6 +329,27 @@ mod tests {
         seq: 3,
     };
 
+    #[test]
+    fn instead_of_a_frame_there_is_whom_it_is_for_and_an_error() {
+        let fault = Fault::new(Code::Internal, "too long");
+        let long = "x".repeat(10_000);
+        for frame in [
+            json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion", "choices": [&long]}),
+            json!({"client": "c", "session": "s", "verb": "save", "ok": true, "text": &long}),
+            json!({"transaction": 7, "stats": {"text": &long}}),
+        ] {
+            let mut small = value(&instead(&encode(&frame), &fault));
+            assert_eq!(small["error"]["code"], "internal");
+            small.as_object_mut().unwrap().remove("error");
+            assert!(small.to_string().len() < 60);
+            for (name, value) in small.as_object().unwrap() {
+                assert_eq!(frame[name], *value);
+            }
+        }
+        let broken = value(&instead(b"no JSON", &fault));
+        assert_eq!(broken["error"]["message"], "too long");
+    }
+
     fn value(frame: &Bytes) -> Value {
         serde_json::from_slice(frame).unwrap()
     }
