@@ -209,6 +209,7 @@ mod tests {
     use std::fs;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps no files")]
     fn a_file_is_mapped_whole_and_outlives_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
@@ -220,6 +221,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no file without waiting")]
     fn what_is_no_regular_file_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(
@@ -236,9 +238,8 @@ mod tests {
         );
     }
 
-    /// Miri has no signals.
-    #[cfg(not(miri))]
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no signals")]
     fn a_part_that_is_lost_is_zeros_and_is_told_of_this_map_alone() {
         guard().unwrap();
         let page = PAGE.load(Ordering::Relaxed);
@@ -269,6 +270,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps no files")]
     fn an_empty_file_is_an_empty_slice() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
