@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use glowplug::config::Draft;
-use glowplug::supply::Supply;
+use glowplug::models::registry::Supply;
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{GgufWriter, Kv, Tiny};

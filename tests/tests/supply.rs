@@ -5,10 +5,10 @@
 use ed25519_dalek::SigningKey;
 use glowplug::config::{Config, Draft};
 use glowplug::hex::hex;
-use glowplug::manifest::{Manifest, Untrusted, path as manifest_of};
-use glowplug::opened::Opened;
-use glowplug::packed;
-use glowplug::supply::{Candidate, Supply, Unfit};
+use glowplug::models::manifest::{Manifest, Untrusted, path as manifest_of};
+use glowplug::models::opened::Opened;
+use glowplug::models::packed;
+use glowplug::models::registry::{Candidate, Supply, Unfit};
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;

@@ -1,6 +1,6 @@
 //! How a command fails, and how it writes its results.
 
-use crate::catalogue::Unreadable;
+use crate::models::catalogue::Unreadable;
 use glowplug_model::engine::LoadError;
 use glowplug_model::gguf::GgufError;
 use glowplug_model::text::TextError;

@@ -1,32 +1,12 @@
 //! The command line: which command, which exit code. Results go to stdout, everything else to stderr.
 
-mod ask;
-mod bench;
-mod chat;
 mod client;
 mod config;
-mod demo;
-mod download;
-mod eval;
 mod failure;
-mod generate;
-mod health;
-mod image;
-mod inspect;
+mod measure;
 mod models;
-mod pack;
-mod pins;
 mod plan;
-mod print;
-mod probe;
-mod pull;
-mod score;
 mod serve;
-mod settings;
-mod sign;
-mod tokenize;
-mod tune;
-mod wheel;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -42,43 +22,43 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Demo(demo::Args),
+    Demo(client::demo::Args),
     Serve(serve::Args),
-    Ask(ask::Args),
-    Chat(chat::Args),
-    Generate(generate::Args),
-    Pull(pull::Args),
-    Inspect(inspect::Args),
-    Tokenize(tokenize::Args),
-    Eval(eval::Args),
-    Bench(bench::Args),
-    Health(health::Args),
+    Ask(client::ask::Args),
+    Chat(client::chat::Args),
+    Generate(measure::generate::Args),
+    Pull(models::pull::Args),
+    Inspect(models::inspect::Args),
+    Tokenize(models::tokenize::Args),
+    Eval(measure::eval::Args),
+    Bench(measure::bench::Args),
+    Health(client::health::Args),
     Plan(plan::Args),
-    Tune(tune::Args),
-    Pack(pack::Args),
+    Tune(measure::tune::Args),
+    Pack(models::pack::Args),
     Config(config::Args),
-    Sign(sign::Args),
+    Sign(models::sign::Args),
 }
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => client::demo::run(&args),
         Command::Serve(args) => serve::run(&args),
-        Command::Ask(args) => ask::run(&args),
-        Command::Chat(args) => chat::run(&args),
-        Command::Generate(args) => generate::run(&args),
-        Command::Pull(args) => pull::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Tokenize(args) => tokenize::run(&args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Health(args) => health::run(&args),
+        Command::Ask(args) => client::ask::run(&args),
+        Command::Chat(args) => client::chat::run(&args),
+        Command::Generate(args) => measure::generate::run(&args),
+        Command::Pull(args) => models::pull::run(&args),
+        Command::Inspect(args) => models::inspect::run(&args),
+        Command::Tokenize(args) => models::tokenize::run(&args),
+        Command::Eval(args) => measure::eval::run(&args),
+        Command::Bench(args) => measure::bench::run(&args),
+        Command::Health(args) => client::health::run(&args),
         Command::Plan(args) => plan::run(&args),
-        Command::Tune(args) => tune::run(&args),
-        Command::Pack(args) => pack::run(&args),
+        Command::Tune(args) => measure::tune::run(&args),
+        Command::Pack(args) => models::pack::run(&args),
         Command::Config(args) => config::run(&args),
-        Command::Sign(args) => sign::run(&args),
+        Command::Sign(args) => models::sign::run(&args),
     };
     match result {
         Ok(()) | Err(Failure::StdoutClosed) => ExitCode::SUCCESS,

@@ -1,11 +1,12 @@
 //! `glowplug plan [MODEL]`: does it fit, and where every byte goes.
 
+use super::config::sources;
 use super::failure::{Failure, put_json, put_line};
-use super::{models, settings};
+use super::models;
 use crate::config::Config;
-use crate::limits;
-use crate::opened::Opened;
-use crate::plan::{self, Plan, PlanError};
+use crate::machine::memory_limit;
+use crate::models::opened::Opened;
+use crate::models::plan::{self, Plan, PlanError};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_firmware_config::plan::{DoesNotFit, LimitSource};
 use glowplug_model::gguf::GgufError;
@@ -31,12 +32,12 @@ pub(crate) struct Args {
 /// Plans and prints; that it does not fit is a failure at run time.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = args.model.as_deref().map(models::resolve).transpose()?;
-    let draft = settings::load(args.config.as_deref(), args.board.as_deref())?;
-    let mut config = settings::finish(draft, model)?;
-    let model = settings::model(&mut config)?.to_owned();
+    let draft = sources::load(args.config.as_deref(), args.board.as_deref())?;
+    let mut config = sources::finish(draft, model)?;
+    let model = sources::model(&mut config)?.to_owned();
     let limit = match (&args.board, &config.board) {
-        (Some(_), Some(board)) => limits::there(board, config.memory.budget),
-        _ => limits::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
+        (Some(_), Some(board)) => memory_limit::there(board, config.memory.budget),
+        _ => memory_limit::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
     };
     let open = || {
         let file = Opened::open(&model)?;

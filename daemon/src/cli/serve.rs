@@ -1,11 +1,11 @@
 //! `glowplug serve`: the daemon.
 
+use super::config::sources;
 use super::failure::Failure;
-use super::settings;
 use crate::config::Server;
+use crate::machine::systemd::Supervisor;
+use crate::mqtt::broker::credentials;
 use crate::server::{self, RunError};
-use crate::supervisor::Supervisor;
-use crate::transport::credentials;
 use glowplug_model::gguf::guard;
 use std::env;
 use std::ffi::OsString;
@@ -28,10 +28,10 @@ pub(crate) struct Args {
 
 /// Runs until SIGTERM or SIGINT; then what runs is drained.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let draft = settings::load(args.config.as_deref(), args.board.as_deref())
-        .map_err(Failure::of_daemon)?;
-    let mut config = settings::finish(draft, None)?;
-    match settings::model(&mut config) {
+    let draft =
+        sources::load(args.config.as_deref(), args.board.as_deref()).map_err(Failure::of_daemon)?;
+    let mut config = sources::finish(draft, None)?;
+    match sources::model(&mut config) {
         // the daemon may know of another, and says what became of this one
         Err(Failure::Missing(why)) => eprintln!("glowplug: {why}"),
         found => drop(found?),

@@ -12,8 +12,8 @@ use glowplug_model::engine::{KvFormats, Share, Thinking};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Server, Sessions};
-use crate::board::Chosen;
 use crate::hex::unhex;
+use crate::machine::board::Chosen;
 
 /// Most prefixes in `mqtt.response_topic_allow`.
 const ALLOW_MAX: usize = 16;

@@ -5,13 +5,13 @@ use bytes::Bytes;
 use glowplug_model::engine::Finish;
 use serde::Deserialize;
 
+use super::status;
 use super::{Daemon, now};
-use crate::admission::{Action, Phase};
-use crate::status;
-use crate::transport::{Event, Lane, Message, Outgoing, Qos, Refusal};
+use crate::mqtt::{Event, Lane, Message, Outgoing, Qos, Refusal};
+use crate::requests::admission::{Action, Phase};
+use crate::wire::chat::reply::{self, encode};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
-use crate::wire::reply::{self, encode};
 
 /// Bytes of a reply besides its frame, at most: a Response Topic, Correlation Data, the rest.
 const TOPIC_AND_PROPERTIES: usize = 2048;

@@ -1,9 +1,9 @@
 //! Why the daemon ended, and whether another start can help.
 
-use crate::supply::{STARTS_MAX, Supply, Unfit};
-use crate::transport::broker::BrokerError;
-use crate::transport::credentials::CredentialsError;
-use crate::worker::Lost;
+use crate::inference::Lost;
+use crate::models::registry::{STARTS_MAX, Supply, Unfit};
+use crate::mqtt::broker::BrokerError;
+use crate::mqtt::broker::credentials::CredentialsError;
 
 /// Why the daemon ended, or did not start.
 #[derive(Debug, thiserror::Error)]

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::chat::reply::{ErrorBody, encode};
 use super::fault::Fault;
 use super::properties::ReplyTo;
-use super::reply::{ErrorBody, encode};
 use super::topics::valid_segment;
 
 /// Longest name of a model, in bytes: a file's.
@@ -239,7 +239,7 @@ mod tests {
                 client: "".into(),
                 default_topic: None,
                 topic: "t".into(),
-                qos: crate::transport::Qos::AtLeastOnce,
+                qos: crate::mqtt::Qos::AtLeastOnce,
                 correlation_data: None,
                 content_type: "application/json",
             },

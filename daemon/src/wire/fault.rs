@@ -2,8 +2,8 @@
 
 use glowplug_model::engine::{Refusal, SessionFault};
 
-use crate::plan::PlanError;
-use crate::supply::Unfit;
+use crate::models::plan::PlanError;
+use crate::models::registry::Unfit;
 
 /// `error.code`; part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::fault::{Code, Fault};
 use super::topics::Topics;
 use crate::hex::hex;
-use crate::transport::{Lane, Message, Outgoing, Properties, Qos};
+use crate::mqtt::{Lane, Message, Outgoing, Properties, Qos};
 
 /// Seconds a broker may keep a reply for a client that is away: stale speech is never played.
 const REPLY_EXPIRY_S: u32 = 60;

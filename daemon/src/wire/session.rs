@@ -6,8 +6,8 @@ use bytes::Bytes;
 use glowplug_model::engine::{SessionState, SessionVerb};
 use serde::Serialize;
 
+use super::chat::reply::{ErrorBody, encode};
 use super::fault::Fault;
-use super::reply::{ErrorBody, encode};
 
 /// A verb, and the session it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

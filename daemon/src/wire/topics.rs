@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::session;
 use crate::hex::hex;
-use crate::transport::Qos;
+use crate::mqtt::Qos;
 
 /// What a topic asks of us. Borrowed from the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

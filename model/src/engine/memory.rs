@@ -9,8 +9,8 @@
 use super::RequestId;
 use super::scheduler::{Admitted, PARKED_MAX, Scheduler};
 use super::sequence::{Place, Sequence};
+use super::session::files::{Snapshots, Unsaved};
 use super::session::{SessionKey, Sessions};
-use super::snapshots::{Snapshots, Unsaved};
 use crate::kv::{KvCache, PageId, Pages, Partial};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STREAMS_MAX};
 use heapless::Vec as Bounded;

@@ -11,12 +11,7 @@ mod request;
 mod scheduler;
 mod sequence;
 mod session;
-mod sessions;
 mod shape;
-mod snapshots;
-mod stored;
-mod wear;
-mod window;
 
 use crate::gguf::{Gguf, GgufError, Watch};
 use crate::kv::{LayoutError, NoMemory, NotLocked, Owner, Pages, Span, TooManyPages};
@@ -31,7 +26,7 @@ use model::Model;
 use prompt::Preparing;
 use scheduler::Scheduler;
 use sequence::{Next, Sequence};
-use snapshots::Snapshots;
+use session::files::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -45,7 +40,7 @@ pub use request::{
     SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
 };
 pub use scheduler::Priority;
-pub use sessions::Conversations;
+pub use session::verbs::Conversations;
 pub use shape::shape;
 
 /// How keys and values are stored.

@@ -1,7 +1,7 @@
 //! The cache as a step sees it: the arena, a page table for every place in a step, and the rows that are computed.
 
 use super::{Arena, KvLayout, NoMemory, PageId, PageTable, page_table};
-use crate::quant::{Kernels, Paged, turn};
+use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 use heapless::Vec as Bounded;
@@ -81,19 +81,19 @@ impl KvCache {
         self.rows[row].position
     }
 
-    /// Are the keys of a layer stored turned ([`turn`])? Then its queries must be turned as well.
+    /// Are the keys of a layer stored rotated ([`hadamard_transform`])? Then its queries must be rotated as well.
     #[must_use]
-    pub fn keys_turned(&self, layer: usize) -> bool {
+    pub fn keys_rotated(&self, layer: usize) -> bool {
         self.layout.k()[layer] != KvFormat::F16
     }
 
-    /// Are values stored turned? Then a sum of them must be turned back.
+    /// Are values stored rotated? Then a sum of them must be rotated back.
     #[must_use]
-    pub fn values_turned(&self) -> bool {
+    pub fn values_rotated(&self) -> bool {
         self.layout.v() != KvFormat::F16
     }
 
-    /// Writes a row's keys and values, each `[kv_heads][head_dim]`; what is stored turned is so afterwards.
+    /// Writes a row's keys and values, each `[kv_heads][head_dim]`; what is stored rotated is so afterwards.
     pub fn store(
         &mut self,
         kernels: &Kernels,
@@ -102,7 +102,7 @@ impl KvCache {
         keys: &mut [f32],
         values: &mut [f32],
     ) {
-        let turned = (self.keys_turned(layer), self.values_turned());
+        let rotated = (self.keys_rotated(layer), self.values_rotated());
         let Row { place, position } = self.rows[row];
         let page = self.tables[place][position / PAGE_TOKENS];
         let slot = position % PAGE_TOKENS;
@@ -112,11 +112,11 @@ impl KvCache {
             .zip(values.chunks_exact_mut(d))
             .enumerate()
         {
-            if turned.0 {
-                turn(key);
+            if rotated.0 {
+                hadamard_transform(key);
             }
-            if turned.1 {
-                turn(value);
+            if rotated.1 {
+                hadamard_transform(value);
             }
             let (k, v) = (self.layout.k()[layer], self.layout.v());
             let offset = self.layout.k_offset(layer, head);

@@ -1,12 +1,12 @@
 //! The steps on the host: int8 kernels over the mapped blocks, rows handed out in chunks to the thread pool.
 
-use super::best::Best;
 use super::runtime::{Planes, Runtime};
+use super::top_groups::Best;
 use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Head, Matrix, MlpInput, QuantOps};
 use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
-use crate::quant::{Activations, Kernels, row_bytes, turn};
+use crate::quant::{Activations, Kernels, hadamard_transform, row_bytes};
 use burn::backend::{TensorData, TensorMetadata};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -264,7 +264,7 @@ impl QuantOps for Flex {
         let mut out = values(q);
         let (kernels, kv) = (rt.kernels, &*kv);
         let longest = rt.rope.positions();
-        let (keys_turned, values_turned) = (kv.keys_turned(layer), kv.values_turned());
+        let (keys_rotated, values_rotated) = (kv.keys_rotated(layer), kv.values_rotated());
         // one task per token and KV head: its whole group of query heads reads each key once
         rt.pool
             .run_chunks(rt.threads, &mut out, group * d, &|task, heads| {
@@ -275,12 +275,12 @@ impl QuantOps for Flex {
                 with_tile(group * (longest + d), |tile| {
                     let (query, scores) = tile.split_at_mut(group * d);
                     query.copy_from_slice(heads);
-                    if keys_turned {
-                        query.chunks_exact_mut(d).for_each(turn);
+                    if keys_rotated {
+                        query.chunks_exact_mut(d).for_each(hadamard_transform);
                     }
                     kernels.attend(query, keys, vals, d, len, scale, scores, heads);
-                    if values_turned {
-                        heads.chunks_exact_mut(d).for_each(turn);
+                    if values_rotated {
+                        heads.chunks_exact_mut(d).for_each(hadamard_transform);
                     }
                 });
             });

@@ -16,7 +16,6 @@
     )
 )]
 
-mod best;
 mod host;
 mod reference;
 pub mod rope;
@@ -24,6 +23,7 @@ pub mod runtime;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
+mod top_groups;
 
 use crate::gguf::{GgmlType, Layout};
 use crate::kv::KvCache;

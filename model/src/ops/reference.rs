@@ -5,7 +5,7 @@ use super::rope::RopePairing;
 use super::runtime::Runtime;
 use super::{AttentionInput, AttentionSpec, Backend, FloatTensor, Matrix, MlpInput};
 use crate::kv::KvCache;
-use crate::quant::{Kernels, Paged, turn};
+use crate::quant::{Kernels, Paged, hadamard_transform};
 use burn::backend::tensor::Device;
 use burn::backend::{Scalar, Shape, Slice, TensorData, TensorMetadata};
 use burn::tensor::read_sync;
@@ -113,35 +113,35 @@ fn rotate<B: Backend>(
         upload::<B>(values, shape, &device)
     };
     let rest = part::<B>(x.clone(), 2, 2 * half, d);
-    let turned = part::<B>(x, 2, 0, 2 * half);
-    let (shape, dim, turned) = match pairing {
-        RopePairing::Neox => (vec![n, 1, half], 2, turned),
+    let rotated = part::<B>(x, 2, 0, 2 * half);
+    let (shape, dim, rotated) = match pairing {
+        RopePairing::Neox => (vec![n, 1, half], 2, rotated),
         RopePairing::Norm => (
             vec![n, 1, half, 1],
             3,
-            B::float_reshape(turned, Shape::from(vec![n, heads, half, 2])),
+            B::float_reshape(rotated, Shape::from(vec![n, heads, half, 2])),
         ),
     };
     let (cos, sin) = (
         table(super::rope::RopeTable::cos, &shape),
         table(super::rope::RopeTable::sin, &shape),
     );
-    let width = turned.shape()[dim];
-    let a = part::<B>(turned.clone(), dim, 0, width / 2);
-    let b = part::<B>(turned, dim, width / 2, width);
+    let width = rotated.shape()[dim];
+    let a = part::<B>(rotated.clone(), dim, 0, width / 2);
+    let b = part::<B>(rotated, dim, width / 2, width);
     let low = B::float_sub(
         B::float_mul(a.clone(), cos.clone()),
         B::float_mul(b.clone(), sin.clone()),
     );
     let high = B::float_add(B::float_mul(b, cos), B::float_mul(a, sin));
-    let turned = B::float_reshape(
+    let rotated = B::float_reshape(
         B::float_cat(vec![low, high], dim),
         Shape::from(vec![n, heads, 2 * half]),
     );
     if d == 2 * half {
-        turned
+        rotated
     } else {
-        B::float_cat(vec![turned, rest], 2)
+        B::float_cat(vec![rotated, rest], 2)
     }
 }
 
@@ -199,12 +199,12 @@ pub(super) fn attention<B: Backend>(
 ) -> FloatTensor<B> {
     let (n, d) = (q.shape()[0], spec.head_dim);
     let device = q.device();
-    let open = |paged: Paged<'_>, len: usize, turned: bool| {
+    let open = |paged: Paged<'_>, len: usize, rotated: bool| {
         let mut values = vec![0.0; len * d];
         for (position, row) in values.chunks_exact_mut(d).enumerate() {
             paged.read(position, row);
-            if turned {
-                turn(row);
+            if rotated {
+                hadamard_transform(row);
             }
         }
         upload::<B>(values, [len, d], &device)
@@ -220,14 +220,14 @@ pub(super) fn attention<B: Backend>(
                         part::<B>(own.clone(), 1, h * d, (h + 1) * d),
                         Scalar::from(1.0 / (d as f32).sqrt()),
                     );
-                    let keys = open(kv.keys(layer, kv_head, row), len, kv.keys_turned(layer));
+                    let keys = open(kv.keys(layer, kv_head, row), len, kv.keys_rotated(layer));
                     let scores = B::float_matmul(query, B::float_transpose(keys));
                     let shifted = B::float_sub(scores.clone(), B::float_max_dim(scores, 1));
                     let e = B::float_exp(shifted);
                     let p = B::float_div(e.clone(), B::float_sum_dim(e, 1));
                     B::float_matmul(
                         p,
-                        open(kv.values(layer, kv_head, row), len, kv.values_turned()),
+                        open(kv.values(layer, kv_head, row), len, kv.values_rotated()),
                     )
                 })
                 .collect();

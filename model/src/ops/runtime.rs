@@ -1,7 +1,7 @@
 //! What the host steps work with besides tensors: threads, kernels, angles, and buffers reused from step to step.
 
-use super::best::Best;
 use super::rope::RopeTable;
+use super::top_groups::Best;
 use crate::gguf::GgmlType;
 use crate::pool::Pool;
 use crate::quant::{ActKind, Activations, Kernels, act_kind};

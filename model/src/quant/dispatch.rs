@@ -1,7 +1,9 @@
 //! One table per level, chosen once at run time. A new level is one file with a `TABLE` and one entry in [`TABLES`].
 
-use super::activations::{Q8Chunk, Q8kChunk};
-use super::{ActKind, Activations, Isa, Paged, act_kind, paged, row_bytes, scalar, sixteens};
+use super::format::activations::{Q8Chunk, Q8kChunk};
+use super::format::{interleaved, kv_rows};
+use super::reference::scalar;
+use super::{ActKind, Activations, Isa, Paged, act_kind, row_bytes};
 use crate::gguf::{GgmlType, Layout};
 use crate::pool::{Pool, RowTile};
 use glowplug_firmware_config::kv::KvFormat;
@@ -10,13 +12,13 @@ use glowplug_firmware_config::limits::PAGE_TOKENS;
 /// The levels of this architecture, best first.
 static TABLES: &[&Kernels] = &[
     #[cfg(target_arch = "aarch64")]
-    &super::dotprod::TABLE,
+    &super::arm::dotprod::TABLE,
     #[cfg(target_arch = "aarch64")]
-    &super::neon::TABLE,
+    &super::arm::rows::TABLE,
     #[cfg(target_arch = "x86_64")]
-    &super::avx512::TABLE,
+    &super::x86::avx512::TABLE,
     #[cfg(target_arch = "x86_64")]
-    &super::avx2::TABLE,
+    &super::x86::avx2::TABLE,
     &scalar::TABLE,
 ];
 
@@ -157,7 +159,7 @@ impl Kernels {
                 );
                 match self.matmul_sixteens {
                     Some(matmul) => matmul(ty, w, k, acts, col0, out),
-                    None => sixteens::by_rows(self.matmul, ty, w, k, acts, col0, out),
+                    None => interleaved::by_rows(self.matmul, ty, w, k, acts, col0, out),
                 }
             }
         }
@@ -191,7 +193,7 @@ impl Kernels {
         let bytes = row_bytes(ty, dst.len()).unwrap_or_default();
         match layout {
             Layout::Rows => self.dequantize_row(ty, &matrix[row * bytes..][..bytes], dst),
-            Layout::Sixteens => sixteens::with_row(ty, matrix, row, bytes, |row| {
+            Layout::Sixteens => interleaved::with_row(ty, matrix, row, bytes, |row| {
                 self.dequantize_row(ty, row, dst);
             }),
         }
@@ -303,6 +305,6 @@ impl Kernels {
             format.name(),
             chunk.len()
         );
-        paged::store(format, chunk, slot, row);
+        kv_rows::store(format, chunk, slot, row);
     }
 }

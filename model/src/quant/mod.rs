@@ -16,49 +16,20 @@
 //!
 //! The float helpers (`silu_mul`, `rms_norm`, `attend`) may differ between levels in the last bits.
 
-mod activations;
-#[cfg(target_arch = "x86_64")]
-#[allow(
-    clippy::needless_range_loop,
-    reason = "a block number indexes every row and every column"
-)]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-#[allow(
-    clippy::needless_range_loop,
-    reason = "a block number indexes every row and every column"
-)]
-mod avx512;
-mod blocks;
-mod coarse;
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod dispatch;
-#[cfg(target_arch = "aarch64")]
-mod dotprod;
-#[cfg(target_arch = "aarch64")]
-mod dotprod_tiles;
+mod format;
+mod hadamard;
+mod reference;
 #[cfg(target_arch = "x86_64")]
-mod heads;
-mod lanes;
-#[cfg(target_arch = "aarch64")]
-mod neon;
-#[cfg(target_arch = "aarch64")]
-mod neon_attend;
-#[cfg(target_arch = "aarch64")]
-mod neon_blocks;
-#[cfg(target_arch = "aarch64")]
-mod neon_ops;
-#[cfg(target_arch = "aarch64")]
-mod neon_sixteens;
-mod paged;
-pub(crate) mod scalar;
-mod sixteens;
-mod turn;
+mod x86;
 
-pub use activations::Activations;
-pub use coarse::to_q4_0;
 pub use dispatch::{Kernels, UnsupportedIsa};
-pub use paged::Paged;
-pub use turn::turn;
+pub use format::activations::Activations;
+pub use format::kv_rows::Paged;
+pub use hadamard::hadamard_transform;
+pub use reference::requantize::to_q4_0;
 
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;

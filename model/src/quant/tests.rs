@@ -4,6 +4,7 @@ mod floats;
 mod pages;
 mod sixteen;
 
+use super::reference::scalar;
 use super::*;
 use crate::gguf::Layout;
 use crate::pool::{Pool, RowTile};

@@ -107,8 +107,8 @@ fn flips(run: &Run, tally: &Tally) -> Outcome {
     let bytes = std::fs::read(&model).unwrap();
     let forged = world.folder().join("forged.gguf");
     std::fs::copy(
-        glowplug::manifest::path(&model),
-        glowplug::manifest::path(&forged),
+        glowplug::models::manifest::path(&model),
+        glowplug::models::manifest::path(&forged),
     )
     .unwrap();
     let mut operator = world.operator();

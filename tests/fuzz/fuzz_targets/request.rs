@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use glowplug::wire::request::{ChatDefaults, parse_ask, parse_cancel, parse_chat, parse_control};
+use glowplug::wire::chat::request::{ChatDefaults, parse_ask, parse_cancel, parse_chat, parse_control};
 use glowplug_firmware_config::limits::ID_MAX;
 use glowplug_model::engine::Thinking;
 use libfuzzer_sys::fuzz_target;

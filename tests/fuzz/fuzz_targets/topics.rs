@@ -4,7 +4,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use glowplug::transport::{Message, Qos};
+use glowplug::mqtt::{Message, Qos};
 use glowplug::wire::properties::{id_of, reply_to};
 use glowplug::wire::topics::{Route, Topics, valid_segment};
 use glowplug_firmware_config::limits::ID_MAX;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Draft;
-use crate::transport::broker::{self, Embedded, Users};
+use crate::mqtt::broker::{self, Embedded, Users};
 use crate::wire::topics::Route;
 use std::path::Path;
 
@@ -44,7 +44,7 @@ impl World {
             port: broker.address.port(),
         };
         let topics = Topics::new(&config.base_topic, &config.node);
-        let (daemon, mut events) = transport::connect(Options {
+        let (daemon, mut events) = mqtt::connect(Options {
             server: server.clone(),
             client_id: "the-daemon".into(),
             credentials: Some(credentials),

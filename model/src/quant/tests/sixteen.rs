@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::gguf::{GROUP, Words, interleave, unpack_row};
-use crate::quant::sixteens::with_row;
+use crate::quant::format::interleaved::with_row;
+use crate::quant::reference::scalar;
 
 fn types() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL

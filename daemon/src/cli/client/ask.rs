@@ -1,0 +1,105 @@
+//! `glowplug ask TEXT`: one question to a running daemon.
+
+use super::Target;
+use super::print;
+use crate::cli::client_runtime;
+use crate::cli::failure::{Failure, put_json};
+use serde_json::{Value, json};
+
+/// Ask a running daemon over MQTT
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// the question
+    text: String,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    manner: Manner,
+    /// whose turn it is first [default: normal]
+    #[arg(long, value_name = "urgent|normal|background", value_parser = ["urgent", "normal", "background"])]
+    priority: Option<String>,
+    /// print the final frame as JSON instead of the text as it comes
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a conversation is had
+#[derive(Default, clap::Args)]
+pub(crate) struct Manner {
+    /// a named conversation: the daemon keeps its history for this client, also after the end of this program
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// let the model answer without a thought
+    #[arg(long)]
+    no_thinking: bool,
+}
+
+/// Connects, asks, prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    client_runtime()?.block_on(async {
+        let mut client = args.target.connect(args.manner.session.as_deref())?;
+        client.ready(None).await?;
+        let mut request = request(&[turn("user", &args.text)], &args.manner, !args.json);
+        if let Some(priority) = &args.priority {
+            request["priority"] = json!(priority);
+        }
+        let frame = if args.json {
+            let reply = client
+                .exchange(request, &mut |_| Ok(()))
+                .await?
+                .into_final()?;
+            put_json(&reply)?;
+            reply
+        } else {
+            print::stream(&mut client, request).await?
+        };
+        client.close().await;
+        match frame["choices"][0]["finish_reason"].as_str() {
+            Some("stop" | "length") => Ok(()),
+            other => Err(Failure::Run(format!(
+                "the answer ended early: {}",
+                other.unwrap_or("no reason given")
+            ))),
+        }
+    })
+}
+
+/// A chat request over a whole conversation, or what is new in a session.
+pub(crate) fn request(messages: &[Value], manner: &Manner, stream: bool) -> Value {
+    let mut request = json!({ "messages": messages, "stream": stream });
+    if manner.no_thinking {
+        request["thinking"] = json!(false);
+    }
+    if let Some(session) = &manner.session {
+        request["session"] = json!(session);
+    }
+    request
+}
+
+/// One message of a conversation.
+pub(crate) fn turn(role: &str, content: &str) -> Value {
+    json!({ "role": role, "content": content })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_only_what_was_chosen() {
+        let messages = [turn("user", "hi \"you\"")];
+        assert_eq!(
+            request(&messages, &Manner::default(), true).to_string(),
+            r#"{"messages":[{"content":"hi \"you\"","role":"user"}],"stream":true}"#
+        );
+        let manner = Manner {
+            session: Some("s".into()),
+            no_thinking: true,
+        };
+        let request = request(&messages, &manner, false);
+        assert_eq!(
+            (&request["thinking"], &request["session"]),
+            (&json!(false), &json!("s"))
+        );
+    }
+}

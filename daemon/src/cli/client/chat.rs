@@ -1,0 +1,138 @@
+//! `glowplug chat`: a conversation with a running daemon, kept here and sent whole each time, or kept there as a session.
+
+use super::ask::{Manner, request, turn};
+use super::print;
+use super::{Client, Target};
+use crate::cli::client_runtime;
+use crate::cli::failure::{Failure, put_json};
+use serde_json::Value;
+use std::io::{self, IsTerminal, Write};
+use tokio::sync::mpsc;
+
+/// Longest line that is read: above it, every daemon would refuse the request.
+const LINE_MAX: usize = crate::mqtt::PACKET_MAX / 4;
+
+/// Talk with a running daemon over MQTT: /reset forgets the conversation, ctrl-c breaks off an answer, ctrl-d ends
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    manner: Manner,
+    /// print each answer's final frame as JSON, one a line, instead of its text as it comes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Connects and talks until stdin ends.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let runtime = client_runtime()?;
+    let result = runtime.block_on(async {
+        let mut client = args.target.connect(args.manner.session.as_deref())?;
+        client.ready(None).await?;
+        let result = converse(&mut client, Vec::new(), &args.manner, args.json).await;
+        client.close().await;
+        result
+    });
+    // the thread that reads stdin may be blocked there for ever
+    runtime.shutdown_background();
+    result
+}
+
+/// Reads questions and prints answers until stdin ends. `messages` is the conversation so far; in a session it stays
+/// empty, the daemon has it.
+pub(crate) async fn converse(
+    client: &mut Client,
+    mut messages: Vec<Value>,
+    manner: &Manner,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut lines = lines()?;
+    loop {
+        if io::stdin().is_terminal() {
+            // a prompt that cannot be shown is no reason to end
+            let _ = write!(io::stderr(), "> ").and_then(|()| io::stderr().flush());
+        }
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            _ = tokio::signal::ctrl_c() => None,
+        };
+        let Some(line) = line.transpose()? else {
+            return Ok(());
+        };
+        match line.trim() {
+            "" => continue,
+            "/reset" => {
+                messages.clear();
+                if let Some(session) = &manner.session {
+                    match client.reset(session).await {
+                        Err(failure @ Failure::Use(_)) => eprintln!("glowplug: {failure}"),
+                        result => result?,
+                    }
+                }
+                continue;
+            }
+            command if command.starts_with('/') => {
+                eprintln!(
+                    "glowplug: `{command}` is not a command; there is /reset, and ctrl-d to end"
+                );
+                continue;
+            }
+            text => messages.push(turn("user", text)),
+        }
+        let request = request(&messages, manner, !json);
+        let answer = if json {
+            client
+                .exchange(request, &mut |_| Ok(()))
+                .await?
+                .into_final()
+        } else {
+            print::stream(client, request).await
+        };
+        match answer {
+            Ok(frame) => {
+                if json {
+                    put_json(&frame)?;
+                }
+                if manner.session.is_some() {
+                    messages.clear();
+                } else {
+                    let text = frame["choices"][0]["message"]["content"]
+                        .as_str()
+                        .unwrap_or_default();
+                    messages.push(turn("assistant", text));
+                }
+            }
+            // too long for the context, a full queue: the conversation can go on, without this question
+            Err(failure @ Failure::Use(_)) => {
+                eprintln!("glowplug: {failure}");
+                messages.pop();
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// The lines of stdin, read by a thread of its own: a blocking read cannot be broken off.
+fn lines() -> Result<mpsc::Receiver<Result<String, Failure>>, Failure> {
+    let (sender, lines) = mpsc::channel(1);
+    let read = move || {
+        for line in io::stdin().lines() {
+            let line = match line {
+                Ok(line) if line.len() > LINE_MAX => Err(Failure::Use(format!(
+                    "a line of {} bytes, the limit is {LINE_MAX}",
+                    line.len()
+                ))),
+                line => line.map_err(|error| Failure::Use(format!("cannot read stdin: {error}"))),
+            };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("stdin".into())
+        .spawn(read)
+        .map(|_| lines)
+        .map_err(|error| Failure::Run(format!("cannot start a thread: {error}")))
+}

@@ -1,0 +1,209 @@
+//! `glowplug bench MODEL`: how fast, how large, and how close to what the memory of this machine can give.
+
+use super::probe;
+use crate::cli::failure::{Failure, put_json, put_line};
+use crate::cli::models;
+use glowplug_firmware_config::limits::STREAMS_MAX;
+use glowplug_model::engine::{Evaluator, KvFormats, TooLong};
+use glowplug_model::gguf::{Gguf, pack};
+use serde_json::json;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Tokens decoded and prefilled once before anything is timed: brings the weights into memory and wakes the threads.
+const WARM_UP: usize = 16;
+
+/// Speed and size of a model on this machine
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// path of a GGUF file, or a name of the catalogue
+    model: String,
+    /// tokens of prompt
+    #[arg(short, long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: u32,
+    /// tokens to decode
+    #[arg(short = 'n', long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    decode: u32,
+    /// threads, for prompt and decoding alike [default: all cores]
+    #[arg(short, long)]
+    threads: Option<usize>,
+    /// tokens that are in the KV cache already when prompt and decoding begin
+    #[arg(short = 'c', long, default_value_t = 0, value_name = "TOKENS")]
+    depth: u32,
+    /// streams decoded at once
+    #[arg(short = 'b', long)]
+    streams: Option<usize>,
+    /// repetitions; medians are printed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    reps: u32,
+    /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
+    #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
+    kv_format: Option<KvFormats>,
+    /// print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Loads, runs, probes, prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let streams = args.streams.unwrap_or(1);
+    if !(1..=STREAMS_MAX).contains(&streams) {
+        return Err(Failure::Use(format!(
+            "`-b`: from 1 to {STREAMS_MAX} streams"
+        )));
+    }
+    let [prompt, decode, depth] = [args.prompt, args.decode, args.depth].map(|n| n as usize);
+
+    let start = Instant::now();
+    let gguf = models::open(&args.model)?;
+    let (bytes_per_token, packed) = (bytes_per_token(&gguf), pack::source(&gguf).is_some());
+    let context = depth.saturating_add(prompt.max(decode).max(WARM_UP));
+    let trained = models::trained_context(&gguf)?;
+    if context > trained {
+        return Err(Failure::Use(format!(
+            "-c, -p and -n need {context} tokens, the model's context is {trained}"
+        )));
+    }
+    let config = models::engine_config(&gguf, context, streams, args.threads, args.kv_format)?;
+    let threads = config.decode_threads;
+    // the tokenizer is counted in load time and memory, since the daemon has it too
+    let (mut evaluator, tokenizer) = Evaluator::load_with_tokenizer(&gguf, &config)?;
+    let load_s = start.elapsed().as_secs_f64();
+
+    let ids = ids(depth.max(prompt).max(WARM_UP), tokenizer.vocab());
+    let mut prefill_s = Vec::new();
+    let mut decode_s = Vec::new();
+    run_once(&mut evaluator, &ids, 0, WARM_UP, WARM_UP, streams)?;
+    for _ in 0..args.reps {
+        let (prefill, decode) = run_once(&mut evaluator, &ids, depth, prompt, decode, streams)?;
+        prefill_s.push(prefill);
+        decode_s.push(decode);
+    }
+    let isa = evaluator.isa();
+    let peak_rss_bytes = probe::peak_rss_bytes()?;
+    // the probe needs memory of its own: only after the peak is read, and with ours given back
+    drop((evaluator, tokenizer));
+    let probe_gbps = probe::read_gbps(threads)?;
+
+    let prefill_tps = prompt as f64 / median(&mut prefill_s);
+    let decode_tps = decode as f64 / median(&mut decode_s);
+    let aggregate_tps = decode_tps * streams as f64;
+    let first_token_ms = median(&mut prefill_s) * 1e3;
+    let read_gbps = bytes_per_token as f64 * decode_tps / 1e9;
+    let probe_share = read_gbps / probe_gbps;
+    if args.json {
+        let mut result = json!({
+            "model": args.model, "packed": packed, "device": "cpu", "isa": isa, "threads": threads, "streams": streams,
+            "prefill_tps": prefill_tps, "decode_tps": decode_tps, "load_s": load_s, "first_token_ms": first_token_ms,
+            "peak_rss_bytes": peak_rss_bytes, "bytes_per_token": bytes_per_token, "read_gbps": read_gbps,
+            "probe_gbps": probe_gbps, "probe_share": probe_share,
+        });
+        if args.streams.is_some() {
+            result["aggregate_tps"] = json!(aggregate_tps);
+        }
+        return put_json(&result);
+    }
+    put_line(&format!(
+        "model        {} ({}cpu, {isa}, {threads} threads, {depth} tokens in the cache)",
+        args.model,
+        if packed { "packed, " } else { "" }
+    ))?;
+    put_line(&format!("load         {load_s:.3} s"))?;
+    put_line(&format!(
+        "prefill      {prefill_tps:.1} tokens/s over {prompt}, first token after {first_token_ms:.0} ms"
+    ))?;
+    put_line(&format!(
+        "decode       {decode_tps:.2} tokens/s over {decode}"
+    ))?;
+    if streams > 1 {
+        put_line(&format!(
+            "streams      {aggregate_tps:.2} tokens/s in all, {streams} at once"
+        ))?;
+    }
+    put_line(&format!(
+        "memory       {:.1} MB at the peak",
+        peak_rss_bytes as f64 / 1e6
+    ))?;
+    put_line(&format!(
+        "bandwidth    {read_gbps:.2} GB/s ({:.1} MB a token), {:.0} % of the {probe_gbps:.2} GB/s a plain read reaches",
+        bytes_per_token as f64 / 1e6,
+        probe_share * 100.0
+    ))
+}
+
+/// Seconds for `prompt` tokens of prefill of one stream (to the first token decoded), and for `decode` tokens of each of
+/// `streams`, each begun with `depth` tokens in the cache.
+pub(in crate::cli) fn run_once(
+    evaluator: &mut Evaluator,
+    ids: &[u32],
+    depth: usize,
+    prompt: usize,
+    decode: usize,
+    streams: usize,
+) -> Result<(f64, f64), Failure> {
+    let full = |error: TooLong| Failure::Run(error.to_string());
+    evaluator.reset();
+    evaluator.prefill(0, &ids[..depth]).map_err(full)?;
+    let start = Instant::now();
+    let mut tokens = vec![black_box(evaluator.prefill(0, &ids[..prompt]).map_err(full)?); streams];
+    let prefill = start.elapsed().as_secs_f64();
+
+    evaluator.reset();
+    for stream in 0..streams {
+        evaluator.prefill(stream, &ids[..depth]).map_err(full)?;
+    }
+    let start = Instant::now();
+    for _ in 0..decode {
+        evaluator.decode(&mut tokens).map_err(full)?;
+    }
+    Ok((prefill, start.elapsed().as_secs_f64()))
+}
+
+/// Bytes of weights that decoding one token reads: every tensor, but only rows of the embedding table, and of a head that has
+/// a coarse one beside it.
+fn bytes_per_token(gguf: &Gguf) -> u64 {
+    // each of them is scanned for want of the one before
+    let scanned = [pack::COARSE_HEAD, "output.weight", "token_embd.weight"];
+    let scan = scanned.into_iter().find(|name| gguf.tensor(name).is_some());
+    let read = gguf
+        .tensors()
+        .iter()
+        .filter(|t| !scanned.contains(&t.name.as_str()) || Some(t.name.as_str()) == scan);
+    read.map(|tensor| tensor.bytes as u64).sum()
+}
+
+/// The same ids every time, spread over the vocabulary.
+pub(in crate::cli) fn ids(count: usize, vocab: usize) -> Vec<u32> {
+    (0..count)
+        .map(|i| (i.wrapping_mul(7919) % vocab.max(1)) as u32)
+        .collect()
+}
+
+pub(in crate::cli) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values {
+        [] => f64::NAN,
+        _ if values.len() % 2 == 1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(&mut [5.0]), 5.0);
+    }
+
+    #[test]
+    fn ids_stay_in_the_vocabulary() {
+        assert!(ids(5000, 97).iter().all(|&id| id < 97));
+        assert_eq!(ids(3, 49152), [0, 7919, 15838]);
+    }
+}

@@ -1,0 +1,8 @@
+//! Commands that run the engine without MQTT, to measure it.
+
+pub(super) mod bench;
+pub(super) mod eval;
+pub(super) mod generate;
+pub(super) mod probe;
+pub(super) mod score;
+pub(super) mod tune;

@@ -1,0 +1,108 @@
+//! How fast this machine reads memory, and how much of it we hold: what `bench` measures itself against.
+
+use crate::cli::failure::Failure;
+use std::fs;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+/// The buffer that is read: far larger than any cache.
+const BUFFER_MAX: u64 = 1 << 30;
+const BUFFER_MIN: u64 = 64 << 20;
+
+/// Passes over the buffer; the best one counts, since others on the machine can only slow a pass down.
+const PASSES: usize = 7;
+
+/// Read bandwidth in GB/s (1e9 bytes): `threads` threads stream through a buffer of 1 GiB, or of half the memory that
+/// is available if that is less.
+pub(crate) fn read_gbps(threads: usize) -> Result<f64, Failure> {
+    let available = kib("/proc/meminfo", "MemAvailable:")?;
+    let bytes = (available / 2).clamp(BUFFER_MIN, BUFFER_MAX);
+    // ones, not zeros: the kernel would map all of an untouched buffer to one page
+    let buffer = vec![1u8; bytes as usize];
+    let barrier = Barrier::new(threads);
+    let share = buffer.len().div_ceil(threads);
+    let seconds = thread::scope(|scope| {
+        let readers: Vec<_> = buffer
+            .chunks(share)
+            .map(|part| {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    (0..PASSES)
+                        .map(|_| {
+                            barrier.wait();
+                            let start = Instant::now();
+                            black_box(scan(black_box(part)));
+                            barrier.wait();
+                            start.elapsed().as_secs_f64()
+                        })
+                        .fold(f64::INFINITY, f64::min)
+                })
+            })
+            .collect();
+        readers
+            .into_iter()
+            .filter_map(|reader| reader.join().ok())
+            .fold(0.0, f64::max)
+    });
+    Ok(buffer.len() as f64 / seconds / 1e9)
+}
+
+/// Reads every byte: looks for one that is not there, with the widest vectors that the machine has.
+fn scan(part: &[u8]) -> bool {
+    memchr::memchr(0, part).is_none()
+}
+
+/// Most bytes this process has had resident so far (`VmHWM`: anonymous memory and mapped file pages).
+pub(crate) fn peak_rss_bytes() -> Result<u64, Failure> {
+    kib("/proc/self/status", "VmHWM:")
+}
+
+/// The value of a `Name:   123 kB` line, in bytes.
+fn kib(file: &str, name: &str) -> Result<u64, Failure> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::Run(format!("cannot read {file}: {error}")))?;
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        })
+        .map(|kib| kib * 1024)
+        .ok_or_else(|| Failure::Run(format!("{file} has no `{name}`")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peak_follows_what_is_touched() {
+        let before = peak_rss_bytes().unwrap();
+        let held = black_box(vec![1u8; 64 << 20]);
+        assert!(peak_rss_bytes().unwrap() >= (64 << 20).max(before));
+        drop(held);
+        assert!(peak_rss_bytes().unwrap() >= 64 << 20, "the peak stays");
+        assert!(
+            kib("/proc/self/status", "VmNone:")
+                .unwrap_err()
+                .to_string()
+                .contains("VmNone")
+        );
+    }
+
+    #[test]
+    fn every_byte_is_read() {
+        let mut part = vec![1; 100_003];
+        assert!(scan(&part));
+        for end in [0, 50_000, 100_002] {
+            part[end] = 0;
+            assert!(!scan(&part));
+            part[end] = 1;
+        }
+    }
+}

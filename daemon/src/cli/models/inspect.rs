@@ -1,0 +1,156 @@
+//! `glowplug inspect MODEL`: what is in the file, and what of it this version cannot serve.
+
+use crate::cli::failure::{Failure, put_json, put_line};
+use crate::cli::models;
+use glowplug_model::gguf::{Gguf, Value};
+use glowplug_model::network::dims::Dims;
+use glowplug_model::text::{ChatTemplate, Tokenizer};
+use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
+
+/// Longest metadata text that is printed for people; `--json` has all of it.
+const TEXT_MAX: usize = 100;
+
+/// Metadata, tensors and sizes of a model file, what is unsupported and why
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// path of a GGUF file, or a name of the catalogue
+    model: String,
+    /// print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let path = models::resolve(&args.model)?;
+    let gguf = Gguf::open(&path)?;
+    let unsupported = unsupported(&gguf);
+    if args.json {
+        let metadata: Map<String, Json> = gguf
+            .metadata()
+            .map(|(key, value)| (key.to_owned(), json_value(value)))
+            .collect();
+        let tensors: Vec<Json> = gguf
+            .tensors()
+            .iter()
+            .map(|t| json!({ "name": t.name, "type": format!("{:?}", t.ty), "dims": t.dims, "offset": t.offset, "bytes": t.bytes }))
+            .collect();
+        return put_json(&json!({
+            "path": path, "bytes": gguf.file_bytes(), "version": gguf.version(), "metadata": metadata, "tensors": tensors,
+            "types": types(&gguf).into_iter().map(|(ty, (count, bytes))| (ty, json!({ "tensors": count, "bytes": bytes }))).collect::<Map<_, _>>(),
+            "unsupported": unsupported,
+        }));
+    }
+    put_line(&format!(
+        "{}: GGUF version {}, {} bytes",
+        path.display(),
+        gguf.version(),
+        gguf.file_bytes()
+    ))?;
+    put_line("\nmetadata")?;
+    for (key, value) in gguf.metadata() {
+        put_line(&format!("  {key} = {}", text_value(value)))?;
+    }
+    put_line("\ntensors")?;
+    for t in gguf.tensors() {
+        let dims = t
+            .dims
+            .iter()
+            .map(u64::to_string)
+            .collect::<Vec<_>>()
+            .join(" x ");
+        put_line(&format!(
+            "  {:<32} {:<7} {dims:<20} {:>12}",
+            t.name,
+            format!("{:?}", t.ty),
+            t.bytes
+        ))?;
+    }
+    put_line("\nbytes by type")?;
+    for (ty, (count, bytes)) in types(&gguf) {
+        put_line(&format!("  {ty:<7} {count:>4} tensors {bytes:>13}"))?;
+    }
+    put_line(if unsupported.is_empty() {
+        "\nunsupported: nothing"
+    } else {
+        "\nunsupported"
+    })?;
+    unsupported
+        .iter()
+        .try_for_each(|why| put_line(&format!("  {why}")))
+}
+
+/// What keeps this version from serving the file, in words.
+fn unsupported(gguf: &Gguf) -> Vec<String> {
+    let network = if gguf.tensors().is_empty() {
+        Some("the file has no tensors, only a vocabulary".to_owned())
+    } else {
+        Dims::from_gguf(gguf).err().map(|error| error.to_string())
+    };
+    let tokenizer = Tokenizer::from_gguf(gguf).err();
+    let template = ChatTemplate::from_gguf(gguf).err();
+    [
+        network.map(|why| format!("network: {why}")),
+        tokenizer.map(|why| format!("tokenizer: {why}")),
+        template.map(|why| format!("chat template: {why}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Number of tensors and their bytes, by type.
+fn types(gguf: &Gguf) -> BTreeMap<String, (usize, u64)> {
+    let mut types = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let (count, bytes) = types.entry(format!("{:?}", tensor.ty)).or_insert((0, 0));
+        *count += 1;
+        *bytes += tensor.bytes as u64;
+    }
+    types
+}
+
+/// Arrays by their length: a vocabulary is not what somebody looks for here.
+fn json_value(value: Value<'_>) -> Json {
+    match value {
+        Value::Uint(v) => json!(v),
+        Value::Int(v) => json!(v),
+        Value::F32(v) => json!(v),
+        Value::F64(v) => json!(v),
+        Value::Bool(v) => json!(v),
+        Value::Str(v) => json!(v),
+        Value::Array(v) => json!({ "array": v.element().to_string(), "length": v.len() }),
+    }
+}
+
+fn text_value(value: Value<'_>) -> String {
+    match value {
+        Value::Str(text) if text.chars().count() > TEXT_MAX => {
+            let head: String = text.chars().take(TEXT_MAX).collect();
+            format!("{head:?}… ({} bytes)", text.len())
+        }
+        Value::Array(v) => format!("{} x {}", v.len(), v.element()),
+        // shortest digits that give this f32, not those of the f64 that JSON has
+        Value::F32(v) => v.to_string(),
+        value => json_value(value).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(text_value(Value::Str("a\nb")), "\"a\\nb\"");
+        let long = "é".repeat(TEXT_MAX + 1);
+        assert_eq!(
+            text_value(Value::Str(&long)),
+            format!("{:?}… (202 bytes)", "é".repeat(TEXT_MAX))
+        );
+        assert_eq!(text_value(Value::Uint(7)), "7");
+        assert_eq!(text_value(Value::Bool(true)), "true");
+        assert_eq!(text_value(Value::F32(1e-6)), "0.000001");
+    }
+}

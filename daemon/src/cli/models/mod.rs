@@ -1,0 +1,225 @@
+//! Where models live, and what `MODEL` on the command line means.
+
+pub(super) mod hub;
+pub(super) mod inspect;
+pub(super) mod pack;
+pub(super) mod pins;
+pub(super) mod pull;
+pub(super) mod sign;
+pub(super) mod tokenize;
+pub(super) mod wheel;
+
+use super::config::sources;
+use super::failure::Failure;
+use crate::config;
+use crate::machine::cores::Cores;
+use crate::models::catalogue;
+use crate::models::opened::Opened;
+use crate::models::packed::{self, Weights};
+use crate::models::plan::formats;
+use crate::models::record::Ledger;
+use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
+use glowplug_model::engine::{EngineConfig, KvFormats, LoadError, Share};
+use glowplug_model::gguf::Gguf;
+use glowplug_model::network::dims::Dims;
+use glowplug_model::quant::Isa;
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The service's models, where there is no user to have a cache.
+const SERVICE_DIR: &str = "/var/lib/glowplug/models";
+
+/// `$GLOWPLUG_MODELS`, else `~/.cache/glowplug/models`; for the service (systemd sets `STATE_DIRECTORY`) and for
+/// a process without a home, `/var/lib/glowplug/models`.
+pub(crate) fn directory() -> PathBuf {
+    choose(
+        env::var_os("GLOWPLUG_MODELS"),
+        env::var_os("STATE_DIRECTORY"),
+        env::var_os("HOME"),
+    )
+}
+
+fn choose(
+    models: Option<std::ffi::OsString>,
+    state: Option<std::ffi::OsString>,
+    home: Option<std::ffi::OsString>,
+) -> PathBuf {
+    let set =
+        |value: Option<std::ffi::OsString>| value.filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(models) = set(models) {
+        return models;
+    }
+    match set(home) {
+        Some(home) if set(state).is_none() => home.join(".cache/glowplug/models"),
+        _ => PathBuf::from(SERVICE_DIR),
+    }
+}
+
+/// The file that `MODEL` means: a path, or a name of the catalogue whose file has been pulled.
+pub(crate) fn resolve(model: &str) -> Result<PathBuf, Failure> {
+    let path = place(model)?;
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(missing(model, &path))
+}
+
+/// Where the file that `MODEL` means is, or will be.
+pub(crate) fn place(model: &str) -> Result<PathBuf, Failure> {
+    let path = Path::new(model);
+    if path.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    if let Some(entry) = catalogue::find(model)? {
+        return Ok(directory().join(&entry.file));
+    }
+    if model.contains(['/', '\\']) || model.ends_with(".gguf") {
+        return Ok(path.to_path_buf());
+    }
+    Err(unknown(model))
+}
+
+/// The error for a model whose file is not in its place.
+pub(crate) fn missing(model: &str, place: &Path) -> Failure {
+    Failure::Missing(if Path::new(model) == place {
+        format!("no such model file: {model}")
+    } else {
+        format!(
+            "model `{model}` is not here yet ({}): `glowplug pull {model}` fetches it",
+            place.display()
+        )
+    })
+}
+
+/// The error for a name that the catalogue does not have: it names the nearest.
+pub(crate) fn unknown(name: &str) -> Failure {
+    let hint = match catalogue::nearest(name) {
+        Ok(nearest) => nearest.map_or(String::new(), |n| format!("; the nearest is `{n}`")),
+        Err(error) => return error.into(),
+    };
+    Failure::Use(format!(
+        "no model `{name}` in the catalogue{hint} (`glowplug pull` lists them)"
+    ))
+}
+
+/// Opens the file that `MODEL` means, or the packed one beside it.
+pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
+    let path = resolve(model)?;
+    let opened = || {
+        let file = Opened::open(&path)?;
+        match weights(&file)? {
+            Some(weights) => weights.map(),
+            None => file.gguf(),
+        }
+    };
+    opened().map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
+}
+
+/// A model beside which a packed file lies, and whether that was made of just this model, for which the model is read through
+/// once.
+fn weights(file: &Opened) -> io::Result<Option<Weights>> {
+    if !packed::path(file.path()).is_file() {
+        return Ok(None);
+    }
+    // a record that cannot be read is the daemon's to begin anew
+    let sha256 = Ledger::new(&sources::state_dir(), true).sha256(file)?;
+    Ok(Some(Weights::new(file.clone(), sha256)))
+}
+
+/// Bytes of the coarse head in the packed file beside a model.
+pub(crate) fn coarse_head(file: &Opened) -> io::Result<u64> {
+    Ok(weights(file)?.map_or(0, |weights| weights.coarse_head()))
+}
+
+/// The context length the model was made for.
+pub(crate) fn trained_context(gguf: &Gguf) -> Result<usize, Failure> {
+    let dims = Dims::from_gguf(gguf).map_err(|error| Failure::Use(error.to_string()))?;
+    Ok(dims.context_train)
+}
+
+/// The instruction set that `GLOWPLUG_ISA` forces, if it is set.
+pub(crate) fn forced_isa() -> Result<Option<Isa>, Failure> {
+    match env::var("GLOWPLUG_ISA") {
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::Use("GLOWPLUG_ISA is not UTF-8".into())),
+        Ok(name) => match name.parse() {
+            Ok(isa) => Ok(Some(isa)),
+            Err(error) => Err(Failure::Use(format!("GLOWPLUG_ISA: {error}"))),
+        },
+    }
+}
+
+/// An engine for one request at a time, with a KV cache of `context` tokens, on `threads` threads or on all there are.
+pub(crate) fn engine_config(
+    gguf: &Gguf,
+    context: usize,
+    streams: usize,
+    threads: Option<usize>,
+    kv_format: Option<KvFormats>,
+) -> Result<EngineConfig, Failure> {
+    let cores = Cores::here(Path::new("/"));
+    let threads = match threads {
+        None => cores.fast(),
+        Some(threads) if (1..=THREADS_MAX).contains(&threads) => threads,
+        Some(threads) => {
+            return Err(Failure::Use(format!(
+                "{threads} threads: from 1 to {THREADS_MAX}"
+            )));
+        }
+    };
+    let head_dim = Dims::from_gguf(gguf).map_err(LoadError::from)?.head_dim;
+    Ok(EngineConfig {
+        context,
+        streams,
+        pages: streams * context.div_ceil(PAGE_TOKENS),
+        kv: formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?,
+        lock: false,
+        share: Share::Client,
+        sessions: None,
+        session_writes: None,
+        window: false,
+        queue: 1,
+        prefill_threads: threads,
+        decode_threads: threads,
+        drafts: true,
+        places: cores.places(threads),
+        isa: forced_isa()?,
+    })
+}
+
+/// The value of `--kv-format`.
+pub(crate) fn kv_format(text: &str) -> Result<KvFormats, String> {
+    config::kv_format(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder() {
+        let case = |models: &str, state: &str, home: &str| {
+            choose(Some(models.into()), Some(state.into()), Some(home.into()))
+                .display()
+                .to_string()
+        };
+        assert_eq!(case("/m", "/s", "/h"), "/m");
+        assert_eq!(case("", "", "/h"), "/h/.cache/glowplug/models");
+        assert_eq!(case("", "/var/lib/glowplug", "/h"), SERVICE_DIR);
+        assert_eq!(choose(None, None, None), Path::new(SERVICE_DIR));
+    }
+
+    #[test]
+    fn what_is_not_there_is_bad_use() {
+        for (model, says) in [
+            ("no/such.gguf", "no such model file: no/such.gguf"),
+            ("smollm", "the nearest is `smol"),
+        ] {
+            let failure = resolve(model).unwrap_err();
+            assert!(matches!(failure, Failure::Use(_) | Failure::Missing(_)));
+            assert!(failure.to_string().contains(says), "{failure}");
+        }
+    }
+}

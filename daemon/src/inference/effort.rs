@@ -1,0 +1,63 @@
+//! How hard the inference thread works: what the governor decided, carried to the engine, and the pauses between steps.
+
+use std::time::{Duration, Instant};
+
+use glowplug_model::engine::{Effort, Engine};
+use tokio::sync::watch;
+
+use super::pace::{Pace, Step};
+use crate::machine::governor::Decision;
+use crate::machine::sensors::State;
+use crate::models::plan::Threads;
+
+/// The engine's own effort and what is left of it.
+#[derive(Debug)]
+pub(super) struct Governed {
+    state: watch::Receiver<State>,
+    threads: Threads,
+    streams: usize,
+    applied: Decision,
+    pace: Pace,
+}
+
+impl Governed {
+    /// With all `threads` and `streams` as long as nothing is strained.
+    pub(super) fn new(state: watch::Receiver<State>, threads: Threads, streams: usize) -> Self {
+        Self {
+            state,
+            threads,
+            streams,
+            applied: Decision::default(),
+            pace: Pace::default(),
+        }
+    }
+
+    /// Before a step.
+    pub(super) fn apply(&mut self, engine: &mut Engine) {
+        let decision = self.state.borrow().decision;
+        if decision != self.applied {
+            self.applied = decision;
+            engine.limit(Effort {
+                prefill_threads: decision.threads(self.threads.prefill),
+                decode_threads: decision.threads(self.threads.decode),
+                streams: if decision.one_at_a_time() {
+                    1
+                } else {
+                    self.streams
+                },
+            });
+        }
+    }
+
+    /// After a step that began then: when the next may begin.
+    pub(super) fn next(&mut self, began: Instant, step: Step) -> Instant {
+        let all = match step {
+            Step::Decode(_) => self.threads.decode,
+            Step::Prompt => self.threads.prefill,
+        };
+        let ended = Instant::now();
+        let threads = (self.applied.threads(all), all);
+        let took: Duration = ended - began;
+        ended + self.pace.pause(step, took, self.applied, threads)
+    }
+}

@@ -1,0 +1,388 @@
+//! The inference thread: it alone owns the engine. Commands come by a bounded channel and are all taken before every
+//! step, so that a cancel is seen before the next token. News goes back by a bounded channel; when the server is slow,
+//! text of a request is put together here instead of waiting, so that decoding never depends on a broker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
+use glowplug_model::engine::{
+    Conversations, Counts, Engine, EngineConfig, Finish, LoadError, ModelInfo, Prepared, Request,
+    RequestId, SessionFault, SessionState, Worked,
+};
+use glowplug_model::text::ChatTemplate;
+use tokio::sync::{mpsc, watch};
+
+use crate::config;
+use crate::machine::cores::Cores;
+use crate::machine::sensors;
+use crate::models::packed::Weights;
+use crate::models::plan::{Plan, Threads};
+use crate::requests::admission::{END_THINKING_MAX, Update, VERBS_MAX};
+use crate::wire::session::Call;
+use effort::Governed;
+use inbox::Desk;
+pub use lost::Lost;
+use pace::Step;
+use prompts::AHEAD;
+
+mod effort;
+mod inbox;
+mod lost;
+pub mod pace;
+mod prompts;
+mod self_test;
+
+/// What admission sends for one request at most: submit, end, and some tries to end the thought; the verbs; and prompts that
+/// come back prepared.
+const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
+/// How often old sessions are looked for; an idle daemon wakes so often.
+const SWEEP: Duration = Duration::from_secs(60);
+/// News not yet read.
+const REPORTS: usize = 64;
+/// Panics in steps that follow each other, after which the engine is given up.
+const PANICS_MAX: usize = 3;
+
+/// For the thread.
+#[derive(Debug)]
+pub enum Command {
+    /// a new request
+    Submit(RequestId, Box<Request>),
+    /// the prompt of one is prepared; none: that panicked
+    Prepared(RequestId, Option<Box<Prepared>>),
+    /// ends one
+    End(RequestId, Finish),
+    /// ends its thought
+    EndThinking(RequestId),
+    /// does something to a session, between two steps
+    Session(RequestId, Call),
+    /// forgets a client, whose requests were ended
+    Forget(RequestId, Arc<str>),
+}
+
+/// From the thread.
+#[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every report is an update"
+)]
+pub enum Report {
+    /// what is mapped: the model was packed, or a packed file proved to be damaged. Before `Loaded`
+    Mapped(Box<Weights>),
+    /// ready
+    Loaded(Box<ModelInfo>, Load),
+    /// news of a request
+    Update(Update, Load),
+    /// a verb was done, or was not
+    Session(RequestId, Result<SessionState, SessionFault>, Load),
+    /// a client was forgotten with so many sessions, or was not
+    Forgotten(RequestId, Result<usize, SessionFault>, Load),
+    /// nothing to tell but other numbers
+    Load(Load),
+    /// the last one: the engine is gone and its memory free. An error: the file cannot be served, or the engine broke
+    Ended(Result<(), Lost>, Conversations),
+}
+
+/// What the engine is doing, as of the latest report.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    /// sequences and pages
+    pub counts: Counts,
+    /// tokens decoded since the start
+    pub tokens: u64,
+    /// time spent decoding them
+    pub decoding: Duration,
+    /// steps that did something, prompts that were prepared and verbs that were done: it stands still when nothing moves
+    pub progress: u64,
+}
+
+/// Where the thread and the engine's own run, and how hard.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// those there are
+    pub cores: Cores,
+    /// what the board says of its state
+    pub state: watch::Receiver<sensors::State>,
+    /// how often the thread must be heard of, if it must: a step that hangs is known by its silence
+    pub beat: Option<Duration>,
+}
+
+/// The sending side; the thread ends when it is dropped, or told to leave.
+#[derive(Debug)]
+pub struct Worker {
+    /// none: it was told to leave
+    commands: Option<Arc<std_mpsc::SyncSender<Command>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread; the model is loaded there, as it was planned, and goes on with the conversations of the one before.
+    pub fn start(
+        model: Weights,
+        plan: Plan,
+        template: ChatTemplate,
+        engine: config::Engine,
+        sessions: config::Sessions,
+        conversations: Conversations,
+        machine: Machine,
+    ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
+        let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
+        let commands = Arc::new(commands);
+        // so that the thread of the prompts keeps nobody here
+        let results = Arc::downgrade(&commands);
+        let (outbox, reports) = mpsc::channel(REPORTS);
+        let thread = std::thread::Builder::new()
+            .name("inference".to_owned())
+            .spawn(move || {
+                let threads = threads(&plan, &engine, &machine.cores);
+                let (ended, conversations) = match catch_unwind(AssertUnwindSafe(|| {
+                    load(model, &plan, &engine, &sessions, threads, &machine.cores)
+                })) {
+                    Ok(Ok((mut loaded, mapped))) => {
+                        // nobody listening any more is told by the next report
+                        let _ = outbox.blocking_send(Report::Mapped(Box::new(mapped)));
+                        loaded.set_template(template);
+                        loaded.adopt(conversations);
+                        let governed = Governed::new(machine.state, threads, engine.max_streams);
+                        let life = Life {
+                            expire: sessions.expire,
+                            beat: machine.beat,
+                            results,
+                        };
+                        run(loaded, life, governed, &inbox, &outbox)
+                    }
+                    Ok(Err(why)) => (Err(why), conversations),
+                    Err(_) => (
+                        Err("loading the model panicked".to_owned().into()),
+                        conversations,
+                    ),
+                };
+                // nobody listening any more is the same end
+                let _ = outbox.blocking_send(Report::Ended(ended, conversations));
+            })?;
+        let commands = Some(commands);
+        Ok((Self { commands, thread }, reports))
+    }
+
+    /// Never waits; an error means that the thread is gone, which its last report tells too.
+    pub fn send(&self, command: Command) -> Result<(), Gone> {
+        let commands = self.commands.as_ref().ok_or(Gone)?;
+        commands.try_send(command).map_err(|_| Gone)
+    }
+
+    /// Lets the thread end; its last report says when it has.
+    pub fn leave(&mut self) {
+        self.commands = None;
+    }
+
+    /// Lets the thread end, and waits for it so long at most.
+    pub async fn stop(mut self, longest: Duration) {
+        self.leave();
+        let ended = tokio::task::spawn_blocking(move || self.thread.join());
+        if tokio::time::timeout(longest, ended).await.is_err() {
+            tracing::warn!("the inference thread did not end in time; a session may be unsaved");
+        }
+    }
+}
+
+/// The inference thread ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the inference thread is gone")]
+pub struct Gone;
+
+/// As planned; but a board that was named may have more cores than this machine.
+fn threads(plan: &Plan, config: &config::Engine, cores: &Cores) -> Threads {
+    Threads {
+        prefill: config
+            .prefill_threads
+            .unwrap_or(plan.threads.prefill.min(cores.all())),
+        decode: config
+            .decode_threads
+            .unwrap_or(plan.threads.decode.min(cores.all())),
+    }
+}
+
+/// Err: the file cannot be served.
+fn load(
+    mut model: Weights,
+    plan: &Plan,
+    config: &config::Engine,
+    sessions: &config::Sessions,
+    threads: Threads,
+    cores: &Cores,
+) -> Result<(Engine, Weights), Lost> {
+    let config = EngineConfig {
+        context: plan.context,
+        streams: config.max_streams,
+        pages: plan.memory.pages,
+        kv: plan.kv,
+        lock: plan.lock,
+        share: plan.share,
+        sessions: sessions.dir.clone(),
+        session_writes: sessions.writes_per_day,
+        window: sessions.window,
+        // admission counts; here only room for what it accepts
+        queue: config.queue + config.max_streams,
+        prefill_threads: threads.prefill,
+        decode_threads: threads.decode,
+        drafts: true,
+        places: cores.places(threads.prefill.max(threads.decode)),
+        isa: config.isa,
+    };
+    let loaded = |model: &mut Weights| Engine::load(&model.prepare()?, &config);
+    let mut engine = match loaded(&mut model) {
+        Err(LoadError::Gguf(error)) if model.discard() => {
+            tracing::warn!("the packed file is thrown away: {error}");
+            loaded(&mut model)
+        }
+        loaded => loaded,
+    }?;
+    self::self_test::answers(&mut engine).map_err(|error| Lost {
+        why: error.to_string(),
+        stays: true,
+    })?;
+    if engine.watch().lost() {
+        return Err(Lost::weights());
+    }
+    Ok((engine, model))
+}
+
+/// What the thread needs to know besides.
+struct Life {
+    /// unused sessions end after so long
+    expire: Duration,
+    /// how often the thread must be heard of
+    beat: Option<Duration>,
+    /// where prepared prompts go: to the thread's own commands
+    results: Weak<std_mpsc::SyncSender<Command>>,
+}
+
+/// Until nobody needs the engine any more, or it is broken; then it is gone.
+fn run(
+    mut engine: Engine,
+    life: Life,
+    governed: Governed,
+    inbox: &std_mpsc::Receiver<Command>,
+    outbox: &mpsc::Sender<Report>,
+) -> (Result<(), Lost>, Conversations) {
+    let ended = match prompts::start(engine.prompts().clone(), life.results) {
+        Ok((jobs, thread)) => {
+            let desk = Desk::new(life.beat, jobs);
+            let ended = answer(&mut engine, life.expire, governed, desk, inbox, outbox);
+            // the desk is gone, so it ends after the prompt that it is at; a panic of it was caught
+            let _ = thread.join();
+            ended
+        }
+        Err(error) => Err(format!("the thread of the prompts does not start: {error}").into()),
+    };
+    let unsaved = engine.save_all();
+    warn(&mut engine);
+    if unsaved > 0 {
+        tracing::warn!(unsaved, "sessions could not be saved");
+    }
+    (ended, engine.into_conversations())
+}
+
+/// The loop of [`run`]. An error: the engine is broken.
+fn answer(
+    engine: &mut Engine,
+    expire: Duration,
+    mut governed: Governed,
+    mut desk: Desk,
+    inbox: &std_mpsc::Receiver<Command>,
+    outbox: &mpsc::Sender<Report>,
+) -> Result<(), Lost> {
+    let begun = Instant::now();
+    let mut swept = begun;
+    desk.load.counts = engine.counts();
+    desk.told = desk.load;
+    let loaded = Report::Loaded(Box::new(engine.model().clone()), desk.load);
+    if outbox.blocking_send(loaded).is_err() {
+        return Ok(());
+    }
+    warn(engine);
+    let watch = engine.watch().clone();
+    let mut panics = 0;
+    // when the next step may begin; none: there is nothing to do
+    let mut next = None;
+    while desk.attend(engine, inbox, outbox, next) {
+        let before = (Instant::now(), desk.load);
+        if before.0.duration_since(swept) >= SWEEP {
+            swept = before.0;
+            engine.expire(swept.duration_since(begun).as_secs(), expire.as_secs());
+        }
+        warn(engine);
+        governed.apply(engine);
+        let prefill = !desk.prefill.is_empty();
+        let stepped = guarded(|| {
+            engine.step(&mut |id, event| {
+                // what was computed without the weights is told to nobody
+                if !watch.lost() {
+                    desk.event(id, event, Instant::now());
+                }
+            })
+        });
+        if watch.lost() {
+            desk.recover(engine);
+            desk.flush(outbox);
+            return Err(Lost::weights());
+        }
+        match stepped {
+            Some(worked) => {
+                let decoded = desk.load.tokens > before.1.tokens;
+                desk.load.progress += u64::from(worked != Worked::Nothing);
+                next = match worked {
+                    Worked::Nothing => {
+                        desk.chore(engine);
+                        None
+                    }
+                    Worked::Little => Some(Instant::now()),
+                    Worked::Pass(_) => {
+                        engine.took(before.0.elapsed().as_secs_f64());
+                        let step = if decoded && !prefill && desk.prefill.is_empty() {
+                            Step::Decode(before.1.counts.running)
+                        } else {
+                            Step::Prompt
+                        };
+                        Some(governed.next(before.0, step))
+                    }
+                };
+                if let Some(next) = next.filter(|_| decoded) {
+                    // the pause is a part of what a token takes
+                    desk.load.decoding += next - before.0;
+                }
+                panics = 0;
+            }
+            None => {
+                panics += 1;
+                if panics == PANICS_MAX {
+                    return Err(format!("{PANICS_MAX} steps in a row panicked").into());
+                }
+                desk.recover(engine);
+                next = Some(Instant::now());
+            }
+        }
+        desk.load.counts = engine.counts();
+        desk.flush(outbox);
+    }
+    Ok(())
+}
+
+/// What the engine has to say to an operator.
+fn warn(engine: &mut Engine) {
+    for notice in engine.notices() {
+        tracing::warn!("{notice}");
+    }
+}
+
+/// None: it panicked.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

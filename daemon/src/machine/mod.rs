@@ -1,0 +1,9 @@
+//! The machine that the daemon runs on: which board, which cores, how much memory, how hot, and what systemd is told.
+
+pub mod board;
+pub mod cores;
+pub mod governor;
+pub mod kernel_files;
+pub mod memory_limit;
+pub mod sensors;
+pub mod systemd;

@@ -1,0 +1,361 @@
+//! A model's packed file: written once, beside the model, and mapped in its place for as long as the model has the content that
+//! it was made of.
+
+use super::opened::Opened;
+use crate::files::beside;
+use glowplug_model::gguf::pack::{self, COARSE_HEAD};
+use glowplug_model::gguf::{Gguf, GgufError};
+use glowplug_model::quant::to_q4_0;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What must stay free on the disk beside the packed file, in sizes of the model: the disk is not only ours.
+const SPARE: u64 = 1;
+
+/// Why there is no packed file.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPacked {
+    /// the model cannot be read, or the file cannot be written
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// the model is no model, or what was written is not what was to be written
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// see there
+    #[error(transparent)]
+    Pack(#[from] pack::PackError),
+    /// the disk is too full
+    #[error("{free} bytes are free on the disk, a packed file and as much again needs {needed}")]
+    Full {
+        /// there are
+        free: u64,
+        /// there would have to be
+        needed: u64,
+    },
+    /// two at once
+    #[error("another process is writing it")]
+    Busy,
+}
+
+/// The packed file beside a model.
+#[must_use]
+pub fn path(model: &Path) -> PathBuf {
+    beside(model, ".packed")
+}
+
+/// What a packed file says of its source: nothing that two models can have in common.
+fn source(sha256: &str) -> String {
+    format!("sha256 {sha256}")
+}
+
+/// A model and its packed file, if it has one: what is mapped.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// the model
+    pub model: Opened,
+    /// of all of it
+    pub sha256: String,
+    /// made of just this model
+    pub packed: Option<Opened>,
+}
+
+impl Weights {
+    /// A model of this hash, and the packed file beside it if that was made of a model of this hash.
+    #[must_use]
+    pub fn new(model: Opened, sha256: String) -> Self {
+        let packed = Opened::open(&path(model.path())).ok().filter(|packed| {
+            let gguf = packed.gguf().ok();
+            gguf.is_some_and(|gguf| pack::source(&gguf) == Some(source(&sha256).as_str()))
+        });
+        Self {
+            model,
+            sha256,
+            packed,
+        }
+    }
+
+    /// Bytes that the packed file has and the model has not: those of a coarse head, if there is one. What each tensor's
+    /// place in a cache line takes, some KB in all, is not counted: the plan is the same before and after packing.
+    #[must_use]
+    pub fn coarse_head(&self) -> u64 {
+        let gguf = self.packed.as_ref().and_then(|packed| packed.gguf().ok());
+        gguf.map_or(0, |gguf| {
+            gguf.tensor(COARSE_HEAD).map_or(0, |of| of.bytes as u64)
+        })
+    }
+
+    /// Maps the packed file if there is one, else the model.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no sound file.
+    pub fn map(&self) -> Result<Gguf, GgufError> {
+        self.packed.as_ref().unwrap_or(&self.model).gguf()
+    }
+
+    /// As [`Self::map`], but the packed file is written first if there is none and the disk has room for two. Why there is
+    /// none goes to the log: the model can be served all the same.
+    ///
+    /// # Errors
+    /// As [`Self::map`]; or the model was changed in place since it was opened.
+    pub fn prepare(&mut self) -> Result<Gguf, GgufError> {
+        self.packed.take_if(|packed| packed.unchanged().is_err());
+        self.model.unchanged()?;
+        let gguf = self.map()?;
+        if pack::source(&gguf).is_some() {
+            return Ok(gguf);
+        }
+        let begun = Instant::now();
+        match self.pack(gguf.file_bytes()) {
+            Ok(packed) => {
+                tracing::info!(
+                    "packed the model for faster decoding, into {}, in {:.1} s",
+                    packed.path().display(),
+                    begun.elapsed().as_secs_f64()
+                );
+                self.packed = Some(packed);
+                self.map()
+            }
+            Err(error) => {
+                tracing::info!(
+                    "the model is served as it is, decoding is slower: no packed file beside it: {error}"
+                );
+                if self.model.is_exposed()? {
+                    tracing::warn!(
+                        "others may write {}: one that is cut while it is served ends the daemon; \
+                         `chmod go-w`, or give it to this user",
+                        self.model.path().display()
+                    );
+                }
+                Ok(gguf)
+            }
+        }
+    }
+
+    fn pack(&self, bytes: u64) -> Result<Opened, NotPacked> {
+        let out = path(self.model.path());
+        // what lies there was made of another model, or by nobody knows whom: its room is wanted
+        match fs::remove_file(&out) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => room(self.model.path(), bytes)?,
+        }
+        write(&self.model, &self.sha256, &out, false)
+    }
+
+    /// Removes the packed file: it proved to be damaged. False: there is none.
+    #[must_use]
+    pub fn discard(&mut self) -> bool {
+        let packed = self.packed.take();
+        packed.is_some_and(|packed| fs::remove_file(packed.path()).is_ok())
+    }
+}
+
+/// Is there room for a packed file of `bytes`?
+fn room(model: &Path, bytes: u64) -> Result<(), NotPacked> {
+    let disk = rustix::fs::statvfs(folder(model)).map_err(io::Error::from)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = bytes.saturating_mul(1 + SPARE);
+    if free < needed {
+        return Err(NotPacked::Full { free, needed });
+    }
+    Ok(())
+}
+
+/// Where a file lies.
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Writes `out`, with a coarse head or without: an old file stays until the new one is whole, on the disk, and has been read
+/// again. What is given back is the file that was written, whatever others put under its name.
+///
+/// # Errors
+/// [`NotPacked`]; nothing of ours stays behind.
+pub fn write(
+    model: &Opened,
+    sha256: &str,
+    out: &Path,
+    coarse_head: bool,
+) -> Result<Opened, NotPacked> {
+    let gguf = model.gguf()?;
+    let part = beside(out, ".part");
+    let file = ours(&part)?;
+    file.try_lock().map_err(|_| NotPacked::Busy)?;
+    if !fs::metadata(&part)
+        .is_ok_and(|now| Some(now.ino()) == file.metadata().ok().map(|m| m.ino()))
+    {
+        // somebody else finished it between our opening and our lock
+        return Err(NotPacked::Busy);
+    }
+    let written = (|| {
+        file.set_len(0)?;
+        let mut buffered = BufWriter::new(&file);
+        let coarsen: Option<pack::Coarsen> = coarse_head.then_some(to_q4_0);
+        pack::write(&gguf, &source(sha256), coarsen, &mut buffered)?;
+        buffered.flush()?;
+        file.sync_all()?;
+        Gguf::from_file(&file)?.touch()?;
+        // what was read is what has this hash
+        model.unchanged()?;
+        fs::rename(&part, out)?;
+        File::open(folder(out))?.sync_all()?;
+        file.unlock()?;
+        Ok(())
+    })();
+    match written {
+        // a rename is a change too: the stamp is taken after it
+        Ok(()) => Ok(Opened::of(out.to_owned(), file)?),
+        Err(error) => {
+            // it may be gone already: what counts is the error that there is
+            let _ = fs::remove_file(&part);
+            Err(error)
+        }
+    }
+}
+
+/// A file of ours to write, made anew where another could go on writing in it.
+fn ours(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options
+        .read(true)
+        .write(true)
+        .mode(0o644)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.clone().create(true).truncate(false).open(path);
+    let is_ours = |file: &File| -> io::Result<bool> {
+        let of = file.metadata()?;
+        let owner = of.uid() == rustix::process::geteuid().as_raw();
+        Ok(of.is_file() && owner && of.nlink() == 1 && of.mode() & 0o022 == 0)
+    };
+    match file {
+        Ok(file) if is_ours(&file)? => Ok(file),
+        _ => {
+            fs::remove_file(path)?;
+            options.create_new(true).open(path)
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// No tensors, no keys: enough for a head.
+    fn head(version: u32) -> Vec<u8> {
+        [&b"GGUF"[..], &version.to_le_bytes(), &[0; 16]].concat()
+    }
+
+    fn weights(model: &Path) -> Weights {
+        let model = Opened::open(model).unwrap();
+        let sha256 = model.sha256().unwrap();
+        Weights::new(model, sha256)
+    }
+
+    #[test]
+    fn no_room_is_said_in_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("a.gguf");
+        assert!(room(&model, 1).is_ok());
+        let error = room(&model, u64::MAX / 4).unwrap_err();
+        assert!(matches!(error, NotPacked::Full { needed, .. } if needed == u64::MAX / 4 * 2));
+        assert!(room(Path::new("a.gguf"), 1).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_another_writes_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        fs::write(&path, head(3)).unwrap();
+        let part = beside(&super::path(&path), ".part");
+        let other = ours(&part).unwrap();
+        other.lock().unwrap();
+        let mut model = weights(&path);
+        assert!(matches!(model.pack(1), Err(NotPacked::Busy)));
+        assert!(part.is_file());
+        drop(other);
+        let gguf = model.prepare().unwrap();
+        assert!(pack::source(&gguf).is_some() && model.packed.is_some());
+        assert!(!part.exists());
+        assert!(weights(&path).packed.is_some());
+    }
+
+    /// Size and time of a file say nothing of what is in it: images give every file the same time.
+    #[test]
+    fn a_packed_file_of_another_content_is_not_taken_whatever_its_time_and_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        fs::write(&path, head(3)).unwrap();
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut first = weights(&path);
+        first.prepare().unwrap();
+        assert!(weights(&path).packed.is_some());
+        fs::write(&path, head(2)).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(time).unwrap();
+        let mut second = weights(&path);
+        assert!(second.packed.is_none());
+        assert_ne!(second.sha256, first.sha256);
+        // it is made again, and is the new one's alone
+        second.prepare().unwrap();
+        assert!(weights(&path).packed.is_some());
+        // and the old one was changed in place
+        assert!(first.prepare().is_err());
+    }
+
+    /// Whoever may write the folder: what is written is a file of our own, and what is given back is that file.
+    #[test]
+    fn what_others_could_write_in_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        fs::write(&path, head(3)).unwrap();
+        let part = beside(&super::path(&path), ".part");
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "theirs").unwrap();
+        let tricks: [&dyn Fn(); 3] = [
+            &|| symlink(&elsewhere, &part).unwrap(),
+            &|| fs::hard_link(&elsewhere, &part).unwrap(),
+            &|| {
+                fs::write(&part, "").unwrap();
+                fs::set_permissions(&part, Permissions::from_mode(0o666)).unwrap();
+            },
+        ];
+        for trick in tricks {
+            trick();
+            let theirs = File::options().write(true).open(&part).unwrap();
+            let mut model = weights(&path);
+            model.prepare().unwrap();
+            let packed = model.packed.clone().unwrap();
+            assert_ne!(
+                fs::metadata(packed.path()).unwrap().ino(),
+                theirs.metadata().unwrap().ino()
+            );
+            assert!(!packed.is_exposed().unwrap());
+            // what lies under the name afterwards is not what is mapped
+            fs::write(&elsewhere, "theirs").unwrap();
+            fs::rename(&elsewhere, packed.path()).unwrap();
+            assert!(pack::source(&model.prepare().unwrap()).is_some());
+            fs::remove_file(packed.path()).unwrap();
+            fs::write(&elsewhere, "theirs").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_damaged_one_is_discarded_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        fs::write(&path, head(3)).unwrap();
+        let mut model = weights(&path);
+        assert!(!model.discard());
+        model.prepare().unwrap();
+        assert!(model.discard() && !super::path(&path).exists());
+        assert!(!model.discard());
+    }
+}

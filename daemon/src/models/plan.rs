@@ -1,0 +1,351 @@
+//! The memory plan of this daemon: the model's file and the configuration, laid out below a limit before anything is
+//! loaded.
+
+use std::path::Path;
+
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS};
+use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
+use glowplug_model::engine::{KvFormats, LoadError, Share, shape};
+use glowplug_model::gguf::{Gguf, GgufError};
+use glowplug_model::network::dims::{Dims, DimsError};
+
+use super::tuned::Tuned;
+use crate::config::Config;
+use crate::machine::board::Chosen;
+use crate::machine::cores::{Cores, FAST};
+use crate::machine::memory_limit::Unknown;
+use crate::mqtt::{OUTBOX_BYTES, PACKET_MAX, broker, intake_bytes};
+
+/// Tokens of context when the configuration has no say and the model allows more.
+const CONTEXT_DEFAULT: usize = 4096;
+/// Messages besides the requests that wait: one packet on its way in, what came in and was not read, one that is being
+/// read, the outbox, the finals kept for repetition, and what was said in sessions. The outbox holds more only when the
+/// last frames of what was accepted before it was full are long.
+/// And what the embedded broker holds where it is used.
+fn message_bytes(config: &Config) -> u64 {
+    let payload_max = config.engine.max_payload_bytes;
+    let broker = match config.mqtt.server {
+        Some(_) => 0,
+        None => broker::bytes(payload_max),
+    };
+    let came_in = PACKET_MAX + intake_bytes(payload_max) + payload_max;
+    let kept = OUTBOX_BYTES + crate::requests::dedup::BYTES_MAX + SESSION_TEXT_MAX;
+    (came_in + kept + broker) as u64
+}
+
+/// What the engine is loaded with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// tokens of one sequence at most
+    pub context: usize,
+    /// how keys and values are stored
+    pub kv: KvFormats,
+    /// are they kept from being swapped out
+    pub lock: bool,
+    /// who finds what is in them
+    pub share: Share,
+    /// for prefill and for decode: as configured, else as `glowplug tune` found, else the fast cores
+    pub threads: Threads,
+    /// pages, and where every byte goes
+    pub memory: MemoryPlan,
+}
+
+/// Threads of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// for prompts
+    pub prefill: usize,
+    /// for steps of decoding
+    pub decode: usize,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// not a sound GGUF file
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// not a network we compute
+    #[error(transparent)]
+    Dims(#[from] DimsError),
+    /// more context than the model was made for
+    #[error(transparent)]
+    Context(LoadError),
+    /// a format that the model's heads cannot have
+    #[error("`memory.kv_format`: {} stores {} values at a time, a head of this model has {head_dim}", format.name(), KvFormat::BLOCK)]
+    Format {
+        /// chosen
+        format: KvFormat,
+        /// of the model
+        head_dim: usize,
+    },
+    /// nobody knows how much memory there is
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// too large
+    #[error(transparent)]
+    DoesNotFit(#[from] DoesNotFit),
+}
+
+/// Plans for an open file; `model` is where it is, `coarse_head` what its packed file has beyond it, in bytes.
+///
+/// # Errors
+/// [`PlanError`]; nothing was loaded.
+pub fn plan(
+    model: &Path,
+    gguf: &Gguf,
+    coarse_head: u64,
+    config: &Config,
+    limit: &Limit,
+) -> Result<Plan, PlanError> {
+    let dims = Dims::from_gguf(gguf)?;
+    let limit_context = dims.context_train;
+    let context = match config.model.context {
+        Some(asked) if asked > limit_context => {
+            return Err(PlanError::Context(LoadError::Context {
+                asked,
+                limit: limit_context,
+            }));
+        }
+        Some(asked) => asked,
+        None => CONTEXT_DEFAULT.min(limit_context),
+    };
+    let kv = formats(config.memory.kv_format, dims.head_dim)?;
+    let engine = &config.engine;
+    let threads = threads(model, config);
+    let choice = Choice {
+        context,
+        k: kv.k,
+        v: kv.v,
+        kv_pages: config.memory.kv_pages,
+        streams: engine.max_streams,
+        queue: engine.queue,
+        max_payload_bytes: engine.max_payload_bytes,
+        message_bytes: message_bytes(config),
+        step_tokens: STEP_TOKENS,
+        threads: threads.prefill.max(threads.decode),
+    };
+    let mut shape = shape(gguf, &dims);
+    // of the packed file, which is mapped instead
+    shape.file_bytes += coarse_head;
+    let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
+    Ok(Plan {
+        context,
+        kv,
+        lock: config.memory.lock,
+        share: config.memory.share,
+        threads,
+        memory,
+    })
+}
+
+/// See [`Plan::threads`]. On a board that was named and may be elsewhere nothing was measured, and its own cores count.
+fn threads(model: &Path, config: &Config) -> Threads {
+    let engine = &config.engine;
+    let here = Cores::here(&config.root);
+    let (all, fast) = match (&config.board, &config.board_chosen) {
+        (Some(board), Chosen::Named) => (board.cores(0.0), board.cores(FAST)),
+        _ => (here.all(), here.fast()),
+    };
+    let tuned = Tuned::read(model, engine.isa, all).unwrap_or_else(|error| {
+        tracing::warn!("{}: {error}", Tuned::path(model).display());
+        None
+    });
+    let found = |count: fn(&Tuned) -> usize| tuned.as_ref().map_or(fast, count);
+    Threads {
+        prefill: engine
+            .prefill_threads
+            .unwrap_or_else(|| found(|t| t.prefill)),
+        decode: engine.decode_threads.unwrap_or_else(|| found(|t| t.decode)),
+    }
+}
+
+/// What was chosen, if the heads can have it; else q8_0, or f16 for heads that cannot.
+pub(crate) fn formats(chosen: Option<KvFormats>, head_dim: usize) -> Result<KvFormats, PlanError> {
+    let Some(kv) = chosen else {
+        let format = if KvFormat::Q8_0.takes(head_dim) {
+            KvFormat::Q8_0
+        } else {
+            KvFormat::F16
+        };
+        return Ok(KvFormats {
+            k: format,
+            v: format,
+        });
+    };
+    match [kv.k, kv.v]
+        .into_iter()
+        .find(|format| !format.takes(head_dim))
+    {
+        Some(format) => Err(PlanError::Format { format, head_dim }),
+        None => Ok(kv),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::config::Draft;
+    use crate::machine::memory_limit;
+    use glowplug_firmware_config::board::{self, Board};
+    use glowplug_firmware_config::limits::PAGE_TOKENS;
+    use glowplug_firmware_config::plan::Shape;
+    use glowplug_firmware_config::units::Bytes;
+    use std::path::PathBuf;
+
+    const Q15: Shape = Shape {
+        file_bytes: 1_117_320_768,
+        layers: 28,
+        embed: 1536,
+        heads: 12,
+        kv_heads: 2,
+        head_dim: 128,
+        ff: 8960,
+        vocab: 151_936,
+        token_bytes: 1_372_758,
+        merges: 151_387,
+        f16_key_layers: 0,
+    };
+    const Q05: Shape = Shape {
+        file_bytes: 491_400_064,
+        layers: 24,
+        embed: 896,
+        heads: 14,
+        head_dim: 64,
+        ff: 4864,
+        ..Q15
+    };
+    const SMOL: Shape = Shape {
+        file_bytes: 98_362_432,
+        layers: 30,
+        embed: 576,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        ff: 1536,
+        vocab: 49_152,
+        token_bytes: 369_170,
+        merges: 48_900,
+        f16_key_layers: 0,
+    };
+    /// DeepSeek-R1-Distill-Qwen-7B Q4_K_M
+    const Q7: Shape = Shape {
+        file_bytes: 4_683_073_536,
+        embed: 3584,
+        heads: 28,
+        kv_heads: 4,
+        ff: 18_944,
+        vocab: 152_064,
+        ..Q15
+    };
+
+    fn choice(board: &Board) -> Choice {
+        let config = Draft::default().finish("host", PathBuf::new()).unwrap();
+        Choice {
+            context: board.model.context,
+            k: board.model.k,
+            v: board.model.v,
+            kv_pages: None,
+            streams: config.engine.max_streams,
+            queue: config.engine.queue,
+            max_payload_bytes: config.engine.max_payload_bytes,
+            message_bytes: message_bytes(&config),
+            step_tokens: STEP_TOKENS,
+            threads: board.cores(FAST),
+        }
+    }
+
+    /// Every board with its own model, and with every smaller one; what does not fit says which line and why.
+    #[test]
+    fn every_board_fits_its_model_and_a_smaller_one_names_the_line() {
+        for (name, _) in board::FILES {
+            let board = board::find(name).unwrap();
+            let limit = memory_limit::there(&board, None);
+            let plan = |limit: &Limit, shape: &Shape| {
+                glowplug_firmware_config::plan::plan(limit, shape, &choice(&board))
+            };
+            assert_eq!(board.model.name, "deepseek-r1-distill-qwen-1.5b", "{name}");
+            for shape in [Q15, Q05, SMOL] {
+                let plan = plan(&limit, &shape).unwrap_or_else(|e| panic!("{name}: {e}"));
+                // two conversations of the whole context at least
+                let pages = 2 * board.model.context.div_ceil(PAGE_TOKENS);
+                assert!(plan.pages >= pages && plan.total() <= limit.bytes, "{name}");
+            }
+            if let Err(error) = plan(&limit, &Q7) {
+                assert!(
+                    ["weights", "kv_pages"].contains(&error.line),
+                    "{name}: {error}"
+                );
+                assert_eq!(error.need, limit.bytes + error.missing);
+            }
+            let small = Board {
+                ram: Bytes(board.reserve.0 + (1 << 30)),
+                ..board.clone()
+            };
+            let error = plan(&memory_limit::there(&small, None), &Q15).unwrap_err();
+            assert_eq!(
+                (error.line, error.need),
+                ("weights", (1 << 30) + error.missing)
+            );
+        }
+    }
+
+    #[test]
+    fn the_embedded_broker_counts_where_it_is_used() {
+        let plan = |toml: &str| {
+            let draft = Draft::from_toml(toml).unwrap();
+            message_bytes(&draft.finish("host", PathBuf::new()).unwrap())
+        };
+        let external = plan("[mqtt]\nurl = 'mqtt://b'");
+        let embedded = plan("");
+        assert_eq!(
+            embedded - external,
+            broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
+        );
+        let larger = plan("[engine]\nmax_payload_bytes = 4194304");
+        assert!(larger > embedded + 64 * (3 << 20));
+    }
+
+    #[test]
+    fn messages_that_came_in_are_in_the_plan() {
+        let bytes = |payload: usize| {
+            let text =
+                format!("[mqtt]\nurl = 'mqtt://host'\n[engine]\nmax_payload_bytes = {payload}");
+            let draft = Draft::from_toml(&text).unwrap();
+            message_bytes(&draft.finish("host", PathBuf::new()).unwrap())
+        };
+        // what waits to be read, and the one in its reader's hands
+        assert_eq!(bytes(4 << 20) - bytes(1 << 20), 2 * (3 << 20));
+        assert!(bytes(4 << 20) > (PACKET_MAX + intake_bytes(4 << 20)) as u64);
+    }
+
+    #[test]
+    fn a_board_that_was_named_computes_on_its_fast_cores() {
+        for (name, prefill) in [("rk3588-8g", 4), ("sa8155p", 4), ("sa8295p", 8)] {
+            let draft = Draft::from_toml(&format!("board = '{name}'")).unwrap();
+            let config = draft.finish("host", PathBuf::new()).unwrap();
+            let threads = threads(Path::new("none"), &config);
+            assert_eq!(
+                (threads.prefill, threads.decode),
+                (prefill, prefill),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn heads_that_q8_0_cannot_store_are_f16_unless_it_was_asked_for() {
+        let (f16, q8, q4) = (KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0);
+        let both = |k, v| KvFormats { k, v };
+        assert_eq!(formats(None, 128).unwrap(), both(q8, q8));
+        assert_eq!(formats(None, 80).unwrap(), both(f16, f16));
+        assert_eq!(formats(Some(both(q8, q4)), 64).unwrap(), both(q8, q4));
+        let error = formats(Some(both(f16, q4)), 80).unwrap_err().to_string();
+        assert!(
+            error.contains("`memory.kv_format`: q4_0") && error.contains("80"),
+            "{error}"
+        );
+    }
+}

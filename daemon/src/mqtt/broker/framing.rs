@@ -1,0 +1,327 @@
+//! MQTT packets as far as a listener must read them: where one ends, who a CONNECT says it is, and what of a PUBLISH comes
+//! before its payload. Sections are those of the OASIS standards, 3.1.1 and 5.
+
+use std::io;
+
+use tokio::io::{AsyncBufRead, AsyncReadExt};
+
+/// First byte of packets without flags; of the rest the upper half.
+pub(in crate::mqtt) const CONNECT: u8 = 0x10;
+pub(in crate::mqtt) const CONNACK: u8 = 0x20;
+pub(in crate::mqtt) const PUBLISH: u8 = 0x30;
+pub(in crate::mqtt) const PUBACK: u8 = 0x40;
+pub(in crate::mqtt) const PUBREC: u8 = 0x50;
+pub(in crate::mqtt) const PUBREL: u8 = 0x62;
+pub(in crate::mqtt) const PUBCOMP: u8 = 0x70;
+pub(in crate::mqtt) const DISCONNECT: u8 = 0xe0;
+
+/// The kind of a packet, without its flags.
+pub(in crate::mqtt) const KIND: u8 = 0xf0;
+
+/// Protocol level of MQTT 5.
+pub(in crate::mqtt) const LEVEL_5: u8 = 5;
+
+/// A fixed header (2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mqtt) struct Head {
+    /// kind and flags
+    pub(in crate::mqtt) first: u8,
+    /// bytes that follow
+    pub(in crate::mqtt) len: usize,
+}
+
+impl Head {
+    /// None: the stream ended between two packets.
+    pub(in crate::mqtt) async fn read(
+        from: &mut (impl AsyncBufRead + Unpin),
+    ) -> io::Result<Option<Self>> {
+        let first = match from.read_u8().await {
+            Ok(first) => first,
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut len = 0;
+        for place in 0..4 {
+            let byte = from.read_u8().await?;
+            len |= usize::from(byte & 0x7f) << (7 * place);
+            if byte & 0x80 == 0 {
+                return Ok(Some(Self { first, len }));
+            }
+        }
+        Err(malformed())
+    }
+
+    pub(in crate::mqtt) fn write(self, to: &mut Vec<u8>) {
+        to.push(self.first);
+        let mut len = self.len;
+        loop {
+            let more = if len > 0x7f { 0x80 } else { 0 };
+            to.push(len as u8 & 0x7f | more);
+            len >>= 7;
+            if len == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// What a peer sent is no MQTT.
+pub(in crate::mqtt) fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a malformed MQTT packet")
+}
+
+/// Who a CONNECT (3.1) says it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::mqtt) struct Connect {
+    /// protocol level: 4 is 3.1.1
+    pub(in crate::mqtt) level: u8,
+    /// may be empty
+    pub(in crate::mqtt) client_id: String,
+    pub(in crate::mqtt) username: Option<String>,
+    pub(in crate::mqtt) password: Option<Vec<u8>>,
+    /// wants its session to outlive the connection
+    pub(in crate::mqtt) keeps: bool,
+}
+
+impl Connect {
+    /// Of the bytes after the fixed header. None: malformed.
+    pub(in crate::mqtt) fn parse(body: &[u8]) -> Option<Self> {
+        let mut rest = Rest(body);
+        rest.binary()?;
+        let [level, flags, _, _] = *rest.array()?;
+        let mut keeps = level < LEVEL_5 && flags & 0x02 == 0;
+        if level >= LEVEL_5 {
+            keeps = session_expiry(rest.properties()?)? > 0;
+        }
+        let client_id = rest.text()?;
+        if flags & 0x04 != 0 {
+            if level >= LEVEL_5 {
+                rest.properties()?;
+            }
+            // the will's topic and payload
+            rest.binary()?;
+            rest.binary()?;
+        }
+        Some(Self {
+            level,
+            client_id,
+            username: if flags & 0x80 == 0 {
+                None
+            } else {
+                Some(rest.text()?)
+            },
+            password: if flags & 0x40 == 0 {
+                None
+            } else {
+                Some(rest.binary()?.to_vec())
+            },
+            keeps,
+        })
+    }
+}
+
+/// In a CONNECT of 3.1.1: a will of QoS 2 becomes one of QoS 1.
+pub(in crate::mqtt) fn lower_will(body: &mut [u8]) {
+    let name = body
+        .get(..2)
+        .map_or(0, |n| usize::from(u16::from_be_bytes([n[0], n[1]])));
+    if let Some(flags) = body.get_mut(name + 3)
+        && *flags & 0x18 == 0x10
+    {
+        *flags = *flags & !0x18 | 0x08;
+    }
+}
+
+/// Seconds (3.1.2.11.2), 0 where it is not given.
+fn session_expiry(properties: &[u8]) -> Option<u32> {
+    let mut rest = Rest(properties);
+    while !rest.0.is_empty() {
+        match rest.array::<1>()?[0] {
+            0x11 => return Some(u32::from_be_bytes(*rest.array()?)),
+            0x15 | 0x16 => rest.binary().map(drop)?,
+            0x17 | 0x19 => rest.array::<1>().map(drop)?,
+            0x21 | 0x22 => rest.array::<2>().map(drop)?,
+            0x27 => rest.array::<4>().map(drop)?,
+            0x26 => {
+                rest.binary()?;
+                rest.binary()?;
+            }
+            _ => return None,
+        }
+    }
+    Some(0)
+}
+
+/// The packet identifier of a PUBLISH of QoS 1 or 2, of the bytes after its fixed header.
+pub(in crate::mqtt) fn publish_id(body: &[u8]) -> Option<u16> {
+    let mut rest = Rest(body);
+    rest.binary()?;
+    Some(u16::from_be_bytes(*rest.array()?))
+}
+
+/// Bytes before the payload of a PUBLISH, after its fixed header.
+pub(in crate::mqtt) fn before_payload(head: Head, level: u8, body: &[u8]) -> Option<usize> {
+    let mut rest = Rest(body);
+    rest.binary()?;
+    if head.first & 0x06 != 0 {
+        rest.array::<2>()?;
+    }
+    if level >= LEVEL_5 {
+        rest.properties()?;
+    }
+    Some(body.len() - rest.0.len())
+}
+
+/// What has not been read of some bytes.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// Two bytes of length, then so many.
+    fn binary(&mut self) -> Option<&'a [u8]> {
+        let len = u16::from_be_bytes(*self.array()?);
+        self.take(len.into())
+    }
+
+    fn text(&mut self) -> Option<String> {
+        Some(std::str::from_utf8(self.binary()?).ok()?.to_owned())
+    }
+
+    fn properties(&mut self) -> Option<&'a [u8]> {
+        let mut len = 0;
+        for place in 0..4 {
+            let byte = self.array::<1>()?[0];
+            len |= usize::from(byte & 0x7f) << (7 * place);
+            if byte & 0x80 == 0 {
+                return self.take(len);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(s: &str) -> Vec<u8> {
+        let mut bytes = u16::try_from(s.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(s.as_bytes());
+        bytes
+    }
+
+    fn connect(level: u8, flags: u8, properties: &[u8], fields: &[&str]) -> Vec<u8> {
+        let mut body = text("MQTT");
+        body.extend([level, flags, 0, 60]);
+        body.extend(properties);
+        for field in fields {
+            body.extend(text(field));
+        }
+        body
+    }
+
+    #[test]
+    fn a_connect_says_who_and_whether_it_comes_back() {
+        let seen = |body: &[u8]| {
+            let c = Connect::parse(body)?;
+            let password = c.password.map(|p| String::from_utf8(p).unwrap());
+            Some((c.level, c.client_id, c.username, password, c.keeps))
+        };
+        let me = |level, keeps| {
+            let own = |s: &str| Some(s.to_owned());
+            Some((level, "me".to_owned(), own("u"), own("p"), keeps))
+        };
+        let fields = ["me", "u", "p"];
+        assert_eq!(seen(&connect(4, 0xc2, &[], &fields)), me(4, false));
+        assert_eq!(seen(&connect(4, 0xc0, &[], &fields)), me(4, true));
+        assert_eq!(seen(&connect(5, 0xc0, &[0], &fields)), me(5, false));
+        // receive maximum, a user property, then the expiry: an hour, and none
+        let with = |expiry: u32| {
+            let mut p = vec![0x21, 0, 9, 0x26];
+            p.extend(text("a"));
+            p.extend(text("b"));
+            p.push(0x11);
+            p.extend(expiry.to_be_bytes());
+            p.insert(0, u8::try_from(p.len()).unwrap());
+            p
+        };
+        assert_eq!(seen(&connect(5, 0xc2, &with(3600), &fields)), me(5, true));
+        assert_eq!(seen(&connect(5, 0xc2, &with(0), &fields)), me(5, false));
+        // a will between identifier and user
+        let will = ["me", "topic", "payload", "u", "p"];
+        assert_eq!(seen(&connect(4, 0xc6, &[], &will)), me(4, false));
+        let bare = Connect::parse(&connect(4, 0x02, &[], &[""])).unwrap();
+        assert_eq!((bare.username, bare.password), (None, None));
+        // cut anywhere, it is none
+        let whole = connect(5, 0xc2, &with(1), &fields);
+        for n in 0..whole.len() {
+            assert_eq!(seen(&whole[..n]), None, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_will_of_qos_2_is_lowered_and_no_other() {
+        for (flags, lowered) in [(0x16, 0x0e), (0x0e, 0x0e), (0x06, 0x06), (0x02, 0x02)] {
+            let mut body = connect(4, flags, &[], &["me"]);
+            lower_will(&mut body);
+            assert_eq!(body[7], lowered);
+        }
+        lower_will(&mut []);
+        lower_will(&mut [0xff, 0xff]);
+    }
+
+    proptest! {
+        #[test]
+        fn heads_are_read_as_they_were_written(first: u8, len in 0usize..1 << 28) {
+            let head = Head { first, len };
+            let mut bytes = Vec::new();
+            head.write(&mut bytes);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut from = bytes.as_slice();
+            prop_assert_eq!(runtime.block_on(Head::read(&mut from)).unwrap(), Some(head));
+            prop_assert!(from.is_empty());
+        }
+
+        #[test]
+        fn what_comes_before_a_payload_is_found(
+            topic in "[a-z/]{1,300}", qos in 0u8..3, properties in 0usize..300, payload in 0usize..50, five: bool,
+        ) {
+            let mut body = text(&topic);
+            if qos > 0 {
+                body.extend([1, 2]);
+            }
+            if five {
+                let mut len = Vec::new();
+                Head { first: 0, len: properties }.write(&mut len);
+                body.extend(&len[1..]);
+                body.extend(vec![0; properties]);
+            }
+            let before = body.len();
+            body.extend(vec![b'x'; payload]);
+            let head = Head { first: PUBLISH | qos << 1, len: body.len() };
+            let level = if five { 5 } else { 4 };
+            prop_assert_eq!(before_payload(head, level, &body), Some(before));
+            if qos > 0 {
+                prop_assert_eq!(publish_id(&body), Some(0x102));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_connect_or_none(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(connect) = Connect::parse(&body) {
+                prop_assert!(connect.client_id.len() < body.len());
+            }
+        }
+    }
+}

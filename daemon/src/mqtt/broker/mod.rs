@@ -1,0 +1,444 @@
+//! The embedded broker, `mqtt5`, in the one file that names it: zero set-up on loopback, both MQTT versions on one port,
+//! users and topic rules always on. Production uses a broker of its own.
+//!
+//! Of the crate it uses what serves one connection; who is let in, and what the crate gets to see, is decided before, by
+//! `listener` and `relay`. Its measured traits (0.49): it adds a user property with the
+//! sender's client identifier to everything it forwards, and it drops QoS 1 messages of a subscriber that does not read,
+//! once the limits below are reached.
+
+pub mod credentials;
+mod framing;
+mod listener;
+mod relay;
+mod sessions;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mqtt5::broker::BrokerConfig;
+use mqtt5::broker::auth::{AuthProvider, AuthResult};
+use mqtt5::broker::client_handler::ClientHandler;
+use mqtt5::broker::resource_monitor::{ResourceLimits, ResourceMonitor};
+use mqtt5::broker::router::MessageRouter;
+use mqtt5::broker::storage::{DynamicStorage, MemoryBackend, QueueLimits, StorageBackend};
+use mqtt5::broker::sys_topics::BrokerStats;
+use mqtt5::broker::transport::BrokerTransport;
+use mqtt5::packet::connect::ConnectPacket;
+use mqtt5::protocol::v5::reason_codes::ReasonCode;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{Semaphore, broadcast};
+use tokio::time::{Instant, interval, timeout};
+
+use super::{Credentials, PACKET_MAX};
+use crate::wire::topics;
+use framing::{CONNECT, Connect, Head, LEVEL_5, lower_will};
+use listener::{CONNECT_WITHIN, Listener, Refusal, Visitor};
+use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
+use sessions::{SESSIONS_MAX, Sessions};
+
+/// Clients connected at a time. The daemon has a place of its own.
+const CLIENTS_MAX: usize = SESSIONS_MAX;
+/// Messages, and their bytes, kept for one client that does not read or is away.
+const QUEUE_MAX: (usize, usize) = (1000, 64 << 10);
+/// Messages of each QoS on their way to one client, and of QoS 1 not yet acknowledged by it. They are frames, a few hundred
+/// bytes each.
+const CLIENT_LANE: usize = 256;
+const CLIENT_WINDOW: u16 = 32;
+/// The same for the daemon. They are requests, as long as those may be.
+const DAEMON_LANE: usize = 16;
+const DAEMON_WINDOW: u16 = 8;
+/// Large packets on their way in at a time.
+const LARGE_MAX: usize = 4;
+/// Retained messages in all, and the bytes of one.
+const RETAINED_MAX: (usize, usize) = (128, 16 << 10);
+/// How long a session waits for its client.
+const SESSION_EXPIRY: Duration = Duration::from_secs(3600);
+/// What has expired is looked for this often.
+const SWEEP: Duration = Duration::from_secs(60);
+/// For the last words to a client whose connection the broker ended.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Bytes that the broker may hold, where payloads of so many are taken: for each client its queue and the buffers of its
+/// connection; requests on their way to the daemon, in both lanes and twice in the window, where the crate keeps a copy; large
+/// packets on their way in, here and in the crate; what is retained.
+#[must_use]
+pub const fn bytes(payload_max: usize) -> usize {
+    let client = QUEUE_MAX.1 + 4 * LARGE;
+    let requests = 2 * DAEMON_LANE + 2 * DAEMON_WINDOW as usize + 2 * LARGE_MAX;
+    CLIENTS_MAX * client + requests * packet_max(payload_max) + RETAINED_MAX.0 * RETAINED_MAX.1
+}
+
+/// A running broker; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Embedded {
+    /// where it really listens, port 0 resolved
+    pub address: SocketAddr,
+    task: tokio::task::JoinHandle<io::Error>,
+    shutdown: broadcast::Sender<()>,
+}
+
+impl Embedded {
+    /// Waits until the broker has ended by itself, which it should not, and says why.
+    pub async fn ended(&mut self) -> String {
+        let why = match (&mut self.task).await {
+            Ok(error) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        format!("the embedded broker ended: {why}")
+    }
+
+    /// Has it ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.task.abort();
+        // no receiver: no connection
+        let _ = self.shutdown.send(());
+    }
+}
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// another process has the address
+    #[error(
+        "the embedded broker cannot listen on {0}: the address is taken, as by a broker that runs already. To use that one, \
+         set `mqtt.url` (\"mqtt://{0}\"); to have both, give this one another address, `broker.listen`"
+    )]
+    Taken(SocketAddr),
+    /// anything else
+    #[error("the embedded broker cannot listen on {0} (`broker.listen`): {1}")]
+    Listen(SocketAddr, io::Error),
+}
+
+/// Who may connect, and to which topics of `base`.
+#[derive(Debug, Clone)]
+pub struct Users {
+    /// `{base}`
+    pub base: String,
+    /// the daemon: every topic below `{base}`
+    pub daemon: Credentials,
+    /// the daemon's client identifier, which nobody else may take
+    pub daemon_id: String,
+    /// programs of this machine's owner: what is public, and their own client's topics
+    pub local: Credentials,
+}
+
+/// Binds and starts the broker. Of a client's payload above `payload_max` it forwards just so much that it is still above.
+///
+/// # Errors
+/// [`BrokerError`]
+pub async fn start(
+    listen: SocketAddr,
+    users: Users,
+    payload_max: usize,
+) -> Result<Embedded, BrokerError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => BrokerError::Taken(listen),
+        _ => BrokerError::Listen(listen, error),
+    };
+    let socket = TcpListener::bind(listen).await.map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    let (shutdown, _) = broadcast::channel(1);
+    let broker = Arc::new(Broker::new(users, payload_max, shutdown.downgrade()));
+    let task = tokio::spawn(broker.run(Listener::new(socket, CONNECT_WITHIN)));
+    Ok(Embedded {
+        address,
+        task,
+        shutdown,
+    })
+}
+
+/// What connections share.
+struct Broker {
+    guard: Arc<Guard>,
+    payload_max: usize,
+    router: Arc<MessageRouter>,
+    storage: Arc<DynamicStorage>,
+    stats: Arc<BrokerStats>,
+    monitor: Arc<ResourceMonitor>,
+    shutdown: broadcast::WeakSender<()>,
+    for_clients: Arc<BrokerConfig>,
+    /// of clients without an identifier: no session that nobody could come back to
+    for_nameless: Arc<BrokerConfig>,
+    for_daemon: Arc<BrokerConfig>,
+    clients: Semaphore,
+    large: Semaphore,
+    sessions: Mutex<Sessions>,
+}
+
+impl Broker {
+    fn new(users: Users, payload_max: usize, shutdown: broadcast::WeakSender<()>) -> Self {
+        let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(
+            QueueLimits {
+                max_messages: QUEUE_MAX.0,
+                max_bytes: QUEUE_MAX.1,
+            },
+        )));
+        let router = MessageRouter::with_storage(Arc::clone(&storage))
+            .with_retained_limits(RETAINED_MAX.0, RETAINED_MAX.1);
+        let mut for_clients = BrokerConfig::default()
+            .with_max_packet_size(PACKET_MAX)
+            .with_max_subscriptions_per_client(64);
+        for_clients.maximum_qos = 1;
+        for_clients.topic_alias_maximum = 0;
+        for_clients.session_expiry_interval = SESSION_EXPIRY;
+        for_clients.client_channel_capacity = CLIENT_LANE;
+        for_clients.max_outbound_inflight = CLIENT_WINDOW;
+        let mut for_nameless = for_clients.clone();
+        for_nameless.session_expiry_interval = Duration::ZERO;
+        let mut for_daemon = for_clients.clone();
+        for_daemon.client_channel_capacity = DAEMON_LANE;
+        for_daemon.max_outbound_inflight = DAEMON_WINDOW;
+        Self {
+            guard: Arc::new(Guard(users)),
+            payload_max,
+            router: Arc::new(router),
+            storage,
+            stats: Arc::new(BrokerStats::new()),
+            // clients are counted here, and nobody's rate is limited: who floods is the owner's own program
+            monitor: Arc::new(ResourceMonitor::new(ResourceLimits {
+                max_message_rate_per_client: 0,
+                max_bandwidth_per_client: 0,
+                ..ResourceLimits::default()
+            })),
+            shutdown,
+            for_clients: Arc::new(for_clients),
+            for_nameless: Arc::new(for_nameless),
+            for_daemon: Arc::new(for_daemon),
+            clients: Semaphore::new(CLIENTS_MAX),
+            large: Semaphore::new(LARGE_MAX),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// Until the socket is none any more.
+    async fn run(self: Arc<Self>, mut listener: Listener) -> io::Error {
+        let mut sweep = interval(SWEEP);
+        loop {
+            tokio::select! {
+                visitor = listener.next() => match visitor {
+                    Ok(visitor) => drop(tokio::spawn(Arc::clone(&self).serve(visitor))),
+                    Err(error) => return error,
+                },
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        if let Err(error) = self.storage.cleanup_expired().await {
+            tracing::warn!("the embedded broker: {error}");
+        }
+        self.router.sweep_sessions().await;
+    }
+
+    /// One connection, to its end.
+    async fn serve(self: Arc<Self>, mut visitor: Visitor) {
+        let Some(user) = self.guard.user(&visitor.connect) else {
+            return visitor.turn_away(Refusal::User).await;
+        };
+        let daemon = user == &self.guard.0.daemon;
+        let place = if daemon {
+            None
+        } else if let Ok(place) = self.clients.try_acquire() {
+            Some(place)
+        } else {
+            return visitor.turn_away(Refusal::Full).await;
+        };
+        let config = if daemon {
+            &self.for_daemon
+        } else if visitor.connect.client_id.is_empty() {
+            &self.for_nameless
+        } else {
+            &self.for_clients
+        };
+        let (Some(shutdown), Ok((ours, theirs))) = (self.shutdown.upgrade(), pair()) else {
+            return visitor.turn_away(Refusal::Full).await;
+        };
+        let session = self.arrives(&visitor.connect).await;
+        let handler = ClientHandler::new(
+            BrokerTransport::tcp(theirs),
+            visitor.address,
+            Arc::clone(config),
+            Arc::clone(&self.router),
+            Arc::clone(&self.guard) as Arc<dyn AuthProvider>,
+            Some(Arc::clone(&self.storage)),
+            Arc::clone(&self.stats),
+            Arc::clone(&self.monitor),
+            shutdown.subscribe(),
+        );
+        drop(shutdown);
+        let relay = Relay {
+            level: visitor.connect.level,
+            payload_max: if daemon { PACKET_MAX } else { self.payload_max },
+            places: (!daemon).then_some((&self.large, LARGE_WITHIN)),
+            unreleased: Mutex::default(),
+        };
+        if relay.level < LEVEL_5 {
+            lower_will(&mut visitor.body);
+        }
+        let mut connect = Vec::new();
+        Head {
+            first: CONNECT,
+            len: visitor.body.len(),
+        }
+        .write(&mut connect);
+        connect.extend(visitor.body);
+        // boxed: it is large
+        let mut handler = Box::pin(handler.run());
+        let ended = {
+            let client = (visitor.from, visitor.to);
+            let mut relayed = pin!(relay.run(&connect, client, ours.into_split()));
+            tokio::select! {
+                ended = &mut handler => {
+                    // whether or not the client still reads
+                    let _ = timeout(GOODBYE, relayed.as_mut()).await;
+                    Some(ended)
+                }
+                _ = &mut relayed => None,
+            }
+        };
+        // the client is gone and so is its stream: the will, the session
+        let ended = match ended {
+            Some(ended) => ended,
+            None => handler.await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!("the embedded broker: {error}");
+        }
+        drop((session, place));
+    }
+
+    /// Counts its session in, and forgets another's if there are too many.
+    async fn arrives(&self, connect: &Connect) -> Present<'_> {
+        let id = connect.client_id.clone();
+        let keeps = connect.keeps && !id.is_empty();
+        let forgotten = self.sessions().arrive(&id, keeps, now());
+        let present = Present { broker: self, id };
+        if let Some(id) = forgotten {
+            self.forget(&id).await;
+        }
+        present
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session of a client that is away: its subscriptions and its queue.
+    async fn forget(&self, id: &str) {
+        let _slot = self.router.lock_session(id).await;
+        if self.router.is_connected(id).await {
+            return;
+        }
+        tracing::debug!("the embedded broker forgets the session of `{id}`, which is away longest");
+        self.router.unregister_client(id).await;
+        self.router.queue_handle(id).clear(None);
+        let removed = self.storage.remove_session(id).await;
+        if let Err(error) = removed.and(self.storage.remove_all_inflight_messages(id).await) {
+            tracing::warn!("the embedded broker: {error}");
+        }
+    }
+}
+
+/// A client is connected as long as this lives.
+struct Present<'a> {
+    broker: &'a Broker,
+    id: String,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.broker.sessions().leave(&self.id, now());
+    }
+}
+
+/// Tokio's clock, which tests can stop.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Two ends of one stream, ours and the crate's. That one must be called a TCP stream, for the crate takes nothing else; it
+/// only reads, writes and closes it, which are the same for every socket.
+fn pair() -> io::Result<(UnixStream, TcpStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    let theirs = std::net::TcpStream::from(OwnedFd::from(theirs));
+    Ok((UnixStream::from_std(ours)?, TcpStream::from_std(theirs)?))
+}
+
+/// Checks users and topics: for every connection, will, publish and subscription.
+struct Guard(Users);
+
+impl Guard {
+    fn user(&self, connect: &Connect) -> Option<&Credentials> {
+        let (name, password) = (connect.username.as_deref()?, connect.password.as_deref()?);
+        let known = [&self.0.daemon, &self.0.local]
+            .into_iter()
+            .find(|c| c.username == name)?;
+        let own_id =
+            (known.username == self.0.daemon.username) == (connect.client_id == self.0.daemon_id);
+        (credentials::same(password, known.password.as_bytes()) && own_id).then_some(known)
+    }
+
+    fn may(&self, client_id: &str, user: Option<&str>, topic: &str, publish: bool) -> bool {
+        let rest = topics::below(&self.0.base, topic);
+        match (user, rest) {
+            (Some(name), Some(_)) if name == self.0.daemon.username => true,
+            (Some(name), Some(rest)) if name == self.0.local.username => {
+                topics::local_may(client_id, rest, publish)
+            }
+            // programs on the same machine may talk to each other elsewhere only through a broker of their own
+            _ => false,
+        }
+    }
+}
+
+impl AuthProvider for Guard {
+    fn authenticate<'a>(
+        &'a self,
+        connect: &'a ConnectPacket,
+        _address: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = mqtt5::error::Result<AuthResult>> + Send + 'a>> {
+        // who is not known did not come this far
+        let result = match &connect.username {
+            Some(name) => AuthResult::success_with_user(name.clone()),
+            None => AuthResult::fail(ReasonCode::BadUsernameOrPassword),
+        };
+        Box::pin(std::future::ready(Ok(result)))
+    }
+
+    fn authorize_publish<'a>(
+        &'a self,
+        client_id: &str,
+        user: Option<&'a str>,
+        topic: &'a str,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(std::future::ready(self.may(client_id, user, topic, true)))
+    }
+
+    fn authorize_subscribe<'a>(
+        &'a self,
+        client_id: &str,
+        user: Option<&'a str>,
+        filter: &'a str,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(std::future::ready(self.may(client_id, user, filter, false)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

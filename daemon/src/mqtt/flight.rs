@@ -1,0 +1,322 @@
+//! The messages on their way, and which of them is to blame when a connection ends. A state machine: no I/O, no clock.
+//!
+//! After a connection that the broker ended, what was on its way is suspect, and is sent again alone: if that one ends too,
+//! the blame is clear. So many times, and the message is given up; the others were only in its company.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{Outgoing, Refusal};
+
+/// Messages sent and not yet acknowledged.
+pub(super) const WINDOW: usize = 32;
+/// A message that is to blame for so much is given up.
+const BLAME_MAX: u8 = 4;
+/// A Response Topic that cost connections is not written on for so long; and how many are remembered.
+const SHUN: Duration = Duration::from_secs(600);
+const SHUNNED_MAX: usize = 64;
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// nothing of ours
+    Other,
+    /// it was closed without a reason
+    Closed,
+    /// the broker named something in what was sent
+    Told(Refusal),
+    /// the same, in the acknowledgement of the oldest
+    Oldest(Refusal),
+}
+
+/// What may be handed over next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// this one, which waits here
+    Hand(usize),
+    /// one from the outbox
+    Pull,
+    /// none before another is acknowledged
+    Wait,
+}
+
+/// `done` is none until the event loop of this connection has the message.
+struct Entry<D> {
+    out: Outgoing,
+    done: Option<D>,
+    suspect: bool,
+    blame: u8,
+}
+
+/// In the order they are sent and acknowledged; `D` tells when one is.
+pub(super) struct Flight<D> {
+    entries: VecDeque<Entry<D>>,
+    /// topics of messages that nobody acknowledges, since the last acknowledgement of another
+    unproven: VecDeque<String>,
+    /// of which some may have ended a connection: what follows on them asks for an acknowledgement
+    suspects: VecDeque<String>,
+    shunned: VecDeque<(String, Instant)>,
+}
+
+impl<D> Flight<D> {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            unproven: VecDeque::new(),
+            suspects: VecDeque::new(),
+            shunned: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Handed over on this connection; always the oldest.
+    fn handed(&self) -> usize {
+        self.entries.iter().take_while(|e| e.done.is_some()).count()
+    }
+
+    pub(super) fn next(&self) -> Next {
+        let handed = self.handed();
+        let alone = self.entries.iter().take(handed).any(|e| e.suspect);
+        match self.entries.get(handed) {
+            _ if handed >= WINDOW || alone => Next::Wait,
+            Some(entry) if entry.suspect && handed > 0 => Next::Wait,
+            Some(_) => Next::Hand(handed),
+            None => Next::Pull,
+        }
+    }
+
+    /// Takes one in; [`Self::next`] says when it may be handed over.
+    pub(super) fn take(&mut self, out: Outgoing) {
+        let suspect = self.suspects.contains(&out.message.topic);
+        self.entries.push_back(Entry {
+            out,
+            done: None,
+            suspect,
+            blame: 0,
+        });
+    }
+
+    /// The message, and whether it is to be acknowledged whatever its quality of service.
+    pub(super) fn get(&self, index: usize) -> Option<(&Outgoing, bool)> {
+        self.entries.get(index).map(|e| (&e.out, e.suspect))
+    }
+
+    pub(super) fn handed_over(&mut self, index: usize, done: D) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.done = Some(done);
+        }
+    }
+
+    pub(super) fn oldest(&mut self) -> Option<&mut D> {
+        self.entries.front_mut().and_then(|e| e.done.as_mut())
+    }
+
+    /// The oldest will not come to an end on this connection.
+    pub(super) fn withdraw(&mut self) {
+        if let Some(entry) = self.entries.front_mut() {
+            entry.done = None;
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: usize) -> Option<Outgoing> {
+        self.entries.remove(index).map(|e| e.out)
+    }
+
+    /// The oldest has come to its end: acknowledged, or taken by the socket.
+    pub(super) fn settle(&mut self, acknowledged: bool) -> Option<Outgoing> {
+        let out = self.entries.pop_front()?.out;
+        if acknowledged {
+            // the broker reads in order: it has survived what went before
+            self.unproven.clear();
+            self.suspects.retain(|topic| *topic != out.message.topic);
+        } else if !self.unproven.contains(&out.message.topic) {
+            remember(&mut self.unproven, out.message.topic.clone(), WINDOW);
+        }
+        Some(out)
+    }
+
+    /// Everything, for a connection that will not come.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = Outgoing> {
+        self.entries.drain(..).map(|e| e.out)
+    }
+
+    /// The connection ended. What is given up comes back, and why.
+    pub(super) fn lost(&mut self, cause: Cause, now: Instant) -> Option<(Outgoing, Refusal)> {
+        let handed = self.handed();
+        for entry in &mut self.entries {
+            entry.done = None;
+        }
+        let (blame, why) = match cause {
+            Cause::Other => return None,
+            Cause::Closed => (1, Refusal::Closed),
+            Cause::Told(why) | Cause::Oldest(why) => (BLAME_MAX / 2, why),
+        };
+        let certain = handed == 1 || matches!(cause, Cause::Oldest(_));
+        for entry in self.entries.iter_mut().take(handed) {
+            entry.suspect = true;
+        }
+        while let Some(topic) = self.unproven.pop_front() {
+            if !self.suspects.contains(&topic) {
+                remember(&mut self.suspects, topic, WINDOW);
+            }
+        }
+        let oldest = self.entries.front_mut().filter(|_| handed > 0 && certain)?;
+        oldest.blame += blame;
+        if oldest.blame < BLAME_MAX {
+            return None;
+        }
+        let out = self.entries.pop_front()?.out;
+        if out.default_topic.is_some() && why != Refusal::TooLarge {
+            remember(
+                &mut self.shunned,
+                (out.message.topic.clone(), now),
+                SHUNNED_MAX,
+            );
+        }
+        Some((out, why))
+    }
+
+    /// Did a Response Topic cost connections a while ago?
+    pub(super) fn shuns(&self, out: &Outgoing, now: Instant) -> bool {
+        out.default_topic.is_some()
+            && self.shunned.iter().any(|(topic, at)| {
+                *topic == out.message.topic && now.saturating_duration_since(*at) < SHUN
+            })
+    }
+}
+
+fn remember<T>(list: &mut VecDeque<T>, new: T, most: usize) {
+    if list.len() >= most {
+        list.pop_front();
+    }
+    list.push_back(new);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{Lane, Message, Qos};
+    use proptest::prelude::*;
+
+    fn out(topic: &str) -> Outgoing {
+        Outgoing::new(Lane::Last, Message::new(topic, "x", Qos::AtLeastOnce))
+    }
+
+    /// Hands over what may be; returns how many are on their way.
+    fn fill(flight: &mut Flight<()>) -> usize {
+        while let Next::Hand(i) = flight.next() {
+            flight.handed_over(i, ());
+        }
+        flight.handed()
+    }
+
+    /// A broker that ends the connection at one message of many: that one is given up after few connections, and all the
+    /// others arrive, in order.
+    fn worlds(poison: usize, of: usize, cause: Cause) -> (usize, Vec<String>) {
+        let mut flight = Flight::new();
+        for i in 0..of {
+            flight.take(out(&i.to_string()));
+        }
+        let (mut losses, mut arrived) = (0, Vec::new());
+        let now = Instant::now();
+        while !flight.is_empty() {
+            let on_their_way = fill(&mut flight);
+            assert!(on_their_way > 0, "it goes on");
+            let topic = flight.get(0).unwrap().0.message.topic.clone();
+            // a close comes as soon as the broker has read it, an acknowledgement in its turn
+            let closes = flight
+                .entries
+                .iter()
+                .take(on_their_way)
+                .any(|e| e.out.message.topic == poison.to_string());
+            if topic == poison.to_string() || (closes && !matches!(cause, Cause::Oldest(_))) {
+                losses += 1;
+                if let Some((out, _)) = flight.lost(cause, now) {
+                    assert_eq!(out.message.topic, poison.to_string());
+                }
+            } else {
+                arrived.push(flight.settle(true).unwrap().message.topic);
+            }
+        }
+        (losses, arrived)
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_one_to_blame_is_given_up(poison in 0..40_usize, of in 1..40_usize, cause in 0..3_usize) {
+            let (cause, most) = [
+                (Cause::Closed, 5),
+                (Cause::Told(Refusal::Topic), 3),
+                (Cause::Oldest(Refusal::TooLarge), 2),
+            ][cause];
+            let (losses, arrived) = worlds(poison, of, cause);
+            let others: Vec<String> = (0..of).filter(|i| *i != poison).map(|i| i.to_string()).collect();
+            prop_assert_eq!(arrived, others);
+            prop_assert!(losses <= most, "{}", losses);
+        }
+    }
+
+    #[test]
+    fn a_broker_that_restarts_is_no_blame() {
+        let mut flight = Flight::new();
+        flight.take(out("a"));
+        for _ in 0..100 {
+            assert_eq!(fill(&mut flight), 1);
+            assert_eq!(flight.lost(Cause::Other, Instant::now()), None);
+        }
+        // nor does a restart before anything was sent count
+        for _ in 0..100 {
+            assert_eq!(flight.lost(Cause::Closed, Instant::now()), None);
+        }
+    }
+
+    #[test]
+    fn a_message_that_nobody_acknowledges_is_found_as_well() {
+        let (mut flight, now) = (Flight::new(), Instant::now());
+        let reply = |topic: &str| Outgoing {
+            default_topic: Some("default".to_owned()),
+            ..out(topic)
+        };
+        // QoS 0: gone with the connection
+        flight.take(reply("deep"));
+        fill(&mut flight);
+        flight.settle(false).unwrap();
+        assert_eq!(flight.lost(Cause::Closed, now), None);
+        flight.take(reply("deep"));
+        let (_, acknowledged) = flight.get(0).unwrap();
+        assert!(acknowledged, "the next one must be");
+        let given_up = (0..BLAME_MAX)
+            .filter(|_| {
+                fill(&mut flight);
+                flight.lost(Cause::Closed, now).is_some()
+            })
+            .count();
+        assert!(given_up == 1 && flight.is_empty());
+        assert!(flight.shuns(&reply("deep"), now));
+        assert!(!flight.shuns(&out("deep"), now), "a default topic never");
+        assert!(!flight.shuns(&reply("deep"), now + SHUN));
+        // and one that is acknowledged is above suspicion
+        flight.take(out("well"));
+        fill(&mut flight);
+        flight.settle(false).unwrap();
+        flight.lost(Cause::Closed, now);
+        flight.take(out("well"));
+        fill(&mut flight);
+        flight.settle(true).unwrap();
+        flight.take(out("well"));
+        assert!(!flight.get(0).unwrap().1);
+    }
+
+    #[test]
+    fn the_window_is_bounded() {
+        let mut flight = Flight::new();
+        for _ in 0..2 * WINDOW {
+            flight.take(out("a"));
+        }
+        assert_eq!((fill(&mut flight), flight.next()), (WINDOW, Next::Wait));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a client may do to its own work: cancel it, or end its thought.
+
+use std::time::Instant;
+
+use glowplug_firmware_config::limits::ID_MAX;
+use glowplug_model::engine::Finish;
+
+use super::{Action, Admission, END_THINKING_MAX};
+use crate::requests::dedup::{Key, Known, Topic};
+use crate::wire::chat::request::Cancel;
+
+impl Admission {
+    /// A client cancels its own work; what is not its own is not touched. An id that is not there may be on its way,
+    /// behind its cancel: when it comes within the window of de-duplication, it ends at once.
+    pub fn cancel(&mut self, now: Instant, client: &str, what: &Cancel, out: &mut Vec<Action>) {
+        if let Cancel::Id(id) = what {
+            self.remember(now, client, id);
+        }
+        self.end_where(now, Finish::Cancelled, out, |live| {
+            let meant = match what {
+                Cancel::Id(id) => live.stream.id() == id,
+                Cancel::Session(name) => live.session.as_deref() == Some(name),
+                Cancel::All => true,
+            };
+            meant && *live.client == *client
+        });
+    }
+
+    /// Remembers the cancel of a chat request that has not come. Those of an `ask` are not waited for: the same id may
+    /// be that of a chat which ended.
+    fn remember(&mut self, now: Instant, client: &str, id: &str) {
+        let key = |topic| Key {
+            client: client.into(),
+            topic,
+            id: id.to_owned(),
+        };
+        let keys = [key(Topic::Chat), key(Topic::Ask)];
+        let known = keys
+            .iter()
+            .any(|key| self.by_key.contains_key(key) || self.done.get(now, key).is_some());
+        let [chat, _] = keys;
+        if !known && id.len() <= ID_MAX {
+            self.done.insert(now, chat, Known::Cancelled);
+        }
+    }
+
+    /// A client has heard enough thinking.
+    pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
+        let held = self.held.as_ref();
+        for (number, live) in &mut self.live {
+            if *live.client == *client
+                && live.stream.id() == id
+                && !live.ending
+                && !held.is_some_and(|held| held.contains_key(number))
+                && live.end_thinking < END_THINKING_MAX
+            {
+                live.end_thinking += 1;
+                out.push(Action::EndThinking(*number));
+            }
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! Who gets a turn, who waits, who is refused, and how each request ends. A state machine: events and `now` in, actions
+//! out; no I/O, no clock. It holds every request from its acceptance to its last frame, and there is exactly one of those.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
+use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
+
+use super::answer::{Kind, Marks, Speaker, Stream, Text};
+use super::dedup::{Key, Known, Window};
+use crate::mqtt::Lane;
+use crate::wire::admin::{Admin, Asker};
+use crate::wire::chat::reply;
+use crate::wire::fault::{Code, Fault};
+use crate::wire::properties::ReplyTo;
+use crate::wire::session::Call;
+
+pub use gate::share;
+pub use verbs::VERBS_MAX;
+use verbs::Verb;
+
+mod cancel;
+mod gate;
+mod verbs;
+
+/// Times a client may ask to end one request's thought: one too early, before it is open, has no effect.
+pub const END_THINKING_MAX: usize = 8;
+/// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
+
+const _: () = assert!(
+    QUEUE_MAX + STREAMS_MAX + VERBS_MAX < Lane::Last.capacity(),
+    "there must be room for the last frame of everything accepted"
+);
+
+/// What the daemon as a whole does; also its `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// the model loads
+    Starting,
+    /// requests are taken
+    Online,
+    /// requests end
+    Draining,
+}
+
+/// A request that was read and found valid.
+#[derive(Debug)]
+pub struct Arrival {
+    /// how it is answered
+    pub kind: Kind,
+    /// the client's own id; none: one was made, and cannot come again
+    pub id: Option<String>,
+    /// used when `id` is none
+    pub made_id: String,
+    /// where its frames go
+    pub reply: ReplyTo,
+    /// for the engine
+    pub request: Request,
+    /// fields without effect
+    pub ignored: Vec<&'static str>,
+    /// from now
+    pub deadline: Option<Duration>,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// hand to the engine
+    Submit(RequestId, Box<Request>),
+    /// end in the engine
+    End(RequestId, Finish),
+    /// end the thought in the engine
+    EndThinking(RequestId),
+    /// do something to a session in the engine
+    Session(RequestId, Call),
+    /// forget a client in the engine
+    Forget(RequestId, Arc<str>),
+    /// do, or answer, what concerns the whole daemon: it is not known here
+    Admin(Admin, Asker),
+    /// send
+    Publish {
+        /// where
+        to: ReplyTo,
+        /// what
+        frame: Bytes,
+        /// whose room it takes
+        lane: Lane,
+    },
+}
+
+/// How a request ended in the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// it had been taken
+    Finished(Outcome),
+    /// it was not taken
+    Refused(Refusal),
+}
+
+/// News of one request, everything since the update before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// whose
+    pub id: RequestId,
+    /// new text
+    pub text: Text,
+    /// new marks
+    pub marks: Marks,
+    /// the last update has it
+    pub end: Option<(End, Instant)>,
+}
+
+/// Numbers for `metrics`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// error frames, by code; and what was dropped without one
+    pub refused: BTreeMap<&'static str, u64>,
+    /// requests that ended, any way
+    pub finished: u64,
+    /// of which were asked for again within the window
+    pub duplicates: u64,
+    /// prompt tokens of the requests whose turn came
+    pub prompt_tokens: u64,
+    /// of which were found in the cache
+    pub prefix_hit_tokens: u64,
+}
+
+struct Live {
+    key: Option<Key>,
+    client: Arc<str>,
+    session: Option<Arc<str>>,
+    stream: Stream,
+    deadline: Option<Instant>,
+    ending: bool,
+    end_thinking: usize,
+}
+
+/// The machine.
+pub struct Admission {
+    queue: usize,
+    streams: usize,
+    chunk: Duration,
+    speaker: Speaker,
+    phase: Phase,
+    strained: bool,
+    live: BTreeMap<RequestId, Live>,
+    verbs: BTreeMap<RequestId, Verb>,
+    /// accepted, and not yet the engine's: the model is being changed
+    held: Option<BTreeMap<RequestId, Box<Request>>>,
+    by_key: HashMap<Key, RequestId>,
+    done: Window,
+    next: RequestId,
+    starved_until: Option<Instant>,
+    service_ms: Option<f64>,
+    frame_max: usize,
+    counters: Counters,
+}
+
+impl Admission {
+    /// `queue` requests may wait and `streams` be answered at a time; `chunk` is the time of text in one frame; `window` is that of de-duplication.
+    #[must_use]
+    pub fn new(
+        queue: usize,
+        streams: usize,
+        chunk: Duration,
+        window: Duration,
+        speaker: Speaker,
+    ) -> Self {
+        Self {
+            queue,
+            streams,
+            chunk,
+            speaker,
+            phase: Phase::Starting,
+            strained: false,
+            live: BTreeMap::new(),
+            verbs: BTreeMap::new(),
+            held: None,
+            by_key: HashMap::new(),
+            done: Window::new(window),
+            next: 1,
+            starved_until: None,
+            service_ms: None,
+            frame_max: usize::MAX,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The model is there; its name goes into every frame, its hash into every last one. What was held is the engine's now.
+    pub fn online(&mut self, model: String, sha256: Option<String>, out: &mut Vec<Action>) {
+        (self.speaker.model, self.speaker.sha256) = (model, sha256);
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Online;
+        }
+        let held = self.held.take().unwrap_or_default();
+        out.extend(
+            held.into_iter()
+                .map(|(number, request)| Action::Submit(number, request)),
+        );
+    }
+
+    /// The model is about to change: what is accepted from now on is for the next one.
+    pub fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// What was drained takes requests again.
+    pub fn resume(&mut self) {
+        if self.phase == Phase::Draining {
+            self.phase = Phase::Online;
+        }
+    }
+
+    /// Does the engine have nothing left to do for anybody?
+    #[must_use]
+    pub fn engine_is_idle(&self) -> bool {
+        self.outstanding() == self.held.as_ref().map_or(0, BTreeMap::len)
+    }
+
+    /// The broker takes no larger frames.
+    pub fn frame_max(&mut self, bytes: usize) {
+        self.frame_max = bytes;
+    }
+
+    /// While the board is strained half as many may wait, and they take their turns one after the other: what comes too
+    /// fast is refused while it can still go elsewhere. What was accepted stays.
+    pub fn one_at_a_time(&mut self, strained: bool) {
+        self.strained = strained;
+    }
+
+    /// Nothing new is taken from now on.
+    pub fn drain(&mut self) {
+        self.phase = Phase::Draining;
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Accepted and not ended: requests, and verbs on sessions.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.live.len() + self.verbs.len()
+    }
+
+    /// Requests whose turn came; a parked one has had its turn.
+    #[must_use]
+    pub fn started(&self) -> usize {
+        self.live.values().filter(|l| l.has_started()).count()
+    }
+
+    /// Requests whose turn is to come.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.live.len() - self.started()
+    }
+
+    /// So far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Something was dropped without an answer, or refused outside.
+    pub fn count_refused(&mut self, why: &'static str) {
+        *self.counters.refused.entry(why).or_default() += 1;
+    }
+
+    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's for last frames.
+    pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
+        let client = arrival.request.client.clone();
+        let key = arrival.id.clone().map(|id| Key {
+            client: client.clone(),
+            topic: arrival.kind.into(),
+            id,
+        });
+        let mut cancelled = false;
+        if let Some(key) = &key {
+            let running = self.by_key.get(key);
+            if let Some(live) = running.and_then(|number| self.live.get_mut(number)) {
+                // its frames go where they were asked for last
+                live.stream.reply = arrival.reply;
+                self.counters.duplicates += 1;
+                return;
+            }
+            match self.done.get(now, key) {
+                Some(Known::Ended(frame)) => {
+                    self.counters.duplicates += 1;
+                    out.push(Action::Publish {
+                        to: arrival.reply,
+                        frame: frame.clone(),
+                        lane: Lane::Refusal,
+                    });
+                    return;
+                }
+                known => cancelled = known.is_some(),
+            }
+        }
+        let id = arrival.id.unwrap_or(arrival.made_id);
+        let late = arrival.deadline == Some(Duration::ZERO);
+        if let Some(fault) = self.objection(now, room, &client, late) {
+            self.refuse(&id, arrival.kind, arrival.reply, &fault, out);
+            return;
+        }
+        let session = arrival.request.session.clone();
+        if session.is_some() && !cancelled {
+            self.end_where(now, Finish::Superseded, out, |live| {
+                live.client == client && live.session == session
+            });
+        }
+        let number = self.number();
+        let logprobs = arrival.request.sampler.top_logprobs.is_some();
+        let stream = Stream::new(
+            id,
+            arrival.kind,
+            arrival.reply,
+            logprobs,
+            arrival.ignored,
+            now,
+        );
+        if let Some(key) = &key {
+            self.by_key.insert(key.clone(), number);
+        }
+        let deadline = arrival.deadline.and_then(|d| now.checked_add(d));
+        self.live.insert(
+            number,
+            Live {
+                key,
+                client,
+                session,
+                stream,
+                deadline,
+                ending: false,
+                end_thinking: 0,
+            },
+        );
+        if cancelled {
+            let end = End::Finished(unheard(Finish::Cancelled));
+            return self.finish(now, number, end, usize::MAX, out);
+        }
+        let request = Box::new(arrival.request);
+        match &mut self.held {
+            Some(held) => drop(held.insert(number, request)),
+            None => out.push(Action::Submit(number, request)),
+        }
+    }
+
+    /// Ends those that are meant: in the engine, or here if it does not know them yet.
+    fn end_where(
+        &mut self,
+        now: Instant,
+        why: Finish,
+        out: &mut Vec<Action>,
+        meant: impl Fn(&Live) -> bool,
+    ) {
+        let mut unknown = Vec::new();
+        for (number, live) in self.live.iter_mut().filter(|(_, live)| meant(live)) {
+            if self
+                .held
+                .as_mut()
+                .is_some_and(|held| held.remove(number).is_some())
+            {
+                unknown.push(*number);
+            } else {
+                live.end(*number, why, out);
+            }
+        }
+        for number in unknown {
+            self.finish(now, number, End::Finished(unheard(why)), usize::MAX, out);
+        }
+    }
+
+    fn number(&mut self) -> RequestId {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    /// Answers something that was never accepted with an error frame.
+    pub fn refuse(
+        &mut self,
+        id: &str,
+        kind: Kind,
+        to: ReplyTo,
+        fault: &Fault,
+        out: &mut Vec<Action>,
+    ) {
+        self.count_refused(fault.code.name());
+        let head = reply::Head {
+            id,
+            node: &self.speaker.node,
+            model: &self.speaker.model,
+            seq: 0,
+        };
+        let frame = if kind == Kind::Ask {
+            reply::error_text(fault)
+        } else {
+            reply::error(head, fault)
+        };
+        out.push(Action::Publish {
+            to,
+            frame,
+            lane: Lane::Refusal,
+        });
+    }
+
+    /// Ends everything in the engine; the last frames follow with its updates.
+    pub fn end_all(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
+        self.end_where(now, why, out, |_| true);
+    }
+
+    /// The engine will say no more: everything gets its last frame now.
+    pub fn abandon(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
+        while let Some((number, _)) = self.live.first_key_value() {
+            self.finish(now, *number, End::Finished(unheard(why)), usize::MAX, out);
+        }
+        self.abandon_verbs(out);
+    }
+
+    /// The engine said something about a request. `room` is the outbox's for chunks, here and below.
+    pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
+        let Some(live) = self.live.get_mut(&update.id) else {
+            return;
+        };
+        live.stream.push(update.text, update.marks);
+        match update.end {
+            Some((end, at)) => self.finish(at, update.id, end, room, out),
+            None => self.chunk(now, update.id, room, out),
+        }
+    }
+
+    /// Time passed: deadlines, and text that has waited long enough.
+    pub fn tick(&mut self, now: Instant, room: usize, out: &mut Vec<Action>) {
+        self.starved_until = self.starved_until.filter(|until| *until > now);
+        self.end_where(now, Finish::DeadlineExceeded, out, |live| {
+            live.deadline.is_some_and(|d| d <= now)
+        });
+        let numbers: Vec<RequestId> = self.live.keys().copied().collect();
+        for number in numbers {
+            self.chunk(now, number, room.saturating_sub(out.len()), out);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do, if ever.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Instant> {
+        let deadlines = self
+            .live
+            .values()
+            .filter(|l| !l.ending)
+            .filter_map(|l| l.deadline);
+        let chunks = self.live.values().filter_map(|l| l.stream.due(self.chunk));
+        // never before the outbox is looked at again
+        let chunks = chunks.map(|due| self.starved_until.map_or(due, |until| due.max(until)));
+        deadlines.chain(chunks).min()
+    }
+
+    fn chunk(&mut self, now: Instant, number: RequestId, room: usize, out: &mut Vec<Action>) {
+        let Some(live) = self.live.get_mut(&number) else {
+            return;
+        };
+        if live.stream.due(self.chunk).is_none_or(|due| due > now) {
+            return;
+        }
+        if room == 0 {
+            self.starved_until = Some(now + STARVED_RETRY);
+            return;
+        }
+        let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
+            // the last frame says the same
+            return self.count_refused("reply_dropped");
+        };
+        out.push(Action::Publish {
+            to: live.stream.reply.clone(),
+            frame,
+            lane: Lane::Chunk,
+        });
+    }
+
+    fn finish(
+        &mut self,
+        now: Instant,
+        number: RequestId,
+        end: End,
+        room: usize,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(mut live) = self.live.remove(&number) else {
+            return;
+        };
+        let frame = match end {
+            End::Finished(outcome) => {
+                self.observe(now, &live, &outcome);
+                // who prints chunks misses nothing; who was starved of them has the last frame
+                if live.stream.due(Duration::ZERO).is_some()
+                    && room > 0
+                    && let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now)
+                {
+                    out.push(Action::Publish {
+                        to: live.stream.reply.clone(),
+                        frame,
+                        lane: Lane::Chunk,
+                    });
+                }
+                match outcome.finish {
+                    Finish::Failed => self.count_refused(Code::Internal.name()),
+                    Finish::Superseded => self.count_refused(Code::Superseded.name()),
+                    _ => {}
+                }
+                let frame = live.stream.last(&self.speaker, &outcome, now);
+                if frame.len() > self.frame_max {
+                    let why = format!(
+                        "the answer has {} bytes, the broker takes {}",
+                        frame.len(),
+                        self.frame_max
+                    );
+                    live.stream
+                        .error(&self.speaker, &Fault::new(Code::Internal, why))
+                } else {
+                    frame
+                }
+            }
+            End::Refused(refusal) => {
+                let fault = Fault::from(refusal);
+                self.count_refused(fault.code.name());
+                live.stream.error(&self.speaker, &fault)
+            }
+        };
+        let to = live.stream.reply;
+        if let Some(key) = live.key {
+            self.by_key.remove(&key);
+            self.done.insert(now, key, Known::Ended(frame.clone()));
+        }
+        self.counters.finished += 1;
+        out.push(Action::Publish {
+            to,
+            frame,
+            lane: Lane::Last,
+        });
+    }
+}
+
+/// How a request ends that the engine never took, or says no more about.
+pub(crate) fn unheard(finish: Finish) -> Outcome {
+    Outcome {
+        finish,
+        prompt_tokens: 0,
+        cached_tokens: 0,
+        completion_tokens: 0,
+        reasoning_tokens: 0,
+        forgotten_messages: 0,
+    }
+}
+
+impl Live {
+    fn has_started(&self) -> bool {
+        self.stream.started().is_some()
+    }
+
+    fn end(&mut self, number: RequestId, why: Finish, out: &mut Vec<Action>) {
+        if !self.ending {
+            self.ending = true;
+            out.push(Action::End(number, why));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! One request's text on its way out: what came, what was sent, and the frames in between. No I/O, no clock.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
+
+use super::dedup::Topic;
+use crate::wire::chat::reply::{self, Answer, Delta, Head, Timings};
+use crate::wire::fault::{Code, Fault};
+use crate::wire::properties::ReplyTo;
+
+/// What kind of client waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// JSON frames, as they come
+    Chat,
+    /// JSON, the final frame alone
+    ChatWhole,
+    /// plain text, whole, without the thought
+    Ask,
+}
+
+impl From<Kind> for Topic {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Chat | Kind::ChatWhole => Self::Chat,
+            Kind::Ask => Self::Ask,
+        }
+    }
+}
+
+/// Text of an update: everything since the one before.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Text {
+    /// answer
+    pub content: String,
+    /// visible thought
+    pub reasoning: String,
+    /// of the tokens of both
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// When what happened; all by the same monotonic clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// its turn came
+    pub started: Option<Instant>,
+    /// the prompt was in the cache
+    pub prefilled: Option<Instant>,
+    /// the first token was decoded
+    pub first_token: Option<Instant>,
+}
+
+/// The text and frames of one request. Its size is bounded by `max_tokens`.
+#[derive(Debug)]
+pub struct Stream {
+    id: String,
+    kind: Kind,
+    /// where frames go
+    pub reply: ReplyTo,
+    ignored: Vec<&'static str>,
+    arrived: Instant,
+    marks: Marks,
+    all: Text,
+    logprobs: bool,
+    sent: Sent,
+    chunked: Option<Instant>,
+}
+
+/// Lengths of what was sent of each text, and frames.
+#[derive(Debug, Default)]
+struct Sent {
+    content: usize,
+    reasoning: usize,
+    logprobs: usize,
+    frames: u64,
+}
+
+/// Who speaks, in every frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speaker {
+    /// `{node}`
+    pub node: String,
+    /// the model's name
+    pub model: String,
+    /// and the SHA-256 of its file, in hexadecimal, once it is known
+    pub sha256: Option<String>,
+}
+
+impl Stream {
+    /// A request that was accepted at `arrived`.
+    #[must_use]
+    pub fn new(
+        id: String,
+        kind: Kind,
+        reply: ReplyTo,
+        logprobs: bool,
+        ignored: Vec<&'static str>,
+        arrived: Instant,
+    ) -> Self {
+        let (marks, all, sent) = (Marks::default(), Text::default(), Sent::default());
+        Self {
+            id,
+            kind,
+            reply,
+            ignored,
+            arrived,
+            marks,
+            all,
+            logprobs,
+            sent,
+            chunked: None,
+        }
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// When its turn came, if it came.
+    #[must_use]
+    pub fn started(&self) -> Option<Instant> {
+        self.marks.started
+    }
+
+    /// Takes in what the engine said.
+    pub fn push(&mut self, text: Text, marks: Marks) {
+        self.all.content.push_str(&text.content);
+        self.all.reasoning.push_str(&text.reasoning);
+        self.all.logprobs.extend(text.logprobs);
+        self.marks.started = self.marks.started.or(marks.started);
+        self.marks.prefilled = self.marks.prefilled.or(marks.prefilled);
+        self.marks.first_token = self.marks.first_token.or(marks.first_token);
+    }
+
+    /// When the next chunk is to be sent; none while there is nothing to send. The first one is due at once.
+    #[must_use]
+    pub fn due(&self, every: Duration) -> Option<Instant> {
+        let unsent = self.all.content.len() > self.sent.content
+            || self.all.reasoning.len() > self.sent.reasoning;
+        (self.kind == Kind::Chat && unsent)
+            .then(|| self.chunked.map_or(self.arrived, |at| at + every))
+    }
+
+    /// A frame with everything not sent yet. None: it has more than `longest` bytes, which the broker does not take; that text
+    /// comes with the last frame alone.
+    pub fn chunk(&mut self, speaker: &Speaker, longest: usize, now: Instant) -> Option<Bytes> {
+        let delta = Delta {
+            role: (self.sent.frames == 0).then_some("assistant"),
+            content: &self.all.content[self.sent.content..],
+            reasoning_content: &self.all.reasoning[self.sent.reasoning..],
+        };
+        let tokens = self
+            .logprobs
+            .then(|| &self.all.logprobs[self.sent.logprobs..]);
+        let frame = reply::chunk(self.head(speaker), delta, tokens);
+        let fits = frame.len() <= longest;
+        self.sent = Sent {
+            content: self.all.content.len(),
+            reasoning: self.all.reasoning.len(),
+            logprobs: self.all.logprobs.len(),
+            frames: self.sent.frames + u64::from(fits),
+        };
+        self.chunked = Some(now);
+        fits.then_some(frame)
+    }
+
+    /// The frame that ends the request.
+    #[must_use]
+    pub fn last(&self, speaker: &Speaker, outcome: &Outcome, now: Instant) -> Bytes {
+        match outcome.finish {
+            Finish::Failed => {
+                return self.error(
+                    speaker,
+                    &Fault::new(Code::Internal, "the request failed inside the daemon"),
+                );
+            }
+            Finish::Superseded => {
+                return self.error(
+                    speaker,
+                    &Fault::new(
+                        Code::Superseded,
+                        "a newer request of the same session took its place",
+                    ),
+                );
+            }
+            Finish::DeadlineExceeded if self.marks.started.is_none() => {
+                return self.error(
+                    speaker,
+                    &Fault::new(
+                        Code::DeadlineExceeded,
+                        "the deadline passed before the request's turn came",
+                    ),
+                );
+            }
+            _ => {}
+        }
+        if self.kind == Kind::Ask {
+            return if self.all.content.trim().is_empty() {
+                reply::no_text(outcome.finish)
+            } else {
+                Bytes::from(self.all.content.clone())
+            };
+        }
+        let answer = Answer {
+            content: &self.all.content,
+            reasoning: &self.all.reasoning,
+            logprobs: self.logprobs.then_some(self.all.logprobs.as_slice()),
+            outcome,
+            timings: self.timings(outcome, now),
+            ignored: &self.ignored,
+            fingerprint: speaker.sha256.as_deref(),
+        };
+        reply::last(self.head(speaker), &answer)
+    }
+
+    /// The frame that ends a request which came to nothing.
+    #[must_use]
+    pub fn error(&self, speaker: &Speaker, fault: &Fault) -> Bytes {
+        if self.kind == Kind::Ask {
+            reply::error_text(fault)
+        } else {
+            reply::error(self.head(speaker), fault)
+        }
+    }
+
+    fn head<'a>(&'a self, speaker: &'a Speaker) -> Head<'a> {
+        Head {
+            id: &self.id,
+            node: &speaker.node,
+            model: &speaker.model,
+            seq: self.sent.frames,
+        }
+    }
+
+    fn timings(&self, outcome: &Outcome, now: Instant) -> Timings {
+        let ms = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+            // rounded to what a client can use
+            (Some(from), Some(to)) => {
+                (to.saturating_duration_since(from).as_micros() as f64 / 1e3 * 1e2).round() / 1e2
+            }
+            _ => 0.0,
+        };
+        let arrived = Some(self.arrived);
+        let predicted_ms = ms(self.marks.prefilled, Some(now));
+        let per_second = f64::from(outcome.completion_tokens) * 1e3 / predicted_ms;
+        Timings {
+            queue_ms: ms(arrived, self.marks.started.or(Some(now))),
+            prompt_ms: ms(self.marks.started, self.marks.prefilled),
+            first_token_ms: ms(arrived, self.marks.first_token),
+            predicted_ms,
+            predicted_per_second: if predicted_ms > 0.0 {
+                (per_second * 1e2).round() / 1e2
+            } else {
+                0.0
+            },
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! From a message to an answer: pure, no I/O and no clock. [`intake`] reads a request, [`admission`] lets it in, [`answer`] cuts
+//! its frames, [`dedup`] remembers it.
+
+pub mod admission;
+pub mod answer;
+pub mod dedup;
+pub mod intake;

@@ -1,0 +1,479 @@
+//! A change of models: the new one is checked beside what runs, what was accepted is finished, the engine gives its memory
+//! back, the new one loads, and what came meanwhile is its. One that does not load is followed by the one before. Nothing
+//! accepted is dropped, and no answer is of two models.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use glowplug_firmware_config::plan::Limit;
+use glowplug_model::engine::ModelInfo;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::status;
+use super::{Daemon, Drain, Reports, lost, now};
+use crate::config::Config;
+use crate::inference::{Lost, Worker};
+use crate::models::registry::{Candidate, Note, Supply, Unfit};
+use crate::mqtt::Lane;
+use crate::requests::admission::{Action, Phase};
+use crate::wire::admin::{Admin, Asker};
+use crate::wire::fault::{Code, Fault};
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) enum Change {
+    /// none is under way
+    #[default]
+    No,
+    /// a file is being checked, beside the engine that runs; nobody asked: the first one
+    Checking(Option<Asker>),
+    /// what was accepted is finished
+    Finishing(Box<Candidate>, Asker),
+    /// the engine ends
+    Ending(Box<Candidate>, Asker),
+    /// the next engine loads; the model before takes its place if it cannot
+    Loading(Option<(Asker, Box<Candidate>)>),
+    /// the model before loads again, and why
+    Returning(Asker, String),
+}
+
+/// From beside the loop: a thread that reads a whole file, or one that writes what is to be remembered.
+#[derive(Debug)]
+pub(super) enum Finding {
+    /// a candidate, or why it is none
+    Checked(Result<Box<Candidate>, Unfit>),
+    /// what somebody waits for was written, or was not
+    Written(Waited, bool),
+}
+
+/// What is answered when it is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waited {
+    /// an `inhibit` with this
+    Inhibit(bool),
+    /// a model that was chosen, and answers
+    Choice,
+}
+
+impl Daemon {
+    /// An admin verb that concerns the whole daemon.
+    pub(super) fn admin(&mut self, asked: Admin, asker: Asker) {
+        if self.link.room(Lane::Admin) <= self.unanswered() {
+            // what cannot be answered is not done
+            return self.admission.count_refused("reply_dropped");
+        }
+        let done = match asked {
+            Admin::Stats => Ok(self.reading().stats()),
+            Admin::Model(None) => match self.serves() {
+                Some((model, of)) => Ok(status::model(model, of, self.fallback)),
+                None => Err(loading()),
+            },
+            Admin::Inhibit(Some(on)) => return self.inhibit(on, asker),
+            Admin::Inhibit(None) => Ok(json!({"on": self.supply.inhibited()})),
+            Admin::Drain => match self.may_drain() {
+                Ok(()) => {
+                    self.drained = Some(asker);
+                    return self.drain();
+                }
+                Err(fault) => Err(fault),
+            },
+            Admin::Model(Some(name)) => match self.may_change().and_then(|()| self.find(&name)) {
+                Ok(path) => return self.ask_for(path, asker),
+                Err(fault) => Err(fault),
+            },
+            Admin::Reload => match self.may_change().and_then(|()| self.served_path()) {
+                Ok(path) => return self.ask_for(path, asker),
+                Err(fault) => Err(fault),
+            },
+            // the engine's
+            Admin::Forget(_) => return,
+        };
+        match done {
+            Ok(result) => self.reply(&asker.to, asker.done(&result), Lane::Admin),
+            Err(fault) => self.refuse(&asker, &fault),
+        }
+    }
+
+    /// Answers that are still to come: of a change of the model, and of a drain.
+    fn unanswered(&self) -> usize {
+        let change = match &self.change {
+            Change::No | Change::Checking(None) | Change::Loading(None) => 0,
+            _ => 1,
+        };
+        change + usize::from(self.drained.is_some())
+    }
+
+    /// The model that answers now.
+    pub(super) fn serves(&self) -> Option<(&ModelInfo, &Candidate)> {
+        match self.change {
+            Change::Loading(_) | Change::Returning(..) => None,
+            _ => Some((self.model.as_ref()?, self.served.as_ref()?)),
+        }
+    }
+
+    fn refuse(&mut self, asker: &Asker, fault: &Fault) {
+        self.admission.count_refused(fault.code.name());
+        self.reply(&asker.to, asker.refused(fault), Lane::Admin);
+    }
+
+    fn find(&self, name: &str) -> Result<PathBuf, Fault> {
+        let missing = || Fault {
+            param: Some("name".to_owned()),
+            ..Fault::new(Code::NotFound, "no model of this name is here")
+        };
+        self.supply.find(name).ok_or_else(missing)
+    }
+
+    fn served_path(&self) -> Result<PathBuf, Fault> {
+        let served = self.served.as_ref().ok_or_else(loading)?;
+        Ok(served.weights.model.path().to_owned())
+    }
+
+    fn may_drain(&self) -> Result<(), Fault> {
+        match self.admission.phase() {
+            Phase::Starting => Err(loading()),
+            Phase::Draining if self.drained.is_some() || self.ending != Drain::No => {
+                Err(Fault::new(Code::Draining, "the daemon drains already"))
+            }
+            Phase::Draining | Phase::Online => Ok(()),
+        }
+    }
+
+    fn may_change(&self) -> Result<(), Fault> {
+        if self.ending != Drain::No {
+            return Err(Fault::new(Code::Draining, "the daemon stops"));
+        }
+        if self.supply.inhibited() {
+            let why =
+                "changes of the model are inhibited until `inhibit` is asked for with `on` false";
+            return Err(Fault::new(Code::Overloaded, why));
+        }
+        match (&self.change, &self.model) {
+            (Change::No, Some(_)) if self.choosing.is_none() => Ok(()),
+            (_, None) => Err(loading()),
+            _ => Err(
+                Fault::new(Code::Overloaded, "another change of the model is under way")
+                    .retry_after(RETRY_MS),
+            ),
+        }
+    }
+
+    fn ask_for(&mut self, path: PathBuf, asker: Asker) {
+        self.change = Change::Checking(Some(asker));
+        self.check(move |supply, config, limit| supply.check(&path, config, limit));
+    }
+
+    /// In a thread of its own, which nobody waits for: the daemon may end before it.
+    pub(super) fn check(
+        &mut self,
+        check: impl FnOnce(&Supply, &Config, &Limit) -> Result<Candidate, Unfit> + Send + 'static,
+    ) {
+        let (supply, config, limit) = (self.supply.clone(), self.config.clone(), self.limit);
+        let spawned = background(&self.found, move || {
+            let checked = guarded(|| check(&supply, &config, &limit));
+            Finding::Checked(checked.map(Box::new))
+        });
+        if let Err(error) = spawned {
+            // one check at a time: there is room
+            let _ = self.found.try_send(Finding::Checked(Err(error.into())));
+        }
+    }
+
+    /// A thread has found something. An error: there is nothing to serve.
+    pub(super) fn finding(&mut self, finding: Finding, reports: &mut Reports) -> Result<(), Lost> {
+        let checked = match finding {
+            Finding::Checked(checked) => checked,
+            Finding::Written(Waited::Inhibit(on), written) => {
+                self.inhibited(on, written);
+                return Ok(());
+            }
+            Finding::Written(Waited::Choice, written) => {
+                self.chose(written);
+                return Ok(());
+            }
+        };
+        match (std::mem::take(&mut self.change), checked) {
+            (Change::Checking(None), Ok(candidate)) => {
+                self.served = Some(*candidate);
+                return self.load_engine(reports);
+            }
+            (Change::Checking(None), Err(error)) => return Err(lost(&error)),
+            (Change::Checking(Some(asker)), checked) => {
+                let fit = checked.map_err(|error| {
+                    tracing::warn!("the model that was asked for is refused: {error}");
+                    error.into()
+                });
+                match fit.and_then(|fit| self.may_change().map(|()| fit)) {
+                    Ok(candidate) => {
+                        if let Some(waits) = self.drained.take() {
+                            let why = "a change of the model took its place";
+                            self.refuse(&waits, &Fault::new(Code::Superseded, why));
+                        }
+                        // what was drained serves again
+                        self.admission.resume();
+                        self.admission.hold();
+                        self.intake.sampler(candidate.sampler.clone());
+                        self.change = Change::Finishing(candidate, asker);
+                    }
+                    Err(fault) => {
+                        self.refuse(&asker, &fault);
+                    }
+                }
+            }
+            (other, _) => self.change = other,
+        }
+        Ok(())
+    }
+
+    /// What need not wait for news.
+    pub(super) fn advance(&mut self) {
+        if self.admission.outstanding() == 0
+            && let Some(asker) = self.drained.take()
+        {
+            self.reply(
+                &asker.to,
+                asker.done(&json!({"state": "draining"})),
+                Lane::Admin,
+            );
+        }
+        self.change = match std::mem::take(&mut self.change) {
+            Change::Finishing(next, asker) if self.admission.engine_is_idle() => {
+                // it is kept until it has ended: it saves the sessions, which a shutdown has to wait for
+                if let Some(worker) = &mut self.worker {
+                    worker.leave();
+                }
+                tracing::info!("the model changes: the engine ends");
+                self.line.loading();
+                Change::Ending(next, asker)
+            }
+            other => other,
+        };
+    }
+
+    /// The engine is gone. An error: and it should not be.
+    pub(super) fn engine_ended(
+        &mut self,
+        ended: Result<(), Lost>,
+        reports: &mut Reports,
+    ) -> Result<(), Lost> {
+        match (std::mem::take(&mut self.change), ended) {
+            // as it was meant to; one that broke on its way out is gone as well
+            (change @ Change::Ending(..), _) if self.ending != Drain::No => {
+                // no model is loaded for a daemon that stops
+                (self.worker, *reports, self.change) = (None, None, change);
+                Ok(())
+            }
+            (Change::Ending(next, asker), _) => {
+                let before = self.served.replace(*next).map(Box::new);
+                self.load_engine(reports)?;
+                self.change = Change::Loading(before.map(|before| (asker, before)));
+                Ok(())
+            }
+            (Change::Loading(Some((asker, before))), Err(Lost { why, .. })) => {
+                tracing::error!("the model that was asked for does not load: {why}");
+                self.served = Some(*before);
+                self.load_engine(reports)?;
+                self.change = Change::Returning(asker, why);
+                Ok(())
+            }
+            (_, Err(lost)) => Err(lost),
+            (_, Ok(())) => Err("the inference thread ended".to_owned().into()),
+        }
+    }
+
+    /// Starts the inference thread with what is to be served.
+    pub(super) fn load_engine(&mut self, reports: &mut Reports) -> Result<(), Lost> {
+        let Some(of) = &self.served else {
+            return Err("there is no model".to_owned().into());
+        };
+        let (worker, news) = Worker::start(
+            of.weights.clone(),
+            of.plan.clone(),
+            of.template.clone(),
+            self.config.engine.clone(),
+            self.config.sessions.clone(),
+            std::mem::take(&mut self.conversations),
+            self.machine.clone(),
+        )
+        .map_err(|error| format!("cannot start the inference thread: {error}"))?;
+        (self.worker, *reports) = (Some(worker), Some(news));
+        self.change = Change::Loading(None);
+        Ok(())
+    }
+
+    /// The model has answered.
+    pub(super) fn loaded(&mut self, info: ModelInfo, out: &mut Vec<Action>) {
+        tracing::info!(
+            model = info.name,
+            quantisation = info.quantisation,
+            context = info.context,
+            isa = info.isa,
+            "the model is loaded"
+        );
+        let change = std::mem::take(&mut self.change);
+        let sha256 = (self.served.as_ref()).map(|of| of.weights.sha256.clone());
+        self.intake.sampler(info.sampler.clone());
+        self.admission.online(info.name.clone(), sha256, out);
+        self.line.ready(now(), &info.name);
+        self.model = Some(info);
+        if let Some(of) = &self.served {
+            let chosen =
+                matches!(&change, Change::Loading(Some((asker, _))) if asker.verb == "model");
+            self.fallback &= !chosen;
+            let note = self.supply.answered(&of.weights, of.version, chosen);
+            self.write(note, chosen.then_some(Waited::Choice));
+        }
+        self.since = status::unix_ms();
+        self.publish_status();
+        self.publish_info();
+        match change {
+            Change::Loading(Some((asker, _))) if asker.verb == "model" => {
+                self.choosing = Some(asker);
+            }
+            Change::Loading(Some((asker, _))) => self.admin(Admin::Model(None), asker),
+            Change::Returning(asker, why) => {
+                let why = format!("the model does not load, the one before is served: {why}");
+                self.refuse(&asker, &Fault::new(Code::Internal, why));
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes what is to be remembered beside the loop, one after the other.
+    fn write(&mut self, note: Note, waited: Option<Waited>) {
+        let (before, found) = (self.writes.take(), self.found.clone());
+        self.writes = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                // one that panicked has nothing to say
+                let _ = before.await;
+            }
+            let written = tokio::task::spawn_blocking(move || note.write()).await;
+            let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+            if let Err(error) = &written {
+                tracing::error!("the state folder: {error}; it will not be remembered");
+            }
+            if let Some(waited) = waited {
+                // nobody may be listening any more
+                let _ = found.send(Finding::Written(waited, written.is_ok())).await;
+            }
+        }));
+    }
+
+    /// Changes are refused at once; that they are allowed again, and over restarts, is so when it is written.
+    fn inhibit(&mut self, on: bool, asker: Asker) {
+        if self.inhibiting.is_some() {
+            let why = "another `inhibit` is being written";
+            return self.refuse(
+                &asker,
+                &Fault::new(Code::Overloaded, why).retry_after(RETRY_MS),
+            );
+        }
+        self.inhibiting = Some(asker);
+        let note = if on {
+            self.supply.inhibit()
+        } else {
+            self.supply.allow()
+        };
+        self.write(note, Some(Waited::Inhibit(on)));
+    }
+
+    /// Who chose the model that is served is told when it is so over restarts too.
+    fn chose(&mut self, written: bool) {
+        match self.choosing.take() {
+            Some(asker) if written => self.admin(Admin::Model(None), asker),
+            Some(asker) => {
+                let why = "the model is served until the daemon ends, and not longer: it cannot be written down";
+                self.refuse(&asker, &Fault::new(Code::Internal, why));
+            }
+            None => {}
+        }
+    }
+
+    fn inhibited(&mut self, on: bool, written: bool) {
+        if written && !on {
+            self.supply.allowed();
+        }
+        let Some(asker) = self.inhibiting.take() else {
+            return;
+        };
+        if written {
+            let on = self.supply.inhibited();
+            return self.reply(&asker.to, asker.done(&json!({"on": on})), Lane::Admin);
+        }
+        let why = if on {
+            "changes are inhibited until the daemon ends, and not longer: it cannot be written down"
+        } else {
+            "changes stay inhibited: that they are not any more cannot be written down"
+        };
+        self.refuse(&asker, &Fault::new(Code::Internal, why));
+    }
+
+    /// Takes nothing more; what was accepted goes on.
+    pub(super) fn drain(&mut self) {
+        self.admission.drain();
+        self.since = status::unix_ms();
+        self.publish_status();
+    }
+
+    /// The daemon stops: who waits for a change, a drain or an `inhibit` is told.
+    pub(super) fn give_up_change(&mut self) {
+        let asker = match std::mem::take(&mut self.change) {
+            Change::Checking(asker) => asker,
+            Change::Finishing(_, asker)
+            | Change::Ending(_, asker)
+            | Change::Loading(Some((asker, _)))
+            | Change::Returning(asker, _) => Some(asker),
+            Change::No | Change::Loading(None) => None,
+        };
+        let waiting = [
+            asker,
+            self.drained.take(),
+            self.inhibiting.take(),
+            self.choosing.take(),
+        ];
+        for asker in waiting.into_iter().flatten() {
+            self.refuse(&asker, &Fault::new(Code::Draining, "the daemon stops"));
+        }
+    }
+}
+
+fn loading() -> Fault {
+    Fault::new(Code::ModelLoading, "the model is being loaded")
+}
+
+/// When a change that was refused for another one may be asked for again.
+const RETRY_MS: u64 = 1000;
+
+/// A panic while a file is checked is said of the file: who asked is answered, and can ask for another.
+fn guarded<T>(check: impl FnOnce() -> Result<T, Unfit>) -> Result<T, Unfit> {
+    catch_unwind(AssertUnwindSafe(check))
+        .unwrap_or_else(|_| Err(io::Error::other("checking the file panicked").into()))
+}
+
+fn background(
+    found: &mpsc::Sender<Finding>,
+    work: impl FnOnce() -> Finding + Send + 'static,
+) -> io::Result<()> {
+    let found = found.clone();
+    std::thread::Builder::new()
+        .name("files".to_owned())
+        .spawn(move || {
+            // nobody may be listening any more
+            let _ = found.blocking_send(work());
+        })
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_check_is_said_of_the_file() {
+        let checked = guarded::<()>(|| panic!("a bug"));
+        assert!(matches!(checked, Err(error) if error.to_string().contains("panicked")));
+        assert!(matches!(guarded(|| Ok(1)), Ok(1)));
+    }
+}

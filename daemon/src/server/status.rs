@@ -1,0 +1,287 @@
+//! What the daemon says about itself: the payloads of `status`, `info` and `metrics`, and the numbers behind them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use glowplug_firmware_config::limits;
+use glowplug_firmware_config::plan::MemoryPlan;
+use glowplug_model::engine::ModelInfo;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::inference::Load;
+use crate::machine::sensors::State;
+use crate::models::registry::Candidate;
+use crate::mqtt::PACKET_MAX;
+use crate::requests::admission::{Admission, share};
+use crate::wire::chat::reply::encode;
+
+/// `{"state", "boot_id", "since"}`; `since` is Unix time in milliseconds.
+#[must_use]
+pub fn status(state: &str, boot_id: &str, since: u64) -> Bytes {
+    encode(&json!({"state": state, "boot_id": boot_id, "since": since}))
+}
+
+/// Unix time in milliseconds; for people only, nothing is decided by it.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}
+
+/// What resident bytes stay below: what was configured, else what was planned.
+#[must_use]
+pub fn budget(config: &Config, plan: &MemoryPlan) -> u64 {
+    config.memory.budget.unwrap_or_else(|| plan.total())
+}
+
+/// Which model is served. `sha256` is of the file, `version` of its signed manifest; `fallback`: it took the place of the one
+/// that was asked for, which did not answer.
+#[must_use]
+pub fn model(model: &ModelInfo, of: &Candidate, fallback: bool) -> Value {
+    json!({
+        "name": model.name,
+        "architecture": model.architecture,
+        "quantisation": model.quantisation,
+        "file_bytes": model.file_bytes,
+        "sha256": of.weights.sha256,
+        "version": of.version,
+        "fallback": fallback,
+        "thinks": model.thinks,
+    })
+}
+
+/// What can be asked of this daemon; `about` is [`model`]'s.
+#[must_use]
+pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value) -> Bytes {
+    let mut memory: serde_json::Map<String, serde_json::Value> = plan
+        .lines()
+        .map(|(line, bytes)| (line.to_owned(), bytes.into()))
+        .collect();
+    memory.insert("total".to_owned(), plan.total().into());
+    memory.insert("budget".to_owned(), budget(config, plan).into());
+    encode(&json!({
+        "protocol": 1,
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": config.node,
+        "model": about,
+        "board": config.board_chosen.json(config.board.as_ref()),
+        "isa": model.isa,
+        "context": model.context,
+        "memory": memory,
+        "limits": {
+            "max_payload_bytes": config.engine.max_payload_bytes,
+            "max_packet_bytes": PACKET_MAX,
+            "max_streams": config.engine.max_streams,
+            "queue": config.engine.queue,
+            "queue_per_client": share(config.engine.queue),
+            "max_tokens": config.engine.max_tokens,
+            "client_bytes": limits::CLIENT_MAX,
+            "id_bytes": limits::ID_MAX,
+            "session_bytes": limits::SESSION_NAME_MAX,
+            "sessions": limits::SESSIONS_MAX,
+            "dedup_window_s": config.engine.dedup_window.as_secs(),
+            "chunk_ms": config.engine.chunk.as_millis() as u64,
+        },
+        "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
+            "stats", "admin"],
+    }))
+}
+
+/// Tokens per second between two readings of the engine's meter.
+#[derive(Debug, Default)]
+pub struct Speed {
+    last: Load,
+}
+
+impl Speed {
+    /// While it decoded; 0 if it did not.
+    pub fn since_last(&mut self, load: Load) -> f64 {
+        let tokens = load.tokens.saturating_sub(self.last.tokens);
+        let seconds = load
+            .decoding
+            .saturating_sub(self.last.decoding)
+            .as_secs_f64();
+        self.last = load;
+        if seconds > 0.0 {
+            (tokens as f64 / seconds * 1e2).round() / 1e2
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Every number there is, at a moment.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// requests
+    pub admission: &'a Admission,
+    /// the engine
+    pub load: Load,
+    /// the board
+    pub state: State,
+    /// bytes
+    pub budget: u64,
+    /// of this run of the daemon
+    pub boot_id: &'a str,
+    /// how long it has run
+    pub uptime: Duration,
+    /// for how long what waits has not got on
+    pub stalled: Duration,
+}
+
+impl Reading<'_> {
+    /// `tokens_per_second` is that of all streams together since the metrics before.
+    #[must_use]
+    pub fn metrics(&self, tokens_per_second: f64) -> Value {
+        let (resident, peak) = resident();
+        let (counts, counters) = (self.load.counts, self.admission.counters());
+        json!({
+            "running": self.admission.started().saturating_sub(counts.parked),
+            "queued": self.admission.queued(),
+            "parked": counts.parked,
+            "stalled_s": self.stalled.as_secs(),
+            "sessions": counts.sessions,
+            "tokens_per_second": tokens_per_second,
+            "kv": {
+                "pages_total": counts.pages_total,
+                "pages_used": counts.pages_used,
+                "pages_free": counts.pages_free,
+                "pages_shared": counts.pages_shared,
+            },
+            "bytes": {"budget": self.budget, "resident": resident, "peak": peak},
+            "prefix_hit_tokens": counters.prefix_hit_tokens,
+            "refused": counters.refused,
+            "finished": counters.finished,
+            "duplicates": counters.duplicates,
+            "temperature_c": self.state.temperature.map(|degrees| (f64::from(degrees) * 10.0).round() / 10.0),
+            "throttle": {"heat": self.state.decision.heat, "pressure": self.state.decision.pressure},
+            "boot_id": self.boot_id,
+            "uptime_s": self.uptime.as_secs(),
+        })
+    }
+
+    /// The metrics over the whole run: tokens per second of all the time spent decoding, and how much of the prompts was
+    /// found computed; none as long as no prompt was.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        let counters = self.admission.counters();
+        let rate = (counters.prompt_tokens > 0)
+            .then(|| counters.prefix_hit_tokens as f64 / counters.prompt_tokens as f64);
+        let mut stats = self.metrics(Speed::default().since_last(self.load));
+        stats["tokens"] = self.load.tokens.into();
+        stats["prompt_tokens"] = counters.prompt_tokens.into();
+        stats["tokens_saved"] = counters.prefix_hit_tokens.into();
+        stats["prefix_hit_rate"] = rate.map(|rate| (rate * 1e4).round() / 1e4).into();
+        stats
+    }
+}
+
+/// Bytes resident now and at most so far, from `/proc/self/status`; 0 where there is none.
+#[must_use]
+pub fn resident() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = |name: &str| {
+        let kib = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name))
+            .and_then(|l| l.trim().strip_suffix(" kB"));
+        kib.and_then(|n| n.trim().parse::<u64>().ok())
+            .map_or(0, |n| n * 1024)
+    };
+    (line("VmRSS:"), line("VmHWM:"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::requests::answer::Speaker;
+    use glowplug_model::engine::Counts;
+
+    #[test]
+    fn resident_bytes_are_those_of_this_process() {
+        let (now, peak) = resident();
+        assert!(now > 1 << 20 && peak >= now, "{now} {peak}");
+    }
+
+    #[test]
+    fn speed_is_that_of_decoding() {
+        let mut speed = Speed::default();
+        let load = |tokens, ms| Load {
+            tokens,
+            decoding: Duration::from_millis(ms),
+            ..Load::default()
+        };
+        assert!((speed.since_last(load(50, 1000)) - 50.0).abs() < 1e-9);
+        assert!((speed.since_last(load(60, 2000)) - 10.0).abs() < 1e-9);
+        assert!(speed.since_last(load(60, 2000)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn stats_are_the_metrics_and_what_sharing_saved() {
+        let speaker = Speaker {
+            node: "n".into(),
+            model: String::new(),
+            sha256: None,
+        };
+        let mut admission = Admission::new(4, 2, Duration::ZERO, Duration::from_secs(1), speaker);
+        admission.count_refused("retained");
+        let counts = Counts {
+            parked: 1,
+            pages_total: 64,
+            pages_used: 40,
+            pages_free: 24,
+            pages_shared: 7,
+            sessions: 3,
+            ..Counts::default()
+        };
+        let reading = Reading {
+            admission: &admission,
+            load: Load {
+                counts,
+                tokens: 50,
+                decoding: Duration::from_secs(2),
+                progress: 9,
+            },
+            state: State {
+                temperature: Some(61.84),
+                ..State::default()
+            },
+            budget: 9,
+            boot_id: "b",
+            uptime: Duration::from_secs(61),
+            stalled: Duration::from_millis(2900),
+        };
+        let (metrics, stats) = (reading.metrics(0.0), reading.stats());
+        for (name, value) in metrics.as_object().unwrap() {
+            if !["tokens_per_second", "bytes"].contains(&name.as_str()) {
+                assert_eq!(&stats[name], value, "{name}");
+            }
+        }
+        assert_eq!(
+            stats["kv"],
+            json!({"pages_total": 64, "pages_used": 40, "pages_free": 24, "pages_shared": 7})
+        );
+        assert_eq!(
+            (&stats["parked"], &stats["sessions"]),
+            (&json!(1), &json!(3))
+        );
+        assert_eq!(stats["refused"], json!({"retained": 1}));
+        assert_eq!(stats["tokens_per_second"], json!(25.0));
+        assert_eq!(stats["prefix_hit_rate"], Value::Null);
+        assert_eq!(stats["uptime_s"], json!(61));
+        assert_eq!(stats["stalled_s"], json!(2));
+        assert_eq!(stats["temperature_c"], json!(61.8));
+        assert_eq!(stats["throttle"], json!({"heat": 0, "pressure": 0}));
+    }
+
+    #[test]
+    fn status_has_its_three_fields() {
+        assert_eq!(
+            status("online", "b", 7),
+            Bytes::from(r#"{"boot_id":"b","since":7,"state":"online"}"#)
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! The `messages` of a chat request.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use glowplug_model::text::{Message, Role};
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::values::Scalar;
+
+/// Most messages of one request.
+const MESSAGES_MAX: usize = 1024;
+/// Most content parts of one message.
+const PARTS_MAX: usize = 256;
+
+/// What clients send along, often as they got it in an answer: past thoughts are not fed again. Listed in the final frame
+/// by the second name unless there is nothing in it.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("name", "messages[].name"),
+    ("tool_call_id", "messages[].tool_call_id"),
+    ("reasoning_content", "messages[].reasoning_content"),
+    ("refusal", "messages[].refusal"),
+    ("annotations", "messages[].annotations"),
+    ("audio", "messages[].audio"),
+];
+
+/// Reads the array; `path` names the element and field at fault, `ignored` takes what had no effect, each once.
+pub(in crate::wire) struct MessagesSeed<'p> {
+    pub(in crate::wire) path: &'p RefCell<String>,
+    pub(in crate::wire) ignored: &'p mut Vec<&'static str>,
+}
+
+impl<'de> DeserializeSeed<'de> for MessagesSeed<'_> {
+    type Value = Vec<Message>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Vec<Message>, D::Error> {
+        d.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MessagesSeed<'_> {
+    type Value = Vec<Message>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Message>, A::Error> {
+        let mut all = Vec::new();
+        loop {
+            self.path.replace(format!("messages[{}]", all.len()));
+            let Some(message) = seq.next_element_seed(MessageSeed {
+                path: self.path,
+                ignored: self.ignored,
+                index: all.len(),
+            })?
+            else {
+                break;
+            };
+            if all.len() == MESSAGES_MAX {
+                self.path.replace("messages".to_owned());
+                return Err(de::Error::custom(format_args!(
+                    "has more than {MESSAGES_MAX} messages"
+                )));
+            }
+            all.push(message);
+        }
+        self.path.replace("messages".to_owned());
+        Ok(all)
+    }
+}
+
+struct MessageSeed<'p> {
+    path: &'p RefCell<String>,
+    ignored: &'p mut Vec<&'static str>,
+    index: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
+    type Value = Message;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Message, D::Error> {
+        d.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MessageSeed<'_> {
+    type Value = Message;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `role` and `content`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
+        let (mut role, mut content) = (None, None);
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            self.path.replace(format!("messages[{}].{key}", self.index));
+            if seen.contains(&key) {
+                return Err(de::Error::custom("is given twice"));
+            }
+            match key.as_str() {
+                "role" => role = Some(map.next_value::<RawRole>()?.into()),
+                "content" => content = map.next_value::<Option<Content>>()?,
+                // none is no call
+                "tool_calls" | "function_call" => match map.next_value::<Option<Scalar>>()? {
+                    None | Some(Scalar::Empty) => {}
+                    Some(_) => {
+                        return Err(de::Error::custom(
+                            "calling tools comes with a later version",
+                        ));
+                    }
+                },
+                name => {
+                    let Some((_, listed)) = WITHOUT_EFFECT.iter().find(|(n, _)| *n == name) else {
+                        return Err(de::Error::custom("unknown field"));
+                    };
+                    let given = map.next_value::<Option<Scalar>>()?;
+                    let empty = match given {
+                        None | Some(Scalar::Empty) => true,
+                        Some(Scalar::Text(text)) => text.is_empty(),
+                        Some(Scalar::Number(_) | Scalar::Other) => false,
+                    };
+                    if !empty && !self.ignored.contains(listed) {
+                        self.ignored.push(listed);
+                    }
+                }
+            }
+            seen.push(key);
+        }
+        let field = |name| format!("messages[{}].{name}", self.index);
+        let Some(role) = role else {
+            self.path.replace(field("role"));
+            return Err(de::Error::custom("is required"));
+        };
+        self.path.replace(field("content"));
+        match content {
+            Some(Content(text)) if text.contains('\0') => Err(de::Error::custom("holds U+0000")),
+            Some(Content(content)) => Ok(Message { role, content }),
+            // an assistant's turn may have had nothing to say
+            None if role == Role::Assistant => Ok(Message {
+                role,
+                content: String::new(),
+            }),
+            None => Err(de::Error::custom("is required")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawRole {
+    /// as OpenAI's newer models call the system's
+    Developer,
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+impl From<RawRole> for Role {
+    fn from(role: RawRole) -> Self {
+        match role {
+            RawRole::Developer | RawRole::System => Self::System,
+            RawRole::User => Self::User,
+            RawRole::Assistant => Self::Assistant,
+            RawRole::Tool => Self::Tool,
+        }
+    }
+}
+
+/// A string, or OpenAI's parts of type `text`, put together.
+struct Content(String);
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Content;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of parts of type `text`")
+            }
+
+            fn visit_str<E>(self, s: &str) -> Result<Content, E> {
+                Ok(Content(s.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+                let mut text = String::new();
+                let mut parts = 0;
+                while let Some(part) = seq.next_element::<Part>()? {
+                    parts += 1;
+                    if parts > PARTS_MAX {
+                        return Err(de::Error::custom(format_args!(
+                            "has more than {PARTS_MAX} parts"
+                        )));
+                    }
+                    text.push_str(&part.0);
+                }
+                Ok(Content(text))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+/// One of OpenAI's content parts that is text. What was refused was said too.
+struct Part(String);
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Part;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a part of type `text`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
+                let (mut kind, mut said, mut unknown) = (String::new(), None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "type" => kind = map.next_value()?,
+                        "text" | "refusal" if said.is_none() => {
+                            said = Some((key, map.next_value::<String>()?));
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            unknown = Some(key);
+                        }
+                    }
+                }
+                match (said, unknown) {
+                    _ if kind != "text" && kind != "refusal" => {
+                        Err(de::Error::custom(format_args!(
+                            "a part of type `{kind}` is not text, which is all that the model reads"
+                        )))
+                    }
+                    (_, Some(key)) => Err(de::Error::custom(format_args!(
+                        "a part has an unknown field, `{key}`"
+                    ))),
+                    (Some((key, text)), None) if key == kind => Ok(Part(text)),
+                    _ => Err(de::Error::custom(format_args!(
+                        "a part of type `{kind}` needs `{kind}`"
+                    ))),
+                }
+            }
+        }
+        d.deserialize_map(V)
+    }
+}

@@ -1,0 +1,517 @@
+//! The bodies that come in. Strict: a field is known, known to have no effect, or refused with its name. Each value is
+//! bounded while it is read, so that a hostile body costs no more than its own length.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use glowplug_firmware_config::limits::{CLIENT_MAX, ID_MAX, SESSION_NAME_MAX};
+use glowplug_model::engine::{Priority, Thinking};
+use glowplug_model::text::{Message, SamplerParams};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::messages::MessagesSeed;
+use super::values::{
+    Biases, Modalities, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops,
+};
+use crate::wire::fault::Fault;
+use crate::wire::topics::valid_segment;
+
+/// Most alternatives per token, as with OpenAI.
+const TOP_LOGPROBS_MAX: u8 = 20;
+/// Most log-probabilities of one request, `max_tokens` times (1 + `top_logprobs`): its final frame carries them all.
+const LOGPROBS_MAX: u64 = 16_384;
+/// Longest `deadline_ms`: a day.
+const DEADLINE_MAX_MS: u64 = 86_400_000;
+
+const _: () = assert!(
+    SESSION_NAME_MAX == CLIENT_MAX,
+    "a session's name is a topic level as a client's is"
+);
+
+/// OpenAI's fields that ask for nothing a daemon with one model could do. Ignored, and listed in the final frame unless
+/// they are null.
+const WITHOUT_EFFECT: &[&str] = &[
+    "model",
+    "user",
+    "store",
+    "metadata",
+    "service_tier",
+    "stream_options",
+    "parallel_tool_calls",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "prediction",
+    "reasoning_effort",
+    "verbosity",
+];
+
+/// And those that ask for what it never does: refused unless they are null.
+const NEVER: &[(&str, &str)] = &[
+    ("audio", "answers are text: audio cannot be asked for"),
+    ("web_search_options", "nothing is looked up on the web here"),
+    ("moderation", "nothing is moderated here"),
+];
+
+/// Why an `id` that is a number is refused.
+const ID_IS_TEXT: &str = "must be a string, as \"7\"";
+
+/// A chat request as its body says it; absent fields are the configuration's or the model's.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChatRequest {
+    /// never empty
+    pub messages: Vec<Message>,
+    /// at most 64 bytes
+    pub id: Option<String>,
+    /// a named conversation, which `messages` go on with
+    pub session: Option<String>,
+    /// among all requests
+    pub priority: Priority,
+    /// false: the final frame alone
+    pub stream: Option<bool>,
+    /// answer and thinking together
+    pub max_tokens: Option<u32>,
+    /// the knobs that were given
+    pub sampling: Sampling,
+    /// none: the configuration's
+    pub thinking: Option<Thinking>,
+    /// on the answer only
+    pub stop: Vec<String>,
+    /// from arrival
+    pub deadline_ms: Option<u64>,
+    /// fields that had no effect, in their order
+    pub ignored: Vec<&'static str>,
+}
+
+/// The sampling fields that were given.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[allow(missing_docs)] // the protocol's names
+pub struct Sampling {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<u32>,
+    pub min_p: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
+    pub frequency_penalty: Option<f32>,
+    pub logit_bias: Vec<(u32, f32)>,
+    pub seed: Option<u64>,
+    pub logprobs: bool,
+    pub top_logprobs: Option<u8>,
+}
+
+impl Sampling {
+    /// The model's recommended values where none was given; `seed` when the request has none.
+    #[must_use]
+    pub fn over(&self, model: &SamplerParams, seed: u64) -> SamplerParams {
+        SamplerParams {
+            temperature: self.temperature.unwrap_or(model.temperature),
+            top_p: self.top_p.unwrap_or(model.top_p),
+            top_k: self.top_k.unwrap_or(model.top_k),
+            min_p: self.min_p.unwrap_or(model.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(model.repeat_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(model.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(model.frequency_penalty),
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed.unwrap_or(seed),
+            top_logprobs: self.logprobs.then_some(self.top_logprobs.unwrap_or(0)),
+        }
+    }
+}
+
+/// What a chat client may do to its work. An empty body is `{}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancel {
+    /// one request
+    Id(String),
+    /// all of a session
+    Session(String),
+    /// all of this client's
+    All,
+}
+
+/// Reads a chat request. On a fault, the `id` of the body is returned too if it can be made out.
+pub fn parse_chat(
+    payload: &[u8],
+    config: &ChatDefaults,
+) -> Result<ChatRequest, (Fault, Option<String>)> {
+    let text = utf8(payload).map_err(|fault| (fault, None))?;
+    parse_body(text, config).map_err(|fault| (fault, peek_id(text)))
+}
+
+/// What of the configuration decides whether a request is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChatDefaults {
+    /// `engine.max_tokens`
+    pub max_tokens: u32,
+    /// `engine.thinking`
+    pub thinking: Thinking,
+}
+
+/// Reads the body of `cancel`.
+pub fn parse_cancel(payload: &[u8]) -> Result<Cancel, Fault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        id: Option<Scalar>,
+        session: Option<Scalar>,
+    }
+    if payload.is_empty() {
+        return Ok(Cancel::All);
+    }
+    let body: Body =
+        serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
+    let (id, session) = (body.id, body.session);
+    let id = id.map(|id| string("id", id)).transpose()?;
+    let session = session.map(|name| string("session", name)).transpose()?;
+    match (id, session) {
+        (Some(_), Some(_)) => Err(Fault::invalid(
+            "session",
+            "and `id` exclude each other: an id is enough",
+        )),
+        (Some(id), None) => Ok(Cancel::Id(id)),
+        (None, Some(session)) => match check_session(&session) {
+            Ok(()) => Ok(Cancel::Session(session)),
+            Err(why) => Err(Fault::invalid("session", why)),
+        },
+        (None, None) => Ok(Cancel::All),
+    }
+}
+
+/// Reads the body of `control`: the id whose thought is to end.
+pub fn parse_control(payload: &[u8]) -> Result<String, Fault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        id: Scalar,
+        action: Scalar,
+    }
+    let body: Body =
+        serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
+    let id = string("id", body.id)?;
+    if string("action", body.action)? == "end_thinking" {
+        Ok(id)
+    } else {
+        Err(Fault::invalid("action", "must be `end_thinking`"))
+    }
+}
+
+fn string(field: &str, value: Scalar) -> Result<String, Fault> {
+    match value {
+        Scalar::Text(text) => Ok(text),
+        Scalar::Number(_) | Scalar::Empty | Scalar::Other => {
+            Err(Fault::invalid(field, "must be a string"))
+        }
+    }
+}
+
+/// Reads an `ask`: plain text, not empty.
+pub fn parse_ask(payload: &[u8]) -> Result<String, Fault> {
+    let text = utf8(payload)?;
+    // editors write one at the beginning of a file; it is no part of the question
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(Fault::invalid("", "the question is empty"));
+    }
+    if text.contains('\0') {
+        return Err(Fault::invalid("", "holds U+0000"));
+    }
+    Ok(text.to_owned())
+}
+
+fn utf8(payload: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(payload)
+        .map_err(|e| Fault::invalid("", format!("not UTF-8 at byte {}", e.valid_up_to())))
+}
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The `id` of a body that is at fault; a number too, so that its sender finds the answer.
+fn peek_id(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: Option<Scalar>,
+    }
+    let id = match serde_json::from_str::<Id>(text).ok()?.id? {
+        Scalar::Text(id) => id,
+        Scalar::Number(id) => id.to_string(),
+        Scalar::Empty | Scalar::Other => return None,
+    };
+    check_id(&id).is_ok().then_some(id)
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() > ID_MAX {
+        return Err(format!("must have 1 to {ID_MAX} bytes"));
+    }
+    if id.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    Ok(())
+}
+
+fn check_session(name: &str) -> Result<(), String> {
+    if valid_segment(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "must have 1 to {SESSION_NAME_MAX} characters of A-Z a-z 0-9 . _ -"
+    ))
+}
+
+fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let why = "begins with a byte order mark (bytes EF BB BF), which JSON does not have";
+        return Err(Fault::invalid("", why));
+    }
+    let path = RefCell::new(String::new());
+    let mut json = serde_json::Deserializer::from_str(text);
+    let parsed = json
+        .deserialize_map(Body {
+            path: &path,
+            thinking: config.thinking,
+        })
+        .and_then(|r| json.end().map(|()| r));
+    let request = parsed.map_err(|e| Fault::invalid(&path.borrow(), e.to_string()))?;
+    if request.messages.is_empty() {
+        return Err(Fault::invalid(
+            "messages",
+            "is required and must not be empty",
+        ));
+    }
+    if request.sampling.top_logprobs.is_some() && !request.sampling.logprobs {
+        return Err(Fault::invalid("top_logprobs", "needs `logprobs`: true"));
+    }
+    let per_token = 1 + u64::from(request.sampling.top_logprobs.unwrap_or(0));
+    let tokens = u64::from(request.max_tokens.unwrap_or(config.max_tokens));
+    if request.sampling.logprobs && tokens * per_token > LOGPROBS_MAX {
+        let why = format!(
+            "`max_tokens` times (1 + `top_logprobs`) is {}, the limit is {LOGPROBS_MAX}",
+            tokens * per_token
+        );
+        return Err(Fault::invalid("logprobs", why));
+    }
+    Ok(request)
+}
+
+/// The top level of a body; `path` is the field being read, for the error.
+struct Body<'p> {
+    path: &'p RefCell<String>,
+    thinking: Thinking,
+}
+
+impl<'de> Visitor<'de> for Body<'_> {
+    type Value = ChatRequest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChatRequest, A::Error> {
+        let mut r = ChatRequest::default();
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            self.path.replace(key.clone());
+            if seen.contains(&key) {
+                return Err(de::Error::custom("is given twice"));
+            }
+            self.field(&key, &mut map, &mut r)?;
+            // every known name at most once, so at most as many as there are names
+            seen.push(key);
+            self.path.borrow_mut().clear();
+        }
+        Ok(r)
+    }
+}
+
+impl Body<'_> {
+    fn field<'de, A: MapAccess<'de>>(
+        &self,
+        key: &str,
+        map: &mut A,
+        r: &mut ChatRequest,
+    ) -> Result<(), A::Error> {
+        match key {
+            "messages" => {
+                r.messages = map.next_value_seed(MessagesSeed {
+                    path: self.path,
+                    ignored: &mut r.ignored,
+                })?;
+            }
+            "id" => {
+                r.id = match map.next_value::<Option<Scalar>>()? {
+                    None => None,
+                    Some(Scalar::Text(id)) => {
+                        check_id(&id).map_err(de::Error::custom)?;
+                        Some(id)
+                    }
+                    Some(_) => return Err(de::Error::custom(ID_IS_TEXT)),
+                };
+            }
+            "session" => r.session = text(map, check_session)?,
+            "priority" => {
+                r.priority = map
+                    .next_value::<Option<RawPriority>>()?
+                    .map_or(Priority::Normal, Priority::from);
+            }
+            "stream" => r.stream = map.next_value()?,
+            "max_tokens" | "max_completion_tokens" => {
+                let given = integer(map, 1, u64::from(u32::MAX))?.map(|n| n as u32);
+                if r.max_tokens.is_some() && given.is_some() && given != r.max_tokens {
+                    return Err(de::Error::custom(
+                        "`max_tokens` and `max_completion_tokens` differ",
+                    ));
+                }
+                r.max_tokens = given.or(r.max_tokens);
+            }
+            "thinking" => {
+                r.thinking = map
+                    .next_value::<Option<RawThinking>>()?
+                    .map(|t| t.over(self.thinking));
+            }
+            "stop" => {
+                r.stop = map
+                    .next_value::<Option<Stops>>()?
+                    .map(|s| s.0)
+                    .unwrap_or_default();
+            }
+            "deadline_ms" => r.deadline_ms = integer(map, 1, DEADLINE_MAX_MS)?,
+            "n" => {
+                // more than one answer would be an effect
+                if integer(map, 1, 1)?.is_some() {
+                    r.ignored.push("n");
+                }
+            }
+            "modalities" => {
+                // so would be anything but text
+                if map.next_value::<Option<Modalities>>()?.is_some() {
+                    r.ignored.push("modalities");
+                }
+            }
+            _ => return Self::rest(key, map, r),
+        }
+        Ok(())
+    }
+
+    fn rest<'de, A: MapAccess<'de>>(
+        key: &str,
+        map: &mut A,
+        r: &mut ChatRequest,
+    ) -> Result<(), A::Error> {
+        let s = &mut r.sampling;
+        match key {
+            "temperature" => s.temperature = number(map, 0.0, 2.0)?,
+            "top_p" => s.top_p = number(map, 0.0, 1.0)?,
+            "min_p" => s.min_p = number(map, 0.0, 1.0)?,
+            "repeat_penalty" => s.repeat_penalty = number(map, 0.1, 10.0)?,
+            "presence_penalty" => s.presence_penalty = number(map, -2.0, 2.0)?,
+            "frequency_penalty" => s.frequency_penalty = number(map, -2.0, 2.0)?,
+            // llama-server's -1 is off, as 0 is
+            "top_k" => {
+                s.top_k = map
+                    .next_value::<Option<i64>>()?
+                    .map(|k| u32::try_from(k.max(0)).unwrap_or(u32::MAX));
+            }
+            "seed" => s.seed = map.next_value::<Option<Seed>>()?.and_then(|s| s.0),
+            "logit_bias" => {
+                s.logit_bias = map
+                    .next_value::<Option<Biases>>()?
+                    .map(|b| b.0)
+                    .unwrap_or_default();
+            }
+            "logprobs" => s.logprobs = map.next_value::<Option<bool>>()?.unwrap_or(false),
+            "top_logprobs" => {
+                s.top_logprobs = integer(map, 0, u64::from(TOP_LOGPROBS_MAX))?.map(|n| n as u8);
+            }
+            _ => {
+                if let Some(name) = WITHOUT_EFFECT.iter().find(|name| **name == key) {
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        r.ignored.push(name);
+                    }
+                } else if let Some((_, why)) = NEVER.iter().find(|(name, _)| *name == key) {
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        return Err(de::Error::custom(why));
+                    }
+                } else {
+                    return later(key, map);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fields of features to come: only the value that asks for nothing is taken.
+fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
+    let (what, harmless): (_, &[&str]) = match key {
+        "chunk" => ("a chunk other than \"token\": it", &["token"]),
+        "tools" | "functions" => ("calling tools: it", &[]),
+        "tool_choice" | "function_call" => ("calling tools: it", &["none"]),
+        "response_format" => {
+            return match map.next_value::<Option<ResponseFormat>>()? {
+                None => Ok(()),
+                Some(f) if f.kind == "text" => Ok(()),
+                Some(_) => Err(de::Error::custom(
+                    "a format other than text comes with a later version",
+                )),
+            };
+        }
+        _ => return Err(de::Error::custom("unknown field")),
+    };
+    let asks = match map.next_value::<Option<Scalar>>()? {
+        None => false,
+        Some(Scalar::Text(text)) => !harmless.contains(&text.as_str()),
+        Some(Scalar::Empty) => false,
+        Some(Scalar::Number(_) | Scalar::Other) => true,
+    };
+    if asks {
+        Err(de::Error::custom(format_args!(
+            "{what} comes with a later version"
+        )))
+    } else {
+        Ok(())
+    }
+}
+
+fn integer<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    min: u64,
+    max: u64,
+) -> Result<Option<u64>, A::Error> {
+    match map.next_value::<Option<u64>>()? {
+        Some(n) if !(min..=max).contains(&n) => Err(de::Error::custom(format_args!(
+            "{n} is not between {min} and {max}"
+        ))),
+        n => Ok(n),
+    }
+}
+
+fn number<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    min: f32,
+    max: f32,
+) -> Result<Option<f32>, A::Error> {
+    match map.next_value::<Option<f32>>()? {
+        Some(x) if !(min..=max).contains(&x) => Err(de::Error::custom(format_args!(
+            "{x} is not between {min} and {max}"
+        ))),
+        x => Ok(x),
+    }
+}
+
+fn text<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Option<String>, A::Error> {
+    let value = map.next_value::<Option<String>>()?;
+    value
+        .as_deref()
+        .map_or(Ok(()), check)
+        .map_err(de::Error::custom)?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

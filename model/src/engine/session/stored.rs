@@ -1,0 +1,233 @@
+//! Which files of sessions there are, how long, and since when. Their number and their bytes are bounded for each client
+//! and in all: at a bound a client's own files give way, the oldest first, and nobody else's.
+
+use super::files::Unsaved;
+use crate::files;
+use crate::kv::snapshot::{self, PART};
+use glowplug_firmware_config::limits::{
+    SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_PER_CLIENT, SNAPSHOTS_MAX, SNAPSHOTS_PER_CLIENT,
+};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::time::SystemTime;
+
+const SUFFIX: &str = ".session";
+/// Digits of a hash in a file's name: half of it is enough, nobody finds a name of another one's.
+const DIGITS: usize = 32;
+/// Files that expire in one sweep.
+const EXPIRED_MAX: usize = 256;
+
+/// The name of a session's file. No part of a client's name is part of a path; a client's files are known by how their
+/// names begin.
+pub(in crate::engine) fn name(client: &str, session: &str) -> String {
+    format!("{}-{}{SUFFIX}", hex(client), hex(session))
+}
+
+/// How the names of a client's files begin.
+pub(in crate::engine) fn owner(client: &str) -> String {
+    format!("{}-", hex(client))
+}
+
+fn hex(name: &str) -> String {
+    let hash = Sha256::digest(name.as_bytes());
+    let half = hash[..DIGITS / 2].iter();
+    half.map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_ours(name: &str) -> bool {
+    name.ends_with(SUFFIX) && name.len() == 2 * DIGITS + 1 + SUFFIX.len() && name.is_ascii()
+}
+
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Stored {
+    files: BTreeMap<String, Entry>,
+    /// counts what was put
+    puts: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    bytes: u64,
+    /// has it pages, as far as is known
+    pages: bool,
+    /// when its session was last used, in the seconds of the caller's clock
+    seen: i64,
+    /// of [`Stored::puts`]
+    order: u64,
+}
+
+impl Stored {
+    /// Looks what is in a folder, and removes what a killed process has left half written. The age of a file is what the
+    /// clock of its file system says now; from then on the caller's clock counts, which nobody sets.
+    ///
+    /// # Errors
+    /// The folder cannot be read. What is no more than that it cannot be written is the second of what it gives.
+    pub(in crate::engine) fn read(folder: &Path, now: i64) -> io::Result<(Self, io::Result<()>)> {
+        files::operation("read folder")?;
+        let (mut found, mut parts) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.strip_prefix(PART).is_some_and(is_ours) {
+                parts.push(entry.path());
+            } else if is_ours(&name) && found.len() < SNAPSHOTS_MAX {
+                // those of a folder with more, which somebody else has filled, are known when these are gone
+                let of = entry.metadata()?;
+                found.push((of.modified()?, name, of.len()));
+            }
+        }
+        let clock = parts
+            .iter()
+            .try_for_each(|part| files::remove(part).map(|_| ()))
+            .and_then(|()| clock(folder));
+        found.sort();
+        let mut stored = Self::default();
+        for (modified, name, bytes) in found {
+            let clock = clock.as_ref().unwrap_or(&modified);
+            let age = clock.duration_since(modified).unwrap_or_default();
+            let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+            stored.put(name, bytes, true, now.saturating_sub(age));
+        }
+        Ok((stored, clock.map(|_| ())))
+    }
+
+    pub(in crate::engine) fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
+    /// When the session of a file was last used.
+    pub(in crate::engine) fn seen(&self, name: &str) -> Option<i64> {
+        Some(self.files.get(name)?.seen)
+    }
+
+    /// Takes note of a file.
+    pub(in crate::engine) fn put(&mut self, name: String, bytes: u64, pages: bool, seen: i64) {
+        self.puts += 1;
+        let order = self.puts;
+        self.files.insert(
+            name,
+            Entry {
+                bytes,
+                pages,
+                seen,
+                order,
+            },
+        );
+    }
+
+    /// The session of a file was used.
+    pub(in crate::engine) fn touch(&mut self, name: &str, seen: i64) {
+        self.puts += 1;
+        if let Some(entry) = self.files.get_mut(name) {
+            (entry.seen, entry.order) = (seen, self.puts);
+        }
+    }
+
+    /// A file is gone.
+    pub(in crate::engine) fn forget(&mut self, name: &str) {
+        self.files.remove(name);
+    }
+
+    /// The names of files that begin so.
+    pub(in crate::engine) fn of<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = &'a str> {
+        let begin = (Bound::Included(owner), Bound::Unbounded);
+        let names = self.files.range::<str, _>(begin).map(|(name, _)| &**name);
+        names.take_while(move |name| name.starts_with(owner))
+    }
+
+    /// Some of the files whose sessions nobody used for `expire` seconds before `now`.
+    pub(in crate::engine) fn expired(
+        &self,
+        now: i64,
+        expire: i64,
+        besides: &BTreeSet<String>,
+    ) -> Vec<String> {
+        let old = |entry: &Entry| now.saturating_sub(entry.seen) >= expire;
+        let old = self.files.iter().filter(|(_, entry)| old(entry));
+        let old = old
+            .map(|(name, _)| name)
+            .filter(|name| !besides.contains(*name));
+        old.take(EXPIRED_MAX).cloned().collect()
+    }
+
+    /// Makes room for a file of so many bytes, in place of one of its name if there is one. The pages of others of its
+    /// client go before what was said, which nobody can compute again.
+    ///
+    /// # Errors
+    /// [`Unsaved::Full`]: files of other clients are in the way, or the file alone is too long; nothing has changed. The
+    /// disk's.
+    pub(in crate::engine) fn make_room(
+        &mut self,
+        folder: &Path,
+        name: &str,
+        bytes: u64,
+    ) -> Result<(), Unsaved> {
+        let owner = &name[..=DIGITS];
+        let (mut others, mut all) = ((0, 0), (0, 0));
+        for (other, entry) in &self.files {
+            if other != name {
+                all = (all.0 + 1, all.1 + entry.bytes);
+            }
+            if !other.starts_with(owner) {
+                others = (others.0 + 1, others.1 + entry.bytes);
+            }
+        }
+        let mut own = (all.0 - others.0, all.1 - others.1);
+        let fits = |(files, sum): (usize, u64), files_max, sum_max| {
+            (files < files_max, sum.saturating_add(bytes) <= sum_max)
+        };
+        if fits(others, SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX) != (true, true)
+            || bytes > SNAPSHOT_BYTES_PER_CLIENT
+        {
+            return Err(Unsaved::Full);
+        }
+        loop {
+            let mine = fits(own, SNAPSHOTS_PER_CLIENT, SNAPSHOT_BYTES_PER_CLIENT);
+            let sum = (others.0 + own.0, others.1 + own.1);
+            let whole = fits(sum, SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX);
+            let (few, short) = (mine.0 && whole.0, mine.1 && whole.1);
+            if few && short {
+                return Ok(());
+            }
+            let oldest = |pages: bool| {
+                let own = self.of(owner).filter(|other| *other != name);
+                let own = own.filter_map(|name| Some((name, self.files.get(name)?)));
+                let own = own.filter(|(_, entry)| entry.pages || !pages);
+                let oldest = own.min_by_key(|(_, entry)| entry.order);
+                oldest.map(|(name, entry)| (name.to_owned(), entry.bytes))
+            };
+            if few && let Some((oldest, before)) = oldest(true) {
+                // one that is no snapshot gives way as a whole
+                let left = snapshot::drop_pages(&folder.join(&oldest)).unwrap_or(before);
+                if let Some(entry) = self.files.get_mut(&oldest) {
+                    (entry.bytes, entry.pages) = (left, false);
+                }
+                own.1 -= before - left.min(before);
+            } else if let Some((oldest, before)) = oldest(false) {
+                files::remove(&folder.join(&oldest))?;
+                self.files.remove(&oldest);
+                own = (own.0 - 1, own.1 - before);
+            } else {
+                return Err(Unsaved::Full);
+            }
+        }
+    }
+}
+
+/// What time it is for files in this folder, which can be written.
+fn clock(folder: &Path) -> io::Result<SystemTime> {
+    let path = folder.join(format!("{PART}{}", name("", "")));
+    files::operation("open")?;
+    let now = File::create(&path)?.metadata()?.modified();
+    files::remove(&path)?;
+    now
+}
+
+#[cfg(test)]
+mod tests;

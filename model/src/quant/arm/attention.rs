@@ -1,0 +1,166 @@
+//! Attention on NEON: four positions at a time, widened once for all heads (halves by `fcvtl`: in the baseline, where
+//! the software conversion of the crate `half` would serve a core without `fp16`), each load shared by two heads.
+//!
+//! Eight multiplications of four lanes for every six loads; a plain dot product has one for two.
+
+use super::intrinsics::*;
+use crate::quant::dispatch::Heads;
+use crate::quant::format::blocks::Half;
+use crate::quant::format::kv_rows::Rows;
+use crate::quant::reference::floats;
+use bytemuck::{cast, cast_ref};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+
+/// Positions at a time. They are of one page.
+const ROWS: usize = 4;
+const _: () = assert!(PAGE_TOKENS.is_multiple_of(ROWS));
+/// Longest head for which the widened rows have room.
+const MAX_HEAD: usize = 256;
+
+type Wide = [[[f32; 4]; MAX_HEAD / 4]; ROWS];
+
+/// See [`crate::quant::Kernels::attend`], which has checked the sizes.
+pub(in crate::quant) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
+    let Heads {
+        q,
+        k,
+        v,
+        d,
+        len,
+        scale,
+    } = *heads;
+    if d > MAX_HEAD || !d.is_multiple_of(4) {
+        return floats::attend::<true>(heads, scores, out);
+    }
+    let scores = &mut scores[..q.len() / d * len];
+    let mut wide: Wide = [[[0.0; 4]; MAX_HEAD / 4]; ROWS];
+    for t in (0..len).step_by(ROWS) {
+        widen(&mut wide, k.rows(t, d), len - t);
+        let there = ROWS.min(len - t);
+        for (q, scores) in q.chunks(2 * d).zip(scores.chunks_mut(2 * len)) {
+            let dots = if q.len() == d {
+                [dots([q], &wide)[0]; 2]
+            } else {
+                dots([&q[..d], &q[d..]], &wide)
+            };
+            for (scores, dots) in scores.chunks_exact_mut(len).zip(dots) {
+                let dots = to_array(vmulq_n_f32(dots, scale));
+                scores[t..][..there].copy_from_slice(&dots[..there]);
+            }
+        }
+    }
+    for scores in scores.chunks_exact_mut(len) {
+        floats::softmax::<true>(scores);
+    }
+    out.fill(0.0);
+    for t in (0..len).step_by(ROWS) {
+        widen(&mut wide, v.rows(t, d), len - t);
+        let there = ROWS.min(len - t);
+        for (out, scores) in out.chunks_mut(2 * d).zip(scores.chunks(2 * len)) {
+            // a position past the end is a repeated one with no weight
+            let mut weights = [[0.0; ROWS]; 2];
+            for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(len)) {
+                weights[..there].copy_from_slice(&scores[t..][..there]);
+            }
+            match out.split_at_mut_checked(d) {
+                Some((a, b)) if b.len() == d => add([a, b], weights, &wide),
+                _ => add([out], [weights[0]], &wide),
+            }
+        }
+    }
+}
+
+/// The first four of `n` rows, the last one again where there are fewer.
+#[inline(always)]
+fn widen(wide: &mut Wide, rows: Rows<'_>, n: usize) {
+    for (r, wide) in wide.iter_mut().enumerate() {
+        let (quants, scales) = rows.row(r.min(n - 1));
+        let blocks = wide.as_chunks_mut().0.iter_mut().zip(scales);
+        match rows.format {
+            KvFormat::F16 => {
+                for (wide, halves) in wide.iter_mut().zip(quants.as_chunks::<8>().0) {
+                    *wide = to_array(widen_f16(load_u16(&cast(*halves))));
+                }
+            }
+            KvFormat::Q8_0 => {
+                for ((wide, scale), quants) in blocks.zip(quants.as_chunks::<32>().0) {
+                    let [low, high] = cast_ref(quants);
+                    widen_block(wide, [load_s8(low), load_s8(high)], *scale);
+                }
+            }
+            KvFormat::Q4_0 => {
+                let eight = vdupq_n_u8(8);
+                for ((wide, scale), quants) in blocks.zip(quants.as_chunks().0) {
+                    let quants = load_u8(quants);
+                    let low = vsubq_u8(vandq_u8(quants, vdupq_n_u8(15)), eight);
+                    let high = vsubq_u8(vshrq_n_u8::<4>(quants), eight);
+                    let quants = [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high)];
+                    widen_block(wide, quants, *scale);
+                }
+            }
+        }
+    }
+}
+
+/// 32 bytes times their scale.
+#[inline(always)]
+fn widen_block(wide: &mut [[f32; 4]; 8], quants: [int8x16_t; 2], scale: Half) {
+    let scale = widen_f16(vdup_n_u16(scale.bits()));
+    for (wide, quants) in wide.as_chunks_mut::<4>().0.iter_mut().zip(quants) {
+        let (low, high) = (vmovl_s8(vget_low_s8(quants)), vmovl_high_s8(quants));
+        let quarters = [
+            vmovl_s16(vget_low_s16(low)),
+            vmovl_high_s16(low),
+            vmovl_s16(vget_low_s16(high)),
+            vmovl_high_s16(high),
+        ];
+        for (wide, quarter) in wide.iter_mut().zip(quarters) {
+            *wide = to_array(vmulq_f32(vcvtq_f32_s32(quarter), scale));
+        }
+    }
+}
+
+/// For each of `H` heads its dot products with the four rows.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "the rows and the heads go in step"
+)]
+#[inline(always)]
+fn dots<const H: usize>(q: [&[f32]; H], wide: &Wide) -> [float32x4_t; H] {
+    let mut acc = [[vdupq_n_f32(0.0); ROWS]; H];
+    for i in 0..(q[0].len() / 4).min(MAX_HEAD / 4) {
+        let k = each([0, 1, 2, 3], |r: usize| load_f32(&wide[r][i]));
+        for (acc, q) in acc.iter_mut().zip(&q) {
+            let q = load_f32(&q.as_chunks().0[i]);
+            for (acc, k) in acc.iter_mut().zip(k) {
+                *acc = vfmaq_f32(*acc, q, k);
+            }
+        }
+    }
+    let mut dots = [vdupq_n_f32(0.0); H];
+    for (dots, acc) in dots.iter_mut().zip(acc) {
+        *dots = vpaddq_f32(vpaddq_f32(acc[0], acc[1]), vpaddq_f32(acc[2], acc[3]));
+    }
+    dots
+}
+
+/// Adds to each of `H` heads the four rows, each times its weight.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "the rows and the heads go in step"
+)]
+#[inline(always)]
+fn add<const H: usize>(mut out: [&mut [f32]; H], weights: [[f32; ROWS]; H], wide: &Wide) {
+    for i in 0..(out[0].len() / 4).min(MAX_HEAD / 4) {
+        let v = each([0, 1, 2, 3], |r: usize| load_f32(&wide[r][i]));
+        for (out, weights) in out.iter_mut().zip(&weights) {
+            let out = &mut out.as_chunks_mut().0[i];
+            let mut sum = load_f32(out);
+            for (v, weight) in v.into_iter().zip(weights) {
+                sum = vfmaq_n_f32(sum, v, *weight);
+            }
+            *out = to_array(sum);
+        }
+    }
+}

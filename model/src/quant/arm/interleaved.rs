@@ -1,0 +1,600 @@
+//! Sixteen rows interleaved, four in the lanes of each vector: words of weights as they come from memory, activations by
+//! element, nothing to fold.
+//!
+//! A single column goes through a group once, all four vectors of rows at a time; more columns share what is unpacked, and
+//! then fewer rows are taken at a time, for there are 32 registers.
+
+use super::intrinsics::*;
+use super::rows::load_x;
+use super::unpack::{high, high_under, low, low_under};
+use crate::gguf::{GROUP, GgmlType};
+use crate::pool::RowTile;
+use crate::quant::format::activations::{Activations, Q8Chunk, Q8kChunk};
+use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use bytemuck::{Pod, cast_ref, cast_slice, pod_read_unaligned};
+
+/// What a level multiplies with. `|x| <= 127` and `|w| <= max`, as for [`super::rows::Dot`].
+pub(in crate::quant) trait Words: Copy {
+    /// For each of four rows the sum of `16 N` products: word `i` of `w[n]` by bytes `4 i..4 i + 4` of `x[n]`.
+    fn run<const N: usize>(self, w: [[int8x16_t; 4]; N], x: [int8x16_t; N], max: i32) -> int32x4_t;
+}
+
+/// Products by `smull` and `smlal`, each row's four in four lanes of i16, over as many words as these hold.
+#[derive(Clone, Copy)]
+pub(in crate::quant) struct Mull;
+
+const I16: i32 = i16::MAX as i32;
+
+impl Words for Mull {
+    #[inline(always)]
+    fn run<const N: usize>(self, w: [[int8x16_t; 4]; N], x: [int8x16_t; N], max: i32) -> int32x4_t {
+        let bound = 4 * N as i32 * max * 127;
+        if bound > I16 {
+            // two words a sum: 2 * 128 * 127 = 32512 fits i16
+            let mut sums = [vdupq_n_s32(0); 2];
+            for n in 0..N {
+                for i in [0, 2] {
+                    let p = products(w[n][i], x[n], i);
+                    let p = more(p, w[n][i + 1], x[n], i + 1);
+                    sums = [vpadalq_s16(sums[0], p[0]), vpadalq_s16(sums[1], p[1])];
+                }
+            }
+            return vpaddq_s32(sums[0], sums[1]);
+        }
+        let mut p = products(w[0][0], x[0], 0);
+        for n in 0..N {
+            for i in usize::from(n == 0)..4 {
+                p = more(p, w[n][i], x[n], i);
+            }
+        }
+        if 2 * bound <= I16 {
+            vpaddlq_s16(vpaddq_s16(p[0], p[1]))
+        } else {
+            vpaddq_s32(vpaddlq_s16(p[0]), vpaddlq_s16(p[1]))
+        }
+    }
+}
+
+/// The products of a word of four rows: two rows in each vector.
+#[inline(always)]
+fn products(w: int8x16_t, x: int8x16_t, i: usize) -> [int16x8_t; 2] {
+    let x = every(x, i);
+    [mull_low(w, x), mull_high(w, x)]
+}
+
+/// The same, added.
+#[inline(always)]
+fn more(p: [int16x8_t; 2], w: int8x16_t, x: int8x16_t, i: usize) -> [int16x8_t; 2] {
+    let x = every(x, i);
+    [mlal_low(p[0], w, x), mlal_high(p[1], w, x)]
+}
+
+/// Bytes `4 i..4 i + 4`, four times.
+#[inline(always)]
+fn every(x: int8x16_t, i: usize) -> int8x16_t {
+    let x = vreinterpretq_s32_s8(x);
+    vreinterpretq_s8_s32(match i {
+        0 => vdupq_laneq_s32::<0>(x),
+        1 => vdupq_laneq_s32::<1>(x),
+        2 => vdupq_laneq_s32::<2>(x),
+        _ => vdupq_laneq_s32::<3>(x),
+    })
+}
+
+/// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
+#[inline(always)]
+pub(in crate::quant) fn matmul<S: Words>(
+    s: S,
+    ty: GgmlType,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let blocks = k / ty.block_len();
+    match ty {
+        GgmlType::Q4_0 => groups::<S, Q4_0>(s, w, blocks, acts, col0, out),
+        GgmlType::Q4_1 => groups::<S, Q4_1>(s, w, blocks, acts, col0, out),
+        GgmlType::Q5_0 => groups::<S, Q5_0>(s, w, blocks, acts, col0, out),
+        GgmlType::Q8_0 => groups::<S, Q8_0>(s, w, blocks, acts, col0, out),
+        GgmlType::Q4_K => groups::<S, Q4K>(s, w, blocks, acts, col0, out),
+        GgmlType::Q5_K => groups::<S, Q5K>(s, w, blocks, acts, col0, out),
+        GgmlType::Q6_K => groups::<S, Q6K>(s, w, blocks, acts, col0, out),
+        // the others have no groups
+        _ => {}
+    }
+}
+
+/// Sixteen blocks of any size.
+trait Sixteen: Pod {
+    /// what a column consists of
+    type Chunk;
+    /// Column `c`.
+    fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
+    /// Adds vectors `at..at + V` of these blocks, which are number `b` of their rows, times some columns.
+    fn add<S: Words, const V: usize, const C: usize>(
+        &self,
+        s: S,
+        b: usize,
+        at: usize,
+        x: &[&[Self::Chunk]; C],
+        acc: &mut [[float32x4_t; C]; V],
+    );
+}
+
+#[inline(always)]
+fn groups<S: Words, B: Sixteen>(
+    s: S,
+    w: &[u8],
+    blocks: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let groups = w.chunks_exact(blocks * size_of::<B>());
+    for (i, w) in groups.take(out.rows() / GROUP).enumerate() {
+        let (w, row) = (cast_slice::<u8, B>(w), GROUP * i);
+        let mut c = 0;
+        while c < out.cols() {
+            let x0 = B::column(acts, col0 + c);
+            c += match out.cols() - c {
+                1 => columns::<S, B, 4, 1>(s, w, [x0], out, c, row),
+                2 | 3 => {
+                    let x = [x0, B::column(acts, col0 + c + 1)];
+                    columns::<S, B, 2, 2>(s, w, x, out, c, row)
+                }
+                _ => {
+                    let x1 = B::column(acts, col0 + c + 1);
+                    let x2 = B::column(acts, col0 + c + 2);
+                    let x3 = B::column(acts, col0 + c + 3);
+                    columns::<S, B, 1, 4>(s, w, [x0, x1, x2, x3], out, c, row)
+                }
+            };
+        }
+    }
+}
+
+/// One group times some columns, `V` vectors of rows at a time; returns how many columns.
+#[inline(always)]
+fn columns<S: Words, B: Sixteen, const V: usize, const C: usize>(
+    s: S,
+    w: &[B],
+    x: [&[B::Chunk]; C],
+    out: &mut RowTile<'_>,
+    col: usize,
+    row: usize,
+) -> usize {
+    for at in (0..4).step_by(V) {
+        let mut acc = [[vdupq_n_f32(0.0); C]; V];
+        for (b, block) in w.iter().enumerate() {
+            block.add::<S, V, C>(s, b, at, &x, &mut acc);
+        }
+        for v in 0..V {
+            for c in 0..C {
+                let lanes = to_array(acc[v][c]);
+                out.column(col + c)[row + 4 * (at + v)..][..4].copy_from_slice(&lanes);
+            }
+        }
+    }
+    C
+}
+
+/// Vector `at` of a word.
+#[inline(always)]
+fn vector(word: &Word, at: usize) -> uint8x16_t {
+    load_u8(&cast_ref::<Word, [[u8; 16]; 4]>(word)[at])
+}
+
+#[inline(always)]
+fn floats(halves: &Halves, at: usize) -> float32x4_t {
+    let four = cast_ref::<Halves, [[u8; 8]; 4]>(halves)[at];
+    widen_f16(load_u16(&pod_read_unaligned(&four)))
+}
+
+/// Byte `i` of each lane, unsigned.
+#[inline(always)]
+fn byte(lanes: uint8x16_t, i: usize) -> int32x4_t {
+    let lanes = vreinterpretq_u32_u8(lanes);
+    vreinterpretq_s32_u32(match i {
+        0 => vandq_u32(lanes, vdupq_n_u32(0xff)),
+        1 => vandq_u32(vshrq_n_u32::<8>(lanes), vdupq_n_u32(0xff)),
+        2 => vandq_u32(vshrq_n_u32::<16>(lanes), vdupq_n_u32(0xff)),
+        _ => vshrq_n_u32::<24>(lanes),
+    })
+}
+
+/// Byte `i` of each lane, signed.
+#[inline(always)]
+fn signed_byte(lanes: uint8x16_t, i: usize) -> int32x4_t {
+    let lanes = vreinterpretq_s32_s8(vreinterpretq_s8_u8(lanes));
+    match i {
+        0 => vshrq_n_s32::<24>(vshlq_n_s32::<24>(lanes)),
+        1 => vshrq_n_s32::<24>(vshlq_n_s32::<16>(lanes)),
+        2 => vshrq_n_s32::<24>(vshlq_n_s32::<8>(lanes)),
+        _ => vshrq_n_s32::<24>(lanes),
+    }
+}
+
+/// `acc + sum d scale`, as the definition orders it.
+#[inline(always)]
+fn scaled(acc: float32x4_t, sum: int32x4_t, d: float32x4_t, scale: f32) -> float32x4_t {
+    vfmaq_f32(acc, vcvtq_f32_s32(sum), vmulq_n_f32(d, scale))
+}
+
+/// Sixteen blocks of 32 weights.
+trait Sixteen32: Pod {
+    /// bound of `|value|`
+    const MAX: i32;
+    /// values are that much too large
+    const OFFSET: i32;
+    /// Of vector `at` values `4 i..4 i + 4` in word `i`.
+    fn values(&self, at: usize) -> [[int8x16_t; 4]; 2];
+    /// `d`, and `m` if there is one.
+    fn halves(&self) -> (&Halves, Option<&Halves>);
+}
+
+impl<B: Sixteen32> Sixteen for B {
+    type Chunk = Q8Chunk;
+
+    #[inline(always)]
+    fn column(acts: &Activations, c: usize) -> &[Q8Chunk] {
+        acts.q8(c)
+    }
+
+    #[inline(always)]
+    fn add<S: Words, const V: usize, const C: usize>(
+        &self,
+        s: S,
+        b: usize,
+        at: usize,
+        x: &[&[Q8Chunk]; C],
+        acc: &mut [[float32x4_t; C]; V],
+    ) {
+        let (chunk, i) = (b / 8, b % 8);
+        let (d, m) = self.halves();
+        for v in 0..V {
+            let (w, d) = (self.values(at + v), floats(d, at + v));
+            for c in 0..C {
+                let x = &x[c][chunk];
+                let mut sum = s.run(w, load_x::<2>(&x.q, 32 * i), B::MAX);
+                if B::OFFSET != 0 {
+                    let offset = B::OFFSET.wrapping_mul(x.sum[i]);
+                    sum = vsubq_s32(sum, vdupq_n_s32(offset));
+                }
+                acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
+                if let Some(m) = m {
+                    let m = floats(m, at + v);
+                    acc[v][c] = vfmaq_n_f32(acc[v][c], m, x.scaled_sum[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Low nibbles of all words, then high ones.
+#[inline(always)]
+fn nibbles(qs: &[Word; 4], at: usize) -> [[uint8x16_t; 4]; 2] {
+    let qs = each(
+        [
+            vector(&qs[0], at),
+            vector(&qs[1], at),
+            vector(&qs[2], at),
+            vector(&qs[3], at),
+        ],
+        same,
+    );
+    [each(qs, low), each(qs, high)]
+}
+
+#[inline(always)]
+fn same(v: uint8x16_t) -> uint8x16_t {
+    v
+}
+
+#[inline(always)]
+fn signed(v: [[uint8x16_t; 4]; 2]) -> [[int8x16_t; 4]; 2] {
+    [
+        each(v[0], vreinterpretq_s8_u8),
+        each(v[1], vreinterpretq_s8_u8),
+    ]
+}
+
+macro_rules! sixteen32 {
+    ($name:ident, $max:literal, $offset:literal, |$b:ident, $at:ident| $values:expr, $m:expr) => {
+        impl Sixteen32 for $name {
+            const MAX: i32 = $max;
+            const OFFSET: i32 = $offset;
+            #[inline(always)]
+            fn values(&self, $at: usize) -> [[int8x16_t; 4]; 2] {
+                let $b = self;
+                signed($values)
+            }
+            #[inline(always)]
+            fn halves(&self) -> (&Halves, Option<&Halves>) {
+                let $b = self;
+                (&$b.d, $m)
+            }
+        }
+    };
+}
+sixteen32!(Q4_0, 15, 8, |b, at| nibbles(&b.qs, at), None);
+sixteen32!(Q4_1, 15, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
+sixteen32!(
+    Q5_0,
+    31,
+    16,
+    |b, at| {
+        let mut values = nibbles(&b.qs, at);
+        let bits = vector(&b.qh, at);
+        for i in 0..4 {
+            // bits 8 i.. of each lane are values 8 i..: byte i in all bytes of the lane, a bit tested in each
+            let bytes = vqtbl1q_u8(bits, load_u8(&SPREAD[i]));
+            let first = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(0x0804_0201)));
+            let second = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(0x8040_2010)));
+            for (j, set) in [(2 * i, first), (2 * i + 1, second)] {
+                let value = &mut values[j / 4][j % 4];
+                *value = vorrq_u8(*value, vandq_u8(set, vdupq_n_u8(16)));
+            }
+        }
+        values
+    },
+    None
+);
+sixteen32!(
+    Q8_0,
+    128,
+    0,
+    |b, at| [
+        each([0, 1, 2, 3].map(|i| vector(&b.qs[i], at)), same),
+        each([4, 5, 6, 7].map(|i| vector(&b.qs[i], at)), same),
+    ],
+    None
+);
+
+/// Byte `i` of each lane in all bytes of the lane.
+const SPREAD: [[u8; 16]; 4] = {
+    let mut spread = [[0; 16]; 4];
+    let mut i = 0;
+    while i < 4 {
+        let mut j = 0;
+        while j < 16 {
+            spread[i][j] = (j / 4 * 4 + i) as u8;
+            j += 1;
+        }
+        i += 1;
+    }
+    spread
+};
+
+/// Q4_K and Q5_K.
+trait Affine: Pod {
+    /// bound of a value
+    const MAX: i32;
+    fn scales(&self) -> &[Word; 3];
+    /// Of vector `at` word `j` of values `64 I..64 I + 32`, and of the 32 after them.
+    fn values<const I: usize>(&self, j: usize, at: usize) -> (uint8x16_t, uint8x16_t);
+    /// `d` and `dmin`.
+    fn halves(&self) -> (&Halves, &Halves);
+}
+
+impl Affine for Q4K {
+    const MAX: i32 = 15;
+    #[inline(always)]
+    fn scales(&self) -> &[Word; 3] {
+        &self.scales
+    }
+    #[inline(always)]
+    fn values<const I: usize>(&self, j: usize, at: usize) -> (uint8x16_t, uint8x16_t) {
+        let q = vector(&self.qs[I][j], at);
+        (low(q), high(q))
+    }
+    #[inline(always)]
+    fn halves(&self) -> (&Halves, &Halves) {
+        (&self.d, &self.dmin)
+    }
+}
+
+impl Affine for Q5K {
+    const MAX: i32 = 31;
+    #[inline(always)]
+    fn scales(&self) -> &[Word; 3] {
+        &self.scales
+    }
+    #[inline(always)]
+    fn values<const I: usize>(&self, j: usize, at: usize) -> (uint8x16_t, uint8x16_t) {
+        let (q, fifth) = (vector(&self.qs[I][j], at), vector(&self.qh[j], at));
+        let from = 2 * I as i32;
+        (
+            low_under(q, fifth, from, 31),
+            high_under(q, fifth, from + 1, 31),
+        )
+    }
+    #[inline(always)]
+    fn halves(&self) -> (&Halves, &Halves) {
+        (&self.d, &self.dmin)
+    }
+}
+
+/// A byte a group of 32 in each lane: scales of groups 0..4 and 4..8, mins of them; `crate::quant::format::blocks::scales_and_mins`, four
+/// rows at once.
+#[inline(always)]
+fn scales_and_mins(packed: &[Word; 3], at: usize) -> [uint8x16_t; 4] {
+    let [a, b, c] = [
+        vector(&packed[0], at),
+        vector(&packed[1], at),
+        vector(&packed[2], at),
+    ];
+    let six = |v| vandq_u8(v, vdupq_n_u8(0x3f));
+    let top = |v| vandq_u8(vshrq_n_u8::<2>(v), vdupq_n_u8(0x30));
+    [
+        six(a),
+        vorrq_u8(low(c), top(a)),
+        six(b),
+        vorrq_u8(high(c), top(b)),
+    ]
+}
+
+/// Values `64 I..64 I + 64`.
+#[inline(always)]
+fn affine_64<S: Words, B: Affine, const V: usize, const C: usize, const I: usize>(
+    s: S,
+    block: &B,
+    groups: &[[uint8x16_t; 4]; V],
+    at: usize,
+    x: &[&Q8kChunk; C],
+    sum: &mut [[int32x4_t; C]; V],
+) {
+    for v in 0..V {
+        let zero = [[vdupq_n_s8(0); 4]; 2];
+        let (mut first, mut second) = (zero, zero);
+        for j in 0..8 {
+            let (a, b) = block.values::<I>(j, at + v);
+            first[j / 4][j % 4] = vreinterpretq_s8_u8(a);
+            second[j / 4][j % 4] = vreinterpretq_s8_u8(b);
+        }
+        let scales = groups[v][I / 2];
+        let (a, b) = (byte(scales, 2 * (I % 2)), byte(scales, 2 * (I % 2) + 1));
+        for c in 0..C {
+            let [x0, x1, x2, x3] = load_x::<4>(&x[c].q, 64 * I);
+            sum[v][c] = vmlaq_s32(sum[v][c], s.run(first, [x0, x1], B::MAX), a);
+            sum[v][c] = vmlaq_s32(sum[v][c], s.run(second, [x2, x3], B::MAX), b);
+        }
+    }
+}
+
+#[inline(always)]
+fn affine<S: Words, B: Affine, const V: usize, const C: usize>(
+    s: S,
+    block: &B,
+    at: usize,
+    x: [&Q8kChunk; C],
+    acc: &mut [[float32x4_t; C]; V],
+) {
+    let mut groups = [[vdupq_n_u8(0); 4]; V];
+    for v in 0..V {
+        groups[v] = scales_and_mins(block.scales(), at + v);
+    }
+    let mut sum = [[vdupq_n_s32(0); C]; V];
+    affine_64::<S, B, V, C, 0>(s, block, &groups, at, &x, &mut sum);
+    affine_64::<S, B, V, C, 1>(s, block, &groups, at, &x, &mut sum);
+    affine_64::<S, B, V, C, 2>(s, block, &groups, at, &x, &mut sum);
+    affine_64::<S, B, V, C, 3>(s, block, &groups, at, &x, &mut sum);
+    let (d, dmin) = block.halves();
+    for c in 0..C {
+        let sums = load_s16(&x[c].sums32);
+        let sums = [vmovl_s16(vget_low_s16(sums)), vmovl_high_s16(sums)];
+        for v in 0..V {
+            let mut mins = vdupq_n_s32(0);
+            for g in 0..8 {
+                mins = mla_lane(mins, byte(groups[v][2 + g / 4], g % 4), sums[g / 4], g % 4);
+            }
+            let scale = x[c].scale;
+            let dmin = vmulq_n_f32(floats(dmin, at + v), scale);
+            acc[v][c] = scaled(acc[v][c], sum[v][c], floats(d, at + v), scale);
+            acc[v][c] = vfmsq_f32(acc[v][c], vcvtq_f32_s32(mins), dmin);
+        }
+    }
+}
+
+/// Of each 32 values of half `HALF` the 16 from `16 PART` on.
+#[inline(always)]
+fn q6k_64<S: Words, const V: usize, const C: usize, const HALF: usize, const PART: usize>(
+    s: S,
+    block: &Q6K,
+    scales: &[[uint8x16_t; 4]; V],
+    at: usize,
+    x: &[&Q8kChunk; C],
+    sum: &mut [[int32x4_t; C]; V],
+) {
+    for v in 0..V {
+        let mut values = [[vdupq_n_s8(0); 4]; 4];
+        for j in 0..4 {
+            let [p, q, bits] = &block.q[HALF][4 * PART + j];
+            let (p, q, bits) = (vector(p, at + v), vector(q, at + v), vector(bits, at + v));
+            values[0][j] = vreinterpretq_s8_u8(low_under(p, bits, 0, 63));
+            values[1][j] = vreinterpretq_s8_u8(low_under(q, bits, 2, 63));
+            values[2][j] = vreinterpretq_s8_u8(high_under(p, bits, 4, 63));
+            values[3][j] = vreinterpretq_s8_u8(high_under(q, bits, 6, 63));
+        }
+        for i in 0..4 {
+            let scale = signed_byte(scales[v][2 * HALF + i / 2], 2 * (i % 2) + PART);
+            for c in 0..C {
+                let x = load_x::<1>(&x[c].q, 128 * HALF + 32 * i + 16 * PART);
+                sum[v][c] = vmlaq_s32(sum[v][c], s.run([values[i]], x, 63), scale);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn q6k<S: Words, const V: usize, const C: usize>(
+    s: S,
+    block: &Q6K,
+    at: usize,
+    x: [&Q8kChunk; C],
+    acc: &mut [[float32x4_t; C]; V],
+) {
+    let mut scales = [[vdupq_n_u8(0); 4]; V];
+    let mut sum = [[vdupq_n_s32(0); C]; V];
+    for v in 0..V {
+        for i in 0..4 {
+            scales[v][i] = vector(&block.scales[i], at + v);
+        }
+    }
+    // minus 32 times scale times sum of activations, first
+    for c in 0..C {
+        let [a, b] = cast_ref::<[i16; 16], [[i16; 8]; 2]>(&x[c].sums);
+        let (a, b) = (load_s16(a), load_s16(b));
+        let sums = [
+            vmovl_s16(vget_low_s16(a)),
+            vmovl_high_s16(a),
+            vmovl_s16(vget_low_s16(b)),
+            vmovl_high_s16(b),
+        ];
+        for v in 0..V {
+            let mut offset = vdupq_n_s32(0);
+            for g in 0..16 {
+                let scale = signed_byte(scales[v][g / 4], g % 4);
+                offset = mla_lane(offset, scale, sums[g / 4], g % 4);
+            }
+            sum[v][c] = vsubq_s32(sum[v][c], vshlq_n_s32::<5>(offset));
+        }
+    }
+    q6k_64::<S, V, C, 0, 0>(s, block, &scales, at, &x, &mut sum);
+    q6k_64::<S, V, C, 0, 1>(s, block, &scales, at, &x, &mut sum);
+    q6k_64::<S, V, C, 1, 0>(s, block, &scales, at, &x, &mut sum);
+    q6k_64::<S, V, C, 1, 1>(s, block, &scales, at, &x, &mut sum);
+    for v in 0..V {
+        let d = floats(&block.d, at + v);
+        for c in 0..C {
+            acc[v][c] = scaled(acc[v][c], sum[v][c], d, x[c].scale);
+        }
+    }
+}
+
+macro_rules! sixteen256 {
+    ($name:ident, $add:path) => {
+        impl Sixteen for $name {
+            type Chunk = Q8kChunk;
+            #[inline(always)]
+            fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
+                acts.q8k(c)
+            }
+            #[inline(always)]
+            fn add<S: Words, const V: usize, const C: usize>(
+                &self,
+                s: S,
+                b: usize,
+                at: usize,
+                x: &[&[Q8kChunk]; C],
+                acc: &mut [[float32x4_t; C]; V],
+            ) {
+                $add(s, self, at, x.map(|x| &x[b]), acc);
+            }
+        }
+    };
+}
+sixteen256!(Q4K, affine);
+sixteen256!(Q5K, affine);
+sixteen256!(Q6K, q6k);

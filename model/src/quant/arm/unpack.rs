@@ -1,0 +1,438 @@
+//! The storage blocks in NEON registers: values unpacked, scales of four rows side by side.
+//!
+//! Values of an unsigned layout stay unsigned here; [`Rows32::OFFSET`] and [`Rows256::OFFSET`] say what the kernel
+//! takes off again with the sums of the activations, which is cheaper than one subtraction a vector.
+
+use super::intrinsics::*;
+use super::rows::ROWS;
+use crate::quant::format::blocks::{self, Half, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
+use bytemuck::Pod;
+
+/// A block of 32: `w = d * (value - OFFSET) + m`.
+pub(in crate::quant) trait Rows32: Pod {
+    /// bound of `|value|`
+    const MAX: i32;
+    /// values are that much too large
+    const OFFSET: i32;
+    /// `m` is not always zero
+    const HAS_MIN: bool;
+    /// the 32 values
+    fn values(&self) -> [int8x16_t; 2];
+    /// `d` of each row
+    fn d(rows: [&Self; ROWS]) -> float32x4_t;
+    /// `m` of each row; 0 where the type has none
+    fn m(rows: [&Self; ROWS]) -> float32x4_t;
+}
+
+/// A block of 256 in groups: `w = d * scale * (value - OFFSET) - dmin * min`.
+pub(in crate::quant) trait Rows256: Pod {
+    /// bound of `|value|`
+    const MAX: i32;
+    /// values are that much too large
+    const OFFSET: i32;
+    /// values that share a scale: 16 or 32
+    const GROUP: usize;
+    /// `dmin` is not always zero
+    const HAS_MIN: bool;
+    /// values `64 J..64 J + 64`
+    fn values<const J: usize>(&self) -> [int8x16_t; 4];
+    /// element `g`: the scale of group `g` of each row. Only the first `256 / GROUP` count.
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16];
+    /// element `g`: the min of group `g` of each row
+    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16];
+    /// `d` of each row
+    fn d(rows: [&Self; ROWS]) -> float32x4_t;
+    /// `dmin` of each row
+    fn dmin(rows: [&Self; ROWS]) -> float32x4_t;
+}
+
+/// A half of each row.
+#[inline(always)]
+fn halves(h: [Half; ROWS]) -> float32x4_t {
+    let bits = each(h, Half::bits);
+    widen_f16(load_u16(&bits))
+}
+
+/// `N` consecutive vectors from `bytes[at]` on.
+#[inline(always)]
+fn vectors<const N: usize>(bytes: &[u8], at: usize) -> [uint8x16_t; N] {
+    let mut vectors = [vdupq_n_u8(0); N];
+    for (v, bytes) in vectors.iter_mut().zip(bytes[at..][..16 * N].as_chunks().0) {
+        *v = load_u8(bytes);
+    }
+    vectors
+}
+
+#[inline(always)]
+fn and(q: uint8x16_t, mask: u8) -> uint8x16_t {
+    vandq_u8(q, vdupq_n_u8(mask))
+}
+
+/// `q >> n`, or `q << -n`.
+#[inline(always)]
+fn shift(q: uint8x16_t, n: i32) -> uint8x16_t {
+    match n {
+        -4 => vshlq_n_u8::<4>(q),
+        -3 => vshlq_n_u8::<3>(q),
+        -2 => vshlq_n_u8::<2>(q),
+        -1 => vshlq_n_u8::<1>(q),
+        0 => q,
+        1 => vshrq_n_u8::<1>(q),
+        2 => vshrq_n_u8::<2>(q),
+        3 => vshrq_n_u8::<3>(q),
+        4 => vshrq_n_u8::<4>(q),
+        5 => vshrq_n_u8::<5>(q),
+        6 => vshrq_n_u8::<6>(q),
+        _ => vshrq_n_u8::<7>(q),
+    }
+}
+
+#[inline(always)]
+pub(in crate::quant) fn low(q: uint8x16_t) -> uint8x16_t {
+    and(q, 15)
+}
+
+#[inline(always)]
+pub(in crate::quant) fn high(q: uint8x16_t) -> uint8x16_t {
+    vshrq_n_u8::<4>(q)
+}
+
+/// The low nibbles of `q` below the bits of `h` from bit `from` on, cut by `mask`.
+#[inline(always)]
+pub(in crate::quant) fn low_under(q: uint8x16_t, h: uint8x16_t, from: i32, mask: u8) -> uint8x16_t {
+    and(vsliq_n_u8::<4>(q, shift(h, from)), mask)
+}
+
+/// The high nibbles of `q` below the bits of `h` from bit `from` on, cut by `mask`.
+#[inline(always)]
+pub(in crate::quant) fn high_under(
+    q: uint8x16_t,
+    h: uint8x16_t,
+    from: i32,
+    mask: u8,
+) -> uint8x16_t {
+    and(vsriq_n_u8::<4>(shift(h, from - 4), q), mask)
+}
+
+/// Values `64 J..64 J + 64` of the 2-bit layout of Q2_K and Q3_K, with six bits of something else above.
+#[inline(always)]
+fn two_bits<const J: usize>(qs: &[u8; 64]) -> [uint8x16_t; 4] {
+    let [a, b] = vectors(qs, 32 * (J / 2));
+    let from = if J.is_multiple_of(2) { 0 } else { 4 };
+    [
+        shift(a, from),
+        shift(b, from),
+        shift(a, from + 2),
+        shift(b, from + 2),
+    ]
+}
+
+#[inline(always)]
+fn signed<const N: usize>(q: [uint8x16_t; N]) -> [int8x16_t; N] {
+    let mut signed = [vdupq_n_s8(0); N];
+    for (s, q) in signed.iter_mut().zip(q) {
+        *s = vreinterpretq_s8_u8(q);
+    }
+    signed
+}
+
+#[inline(always)]
+fn nibbles(qs: &[u8; 16]) -> [uint8x16_t; 2] {
+    let q = load_u8(qs);
+    [low(q), high(q)]
+}
+
+/// Nibbles with bit `j` of `qh` as bit 4 of value `j`, less 16: a nibble under the bits 0000 or 1111.
+#[inline(always)]
+fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [uint8x16_t; 2] {
+    let bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+    // byte j / 8 of qh to lane j
+    let qh = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(qh)));
+    let lanes = |byte: u64| vreinterpretq_u8_u64(load_u64(&[byte, byte + 0x0101_0101_0101_0101]));
+    let clear0 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, lanes(0)), bits));
+    let clear1 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, lanes(0x0202_0202_0202_0202)), bits));
+    let q = load_u8(qs);
+    [vsliq_n_u8::<4>(q, clear0), vsriq_n_u8::<4>(clear1, q)]
+}
+
+macro_rules! rows32 {
+    ($block:ident, max $max:literal, offset $offset:literal, min $has_min:literal, |$b:ident| $values:expr, $m:expr) => {
+        impl Rows32 for blocks::$block {
+            const MAX: i32 = $max;
+            const OFFSET: i32 = $offset;
+            const HAS_MIN: bool = $has_min;
+            #[inline(always)]
+            fn values(&self) -> [int8x16_t; 2] {
+                let $b = self;
+                $values
+            }
+            #[inline(always)]
+            fn d(rows: [&Self; ROWS]) -> float32x4_t {
+                halves(each(rows, |b| b.d))
+            }
+            #[inline(always)]
+            fn m(rows: [&Self; ROWS]) -> float32x4_t {
+                let m: fn([&Self; ROWS]) -> float32x4_t = $m;
+                m(rows)
+            }
+        }
+    };
+}
+rows32!(Q4_0, max 15, offset 8, min false, |b| signed(nibbles(&b.qs)), |_| vdupq_n_f32(0.0));
+rows32!(Q4_1, max 15, offset 0, min true, |b| signed(nibbles(&b.qs)), |rows| halves(each(rows, |b| b.m)));
+rows32!(Q5_0, max 16, offset 0, min false, |b| signed(five_bits(&b.qs, b.qh)), |_| vdupq_n_f32(0.0));
+rows32!(Q5_1, max 16, offset -16, min true, |b| signed(five_bits(&b.qs, b.qh)), |rows| halves(each(rows, |b| b.m)));
+rows32!(Q8_0, max 128, offset 0, min false, |b| load_x2(&b.qs), |_| vdupq_n_f32(0.0));
+rows32!(Iq4Nl, max 127, offset 0, min false,
+    |b| levels(nibbles(&b.qs)), |_| vdupq_n_f32(0.0));
+
+#[inline(always)]
+fn levels(q: [uint8x16_t; 2]) -> [int8x16_t; 2] {
+    let table = load_s8(&IQ4_NL_VALUES);
+    [vqtbl1q_s8(table, q[0]), vqtbl1q_s8(table, q[1])]
+}
+
+#[inline(always)]
+fn load_x2(q: &[i8; 32]) -> [int8x16_t; 2] {
+    signed(vectors(bytemuck::cast_slice(q), 0))
+}
+
+/// A byte of each row for each of 16 groups: bytes `4 i..4 i + 4` of vector `j` are the rows of group `4 j + i`.
+#[inline(always)]
+fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
+    let low = |a, b| vreinterpretq_u16_u8(vzip1q_u8(a, b));
+    let high = |a, b| vreinterpretq_u16_u8(vzip2q_u8(a, b));
+    let (a0, a1) = (low(rows[0], rows[1]), high(rows[0], rows[1]));
+    let (b0, b1) = (low(rows[2], rows[3]), high(rows[2], rows[3]));
+    let groups = [
+        vzip1q_u16(a0, b0),
+        vzip2q_u16(a0, b0),
+        vzip1q_u16(a1, b1),
+        vzip2q_u16(a1, b1),
+    ];
+    each(groups, vreinterpretq_u8_u16)
+}
+
+/// Eight bytes of each row in the form of [`transpose`].
+#[inline(always)]
+fn transpose_8(rows: [u64; ROWS]) -> [uint8x16_t; 4] {
+    transpose(each(rows, |r| vreinterpretq_u8_u64(load_u64(&[r, 0]))))
+}
+
+/// What [`transpose`] made, as signed bytes, widened: element `g` is the rows of group `g`.
+#[inline(always)]
+fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
+    let mut groups = [vdup_n_s16(0); 16];
+    for (groups, t) in groups.as_chunks_mut::<4>().0.iter_mut().zip(signed(t)) {
+        let (a, b) = (vmovl_s8(vget_low_s8(t)), vmovl_high_s8(t));
+        *groups = [
+            vget_low_s16(a),
+            vget_high_s16(a),
+            vget_low_s16(b),
+            vget_high_s16(b),
+        ];
+    }
+    groups
+}
+
+const NO_MINS: fn() -> [int16x4_t; 16] = || [vdup_n_s16(0); 16];
+
+impl Rows256 for blocks::Q4K {
+    const MAX: i32 = 15;
+    const OFFSET: i32 = 0;
+    const GROUP: usize = 32;
+    const HAS_MIN: bool = true;
+    #[inline(always)]
+    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
+        let [a, b] = vectors(&self.qs, 32 * J);
+        signed([low(a), low(b), high(a), high(b)])
+    }
+    #[inline(always)]
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).0)))
+    }
+    #[inline(always)]
+    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).1)))
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
+    #[inline(always)]
+    fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.dmin))
+    }
+}
+
+impl Rows256 for blocks::Q5K {
+    const MAX: i32 = 31;
+    const OFFSET: i32 = 0;
+    const GROUP: usize = 32;
+    const HAS_MIN: bool = true;
+    #[inline(always)]
+    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
+        let [a, b] = vectors(&self.qs, 32 * J);
+        let [ha, hb] = vectors(&self.qh, 0);
+        let bit = 2 * J as i32;
+        signed([
+            low_under(a, ha, bit, 31),
+            low_under(b, hb, bit, 31),
+            high_under(a, ha, bit + 1, 31),
+            high_under(b, hb, bit + 1, 31),
+        ])
+    }
+    #[inline(always)]
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).0)))
+    }
+    #[inline(always)]
+    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).1)))
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
+    #[inline(always)]
+    fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.dmin))
+    }
+}
+
+impl Rows256 for blocks::Q6K {
+    const MAX: i32 = 63;
+    const OFFSET: i32 = 32;
+    const GROUP: usize = 16;
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
+        let q: [uint8x16_t; 4] = vectors(&self.ql, 64 * (J / 2));
+        let h: [uint8x16_t; 2] = vectors(&self.qh, 32 * (J / 2));
+        signed(if J.is_multiple_of(2) {
+            [
+                low_under(q[0], h[0], 0, 63),
+                low_under(q[1], h[1], 0, 63),
+                low_under(q[2], h[0], 2, 63),
+                low_under(q[3], h[1], 2, 63),
+            ]
+        } else {
+            [
+                high_under(q[0], h[0], 4, 63),
+                high_under(q[1], h[1], 4, 63),
+                high_under(q[2], h[0], 6, 63),
+                high_under(q[3], h[1], 6, 63),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose(each(rows, |b| {
+            vreinterpretq_u8_s8(load_s8(&b.scales))
+        })))
+    }
+    #[inline(always)]
+    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
+        NO_MINS()
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
+    #[inline(always)]
+    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+}
+
+impl Rows256 for blocks::Q2K {
+    const MAX: i32 = 3;
+    const OFFSET: i32 = 0;
+    const GROUP: usize = 16;
+    const HAS_MIN: bool = true;
+    #[inline(always)]
+    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
+        signed(each(two_bits::<J>(&self.qs), |q| and(q, 3)))
+    }
+    #[inline(always)]
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose(each(rows, |b| low(load_u8(&b.scales)))))
+    }
+    #[inline(always)]
+    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose(each(rows, |b| high(load_u8(&b.scales)))))
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
+    #[inline(always)]
+    fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.dmin))
+    }
+}
+
+impl Rows256 for blocks::Q3K {
+    const MAX: i32 = 7;
+    const OFFSET: i32 = 4;
+    const GROUP: usize = 16;
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
+        let q = two_bits::<J>(&self.qs);
+        let [ha, hb] = vectors(&self.hmask, 0);
+        let bit = 2 * J as i32;
+        signed([
+            and(vsliq_n_u8::<2>(q[0], shift(ha, bit)), 7),
+            and(vsliq_n_u8::<2>(q[1], shift(hb, bit)), 7),
+            and(vsliq_n_u8::<2>(q[2], shift(ha, bit + 1)), 7),
+            and(vsliq_n_u8::<2>(q[3], shift(hb, bit + 1)), 7),
+        ])
+    }
+    #[inline(always)]
+    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        let offset = vdupq_n_u8(32);
+        groups(transpose(each(rows, |b| {
+            vsubq_u8(load_u8(&q3k_scales(&b.scales)), offset)
+        })))
+    }
+    #[inline(always)]
+    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
+        NO_MINS()
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
+    #[inline(always)]
+    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+}
+
+impl Rows256 for blocks::Q8K {
+    const MAX: i32 = 128;
+    const OFFSET: i32 = 0;
+    const GROUP: usize = 32;
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
+        signed(vectors(bytemuck::cast_slice(&self.qs), 64 * J))
+    }
+    #[inline(always)]
+    fn scales(_: [&Self; ROWS]) -> [int16x4_t; 16] {
+        [vdup_n_s16(1); 16]
+    }
+    #[inline(always)]
+    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
+        NO_MINS()
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        load_f32(&each(rows, |b| f32::from_le_bytes(b.d)))
+    }
+    #[inline(always)]
+    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+}

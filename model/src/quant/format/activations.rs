@@ -1,0 +1,355 @@
+//! Quantised columns of one layer input.
+//!
+//! Rounding is to nearest (even), the scale is `amax / 127`: as in ggml, but the scale of a 32-block stays f32 where
+//! ggml rounds it to half.
+
+use crate::pool::Pool;
+use crate::quant::{ActKind, Kernels};
+
+/// Columns of a tile: the lanes of a 512-bit vector of i32.
+pub(crate) const TILE: usize = 16;
+/// Fewest columns for which a tile pays: below, the kernels go row by row. Measured with `benches/kernels.rs`.
+const TILE_FROM: usize = 10;
+
+/// 256 values of a column in eight 32-blocks; past the end of the column everything is zero.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Q8Chunk {
+    /// `x / scale`, rounded, in -127..=127
+    pub(crate) q: [i8; 256],
+    /// a block's scale
+    pub(crate) scale: [f32; 8],
+    /// a block's sum of `q`
+    pub(crate) sum: [i32; 8],
+    /// `scale * sum as f32`
+    pub(crate) scaled_sum: [f32; 8],
+}
+
+/// One 256-block of a column.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Q8kChunk {
+    /// `x / scale`, rounded, in -127..=127
+    pub(crate) q: [i8; 256],
+    /// sums of 16 values of `q`
+    pub(crate) sums: [i16; 16],
+    /// sums of 32 values of `q`
+    pub(crate) sums32: [i16; 8],
+    /// the scale
+    pub(crate) scale: f32,
+}
+
+/// A [`Q8Chunk`] of 16 columns, columns innermost: `q[i][c]` are values `4 i..4 i + 4` of column `c`.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Q8Tile {
+    pub(crate) q: [[[i8; 4]; TILE]; 64],
+    pub(crate) scale: [[f32; TILE]; 8],
+    pub(crate) sum: [[i32; TILE]; 8],
+    pub(crate) scaled_sum: [[f32; TILE]; 8],
+}
+
+/// A [`Q8kChunk`] of 16 columns, columns innermost; `sums[i][c]` are sums `2 i` and `2 i + 1` of column `c`,
+/// so are `sums32`.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Q8kTile {
+    pub(crate) q: [[[i8; 4]; TILE]; 64],
+    pub(crate) sums: [[[i16; 2]; TILE]; 8],
+    pub(crate) sums32: [[[i16; 2]; TILE]; 4],
+    pub(crate) scale: [f32; TILE],
+}
+
+const NO_Q8: Q8Chunk = Q8Chunk {
+    q: [0; 256],
+    scale: [0.0; 8],
+    sum: [0; 8],
+    scaled_sum: [0.0; 8],
+};
+const NO_Q8K: Q8kChunk = Q8kChunk {
+    q: [0; 256],
+    sums: [0; 16],
+    sums32: [0; 8],
+    scale: 0.0,
+};
+const NO_Q8_TILE: Q8Tile = Q8Tile {
+    q: [[[0; 4]; TILE]; 64],
+    scale: [[0.0; TILE]; 8],
+    sum: [[0; TILE]; 8],
+    scaled_sum: [[0.0; TILE]; 8],
+};
+const NO_Q8K_TILE: Q8kTile = Q8kTile {
+    q: [[[0; 4]; TILE]; 64],
+    sums: [[[0; 2]; TILE]; 8],
+    sums32: [[[0; 2]; TILE]; 4],
+    scale: [0.0; TILE],
+};
+
+/// Quantised columns of one layer input, reused from step to step. Filled and read only through [`Kernels`].
+///
+/// It grows to the largest (`k`, columns) it was filled with, and never shrinks.
+#[derive(Default)]
+pub struct Activations {
+    kind: Option<ActKind>,
+    k: usize,
+    cols: usize,
+    /// 256-chunks of a column
+    chunks: usize,
+    /// tiles filled; the columns past them are read one by one
+    tiles: usize,
+    floats: Vec<f32>,
+    q8: Vec<Q8Chunk>,
+    q8k: Vec<Q8kChunk>,
+    q8_tiles: Vec<Q8Tile>,
+    q8k_tiles: Vec<Q8kTile>,
+}
+
+impl Activations {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Columns filled.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Values in a column.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The form they are in; None before the first filling.
+    pub(crate) fn kind(&self) -> Option<ActKind> {
+        self.kind
+    }
+
+    /// Column `c` of [`ActKind::F32`], `k` long.
+    pub(crate) fn f32(&self, c: usize) -> &[f32] {
+        &self.floats[c * self.k..][..self.k]
+    }
+
+    /// Column `c` of [`ActKind::Q8`], `ceil(k / 256)` chunks.
+    pub(crate) fn q8(&self, c: usize) -> &[Q8Chunk] {
+        &self.q8[c * self.chunks..][..self.chunks]
+    }
+
+    /// Column `c` of [`ActKind::Q8K`], `k / 256` chunks.
+    pub(crate) fn q8k(&self, c: usize) -> &[Q8kChunk] {
+        &self.q8k[c * self.chunks..][..self.chunks]
+    }
+
+    /// What column `c` stands for after quantisation: `[k]`.
+    ///
+    /// # Panics
+    /// If `dst` is not `k` long or there is no such column.
+    pub fn dequantize(&self, c: usize, dst: &mut [f32]) {
+        assert!(
+            c < self.cols && dst.len() == self.k,
+            "dequantize: column {c} of {}, {} values of {}",
+            self.cols,
+            dst.len(),
+            self.k
+        );
+        match self.kind {
+            None => {}
+            Some(ActKind::F32) => dst.copy_from_slice(self.f32(c)),
+            Some(ActKind::Q8) => {
+                for (chunk, dst) in self.q8(c).iter().zip(dst.chunks_mut(256)) {
+                    for (i, dst) in dst.iter_mut().enumerate() {
+                        *dst = f32::from(chunk.q[i]) * chunk.scale[i / 32];
+                    }
+                }
+            }
+            Some(ActKind::Q8K) => {
+                for (chunk, dst) in self.q8k(c).iter().zip(dst.chunks_mut(256)) {
+                    for (q, dst) in chunk.q.iter().zip(dst) {
+                        *dst = f32::from(*q) * chunk.scale;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tiles, for the processors that have kernels of them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+impl Activations {
+    /// Tiles filled: tile `t` holds columns `16 t..16 t + 16`, zeros past the last column.
+    pub(crate) fn tiles(&self) -> usize {
+        self.tiles
+    }
+
+    /// Tile `t` of [`ActKind::Q8`], `ceil(k / 256)` chunks.
+    pub(crate) fn q8_tile(&self, t: usize) -> &[Q8Tile] {
+        &self.q8_tiles[t * self.chunks..][..self.chunks]
+    }
+
+    /// Tile `t` of [`ActKind::Q8K`], `k / 256` chunks.
+    pub(crate) fn q8k_tile(&self, t: usize) -> &[Q8kTile] {
+        &self.q8k_tiles[t * self.chunks..][..self.chunks]
+    }
+}
+
+impl Activations {
+    /// See [`Kernels::quantize`], which has checked the sizes.
+    pub(in crate::quant) fn fill(
+        &mut self,
+        table: &Kernels,
+        kind: ActKind,
+        x: &[f32],
+        k: usize,
+        pool: &Pool,
+        threads: usize,
+    ) {
+        self.kind = Some(kind);
+        self.k = k;
+        self.cols = x.len() / k;
+        self.chunks = k.div_ceil(256);
+        self.tiles = if table.tiles {
+            (self.cols + TILE - TILE_FROM) / TILE
+        } else {
+            0
+        };
+        let (cols, chunks) = (self.cols, self.chunks);
+        match kind {
+            ActKind::F32 => {
+                self.floats.clear();
+                self.floats.extend_from_slice(x);
+            }
+            ActKind::Q8 => {
+                let columns = grown(&mut self.q8, cols * chunks, NO_Q8);
+                pool.run_chunks(threads, columns, chunks, &|c, dst| {
+                    (table.quantize_q8)(&x[c * k..][..k], dst);
+                });
+                let columns = &*columns;
+                let tiles = grown(&mut self.q8_tiles, self.tiles * chunks, NO_Q8_TILE);
+                pool.run_chunks(threads, tiles, chunks, &|t, dst| {
+                    for (i, tile) in dst.iter_mut().enumerate() {
+                        for lane in 0..TILE {
+                            let c = TILE * t + lane;
+                            let x = if c < cols {
+                                &columns[c * chunks + i]
+                            } else {
+                                &NO_Q8
+                            };
+                            set_quads(&mut tile.q, lane, &x.q);
+                            for b in 0..8 {
+                                tile.scale[b][lane] = x.scale[b];
+                                tile.sum[b][lane] = x.sum[b];
+                                tile.scaled_sum[b][lane] = x.scaled_sum[b];
+                            }
+                        }
+                    }
+                });
+            }
+            ActKind::Q8K => {
+                let columns = grown(&mut self.q8k, cols * chunks, NO_Q8K);
+                pool.run_chunks(threads, columns, chunks, &|c, dst| {
+                    (table.quantize_q8k)(&x[c * k..][..k], dst);
+                });
+                let columns = &*columns;
+                let tiles = grown(&mut self.q8k_tiles, self.tiles * chunks, NO_Q8K_TILE);
+                pool.run_chunks(threads, tiles, chunks, &|t, dst| {
+                    for (i, tile) in dst.iter_mut().enumerate() {
+                        for lane in 0..TILE {
+                            let c = TILE * t + lane;
+                            let x = if c < cols {
+                                &columns[c * chunks + i]
+                            } else {
+                                &NO_Q8K
+                            };
+                            set_quads(&mut tile.q, lane, &x.q);
+                            for (pair, sums) in tile.sums.iter_mut().zip(x.sums.chunks_exact(2)) {
+                                pair[lane] = [sums[0], sums[1]];
+                            }
+                            for (pair, sums) in tile.sums32.iter_mut().zip(x.sums32.chunks_exact(2))
+                            {
+                                pair[lane] = [sums[0], sums[1]];
+                            }
+                            tile.scale[lane] = x.scale;
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The first `len` elements, after growing to at least that many.
+fn grown<T: Copy>(vec: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
+    if vec.len() < len {
+        vec.resize(len, empty);
+    }
+    &mut vec[..len]
+}
+
+/// One column of a tile.
+fn set_quads(tile: &mut [[[i8; 4]; TILE]; 64], lane: usize, q: &[i8; 256]) {
+    for (row, quad) in tile.iter_mut().zip(q.chunks_exact(4)) {
+        row[lane] = [quad[0], quad[1], quad[2], quad[3]];
+    }
+}
+
+/// `(scale, 1 / scale)` of a block. Not-a-number or infinity anywhere makes the scale so too: it is not hidden.
+#[inline(always)]
+pub(in crate::quant) fn scale_of(x: &[f32]) -> (f32, f32) {
+    // the bits of non-negative floats are ordered like the floats, with infinity and then NaN on top
+    let amax = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+    let amax = f32::from_bits(amax);
+    // below this the inverse would overflow; such a block is zero beside any other
+    if amax < 1e-30 {
+        (0.0, 0.0)
+    } else {
+        (amax / 127.0, 127.0 / amax)
+    }
+}
+
+/// Rounds `x * inverse` to nearest even, -127..=127.
+#[inline(always)]
+pub(in crate::quant) fn round(x: f32, inverse: f32) -> i8 {
+    // 1.5 * 2^23 leaves no fraction bits: the addition itself rounds, and the low bits hold the integer
+    const MAGIC: f32 = 12_582_912.0;
+    let bits = (x * inverse + MAGIC).to_bits() as i32;
+    (bits.wrapping_sub(MAGIC.to_bits() as i32)).clamp(-127, 127) as i8
+}
+
+/// Fills the chunks of one column. Inlined into every level, so that it is compiled for its vectors.
+#[inline(always)]
+pub(in crate::quant) fn quantize_q8(x: &[f32], dst: &mut [Q8Chunk]) {
+    for (x, dst) in x.chunks(256).zip(dst) {
+        if x.len() < 256 {
+            *dst = NO_Q8;
+        }
+        for (b, x) in x.chunks_exact(32).enumerate() {
+            let (scale, inverse) = scale_of(x);
+            let mut sum = 0i32;
+            for (q, x) in dst.q[32 * b..][..32].iter_mut().zip(x) {
+                *q = round(*x, inverse);
+                sum = sum.wrapping_add(i32::from(*q));
+            }
+            dst.scale[b] = scale;
+            dst.sum[b] = sum;
+            dst.scaled_sum[b] = scale * sum as f32;
+        }
+    }
+}
+
+/// Fills the chunks of one column. Inlined into every level, so that it is compiled for its vectors.
+#[inline(always)]
+pub(in crate::quant) fn quantize_q8k(x: &[f32], dst: &mut [Q8kChunk]) {
+    for (x, dst) in x.chunks_exact(256).zip(dst) {
+        let (scale, inverse) = scale_of(x);
+        for (q, x) in dst.q.iter_mut().zip(x) {
+            *q = round(*x, inverse);
+        }
+        for (sum, q) in dst.sums.iter_mut().zip(dst.q.chunks_exact(16)) {
+            *sum = q.iter().fold(0i16, |s, &q| s.wrapping_add(i16::from(q)));
+        }
+        for (sum, pair) in dst.sums32.iter_mut().zip(dst.sums.chunks_exact(2)) {
+            *sum = pair[0].wrapping_add(pair[1]);
+        }
+        dst.scale = scale;
+    }
+}

@@ -1,0 +1,60 @@
+//! The turn that keys and queries make before keys are stored in few bits.
+//!
+//! A scale serves 32 values, so one large value costs the others their bits, and keys have large ones: the bias of some
+//! layers of Qwen2 is a hundred times the rest. An orthogonal turn of both leaves `q . k` as it is and spreads what is
+//! large over the whole head: QuaRot (arXiv 2404.00456) and TurboQuant (arXiv 2504.19874) do the same.
+
+/// Multiplies each part of `2^n` values by the normalised Hadamard matrix, `2^n` being the largest that divides the
+/// head's size. Its own inverse.
+pub fn hadamard_transform(head: &mut [f32]) {
+    let part = 1 << head.len().trailing_zeros();
+    let scale = 1.0 / (part as f32).sqrt();
+    for part in head.chunks_exact_mut(part) {
+        let mut half = 1;
+        while half < part.len() {
+            for pair in part.chunks_exact_mut(2 * half) {
+                let (low, high) = pair.split_at_mut(half);
+                for (a, b) in low.iter_mut().zip(high) {
+                    (*a, *b) = (*a + *b, *a - *b);
+                }
+            }
+            half *= 2;
+        }
+        for value in part {
+            *value *= scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hadamard_transform;
+
+    #[test]
+    fn it_undoes_itself_and_keeps_products() {
+        for d in [1, 7, 32, 64, 80, 96, 128, 256] {
+            let a: Vec<f32> = (0..d)
+                .map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0)
+                .collect();
+            let b: Vec<f32> = (0..d)
+                .map(|i| ((i * 53 % 89) as f32 - 44.0) / 22.0)
+                .collect();
+            let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let (mut ta, mut tb) = (a.clone(), b.clone());
+            hadamard_transform(&mut ta);
+            hadamard_transform(&mut tb);
+            assert!((product(&a, &b) - product(&ta, &tb)).abs() < 1e-4 * d as f32);
+            hadamard_transform(&mut ta);
+            assert!(a.iter().zip(&ta).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+    }
+
+    #[test]
+    fn one_large_value_becomes_many_small_ones() {
+        let mut head = [0.0f32; 128];
+        head[5] = 354.0;
+        hadamard_transform(&mut head);
+        let largest = head.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!((largest - 354.0 / 128f32.sqrt()).abs() < 1e-3, "{largest}");
+    }
+}

@@ -1,0 +1,339 @@
+//! The float helpers, written once over 16 lanes.
+//!
+//! Every function is `inline(always)`: a level wraps it in a function with its target features, and the compiler makes
+//! that level's vectors of it. `FMA` says whether `a * b + c` may be fused: only where it is one instruction.
+
+use crate::gguf::GgmlType;
+use crate::pool::RowTile;
+use crate::quant::Activations;
+use crate::quant::dispatch::Heads;
+use crate::quant::format::kv_rows::Rows;
+use bytemuck::cast_slice;
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+const LANES: usize = 16;
+type Lanes = [f32; LANES];
+
+#[inline(always)]
+fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Folds the upper half on the lower one, four times.
+#[inline(always)]
+fn fold(mut v: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut n = LANES / 2;
+    while n > 0 {
+        for i in 0..n {
+            v[i] = f(v[i], v[i + n]);
+        }
+        n /= 2;
+    }
+    v[0]
+}
+
+/// `exp(x)` with a relative error of at most 2e-7 on -87..=88 (tested); below it stays at `exp(-87)`, 1.6e-38, above
+/// at `exp(88)`. NaN stays NaN.
+///
+/// Range reduction by ln 2 in two parts and the degree-6 Taylor polynomial with its last terms minimax-adjusted, as in
+/// Cephes `expf`.
+#[inline(always)]
+fn exp<const FMA: bool>(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let shifted = mul_add::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
+    let n = shifted - MAGIC;
+    let r = mul_add::<FMA>(n, -0.693_359_4, x);
+    let r = mul_add::<FMA>(n, 2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4;
+    for c in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
+        p = mul_add::<FMA>(p, r, c);
+    }
+    let y = mul_add::<FMA>(p, r * r, r) + 1.0;
+    // the integer n sits in the low bits of `shifted`; move it to the exponent
+    y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+/// See [`crate::quant::Kernels::silu_mul`].
+#[inline(always)]
+pub(in crate::quant) fn silu_mul<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
+    for (g, u) in gate.iter_mut().zip(up) {
+        *g = *g / (1.0 + exp::<FMA>(-*g)) * u;
+    }
+}
+
+/// See [`crate::quant::Kernels::rms_norm`].
+#[inline(always)]
+pub(in crate::quant) fn rms_norm<const FMA: bool>(
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dst: &mut [f32],
+) {
+    let sum = dot::<FMA>(x, x);
+    let inverse = 1.0 / (sum / x.len() as f32 + eps).sqrt();
+    for ((y, x), w) in dst.iter_mut().zip(x).zip(weight) {
+        *y = x * inverse * w;
+    }
+}
+
+/// 16 running sums, folded.
+#[inline(always)]
+fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    let mut acc = [0.0; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail = a.remainder().iter().zip(b.remainder());
+    for (a, b) in a.zip(b) {
+        for i in 0..LANES {
+            acc[i] = mul_add::<FMA>(a[i], b[i], acc[i]);
+        }
+    }
+    for (acc, (a, b)) in acc.iter_mut().zip(tail) {
+        *acc = mul_add::<FMA>(*a, *b, *acc);
+    }
+    fold(acc, |a, b| a + b)
+}
+
+/// Values of a head that are widened to f32 at a time.
+const PART: usize = 128;
+
+/// See [`crate::quant::Kernels::attend`], which has checked the sizes.
+#[inline(always)]
+pub(in crate::quant) fn attend<const FMA: bool>(
+    heads: &Heads<'_>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let Heads {
+        q,
+        k,
+        v,
+        d,
+        len,
+        scale,
+    } = *heads;
+    let mut wide = [0.0f32; PART];
+    for first in (0..len).step_by(PAGE_TOKENS) {
+        let rows = k.rows(first, d);
+        for t in first..len.min(first + PAGE_TOKENS) {
+            for from in (0..d).step_by(PART) {
+                let wide = &mut wide[..PART.min(d - from)];
+                widen(rows, t - first, from, wide);
+                for (h, q) in q.chunks_exact(d).enumerate() {
+                    let part = dot::<FMA>(&q[from..][..wide.len()], wide) * scale;
+                    let score = &mut scores[h * len + t];
+                    *score = if from == 0 { part } else { *score + part };
+                }
+            }
+        }
+    }
+    for scores in scores.chunks_exact_mut(len).take(q.len() / d) {
+        softmax::<FMA>(scores);
+    }
+    out.fill(0.0);
+    for first in (0..len).step_by(PAGE_TOKENS) {
+        let rows = v.rows(first, d);
+        for t in first..len.min(first + PAGE_TOKENS) {
+            for from in (0..d).step_by(PART) {
+                let wide = &mut wide[..PART.min(d - from)];
+                widen(rows, t - first, from, wide);
+                for (h, out) in out.chunks_exact_mut(d).enumerate() {
+                    let p = scores[h * len + t];
+                    for (o, v) in out[from..][..wide.len()].iter_mut().zip(&*wide) {
+                        *o = mul_add::<FMA>(p, *v, *o);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of row `i` the values from `from` on, a whole number of blocks, as many as there is room for.
+#[inline(always)]
+fn widen(rows: Rows<'_>, i: usize, from: usize, wide: &mut [f32]) {
+    let (quants, scales) = rows.row(i);
+    let blocks = scales.iter().skip(from / 32);
+    match rows.format {
+        KvFormat::F16 => widen_row(GgmlType::F16, &quants[2 * from..][..2 * wide.len()], wide),
+        KvFormat::Q8_0 => {
+            let quants = quants[from..].as_chunks::<32>().0;
+            for ((wide, quants), scale) in wide.chunks_exact_mut(32).zip(quants).zip(blocks) {
+                let scale = scale.to_f32();
+                for (wide, quant) in wide.iter_mut().zip(quants) {
+                    *wide = f32::from(*quant as i8) * scale;
+                }
+            }
+        }
+        KvFormat::Q4_0 => {
+            let quants = quants[from / 2..].as_chunks::<16>().0;
+            for ((wide, quants), scale) in wide.chunks_exact_mut(32).zip(quants).zip(blocks) {
+                let scale = scale.to_f32();
+                let (low, high) = wide.split_at_mut(16);
+                for ((low, high), quant) in low.iter_mut().zip(high).zip(quants) {
+                    *low = f32::from((quant & 15) as i8 - 8) * scale;
+                    *high = f32::from((quant >> 4) as i8 - 8) * scale;
+                }
+            }
+        }
+    }
+}
+
+/// A score this far below the maximum weighs nothing: in sums of f32 it would not show, and a weight below the normal
+/// floats costs a hundred times as much as any other.
+const NO_WEIGHT: f32 = -60.0;
+
+/// In place; the maximum is subtracted first.
+#[inline(always)]
+pub(in crate::quant) fn softmax<const FMA: bool>(scores: &mut [f32]) {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    for part in scores.chunks(LANES) {
+        for (m, s) in max.iter_mut().zip(part) {
+            *m = if *s > *m { *s } else { *m };
+        }
+    }
+    let max = fold(max, f32::max);
+    let mut sum = [0.0; LANES];
+    for part in scores.chunks_mut(LANES) {
+        for (sum, s) in sum.iter_mut().zip(part) {
+            let below = *s - max;
+            *s = if below < NO_WEIGHT {
+                0.0
+            } else {
+                exp::<FMA>(below)
+            };
+            *sum += *s;
+        }
+    }
+    let inverse = 1.0 / fold(sum, |a, b| a + b);
+    for s in scores {
+        *s *= inverse;
+    }
+}
+
+/// A row of F32, F16 or BF16 as f32; `row` and `dst` have the same number of values.
+#[inline(always)]
+pub(in crate::quant) fn widen_row(ty: GgmlType, row: &[u8], dst: &mut [f32]) {
+    match ty {
+        GgmlType::F32 => {
+            for (y, x) in dst.iter_mut().zip(cast_slice::<u8, [u8; 4]>(row)) {
+                *y = f32::from_le_bytes(*x);
+            }
+        }
+        GgmlType::BF16 => {
+            for (y, x) in dst.iter_mut().zip(cast_slice::<u8, [u8; 2]>(row)) {
+                *y = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
+            }
+        }
+        _ => {
+            let mut bits = [0u16; PART];
+            for (dst, row) in dst.chunks_mut(PART).zip(row.chunks(2 * PART)) {
+                let bits = &mut bits[..dst.len()];
+                for (b, x) in bits.iter_mut().zip(cast_slice::<u8, [u8; 2]>(row)) {
+                    *b = u16::from_le_bytes(*x);
+                }
+                bits.reinterpret_cast::<half::f16>()
+                    .convert_to_f32_slice(dst);
+            }
+        }
+    }
+}
+
+/// Values of a row that are widened at a time.
+const WIDE: usize = 1024;
+/// Columns that share one widening.
+const COLUMNS: usize = 16;
+
+/// [`crate::quant::Kernels::matmul`] of F32, F16 and BF16: never fused, so that every level computes the same.
+#[inline(always)]
+pub(in crate::quant) fn matmul(
+    ty: GgmlType,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let mut wide = [0.0f32; WIDE];
+    let bytes = ty.block_bytes();
+    for first in (0..out.cols()).step_by(COLUMNS) {
+        let cols = COLUMNS.min(out.cols() - first);
+        for (r, row) in w.chunks_exact(k * bytes).enumerate() {
+            let mut acc = [[0.0; LANES]; COLUMNS];
+            for (part, row) in row.chunks(WIDE * bytes).enumerate() {
+                let wide = &mut wide[..row.len() / bytes];
+                widen_row(ty, row, wide);
+                for (c, acc) in acc[..cols].iter_mut().enumerate() {
+                    let x = &acts.f32(col0 + first + c)[part * WIDE..][..wide.len()];
+                    accumulate(acc, wide, x);
+                }
+            }
+            for (c, acc) in acc[..cols].iter().enumerate() {
+                out.column(first + c)[r] = fold(*acc, |a, b| a + b);
+            }
+        }
+    }
+}
+
+/// Adds the products to the 16 sums, multiply then add.
+#[inline(always)]
+fn accumulate(acc: &mut Lanes, a: &[f32], b: &[f32]) {
+    let mut sums = *acc;
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail = a.remainder().iter().zip(b.remainder());
+    for (a, b) in a.zip(b) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    for (sum, (a, b)) in sums.iter_mut().zip(tail) {
+        *sum += a * b;
+    }
+    *acc = sums;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{exp, softmax};
+
+    #[test]
+    fn exp_is_within_its_ceiling() {
+        let mut worst = 0.0f64;
+        for i in -870_000..=880_000 {
+            let x = i as f32 * 1e-4;
+            for got in [exp::<true>(x), exp::<false>(x)] {
+                let want = f64::from(x).exp();
+                worst = worst.max((f64::from(got) - want).abs() / want);
+            }
+        }
+        assert!(worst <= 2e-7, "{worst}");
+        assert!(exp::<true>(f32::NAN).is_nan() && exp::<false>(f32::NAN).is_nan());
+        for (x, bound) in [
+            (f32::NEG_INFINITY, -87.0),
+            (-1e9, -87.0),
+            (f32::INFINITY, 88.0),
+            (1e9, 88.0),
+        ] {
+            assert_eq!(exp::<true>(x), exp::<true>(bound));
+        }
+    }
+
+    #[test]
+    fn weights_are_normal_or_none() {
+        let mut scores: Vec<f32> = (0..4096).map(|i| i as f32 * -0.03).collect();
+        softmax::<true>(&mut scores);
+        assert!(scores.iter().all(|w| *w == 0.0 || w.is_normal()));
+        assert!(scores[1999] > 0.0 && scores[2001] == 0.0);
+        let mut odd = [0.0, f32::NAN, -100.0];
+        softmax::<true>(&mut odd);
+        assert!(odd[1].is_nan());
+    }
+}

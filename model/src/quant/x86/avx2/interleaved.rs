@@ -1,0 +1,567 @@
+//! Sixteen rows interleaved, eight in the lanes of each vector: see `crate::quant::x86::avx512`'s kernel of the same name.
+//!
+//! `vpmaddubsw` adds two products in int16, and as many words are added there as cannot overflow: eight of nibbles, four
+//! of five bits, two of six, one of eight, whose sign goes to the activations.
+
+use super::unpack::load_32;
+use crate::gguf::{GROUP, GgmlType};
+use crate::pool::RowTile;
+use crate::quant::Activations;
+use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use bytemuck::{Pod, cast_ref};
+use std::arch::x86_64::*;
+
+/// Sixteen blocks of any size.
+trait Sixteen: Pod {
+    /// what a column consists of
+    type Chunk;
+    /// Column `c`.
+    fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
+    /// Adds halves `at..at + V` of these blocks, which are number `b` of their rows, times some columns.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn add<const V: usize, const C: usize>(
+        &self,
+        b: usize,
+        at: usize,
+        x: &[&[Self::Chunk]; C],
+        acc: &mut [[__m256; C]; V],
+    );
+}
+
+/// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul(
+    ty: GgmlType,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let blocks = k / ty.block_len();
+    match ty {
+        GgmlType::Q4_0 => groups::<Q4_0>(w, blocks, acts, col0, out),
+        GgmlType::Q4_1 => groups::<Q4_1>(w, blocks, acts, col0, out),
+        GgmlType::Q5_0 => groups::<Q5_0>(w, blocks, acts, col0, out),
+        GgmlType::Q8_0 => groups::<Q8_0>(w, blocks, acts, col0, out),
+        GgmlType::Q4_K => groups::<Q4K>(w, blocks, acts, col0, out),
+        GgmlType::Q5_K => groups::<Q5K>(w, blocks, acts, col0, out),
+        GgmlType::Q6_K => groups::<Q6K>(w, blocks, acts, col0, out),
+        // the others have no groups
+        _ => {}
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn groups<B: Sixteen>(
+    w: &[u8],
+    blocks: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let groups = w.chunks_exact(blocks * size_of::<B>());
+    for (i, w) in groups.take(out.rows() / GROUP).enumerate() {
+        let (w, row) = (bytemuck::cast_slice::<u8, B>(w), GROUP * i);
+        let mut c = 0;
+        while c < out.cols() {
+            let x = |i: usize| B::column(acts, col0 + c + i);
+            c += match out.cols() - c {
+                1 => columns::<B, 2, 1>(w, [x(0)], out, c, row),
+                2 | 3 => columns::<B, 1, 2>(w, [x(0), x(1)], out, c, row),
+                _ => columns::<B, 1, 4>(w, [x(0), x(1), x(2), x(3)], out, c, row),
+            };
+        }
+    }
+}
+
+/// One group times some columns, `V` halves at a time; returns how many columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn columns<B: Sixteen, const V: usize, const C: usize>(
+    w: &[B],
+    x: [&[B::Chunk]; C],
+    out: &mut RowTile<'_>,
+    col: usize,
+    row: usize,
+) -> usize {
+    for at in (0..2).step_by(V) {
+        let mut acc = [[_mm256_setzero_ps(); C]; V];
+        for (b, block) in w.iter().enumerate() {
+            // SAFETY: this function has the features
+            unsafe { block.add::<V, C>(b, at, &x, &mut acc) };
+        }
+        for v in 0..V {
+            for c in 0..C {
+                let mut lanes = [0.0f32; 8];
+                // SAFETY: 32 bytes by reference
+                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), acc[v][c]) };
+                out.column(col + c)[row + 8 * (at + v)..][..8].copy_from_slice(&lanes);
+            }
+        }
+    }
+    C
+}
+
+/// 32 activations in each of eight; see `crate::quant::x86::avx512`'s.
+#[inline(always)]
+fn quads(q: &[i8; 256]) -> &[[[u8; 4]; 8]; 8] {
+    cast_ref(q)
+}
+
+/// Four activations, or two sums of activations, in every lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn every(four: [u8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_le_bytes(four))
+}
+
+/// Half `at` of a word.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn half(word: &Word, at: usize) -> __m256i {
+    load_32(&cast_ref::<Word, [[u8; 32]; 2]>(word)[at])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn floats(halves: &Halves, at: usize) -> __m256 {
+    let halves = u128::from_le_bytes(cast_ref::<Halves, [[u8; 16]; 2]>(halves)[at]);
+    _mm256_cvtph_ps(_mm_set_epi64x((halves >> 64) as i64, halves as i64))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn and(a: __m256i, mask: u8) -> __m256i {
+    _mm256_and_si256(a, _mm256_set1_epi8(mask as i8))
+}
+
+/// `sum` and the products of four bytes in each lane, two by two.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn more(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
+}
+
+/// `acc + a b` of pairs of int16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
+}
+
+/// `acc + sum d scale`, as the definition orders it.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scaled(acc: __m256, sum: __m256i, d: __m256, scale: f32) -> __m256 {
+    let d = _mm256_mul_ps(d, _mm256_set1_ps(scale));
+    _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, acc)
+}
+
+/// Sixteen blocks of 32 weights.
+trait Sixteen32: Pod {
+    /// words whose products may be added in int16
+    const WORDS: usize;
+    /// the bytes are signed
+    const SIGNED: bool;
+    /// what they have too much
+    const OFFSET: i32;
+    /// Values `4 i..4 i + 4` plus [`Self::OFFSET`] of half `at` in vector `i`.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn quads(&self, at: usize) -> [__m256i; 8];
+    /// `d`, and `m` if there is one.
+    fn halves(&self) -> (&Halves, Option<&Halves>);
+}
+
+impl<B: Sixteen32> Sixteen for B {
+    type Chunk = Q8Chunk;
+
+    #[inline(always)]
+    fn column(acts: &Activations, c: usize) -> &[Q8Chunk] {
+        acts.q8(c)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add<const V: usize, const C: usize>(
+        &self,
+        b: usize,
+        at: usize,
+        x: &[&[Q8Chunk]; C],
+        acc: &mut [[__m256; C]; V],
+    ) {
+        let (chunk, i) = (b / 8, b % 8);
+        let (d, m) = self.halves();
+        for v in 0..V {
+            // SAFETY: this function has the features
+            let w = unsafe { self.quads(at + v) };
+            let d = floats(d, at + v);
+            for c in 0..C {
+                let x = &x[c][chunk];
+                let q = &quads(&x.q)[i];
+                let mut sum = _mm256_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
+                let mut some = _mm256_setzero_si256();
+                for j in 0..8 {
+                    let x = every(q[j]);
+                    some = if B::SIGNED {
+                        more(some, _mm256_abs_epi8(w[j]), _mm256_sign_epi8(x, w[j]))
+                    } else {
+                        more(some, w[j], x)
+                    };
+                    if (j + 1) % B::WORDS == 0 {
+                        sum = pairs(sum, some, _mm256_set1_epi16(1));
+                        some = _mm256_setzero_si256();
+                    }
+                }
+                acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
+                if let Some(m) = m {
+                    let scaled_sum = _mm256_set1_ps(x.scaled_sum[i]);
+                    acc[v][c] = _mm256_fmadd_ps(floats(m, at + v), scaled_sum, acc[v][c]);
+                }
+            }
+        }
+    }
+}
+
+/// Low nibbles of all words, then high ones.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn nibbles(qs: &[Word; 4], at: usize) -> [__m256i; 8] {
+    let mut quads = [_mm256_setzero_si256(); 8];
+    for i in 0..4 {
+        let q = half(&qs[i], at);
+        quads[i] = and(q, 0x0f);
+        quads[4 + i] = and(_mm256_srli_epi16::<4>(q), 0x0f);
+    }
+    quads
+}
+
+macro_rules! sixteen32 {
+    ($name:ident, $words:literal, $signed:literal, $offset:literal, |$b:ident, $at:ident| $quads:expr, $m:expr) => {
+        impl Sixteen32 for $name {
+            const WORDS: usize = $words;
+            const SIGNED: bool = $signed;
+            const OFFSET: i32 = $offset;
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn quads(&self, $at: usize) -> [__m256i; 8] {
+                let $b = self;
+                $quads
+            }
+            #[inline(always)]
+            fn halves(&self) -> (&Halves, Option<&Halves>) {
+                let $b = self;
+                (&$b.d, $m)
+            }
+        }
+    };
+}
+sixteen32!(Q4_0, 8, false, 8, |b, at| nibbles(&b.qs, at), None);
+sixteen32!(Q4_1, 8, false, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
+sixteen32!(
+    Q5_0,
+    4,
+    false,
+    16,
+    |b, at| {
+        let mut quads = nibbles(&b.qs, at);
+        let high = half(&b.qh, at);
+        for i in 0..8 {
+            // bits 4 i.. of each lane: byte i / 2 of the lane in all of its bytes, a bit tested in each
+            let byte = i as i32 / 2 * 0x0101_0101;
+            let lane = _mm256_set_epi64x(
+                0x0c0c_0c0c_0808_0808,
+                0x0404_0404_0000_0000,
+                0x0c0c_0c0c_0808_0808,
+                0x0404_0404_0000_0000,
+            );
+            let bytes = _mm256_shuffle_epi8(high, _mm256_add_epi8(lane, _mm256_set1_epi32(byte)));
+            let bit = _mm256_set1_epi32((0x0804_0201_u32 << (4 * (i % 2))) as i32);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+            quads[i] = _mm256_or_si256(quads[i], and(set, 16));
+        }
+        quads
+    },
+    None
+);
+sixteen32!(
+    Q8_0,
+    1,
+    true,
+    0,
+    |b, at| {
+        let mut quads = [_mm256_setzero_si256(); 8];
+        for i in 0..8 {
+            quads[i] = half(&b.qs[i], at);
+        }
+        quads
+    },
+    None
+);
+
+/// Bytes 0 and 1 of each lane as pairs of int16; with `2` added to it, bytes 2 and 3. Each above or below a zero.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn two_bytes(lanes: __m256i, high: bool, above: bool) -> __m256i {
+    let at = _mm256_broadcastsi128_si256(_mm_set_epi32(
+        0x800d_800c_u32 as i32,
+        0x8009_8008_u32 as i32,
+        0x8005_8004_u32 as i32,
+        0x8001_8000_u32 as i32,
+    ));
+    let at = if high {
+        _mm256_or_si256(at, _mm256_set1_epi16(2))
+    } else {
+        at
+    };
+    // a byte moved to the upper half of its int16
+    let at = if above {
+        _mm256_or_si256(_mm256_slli_epi16::<8>(at), _mm256_set1_epi16(0x0080))
+    } else {
+        at
+    };
+    _mm256_shuffle_epi8(lanes, at)
+}
+
+/// Byte `i` of each lane in both of its int16, above a zero where `above`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn byte_twice(lanes: __m256i, i: usize, above: bool) -> __m256i {
+    let at = _mm256_broadcastsi128_si256(_mm_set_epi32(
+        0x800c_800c_u32 as i32,
+        0x8008_8008_u32 as i32,
+        0x8004_8004_u32 as i32,
+        0x8000_8000_u32 as i32,
+    ));
+    let at = _mm256_add_epi16(at, _mm256_set1_epi16(i as i16));
+    let at = if above {
+        _mm256_or_si256(_mm256_slli_epi16::<8>(at), _mm256_set1_epi16(0x0080))
+    } else {
+        at
+    };
+    _mm256_shuffle_epi8(lanes, at)
+}
+
+/// Q4_K and Q5_K.
+trait Affine: Pod {
+    /// words whose products may be added in int16
+    const WORDS: usize;
+    fn scales(&self) -> &[Word; 3];
+    /// Of half `at` word `j` of values `64 i..64 i + 32`, and of the 32 after them.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn values(&self, i: usize, j: usize, at: usize) -> (__m256i, __m256i);
+    /// `d` and `dmin`.
+    fn halves(&self) -> (&Halves, &Halves);
+}
+
+macro_rules! affine {
+    ($name:ident, $words:literal, |$b:ident, $i:ident, $j:ident, $at:ident| $values:expr) => {
+        impl Affine for $name {
+            const WORDS: usize = $words;
+            #[inline(always)]
+            fn scales(&self) -> &[Word; 3] {
+                &self.scales
+            }
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn values(&self, $i: usize, $j: usize, $at: usize) -> (__m256i, __m256i) {
+                let $b = self;
+                $values
+            }
+            #[inline(always)]
+            fn halves(&self) -> (&Halves, &Halves) {
+                (&self.d, &self.dmin)
+            }
+        }
+    };
+}
+affine!(Q4K, 8, |b, i, j, at| {
+    let q = half(&b.qs[i][j], at);
+    (and(q, 0x0f), and(_mm256_srli_epi16::<4>(q), 0x0f))
+});
+affine!(Q5K, 4, |b, i, j, at| {
+    let (q, fifth) = (half(&b.qs[i][j], at), half(&b.qh[j], at));
+    // bit 2 i, or 2 i + 1, goes to bit 4
+    let first = _mm256_srl_epi16(fifth, _mm_cvtsi32_si128(2 * i as i32));
+    let second = _mm256_srl_epi16(fifth, _mm_cvtsi32_si128(2 * i as i32 + 1));
+    let fifth = |bits| _mm256_slli_epi16::<4>(and(bits, 1));
+    (
+        _mm256_or_si256(and(q, 0x0f), fifth(first)),
+        _mm256_or_si256(and(_mm256_srli_epi16::<4>(q), 0x0f), fifth(second)),
+    )
+});
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn affine<B: Affine, const V: usize, const C: usize>(
+    block: &B,
+    at: usize,
+    x: [&Q8kChunk; C],
+    acc: &mut [[__m256; C]; V],
+) {
+    for v in 0..V {
+        let [a, b, c] = block.scales();
+        let (a, b, c) = (half(a, at + v), half(b, at + v), half(c, at + v));
+        // `crate::quant::format::blocks::scales_and_mins`, eight rows at once: groups 0..4, groups 4..8
+        let top = |v| and(_mm256_srli_epi16::<2>(v), 0x30);
+        let c_high = and(_mm256_srli_epi16::<4>(c), 0x0f);
+        let scales = [and(a, 0x3f), _mm256_or_si256(and(c, 0x0f), top(a))];
+        let mins = [and(b, 0x3f), _mm256_or_si256(c_high, top(b))];
+        let mut sum = [_mm256_setzero_si256(); C];
+        for i in 0..4 {
+            let first = byte_twice(scales[i / 2], 2 * (i % 2), false);
+            let second = byte_twice(scales[i / 2], 2 * (i % 2) + 1, false);
+            let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
+            for j in 0..8 {
+                // SAFETY: this function has the features
+                let (a, b) = unsafe { block.values(i, j, at + v) };
+                for c in 0..C {
+                    let q = quads(&x[c].q);
+                    low[c] = more(low[c], a, every(q[2 * i][j]));
+                    high[c] = more(high[c], b, every(q[2 * i + 1][j]));
+                    if (j + 1) % B::WORDS == 0 {
+                        sum[c] = pairs(sum[c], low[c], first);
+                        sum[c] = pairs(sum[c], high[c], second);
+                        low[c] = _mm256_setzero_si256();
+                        high[c] = _mm256_setzero_si256();
+                    }
+                }
+            }
+        }
+        let mins = [
+            two_bytes(mins[0], false, false),
+            two_bytes(mins[0], true, false),
+            two_bytes(mins[1], false, false),
+            two_bytes(mins[1], true, false),
+        ];
+        let (d, dmin) = block.halves();
+        let (d, dmin) = (floats(d, at + v), floats(dmin, at + v));
+        for c in 0..C {
+            let sums: &[[u8; 4]; 4] = cast_ref(&x[c].sums32);
+            let mut min_sum = _mm256_setzero_si256();
+            for i in 0..4 {
+                min_sum = pairs(min_sum, mins[i], every(sums[i]));
+            }
+            acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
+            let dmin = _mm256_mul_ps(dmin, _mm256_set1_ps(x[c].scale));
+            acc[v][c] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(min_sum), dmin, acc[v][c]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q6k<const V: usize, const C: usize>(
+    block: &Q6K,
+    at: usize,
+    x: [&Q8kChunk; C],
+    acc: &mut [[__m256; C]; V],
+) {
+    for v in 0..V {
+        let mut scales = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            scales[i] = half(&block.scales[i], at + v);
+        }
+        // minus 32 times scale times sum of activations, first
+        let mut sum = [_mm256_setzero_si256(); C];
+        for i in 0..4 {
+            let low = _mm256_srai_epi16::<8>(two_bytes(scales[i], false, true));
+            let high = _mm256_srai_epi16::<8>(two_bytes(scales[i], true, true));
+            for c in 0..C {
+                let sums: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
+                sum[c] = pairs(sum[c], low, every(sums[2 * i]));
+                sum[c] = pairs(sum[c], high, every(sums[2 * i + 1]));
+            }
+        }
+        for c in 0..C {
+            let offset = _mm256_slli_epi32::<5>(sum[c]);
+            sum[c] = _mm256_sub_epi32(_mm256_setzero_si256(), offset);
+        }
+        for h in 0..2 {
+            for part in 0..2 {
+                q6k_values::<C, 0>(block, h, part, &scales, at + v, &x, &mut sum);
+                q6k_values::<C, 1>(block, h, part, &scales, at + v, &x, &mut sum);
+            }
+        }
+        let d = floats(&block.d, at + v);
+        for c in 0..C {
+            acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
+        }
+    }
+}
+
+/// Sixteen values each of 32 values and of the 32 that lie 64 further: those whose low bits share words.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q6k_values<const C: usize, const SECOND: usize>(
+    block: &Q6K,
+    h: usize,
+    part: usize,
+    scales: &[__m256i; 4],
+    at: usize,
+    x: &[&Q8kChunk; C],
+    sum: &mut [__m256i; C],
+) {
+    let scale = |i| {
+        let scale = byte_twice(scales[2 * h + i], 2 * SECOND + part, true);
+        _mm256_srai_epi16::<8>(scale)
+    };
+    let (first, second) = (scale(0), scale(1));
+    for two in 0..2 {
+        let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
+        for j in 0..2 {
+            let j = 4 * part + 2 * two + j;
+            let [p, q, bits] = &block.q[h][j];
+            let (q, bits) = (half([p, q][SECOND], at), half(bits, at));
+            let (above, below) = if SECOND == 0 {
+                (_mm256_slli_epi16::<4>(bits), bits)
+            } else {
+                (_mm256_slli_epi16::<2>(bits), _mm256_srli_epi16::<2>(bits))
+            };
+            let a = _mm256_or_si256(and(q, 0x0f), and(above, 0x30));
+            let b = _mm256_or_si256(and(_mm256_srli_epi16::<4>(q), 0x0f), and(below, 0x30));
+            for c in 0..C {
+                let q = quads(&x[c].q);
+                low[c] = more(low[c], a, every(q[4 * h + SECOND][j]));
+                high[c] = more(high[c], b, every(q[4 * h + 2 + SECOND][j]));
+            }
+        }
+        for c in 0..C {
+            sum[c] = pairs(sum[c], low[c], first);
+            sum[c] = pairs(sum[c], high[c], second);
+        }
+    }
+}
+
+macro_rules! sixteen256 {
+    ($name:ident, $add:ident) => {
+        impl Sixteen for $name {
+            type Chunk = Q8kChunk;
+            #[inline(always)]
+            fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
+                acts.q8k(c)
+            }
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn add<const V: usize, const C: usize>(
+                &self,
+                b: usize,
+                at: usize,
+                x: &[&[Q8kChunk]; C],
+                acc: &mut [[__m256; C]; V],
+            ) {
+                $add(self, at, x.map(|x| &x[b]), acc);
+            }
+        }
+    };
+}
+sixteen256!(Q4K, affine);
+sixteen256!(Q5K, affine);
+sixteen256!(Q6K, q6k);

@@ -1,0 +1,240 @@
+//! Eight rows at a time.
+
+use super::unpack::{self, Block32, Block256, first_16, load_2x16, load_16, load_32};
+use crate::pool::RowTile;
+use crate::quant::Activations;
+use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use bytemuck::cast_ref;
+use std::arch::x86_64::*;
+
+/// Rows in a group: the lanes of a vector.
+const ROWS: usize = 8;
+
+/// See [`crate::quant::Kernels::matmul`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul_32<B: Block32>(
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let (w, blocks) = (bytemuck::cast_slice::<u8, B>(w), k / 32);
+    for first in (0..out.rows()).step_by(ROWS) {
+        let (rows, n) = group(w, blocks, first);
+        let mut c = 0;
+        while c < out.cols() {
+            let x = |i: usize| acts.q8(col0 + c + i);
+            c += match out.cols() - c {
+                1 => store(out, c, first, n, eight_32(&rows, [x(0)])),
+                2 | 3 => store(out, c, first, n, eight_32(&rows, [x(0), x(1)])),
+                _ => store(out, c, first, n, eight_32(&rows, [x(0), x(1), x(2), x(3)])),
+            };
+        }
+    }
+}
+
+/// See [`crate::quant::Kernels::matmul`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn matmul_256<B: Block256>(
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let (w, blocks) = (bytemuck::cast_slice::<u8, B>(w), k / 256);
+    for first in (0..out.rows()).step_by(ROWS) {
+        let (rows, n) = group(w, blocks, first);
+        let mut c = 0;
+        while c < out.cols() {
+            let x = |i: usize| acts.q8k(col0 + c + i);
+            c += match out.cols() - c {
+                1 => store(out, c, first, n, eight_256(&rows, [x(0)])),
+                2 | 3 => store(out, c, first, n, eight_256(&rows, [x(0), x(1)])),
+                _ => store(out, c, first, n, eight_256(&rows, [x(0), x(1), x(2), x(3)])),
+            };
+        }
+    }
+}
+
+/// Rows `first..first + n`, the last one again and again up to eight.
+#[inline(always)]
+fn group<B>(w: &[B], blocks: usize, first: usize) -> ([&[B]; ROWS], usize) {
+    let n = ROWS.min(w.len() / blocks - first);
+    let mut rows = [&w[..0]; ROWS];
+    for r in 0..ROWS {
+        rows[r] = &w[(first + r.min(n - 1)) * blocks..][..blocks];
+    }
+    (rows, n)
+}
+
+/// `n` rows of some columns; returns how many columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store<const C: usize>(
+    out: &mut RowTile<'_>,
+    col: usize,
+    row: usize,
+    n: usize,
+    sums: [__m256; C],
+) -> usize {
+    for (c, sums) in sums.into_iter().enumerate() {
+        let mut lanes = [0.0f32; ROWS];
+        // SAFETY: 32 bytes by reference
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sums) };
+        out.column(col + c)[row..row + n].copy_from_slice(&lanes[..n]);
+    }
+    C
+}
+
+/// Eight rows of blocks of 32.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m256; C] {
+    let mut acc = [_mm256_setzero_ps(); C];
+    let blocks = rows[0].len();
+    for b in 0..blocks {
+        let (chunk, i) = (b / 8, b % 8);
+        let mut first = [_mm256_setzero_si256(); 4];
+        let mut sums = [[_mm256_setzero_si256(); 4]; C];
+        for j in 0..4 {
+            let two = [&rows[j][b], &rows[4 + j][b]];
+            first[j] = load_2x16(first_16(two[0]), first_16(two[1]));
+            // SAFETY: this function has the features
+            let bytes = unsafe { B::bytes(two, first[j]) };
+            for c in 0..C {
+                let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
+                let low = products::<B>(bytes[0], _mm256_broadcastsi128_si256(load_16(low)));
+                let high = products::<B>(bytes[1], _mm256_broadcastsi128_si256(load_16(high)));
+                let one = _mm256_set1_epi16(1);
+                sums[c][j] = if B::SIGNED {
+                    _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one))
+                } else {
+                    // four products of at most 31 * 127
+                    _mm256_madd_epi16(_mm256_add_epi16(low, high), one)
+                };
+            }
+        }
+        let (d, m) = first_halves(first);
+        for c in 0..C {
+            let x = &x[c][chunk];
+            let offset = _mm256_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]));
+            let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(fold_4(sums[c]), offset));
+            acc[c] = _mm256_fmadd_ps(sum, _mm256_mul_ps(d, _mm256_set1_ps(x.scale[i])), acc[c]);
+            if B::HAS_MIN {
+                acc[c] = _mm256_fmadd_ps(m, _mm256_set1_ps(x.scaled_sum[i]), acc[c]);
+            }
+        }
+    }
+    acc
+}
+
+/// Sums of two products, int16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn products<B: Block32>(w: __m256i, x: __m256i) -> __m256i {
+    if B::SIGNED {
+        // |-128| is 128 as a byte without sign, and the activations are never -128: at most 2 * 128 * 127
+        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+    } else {
+        _mm256_maddubs_epi16(w, x)
+    }
+}
+
+/// Eight rows of blocks of 256.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; C]) -> [__m256; C] {
+    let mut acc = [_mm256_setzero_ps(); C];
+    let mut sums = [[_mm256_setzero_si256(); ROWS]; C];
+    let mut min_sums = [[_mm256_setzero_si256(); ROWS]; C];
+    let (mut d, mut dmin) = ([0u16; ROWS], [0u16; ROWS]);
+    let blocks = rows[0].len();
+    for b in 0..blocks {
+        for r in 0..ROWS {
+            let block = &rows[r][b];
+            let head = block.head();
+            (d[r], dmin[r]) = (head.d.bits(), head.dmin.bits());
+            let scales = unpack::groups::<B>(&head.scales);
+            let mins = unpack::groups::<B>(&head.mins);
+            // SAFETY: this function has the features
+            let bytes = unsafe { block.bytes() };
+            let spread = unpack::spread(scales);
+            for c in 0..C {
+                let x16 = load_32(cast_ref(&x[c][b].sums));
+                let mut sum = _mm256_setzero_si256();
+                if B::OFFSET != 0 {
+                    // the offset, times the scale, times the sum of the activations of each group
+                    let extra = _mm256_madd_epi16(scales, x16);
+                    let extra = _mm256_sll_epi32(
+                        extra,
+                        _mm_cvtsi32_si128(B::OFFSET.trailing_zeros() as i32),
+                    );
+                    sum = _mm256_sub_epi32(sum, extra);
+                }
+                let q = cast_ref::<_, [[u8; 32]; 8]>(&x[c][b].q);
+                for i in 0..8 {
+                    // two products of at most 63 * 127
+                    let dot = _mm256_maddubs_epi16(bytes[i], load_32(&q[i]));
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(dot, spread[i]));
+                }
+                sums[c][r] = sum;
+                if B::HAS_MIN {
+                    min_sums[c][r] = _mm256_madd_epi16(mins, x16);
+                }
+            }
+        }
+        for c in 0..C {
+            let scale = _mm256_set1_ps(x[c][b].scale);
+            let d = _mm256_mul_ps(widen(&d), scale);
+            acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(fold_8(&sums[c])), d, acc[c]);
+            if B::HAS_MIN {
+                let dmin = _mm256_mul_ps(widen(&dmin), scale);
+                acc[c] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(fold_8(&min_sums[c])), dmin, acc[c]);
+            }
+        }
+    }
+    acc
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen(halves: &[u16; ROWS]) -> __m256 {
+    _mm256_cvtph_ps(load_16(cast_ref(halves)))
+}
+
+/// The first half and the second half of each lane of 128 bits, in the order of [`fold_4`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn first_halves(v: [__m256i; 4]) -> (__m256, __m256) {
+    let first = _mm256_unpacklo_epi64(
+        _mm256_unpacklo_epi32(v[0], v[1]),
+        _mm256_unpacklo_epi32(v[2], v[3]),
+    );
+    let narrow =
+        |v: __m256i| _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    (
+        _mm256_cvtph_ps(narrow(_mm256_and_si256(first, _mm256_set1_epi32(0xffff)))),
+        _mm256_cvtph_ps(narrow(_mm256_srli_epi32::<16>(first))),
+    )
+}
+
+/// The sums of lanes of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fold_4(v: [__m256i; 4]) -> __m256i {
+    _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]))
+}
+
+/// Lane `r` is the sum of the lanes of vector `r`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fold_8(v: &[__m256i; ROWS]) -> __m256i {
+    let (a, b) = (
+        fold_4([v[0], v[1], v[2], v[3]]),
+        fold_4([v[4], v[5], v[6], v[7]]),
+    );
+    _mm256_add_epi32(
+        _mm256_permute2x128_si256::<0x20>(a, b),
+        _mm256_permute2x128_si256::<0x31>(a, b),
+    )
+}

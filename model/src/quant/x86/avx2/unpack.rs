@@ -1,0 +1,257 @@
+//! From blocks to bytes, and their scales.
+
+use crate::quant::format::blocks::{self, IQ4_NL_VALUES};
+use crate::quant::reference::scalar;
+use crate::quant::x86::group_scales::{Grouped, Groups};
+use bytemuck::{Pod, cast_ref};
+use std::arch::x86_64::*;
+
+/// A block of 32 weights.
+pub(super) trait Block32: scalar::Block32 {
+    /// what the bytes have too much; none if they are signed
+    const OFFSET: i32;
+    /// eight bits and a sign, not six bits without
+    const SIGNED: bool;
+    /// The values of two blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
+    /// `first` has the first 16 bytes of each.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn bytes(blocks: [&Self; 2], first: __m256i) -> [__m256i; 2];
+}
+
+/// A block of 256 weights.
+pub(super) trait Block256: Grouped {
+    /// The values plus [`Grouped::OFFSET`] in their natural order, 32 in a vector.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn bytes(&self) -> [__m256i; 8];
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load_16(a: &[u8; 16]) -> __m128i {
+    // SAFETY: 16 bytes by reference
+    unsafe { _mm_loadu_si128(a.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load_32(a: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes by reference
+    unsafe { _mm256_loadu_si256(a.as_ptr().cast()) }
+}
+
+/// Twice 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load_2x16(a: &[u8; 16], b: &[u8; 16]) -> __m256i {
+    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(load_16(a)), load_16(b))
+}
+
+/// The first 16 bytes of a block; every block has more.
+#[inline(always)]
+pub(super) fn first_16<B: Pod>(block: &B) -> &[u8; 16] {
+    bytemuck::bytes_of(block).first_chunk().unwrap_or(&[0; 16])
+}
+
+/// Low nibbles, high nibbles.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn nibbles(qs: __m256i) -> [__m256i; 2] {
+    let mask = _mm256_set1_epi8(0x0f);
+    [
+        _mm256_and_si256(qs, mask),
+        _mm256_and_si256(_mm256_srli_epi32::<4>(qs), mask),
+    ]
+}
+
+/// Adds the fifth bits, which are in bytes `at..at + 4` of each lane of `first`, one bit a value.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_fifth(q: [__m256i; 2], first: __m256i, at: i8) -> [__m256i; 2] {
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let low = _mm_unpacklo_epi64(_mm_set1_epi8(at), _mm_set1_epi8(at + 1));
+    let low = _mm256_broadcastsi128_si256(low);
+    let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
+    let sixteen = _mm256_set1_epi8(16);
+    let low = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(first, low), bit), bit);
+    let high = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(first, high), bit), bit);
+    [
+        _mm256_or_si256(q[0], _mm256_and_si256(low, sixteen)),
+        _mm256_or_si256(q[1], _mm256_and_si256(high, sixteen)),
+    ]
+}
+
+macro_rules! block32 {
+    ($block:ident, $offset:literal, $signed:literal, |$a:ident, $b:ident, $first:ident| $bytes:expr) => {
+        impl Block32 for blocks::$block {
+            const OFFSET: i32 = $offset;
+            const SIGNED: bool = $signed;
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn bytes([$a, $b]: [&Self; 2], $first: __m256i) -> [__m256i; 2] {
+                $bytes
+            }
+        }
+    };
+}
+block32!(Q4_0, 8, false, |a, b, _first| nibbles(load_2x16(
+    &a.qs, &b.qs
+)));
+block32!(Q4_1, 0, false, |a, b, _first| nibbles(load_2x16(
+    &a.qs, &b.qs
+)));
+block32!(Q5_0, 16, false, |a, b, first| with_fifth(
+    nibbles(load_2x16(&a.qs, &b.qs)),
+    first,
+    2
+));
+block32!(Q5_1, 0, false, |a, b, first| with_fifth(
+    nibbles(load_2x16(&a.qs, &b.qs)),
+    first,
+    4
+));
+block32!(Q8_0, 0, true, |a, b, _first| {
+    let [a, c] = cast_ref::<_, [[u8; 16]; 2]>(&a.qs);
+    let [b, d] = cast_ref::<_, [[u8; 16]; 2]>(&b.qs);
+    [load_2x16(a, b), load_2x16(c, d)]
+});
+block32!(Iq4Nl, 0, true, |a, b, _first| {
+    let table = _mm256_broadcastsi128_si256(load_16(cast_ref(&IQ4_NL_VALUES)));
+    let [low, high] = nibbles(load_2x16(&a.qs, &b.qs));
+    [
+        _mm256_shuffle_epi8(table, low),
+        _mm256_shuffle_epi8(table, high),
+    ]
+});
+
+/// Sixteen scales or mins as int16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn groups<B: Block256>(bytes: &[u8; 16]) -> __m256i {
+    let bytes = load_16(bytes);
+    match B::GROUPS {
+        Groups::Eight => _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)),
+        Groups::Sixteen => _mm256_cvtepu8_epi16(bytes),
+        Groups::Signed => _mm256_cvtepi8_epi16(bytes),
+    }
+}
+
+/// From [`groups`] to the vectors of [`Block256::bytes`]: a group is half a vector.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn spread(groups: __m256i) -> [__m256i; 8] {
+    let low = _mm256_permute2x128_si256::<0x00>(groups, groups);
+    let high = _mm256_permute2x128_si256::<0x11>(groups, groups);
+    let mut spread = [_mm256_setzero_si256(); 8];
+    for (i, spread) in spread.iter_mut().enumerate() {
+        // bytes 4 i and 4 i + 1, then 4 i + 2 and 4 i + 3, of eight int16
+        let first = 0x0100 + 0x0404 * (i % 4) as i16;
+        let index = _mm256_set_m128i(_mm_set1_epi16(first + 0x0202), _mm_set1_epi16(first));
+        *spread = _mm256_shuffle_epi8(if i < 4 { low } else { high }, index);
+    }
+    spread
+}
+
+/// Bits `shift..shift + 2` of each byte.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn two_bits<const SHIFT: i32>(q: __m256i) -> __m256i {
+    _mm256_and_si256(_mm256_srli_epi32::<SHIFT>(q), _mm256_set1_epi8(3))
+}
+
+/// `q` with bit `to` set where `high` has bit `from` set.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_bit(q: __m256i, high: __m256i, from: i32, to: i32) -> __m256i {
+    let moved = if from <= to {
+        _mm256_sllv_epi32(high, _mm256_set1_epi32(to - from))
+    } else {
+        _mm256_srlv_epi32(high, _mm256_set1_epi32(from - to))
+    };
+    _mm256_or_si256(q, _mm256_and_si256(moved, _mm256_set1_epi8(1 << to)))
+}
+
+macro_rules! block256 {
+    ($block:ident, |$b:ident| $bytes:expr) => {
+        impl Block256 for blocks::$block {
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn bytes(&self) -> [__m256i; 8] {
+                let $b = self;
+                $bytes
+            }
+        }
+    };
+}
+
+block256!(Q2K, |b| low_two(&b.qs));
+block256!(Q3K, |b| {
+    let (mut q, high) = (low_two(&b.qs), load_32(&b.hmask));
+    for (i, q) in q.iter_mut().enumerate() {
+        *q = with_bit(*q, high, i as i32, 2);
+    }
+    q
+});
+block256!(Q4K, |b| low_four(&b.qs));
+block256!(Q5K, |b| {
+    let (mut q, high) = (low_four(&b.qs), load_32(&b.qh));
+    for (i, q) in q.iter_mut().enumerate() {
+        *q = with_bit(*q, high, i as i32, 4);
+    }
+    q
+});
+block256!(Q6K, |b| {
+    let ql = cast_ref::<_, [[u8; 32]; 4]>(&b.ql);
+    let qh = cast_ref::<_, [[u8; 32]; 2]>(&b.qh);
+    let top = _mm256_set1_epi8(0x30);
+    let mut q = [_mm256_setzero_si256(); 8];
+    for half in 0..2 {
+        let ([a, c], [b, d]) = (
+            nibbles(load_32(&ql[2 * half])),
+            nibbles(load_32(&ql[2 * half + 1])),
+        );
+        let high = load_32(&qh[half]);
+        q[4 * half] = _mm256_or_si256(a, _mm256_and_si256(_mm256_slli_epi32::<4>(high), top));
+        q[4 * half + 1] = _mm256_or_si256(b, _mm256_and_si256(_mm256_slli_epi32::<2>(high), top));
+        q[4 * half + 2] = _mm256_or_si256(c, _mm256_and_si256(high, top));
+        q[4 * half + 3] = _mm256_or_si256(d, _mm256_and_si256(_mm256_srli_epi32::<2>(high), top));
+    }
+    q
+});
+
+/// The low two bits of Q2_K and Q3_K.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_two(qs: &[u8; 64]) -> [__m256i; 8] {
+    let [a, b] = cast_ref::<_, [[u8; 32]; 2]>(qs);
+    let (a, b) = (load_32(a), load_32(b));
+    [
+        two_bits::<0>(a),
+        two_bits::<2>(a),
+        two_bits::<4>(a),
+        two_bits::<6>(a),
+        two_bits::<0>(b),
+        two_bits::<2>(b),
+        two_bits::<4>(b),
+        two_bits::<6>(b),
+    ]
+}
+
+/// The low four bits of Q4_K and Q5_K.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_four(qs: &[u8; 128]) -> [__m256i; 8] {
+    let mut q = [_mm256_setzero_si256(); 8];
+    for (q, qs) in q
+        .as_chunks_mut::<2>()
+        .0
+        .iter_mut()
+        .zip(cast_ref::<_, [[u8; 32]; 4]>(qs))
+    {
+        *q = nibbles(load_32(qs));
+    }
+    q
+}

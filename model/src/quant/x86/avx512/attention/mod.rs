@@ -1,0 +1,232 @@
+//! Attention of the query heads of one KV head: sixteen positions at a time, widened once for all of them.
+
+pub(super) mod q8;
+
+use super::rows::prefetch;
+use super::unpack::{load_16, load_32};
+use crate::quant::Paged;
+use crate::quant::dispatch::Heads;
+use crate::quant::format::blocks::Half;
+use crate::quant::format::kv_rows::Rows;
+use crate::quant::reference::floats;
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::PAGE_TOKENS;
+use std::arch::x86_64::*;
+
+/// Positions at a time: the lanes of a vector. They are of one page.
+pub(super) const BLOCK: usize = 16;
+const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
+
+/// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
+    match heads.d {
+        64 => attend_sized::<4, 2>(heads, scores, out),
+        96 => attend_sized::<6, 3>(heads, scores, out),
+        128 => attend_sized::<8, 4>(heads, scores, out),
+        _ => floats::attend::<true>(heads, scores, out),
+    }
+}
+
+/// Heads of `16 * N = 32 * B` values.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn attend_sized<const N: usize, const B: usize>(
+    heads: &Heads<'_>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    const { assert!(N == 2 * B) };
+    let size = q8::HEADS * heads.d;
+    for (q, out) in heads.q.chunks(size).zip(out.chunks_mut(size)) {
+        let heads = &Heads { q, ..*heads };
+        let scores = &mut scores[..q.len() / heads.d * heads.len];
+        match heads.k.format {
+            KvFormat::Q8_0 => q8::score::<B>(heads, scores),
+            KvFormat::F16 | KvFormat::Q4_0 => score::<N>(heads, scores),
+        }
+        for scores in scores.chunks_exact_mut(heads.len) {
+            floats::softmax::<true>(scores);
+        }
+        match heads.v.format {
+            KvFormat::Q8_0 => q8::weigh::<B>(heads, scores, out),
+            KvFormat::F16 | KvFormat::Q4_0 => weigh::<N>(heads, scores, out),
+        }
+    }
+}
+
+/// `scores[head][position] = q . k * scale` for heads of `16 * N` values.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
+    let (len, group) = (heads.len, heads.q.len() / heads.d);
+    let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
+    for first in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - first);
+        widen(&mut wide, heads.k.rows(first, heads.d), n);
+        for (h, (q, scores)) in heads
+            .q
+            .chunks_exact(16 * N)
+            .zip(scores.chunks_exact_mut(len))
+            .enumerate()
+        {
+            ask_ahead(heads.k, first + PAGE_TOKENS, (h, group), heads);
+            let dots = _mm512_mul_ps(dots(&wide, &load(q)), _mm512_set1_ps(heads.scale));
+            store_first(&mut scores[first..first + n], dots);
+        }
+    }
+}
+
+/// `out[head] = sum of weights[head][position] * v` for heads of `16 * N` values.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
+    let (len, group) = (heads.len, heads.q.len() / heads.d);
+    let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
+    out.fill(0.0);
+    for first in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - first);
+        widen(&mut wide, heads.v.rows(first, heads.d), n);
+        for (h, (out, weights)) in out
+            .chunks_exact_mut(16 * N)
+            .zip(weights.chunks_exact(len))
+            .enumerate()
+        {
+            ask_ahead(heads.v, first + PAGE_TOKENS, (h, group), heads);
+            let mut sums = load::<N>(out);
+            for (p, wide) in weights[first..first + n].iter().zip(&wide) {
+                let p = _mm512_set1_ps(*p);
+                for (sum, wide) in sums.iter_mut().zip(wide) {
+                    *sum = _mm512_fmadd_ps(p, *wide, *sum);
+                }
+            }
+            for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+                // SAFETY: 64 bytes by reference
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+            }
+        }
+    }
+}
+
+/// Asks for the rows of the block that begins at position `first`, a part of them in each of `parts` calls: more lines
+/// at once than a core can wait for would stop it.
+#[inline(always)]
+pub(super) fn ask_ahead(
+    paged: Paged<'_>,
+    first: usize,
+    (part, parts): (usize, usize),
+    heads: &Heads<'_>,
+) {
+    if first < heads.len {
+        let (quants, scales) = paged.rows(first, heads.d).first(BLOCK);
+        let size = quants.len().div_ceil(parts);
+        prefetch(quants.chunks(size).nth(part));
+        if part == 0 {
+            prefetch(Some(scales));
+        }
+    }
+}
+
+/// `n` rows as f32, the last one again and again up to sixteen.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn widen<const N: usize>(wide: &mut [[__m512; N]; BLOCK], rows: Rows<'_>, n: usize) {
+    for (i, wide) in wide.iter_mut().enumerate() {
+        let (quants, scales) = rows.row(i.min(n - 1));
+        let blocks = wide.as_chunks_mut::<2>().0.iter_mut().zip(scales);
+        match rows.format {
+            KvFormat::F16 => {
+                for (wide, halves) in wide.iter_mut().zip(quants.as_chunks().0) {
+                    *wide = _mm512_cvtph_ps(load_32(halves));
+                }
+            }
+            KvFormat::Q8_0 => {
+                for ((wide, scale), quants) in blocks.zip(quants.as_chunks::<32>().0) {
+                    let scale = broadcast(*scale);
+                    for (wide, quants) in wide.iter_mut().zip(quants.as_chunks().0) {
+                        let quants = _mm512_cvtepi8_epi32(load_16(quants));
+                        *wide = _mm512_mul_ps(_mm512_cvtepi32_ps(quants), scale);
+                    }
+                }
+            }
+            KvFormat::Q4_0 => {
+                let nibbles = _mm512_setr_ps(
+                    -8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.,
+                );
+                for ((wide, scale), quants) in blocks.zip(quants.as_chunks().0) {
+                    // the value of every nibble; a look-up sees the lowest four bits
+                    let values = _mm512_mul_ps(nibbles, broadcast(*scale));
+                    let quants = _mm512_cvtepu8_epi32(load_16(quants));
+                    wide[0] = _mm512_permutexvar_ps(quants, values);
+                    wide[1] = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(quants), values);
+                }
+            }
+        }
+    }
+}
+
+/// A half in every lane.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn broadcast(half: Half) -> __m512 {
+    _mm512_cvtph_ps(_mm256_set1_epi16(half.bits() as i16))
+}
+
+/// The first `16 * N` values.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
+    let mut v = [_mm512_setzero_ps(); N];
+    for (v, a) in v.iter_mut().zip(a.as_chunks::<16>().0) {
+        // SAFETY: 64 bytes by reference
+        *v = unsafe { _mm512_loadu_ps(a.as_ptr()) };
+    }
+    v
+}
+
+/// As many lanes as `dst` has values, 1 to 16.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn store_first(dst: &mut [f32], v: __m512) {
+    assert!((1..=BLOCK).contains(&dst.len()), "{} of {BLOCK}", dst.len());
+    let mask = 0xffff >> (BLOCK - dst.len());
+    // SAFETY: the mask has as many ones as the slice has elements
+    unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), mask, v) };
+}
+
+/// Lane `p`: the dot product of `q` and row `p`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn dots<const N: usize>(rows: &[[__m512; N]; BLOCK], q: &[__m512; N]) -> __m512 {
+    let mut folded = [_mm512_setzero_ps(); 4];
+    for (folded, rows) in folded.iter_mut().zip(rows.as_chunks::<4>().0) {
+        let mut v = [_mm512_setzero_ps(); 4];
+        for j in 0..N {
+            for i in 0..4 {
+                v[i] = _mm512_fmadd_ps(rows[i][j], q[j], v[i]);
+            }
+        }
+        // in each lane of 128 bits a part of the four sums
+        let ab = _mm512_add_ps(
+            _mm512_unpacklo_ps(v[0], v[1]),
+            _mm512_unpackhi_ps(v[0], v[1]),
+        );
+        let cd = _mm512_add_ps(
+            _mm512_unpacklo_ps(v[2], v[3]),
+            _mm512_unpackhi_ps(v[2], v[3]),
+        );
+        *folded = _mm512_add_ps(
+            _mm512_shuffle_ps::<0x44>(ab, cd),
+            _mm512_shuffle_ps::<0xee>(ab, cd),
+        );
+    }
+    let [a, b, c, d] = folded;
+    fold(fold(a, b), fold(c, d))
+}
+
+/// Lanes (of 128 bits) 0 + 1 and 2 + 3 of `a`, then of `b`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn fold(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(
+        _mm512_shuffle_f32x4::<0x88>(a, b),
+        _mm512_shuffle_f32x4::<0xdd>(a, b),
+    )
+}

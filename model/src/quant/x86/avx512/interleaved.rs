@@ -1,0 +1,518 @@
+//! Sixteen rows in the lanes: words of weights as they come from memory, activations broadcast, nothing to fold.
+//!
+//! Up to eight columns share what is unpacked. More go round again over the same group, which is in L1 or L2 by then: so
+//! the same code is decode, where memory is the limit, and prefill, where `vpdpbusd` is.
+
+use super::rows::dpwssd;
+use super::unpack::{load_32, load_64};
+use crate::gguf::{GROUP, GgmlType};
+use crate::pool::RowTile;
+use crate::quant::Activations;
+use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use bytemuck::{Pod, cast_ref};
+use std::arch::x86_64::*;
+
+/// Sixteen blocks of any size.
+trait Sixteen: Pod {
+    /// what a column consists of
+    type Chunk;
+    /// Column `c`.
+    fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
+    /// Adds these blocks, which are number `b` of their rows, times some columns.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn add<const C: usize>(&self, b: usize, x: &[&[Self::Chunk]; C], acc: &mut [__m512; C]);
+}
+
+/// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn matmul(
+    ty: GgmlType,
+    w: &[u8],
+    k: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let blocks = k / ty.block_len();
+    match ty {
+        GgmlType::Q4_0 => groups::<Q4_0>(w, blocks, acts, col0, out),
+        GgmlType::Q4_1 => groups::<Q4_1>(w, blocks, acts, col0, out),
+        GgmlType::Q5_0 => groups::<Q5_0>(w, blocks, acts, col0, out),
+        GgmlType::Q8_0 => groups::<Q8_0>(w, blocks, acts, col0, out),
+        GgmlType::Q4_K => groups::<Q4K>(w, blocks, acts, col0, out),
+        GgmlType::Q5_K => groups::<Q5K>(w, blocks, acts, col0, out),
+        GgmlType::Q6_K => groups::<Q6K>(w, blocks, acts, col0, out),
+        // the others have no groups
+        _ => {}
+    }
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn groups<B: Sixteen>(
+    w: &[u8],
+    blocks: usize,
+    acts: &Activations,
+    col0: usize,
+    out: &mut RowTile<'_>,
+) {
+    let w = bytemuck::cast_slice::<u8, B>(w);
+    for i in 0..out.rows() / GROUP {
+        let (w, row) = (&w[i * blocks..], GROUP * i);
+        let mut c = 0;
+        while c < out.cols() {
+            let x = |i: usize| B::column(acts, col0 + c + i);
+            c += match out.cols() - c {
+                1 => columns(w, blocks, [x(0)], out, c, row),
+                2 | 3 => columns(w, blocks, [x(0), x(1)], out, c, row),
+                4..8 => columns(w, blocks, [x(0), x(1), x(2), x(3)], out, c, row),
+                _ => {
+                    let x = [x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7)];
+                    columns(w, blocks, x, out, c, row)
+                }
+            };
+        }
+    }
+}
+
+/// One group times some columns; returns how many.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn columns<B: Sixteen, const C: usize>(
+    w: &[B],
+    blocks: usize,
+    x: [&[B::Chunk]; C],
+    out: &mut RowTile<'_>,
+    col: usize,
+    row: usize,
+) -> usize {
+    let mut acc = [_mm512_setzero_ps(); C];
+    for (b, block) in w[..blocks].iter().enumerate() {
+        // SAFETY: this function has the features
+        unsafe { block.add(b, &x, &mut acc) };
+    }
+    for c in 0..C {
+        let mut lanes = [0.0f32; GROUP];
+        // SAFETY: 64 bytes by reference
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), acc[c]) };
+        out.column(col + c)[row..][..GROUP].copy_from_slice(&lanes);
+    }
+    C
+}
+
+/// Four activations.
+type Quad = [u8; 4];
+
+/// 32 activations in each of eight. Indices into arrays of known length, as all in here: with the release profile's
+/// checks of overflow, iterators and computed indices kept these loops rolled, at half the speed.
+#[inline(always)]
+fn quads(q: &[i8; 256]) -> &[[Quad; 8]; 8] {
+    cast_ref(q)
+}
+
+/// Four activations, or two sums of activations, in every lane.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn every(four: [u8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_le_bytes(four))
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn floats(halves: &Halves) -> __m512 {
+    _mm512_cvtph_ps(load_32(halves))
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn and(a: __m512i, mask: u8) -> __m512i {
+    _mm512_and_si512(a, _mm512_set1_epi8(mask as i8))
+}
+
+/// `a | (b & mask)`
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn or_and(a: __m512i, b: __m512i, mask: u8) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xf8>(a, b, _mm512_set1_epi8(mask as i8))
+}
+
+/// Sixteen blocks of 32 weights.
+trait Sixteen32: Pod {
+    /// what the bytes have too much
+    const OFFSET: i32;
+    /// Values `4 i..4 i + 4` plus [`Self::OFFSET`] in vector `i`.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn quads(&self) -> [__m512i; 8];
+    /// `d`, and `m` if there is one.
+    fn halves(&self) -> (&Halves, Option<&Halves>);
+}
+
+impl<B: Sixteen32> Sixteen for B {
+    type Chunk = Q8Chunk;
+
+    #[inline(always)]
+    fn column(acts: &Activations, c: usize) -> &[Q8Chunk] {
+        acts.q8(c)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn add<const C: usize>(&self, b: usize, x: &[&[Q8Chunk]; C], acc: &mut [__m512; C]) {
+        let (chunk, i) = (b / 8, b % 8);
+        // SAFETY: this function has the features
+        let quads = unsafe { self.quads() };
+        let (d, m) = self.halves();
+        let d = floats(d);
+        for c in 0..C {
+            let x = &x[c][chunk];
+            let mut sum = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
+            let q = &self::quads(&x.q)[i];
+            for j in 0..8 {
+                sum = _mm512_dpbusd_epi32(sum, quads[j], every(q[j]));
+            }
+            let scale = _mm512_mul_ps(d, _mm512_set1_ps(x.scale[i]));
+            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[c]);
+            if let Some(m) = m {
+                acc[c] = _mm512_fmadd_ps(floats(m), _mm512_set1_ps(x.scaled_sum[i]), acc[c]);
+            }
+        }
+    }
+}
+
+/// Low nibbles of all words, then high ones.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn nibbles(qs: &[Word; 4]) -> [__m512i; 8] {
+    let mut quads = [_mm512_setzero_si512(); 8];
+    for i in 0..4 {
+        let q = load_64(&qs[i]);
+        quads[i] = and(q, 0x0f);
+        quads[4 + i] = and(_mm512_srli_epi32::<4>(q), 0x0f);
+    }
+    quads
+}
+
+macro_rules! sixteen32 {
+    ($name:ident, $offset:literal, |$b:ident| $quads:expr, $m:expr) => {
+        impl Sixteen32 for $name {
+            const OFFSET: i32 = $offset;
+            #[inline]
+            #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn quads(&self) -> [__m512i; 8] {
+                let $b = self;
+                $quads
+            }
+            #[inline(always)]
+            fn halves(&self) -> (&Halves, Option<&Halves>) {
+                let $b = self;
+                (&$b.d, $m)
+            }
+        }
+    };
+}
+sixteen32!(Q4_0, 8, |b| nibbles(&b.qs), None);
+sixteen32!(Q4_1, 0, |b| nibbles(&b.qs), Some(&b.m));
+sixteen32!(
+    Q5_0,
+    16,
+    |b| {
+        let mut quads = nibbles(&b.qs);
+        let high = load_64(&b.qh);
+        for i in 0..8 {
+            // bits 4 i.. of each lane: byte i / 2 of the lane in all of its bytes, a bit tested in each
+            let byte = 0x0101_0101 * (i as i32 / 2);
+            let lane = _mm512_set_epi64(
+                0x0c0c_0c0c_0808_0808,
+                0x0404_0404_0000_0000,
+                0x0c0c_0c0c_0808_0808,
+                0x0404_0404_0000_0000,
+                0x0c0c_0c0c_0808_0808,
+                0x0404_0404_0000_0000,
+                0x0c0c_0c0c_0808_0808,
+                0x0404_0404_0000_0000,
+            );
+            let bytes = _mm512_shuffle_epi8(high, _mm512_add_epi8(lane, _mm512_set1_epi32(byte)));
+            let bit = _mm512_set1_epi32(0x0804_0201 << (4 * (i % 2)));
+            let set = _mm512_test_epi8_mask(bytes, bit);
+            quads[i] = _mm512_mask_add_epi8(quads[i], set, quads[i], _mm512_set1_epi8(16));
+        }
+        quads
+    },
+    None
+);
+sixteen32!(
+    Q8_0,
+    128,
+    |b| {
+        let mut quads = [_mm512_setzero_si512(); 8];
+        for i in 0..8 {
+            quads[i] = _mm512_xor_si512(load_64(&b.qs[i]), _mm512_set1_epi8(-128));
+        }
+        quads
+    },
+    None
+);
+
+/// Scales and mins of eight groups of 32.
+struct Eight {
+    /// a byte a group in each lane: groups 0..4, groups 4..8
+    scales: [__m512i; 2],
+    /// likewise
+    mins: [__m512i; 2],
+}
+
+impl Eight {
+    /// `crate::quant::format::blocks::scales_and_mins`, sixteen rows at once.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn read(packed: &[Word; 3]) -> Self {
+        let [a, b, c] = [
+            load_64(&packed[0]),
+            load_64(&packed[1]),
+            load_64(&packed[2]),
+        ];
+        let top = |v| _mm512_srli_epi32::<2>(v);
+        let c_high = _mm512_srli_epi32::<4>(c);
+        Self {
+            scales: [and(a, 0x3f), or_and(and(c, 0x0f), top(a), 0x30)],
+            mins: [and(b, 0x3f), or_and(and(c_high, 0x0f), top(b), 0x30)],
+        }
+    }
+
+    /// The scale of group `g`.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn scale(&self, g: usize) -> __m512i {
+        let count = _mm_cvtsi32_si128(8 * (g % 4) as i32);
+        _mm512_and_si512(
+            _mm512_srl_epi32(self.scales[g / 4], count),
+            _mm512_set1_epi32(0xff),
+        )
+    }
+
+    /// The sum of mins times sums of activations.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn min_sum(&self, x: &Q8kChunk) -> __m512i {
+        // bytes 0 and 1, or 2 and 3, of each lane as int16
+        let low = _mm512_broadcast_i32x4(_mm_set_epi32(
+            0x800d_800c_u32 as i32,
+            0x8009_8008_u32 as i32,
+            0x8005_8004_u32 as i32,
+            0x8001_8000_u32 as i32,
+        ));
+        let high = _mm512_or_si512(low, _mm512_set1_epi16(2));
+        let mut sum = _mm512_setzero_si512();
+        for i in 0..2 {
+            let (low, high) = (
+                _mm512_shuffle_epi8(self.mins[i], low),
+                _mm512_shuffle_epi8(self.mins[i], high),
+            );
+            let pairs: &[[u8; 4]; 4] = cast_ref(&x.sums32);
+            sum = dpwssd(sum, low, every(pairs[2 * i]));
+            sum = dpwssd(sum, high, every(pairs[2 * i + 1]));
+        }
+        sum
+    }
+}
+
+/// `acc + sum d scale`, as the definition orders it.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn scaled(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
+    _mm512_fmadd_ps(
+        _mm512_cvtepi32_ps(sum),
+        _mm512_mul_ps(d, _mm512_set1_ps(scale)),
+        acc,
+    )
+}
+
+/// `acc - sum d scale`, likewise.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
+    _mm512_fnmadd_ps(
+        _mm512_cvtepi32_ps(sum),
+        _mm512_mul_ps(d, _mm512_set1_ps(scale)),
+        acc,
+    )
+}
+
+macro_rules! sixteen256 {
+    ($name:ident, $add:ident) => {
+        impl Sixteen for $name {
+            type Chunk = Q8kChunk;
+            #[inline(always)]
+            fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
+                acts.q8k(c)
+            }
+            #[inline]
+            #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn add<const C: usize>(
+                &self,
+                b: usize,
+                x: &[&[Q8kChunk]; C],
+                acc: &mut [__m512; C],
+            ) {
+                $add(self, x.map(|x| &x[b]), acc);
+            }
+        }
+    };
+}
+sixteen256!(Q4K, add_q4k);
+sixteen256!(Q5K, add_q5k);
+sixteen256!(Q6K, add_q6k);
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_q4k<const C: usize>(block: &Q4K, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
+    let groups = Eight::read(&block.scales);
+    let mut sum = [_mm512_setzero_si512(); C];
+    for i in 0..4 {
+        // 64 values: low nibbles are the first 32. The high ones stay where they are, 16 times too large
+        let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
+        for j in 0..8 {
+            let q = load_64(&block.qs[i][j]);
+            let (a, b) = (and(q, 0x0f), and(q, 0xf0));
+            for c in 0..C {
+                let q = quads(&x[c].q);
+                low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
+                high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[2 * i + 1][j]));
+            }
+        }
+        let (a, b) = (groups.scale(2 * i), groups.scale(2 * i + 1));
+        for c in 0..C {
+            let high = _mm512_srai_epi32::<4>(high[c]);
+            let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
+            sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high, b));
+        }
+    }
+    let (d, dmin) = (floats(&block.d), floats(&block.dmin));
+    for c in 0..C {
+        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
+        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_q5k<const C: usize>(block: &Q5K, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
+    let groups = Eight::read(&block.scales);
+    let mut sum = [_mm512_setzero_si512(); C];
+    for i in 0..4 {
+        let (first, second) = (
+            _mm_cvtsi32_si128(2 * i as i32),
+            _mm_cvtsi32_si128(2 * i as i32 + 1),
+        );
+        let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
+        for j in 0..8 {
+            let q = load_64(&block.qs[i][j]);
+            // bit 2 i, or 2 i + 1, goes to bit 4
+            let fifth = load_64(&block.qh[j]);
+            let a = _mm512_slli_epi32::<4>(and(_mm512_srl_epi32(fifth, first), 1));
+            let b = _mm512_slli_epi32::<4>(and(_mm512_srl_epi32(fifth, second), 1));
+            let a = or_and(a, q, 0x0f);
+            let b = or_and(b, _mm512_srli_epi32::<4>(q), 0x0f);
+            for c in 0..C {
+                let q = quads(&x[c].q);
+                low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
+                high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[2 * i + 1][j]));
+            }
+        }
+        let (a, b) = (groups.scale(2 * i), groups.scale(2 * i + 1));
+        for c in 0..C {
+            let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
+            sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high[c], b));
+        }
+    }
+    let (d, dmin) = (floats(&block.d), floats(&block.dmin));
+    for c in 0..C {
+        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
+        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_q6k<const C: usize>(block: &Q6K, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
+    let mut scales = [_mm512_setzero_si512(); 4];
+    for i in 0..4 {
+        scales[i] = load_64(&block.scales[i]);
+    }
+    // minus 32 times scale times sum of activations, first
+    let mut sum = [_mm512_setzero_si512(); C];
+    for i in 0..4 {
+        // bytes 0 and 1, then 2 and 3, of each lane, in the upper halves of int16: with their sign, 256 times too large
+        let low = _mm512_broadcast_i32x4(_mm_set_epi32(
+            0x0d80_0c80,
+            0x0980_0880,
+            0x0580_0480,
+            0x0180_0080,
+        ));
+        let high = _mm512_add_epi8(low, _mm512_set1_epi16(0x0200));
+        let low = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales[i], low));
+        let high = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales[i], high));
+        for c in 0..C {
+            let pairs: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
+            sum[c] = dpwssd(sum[c], low, every(pairs[2 * i]));
+            sum[c] = dpwssd(sum[c], high, every(pairs[2 * i + 1]));
+        }
+    }
+    for c in 0..C {
+        sum[c] = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<5>(sum[c]));
+    }
+    for half in 0..2 {
+        for part in 0..2 {
+            q6k_values::<C, 0>(block, half, part, &scales, x, &mut sum);
+            q6k_values::<C, 1>(block, half, part, &scales, x, &mut sum);
+        }
+    }
+    let d = floats(&block.d);
+    for c in 0..C {
+        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
+    }
+}
+
+/// Sixteen values each of 32 values and of the 32 that lie 64 further: those whose low bits share words. More at once would
+/// need more sums than there are registers.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn q6k_values<const C: usize, const SECOND: usize>(
+    block: &Q6K,
+    half: usize,
+    part: usize,
+    scales: &[__m512i; 4],
+    x: [&Q8kChunk; C],
+    sum: &mut [__m512i; C],
+) {
+    let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
+    for j in 0..4 {
+        let j = 4 * part + j;
+        let [first, second, bits] = &block.q[half][j];
+        let (q, bits) = (load_64([first, second][SECOND]), load_64(bits));
+        let (above, below) = if SECOND == 0 {
+            (_mm512_slli_epi32::<4>(bits), bits)
+        } else {
+            (_mm512_slli_epi32::<2>(bits), _mm512_srli_epi32::<2>(bits))
+        };
+        let a = or_and(and(q, 0x0f), above, 0x30);
+        let b = or_and(and(_mm512_srli_epi32::<4>(q), 0x0f), below, 0x30);
+        for c in 0..C {
+            let q = quads(&x[c].q);
+            low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[4 * half + SECOND][j]));
+            high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[4 * half + 2 + SECOND][j]));
+        }
+    }
+    // scale 8 half + 2 i + part: byte 2 (i % 2) + part of word 2 half + i / 2
+    let left = _mm_cvtsi32_si128(24 - 8 * (2 * SECOND as i32 + part as i32));
+    let scale = |i: usize| _mm512_srai_epi32::<24>(_mm512_sll_epi32(scales[i], left));
+    let (a, b) = (scale(2 * half), scale(2 * half + 1));
+    for c in 0..C {
+        let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
+        sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high[c], b));
+    }
+}

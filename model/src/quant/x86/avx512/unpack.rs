@@ -1,0 +1,368 @@
+//! From blocks to bytes: every type as unsigned 8-bit values in their natural order, and its scales.
+
+use crate::quant::format::blocks::{self, IQ4_NL_VALUES};
+use crate::quant::reference::scalar;
+use crate::quant::x86::group_scales::{Grouped, Groups};
+use bytemuck::{Pod, cast_ref};
+use std::arch::x86_64::*;
+
+/// A block of 32 weights.
+pub(super) trait Block32: scalar::Block32 {
+    /// what the bytes have too much
+    const OFFSET: i32;
+    /// The values of four blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
+    /// `first` has the first 16 bytes of each.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn bytes(blocks: [&Self; 4], first: __m512i) -> [__m512i; 2];
+    /// Bits of the halves `d` and `m` (0 if there is none).
+    fn halves(&self) -> (u16, u16);
+}
+
+/// A block of 256 weights.
+pub(super) trait Block256: Grouped {
+    /// The values plus [`Grouped::OFFSET`], 64 in a vector, as [`arrange`] orders them.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn bytes(&self) -> [__m512i; 4];
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load_16(a: &[u8; 16]) -> __m128i {
+    // SAFETY: 16 bytes by reference
+    unsafe { _mm_loadu_si128(a.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load_32(a: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes by reference
+    unsafe { _mm256_loadu_si256(a.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load_64(a: &[u8; 64]) -> __m512i {
+    // SAFETY: 64 bytes by reference
+    unsafe { _mm512_loadu_si512(a.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn store_64(a: &mut [u8; 64], v: __m512i) {
+    // SAFETY: 64 bytes by reference
+    unsafe { _mm512_storeu_si512(a.as_mut_ptr().cast(), v) };
+}
+
+/// The same 32 bytes in both halves.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn twice(a: &[u8; 32]) -> __m512i {
+    _mm512_broadcast_i64x4(load_32(a))
+}
+
+/// `low` in the lower eight lanes, `high` in the upper ones.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn lanes(low: i32, high: i32) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high))
+}
+
+/// Four times 16 bytes.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load_4x16(a: [&[u8; 16]; 4]) -> __m512i {
+    let v = _mm512_castsi128_si512(load_16(a[0]));
+    let v = _mm512_inserti32x4::<1>(v, load_16(a[1]));
+    let v = _mm512_inserti32x4::<2>(v, load_16(a[2]));
+    _mm512_inserti32x4::<3>(v, load_16(a[3]))
+}
+
+/// The first 16 bytes of a block; every block has more.
+#[inline(always)]
+pub(super) fn first_16<B: Pod>(block: &B) -> &[u8; 16] {
+    bytemuck::bytes_of(block).first_chunk().unwrap_or(&[0; 16])
+}
+
+/// Low nibbles, high nibbles.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn nibbles(qs: [&[u8; 16]; 4]) -> [__m512i; 2] {
+    let (qs, mask) = (load_4x16(qs), _mm512_set1_epi8(0x0f));
+    [
+        _mm512_and_si512(qs, mask),
+        _mm512_and_si512(_mm512_srli_epi32::<4>(qs), mask),
+    ]
+}
+
+/// Adds the fifth bits, which are in bytes `at..at + 4` of each lane of `first`, one bit a value.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn with_fifth(q: [__m512i; 2], first: __m512i, at: i8) -> [__m512i; 2] {
+    let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
+    let (zero, one) = (_mm_set1_epi8(at), _mm_set1_epi8(at + 1));
+    let low = _mm512_broadcast_i32x4(_mm_unpacklo_epi64(zero, one));
+    let high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
+    let sixteen = _mm512_set1_epi8(16);
+    let low = _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, low), bit);
+    let high = _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, high), bit);
+    [
+        _mm512_mask_add_epi8(q[0], low, q[0], sixteen),
+        _mm512_mask_add_epi8(q[1], high, q[1], sixteen),
+    ]
+}
+
+macro_rules! block32 {
+    ($block:ident, $offset:literal, |$b:ident| $m:expr, |$x:ident, $first:ident| $bytes:expr) => {
+        impl Block32 for blocks::$block {
+            const OFFSET: i32 = $offset;
+            #[inline]
+            #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn bytes($x: [&Self; 4], $first: __m512i) -> [__m512i; 2] {
+                $bytes
+            }
+            #[inline(always)]
+            fn halves(&self) -> (u16, u16) {
+                let $b = self;
+                ($b.d.bits(), $m)
+            }
+        }
+    };
+}
+/// A field of four blocks.
+macro_rules! four {
+    ($x:ident, $field:ident) => {
+        [&$x[0].$field, &$x[1].$field, &$x[2].$field, &$x[3].$field]
+    };
+}
+block32!(Q4_0, 8, |_b| 0, |x, _first| nibbles(four!(x, qs)));
+block32!(Q4_1, 0, |b| b.m.bits(), |x, _first| nibbles(four!(x, qs)));
+block32!(Q5_0, 16, |_b| 0, |x, first| with_fifth(
+    nibbles(four!(x, qs)),
+    first,
+    2
+));
+block32!(Q5_1, 0, |b| b.m.bits(), |x, first| with_fifth(
+    nibbles(four!(x, qs)),
+    first,
+    4
+));
+block32!(Q8_0, 128, |_b| 0, |x, _first| {
+    let [a, b, c, d] = four!(x, qs);
+    let [a, b, c, d] = [
+        cast_halves(a),
+        cast_halves(b),
+        cast_halves(c),
+        cast_halves(d),
+    ];
+    let top = _mm512_set1_epi8(-128);
+    [
+        _mm512_xor_si512(load_4x16([&a[0], &b[0], &c[0], &d[0]]), top),
+        _mm512_xor_si512(load_4x16([&a[1], &b[1], &c[1], &d[1]]), top),
+    ]
+});
+block32!(Iq4Nl, 128, |_b| 0, |x, _first| {
+    const TABLE: [u8; 16] = {
+        let mut table = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            table[i] = (IQ4_NL_VALUES[i] as u8) ^ 0x80;
+            i += 1;
+        }
+        table
+    };
+    let (table, q) = (
+        _mm512_broadcast_i32x4(load_16(&TABLE)),
+        nibbles(four!(x, qs)),
+    );
+    [
+        _mm512_shuffle_epi8(table, q[0]),
+        _mm512_shuffle_epi8(table, q[1]),
+    ]
+});
+
+#[inline(always)]
+fn cast_halves(q: &[i8; 32]) -> &[[u8; 16]; 2] {
+    cast_ref(q)
+}
+
+/// From the natural order to that of [`Block256::bytes`], and back: the types with nibbles in 32 low and 32 high halves
+/// have 32 values and the 32 after the next in a vector, then those between.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn arrange<B: Block256>(v: [__m512i; 4]) -> [__m512i; 4] {
+    if B::GROUPS == Groups::Eight {
+        [
+            _mm512_shuffle_i64x2::<0x44>(v[0], v[1]),
+            _mm512_shuffle_i64x2::<0xee>(v[0], v[1]),
+            _mm512_shuffle_i64x2::<0x44>(v[2], v[3]),
+            _mm512_shuffle_i64x2::<0xee>(v[2], v[3]),
+        ]
+    } else {
+        v
+    }
+}
+
+/// A scale for each int32 lane of the four vectors of [`Block256::bytes`]: int16 in the low half, zero in the high one.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn spread<B: Block256>(scales: &[u8; 16]) -> [__m512i; 4] {
+    // a byte with its top bit set makes vpshufb write zero
+    const ZEROS: i32 = 0x8080_8000_u32 as i32;
+    let all = _mm512_broadcast_i32x4(load_16(scales));
+    let group = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    // loops, here and elsewhere on this level: closures with its features are not inlined into `array::map`
+    let mut spread = [_mm512_setzero_si512(); 4];
+    for (spread, i) in spread.iter_mut().zip(0..) {
+        *spread = match B::GROUPS {
+            Groups::Eight => {
+                let first = ZEROS + i + (i & 2);
+                _mm512_shuffle_epi8(all, lanes(first, first + 2))
+            }
+            Groups::Sixteen => {
+                let index = _mm512_add_epi32(group, _mm512_set1_epi32(ZEROS + 4 * i));
+                _mm512_shuffle_epi8(all, index)
+            }
+            Groups::Signed => {
+                let all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(load_16(scales)));
+                let index = _mm512_add_epi32(group, _mm512_set1_epi32(4 * i));
+                _mm512_maskz_permutexvar_epi16(0x5555_5555, index, all)
+            }
+        };
+    }
+    spread
+}
+
+/// In each lane of 128 bits the first 16 bytes of a block of Q4_K or Q5_K; the result is its eight scales, then its
+/// eight mins: [`blocks::scales_and_mins`] of four blocks.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn four_scales_and_mins(v: __m512i) -> __m512i {
+    // int32 of a lane: d and dmin, a, b, c
+    let ab = _mm512_shuffle_epi32::<0b10_10_01_01>(v);
+    let c = _mm512_shuffle_epi32::<0b11_11_11_11>(v);
+    let ab = _mm512_srlv_epi32(ab, _mm512_broadcast_i32x4(_mm_set_epi32(2, 0, 2, 0)));
+    let c = _mm512_srlv_epi32(c, _mm512_broadcast_i32x4(_mm_set_epi32(4, 0, 0, 0)));
+    let (six, two) = (0x3f3f_3f3f, 0x3030_3030);
+    let ab = _mm512_and_si512(
+        ab,
+        _mm512_broadcast_i32x4(_mm_set_epi32(two, six, two, six)),
+    );
+    let four = _mm512_broadcast_i32x4(_mm_set_epi32(0x0f0f_0f0f, 0, 0x0f0f_0f0f, 0));
+    _mm512_ternarylogic_epi32::<0xf8>(ab, c, four)
+}
+
+/// Sixteen scales or mins as int16.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn groups<B: Block256>(bytes: &[u8; 16]) -> __m256i {
+    let bytes = load_16(bytes);
+    match B::GROUPS {
+        Groups::Eight => _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)),
+        Groups::Sixteen => _mm256_cvtepu8_epi16(bytes),
+        Groups::Signed => _mm256_cvtepi8_epi16(bytes),
+    }
+}
+
+/// Bits `2 s..2 s + 2` of byte `j` are value `32 s + j`: 128 values of Q2_K and Q3_K.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn two_bits(qs: &[u8; 32]) -> [__m512i; 2] {
+    let (q, mask) = (twice(qs), _mm512_set1_epi8(3));
+    [
+        _mm512_and_si512(_mm512_srlv_epi32(q, lanes(0, 2)), mask),
+        _mm512_and_si512(_mm512_srlv_epi32(q, lanes(4, 6)), mask),
+    ]
+}
+
+/// The nibbles of Q4_K and Q5_K.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn four_bits(qs: &[u8; 128]) -> [__m512i; 4] {
+    let mask = _mm512_set1_epi8(0x0f);
+    let [a, b] = cast_ref::<_, [[u8; 64]; 2]>(qs);
+    let (a, b) = (load_64(a), load_64(b));
+    [
+        _mm512_and_si512(a, mask),
+        _mm512_and_si512(_mm512_srli_epi32::<4>(a), mask),
+        _mm512_and_si512(b, mask),
+        _mm512_and_si512(_mm512_srli_epi32::<4>(b), mask),
+    ]
+}
+
+/// `q` with bit `to` set: in the lower 32 bytes where bit `low` of `high` is set, in the upper ones where bit `up` is.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn with_bit(q: __m512i, high: __m512i, low: i32, up: i32, to: i32) -> __m512i {
+    let moved = if low <= to && up <= to {
+        _mm512_sllv_epi32(high, lanes(to - low, to - up))
+    } else {
+        _mm512_srlv_epi32(high, lanes(low - to, up - to))
+    };
+    or_masked(q, moved, 1 << to)
+}
+
+/// `a | (b & mask)`, one instruction.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn or_masked(a: __m512i, b: __m512i, mask: i8) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xf8>(a, b, _mm512_set1_epi8(mask))
+}
+
+macro_rules! block256 {
+    ($block:ident, |$b:ident| $bytes:expr) => {
+        impl Block256 for blocks::$block {
+            #[inline]
+            #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn bytes(&self) -> [__m512i; 4] {
+                let $b = self;
+                $bytes
+            }
+        }
+    };
+}
+
+block256!(Q2K, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
+    let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
+    [p, q, r, s]
+});
+block256!(Q3K, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
+    let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
+    let high = twice(&b.hmask);
+    [
+        with_bit(p, high, 0, 1, 2),
+        with_bit(q, high, 2, 3, 2),
+        with_bit(r, high, 4, 5, 2),
+        with_bit(s, high, 6, 7, 2),
+    ]
+});
+block256!(Q4K, |b| four_bits(&b.qs));
+block256!(Q5K, |b| {
+    let [x, y, z, w] = four_bits(&b.qs);
+    let high = twice(&b.qh);
+    [
+        with_bit(x, high, 0, 2, 4),
+        with_bit(y, high, 1, 3, 4),
+        with_bit(z, high, 4, 6, 4),
+        with_bit(w, high, 5, 7, 4),
+    ]
+});
+block256!(Q6K, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 64]; 2]>(&b.ql);
+    let [u, v] = cast_ref::<_, [[u8; 32]; 2]>(&b.qh);
+    let nibble = _mm512_set1_epi8(0x0f);
+    let mut q = [_mm512_setzero_si512(); 4];
+    for (q, (ql, qh)) in q.as_chunks_mut::<2>().0.iter_mut().zip([(x, u), (y, v)]) {
+        let (ql, qh) = (load_64(ql), twice(qh));
+        let low = _mm512_and_si512(ql, nibble);
+        let high = _mm512_and_si512(_mm512_srli_epi32::<4>(ql), nibble);
+        q[0] = or_masked(low, _mm512_sllv_epi32(qh, lanes(4, 2)), 0x30);
+        q[1] = or_masked(high, _mm512_srlv_epi32(qh, lanes(0, 2)), 0x30);
+    }
+    q
+});

@@ -1,0 +1,9 @@
+//! x86-64: AVX2 and AVX-512 VNNI.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "a block number indexes every row and every column"
+)]
+
+pub(super) mod avx2;
+pub(super) mod avx512;
+pub(super) mod group_scales;
