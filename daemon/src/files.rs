@@ -195,7 +195,7 @@ mod tests {
         let file = File::options().write(true).open(&path).unwrap();
         let (before, time) = (Stamp::of(&file).unwrap(), fs::metadata(&path).unwrap());
         assert_eq!(Stamp::of(&file).unwrap(), before);
-        // a clock of the kernel's may be as coarse as 10 ms: it is waited for, not slept
+        // a clock of the kernel's may tick every 10 ms only: it is waited for, not slept
         while Stamp::of(&file).unwrap() == before {
             (&file).write_all(b"x").unwrap();
             file.set_modified(time.modified().unwrap()).unwrap();

@@ -42,9 +42,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for ty in GgmlType::ALL {
             for (rows, k) in SHAPES {
                 for cols in COLUMNS {
-                    for (name, layout) in [("rows", Layout::Rows), ("sixteens", Layout::Sixteens)] {
+                    for (name, layout) in [
+                        ("rows", Layout::Rows),
+                        ("interleaved", Layout::Interleaved16),
+                    ] {
                         let line = format!("{isa} {ty} {rows}x{k} {cols} {name}");
-                        if !Layout::groups(ty, rows as u64) && layout == Layout::Sixteens {
+                        if !Layout::groups(ty, rows as u64) && layout == Layout::Interleaved16 {
                             continue;
                         }
                         if words.iter().all(|word| line.split(' ').any(|l| l == word)) {

@@ -414,7 +414,7 @@ fn spins_in(time: Duration) -> u32 {
     };
     let quickest = (0..8).map(|_| batch()).min().unwrap_or(time).as_nanos();
     let spins = time.as_nanos() * u128::from(BATCH) / quickest.max(1);
-    // the ceiling is for a clock too coarse to see a batch (and Miri, whose clock stands almost still)
+    // the ceiling is for a clock too slow to see a batch (and Miri, whose clock stands almost still)
     spins.clamp(1, if cfg!(miri) { 4 } else { 20_000 }) as u32
 }
 

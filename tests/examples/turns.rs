@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = Engine::load(&Gguf::open(&real_model(Real::Smol))?, &config)?;
     let mut random = SplitMix::new(7, "turns");
     let mut below = |n: u64| random.next_u64() % n;
-    let mut desk = Desk::new();
+    let mut clients = Clients::new();
     let (mut id, mut steps) = (0, Vec::new());
     let (mut submits, mut refused, mut fullest) = (Vec::new(), 0, 0);
     let start = Instant::now();
@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
                 let now = Instant::now();
                 match engine.submit(id, asked) {
-                    Ok(_) => desk.accepted(id),
+                    Ok(_) => clients.accepted(id),
                     Err(_) => refused += 1,
                 }
                 submits.push(now.elapsed());
@@ -94,10 +94,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
         let now = Instant::now();
-        engine.step(&mut |id, event| desk.hear(id, &event));
+        engine.step(&mut |id, event| clients.hear(id, &event));
         steps.push(now.elapsed());
         let counts = engine.counts();
-        desk.places(counts.running);
+        clients.places(counts.running);
         fullest = fullest.max(counts.pages_used);
     }
     println!(
@@ -106,8 +106,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (what, times) in [
         ("a step", &mut steps),
         ("taken or refused", &mut submits),
-        ("from its turn to its start", &mut desk.to_start),
-        ("from its turn to its first token", &mut desk.to_token),
+        ("from its turn to its start", &mut clients.to_start),
+        ("from its turn to its first token", &mut clients.to_token),
     ] {
         times.sort_unstable();
         let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
@@ -168,7 +168,7 @@ fn request(client: &str, below: &mut dyn FnMut(u64) -> u64) -> Request {
 }
 
 /// Keeps the times.
-struct Desk {
+struct Clients {
     accepted: HashMap<RequestId, Instant>,
     /// the turns of those that started and said nothing yet
     turns: HashMap<RequestId, Instant>,
@@ -180,7 +180,7 @@ struct Desk {
     to_token: Vec<Duration>,
 }
 
-impl Desk {
+impl Clients {
     fn new() -> Self {
         let now = Instant::now();
         Self {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use glowplug::config::Draft;
-use glowplug::models::registry::Supply;
+use glowplug::models::registry::Registry;
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{GgufWriter, Kv, Tiny};
@@ -33,7 +33,7 @@ fn twenty_models_that_cannot_be_served_cost_no_memory() {
     let path = folder.path().join("model.gguf");
     let draft = Draft::from_toml("[memory]\nkv_pages = 16").unwrap();
     let config = draft.finish("n", folder.path().join("state")).unwrap();
-    let supply = Supply::open(&config, path.clone()).unwrap();
+    let registry = Registry::open(&config, path.clone()).unwrap();
     // q4_0_4_4 and its kind, which ggml took out, and types that it has and we have not
     let wrong: Vec<Wrong> = vec![
         (|w| w.set("general.architecture", "mamba"), "mamba"),
@@ -89,7 +89,7 @@ fn twenty_models_that_cannot_be_served_cost_no_memory() {
         // what the writer takes is not the reader's
         let before = *before.get_or_insert_with(peak);
         let begun = Instant::now();
-        let error = supply.check(&path, &config, &limit).unwrap_err();
+        let error = registry.check(&path, &config, &limit).unwrap_err();
         println!(
             "{n}: {:.1} ms: {error}",
             begun.elapsed().as_secs_f64() * 1e3

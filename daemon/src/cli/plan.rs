@@ -41,11 +41,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let open = || {
         let file = Opened::open(&model)?;
-        Ok((file.gguf()?, models::coarse_head(&file)?))
+        Ok((file.gguf()?, models::requantized_head(&file)?))
     };
     let planned = open()
         .map_err(|error: GgufError| PlanError::from(error))
-        .and_then(|(gguf, coarse_head)| plan::plan(&model, &gguf, coarse_head, &config, &limit));
+        .and_then(|(gguf, requantized_head)| {
+            plan::plan(&model, &gguf, requantized_head, &config, &limit)
+        });
     match planned {
         Ok(plan) if args.json => put_json(&fits(&plan, &config)),
         Ok(plan) => print(&plan, &config),

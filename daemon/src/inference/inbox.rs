@@ -26,7 +26,7 @@ pub(super) enum Done {
 
 /// Commands that wait, news on their way out, and who is running.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Inbox {
     pub(super) prompts: Prompts,
     /// verbs, of which one is done between two steps, and what must not overtake them
     pub(super) held: VecDeque<Command>,
@@ -44,7 +44,7 @@ pub(super) struct Desk {
     pub(super) beat: Option<Duration>,
 }
 
-impl Desk {
+impl Inbox {
     pub(super) fn new(beat: Option<Duration>, jobs: std_mpsc::SyncSender<PromptJob>) -> Self {
         Self {
             prompts: Prompts::new(jobs),
@@ -65,19 +65,19 @@ impl Desk {
     pub(super) fn attend(
         &mut self,
         engine: &mut Engine,
-        inbox: &std_mpsc::Receiver<Command>,
-        outbox: &mpsc::Sender<Report>,
+        commands: &std_mpsc::Receiver<Command>,
+        reports: &mpsc::Sender<Report>,
         next: Option<Instant>,
     ) -> bool {
         let (mut wait, mut at_once) = (None, true);
         if next.is_none() && self.held.is_empty() {
-            if !self.flush_all(outbox) {
+            if !self.flush_all(reports) {
                 return false;
             }
             wait = Some(self.beat.map_or(SWEEP, |beat| beat.min(SWEEP)));
         }
         loop {
-            match inbox.recv_timeout(wait.unwrap_or_default()) {
+            match commands.recv_timeout(wait.unwrap_or_default()) {
                 Ok(command) => {
                     self.take(engine, command);
                     wait = None;
@@ -98,7 +98,7 @@ impl Desk {
             if guarded(|| engine.finish_ended(&mut tell)).is_none() {
                 self.recover(engine);
             }
-            self.flush(outbox);
+            self.flush(reports);
             wait = Some(left);
         }
     }
@@ -346,8 +346,8 @@ impl Desk {
     }
 
     /// Sends what the channel takes; the rest stays and grows together.
-    pub(super) fn flush(&mut self, outbox: &mpsc::Sender<Report>) {
-        while let Ok(permit) = outbox.try_reserve() {
+    pub(super) fn flush(&mut self, reports: &mpsc::Sender<Report>) {
+        while let Ok(permit) = reports.try_reserve() {
             match self.report() {
                 Some(report) => permit.send(report),
                 None => return,
@@ -356,9 +356,9 @@ impl Desk {
     }
 
     /// Sends everything; there is nothing else to do. False: nobody listens.
-    fn flush_all(&mut self, outbox: &mpsc::Sender<Report>) -> bool {
+    fn flush_all(&mut self, reports: &mpsc::Sender<Report>) -> bool {
         while let Some(report) = self.report() {
-            if outbox.blocking_send(report).is_err() {
+            if reports.blocking_send(report).is_err() {
                 return false;
             }
         }

@@ -24,7 +24,7 @@ use crate::models::plan::{Plan, Threads};
 use crate::requests::admission::{END_THINKING_MAX, Update, VERBS_MAX};
 use crate::wire::session::Call;
 use effort::Governed;
-use inbox::Desk;
+use inbox::Inbox;
 pub use lost::Lost;
 use pace::Step;
 use prompts::AHEAD;
@@ -129,11 +129,11 @@ impl Worker {
         conversations: Conversations,
         machine: Machine,
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
-        let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
+        let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
         let commands = Arc::new(commands);
         // so that the thread of the prompts keeps nobody here
         let results = Arc::downgrade(&commands);
-        let (outbox, reports) = mpsc::channel(REPORTS);
+        let (told, reports) = mpsc::channel(REPORTS);
         let thread = std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(move || {
@@ -143,7 +143,7 @@ impl Worker {
                 })) {
                     Ok(Ok((mut loaded, mapped))) => {
                         // nobody listening any more is told by the next report
-                        let _ = outbox.blocking_send(Report::Mapped(Box::new(mapped)));
+                        let _ = told.blocking_send(Report::Mapped(Box::new(mapped)));
                         loaded.set_template(template);
                         loaded.adopt(conversations);
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
@@ -152,7 +152,7 @@ impl Worker {
                             beat: machine.beat,
                             results,
                         };
-                        run(loaded, life, governed, &inbox, &outbox)
+                        run(loaded, life, governed, &taken, &told)
                     }
                     Ok(Err(why)) => (Err(why), conversations),
                     Err(_) => (
@@ -161,7 +161,7 @@ impl Worker {
                     ),
                 };
                 // nobody listening any more is the same end
-                let _ = outbox.blocking_send(Report::Ended(ended, conversations));
+                let _ = told.blocking_send(Report::Ended(ended, conversations));
             })?;
         let commands = Some(commands);
         Ok((Self { commands, thread }, reports))
@@ -265,14 +265,14 @@ fn run(
     mut engine: Engine,
     life: Life,
     governed: Governed,
-    inbox: &std_mpsc::Receiver<Command>,
-    outbox: &mpsc::Sender<Report>,
+    commands: &std_mpsc::Receiver<Command>,
+    reports: &mpsc::Sender<Report>,
 ) -> (Result<(), Lost>, Conversations) {
     let ended = match prompts::start(engine.prompts().clone(), life.results) {
         Ok((jobs, thread)) => {
-            let desk = Desk::new(life.beat, jobs);
-            let ended = answer(&mut engine, life.expire, governed, desk, inbox, outbox);
-            // the desk is gone, so it ends after the prompt that it is at; a panic of it was caught
+            let inbox = Inbox::new(life.beat, jobs);
+            let ended = answer(&mut engine, life.expire, governed, inbox, commands, reports);
+            // the inbox is gone, so it ends after the prompt that it is at; a panic of it was caught
             let _ = thread.join();
             ended
         }
@@ -291,16 +291,16 @@ fn answer(
     engine: &mut Engine,
     expire: Duration,
     mut governed: Governed,
-    mut desk: Desk,
-    inbox: &std_mpsc::Receiver<Command>,
-    outbox: &mpsc::Sender<Report>,
+    mut inbox: Inbox,
+    commands: &std_mpsc::Receiver<Command>,
+    reports: &mpsc::Sender<Report>,
 ) -> Result<(), Lost> {
     let begun = Instant::now();
     let mut swept = begun;
-    desk.load.counts = engine.counts();
-    desk.told = desk.load;
-    let loaded = Report::Loaded(Box::new(engine.model().clone()), desk.load);
-    if outbox.blocking_send(loaded).is_err() {
+    inbox.load.counts = engine.counts();
+    inbox.told = inbox.load;
+    let loaded = Report::Loaded(Box::new(engine.model().clone()), inbox.load);
+    if reports.blocking_send(loaded).is_err() {
         return Ok(());
     }
     warn(engine);
@@ -308,41 +308,41 @@ fn answer(
     let mut panics = 0;
     // when the next step may begin; none: there is nothing to do
     let mut next = None;
-    while desk.attend(engine, inbox, outbox, next) {
-        let before = (Instant::now(), desk.load);
+    while inbox.attend(engine, commands, reports, next) {
+        let before = (Instant::now(), inbox.load);
         if before.0.duration_since(swept) >= SWEEP {
             swept = before.0;
             engine.expire(swept.duration_since(begun).as_secs(), expire.as_secs());
         }
         warn(engine);
         governed.apply(engine);
-        let prefill = !desk.prefill.is_empty();
+        let prefill = !inbox.prefill.is_empty();
         let stepped = guarded(|| {
             engine.step(&mut |id, event| {
                 // what was computed without the weights is told to nobody
                 if !watch.lost() {
-                    desk.event(id, event, Instant::now());
+                    inbox.event(id, event, Instant::now());
                 }
             })
         });
         if watch.lost() {
-            desk.recover(engine);
-            desk.flush(outbox);
+            inbox.recover(engine);
+            inbox.flush(reports);
             return Err(Lost::weights());
         }
         match stepped {
             Some(worked) => {
-                let decoded = desk.load.tokens > before.1.tokens;
-                desk.load.progress += u64::from(worked != Worked::Nothing);
+                let decoded = inbox.load.tokens > before.1.tokens;
+                inbox.load.progress += u64::from(worked != Worked::Nothing);
                 next = match worked {
                     Worked::Nothing => {
-                        desk.chore(engine);
+                        inbox.chore(engine);
                         None
                     }
                     Worked::Little => Some(Instant::now()),
                     Worked::Pass(_) => {
                         engine.took(before.0.elapsed().as_secs_f64());
-                        let step = if decoded && !prefill && desk.prefill.is_empty() {
+                        let step = if decoded && !prefill && inbox.prefill.is_empty() {
                             Step::Decode(before.1.counts.running)
                         } else {
                             Step::Prompt
@@ -352,7 +352,7 @@ fn answer(
                 };
                 if let Some(next) = next.filter(|_| decoded) {
                     // the pause is a part of what a token takes
-                    desk.load.decoding += next - before.0;
+                    inbox.load.decoding += next - before.0;
                 }
                 panics = 0;
             }
@@ -361,12 +361,12 @@ fn answer(
                 if panics == PANICS_MAX {
                     return Err(format!("{PANICS_MAX} steps in a row panicked").into());
                 }
-                desk.recover(engine);
+                inbox.recover(engine);
                 next = Some(Instant::now());
             }
         }
-        desk.load.counts = engine.counts();
-        desk.flush(outbox);
+        inbox.load.counts = engine.counts();
+        inbox.flush(reports);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The proof that a model answers, before anybody is told that it does: one token of a question of our own, on the whole
+//! The self-test of a model that was loaded, before anybody is told that it answers: one token of a question of our own, on the whole
 //! way from text to logits and back.
 
 use glowplug_model::engine::{
@@ -13,7 +13,7 @@ const STEPS_MAX: usize = 8;
 
 /// Why a loaded model is no use.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Mute {
+pub(super) enum SelfTestError {
     /// it does not take the question
     #[error("the model does not take a question: {0}")]
     Refused(#[from] Refusal),
@@ -23,7 +23,7 @@ pub(super) enum Mute {
 }
 
 /// Asks.
-pub(super) fn answers(engine: &mut Engine) -> Result<(), Mute> {
+pub(super) fn answers(engine: &mut Engine) -> Result<(), SelfTestError> {
     engine.submit(ID, question(engine.model().sampler.clone()))?;
     let mut finish = None;
     for _ in 0..STEPS_MAX {
@@ -34,16 +34,16 @@ pub(super) fn answers(engine: &mut Engine) -> Result<(), Mute> {
         });
         match finish {
             Some(Finish::Stop | Finish::Length) => return Ok(()),
-            Some(_) => return Err(Mute::Silent("its numbers are not finite")),
+            Some(_) => return Err(SelfTestError::Silent("its numbers are not finite")),
             None => {}
         }
     }
-    Err(Mute::Silent("no token came"))
+    Err(SelfTestError::Silent("no token came"))
 }
 
 fn question(sampler: SamplerParams) -> Request {
     Request {
-        client: "proof".into(),
+        client: "self-test".into(),
         session: None,
         priority: Priority::Normal,
         messages: vec![Message {

@@ -20,8 +20,8 @@ fn outcome(finish: Finish) -> Outcome {
 }
 
 /// One whose prompts nobody prepares.
-fn quiet(beat: Option<Duration>) -> Desk {
-    Desk::new(beat, std_mpsc::sync_channel(AHEAD).0)
+fn quiet(beat: Option<Duration>) -> Inbox {
+    Inbox::new(beat, std_mpsc::sync_channel(AHEAD).0)
 }
 
 fn text(content: &str) -> Event {
@@ -34,10 +34,10 @@ fn text(content: &str) -> Event {
 
 #[test]
 fn a_slow_server_gets_text_put_together_and_loses_nothing() {
-    let (outbox, mut reports) = mpsc::channel(1);
-    let mut desk = quiet(None);
+    let (reports, mut reports) = mpsc::channel(1);
+    let mut inbox = quiet(None);
     let now = Instant::now();
-    desk.event(
+    inbox.event(
         1,
         Event::Started {
             prompt_tokens: 1,
@@ -45,19 +45,19 @@ fn a_slow_server_gets_text_put_together_and_loses_nothing() {
         },
         now,
     );
-    desk.flush(&outbox);
+    inbox.flush(&reports);
     for i in 0..100 {
-        desk.event(1, text(&i.to_string()), now);
-        desk.flush(&outbox);
+        inbox.event(1, text(&i.to_string()), now);
+        inbox.flush(&reports);
     }
-    desk.event(1, Event::Finished(outcome(Finish::Stop)), now);
-    desk.flush(&outbox);
-    assert_eq!(desk.pending.len(), 1);
+    inbox.event(1, Event::Finished(outcome(Finish::Stop)), now);
+    inbox.flush(&reports);
+    assert_eq!(inbox.pending.len(), 1);
     let Ok(Report::Update(first, _)) = reports.try_recv() else {
         panic!()
     };
     assert!(first.end.is_none() && first.marks.started.is_some());
-    desk.flush(&outbox);
+    inbox.flush(&reports);
     let Ok(Report::Update(second, load)) = reports.try_recv() else {
         panic!()
     };
@@ -67,7 +67,7 @@ fn a_slow_server_gets_text_put_together_and_loses_nothing() {
     );
     assert_eq!(second.end.unwrap().0, End::Finished(outcome(Finish::Stop)));
     assert_eq!(load.tokens, 100);
-    assert!(desk.pending.is_empty() && desk.running.is_empty());
+    assert!(inbox.pending.is_empty() && inbox.running.is_empty());
 }
 
 pub(super) fn request(client: &str, session: Option<&str>) -> Box<Request> {
@@ -112,7 +112,7 @@ fn reset(id: RequestId, session: &str) -> Command {
 
 #[test]
 fn a_session_keeps_its_order_and_the_others_go_on() {
-    let mut desk = quiet(None);
+    let mut inbox = quiet(None);
     let table = [
         (reset(1, "a"), true),
         (Command::Submit(2, request("c", Some("a"))), true),
@@ -129,9 +129,9 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
         (Command::Submit(10, request("e", None)), false),
     ];
     for (command, waits) in table {
-        assert_eq!(desk.must_wait(&command), waits, "{command:?}");
+        assert_eq!(inbox.must_wait(&command), waits, "{command:?}");
         if waits {
-            desk.held.push_back(command);
+            inbox.held.push_back(command);
         }
     }
     let mut ids = || -> Vec<RequestId> {
@@ -143,7 +143,7 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
             | Command::Session(id, _)
             | Command::Forget(id, _) => id,
         };
-        desk.release().into_iter().map(id).collect()
+        inbox.release().into_iter().map(id).collect()
     };
     // one verb a step, each with what came after it
     assert_eq!(ids(), [1, 2, 2]);
@@ -154,20 +154,21 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
 
 #[test]
 fn verbs_are_answered_and_numbers_told_once() {
-    let (outbox, mut reports) = mpsc::channel(8);
-    let mut desk = quiet(None);
-    desk.done
+    let (reports, mut reports) = mpsc::channel(8);
+    let mut inbox = quiet(None);
+    inbox
+        .done
         .push_back(Done::Session(3, Err(SessionFault::NotFound)));
-    desk.load.counts.pages_used = 2;
-    desk.flush(&outbox);
+    inbox.load.counts.pages_used = 2;
+    inbox.flush(&reports);
     let Ok(Report::Session(3, Err(SessionFault::NotFound), load)) = reports.try_recv() else {
         panic!()
     };
     assert_eq!(load.counts.pages_used, 2);
     assert!(reports.try_recv().is_err(), "the answer had the numbers");
-    desk.load.counts.pages_used = 1;
-    desk.flush(&outbox);
-    desk.flush(&outbox);
+    inbox.load.counts.pages_used = 1;
+    inbox.flush(&reports);
+    inbox.flush(&reports);
     let Ok(Report::Load(load)) = reports.try_recv() else {
         panic!()
     };
@@ -177,9 +178,9 @@ fn verbs_are_answered_and_numbers_told_once() {
 
 #[test]
 fn a_panic_fails_what_was_running_and_keeps_its_text() {
-    let mut desk = quiet(None);
+    let mut inbox = quiet(None);
     let now = Instant::now();
-    desk.event(
+    inbox.event(
         7,
         Event::Started {
             prompt_tokens: 1,
@@ -187,9 +188,9 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
         },
         now,
     );
-    desk.event(7, text("so far"), now);
+    inbox.event(7, text("so far"), now);
     for _ in 0..2 {
-        desk.event(
+        inbox.event(
             9,
             Event::Started {
                 prompt_tokens: 1,
@@ -198,10 +199,10 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
             now,
         );
     }
-    assert_eq!(desk.running, [7, 9]);
-    desk.update(8).marks.prefilled = Some(now);
-    desk.fail_running();
-    let update = desk.pending.remove(&7).unwrap();
+    assert_eq!(inbox.running, [7, 9]);
+    inbox.update(8).marks.prefilled = Some(now);
+    inbox.fail_running();
+    let update = inbox.pending.remove(&7).unwrap();
     assert_eq!(update.text.content, "so far");
     assert!(matches!(
         update.end,
@@ -213,22 +214,22 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
             _
         ))
     ));
-    assert!(desk.pending.remove(&9).unwrap().end.is_some());
-    assert!(desk.pending.remove(&8).unwrap().end.is_none());
-    assert!(desk.running.is_empty());
+    assert!(inbox.pending.remove(&9).unwrap().end.is_some());
+    assert!(inbox.pending.remove(&8).unwrap().end.is_none());
+    assert!(inbox.running.is_empty());
 }
 
 #[test]
 fn a_thread_that_must_be_heard_of_says_so_when_it_has_nothing_to_say() {
-    let (outbox, mut reports) = mpsc::channel(8);
-    let mut desk = quiet(Some(Duration::from_secs(3600)));
-    desk.flush(&outbox);
+    let (reports, mut reports) = mpsc::channel(8);
+    let mut inbox = quiet(Some(Duration::from_secs(3600)));
+    inbox.flush(&reports);
     assert!(matches!(reports.try_recv(), Ok(Report::Load(_))));
     // it was heard just now
-    desk.flush(&outbox);
+    inbox.flush(&reports);
     assert!(reports.try_recv().is_err());
-    desk.beat = Some(Duration::ZERO);
-    assert!(desk.report().is_some());
+    inbox.beat = Some(Duration::ZERO);
+    assert!(inbox.report().is_some());
     let mut silent = quiet(None);
     assert!(silent.report().is_none());
 }

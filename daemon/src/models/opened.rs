@@ -136,7 +136,7 @@ mod tests {
         fs::write(&path, "abc").unwrap();
         let opened = Opened::open(&path).unwrap();
         opened.unchanged().unwrap();
-        // the kernel's clock may be as coarse as 10 ms: it is waited for, not slept
+        // the kernel's clock may tick every 10 ms only: it is waited for, not slept
         while opened.unchanged().is_ok() {
             let mut file = File::options().write(true).open(&path).unwrap();
             file.write_all(b"x").unwrap();

@@ -3,7 +3,7 @@
 
 use super::opened::Opened;
 use crate::files::beside;
-use glowplug_model::gguf::pack::{self, COARSE_HEAD};
+use glowplug_model::gguf::pack::{self, REQUANTIZED_HEAD};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::quant::to_q4_0;
 use std::fs::{self, File};
@@ -77,13 +77,14 @@ impl Weights {
         }
     }
 
-    /// Bytes that the packed file has and the model has not: those of a coarse head, if there is one. What each tensor's
+    /// Bytes that the packed file has and the model has not: those of a requantised head, if there is one. What each tensor's
     /// place in a cache line takes, some KB in all, is not counted: the plan is the same before and after packing.
     #[must_use]
-    pub fn coarse_head(&self) -> u64 {
+    pub fn requantized_head(&self) -> u64 {
         let gguf = self.packed.as_ref().and_then(|packed| packed.gguf().ok());
         gguf.map_or(0, |gguf| {
-            gguf.tensor(COARSE_HEAD).map_or(0, |of| of.bytes as u64)
+            gguf.tensor(REQUANTIZED_HEAD)
+                .map_or(0, |of| of.bytes as u64)
         })
     }
 
@@ -171,7 +172,7 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Writes `out`, with a coarse head or without: an old file stays until the new one is whole, on the disk, and has been read
+/// Writes `out`, with a requantised head or without: an old file stays until the new one is whole, on the disk, and has been read
 /// again. What is given back is the file that was written, whatever others put under its name.
 ///
 /// # Errors
@@ -180,7 +181,7 @@ pub fn write(
     model: &Opened,
     sha256: &str,
     out: &Path,
-    coarse_head: bool,
+    requantized_head: bool,
 ) -> Result<Opened, NotPacked> {
     let gguf = model.gguf()?;
     let part = beside(out, ".part");
@@ -195,8 +196,8 @@ pub fn write(
     let written = (|| {
         file.set_len(0)?;
         let mut buffered = BufWriter::new(&file);
-        let coarsen: Option<pack::Coarsen> = coarse_head.then_some(to_q4_0);
-        pack::write(&gguf, &source(sha256), coarsen, &mut buffered)?;
+        let requantize: Option<pack::Requantize> = requantized_head.then_some(to_q4_0);
+        pack::write(&gguf, &source(sha256), requantize, &mut buffered)?;
         buffered.flush()?;
         file.sync_all()?;
         Gguf::from_file(&file)?.touch()?;

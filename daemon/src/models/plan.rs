@@ -88,14 +88,14 @@ pub enum PlanError {
     DoesNotFit(#[from] DoesNotFit),
 }
 
-/// Plans for an open file; `model` is where it is, `coarse_head` what its packed file has beyond it, in bytes.
+/// Plans for an open file; `model` is where it is, `requantized_head` what its packed file has beyond it, in bytes.
 ///
 /// # Errors
 /// [`PlanError`]; nothing was loaded.
 pub fn plan(
     model: &Path,
     gguf: &Gguf,
-    coarse_head: u64,
+    requantized_head: u64,
     config: &Config,
     limit: &Limit,
 ) -> Result<Plan, PlanError> {
@@ -128,7 +128,7 @@ pub fn plan(
     };
     let mut shape = shape(gguf, &dims);
     // of the packed file, which is mapped instead
-    shape.file_bytes += coarse_head;
+    shape.file_bytes += requantized_head;
     let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
     Ok(Plan {
         context,

@@ -50,7 +50,7 @@ pub struct Sighted {
 
 /// Why a file is no candidate.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum UnfitModel {
     /// not a model we serve, or one that does not fit
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -73,7 +73,7 @@ pub enum Unfit {
     Io(#[from] io::Error),
 }
 
-impl Unfit {
+impl UnfitModel {
     /// Does it stay so until somebody changes a file or the configuration? All else may pass: a mount that is not there yet, a
     /// copy that is under way, memory that somebody else holds for a moment, an error of the disk.
     #[must_use]
@@ -97,7 +97,7 @@ impl Unfit {
     }
 }
 
-/// See [`Unfit::stays`].
+/// See [`UnfitModel::stays`].
 pub(crate) fn stays(error: &GgufError) -> bool {
     !matches!(error, GgufError::Io(_) | GgufError::Truncated { .. })
 }
@@ -128,7 +128,7 @@ impl Note {
 
 /// The memory over restarts, and what is checked against it.
 #[derive(Debug, Clone)]
-pub struct Supply {
+pub struct Registry {
     /// of this daemon, among those of one user
     name: String,
     configured: PathBuf,
@@ -140,7 +140,7 @@ pub struct Supply {
     counter: Option<u64>,
 }
 
-impl Supply {
+impl Registry {
     /// Reads the state folder. What cannot be read is begun anew, except where versions count.
     ///
     /// # Errors
@@ -307,8 +307,13 @@ impl Supply {
     /// Opens a file and checks all that takes no time: who signed it, its header, and whether it fits.
     ///
     /// # Errors
-    /// [`Unfit`]; nothing is loaded.
-    pub fn sight(&self, path: &Path, config: &Config, limit: &Limit) -> Result<Sighted, Unfit> {
+    /// [`UnfitModel`]; nothing is loaded.
+    pub fn sight(
+        &self,
+        path: &Path,
+        config: &Config,
+        limit: &Limit,
+    ) -> Result<Sighted, UnfitModel> {
         let file = Opened::open(path)?;
         let manifest = (!self.keys.is_empty())
             .then(|| Manifest::read(path, &self.keys))
@@ -317,7 +322,7 @@ impl Supply {
         if let Some(manifest) = &manifest {
             manifest.check(&gguf, self.record.version)?;
             if file.is_exposed()? {
-                return Err(Unfit::Exposed);
+                return Err(UnfitModel::Exposed);
             }
         }
         plan::plan(path, &gguf, 0, config, limit)?;
@@ -328,13 +333,13 @@ impl Supply {
                 };
                 let given = Opened::open(given).map_err(named)?;
                 if manifest.is_some() && given.is_exposed()? {
-                    return Err(Unfit::Exposed);
+                    return Err(UnfitModel::Exposed);
                 }
                 ChatTemplate::given(&given.text(MAX_TEMPLATE)?, &gguf)
             }
             _ => ChatTemplate::from_gguf(&gguf),
         };
-        let template = template.map_err(Unfit::Template)?;
+        let template = template.map_err(UnfitModel::Template)?;
         Ok(Sighted {
             file,
             manifest,
@@ -345,13 +350,13 @@ impl Supply {
     /// Reads the file through unless its hash is known, which takes seconds for gigabytes, and plans with what will be mapped.
     ///
     /// # Errors
-    /// [`Unfit`]; nothing is loaded.
+    /// [`UnfitModel`]; nothing is loaded.
     pub fn read(
         &self,
         sighted: Sighted,
         config: &Config,
         limit: &Limit,
-    ) -> Result<Candidate, Unfit> {
+    ) -> Result<Candidate, UnfitModel> {
         let Sighted {
             file,
             manifest,
@@ -377,7 +382,7 @@ impl Supply {
         let plan = plan::plan(
             weights.model.path(),
             &gguf,
-            weights.coarse_head(),
+            weights.requantized_head(),
             config,
             limit,
         )?;
@@ -393,8 +398,13 @@ impl Supply {
     /// [`Self::sight`] and [`Self::read`].
     ///
     /// # Errors
-    /// [`Unfit`]; nothing is loaded.
-    pub fn check(&self, path: &Path, config: &Config, limit: &Limit) -> Result<Candidate, Unfit> {
+    /// [`UnfitModel`]; nothing is loaded.
+    pub fn check(
+        &self,
+        path: &Path,
+        config: &Config,
+        limit: &Limit,
+    ) -> Result<Candidate, UnfitModel> {
         self.read(self.sight(path, config, limit)?, config, limit)
     }
 

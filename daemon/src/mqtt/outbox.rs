@@ -148,7 +148,7 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends, in the order of all lanes.
+    /// Appends, in one order for every lane.
     pub(super) fn push(&self, out: Outgoing) -> Result<(), Full> {
         self.queue().push(out)?;
         self.news.notify_one();

@@ -30,7 +30,7 @@ pub struct Intake {
 }
 
 /// The state a message meets.
-pub struct Desk<'a> {
+pub struct Context<'a> {
     /// decides
     pub admission: &'a mut Admission,
     /// by the monotonic clock
@@ -63,42 +63,44 @@ impl Intake {
     }
 
     /// Takes one message to its end.
-    pub fn take(&self, incoming: &Incoming, desk: &mut Desk<'_>) {
+    pub fn take(&self, incoming: &Incoming, context: &mut Context<'_>) {
         let message = &incoming.message;
         let Some(route) = self.topics.route(&message.topic) else {
-            return desk.admission.count_refused("unknown_topic");
+            return context.admission.count_refused("unknown_topic");
         };
         if message.retain {
             // it would be run again at every start
-            return desk.admission.count_refused("retained");
+            return context.admission.count_refused("retained");
         }
         match route {
-            Route::Request(client) => self.chat(client, incoming, desk),
-            Route::Ask(client) => self.ask(client, incoming, desk),
+            Route::Request(client) => self.chat(client, incoming, context),
+            Route::Ask(client) => self.ask(client, incoming, context),
             Route::Cancel(client) => match self
                 .small(incoming)
                 .and_then(|()| request::parse_cancel(&message.payload))
             {
-                Ok(what) => desk.admission.cancel(desk.now, client, &what, desk.out),
-                Err(fault) => self.answer(client, message, &fault, desk),
+                Ok(what) => context
+                    .admission
+                    .cancel(context.now, client, &what, context.out),
+                Err(fault) => self.answer(client, message, &fault, context),
             },
             Route::Control(client) => match self
                 .small(incoming)
                 .and_then(|()| request::parse_control(&message.payload))
             {
-                Ok(id) => desk.admission.end_thinking(client, &id, desk.out),
-                Err(fault) => self.answer(client, message, &fault, desk),
+                Ok(id) => context.admission.end_thinking(client, &id, context.out),
+                Err(fault) => self.answer(client, message, &fault, context),
             },
             Route::Session {
                 client,
                 session,
                 verb,
-            } => self.session(client, session, verb, incoming, desk),
-            Route::Admin(verb) => self.admin(verb, incoming, desk),
+            } => self.session(client, session, verb, incoming, context),
+            Route::Admin(verb) => self.admin(verb, incoming, context),
         }
     }
 
-    fn chat(&self, client: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
+    fn chat(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
         let message = &incoming.message;
         let to = properties::reply_to(
             message,
@@ -125,19 +127,19 @@ impl Intake {
                     Kind::ChatWhole
                 };
                 let id = chat.id.clone().or(mark);
-                self.submit(client, kind, id, to, chat, message, desk);
+                self.submit(client, kind, id, to, chat, message, context);
             }
             (Some(fault), parsed) => {
                 let id = parsed.map_or_else(|(_, id)| id, |chat| chat.id);
-                desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
+                context.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
             }
             (None, Err((fault, id))) => {
-                desk.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
+                context.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
             }
         }
     }
 
-    fn ask(&self, client: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
+    fn ask(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
         let message = &incoming.message;
         let to = properties::reply_to(
             message,
@@ -169,9 +171,9 @@ impl Intake {
                     ..ChatRequest::default()
                 };
                 let mark = to.correlation_data.as_ref().and_then(properties::id_of);
-                self.submit(client, Kind::Ask, mark, to, chat, message, desk);
+                self.submit(client, Kind::Ask, mark, to, chat, message, context);
             }
-            Err(fault) => desk.refuse("", Kind::Ask, to, &fault),
+            Err(fault) => context.refuse("", Kind::Ask, to, &fault),
         }
     }
 
@@ -184,7 +186,7 @@ impl Intake {
         to: ReplyTo,
         chat: ChatRequest,
         message: &Message,
-        desk: &mut Desk<'_>,
+        context: &mut Context<'_>,
     ) {
         let deadline = properties::deadline(chat.deadline_ms, message.properties.expiry_s);
         let recommended = SamplerParams {
@@ -222,13 +224,14 @@ impl Intake {
             ignored: chat.ignored,
             deadline,
         };
-        desk.admission
-            .request(desk.now, desk.room, arrival, desk.out);
+        context
+            .admission
+            .request(context.now, context.room, arrival, context.out);
     }
 
     /// An error frame on a chat client's reply topic, under an id that no request has.
-    fn answer(&self, client: &str, message: &Message, fault: &Fault, desk: &mut Desk<'_>) {
-        desk.refuse(
+    fn answer(&self, client: &str, message: &Message, fault: &Fault, context: &mut Context<'_>) {
+        context.refuse(
             &made_id(),
             Kind::Chat,
             plain_reply(message, client, self.topics.reply(client)),
@@ -242,7 +245,7 @@ impl Intake {
         session: &str,
         verb: SessionVerb,
         incoming: &Incoming,
-        desk: &mut Desk<'_>,
+        context: &mut Context<'_>,
     ) {
         let to = properties::reply_to(
             &incoming.message,
@@ -268,19 +271,19 @@ impl Intake {
                 Err(Fault::invalid("", "the payload must be empty"))
             }
         });
-        let Desk {
+        let Context {
             admission,
             room,
             out,
             ..
-        } = desk;
+        } = context;
         match empty {
             Ok(()) => admission.session(*room, call, to, out),
             Err(fault) => admission.refuse_verb(to, fault.code, call.refused(&fault), out),
         }
     }
 
-    fn admin(&self, verb: &str, incoming: &Incoming, desk: &mut Desk<'_>) {
+    fn admin(&self, verb: &str, incoming: &Incoming, context: &mut Context<'_>) {
         let message = &incoming.message;
         let to = plain_reply(message, "", self.topics.admin_response(verb));
         let asked = match self.small(incoming) {
@@ -297,15 +300,22 @@ impl Intake {
                 };
                 match asked {
                     Admin::Forget(client) => {
-                        desk.admission
-                            .forget(desk.now, desk.room, client, asker, desk.out);
+                        context.admission.forget(
+                            context.now,
+                            context.room,
+                            client,
+                            asker,
+                            context.out,
+                        );
                     }
-                    asked => desk.out.push(Action::Admin(asked, asker)),
+                    asked => context.out.push(Action::Admin(asked, asker)),
                 }
             }
             Err((fault, transaction)) => {
                 let frame = admin::refused(&transaction, &fault);
-                desk.admission.refuse_verb(to, fault.code, frame, desk.out);
+                context
+                    .admission
+                    .refuse_verb(to, fault.code, frame, context.out);
             }
         }
     }
@@ -322,7 +332,7 @@ impl Intake {
     }
 }
 
-impl Desk<'_> {
+impl Context<'_> {
     fn refuse(&mut self, id: &str, kind: Kind, to: ReplyTo, fault: &Fault) {
         self.admission.refuse(id, kind, to, fault, self.out);
     }

@@ -16,13 +16,13 @@ use crate::machine::cores::Cores;
 use crate::machine::memory_limit;
 use crate::machine::sensors;
 use crate::machine::systemd::{Line, Supervisor};
-use crate::models::registry::{Candidate, Sighted, Supply};
+use crate::models::registry::{Candidate, Registry, Sighted};
 use crate::mqtt::broker::credentials;
 use crate::mqtt::broker::{self, Embedded};
 use crate::mqtt::{self, Credentials, Event, Events, Lane, Link, Message, Options, Qos};
 use crate::requests::admission::{Action, Admission};
 use crate::requests::answer::Speaker;
-use crate::requests::intake::{Desk, Intake};
+use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
 use crate::wire::topics::Topics;
 use model_change::{Change, Finding};
@@ -67,11 +67,11 @@ pub async fn run(
         .clone()
         .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
     let limit = memory_limit::here(&config).map_err(|error| RunError::Model(error.to_string()))?;
-    let mut supply = Supply::open(&config, path).map_err(|error| match error.kind() {
+    let mut registry = Registry::open(&config, path).map_err(|error| match error.kind() {
         ErrorKind::InvalidData => RunError::Model(error.to_string()),
         _ => RunError::NotNow(error.to_string()),
     })?;
-    let (path, fallback) = supply.first();
+    let (path, fallback) = registry.first();
     if fallback {
         tracing::error!(
             "the model that was asked for has not answered in its last starts: {} is served",
@@ -79,10 +79,10 @@ pub async fn run(
         );
     }
     // at once: who typed the wrong name is not to wait for a broker
-    let first = supply.sight(&path, &config, &limit).map_err(|error| {
+    let first = registry.sight(&path, &config, &limit).map_err(|error| {
         let Lost { why, stays } = lost(&error);
         let why = format!("{}: {why}", path.display());
-        unserved(&supply, fallback, Lost { why, stays })
+        unserved(&registry, fallback, Lost { why, stays })
     })?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let boot_id = credentials::random()?;
@@ -135,7 +135,7 @@ pub async fn run(
             beat: config.supervisor.as_ref().and_then(Supervisor::beat),
         },
         conversations: Conversations::default(),
-        supply,
+        registry,
         limit,
         fallback,
         served: None,
@@ -208,7 +208,7 @@ struct Daemon {
     machine: Machine,
     /// of the engine before, for the one to come
     conversations: Conversations,
-    supply: Supply,
+    registry: Registry,
     limit: Limit,
     /// is what is served not what was asked for
     fallback: bool,
@@ -244,7 +244,7 @@ impl Daemon {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
         let mut reports = None;
-        self.check(move |supply, config, limit| supply.read(first, config, limit));
+        self.check(move |registry, config, limit| registry.read(first, config, limit));
         let failed = self.work(events, &mut reports, findings, shutdown).await;
         // so that the inference thread does not wait for a reader
         drop(reports);
@@ -366,7 +366,7 @@ impl Daemon {
                 } else {
                     self.intake.take(
                         &incoming,
-                        &mut Desk {
+                        &mut Context {
                             admission: &mut self.admission,
                             now: now(),
                             room: self.link.room(Lane::Last),
@@ -445,14 +445,16 @@ impl Daemon {
             tracing::warn!("what is to be remembered was not written in time");
         }
         if failed.is_none() && self.model.is_none() {
-            self.supply.interrupted();
+            self.registry.interrupted();
         }
         match failed {
             // no fault of a model's, and another start can help
             Some(lost) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
                 Err(RunError::Broke(lost.why))
             }
-            Some(lost) if self.model.is_none() => Err(unserved(&self.supply, self.fallback, lost)),
+            Some(lost) if self.model.is_none() => {
+                Err(unserved(&self.registry, self.fallback, lost))
+            }
             Some(lost) => Err(RunError::Broke(lost.why)),
             None => Ok(()),
         }

@@ -15,7 +15,7 @@ use super::status;
 use super::{Daemon, Drain, Reports, lost, now};
 use crate::config::Config;
 use crate::inference::{Lost, Worker};
-use crate::models::registry::{Candidate, Note, Supply, Unfit};
+use crate::models::registry::{Candidate, Note, Registry, UnfitModel};
 use crate::mqtt::Lane;
 use crate::requests::admission::{Action, Phase};
 use crate::wire::admin::{Admin, Asker};
@@ -43,7 +43,7 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) enum Finding {
     /// a candidate, or why it is none
-    Checked(Result<Box<Candidate>, Unfit>),
+    Checked(Result<Box<Candidate>, UnfitModel>),
     /// what somebody waits for was written, or was not
     Written(Waited, bool),
 }
@@ -71,7 +71,7 @@ impl Daemon {
                 None => Err(loading()),
             },
             Admin::Inhibit(Some(on)) => return self.inhibit(on, asker),
-            Admin::Inhibit(None) => Ok(json!({"on": self.supply.inhibited()})),
+            Admin::Inhibit(None) => Ok(json!({"on": self.registry.inhibited()})),
             Admin::Drain => match self.may_drain() {
                 Ok(()) => {
                     self.drained = Some(asker);
@@ -123,7 +123,7 @@ impl Daemon {
             param: Some("name".to_owned()),
             ..Fault::new(Code::NotFound, "no model of this name is here")
         };
-        self.supply.find(name).ok_or_else(missing)
+        self.registry.find(name).ok_or_else(missing)
     }
 
     fn served_path(&self) -> Result<PathBuf, Fault> {
@@ -145,7 +145,7 @@ impl Daemon {
         if self.ending != Drain::No {
             return Err(Fault::new(Code::Draining, "the daemon stops"));
         }
-        if self.supply.inhibited() {
+        if self.registry.inhibited() {
             let why =
                 "changes of the model are inhibited until `inhibit` is asked for with `on` false";
             return Err(Fault::new(Code::Overloaded, why));
@@ -162,17 +162,17 @@ impl Daemon {
 
     fn ask_for(&mut self, path: PathBuf, asker: Asker) {
         self.change = Change::Checking(Some(asker));
-        self.check(move |supply, config, limit| supply.check(&path, config, limit));
+        self.check(move |registry, config, limit| registry.check(&path, config, limit));
     }
 
     /// In a thread of its own, which nobody waits for: the daemon may end before it.
     pub(super) fn check(
         &mut self,
-        check: impl FnOnce(&Supply, &Config, &Limit) -> Result<Candidate, Unfit> + Send + 'static,
+        check: impl FnOnce(&Registry, &Config, &Limit) -> Result<Candidate, UnfitModel> + Send + 'static,
     ) {
-        let (supply, config, limit) = (self.supply.clone(), self.config.clone(), self.limit);
+        let (registry, config, limit) = (self.registry.clone(), self.config.clone(), self.limit);
         let spawned = background(&self.found, move || {
-            let checked = guarded(|| check(&supply, &config, &limit));
+            let checked = guarded(|| check(&registry, &config, &limit));
             Finding::Checked(checked.map(Box::new))
         });
         if let Err(error) = spawned {
@@ -322,7 +322,7 @@ impl Daemon {
             let chosen =
                 matches!(&change, Change::Loading(Some((asker, _))) if asker.verb == "model");
             self.fallback &= !chosen;
-            let note = self.supply.answered(&of.weights, of.version, chosen);
+            let note = self.registry.answered(&of.weights, of.version, chosen);
             self.write(note, chosen.then_some(Waited::Choice));
         }
         self.since = status::unix_ms();
@@ -372,9 +372,9 @@ impl Daemon {
         }
         self.inhibiting = Some(asker);
         let note = if on {
-            self.supply.inhibit()
+            self.registry.inhibit()
         } else {
-            self.supply.allow()
+            self.registry.allow()
         };
         self.write(note, Some(Waited::Inhibit(on)));
     }
@@ -393,13 +393,13 @@ impl Daemon {
 
     fn inhibited(&mut self, on: bool, written: bool) {
         if written && !on {
-            self.supply.allowed();
+            self.registry.allowed();
         }
         let Some(asker) = self.inhibiting.take() else {
             return;
         };
         if written {
-            let on = self.supply.inhibited();
+            let on = self.registry.inhibited();
             return self.reply(&asker.to, asker.done(&json!({"on": on})), Lane::Admin);
         }
         let why = if on {
@@ -447,7 +447,7 @@ fn loading() -> Fault {
 const RETRY_MS: u64 = 1000;
 
 /// A panic while a file is checked is said of the file: who asked is answered, and can ask for another.
-fn guarded<T>(check: impl FnOnce() -> Result<T, Unfit>) -> Result<T, Unfit> {
+fn guarded<T>(check: impl FnOnce() -> Result<T, UnfitModel>) -> Result<T, UnfitModel> {
     catch_unwind(AssertUnwindSafe(check))
         .unwrap_or_else(|_| Err(io::Error::other("checking the file panicked").into()))
 }

@@ -1,7 +1,7 @@
 //! Why the daemon ended, and whether another start can help.
 
 use crate::inference::Lost;
-use crate::models::registry::{STARTS_MAX, Supply, Unfit};
+use crate::models::registry::{Registry, STARTS_MAX, UnfitModel};
 use crate::mqtt::broker::BrokerError;
 use crate::mqtt::broker::credentials::CredentialsError;
 
@@ -29,15 +29,15 @@ pub enum RunError {
 }
 
 /// A model has not answered. What is tried again may end in another one; where that was tried, the first has its turns again.
-pub(super) fn unserved(supply: &Supply, fallback: bool, lost: Lost) -> RunError {
+pub(super) fn unserved(registry: &Registry, fallback: bool, lost: Lost) -> RunError {
     match lost {
-        Lost { why, .. } if !fallback && supply.has_way_back() => RunError::OnTrial(why),
+        Lost { why, .. } if !fallback && registry.has_way_back() => RunError::OnTrial(why),
         Lost { why, stays: true } if !fallback => RunError::Model(why),
         Lost { why, .. } => RunError::NotNow(why),
     }
 }
 
-pub(super) fn lost(error: &Unfit) -> Lost {
+pub(super) fn lost(error: &UnfitModel) -> Lost {
     Lost {
         why: error.to_string(),
         stays: error.stays(),

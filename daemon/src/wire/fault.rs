@@ -3,7 +3,7 @@
 use glowplug_model::engine::{Refusal, SessionFault};
 
 use crate::models::plan::PlanError;
-use crate::models::registry::Unfit;
+use crate::models::registry::UnfitModel;
 
 /// `error.code`; part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,14 +143,14 @@ impl From<SessionFault> for Fault {
     }
 }
 
-impl From<Unfit> for Fault {
-    fn from(unfit: Unfit) -> Self {
+impl From<UnfitModel> for Fault {
+    fn from(unfit: UnfitModel) -> Self {
         match unfit {
-            Unfit::Plan(PlanError::DoesNotFit(error)) => {
+            UnfitModel::Plan(PlanError::DoesNotFit(error)) => {
                 Self::new(Code::MemoryBudget, error.to_string())
             }
             // why is in the log: it may name a file
-            Unfit::Io(_) => Self::new(Code::Internal, "the model cannot be read"),
+            UnfitModel::Io(_) => Self::new(Code::Internal, "the model cannot be read"),
             unfit => Self::invalid("name", unfit.to_string()),
         }
     }

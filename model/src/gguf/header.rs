@@ -189,14 +189,14 @@ fn read_tensor(
         return Err(GgufError::invalid(what, "has a dimension of 0"));
     }
     let id = reader.u32().map_err(|e| e.at(&what))?;
-    let layout = if packed && id & pack::SIXTEENS != 0 {
-        Layout::Sixteens
+    let layout = if packed && id & pack::INTERLEAVED16 != 0 {
+        Layout::Interleaved16
     } else {
         Layout::Rows
     };
     let id = match layout {
         Layout::Rows => id,
-        Layout::Sixteens => id ^ pack::SIXTEENS,
+        Layout::Interleaved16 => id ^ pack::INTERLEAVED16,
     };
     let ty = GgmlType::from_id(id).map_err(|ty| GgufError::UnsupportedType {
         tensor: name.to_owned(),
@@ -234,7 +234,7 @@ fn read_tensor(
         offset,
         bytes,
     };
-    if layout == Layout::Sixteens && !Layout::groups(ty, tensor.rows()) {
+    if layout == Layout::Interleaved16 && !Layout::groups(ty, tensor.rows()) {
         let why = format_args!(
             "of {} rows of {ty} cannot be in groups of sixteen",
             tensor.rows()

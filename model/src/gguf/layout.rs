@@ -1,7 +1,7 @@
 //! How a matrix lies in a file: row after row, as GGUF has it, or sixteen rows interleaved, as the kernels stream it.
 //!
 //! A vector of 64 bytes holds a word of sixteen rows, one in each 32-bit lane. So a kernel loads what it multiplies by in
-//! the order of memory, broadcasts four activations to all lanes, and has sixteen sums at the end, with nothing to fold:
+//! the order of memory, broadcasts four activations to every lane, and has sixteen sums at the end, with nothing to fold:
 //! `vpdpbusd`, `vpmaddubsw` and `sdot` by element all want just this. One layout serves every level, and a file packed on
 //! one machine runs on any other.
 
@@ -17,7 +17,7 @@ pub enum Layout {
     Rows,
     /// Groups of [`GROUP`] rows. Of each group block after block; of a block first its 4-byte words, each of all sixteen
     /// rows side by side, then its 2-byte halves likewise: see [`Words`]. Same length as in rows.
-    Sixteens,
+    Interleaved16,
 }
 
 /// What a block consists of when sixteen of them are interleaved: 4-byte words, and the halves `d` (and `dmin` or `m`).

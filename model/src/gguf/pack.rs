@@ -1,9 +1,9 @@
 //! The packed file: a GGUF whose matrices lie in groups of sixteen rows, under a magic number of its own.
 //!
 //! The head is GGUF's, version 3, read by the same reader under the same limits. What differs: the magic number, so that
-//! nobody takes the data for what it is not; `SIXTEENS` added to a tensor's type where its rows are interleaved; tensors
+//! nobody takes the data for what it is not; `INTERLEAVED16` added to a tensor's type where its rows are interleaved; tensors
 //! start at whole cache lines; and two keys, the source and the CRC-32 of the head and of every tensor. On request the output
-//! head is there a second time, in four bits ([`COARSE_HEAD`]).
+//! head is there a second time, in four bits ([`REQUANTIZED_HEAD`]).
 
 use super::{
     Array, GROUP, GgmlType, Gguf, GgufError, Layout, MAX_KEYS, TensorInfo, Value, ValueType,
@@ -13,8 +13,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 /// Instead of `GGUF`.
 pub(super) const MAGIC: [u8; 4] = *b"GPAK";
-/// Added to the type id of a tensor in [`Layout::Sixteens`].
-pub(super) const SIXTEENS: u32 = 1 << 16;
+/// Added to the type id of a tensor in [`Layout::Interleaved16`].
+pub(super) const INTERLEAVED16: u32 = 1 << 16;
 /// A cache line, and a vector of 512 bits.
 const ALIGNMENT: u32 = 64;
 /// What the file was made of.
@@ -26,11 +26,11 @@ const PIECE: usize = 1 << 20;
 
 /// The tensor that holds the output head in four bits. The logits of all tokens are made with it, and those of the best
 /// again with the head itself.
-pub const COARSE_HEAD: &str = "output_coarse.weight";
+pub const REQUANTIZED_HEAD: &str = "output_coarse.weight";
 /// 4.5 bits a weight, in blocks of 32, so that any width will do.
 const COARSE: GgmlType = GgmlType::Q4_0;
 /// Turns rows of a type into as many of Q4_0, whose bytes the second slice holds.
-pub type Coarsen = fn(GgmlType, &[u8], &mut [u8]);
+pub type Requantize = fn(GgmlType, &[u8], &mut [u8]);
 
 /// A file that is not packed.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub enum PackError {
     /// The head cannot be made smaller.
     #[error(
         "`{tensor}` is {ty} with rows of {columns}: only what has more than 4.5 bits a weight, in rows of whole blocks of 32, \
-         is worth a coarse head"
+         is worth a requantised head"
     )]
     Head {
         /// the head
@@ -68,7 +68,7 @@ struct Packed<'a> {
     /// what it is made of
     of: &'a TensorInfo,
     /// how, if not by copying
-    coarsen: Option<Coarsen>,
+    requantize: Option<Requantize>,
 }
 
 impl<'a> Packed<'a> {
@@ -79,12 +79,12 @@ impl<'a> Packed<'a> {
             layout: layout(of, of.ty),
             bytes: of.bytes,
             of,
-            coarsen: None,
+            requantize: None,
         }
     }
 }
 
-/// Writes `gguf` packed, with a coarse head if `coarsen` can make it. `source` says what it was made of, for [`source`]. The
+/// Writes `gguf` packed, with a requantised head if `requantize` can make it. `source` says what it was made of, for [`source`]. The
 /// same bytes come out every time.
 ///
 /// # Errors
@@ -92,18 +92,18 @@ impl<'a> Packed<'a> {
 pub fn write(
     gguf: &Gguf,
     source: &str,
-    coarsen: Option<Coarsen>,
+    requantize: Option<Requantize>,
     out: &mut (impl Write + Seek),
 ) -> Result<(), PackError> {
     if sums(gguf).is_some() {
         return Err(PackError::Packed);
     }
-    let tensors = tensors(gguf, coarsen)?;
+    let tensors = tensors(gguf, requantize)?;
     let (head, sums_at) = head(gguf, source, &tensors)?;
     out.write_all(&head)?;
     let mut at = head.len();
     let mut sums = vec![head_sum(&head, sums_at, tensors.len())];
-    let (mut piece, mut coarse) = (Vec::new(), Vec::new());
+    let (mut piece, mut requantized) = (Vec::new(), Vec::new());
     for tensor in &tensors {
         at += pad(out, at)?;
         let mut sum = crc32fast::Hasher::new();
@@ -114,12 +114,12 @@ pub fn write(
         let group = (GROUP * from).max(1);
         for rows in data.chunks(group * (PIECE / group).max(1)) {
             let mut rows = rows;
-            if let Some(coarsen) = tensor.coarsen {
-                coarse.resize(rows.len() / from * to, 0);
-                coarsen(tensor.of.ty, rows, &mut coarse);
-                rows = &coarse;
+            if let Some(requantize) = tensor.requantize {
+                requantized.resize(rows.len() / from * to, 0);
+                requantize(tensor.of.ty, rows, &mut requantized);
+                rows = &requantized;
             }
-            if tensor.layout == Layout::Sixteens {
+            if tensor.layout == Layout::Interleaved16 {
                 piece.resize(rows.len(), 0);
                 interleave(tensor.ty, to, rows, &mut piece);
                 rows = &piece;
@@ -148,27 +148,27 @@ fn head_sum(head: &[u8], sums_at: usize, tensors: usize) -> u32 {
 /// In groups wherever a kernel would have them.
 fn layout(of: &TensorInfo, ty: GgmlType) -> Layout {
     if of.dims.len() > 1 && Layout::groups(ty, of.rows()) {
-        Layout::Sixteens
+        Layout::Interleaved16
     } else {
         Layout::Rows
     }
 }
 
 /// What the packed file holds, in its order.
-fn tensors(gguf: &Gguf, coarsen: Option<Coarsen>) -> Result<Vec<Packed<'_>>, PackError> {
+fn tensors(gguf: &Gguf, requantize: Option<Requantize>) -> Result<Vec<Packed<'_>>, PackError> {
     let mut tensors: Vec<_> = gguf.tensors().iter().map(Packed::copied).collect();
     // a tied head is the embedding
     let head = ["output.weight", "token_embd.weight"]
         .iter()
         .find_map(|name| tensors.iter().position(|t| t.name == *name));
-    if let (Some(coarsen), Some(head)) = (coarsen, head) {
-        let coarse = coarse(tensors[head].of, coarsen)?;
-        tensors.push(coarse);
+    if let (Some(requantize), Some(head)) = (requantize, head) {
+        let requantized = requantized(tensors[head].of, requantize)?;
+        tensors.push(requantized);
     }
     Ok(tensors)
 }
 
-fn coarse(head: &TensorInfo, coarsen: Coarsen) -> Result<Packed<'_>, PackError> {
+fn requantized(head: &TensorInfo, requantize: Requantize) -> Result<Packed<'_>, PackError> {
     let columns = head.dims[0];
     let bits = |ty: GgmlType| 8.0 * ty.block_bytes() as f64 / ty.block_len() as f64;
     if bits(head.ty) <= bits(COARSE) || !columns.is_multiple_of(COARSE.block_len() as u64) {
@@ -181,12 +181,12 @@ fn coarse(head: &TensorInfo, coarsen: Coarsen) -> Result<Packed<'_>, PackError> 
     // less than the head has
     let blocks = columns / COARSE.block_len() as u64 * head.rows();
     Ok(Packed {
-        name: COARSE_HEAD,
+        name: REQUANTIZED_HEAD,
         ty: COARSE,
         layout: layout(head, COARSE),
         bytes: blocks as usize * COARSE.block_bytes(),
         of: head,
-        coarsen: Some(coarsen),
+        requantize: Some(requantize),
     })
 }
 
@@ -227,7 +227,7 @@ fn head(gguf: &Gguf, source: &str, tensors: &[Packed<'_>]) -> Result<(Vec<u8>, u
             head.extend(dim.to_le_bytes());
         }
         let flag = match tensor.layout {
-            Layout::Sixteens => SIXTEENS,
+            Layout::Interleaved16 => INTERLEAVED16,
             Layout::Rows => 0,
         };
         head.extend((tensor.ty.id() | flag).to_le_bytes());

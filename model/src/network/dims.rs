@@ -7,7 +7,7 @@
 mod keys;
 mod tensors;
 
-use crate::gguf::pack::COARSE_HEAD;
+use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, GgufError};
 pub use crate::ops::rope::RopePairing as Pairing;
 use keys::Keys;
@@ -98,8 +98,8 @@ pub struct Dims {
     pub rope: Rope,
     /// no `output.weight`: the embedding is the head
     pub tied_head: bool,
-    /// there is a [`COARSE_HEAD`]
-    pub coarse_head: bool,
+    /// there is a [`REQUANTIZED_HEAD`]
+    pub requantized_head: bool,
     /// `attn_{q,k,v}.bias` in every layer
     pub qkv_bias: bool,
     /// `attn_{q,k}_norm.weight` in every layer: one norm of `head_dim` values for all heads, before rope
@@ -219,7 +219,7 @@ impl Dims {
             norm_eps,
             rope,
             tied_head: !has("output.weight"),
-            coarse_head: has(COARSE_HEAD),
+            requantized_head: has(REQUANTIZED_HEAD),
             // llama.cpp's qwen2 cannot be without, its llama may have them
             qkv_bias: keys.arch == Arch::Qwen2 || has("blk.0.attn_q.bias"),
             qk_norm: keys.arch == Arch::Qwen3,

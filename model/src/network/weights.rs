@@ -1,7 +1,7 @@
 //! The file's tensors as Burn modules, mapped without a copy.
 
 use super::dims::Dims;
-use crate::gguf::pack::COARSE_HEAD;
+use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
 use crate::ops::{self, AttentionInput, Head, Matrix, MlpInput};
 use burn::backend::Dispatch;
@@ -191,8 +191,8 @@ pub struct Weights {
     pub(super) output_norm: Vector,
     /// none: the embedding table is the head
     output: Option<QuantLinear>,
-    /// see [`COARSE_HEAD`]
-    coarse: Option<QuantLinear>,
+    /// see [`REQUANTIZED_HEAD`]
+    requantized: Option<QuantLinear>,
 }
 
 impl Weights {
@@ -213,7 +213,7 @@ impl Weights {
                 .collect::<Result<_, _>>()?,
             output_norm: Vector::load(gguf, "output_norm.weight", device)?,
             output: optional(!dims.tied_head, "output.weight")?,
-            coarse: optional(dims.coarse_head, COARSE_HEAD)?,
+            requantized: optional(dims.requantized_head, REQUANTIZED_HEAD)?,
         })
     }
 
@@ -222,8 +222,8 @@ impl Weights {
         Head {
             norm: self.output_norm.tensor().into_dispatch(),
             exact: exact.matrix(),
-            scan: self.coarse.as_ref().unwrap_or(exact).matrix(),
-            coarse: self.coarse.is_some(),
+            scan: self.requantized.as_ref().unwrap_or(exact).matrix(),
+            requantized: self.requantized.is_some(),
         }
     }
 }

@@ -74,14 +74,14 @@ impl<'a> Rows<'a> {
         PLANES.with_borrow_mut(|planes| {
             let planes = first(planes, acts.cols() * len);
             self.multiply_plane(kernels, rows, acts, 0, &mut RowTile::new(planes, len));
-            let (coarse, fine) = planes.split_at(n * len);
-            for (c, (coarse, fine)) in coarse
+            let (high, low) = planes.split_at(n * len);
+            for (c, (high, low)) in high
                 .chunks_exact(len)
-                .zip(fine.chunks_exact(len))
+                .zip(low.chunks_exact(len))
                 .enumerate()
             {
-                for ((out, coarse), fine) in out.column(c).iter_mut().zip(coarse).zip(fine) {
-                    *out = coarse + fine;
+                for ((out, high), low) in out.column(c).iter_mut().zip(high).zip(low) {
+                    *out = high + low;
                 }
             }
         });
@@ -122,9 +122,9 @@ impl<'a> Rows<'a> {
         };
         plane(column, out);
         if acts.cols() > columns {
-            let mut fine = [0.0; GROUP];
-            plane(columns + column, &mut fine);
-            add(&mut out[..len], &fine[..len]);
+            let mut low = [0.0; GROUP];
+            plane(columns + column, &mut low);
+            add(&mut out[..len], &low[..len]);
         }
     }
 }
@@ -387,7 +387,7 @@ impl QuantOps for Flex {
         });
         let acts = inputs.of(w.exact.ty);
         let planes = acts.cols() / n;
-        if w.coarse || planes > 1 {
+        if w.requantized || planes > 1 {
             best.find(&out, vocab);
             let Best { groups, logits, .. } = best;
             pool.run_chunks(threads, logits, GROUP, &|task, logits| {

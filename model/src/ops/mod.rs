@@ -94,11 +94,11 @@ pub struct Head<B: Backend> {
     /// `output.weight`, or the embedding: `[vocab, embed]`
     #[extension_type]
     pub exact: Matrix<B>,
-    /// what all logits are made with: the same, or a coarse one of its shape
+    /// what all logits are made with: the same, or a requantized one of its shape
     #[extension_type]
     pub scan: Matrix<B>,
     /// `scan` is another: the logits of the best are made again with `exact`
-    pub coarse: bool,
+    pub requantized: bool,
 }
 
 /// The numbers of an attention block.

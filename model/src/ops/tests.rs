@@ -340,7 +340,7 @@ fn projections_mlp_and_head_match() {
                 norm: on::<Flex>(&norm, &[cols]),
                 exact: w.on(),
                 scan: w.on(),
-                coarse: false,
+                requantized: false,
             };
             let host = Flex::head(on::<Flex>(&a, &[n, cols]), head, 1e-5, &mut rt);
             let normed = reference::rms_norm::<Oracle>(
@@ -376,12 +376,12 @@ fn the_best_logits_are_made_by_the_head_itself() {
         };
         let (x, norm) = (random.floats(n * cols), random.floats(cols));
         let mut rt = runtime(1, 2);
-        let mut logits = |scan: &Raw, coarse| {
+        let mut logits = |scan: &Raw, requantized| {
             let head = Head::<Flex> {
                 norm: on::<Flex>(&norm, &[cols]),
                 exact: exact.on(),
                 scan: scan.on(),
-                coarse,
+                requantized,
             };
             read::<Flex>(Flex::head(on::<Flex>(&x, &[n, cols]), head, 1e-5, &mut rt))
         };

@@ -38,7 +38,7 @@ pub struct Kernels {
     pub(super) quantize_q8k: fn(&[f32], &mut [Q8kChunk]),
     pub(super) matmul: Matmul,
     /// the same of a matrix in groups of sixteen rows; none: by way of rows
-    pub(super) matmul_sixteens: Option<Matmul>,
+    pub(super) matmul_interleaved: Option<Matmul>,
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
@@ -111,7 +111,7 @@ impl Kernels {
     /// columns of the call, and on every level: see the module's definition.
     ///
     /// # Shapes
-    /// `w` begins with `out.rows()` rows of `row_bytes(ty, k)` bytes, whole groups in [`Layout::Sixteens`]; what follows is taken for what this thread reads
+    /// `w` begins with `out.rows()` rows of `row_bytes(ty, k)` bytes, whole groups in [`Layout::Interleaved16`]; what follows is taken for what this thread reads
     /// next, and asked for ahead where that helps. `acts` holds columns of `k` values in `act_kind(ty)`.
     ///
     /// # Panics
@@ -151,13 +151,13 @@ impl Kernels {
         }
         match layout {
             Layout::Rows => (self.matmul)(ty, w, k, acts, col0, out),
-            Layout::Sixteens => {
+            Layout::Interleaved16 => {
                 assert!(
                     Layout::groups(ty, out.rows() as u64),
                     "matmul: {} rows of {ty} in groups of sixteen",
                     out.rows()
                 );
-                match self.matmul_sixteens {
+                match self.matmul_interleaved {
                     Some(matmul) => matmul(ty, w, k, acts, col0, out),
                     None => interleaved::by_rows(self.matmul, ty, w, k, acts, col0, out),
                 }
@@ -193,7 +193,7 @@ impl Kernels {
         let bytes = row_bytes(ty, dst.len()).unwrap_or_default();
         match layout {
             Layout::Rows => self.dequantize_row(ty, &matrix[row * bytes..][..bytes], dst),
-            Layout::Sixteens => interleaved::with_row(ty, matrix, row, bytes, |row| {
+            Layout::Interleaved16 => interleaved::with_row(ty, matrix, row, bytes, |row| {
                 self.dequantize_row(ty, row, dst);
             }),
         }

@@ -1,7 +1,7 @@
 //! Clients that must have their answers: what gets none is asked again under its id, over as many connections as it takes.
 
 use super::client::{Client, Message, PATIENCE, Version};
-use super::desk::{Stop, body, ended};
+use super::common::{Stop, body, ended};
 use super::world::{Door, topic};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use super::asker::{Answers, CLIENTS, TOKENS, asked, unlike, wait};
 use super::broker::Mosquitto;
 use super::client::Version;
-use super::desk::{ENGINE, body, model_in, quantile, rest};
+use super::common::{ENGINE, body, model_in, quantile, rest};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, World, reply, request, tiny};
 use glowplug_tests::{Faults, Link, SplitMix};

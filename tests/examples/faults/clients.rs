@@ -1,7 +1,7 @@
 //! Clients that die, lag, repeat themselves or speak out of turn: F3 to F6.
 
 use super::client::{Client, Message, Version};
-use super::desk::{ENGINE, Stop, body, ended, gaps, last, rest, stats, world};
+use super::common::{ENGINE, Stop, body, ended, gaps, last, rest, stats, world};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, frame, request, tell, topic};
 use glowplug_tests::{Faults, Link, SplitMix};
@@ -114,7 +114,7 @@ fn slow(run: &Run, tally: &Tally) -> Outcome {
             tally.fell_short(format!("{peak} bytes of {budget}"));
         }
         let [alone, beside] =
-            [&mut alone, &mut beside].map(|times| super::desk::quantile(times, 0.95));
+            [&mut alone, &mut beside].map(|times| super::common::quantile(times, 0.95));
         if run.times && beside > alone.mul_f64(1.1) {
             tally.fell_short(format!("gaps of {beside:.1?}, {alone:.1?} alone"));
         }

@@ -1,7 +1,7 @@
 //! Disks that are full, read only, or fail: F11 to F13.
 
 use super::client::{PATIENCE, Version};
-use super::desk::{comes, no_panic, rest, stop, under};
+use super::common::{comes, no_panic, rest, stop, under};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::vault::{files, small, turn, verb, world};
 use super::world::World;

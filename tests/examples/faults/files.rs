@@ -1,7 +1,7 @@
 //! Files of conversations: torn, flipped, forged. F7 to F9.
 
 use super::client::Version;
-use super::desk::{no_panic, stats};
+use super::common::{no_panic, stats};
 use super::table::{Outcome, Row, Run, Tally};
 use super::vault::{Vault, files, had, small, table, turn, verb, world};
 use glowplug_tests::SplitMix;

@@ -2,8 +2,8 @@
 
 use super::asker::{Asker, unlike};
 use super::client::{Message, Version};
+use super::common::{ENGINE, body, gaps, last, model_in, quantile, rest, world};
 use super::daemon::Daemon;
-use super::desk::{ENGINE, body, gaps, last, model_in, quantile, rest, world};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, World, request, tiny, topic};
 use glowplug_tests::Tiny;

@@ -1,7 +1,7 @@
 //! The machine around the daemon: clocks and heat, F14 and F15.
 
 use super::client::{PATIENCE, Version};
-use super::desk::{ENGINE, body, last, model_in, stats};
+use super::common::{ENGINE, body, last, model_in, stats};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::world::{Kind, World, frame, request, tiny, topic};
 use glowplug_tests::SplitMix;

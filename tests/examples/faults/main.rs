@@ -22,7 +22,7 @@ mod asker;
 mod brokers;
 mod cgroup;
 mod clients;
-mod desk;
+mod common;
 mod disks;
 mod files;
 mod image;

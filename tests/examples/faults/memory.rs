@@ -3,7 +3,7 @@
 use super::asker::Asker;
 use super::cgroup::Cgroup;
 use super::client::Version;
-use super::desk::{self, ENGINE, body, last, model_in, stats, under, world};
+use super::common::{self, ENGINE, body, last, model_in, stats, under, world};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::world::{Kind, World, request, tiny, topic};
 use std::os::unix::process::ExitStatusExt;
@@ -56,7 +56,7 @@ fn memory(run: &Run, tally: &Tally) -> Outcome {
                 "{percent} %: {kills} kills, {highest} bytes of {budget}"
             ));
         }
-        desk::stop(&mut world);
+        common::stop(&mut world);
     }
     let group = Cgroup::new(budget / 100 * 90)?;
     under(&mut world, &group.wrapper(), &[]);
@@ -106,7 +106,7 @@ fn load(world: &World, group: &Cgroup, run: &Run, round: u64) -> u64 {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        let _stop = desk::Stop(&done);
+        let _stop = common::Stop(&done);
         let large = format!("{{\"id\":\"{}\"}}", "x".repeat(250_000));
         let request = topic("chat/mallory/request");
         while !asking
@@ -141,7 +141,7 @@ fn space(run: &Run, tally: &Tally) -> Outcome {
         let limit = format!("--as={}", peak * 1024 * n as u64 / steps as u64);
         tally.injected(1);
         under(&mut world, &["prlimit", &limit], &[]);
-        if desk::comes(&mut world) {
+        if common::comes(&mut world) {
             served += 1;
             let mut client = world.client(Version::V5, "c");
             let id = n.to_string();
@@ -168,7 +168,7 @@ fn space(run: &Run, tally: &Tally) -> Outcome {
             }
         }
     }
-    desk::stop(&mut world);
+    common::stop(&mut world);
     world.restart();
     tally.check(world.daemon.alive(), || "it never serves again".to_owned());
     Ok(format!(

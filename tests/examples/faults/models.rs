@@ -2,8 +2,8 @@
 
 use super::client::{Client, Message, Version};
 use super::clients::beside;
+use super::common::{Stop, body, comes, last, model_in, no_panic, rest, under};
 use super::daemon::glowplug;
-use super::desk::{Stop, body, comes, last, model_in, no_panic, rest, under};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, World, request, tiny, topic};
 use ed25519_dalek::SigningKey;
@@ -135,7 +135,7 @@ fn flips(run: &Run, tally: &Tally) -> Outcome {
 }
 
 fn flips_of_packed(run: &Run, tally: &Tally, random: &mut SplitMix) -> usize {
-    let mut world = super::desk::world(Kind::Mosquitto, "context = 512", ENGINE);
+    let mut world = super::common::world(Kind::Mosquitto, "context = 512", ENGINE);
     let packed = world.folder().join("model.gguf.packed");
     let mut client = world.client(Version::V5, "c");
     request(&mut client, &body("a", 8));
@@ -163,7 +163,7 @@ fn flips_of_packed(run: &Run, tally: &Tally, random: &mut SplitMix) -> usize {
 }
 
 fn cuts(run: &Run, tally: &Tally) -> Outcome {
-    let mut world = super::desk::world(Kind::Mosquitto, "context = 512", ENGINE);
+    let mut world = super::common::world(Kind::Mosquitto, "context = 512", ENGINE);
     let model = world.folder().join("model.gguf");
     let bytes = std::fs::read(&model).unwrap();
     let cut = world.folder().join("cut.gguf");
@@ -204,7 +204,7 @@ fn cuts(run: &Run, tally: &Tally) -> Outcome {
         let end = loop {
             let message = client.within(Duration::from_millis(50)).unwrap();
             let end = message.and_then(|m| super::world::frame(&m, "after"));
-            let end = end.filter(super::desk::ended);
+            let end = end.filter(super::common::ended);
             if end.is_some() || !world.daemon.alive() {
                 break end;
             }
@@ -283,7 +283,7 @@ fn unfits() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn unfit(run: &Run, tally: &Tally) -> Outcome {
-    let world = super::desk::world(Kind::Mosquitto, "context = 512", ENGINE);
+    let world = super::common::world(Kind::Mosquitto, "context = 512", ENGINE);
     let mut operator = world.operator();
     let mut client = world.client(Version::V5, "c");
     request(&mut client, &body("a", 8));
@@ -322,7 +322,7 @@ fn unfit(run: &Run, tally: &Tally) -> Outcome {
 
 fn swaps(run: &Run, tally: &Tally) -> Outcome {
     const TOKENS: u32 = 24;
-    let world = super::desk::world(Kind::Mosquitto, "context = 512", ENGINE);
+    let world = super::common::world(Kind::Mosquitto, "context = 512", ENGINE);
     let other = Tiny { seed: 2, ..tiny() };
     other.write(&world.folder().join("other.gguf")).unwrap();
     let mut operator = world.operator();
@@ -412,8 +412,8 @@ fn nan(run: &Run, tally: &Tally) -> Outcome {
         let mut chunks = 0;
         let end = mallory.until("the last frame", |m| {
             let frame = super::world::frame(m, &bad)?;
-            chunks += usize::from(!super::desk::ended(&frame));
-            super::desk::ended(&frame).then_some(frame)
+            chunks += usize::from(!super::common::ended(&frame));
+            super::common::ended(&frame).then_some(frame)
         });
         let beside = last(&mut bob, &his);
         // and his own next question, which begins with the same words

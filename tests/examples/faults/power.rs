@@ -1,7 +1,7 @@
 //! The power goes: F10.
 
 use super::client::{Client, Version};
-use super::desk::{comes, last, stop, under};
+use super::common::{comes, last, stop, under};
 use super::journal::{Disk, Tree, calls, put, tree};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::vault::{small, turn, verb, world};

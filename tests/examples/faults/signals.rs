@@ -2,7 +2,7 @@
 
 use super::asker::{TOKENS, asked, unlike, wait};
 use super::client::{Message, Version};
-use super::desk::{self, ENGINE, body, last, model_in, stats, world};
+use super::common::{self, ENGINE, body, last, model_in, stats, world};
 use super::table::{NotRun, Outcome, Row, Run, Tally};
 use super::world::{Kind, World, frame, request, tiny, topic};
 use glowplug_tests::SplitMix;
@@ -209,7 +209,7 @@ fn kill(run: &Run, tally: &Tally) -> Outcome {
     if wrong > 0 {
         tally.fell_short(format!("{wrong} answers in part or in two ways"));
     }
-    let slowest = desk::quantile(&mut ready, 1.0);
+    let slowest = common::quantile(&mut ready, 1.0);
     if run.times && slowest > Duration::from_secs(3) {
         tally.fell_short(format!("online again after {slowest:.1?}"));
     }

@@ -1,7 +1,7 @@
 //! Prompts and payloads at and beyond every bound: F23 to F25.
 
 use super::client::{Client, Message, Version};
-use super::desk::{body, last, no_panic, rest, world};
+use super::common::{body, last, no_panic, rest, world};
 use super::table::{Outcome, Row, Run, Tally};
 use super::world::{Kind, World, request, topic};
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn send(client: &mut Client, n: usize, payload: Vec<u8>) -> Option<Value> {
         }
         let frame = m.json();
         if frame["id"] == *probe {
-            return super::desk::ended(&frame).then_some(());
+            return super::common::ended(&frame).then_some(());
         }
         answer = Some(frame);
         None

@@ -2,7 +2,7 @@
 
 use super::asker::Asker;
 use super::client::{Client, Message, Version};
-use super::desk::{last, model_in, stop};
+use super::common::{last, model_in, stop};
 use super::world::{Kind, World, request, tiny, topic};
 use glowplug_tests::Tiny;
 use serde_json::{Value, json};

@@ -19,9 +19,9 @@ fuzz_target!(|bytes: &[u8]| {
     if file.tensors().iter().map(|t| t.bytes).sum::<usize>() > PACKED_MAX {
         return;
     }
-    for coarsen in [None, Some(to_q4_0 as pack::Coarsen)] {
+    for requantize in [None, Some(to_q4_0 as pack::Requantize)] {
         let mut out = Cursor::new(Vec::new());
-        if pack::write(&file, "fuzz", coarsen, &mut out).is_err() {
+        if pack::write(&file, "fuzz", requantize, &mut out).is_err() {
             continue;
         }
         let packed = Gguf::from_bytes(out.into_inner().into()).expect("we wrote it");

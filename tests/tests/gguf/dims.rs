@@ -51,7 +51,7 @@ fn all_of_it() {
             scaling: Scaling::None,
         },
         tied_head: false,
-        coarse_head: false,
+        requantized_head: false,
         qkv_bias: false,
         qk_norm: true,
     };

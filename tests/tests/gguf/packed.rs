@@ -14,7 +14,7 @@ fn packed(gguf: &Gguf) -> Vec<u8> {
     out.into_inner()
 }
 
-fn packed_coarse(gguf: &Gguf) -> Result<Vec<u8>, pack::PackError> {
+fn packed_requantized(gguf: &Gguf) -> Result<Vec<u8>, pack::PackError> {
     let mut out = Cursor::new(Vec::new());
     pack::write(gguf, "a test", Some(to_q4_0), &mut out)?;
     Ok(out.into_inner())
@@ -81,7 +81,7 @@ fn it_computes_the_same() {
         let interleaved = groups
             .tensors()
             .iter()
-            .filter(|t| t.layout == Layout::Sixteens);
+            .filter(|t| t.layout == Layout::Interleaved16);
         assert!(interleaved.count() > 10);
         assert_eq!(logits(&rows), logits(&groups), "{arch:?}");
     }
@@ -119,9 +119,9 @@ fn it_holds_what_the_model_held() {
     assert!(matches!(again, Err(pack::PackError::Packed)));
 }
 
-/// Of so few tokens every logit is made exactly: what is coarse is only how they are found.
+/// Of so few tokens every logit is made exactly: what is requantized is only how they are found.
 #[test]
-fn a_coarse_head_is_one_tensor_more_and_computes_the_same() {
+fn a_requantized_head_is_one_tensor_more_and_computes_the_same() {
     for tied_head in [false, true] {
         let tiny = Tiny {
             tied_head,
@@ -132,14 +132,14 @@ fn a_coarse_head_is_one_tensor_more_and_computes_the_same() {
             ..mixed(Arch::Qwen2)
         };
         let rows = open(&tiny.bytes());
-        let coarse = open(&packed_coarse(&rows).unwrap());
-        coarse.touch().unwrap();
-        let more = coarse.tensor(pack::COARSE_HEAD).unwrap();
+        let requantized = open(&packed_requantized(&rows).unwrap());
+        requantized.touch().unwrap();
+        let more = requantized.tensor(pack::REQUANTIZED_HEAD).unwrap();
         assert_eq!(more.ty, GgmlType::Q4_0);
-        assert_eq!(coarse.tensors().len(), rows.tensors().len() + 1);
-        let dims = Dims::from_gguf(&coarse).unwrap();
-        assert!(dims.coarse_head);
-        assert_eq!(logits(&rows), logits(&coarse), "{tied_head}");
+        assert_eq!(requantized.tensors().len(), rows.tensors().len() + 1);
+        let dims = Dims::from_gguf(&requantized).unwrap();
+        assert!(dims.requantized_head);
+        assert_eq!(logits(&rows), logits(&requantized), "{tied_head}");
     }
 }
 
@@ -147,7 +147,7 @@ fn a_coarse_head_is_one_tensor_more_and_computes_the_same() {
 fn a_head_that_has_no_more_bits_is_refused() {
     let mut tiny = mixed(Arch::Qwen2);
     tiny.types.output = GgmlType::Q4_K;
-    let error = packed_coarse(&open(&tiny.bytes())).unwrap_err();
+    let error = packed_requantized(&open(&tiny.bytes())).unwrap_err();
     assert!(matches!(error, pack::PackError::Head { .. }));
     assert!(
         error.to_string().contains("`output.weight` is Q4_K"),

@@ -31,7 +31,7 @@ fn smol() {
             scaling: Scaling::None,
         },
         tied_head: true,
-        coarse_head: false,
+        requantized_head: false,
         qkv_bias: false,
         qk_norm: false,
     };
@@ -77,7 +77,7 @@ fn qwen() {
             scaling: Scaling::None,
         },
         tied_head: false,
-        coarse_head: false,
+        requantized_head: false,
         qkv_bias: true,
         qk_norm: false,
     };

@@ -160,10 +160,10 @@ pub(in crate::cli) fn run_once(
 }
 
 /// Bytes of weights that decoding one token reads: every tensor, but only rows of the embedding table, and of a head that has
-/// a coarse one beside it.
+/// a requantised one beside it.
 fn bytes_per_token(gguf: &Gguf) -> u64 {
     // each of them is scanned for want of the one before
-    let scanned = [pack::COARSE_HEAD, "output.weight", "token_embd.weight"];
+    let scanned = [pack::REQUANTIZED_HEAD, "output.weight", "token_embd.weight"];
     let scan = scanned.into_iter().find(|name| gguf.tensor(name).is_some());
     let read = gguf
         .tensors()

@@ -127,9 +127,9 @@ fn weights(file: &Opened) -> io::Result<Option<Weights>> {
     Ok(Some(Weights::new(file.clone(), sha256)))
 }
 
-/// Bytes of the coarse head in the packed file beside a model.
-pub(crate) fn coarse_head(file: &Opened) -> io::Result<u64> {
-    Ok(weights(file)?.map_or(0, |weights| weights.coarse_head()))
+/// Bytes of the requantised head in the packed file beside a model.
+pub(crate) fn requantized_head(file: &Opened) -> io::Result<u64> {
+    Ok(weights(file)?.map_or(0, |weights| weights.requantized_head()))
 }
 
 /// The context length the model was made for.

@@ -2,7 +2,7 @@
 //! in the test's hands.
 
 use super::*;
-use crate::inference::inbox::Desk;
+use crate::inference::inbox::Inbox;
 use glowplug_model::engine::{KvFormats, Refusal};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
@@ -57,31 +57,31 @@ fn says(client: &str, said: &str, max_tokens: u32) -> Box<Request> {
 }
 
 struct Daemon {
-    desk: Desk,
+    inbox: Inbox,
     engine: Engine,
     commands: std_mpsc::SyncSender<Command>,
-    inbox: std_mpsc::Receiver<Command>,
+    commands: std_mpsc::Receiver<Command>,
     jobs: std_mpsc::Receiver<glowplug_model::engine::PromptJob>,
-    outbox: mpsc::Sender<Report>,
+    reports: mpsc::Sender<Report>,
     _reports: mpsc::Receiver<Report>,
     ended: BTreeMap<RequestId, End>,
 }
 
 impl Daemon {
     fn new() -> Self {
-        let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
+        let (commands, commands) = std_mpsc::sync_channel(COMMANDS);
         let (sender, jobs) = std_mpsc::sync_channel(AHEAD);
-        // nothing is ever sent: what would be is looked at on the desk
-        let (outbox, reports) = mpsc::channel(1);
-        let permit = outbox.clone().try_reserve_owned().unwrap();
+        // nothing is ever sent: what would be is looked at on the inbox
+        let (reports, reports) = mpsc::channel(1);
+        let permit = reports.clone().try_reserve_owned().unwrap();
         std::mem::forget(permit);
         Self {
-            desk: Desk::new(None, sender),
+            inbox: Inbox::new(None, sender),
             engine: engine(),
             commands,
-            inbox,
+            commands,
             jobs,
-            outbox,
+            reports,
             _reports: reports,
             ended: BTreeMap::new(),
         }
@@ -104,17 +104,17 @@ impl Daemon {
 
     /// Takes the commands, makes a step; how many tokens the stream got by it, and how many others ended.
     fn step(&mut self) -> (u64, usize) {
-        let (tokens, ended) = (self.desk.load.tokens, self.ended.len());
+        let (tokens, ended) = (self.inbox.load.tokens, self.ended.len());
         let now = Some(Instant::now());
-        let (desk, engine) = (&mut self.desk, &mut self.engine);
-        assert!(desk.attend(engine, &self.inbox, &self.outbox, now));
-        engine.step(&mut |id, event| desk.event(id, event, Instant::now()));
-        for (id, update) in std::mem::take(&mut desk.pending) {
+        let (inbox, engine) = (&mut self.inbox, &mut self.engine);
+        assert!(inbox.attend(engine, &self.commands, &self.reports, now));
+        engine.step(&mut |id, event| inbox.event(id, event, Instant::now()));
+        for (id, update) in std::mem::take(&mut inbox.pending) {
             if let Some((end, _)) = update.end {
                 assert!(self.ended.insert(id, end).is_none(), "{id} ended twice");
             }
         }
-        (self.desk.load.tokens - tokens, self.ended.len() - ended)
+        (self.inbox.load.tokens - tokens, self.ended.len() - ended)
     }
 }
 
@@ -166,7 +166,7 @@ fn a_flood_of_refused_prompts_takes_no_step_from_another_stream() {
     let other = 1_000_000;
     daemon.send(Command::Submit(other, says("b", "hi", 4)));
     let mut prepared = 0;
-    while !daemon.desk.running.contains(&other) {
+    while !daemon.inbox.running.contains(&other) {
         prepared += usize::from(daemon.prepare());
         daemon.step();
         assert!(prepared <= AHEAD + 2, "{prepared} were prepared before it");
@@ -182,20 +182,20 @@ fn an_urgent_short_prompt_starts_in_the_next_step_and_a_second_one_waits() {
         daemon.send(Command::Submit(id, urgent));
     }
     daemon.step();
-    assert_eq!(daemon.desk.running, [1]);
+    assert_eq!(daemon.inbox.running, [1]);
     assert!(daemon.prepare() && !daemon.prepare());
     let mut urgent = says("v", &"the rain ".repeat(500), 4);
     urgent.priority = Priority::Urgent;
     daemon.send(Command::Submit(3, urgent));
     daemon.step();
-    assert!(!daemon.desk.running.contains(&3));
+    assert!(!daemon.inbox.running.contains(&3));
     assert!(daemon.prepare());
 }
 
 #[test]
 fn a_verb_on_a_session_whose_turn_waits_is_refused() {
     let mut daemon = Daemon::new();
-    // two are under way, the third waits at the desk
+    // two are under way, the third waits at the inbox
     for (id, session) in [(1, "r"), (2, "s"), (3, "t")] {
         let mut turn = says("c", "the rain", 4);
         turn.session = Some(session.into());
@@ -208,7 +208,7 @@ fn a_verb_on_a_session_whose_turn_waits_is_refused() {
     let mut told = Vec::new();
     for _ in 0..3 {
         daemon.step();
-        told.extend(daemon.desk.done.drain(..));
+        told.extend(daemon.inbox.done.drain(..));
     }
     let results: Vec<_> = told
         .into_iter()

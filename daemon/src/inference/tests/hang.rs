@@ -11,16 +11,26 @@ const SILENCE: Duration = Duration::from_millis(50);
 #[test]
 fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
     let (state, seen) = watch::channel(State::default());
-    let (commands, inbox) = std_mpsc::sync_channel(COMMANDS);
+    let (commands, commands) = std_mpsc::sync_channel(COMMANDS);
     let (jobs, _prompts) = std_mpsc::sync_channel(AHEAD);
-    let (outbox, mut reports) = mpsc::channel(REPORTS);
+    let (reports, mut reports) = mpsc::channel(REPORTS);
     let thread = std::thread::spawn(move || {
         let threads = Threads {
             prefill: 1,
             decode: 1,
         };
-        let (governed, desk) = (Governed::new(seen, threads, 1), Desk::new(Some(BEAT), jobs));
-        answer(&mut flood::engine(), SWEEP, governed, desk, &inbox, &outbox)
+        let (governed, inbox) = (
+            Governed::new(seen, threads, 1),
+            Inbox::new(Some(BEAT), jobs),
+        );
+        answer(
+            &mut flood::engine(),
+            SWEEP,
+            governed,
+            inbox,
+            &commands,
+            &reports,
+        )
     });
     // nobody asks anything: it says that it lives
     for _ in 0..4 {
@@ -48,11 +58,11 @@ fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
 /// The models change, the thread is on its way out, and the daemon is told to stop.
 #[tokio::test]
 async fn who_left_is_waited_for() {
-    let (commands, inbox) = std_mpsc::sync_channel::<Command>(1);
+    let (commands, commands) = std_mpsc::sync_channel::<Command>(1);
     let (done, saved) = std_mpsc::channel();
     let (go, going) = std_mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
-        assert!(inbox.recv().is_err(), "nobody can send any more");
+        assert!(commands.recv().is_err(), "nobody can send any more");
         going.recv().unwrap();
         done.send(()).unwrap();
     });

@@ -11,8 +11,8 @@ fn config(state: &Path, text: &str) -> Config {
     config
 }
 
-fn supply(state: &Path, configured: &Path) -> Supply {
-    Supply::open(&config(state, ""), configured.to_owned()).unwrap()
+fn registry(state: &Path, configured: &Path) -> Registry {
+    Registry::open(&config(state, ""), configured.to_owned()).unwrap()
 }
 
 fn weights(path: &Path) -> Weights {
@@ -23,8 +23,8 @@ fn weights(path: &Path) -> Weights {
     }
 }
 
-fn answered(supply: &mut Supply, path: &Path, chosen: bool) {
-    let note = supply.answered(&weights(path), None, chosen);
+fn answered(registry: &mut Registry, path: &Path, chosen: bool) {
+    let note = registry.answered(&weights(path), None, chosen);
     note.write().unwrap();
 }
 
@@ -42,28 +42,28 @@ fn world<const N: usize>(names: [&str; N]) -> (tempfile::TempDir, PathBuf, [Path
 #[test]
 fn after_three_starts_without_an_answer_the_last_good_one_is_back() {
     let (_folder, state, [old, new, newer]) = world(["old", "new", "newer"]);
-    assert_eq!(supply(&state, &old).first(), (old.clone(), false));
-    answered(&mut supply(&state, &old), &old, false);
+    assert_eq!(registry(&state, &old).first(), (old.clone(), false));
+    answered(&mut registry(&state, &old), &old, false);
     for _ in 0..STARTS_MAX {
-        let mut supply = supply(&state, &new);
-        assert_eq!(supply.first(), (new.clone(), false));
-        assert!(supply.has_way_back());
+        let mut registry = registry(&state, &new);
+        assert_eq!(registry.first(), (new.clone(), false));
+        assert!(registry.has_way_back());
     }
     for _ in 0..4 {
-        let mut supply = supply(&state, &new);
-        assert_eq!(supply.first(), (old.clone(), true));
-        answered(&mut supply, &old, false);
+        let mut registry = registry(&state, &new);
+        assert_eq!(registry.first(), (old.clone(), true));
+        answered(&mut registry, &old, false);
         // it may be loaded again
-        answered(&mut supply, &old, false);
+        answered(&mut registry, &old, false);
     }
     // who says what to serve is listened to again
-    assert_eq!(supply(&state, &newer).first(), (newer, false));
+    assert_eq!(registry(&state, &newer).first(), (newer, false));
     // without one to go back to, the one there is
     fs::remove_file(&old).unwrap();
     for _ in 0..=STARTS_MAX {
-        let mut supply = supply(&state, &new);
-        assert_eq!(supply.first(), (new.clone(), false));
-        assert!(!supply.has_way_back());
+        let mut registry = registry(&state, &new);
+        assert_eq!(registry.first(), (new.clone(), false));
+        assert!(!registry.has_way_back());
     }
 }
 
@@ -71,20 +71,20 @@ fn after_three_starts_without_an_answer_the_last_good_one_is_back() {
 #[test]
 fn the_configured_model_is_a_way_back_too() {
     let (_folder, state, [a, b]) = world(["a", "b"]);
-    let mut first = supply(&state, &a);
+    let mut first = registry(&state, &a);
     first.first();
     answered(&mut first, &a, false);
     answered(&mut first, &b, true);
     fs::remove_file(&b).unwrap();
     for _ in 0..STARTS_MAX {
-        let mut supply = supply(&state, &a);
-        assert_eq!(supply.first(), (b.clone(), false));
-        assert!(supply.has_way_back());
+        let mut registry = registry(&state, &a);
+        assert_eq!(registry.first(), (b.clone(), false));
+        assert!(registry.has_way_back());
     }
     for _ in 0..3 {
-        let mut supply = supply(&state, &a);
-        assert_eq!(supply.first(), (a.clone(), true));
-        answered(&mut supply, &a, false);
+        let mut registry = registry(&state, &a);
+        assert_eq!(registry.first(), (a.clone(), true));
+        answered(&mut registry, &a, false);
     }
 }
 
@@ -92,7 +92,7 @@ fn the_configured_model_is_a_way_back_too() {
 #[test]
 fn when_every_way_back_fails_the_first_model_has_its_turns_again() {
     let (_folder, state, [good, configured, chosen]) = world(["good", "configured", "chosen"]);
-    let mut before = supply(&state, &configured);
+    let mut before = registry(&state, &configured);
     before.first();
     answered(&mut before, &chosen, true);
     // it answered after the one that was chosen, which failed
@@ -101,7 +101,7 @@ fn when_every_way_back_fails_the_first_model_has_its_turns_again() {
     before.written(choice);
     let mut tried = Vec::new();
     for _ in 0..10 {
-        tried.push(supply(&state, &configured).first().0);
+        tried.push(registry(&state, &configured).first().0);
     }
     let round = [&chosen, &chosen, &chosen, &good, &configured];
     let expected: Vec<PathBuf> = [round, round].concat().into_iter().cloned().collect();
@@ -111,37 +111,37 @@ fn when_every_way_back_fails_the_first_model_has_its_turns_again() {
 #[test]
 fn a_stop_in_time_is_no_failed_start_and_an_answer_ends_the_count() {
     let (_folder, state, [old, new]) = world(["old", "new"]);
-    answered(&mut supply(&state, &old), &old, false);
+    answered(&mut registry(&state, &old), &old, false);
     for _ in 0..9 {
-        let mut supply = supply(&state, &new);
-        assert_eq!(supply.first(), (new.clone(), false));
-        supply.interrupted();
+        let mut registry = registry(&state, &new);
+        assert_eq!(registry.first(), (new.clone(), false));
+        registry.interrupted();
     }
     for _ in 0..9 {
-        let mut supply = supply(&state, &new);
-        assert_eq!(supply.first(), (new.clone(), false));
-        answered(&mut supply, &new, false);
+        let mut registry = registry(&state, &new);
+        assert_eq!(registry.first(), (new.clone(), false));
+        answered(&mut registry, &new, false);
     }
 }
 
 #[test]
 fn what_was_chosen_stays_until_the_configuration_names_another() {
     let (_folder, state, [a, b, c]) = world(["a", "b", "c"]);
-    let mut first = supply(&state, &a);
+    let mut first = registry(&state, &a);
     first.first();
     answered(&mut first, &a, false);
     answered(&mut first, &b, true);
     first.inhibit().write().unwrap();
-    let mut second = supply(&state, &a);
+    let mut second = registry(&state, &a);
     assert!(second.inhibited());
     assert_eq!(second.first(), (b.clone(), false));
     // one that asks for this model alone gets it
     let mut config = config(&state, "");
     config.model.remembered = false;
-    let mut alone = Supply::open(&config, a.clone()).unwrap();
+    let mut alone = Registry::open(&config, a.clone()).unwrap();
     assert_eq!(alone.first(), (a.clone(), false));
-    assert_eq!(supply(&state, &c).first(), (c, false));
-    assert_eq!(supply(&state, &a).first(), (a, false));
+    assert_eq!(registry(&state, &c).first(), (c, false));
+    assert_eq!(registry(&state, &a).first(), (a, false));
 }
 
 /// Two daemons of one user, and a demonstration beside them: each knows its own, and none writes back what it read.
@@ -150,11 +150,11 @@ fn nobody_undoes_what_another_program_of_the_user_remembers() {
     let (_folder, state, [a, b, c]) = world(["a", "b", "c"]);
     let of = |node: &str, configured: &Path| {
         let config = config(&state, &format!("node = '{node}'"));
-        Supply::open(&config, configured.to_owned()).unwrap()
+        Registry::open(&config, configured.to_owned()).unwrap()
     };
     let mut demo = config(&state, "node = 'one'");
     demo.model.remembered = false;
-    let mut demo = Supply::open(&demo, c.clone()).unwrap();
+    let mut demo = Registry::open(&demo, c.clone()).unwrap();
     let (mut one, mut two) = (of("one", &a), of("two", &b));
     one.first();
     two.first();
@@ -181,13 +181,18 @@ fn what_cannot_be_written_is_said() {
     let (_folder, state, [a]) = world(["a"]);
     // a file where the folder would be
     fs::write(&state, "").unwrap();
-    let mut supply = supply(&state, &a);
-    assert_eq!(supply.first(), (a.clone(), false));
-    assert!(supply.inhibit().write().is_err());
+    let mut registry = registry(&state, &a);
+    assert_eq!(registry.first(), (a.clone(), false));
+    assert!(registry.inhibit().write().is_err());
     // it holds until the daemon ends
-    assert!(supply.inhibited());
-    assert!(supply.allow().write().is_err());
-    assert!(supply.answered(&weights(&a), None, false).write().is_err());
+    assert!(registry.inhibited());
+    assert!(registry.allow().write().is_err());
+    assert!(
+        registry
+            .answered(&weights(&a), None, false)
+            .write()
+            .is_err()
+    );
 }
 
 #[test]
@@ -195,10 +200,10 @@ fn an_image_counts_when_a_model_has_answered() {
     let (_folder, state, [a]) = world(["a"]);
     let mut config = config(&state, "");
     config.counter = Some(7);
-    let mut supply = Supply::open(&config, a.clone()).unwrap();
-    supply.first();
+    let mut registry = Registry::open(&config, a.clone()).unwrap();
+    registry.first();
     assert_eq!(counter::read(&state).unwrap(), 0);
-    answered(&mut supply, &a, false);
+    answered(&mut registry, &a, false);
     assert_eq!(counter::read(&state).unwrap(), 7);
 }
 
@@ -214,25 +219,28 @@ fn what_may_pass_does_not_stay() {
             missing: 1,
             limit,
         };
-        Unfit::Plan(PlanError::DoesNotFit(error))
+        UnfitModel::Plan(PlanError::DoesNotFit(error))
     };
     let cut = || GgufError::Truncated {
         what: "a tensor".to_owned(),
     };
     for (unfit, stays) in [
-        (Unfit::Io(io()), false),
-        (Unfit::Gguf(GgufError::Io(io())), false),
-        (Unfit::Plan(PlanError::Gguf(GgufError::Io(io()))), false),
-        (Unfit::Untrusted(Untrusted::Io(io())), false),
+        (UnfitModel::Io(io()), false),
+        (UnfitModel::Gguf(GgufError::Io(io())), false),
+        (
+            UnfitModel::Plan(PlanError::Gguf(GgufError::Io(io()))),
+            false,
+        ),
+        (UnfitModel::Untrusted(Untrusted::Io(io())), false),
         // a copy that is under way
-        (Unfit::Gguf(cut()), false),
-        (Unfit::Untrusted(Untrusted::Gguf(cut())), false),
+        (UnfitModel::Gguf(cut()), false),
+        (UnfitModel::Untrusted(Untrusted::Gguf(cut())), false),
         (full(LimitSource::Available), false),
         (full(LimitSource::Config), true),
         (full(LimitSource::Board), true),
-        (Unfit::Gguf(GgufError::Version(9)), true),
-        (Unfit::Untrusted(Untrusted::Unsigned), true),
-        (Unfit::Exposed, true),
+        (UnfitModel::Gguf(GgufError::Version(9)), true),
+        (UnfitModel::Untrusted(Untrusted::Unsigned), true),
+        (UnfitModel::Exposed, true),
     ] {
         assert_eq!(unfit.stays(), stays, "{unfit}");
     }

@@ -64,7 +64,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Bytes that the broker may hold, where payloads of so many are taken: for each client its queue and the buffers of its
-/// connection; requests on their way to the daemon, in both lanes and twice in the window, where the crate keeps a copy; large
+/// connection; requests on their way to the daemon, in both queues and twice in the window, where the crate keeps a copy; large
 /// packets on their way in, here and in the crate; what is retained.
 #[must_use]
 pub const fn bytes(payload_max: usize) -> usize {

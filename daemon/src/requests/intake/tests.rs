@@ -58,13 +58,13 @@ impl World {
             oversize,
             ack: None,
         };
-        let mut desk = Desk {
+        let mut context = Context {
             admission: &mut self.admission,
             now: Instant::now(),
             room: Lane::Last.capacity(),
             out: &mut out,
         };
-        self.intake.take(&incoming, &mut desk);
+        self.intake.take(&incoming, &mut context);
         let mut outcome = Outcome {
             frames: vec![],
             submitted: vec![],

@@ -1,7 +1,7 @@
 //! The tensors that dimensions ask for, held against those that are there.
 
 use super::{Dims, DimsError, Scaling};
-use crate::gguf::pack::COARSE_HEAD;
+use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf};
 use std::collections::HashSet;
 
@@ -35,8 +35,8 @@ pub(super) fn check(dims: &Dims, file: &Gguf) -> Result<(), DimsError> {
     if !dims.tied_head {
         check("output.weight".into(), &[embed, vocab], false)?;
     }
-    if dims.coarse_head {
-        check(COARSE_HEAD.into(), &[embed, vocab], false)?;
+    if dims.requantized_head {
+        check(REQUANTIZED_HEAD.into(), &[embed, vocab], false)?;
     }
     if dims.rope.scaling == Scaling::Freqs {
         check("rope_freqs.weight".into(), &[dims.rope.dims / 2], true)?;

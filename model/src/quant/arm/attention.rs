@@ -1,7 +1,7 @@
 //! Attention on NEON: four positions at a time, widened once for all heads (halves by `fcvtl`: in the baseline, where
 //! the software conversion of the crate `half` would serve a core without `fp16`), each load shared by two heads.
 //!
-//! Eight multiplications of four lanes for every six loads; a plain dot product has one for two.
+//! Eight multiplications of four elements for every six loads; a plain dot product has one for two.
 
 use super::intrinsics::*;
 use crate::quant::dispatch::Heads;

@@ -25,14 +25,14 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
         // SAFETY: the table is handed out only where `supported` said yes
         unsafe { matmul(ty, w, k, acts, col0, out) }
     },
-    matmul_sixteens: Some(|ty, w, k, acts, col0, out| {
+    matmul_interleaved: Some(|ty, w, k, acts, col0, out| {
         // SAFETY: as above
-        unsafe { matmul_sixteens(ty, w, k, acts, col0, out) }
+        unsafe { matmul_interleaved(ty, w, k, acts, col0, out) }
     }),
     ..rows::TABLE
 };
 
-/// Fewest wanted columns of a tile that are worth its sixteen lanes: by the counts in [`super::tiles`] it costs
+/// Fewest wanted columns of a tile that are worth its sixteen elements: by the counts in [`super::tiles`] it costs
 /// as much as 9 columns in vector instructions, as 11 in all. To be measured on a board.
 const TILE_FROM: usize = 10;
 
@@ -67,7 +67,7 @@ fn matmul(
 
 /// The same of groups.
 #[target_feature(enable = "neon,dotprod")]
-fn matmul_sixteens(
+fn matmul_interleaved(
     ty: GgmlType,
     w: &[u8],
     k: usize,
@@ -154,7 +154,7 @@ fn parts(col0: usize, cols: usize) -> impl Iterator<Item = Part> {
 #[derive(Clone, Copy)]
 pub(in crate::quant) struct Sdot(());
 
-#[allow(clippy::unused_self, reason = "to have it is the proof")]
+#[allow(clippy::unused_self, reason = "to have it shows that the machine can")]
 impl Sdot {
     #[target_feature(enable = "dotprod")]
     #[inline]

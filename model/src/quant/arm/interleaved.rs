@@ -1,4 +1,4 @@
-//! Sixteen rows interleaved, four in the lanes of each vector: words of weights as they come from memory, activations by
+//! Sixteen rows interleaved, four in the elements of each vector: words of weights as they come from memory, activations by
 //! element, nothing to fold.
 //!
 //! A single column goes through a group once, all four vectors of rows at a time; more columns share what is unpacked, and
@@ -19,7 +19,7 @@ pub(in crate::quant) trait Words: Copy {
     fn run<const N: usize>(self, w: [[int8x16_t; 4]; N], x: [int8x16_t; N], max: i32) -> int32x4_t;
 }
 
-/// Products by `smull` and `smlal`, each row's four in four lanes of i16, over as many words as these hold.
+/// Products by `smull` and `smlal`, each row's four in four elements of i16, over as many words as these hold.
 #[derive(Clone, Copy)]
 pub(in crate::quant) struct Mull;
 
@@ -172,8 +172,8 @@ fn columns<S: Words, B: Sixteen, const V: usize, const C: usize>(
         }
         for v in 0..V {
             for c in 0..C {
-                let lanes = to_array(acc[v][c]);
-                out.column(col + c)[row + 4 * (at + v)..][..4].copy_from_slice(&lanes);
+                let elements = to_array(acc[v][c]);
+                out.column(col + c)[row + 4 * (at + v)..][..4].copy_from_slice(&elements);
             }
         }
     }
@@ -194,25 +194,25 @@ fn floats(halves: &Halves, at: usize) -> float32x4_t {
 
 /// Byte `i` of each lane, unsigned.
 #[inline(always)]
-fn byte(lanes: uint8x16_t, i: usize) -> int32x4_t {
-    let lanes = vreinterpretq_u32_u8(lanes);
+fn byte(elements: uint8x16_t, i: usize) -> int32x4_t {
+    let elements = vreinterpretq_u32_u8(elements);
     vreinterpretq_s32_u32(match i {
-        0 => vandq_u32(lanes, vdupq_n_u32(0xff)),
-        1 => vandq_u32(vshrq_n_u32::<8>(lanes), vdupq_n_u32(0xff)),
-        2 => vandq_u32(vshrq_n_u32::<16>(lanes), vdupq_n_u32(0xff)),
-        _ => vshrq_n_u32::<24>(lanes),
+        0 => vandq_u32(elements, vdupq_n_u32(0xff)),
+        1 => vandq_u32(vshrq_n_u32::<8>(elements), vdupq_n_u32(0xff)),
+        2 => vandq_u32(vshrq_n_u32::<16>(elements), vdupq_n_u32(0xff)),
+        _ => vshrq_n_u32::<24>(elements),
     })
 }
 
 /// Byte `i` of each lane, signed.
 #[inline(always)]
-fn signed_byte(lanes: uint8x16_t, i: usize) -> int32x4_t {
-    let lanes = vreinterpretq_s32_s8(vreinterpretq_s8_u8(lanes));
+fn signed_byte(elements: uint8x16_t, i: usize) -> int32x4_t {
+    let elements = vreinterpretq_s32_s8(vreinterpretq_s8_u8(elements));
     match i {
-        0 => vshrq_n_s32::<24>(vshlq_n_s32::<24>(lanes)),
-        1 => vshrq_n_s32::<24>(vshlq_n_s32::<16>(lanes)),
-        2 => vshrq_n_s32::<24>(vshlq_n_s32::<8>(lanes)),
-        _ => vshrq_n_s32::<24>(lanes),
+        0 => vshrq_n_s32::<24>(vshlq_n_s32::<24>(elements)),
+        1 => vshrq_n_s32::<24>(vshlq_n_s32::<16>(elements)),
+        2 => vshrq_n_s32::<24>(vshlq_n_s32::<8>(elements)),
+        _ => vshrq_n_s32::<24>(elements),
     }
 }
 

@@ -87,9 +87,9 @@ safe! {
 }
 
 macro_rules! safe_loads {
-    ($($name:ident = $from:ident($lane:ty; $lanes:literal) -> $out:ty;)*) => {$(
+    ($($name:ident = $from:ident($lane:ty; $elements:literal) -> $out:ty;)*) => {$(
         #[inline(always)]
-        pub(in crate::quant) fn $name(a: &[$lane; $lanes]) -> $out {
+        pub(in crate::quant) fn $name(a: &[$lane; $elements]) -> $out {
             // SAFETY: the array is as long as the vector, and the instruction needs no more than a lane's alignment;
             // NEON is in the baseline (asserted above)
             unsafe { arch::$from(a.as_ptr()) }
@@ -105,13 +105,13 @@ safe_loads! {
     load_u16 = vld1_u16(u16; 4) -> uint16x4_t;
 }
 
-/// The lanes.
+/// The elements.
 #[inline(always)]
 pub(in crate::quant) fn to_array(v: float32x4_t) -> [f32; 4] {
-    let mut lanes = [0.0; 4];
+    let mut elements = [0.0; 4];
     // SAFETY: the array is as long as the vector; NEON is in the baseline (asserted above)
-    unsafe { arch::vst1q_f32(lanes.as_mut_ptr(), v) };
-    lanes
+    unsafe { arch::vst1q_f32(elements.as_mut_ptr(), v) };
+    elements
 }
 
 /// Four halves to f32. `fcvtl` is in the baseline, though the intrinsic asks for the feature `fp16`.
@@ -202,7 +202,7 @@ pub(in crate::quant) fn lane_f32(a: float32x4_t, lane: usize) -> float32x4_t {
     }
 }
 
-/// Lanes 0, 2, 4, 6 and lanes 1, 3, 5, 7, widened.
+/// Elements 0, 2, 4, 6 and elements 1, 3, 5, 7, widened.
 #[inline(always)]
 pub(in crate::quant) fn low_and_high(a: int16x8_t) -> (int32x4_t, int32x4_t) {
     let a = vreinterpretq_s32_s16(a);

@@ -30,7 +30,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     quantize_q8: activations::quantize_q8,
     quantize_q8k: activations::quantize_q8k,
     matmul,
-    matmul_sixteens: Some(|ty, w, k, acts, col0, out| {
+    matmul_interleaved: Some(|ty, w, k, acts, col0, out| {
         interleaved::matmul(interleaved::Mull, ty, w, k, acts, col0, out);
     }),
     silu_mul: floats::silu_mul::<true>,
@@ -38,7 +38,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     attend: attention::attend,
 };
 
-/// Rows that share a pass: the lanes of a vector of i32.
+/// Rows that share a pass: the elements of a vector of i32.
 pub(in crate::quant) const ROWS: usize = 4;
 /// Columns that share one unpacking of the weights.
 const COLUMNS: usize = 4;
@@ -103,7 +103,7 @@ fn add_products(p: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
     mlal_high(mlal_low(p, w, x), w, x)
 }
 
-/// The sums of the lanes of each of four vectors whose lanes are at most `bound` in magnitude: as many of the three
+/// The sums of the elements of each of four vectors whose elements are at most `bound` in magnitude: as many of the three
 /// halvings in i16 as cannot overflow.
 #[inline(always)]
 fn sum_lanes(p: [int16x8_t; 4], bound: i32) -> int32x4_t {
@@ -117,7 +117,7 @@ fn sum_lanes(p: [int16x8_t; 4], bound: i32) -> int32x4_t {
     }
 }
 
-/// The sums of the lanes of each of four vectors.
+/// The sums of the elements of each of four vectors.
 #[inline(always)]
 pub(in crate::quant) fn reduce(p: [int32x4_t; 4]) -> int32x4_t {
     vpaddq_s32(vpaddq_s32(p[0], p[1]), vpaddq_s32(p[2], p[3]))
@@ -255,7 +255,7 @@ pub(in crate::quant) fn matmul_256<D: Dot, B: Rows256>(
     );
 }
 
-/// Four rows, `C` columns, all of `k`; the lanes of the results are the rows.
+/// Four rows, `C` columns, all of `k`; the elements of the results are the rows.
 #[inline(always)]
 fn pass_32<D: Dot, B: Rows32, const C: usize>(
     dot: D,
@@ -296,7 +296,7 @@ fn chunks<T, const C: usize>(x: [&[T]; C], at: usize) -> [&T; C] {
     chunks
 }
 
-/// Four rows, `C` columns, all of `k`; the lanes of the results are the rows.
+/// Four rows, `C` columns, all of `k`; the elements of the results are the rows.
 ///
 /// In i32: the largest sum of a block is Q6_K's 256 * 63 * 127 * 128 = 2.6e8.
 #[inline(always)]

@@ -1,7 +1,7 @@
-//! Many columns on `sdot`: a tile of sixteen in the lanes of four vectors.
+//! Many columns on `sdot`: a tile of sixteen in the elements of four vectors.
 //!
 //! `sdot` by element multiplies the same four weights with four values of four columns, so nothing has to be added
-//! across lanes, and a vector of activations serves two rows at a time.
+//! across elements, and a vector of activations serves two rows at a time.
 //!
 //! Instructions for 256 weights of a row and one column of Q4_K (`objdump`): 34, of them 16 `sdot`, 9 loads, 2 `mla`,
 //! 2 `movi`, and a sixteenth of about 90 for unpacking. Four columns of [`super::rows`] at a time take 41, of them
@@ -77,12 +77,12 @@ fn rows<B>(w: &[B], blocks: usize, row: usize) -> [&[B]; ROWS] {
 #[inline(always)]
 fn store(out: &mut RowTile<'_>, row: usize, part: Part, sums: &Sums<float32x4_t>) {
     let rows = ROWS.min(out.rows() - row);
-    let lanes = each(*sums, |row| each(row, to_array));
+    let elements = each(*sums, |row| each(row, to_array));
     for c in 0..part.cols {
         let lane = part.lane + c;
         let column = &mut out.column(part.to + c)[row..][..rows];
-        for (y, lanes) in column.iter_mut().zip(&lanes) {
-            *y = lanes[lane / 4][lane % 4];
+        for (y, elements) in column.iter_mut().zip(&elements) {
+            *y = elements[lane / 4][lane % 4];
         }
     }
 }

@@ -148,9 +148,13 @@ fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [uint8x16_t; 2] {
     let bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
     // byte j / 8 of qh to lane j
     let qh = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(qh)));
-    let lanes = |byte: u64| vreinterpretq_u8_u64(load_u64(&[byte, byte + 0x0101_0101_0101_0101]));
-    let clear0 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, lanes(0)), bits));
-    let clear1 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, lanes(0x0202_0202_0202_0202)), bits));
+    let elements =
+        |byte: u64| vreinterpretq_u8_u64(load_u64(&[byte, byte + 0x0101_0101_0101_0101]));
+    let clear0 = vceqzq_u8(vandq_u8(vqtbl1q_u8(qh, elements(0)), bits));
+    let clear1 = vceqzq_u8(vandq_u8(
+        vqtbl1q_u8(qh, elements(0x0202_0202_0202_0202)),
+        bits,
+    ));
     let q = load_u8(qs);
     [vsliq_n_u8::<4>(q, clear0), vsriq_n_u8::<4>(clear1, q)]
 }

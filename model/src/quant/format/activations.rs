@@ -6,7 +6,7 @@
 use crate::pool::Pool;
 use crate::quant::{ActKind, Kernels};
 
-/// Columns of a tile: the lanes of a 512-bit vector of i32.
+/// Columns of a tile: the elements of a 512-bit vector of i32.
 pub(crate) const TILE: usize = 16;
 /// Fewest columns for which a tile pays: below, the kernels go row by row. Measured with `benches/kernels.rs`.
 const TILE_FROM: usize = 10;

@@ -1,4 +1,4 @@
-//! Sixteen rows interleaved ([`crate::gguf::Layout::Sixteens`]): their blocks, and the way through rows for the level that
+//! Sixteen rows interleaved ([`crate::gguf::Layout::Interleaved16`]): their blocks, and the way through rows for the level that
 //! has no kernel of its own, and for one row.
 
 use crate::gguf::{GROUP, GgmlType, unpack_row};
@@ -15,7 +15,7 @@ pub(in crate::quant) type Halves = [u8; 32];
 
 macro_rules! sixteen {
     ($($name:ident: $bytes:literal { $($field:ident: $ty:ty),* })*) => {$(
-        /// Sixteen blocks, interleaved: see [`crate::gguf::Layout::Sixteens`].
+        /// Sixteen blocks, interleaved: see [`crate::gguf::Layout::Interleaved16`].
         #[derive(Clone, Copy, Pod, Zeroable)]
         #[repr(C)]
         pub(in crate::quant) struct $name { $(pub(in crate::quant) $field: $ty),* }

@@ -1,4 +1,4 @@
-//! The float helpers, written once over 16 lanes.
+//! The float helpers, written once over 16 elements.
 //!
 //! Every function is `inline(always)`: a level wraps it in a function with its target features, and the compiler makes
 //! that level's vectors of it. `FMA` says whether `a * b + c` may be fused: only where it is one instruction.
@@ -14,7 +14,7 @@ use glowplug_firmware_config::limits::PAGE_TOKENS;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 const LANES: usize = 16;
-type Lanes = [f32; LANES];
+type Elements = [f32; LANES];
 
 #[inline(always)]
 fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -23,7 +23,7 @@ fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Folds the upper half on the lower one, four times.
 #[inline(always)]
-fn fold(mut v: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
+fn fold(mut v: Elements, f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut n = LANES / 2;
     while n > 0 {
         for i in 0..n {
@@ -285,7 +285,7 @@ pub(in crate::quant) fn matmul(
 
 /// Adds the products to the 16 sums, multiply then add.
 #[inline(always)]
-fn accumulate(acc: &mut Lanes, a: &[f32], b: &[f32]) {
+fn accumulate(acc: &mut Elements, a: &[f32], b: &[f32]) {
     let mut sums = *acc;
     let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail = a.remainder().iter().zip(b.remainder());

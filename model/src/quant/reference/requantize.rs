@@ -1,4 +1,4 @@
-//! Four bits for what has more: a coarse head only has to find the tokens whose logits are worth making exactly.
+//! Four bits for what has more: a requantised head only has to find the tokens whose logits are worth making exactly.
 
 use super::scalar;
 use crate::gguf::GgmlType;
@@ -62,16 +62,16 @@ mod tests {
             scalar::dequantize_row(ty, &rows, &mut exact);
             let mut out = [0; 512 / 32 * size_of::<Q4_0>()];
             to_q4_0(ty, &rows, &mut out);
-            let mut coarse = [0.0; 512];
-            scalar::dequantize_row(GgmlType::Q4_0, &out, &mut coarse);
-            for (exact, coarse) in exact
+            let mut low = [0.0; 512];
+            scalar::dequantize_row(GgmlType::Q4_0, &out, &mut low);
+            for (exact, low) in exact
                 .as_chunks::<32>()
                 .0
                 .iter()
-                .zip(coarse.as_chunks::<32>().0)
+                .zip(low.as_chunks::<32>().0)
             {
                 let most = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-                for (e, c) in exact.iter().zip(coarse) {
+                for (e, c) in exact.iter().zip(low) {
                     // of the other sign than the furthest there is no 8: up to a whole step there
                     assert!((e - c).abs() <= most / 8.0 * 1.01 + 1e-7, "{ty}: {e} {c}");
                 }

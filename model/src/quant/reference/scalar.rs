@@ -17,7 +17,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     quantize_q8: activations::quantize_q8,
     quantize_q8k: activations::quantize_q8k,
     matmul,
-    matmul_sixteens: None,
+    matmul_interleaved: None,
     silu_mul: floats::silu_mul::<false>,
     rms_norm: floats::rms_norm::<false>,
     attend: floats::attend::<false>,

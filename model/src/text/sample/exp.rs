@@ -40,16 +40,16 @@ pub(super) fn sum_exp(logits: &[f32], max: f32) -> f64 {
     const LANES: usize = 16;
     let mut total = 0.0;
     for block in logits.chunks(1024) {
-        // lanes, because a sum in the strict order is not a vector
-        let mut lanes = [0.0f32; LANES];
+        // sums, because a sum in the strict order is not a vector
+        let mut sums = [0.0f32; LANES];
         let whole = block.chunks_exact(LANES);
         let rest: f32 = whole.remainder().iter().map(|l| exp(l - max)).sum();
         for chunk in whole {
-            for (lane, l) in lanes.iter_mut().zip(chunk) {
+            for (lane, l) in sums.iter_mut().zip(chunk) {
                 *lane += exp(l - max);
             }
         }
-        total += f64::from(lanes.iter().sum::<f32>() + rest);
+        total += f64::from(sums.iter().sum::<f32>() + rest);
     }
     total
 }

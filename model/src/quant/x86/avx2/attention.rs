@@ -9,7 +9,7 @@ use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
-/// Positions at a time: the lanes of a vector. They are of one page.
+/// Positions at a time: the elements of a vector. They are of one page.
 const BLOCK: usize = 8;
 const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
 /// Vectors of a sum that are in registers at a time.
@@ -48,9 +48,9 @@ fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
         let queries = heads.q.chunks_exact(8 * N);
         for (q, scores) in queries.zip(scores.chunks_exact_mut(len)) {
             let dots = _mm256_mul_ps(dots(&wide, q), _mm256_set1_ps(heads.scale));
-            let mut lanes = [0.0; BLOCK];
-            store(&mut lanes, dots);
-            scores[first..first + n].copy_from_slice(&lanes[..n]);
+            let mut elements = [0.0; BLOCK];
+            store(&mut elements, dots);
+            scores[first..first + n].copy_from_slice(&elements[..n]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sixteen rows interleaved, eight in the lanes of each vector: see `crate::quant::x86::avx512`'s kernel of the same name.
+//! Sixteen rows interleaved, eight in the elements of each vector: see `crate::quant::x86::avx512`'s kernel of the same name.
 //!
 //! `vpmaddubsw` adds two products in int16, and as many words are added there as cannot overflow: eight of nibbles, four
 //! of five bits, two of six, one of eight, whose sign goes to the activations.
@@ -96,10 +96,10 @@ fn columns<B: Sixteen, const V: usize, const C: usize>(
         }
         for v in 0..V {
             for c in 0..C {
-                let mut lanes = [0.0f32; 8];
+                let mut elements = [0.0f32; 8];
                 // SAFETY: 32 bytes by reference
-                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), acc[v][c]) };
-                out.column(col + c)[row + 8 * (at + v)..][..8].copy_from_slice(&lanes);
+                unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), acc[v][c]) };
+                out.column(col + c)[row + 8 * (at + v)..][..8].copy_from_slice(&elements);
             }
         }
     }
@@ -307,7 +307,7 @@ sixteen32!(
 /// Bytes 0 and 1 of each lane as pairs of int16; with `2` added to it, bytes 2 and 3. Each above or below a zero.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn two_bytes(lanes: __m256i, high: bool, above: bool) -> __m256i {
+fn two_bytes(elements: __m256i, high: bool, above: bool) -> __m256i {
     let at = _mm256_broadcastsi128_si256(_mm_set_epi32(
         0x800d_800c_u32 as i32,
         0x8009_8008_u32 as i32,
@@ -325,13 +325,13 @@ fn two_bytes(lanes: __m256i, high: bool, above: bool) -> __m256i {
     } else {
         at
     };
-    _mm256_shuffle_epi8(lanes, at)
+    _mm256_shuffle_epi8(elements, at)
 }
 
 /// Byte `i` of each lane in both of its int16, above a zero where `above`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn byte_twice(lanes: __m256i, i: usize, above: bool) -> __m256i {
+fn byte_twice(elements: __m256i, i: usize, above: bool) -> __m256i {
     let at = _mm256_broadcastsi128_si256(_mm_set_epi32(
         0x800c_800c_u32 as i32,
         0x8008_8008_u32 as i32,
@@ -344,7 +344,7 @@ fn byte_twice(lanes: __m256i, i: usize, above: bool) -> __m256i {
     } else {
         at
     };
-    _mm256_shuffle_epi8(lanes, at)
+    _mm256_shuffle_epi8(elements, at)
 }
 
 /// Q4_K and Q5_K.

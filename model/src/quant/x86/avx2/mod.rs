@@ -36,7 +36,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     // SAFETY: as above
     matmul: |ty, w, k, acts, col0, out| unsafe { matmul(ty, w, k, acts, col0, out) },
     // SAFETY: as above
-    matmul_sixteens: Some(|ty, w, k, acts, col0, out| unsafe {
+    matmul_interleaved: Some(|ty, w, k, acts, col0, out| unsafe {
         self::interleaved::matmul(ty, w, k, acts, col0, out);
     }),
     // SAFETY: as above

@@ -7,7 +7,7 @@ use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use bytemuck::cast_ref;
 use std::arch::x86_64::*;
 
-/// Rows in a group: the lanes of a vector.
+/// Rows in a group: the elements of a vector.
 const ROWS: usize = 8;
 
 /// See [`crate::quant::Kernels::matmul`].
@@ -80,10 +80,10 @@ fn store<const C: usize>(
     sums: [__m256; C],
 ) -> usize {
     for (c, sums) in sums.into_iter().enumerate() {
-        let mut lanes = [0.0f32; ROWS];
+        let mut elements = [0.0f32; ROWS];
         // SAFETY: 32 bytes by reference
-        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sums) };
-        out.column(col + c)[row..row + n].copy_from_slice(&lanes[..n]);
+        unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), sums) };
+        out.column(col + c)[row..row + n].copy_from_slice(&elements[..n]);
     }
     C
 }
@@ -218,14 +218,14 @@ fn first_halves(v: [__m256i; 4]) -> (__m256, __m256) {
     )
 }
 
-/// The sums of lanes of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
+/// The sums within each lane of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fold_4(v: [__m256i; 4]) -> __m256i {
     _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]))
 }
 
-/// Lane `r` is the sum of the lanes of vector `r`.
+/// Lane `r` is the sum of the elements of vector `r`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fold_8(v: &[__m256i; ROWS]) -> __m256i {

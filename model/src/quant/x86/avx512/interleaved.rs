@@ -1,4 +1,4 @@
-//! Sixteen rows in the lanes: words of weights as they come from memory, activations broadcast, nothing to fold.
+//! Sixteen rows in the elements: words of weights as they come from memory, activations broadcast, nothing to fold.
 //!
 //! Up to eight columns share what is unpacked. More go round again over the same group, which is in L1 or L2 by then: so
 //! the same code is decode, where memory is the limit, and prefill, where `vpdpbusd` is.
@@ -94,10 +94,10 @@ fn columns<B: Sixteen, const C: usize>(
         unsafe { block.add(b, &x, &mut acc) };
     }
     for c in 0..C {
-        let mut lanes = [0.0f32; GROUP];
+        let mut elements = [0.0f32; GROUP];
         // SAFETY: 64 bytes by reference
-        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), acc[c]) };
-        out.column(col + c)[row..][..GROUP].copy_from_slice(&lanes);
+        unsafe { _mm512_storeu_ps(elements.as_mut_ptr(), acc[c]) };
+        out.column(col + c)[row..][..GROUP].copy_from_slice(&elements);
     }
     C
 }

@@ -4,7 +4,7 @@
 //!
 //! * [`rows`]: a few columns. Sixteen rows at a time, block by block: each row is unpacked to bytes, multiplied
 //!   (`vpdpbusd`), scaled (`vpdpwssd`) in int32; a tree folds the sixteen vectors to one vector of sixteen rows.
-//! * [`tiles`]: many columns. Rows are unpacked once to bytes in a scratch that stays in L2; the sixteen lanes are the
+//! * [`tiles`]: many columns. Rows are unpacked once to bytes in a scratch that stays in L2; the sixteen elements are the
 //!   sixteen columns of a tile of activations, the weights are broadcast, nothing is folded.
 //!
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
@@ -36,7 +36,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     // SAFETY: as above
     matmul: |ty, w, k, acts, col0, out| unsafe { matmul(ty, w, k, acts, col0, out) },
     // SAFETY: as above
-    matmul_sixteens: Some(|ty, w, k, acts, col0, out| unsafe {
+    matmul_interleaved: Some(|ty, w, k, acts, col0, out| unsafe {
         self::interleaved::matmul(ty, w, k, acts, col0, out);
     }),
     // SAFETY: as above
@@ -144,7 +144,7 @@ fn matmul_256<B: unpack::Block256>(
     rows::matmul_256(w, blocks, acts, col0, after, out);
 }
 
-/// A tile is worth its sixteen lanes when this many of its columns are wanted. Measured on Sapphire Rapids.
+/// A tile is worth its sixteen elements when this many of its columns are wanted. Measured on Sapphire Rapids.
 const TILE_FROM: usize = 10;
 
 /// Cuts columns `col0..col0 + cols` at the tiles: (columns of the call before them, tiles, columns after them).

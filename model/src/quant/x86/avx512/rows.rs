@@ -11,7 +11,7 @@ use bytemuck::{cast_mut, cast_ref};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Rows in a group: the lanes of a vector.
+/// Rows in a group: the elements of a vector.
 const ROWS: usize = 16;
 
 /// Columns `cols` of the call: `out.column(c)[r] = dot(row r of w, column col0 + c of acts)`.
@@ -123,10 +123,10 @@ fn store<const C: usize>(
     sums: [__m512; C],
 ) -> usize {
     for (c, sums) in sums.into_iter().enumerate() {
-        let mut lanes = [0.0f32; ROWS];
+        let mut elements = [0.0f32; ROWS];
         // SAFETY: 64 bytes by reference
-        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sums) };
-        out.column(col + c)[row..row + n].copy_from_slice(&lanes[..n]);
+        unsafe { _mm512_storeu_ps(elements.as_mut_ptr(), sums) };
+        out.column(col + c)[row..row + n].copy_from_slice(&elements[..n]);
     }
     C
 }
@@ -380,7 +380,7 @@ fn widen(halves: &[u16; ROWS]) -> __m512 {
     _mm512_cvtph_ps(load_32(cast_ref(halves)))
 }
 
-/// The sums of lanes of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
+/// The sums within each lane of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fold_4(v: [__m512i; 4]) -> __m512i {
@@ -395,7 +395,7 @@ fn fold_4(v: [__m512i; 4]) -> __m512i {
     _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
 }
 
-/// Lanes 0 + 1 and 2 + 3 (of 128 bits) of `a`, then of `b`.
+/// Elements 0 + 1 and 2 + 3 (of 128 bits) of `a`, then of `b`.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fold_lanes(a: __m512i, b: __m512i) -> __m512i {
@@ -405,7 +405,7 @@ fn fold_lanes(a: __m512i, b: __m512i) -> __m512i {
     )
 }
 
-/// From [`fold_4`] of rows 0..4, 4..8, 8..12 and 12..16: lane `r` is the sum of all lanes of row `r`.
+/// From [`fold_4`] of rows 0..4, 4..8, 8..12 and 12..16: lane `r` is the sum of all elements of row `r`.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fold(v: [__m512i; 4]) -> __m512i {

@@ -1,4 +1,4 @@
-//! Many columns: rows unpacked once, sixteen columns in the lanes.
+//! Many columns: rows unpacked once, sixteen columns in the elements.
 
 use super::unpack::{self, Block32, Block256, first_16, load_4x16, load_16, load_64, store_64};
 use crate::pool::RowTile;

@@ -64,10 +64,10 @@ fn twice(a: &[u8; 32]) -> __m512i {
     _mm512_broadcast_i64x4(load_32(a))
 }
 
-/// `low` in the lower eight lanes, `high` in the upper ones.
+/// `low` in the lower eight elements, `high` in the upper ones.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn lanes(low: i32, high: i32) -> __m512i {
+fn elements(low: i32, high: i32) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high))
 }
 
@@ -220,7 +220,7 @@ pub(super) fn spread<B: Block256>(scales: &[u8; 16]) -> [__m512i; 4] {
         *spread = match B::GROUPS {
             Groups::Eight => {
                 let first = ZEROS + i + (i & 2);
-                _mm512_shuffle_epi8(all, lanes(first, first + 2))
+                _mm512_shuffle_epi8(all, elements(first, first + 2))
             }
             Groups::Sixteen => {
                 let index = _mm512_add_epi32(group, _mm512_set1_epi32(ZEROS + 4 * i));
@@ -273,8 +273,8 @@ pub(super) fn groups<B: Block256>(bytes: &[u8; 16]) -> __m256i {
 fn two_bits(qs: &[u8; 32]) -> [__m512i; 2] {
     let (q, mask) = (twice(qs), _mm512_set1_epi8(3));
     [
-        _mm512_and_si512(_mm512_srlv_epi32(q, lanes(0, 2)), mask),
-        _mm512_and_si512(_mm512_srlv_epi32(q, lanes(4, 6)), mask),
+        _mm512_and_si512(_mm512_srlv_epi32(q, elements(0, 2)), mask),
+        _mm512_and_si512(_mm512_srlv_epi32(q, elements(4, 6)), mask),
     ]
 }
 
@@ -298,9 +298,9 @@ fn four_bits(qs: &[u8; 128]) -> [__m512i; 4] {
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn with_bit(q: __m512i, high: __m512i, low: i32, up: i32, to: i32) -> __m512i {
     let moved = if low <= to && up <= to {
-        _mm512_sllv_epi32(high, lanes(to - low, to - up))
+        _mm512_sllv_epi32(high, elements(to - low, to - up))
     } else {
-        _mm512_srlv_epi32(high, lanes(low - to, up - to))
+        _mm512_srlv_epi32(high, elements(low - to, up - to))
     };
     or_masked(q, moved, 1 << to)
 }
@@ -361,8 +361,8 @@ block256!(Q6K, |b| {
         let (ql, qh) = (load_64(ql), twice(qh));
         let low = _mm512_and_si512(ql, nibble);
         let high = _mm512_and_si512(_mm512_srli_epi32::<4>(ql), nibble);
-        q[0] = or_masked(low, _mm512_sllv_epi32(qh, lanes(4, 2)), 0x30);
-        q[1] = or_masked(high, _mm512_srlv_epi32(qh, lanes(0, 2)), 0x30);
+        q[0] = or_masked(low, _mm512_sllv_epi32(qh, elements(4, 2)), 0x30);
+        q[1] = or_masked(high, _mm512_srlv_epi32(qh, elements(0, 2)), 0x30);
     }
     q
 });

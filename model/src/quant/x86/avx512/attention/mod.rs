@@ -13,7 +13,7 @@ use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
-/// Positions at a time: the lanes of a vector. They are of one page.
+/// Positions at a time: the elements of a vector. They are of one page.
 pub(super) const BLOCK: usize = 16;
 const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
 
@@ -181,7 +181,7 @@ pub(super) fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
     v
 }
 
-/// As many lanes as `dst` has values, 1 to 16.
+/// As many elements as `dst` has values, 1 to 16.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn store_first(dst: &mut [f32], v: __m512) {
@@ -221,7 +221,7 @@ fn dots<const N: usize>(rows: &[[__m512; N]; BLOCK], q: &[__m512; N]) -> __m512 
     fold(fold(a, b), fold(c, d))
 }
 
-/// Lanes (of 128 bits) 0 + 1 and 2 + 3 of `a`, then of `b`.
+/// Elements (of 128 bits) 0 + 1 and 2 + 3 of `a`, then of `b`.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fold(a: __m512, b: __m512) -> __m512 {

@@ -1,8 +1,8 @@
 //! Attention over keys and values of `Q8_0` by int8 dot products: the quants are multiplied as they are stored, what
 //! they meet is a whole number of 16 bits in two planes of 8. Of f32 that keeps all but a 65,000th of the largest.
 //!
-//! `vpdpbusd` sums four products in each lane of 32 bits. With keys the lanes are sixteen positions and the four are
-//! values of a head, with values the other way round: neither needs a sum over lanes.
+//! `vpdpbusd` sums four products in each lane of 32 bits. With keys the elements are sixteen positions and the four are
+//! values of a head, with values the other way round: neither needs a sum over elements.
 
 use super::{BLOCK, ask_ahead, load, store_first};
 use crate::quant::dispatch::Heads;
@@ -40,7 +40,7 @@ struct Query<const B: usize> {
     scale: f32,
 }
 
-/// A byte from each of the lanes, as four numbers of four.
+/// A byte from each of the elements, as four numbers of four.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store_bytes(dst: &mut [i32; 4], v: __m512i) {
@@ -263,10 +263,10 @@ fn scales<const B: usize>(rows: Rows<'_>) -> [__m512; B] {
         // SAFETY: 64 bytes by reference
         unsafe { _mm512_loadu_si512(halves.as_ptr().cast()) }
     });
-    let lanes = _mm512_cvtepu16_epi32(_mm256_setr_epi16(
+    let elements = _mm512_cvtepu16_epi32(_mm256_setr_epi16(
         0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
     ));
-    let of_rows = _mm512_cvtepi32_epi16(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(B as i32)));
+    let of_rows = _mm512_cvtepi32_epi16(_mm512_mullo_epi32(elements, _mm512_set1_epi32(B as i32)));
     let mut scales = [_mm512_setzero_ps(); B];
     for (b, scale) in scales.iter_mut().enumerate() {
         let index = _mm256_add_epi16(of_rows, _mm256_set1_epi16(b as i16));
@@ -331,7 +331,7 @@ fn keys<const B: usize>(rows: &Sixteen<B>, b: usize) -> [__m512i; 8] {
     keys
 }
 
-/// Block `b` of eight rows of values: of each four rows two vectors, in a lane one value of the four. The lanes of
+/// Block `b` of eight rows of values: of each four rows two vectors, in a lane one value of the four. The elements of
 /// 128 bits have values 0.., 16.., 4.., 20.. and 8.., 24.., 12.., 28...
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]

@@ -8,7 +8,7 @@ use glowplug::hex::hex;
 use glowplug::models::manifest::{Manifest, Untrusted, path as manifest_of};
 use glowplug::models::opened::Opened;
 use glowplug::models::packed;
-use glowplug::models::registry::{Candidate, Supply, Unfit};
+use glowplug::models::registry::{Candidate, Registry, UnfitModel};
 use glowplug_firmware_config::plan::{Limit, LimitSource};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;
@@ -48,19 +48,19 @@ impl World {
         self.folder.path().join(name)
     }
 
-    fn supply(&self, model: &Path) -> Supply {
-        Supply::open(&self.config, model.to_owned()).unwrap()
+    fn registry(&self, model: &Path) -> Registry {
+        Registry::open(&self.config, model.to_owned()).unwrap()
     }
 
-    fn check(&self, model: &Path) -> Result<Candidate, Unfit> {
-        self.supply(model).check(model, &self.config, &LIMIT)
+    fn check(&self, model: &Path) -> Result<Candidate, UnfitModel> {
+        self.registry(model).check(model, &self.config, &LIMIT)
     }
 
     /// It has answered: what is remembered of it is written.
     fn answered(&self, candidate: &Candidate) {
         let weights = &candidate.weights;
-        let mut supply = self.supply(weights.model.path());
-        let note = supply.answered(weights, candidate.version, false);
+        let mut registry = self.registry(weights.model.path());
+        let note = registry.answered(weights, candidate.version, false);
         note.write().unwrap();
     }
 
@@ -155,7 +155,7 @@ fn each_refusal_says_why() {
     let model = world.signed("model.gguf", &tiny(), 5);
     world.answered(&world.check(&model).unwrap());
     let why = |model: &Path| match world.check(model).unwrap_err() {
-        Unfit::Untrusted(error) => error,
+        UnfitModel::Untrusted(error) => error,
         other => panic!("{other}"),
     };
     let other = world.signed("other.gguf", &Tiny { seed: 2, ..tiny() }, 4);
@@ -226,10 +226,10 @@ fn what_lies_under_the_name_after_the_check_is_not_what_is_used() {
         fs::rename(world.path("theirs"), path).unwrap();
     };
     // between the header and the hash
-    let supply = world.supply(&model);
-    let sighted = supply.sight(&model, &world.config, &LIMIT).unwrap();
+    let registry = world.registry(&model);
+    let sighted = registry.sight(&model, &world.config, &LIMIT).unwrap();
     replace(&model);
-    let mut candidate = supply.read(sighted, &world.config, &LIMIT).unwrap();
+    let mut candidate = registry.read(sighted, &world.config, &LIMIT).unwrap();
     // between the hash and the map: from what was hashed it is packed, too
     let gguf = candidate.weights.prepare().unwrap();
     assert_eq!(tensor(&candidate.weights.model.gguf().unwrap()), ours);
@@ -244,7 +244,7 @@ fn what_lies_under_the_name_after_the_check_is_not_what_is_used() {
     // the next start finds the other one, which nobody signed
     assert!(matches!(
         world.check(&model),
-        Err(Unfit::Untrusted(Untrusted::Altered("content")))
+        Err(UnfitModel::Untrusted(Untrusted::Altered("content")))
     ));
 }
 
@@ -254,7 +254,7 @@ fn a_signed_model_that_others_may_write_in_place_is_refused() {
     let mut world = World::new();
     let model = world.signed("model.gguf", &tiny(), 1);
     fs::set_permissions(&model, Permissions::from_mode(0o666)).unwrap();
-    assert!(matches!(world.check(&model), Err(Unfit::Exposed)));
+    assert!(matches!(world.check(&model), Err(UnfitModel::Exposed)));
     // nor may they write what is said in its place
     let (sound, template) = (
         world.signed("sound.gguf", &tiny(), 1),
@@ -265,7 +265,7 @@ fn a_signed_model_that_others_may_write_in_place_is_refused() {
     for (mode, refused) in [(0o666, true), (0o644, false)] {
         fs::set_permissions(&template, Permissions::from_mode(mode)).unwrap();
         let checked = world.check(&sound);
-        assert_eq!(matches!(checked, Err(Unfit::Exposed)), refused);
+        assert_eq!(matches!(checked, Err(UnfitModel::Exposed)), refused);
         assert_eq!(checked.is_ok(), !refused);
     }
     world.config.trust.clear();
@@ -298,9 +298,9 @@ fn a_model_that_is_cut_after_the_check_is_not_loaded() {
     }
 }
 
-/// A coarse head is more than the model has: the plan is of what is mapped.
+/// A requantised head is more than the model has: the plan is of what is mapped.
 #[test]
-fn the_plan_counts_a_coarse_head() {
+fn the_plan_counts_a_requantized_head() {
     let mut world = World::new();
     // without keys: who signs models packs them by the daemon alone
     world.config.trust.clear();
@@ -322,11 +322,11 @@ fn the_plan_counts_a_coarse_head() {
         .iter()
         .product();
     // Q4_0: 18 bytes a block of 32
-    for (coarse, added) in [(false, 0), (true, in_head / 32 * 18)] {
+    for (requantized, added) in [(false, 0), (true, in_head / 32 * 18)] {
         let before = world.check(&model).unwrap();
         assert_eq!(weights(&before), size);
         let of = &before.weights;
-        packed::write(&of.model, &of.sha256, &packed, coarse).unwrap();
+        packed::write(&of.model, &of.sha256, &packed, requantized).unwrap();
         let after = world.check(&model).unwrap();
         assert_eq!(weights(&after), size + added);
         fs::remove_file(&packed).unwrap();
@@ -352,13 +352,13 @@ fn a_model_without_a_template_is_served_with_one_that_is_configured() {
     let check = |file: &Path, text: &str| {
         let draft = Draft::from_toml(&format!("[memory]\nkv_pages = 16\n{text}")).unwrap();
         let config = draft.finish("n", path("state")).unwrap();
-        let supply = Supply::open(&config, model.clone()).unwrap();
-        supply.check(file, &config, &LIMIT)
+        let registry = Registry::open(&config, model.clone()).unwrap();
+        registry.check(file, &config, &LIMIT)
     };
     let configured = format!("[model]\ntemplate_file = '{}'", template.display());
     let refused = |file: &Path, text: &str| match check(file, text).unwrap_err() {
-        Unfit::Template(why) => Unfit::Template(why).to_string(),
-        Unfit::Io(why) => why.to_string(),
+        UnfitModel::Template(why) => UnfitModel::Template(why).to_string(),
+        UnfitModel::Io(why) => why.to_string(),
         other => panic!("{other}"),
     };
     // refused before anything is loaded, with the way out
