@@ -34,7 +34,7 @@ fn text(content: &str) -> Event {
 
 #[test]
 fn a_slow_server_gets_text_put_together_and_loses_nothing() {
-    let (reports, mut reports) = mpsc::channel(1);
+    let (told, mut reports) = mpsc::channel(1);
     let mut inbox = quiet(None);
     let now = Instant::now();
     inbox.event(
@@ -45,19 +45,19 @@ fn a_slow_server_gets_text_put_together_and_loses_nothing() {
         },
         now,
     );
-    inbox.flush(&reports);
+    inbox.flush(&told);
     for i in 0..100 {
         inbox.event(1, text(&i.to_string()), now);
-        inbox.flush(&reports);
+        inbox.flush(&told);
     }
     inbox.event(1, Event::Finished(outcome(Finish::Stop)), now);
-    inbox.flush(&reports);
+    inbox.flush(&told);
     assert_eq!(inbox.pending.len(), 1);
     let Ok(Report::Update(first, _)) = reports.try_recv() else {
         panic!()
     };
     assert!(first.end.is_none() && first.marks.started.is_some());
-    inbox.flush(&reports);
+    inbox.flush(&told);
     let Ok(Report::Update(second, load)) = reports.try_recv() else {
         panic!()
     };
@@ -154,21 +154,21 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
 
 #[test]
 fn verbs_are_answered_and_numbers_told_once() {
-    let (reports, mut reports) = mpsc::channel(8);
+    let (told, mut reports) = mpsc::channel(8);
     let mut inbox = quiet(None);
     inbox
         .done
         .push_back(Done::Session(3, Err(SessionFault::NotFound)));
     inbox.load.counts.pages_used = 2;
-    inbox.flush(&reports);
+    inbox.flush(&told);
     let Ok(Report::Session(3, Err(SessionFault::NotFound), load)) = reports.try_recv() else {
         panic!()
     };
     assert_eq!(load.counts.pages_used, 2);
     assert!(reports.try_recv().is_err(), "the answer had the numbers");
     inbox.load.counts.pages_used = 1;
-    inbox.flush(&reports);
-    inbox.flush(&reports);
+    inbox.flush(&told);
+    inbox.flush(&told);
     let Ok(Report::Load(load)) = reports.try_recv() else {
         panic!()
     };
@@ -221,12 +221,12 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
 
 #[test]
 fn a_thread_that_must_be_heard_of_says_so_when_it_has_nothing_to_say() {
-    let (reports, mut reports) = mpsc::channel(8);
+    let (told, mut reports) = mpsc::channel(8);
     let mut inbox = quiet(Some(Duration::from_secs(3600)));
-    inbox.flush(&reports);
+    inbox.flush(&told);
     assert!(matches!(reports.try_recv(), Ok(Report::Load(_))));
     // it was heard just now
-    inbox.flush(&reports);
+    inbox.flush(&told);
     assert!(reports.try_recv().is_err());
     inbox.beat = Some(Duration::ZERO);
     assert!(inbox.report().is_some());

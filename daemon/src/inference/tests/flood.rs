@@ -60,28 +60,28 @@ struct Daemon {
     inbox: Inbox,
     engine: Engine,
     commands: std_mpsc::SyncSender<Command>,
-    commands: std_mpsc::Receiver<Command>,
+    taken: std_mpsc::Receiver<Command>,
     jobs: std_mpsc::Receiver<glowplug_model::engine::PromptJob>,
-    reports: mpsc::Sender<Report>,
+    told: mpsc::Sender<Report>,
     _reports: mpsc::Receiver<Report>,
     ended: BTreeMap<RequestId, End>,
 }
 
 impl Daemon {
     fn new() -> Self {
-        let (commands, commands) = std_mpsc::sync_channel(COMMANDS);
+        let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
         let (sender, jobs) = std_mpsc::sync_channel(AHEAD);
         // nothing is ever sent: what would be is looked at on the inbox
-        let (reports, reports) = mpsc::channel(1);
-        let permit = reports.clone().try_reserve_owned().unwrap();
+        let (told, reports) = mpsc::channel(1);
+        let permit = told.clone().try_reserve_owned().unwrap();
         std::mem::forget(permit);
         Self {
             inbox: Inbox::new(None, sender),
             engine: engine(),
             commands,
-            commands,
+            taken,
             jobs,
-            reports,
+            told,
             _reports: reports,
             ended: BTreeMap::new(),
         }
@@ -107,7 +107,7 @@ impl Daemon {
         let (tokens, ended) = (self.inbox.load.tokens, self.ended.len());
         let now = Some(Instant::now());
         let (inbox, engine) = (&mut self.inbox, &mut self.engine);
-        assert!(inbox.attend(engine, &self.commands, &self.reports, now));
+        assert!(inbox.attend(engine, &self.taken, &self.told, now));
         engine.step(&mut |id, event| inbox.event(id, event, Instant::now()));
         for (id, update) in std::mem::take(&mut inbox.pending) {
             if let Some((end, _)) = update.end {

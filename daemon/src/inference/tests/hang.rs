@@ -11,9 +11,9 @@ const SILENCE: Duration = Duration::from_millis(50);
 #[test]
 fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
     let (state, seen) = watch::channel(State::default());
-    let (commands, commands) = std_mpsc::sync_channel(COMMANDS);
+    let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
     let (jobs, _prompts) = std_mpsc::sync_channel(AHEAD);
-    let (reports, mut reports) = mpsc::channel(REPORTS);
+    let (told, mut reports) = mpsc::channel(REPORTS);
     let thread = std::thread::spawn(move || {
         let threads = Threads {
             prefill: 1,
@@ -23,14 +23,7 @@ fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
             Governed::new(seen, threads, 1),
             Inbox::new(Some(BEAT), jobs),
         );
-        answer(
-            &mut flood::engine(),
-            SWEEP,
-            governed,
-            inbox,
-            &commands,
-            &reports,
-        )
+        answer(&mut flood::engine(), SWEEP, governed, inbox, &taken, &told)
     });
     // nobody asks anything: it says that it lives
     for _ in 0..4 {
@@ -58,11 +51,11 @@ fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
 /// The models change, the thread is on its way out, and the daemon is told to stop.
 #[tokio::test]
 async fn who_left_is_waited_for() {
-    let (commands, commands) = std_mpsc::sync_channel::<Command>(1);
+    let (commands, taken) = std_mpsc::sync_channel::<Command>(1);
     let (done, saved) = std_mpsc::channel();
     let (go, going) = std_mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
-        assert!(commands.recv().is_err(), "nobody can send any more");
+        assert!(taken.recv().is_err(), "nobody can send any more");
         going.recv().unwrap();
         done.send(()).unwrap();
     });
