@@ -83,7 +83,7 @@ impl<'a> Asker<'a> {
                 open.keys()
             );
             let Some(at) = &mut client else {
-                client = self.door.client(Version::V5, &self.name).ok();
+                client = self.connected().ok();
                 match &mut client {
                     Some(at) => {
                         if !self.again(at, &open) {
@@ -96,7 +96,10 @@ impl<'a> Asker<'a> {
             };
             match at.within(AGAIN) {
                 Ok(Some(message)) => {
-                    if let Some(frame) = self.frame(&message) {
+                    // what was asked while the daemon was away is lost
+                    if online(&message) && !self.again(at, &open) {
+                        client = None;
+                    } else if let Some(frame) = self.frame(&message) {
                         heard = Instant::now();
                         if let Some(body) = take(frame, &mut open, &mut answers) {
                             std::thread::sleep(PAUSE);
@@ -115,6 +118,13 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// A client that hears its answers, and when the daemon comes back.
+    fn connected(&self) -> std::io::Result<Client> {
+        let mut client = self.door.client(Version::V5, &self.name)?;
+        client.granted(&topic("status"))?;
+        Ok(client)
+    }
+
     fn publish(&self, client: &mut Client, body: &Value) -> std::io::Result<u16> {
         let request = topic(&format!("chat/{}/request", self.name));
         client.try_publish(&Message::new(request, body.to_string()))
@@ -130,6 +140,10 @@ impl<'a> Asker<'a> {
         self.frames.fetch_add(u64::from(ours), Ordering::Relaxed);
         ours.then(|| message.json())
     }
+}
+
+fn online(message: &Message) -> bool {
+    message.topic == topic("status") && message.json()["state"] == "online"
 }
 
 /// Puts a frame where it belongs; gives a request back that was refused for now.
