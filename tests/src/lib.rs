@@ -1,4 +1,5 @@
-//! What the tests of the whole stand on: tiny seeded models, hostile files, and where the real models are.
+//! What the tests of the whole stand on: tiny seeded models, hostile files, and where the real models are; and, in
+//! [`world`], the real daemon on a real broker.
 //!
 //! A test that needs any model makes one with [`Tiny`]; a test that needs a broken one takes a tiny model's
 //! [`GgufWriter`] and breaks it; a test that needs a real one asks [`real_model`].
@@ -9,6 +10,7 @@ mod models;
 mod rng;
 mod tiny;
 mod vocabulary;
+pub mod world;
 mod writer;
 
 pub use link::{Fate, Faults, Link, TICK};

@@ -1,8 +1,8 @@
 //! Clients that must have their answers: what gets none is asked again under its id, over as many connections as it takes.
 
-use super::client::{Client, Message, PATIENCE, Version};
-use super::common::{Stop, body, ended};
-use super::world::{Door, topic};
+use crate::common::{Stop, body, ended};
+use glowplug_tests::world::client::{Client, Message, PATIENCE, Version};
+use glowplug_tests::world::{Door, topic};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

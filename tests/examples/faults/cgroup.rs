@@ -1,6 +1,6 @@
 //! A control group of memory, of version 1 or 2, where this machine lets us make one.
 
-use super::table::NotRun;
+use crate::table::NotRun;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

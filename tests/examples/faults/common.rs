@@ -1,9 +1,9 @@
 //! What every row does: starts daemons, asks them, and reads what they say of themselves.
 
-use super::client::{Client, Message, PATIENCE};
-use super::daemon::{Daemon, glowplug};
-use super::table::Tally;
-use super::world::{CONFIG, Kind, STATE, World, frame, request, tiny, topic};
+use crate::table::Tally;
+use glowplug_tests::world::client::{Client, Message, PATIENCE};
+use glowplug_tests::world::daemon::{Daemon, glowplug};
+use glowplug_tests::world::{CONFIG, Kind, STATE, World, frame, request, tiny, topic};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

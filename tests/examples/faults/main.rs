@@ -7,36 +7,17 @@
 //! that. Exit code 1: a row fell short.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(dead_code, reason = "the tests of the whole use the rest")]
-
-#[path = "../../tests/whole/broker.rs"]
-mod broker;
-#[path = "../../tests/whole/client.rs"]
-mod client;
-#[path = "../../tests/whole/daemon.rs"]
-mod daemon;
-#[path = "../../tests/whole/world.rs"]
-mod world;
 
 mod asker;
-mod brokers;
 mod cgroup;
-mod clients;
 mod common;
-mod disks;
-mod files;
-mod image;
 mod journal;
-mod load;
-mod machine;
-mod memory;
-mod models;
-mod power;
-mod signals;
+mod rows;
 mod table;
-mod text;
 mod vault;
 
+use rows::storage::{disks, files, power};
+use rows::{brokers, clients, image, load, machine, memory, models, signals, text};
 use std::process::{Command, ExitCode};
 use table::{Row, Run, Verdict};
 

@@ -1,10 +1,10 @@
 //! Many conversations in files, of which every one can be put back, damaged, and asked again.
 
-use super::asker::Asker;
-use super::client::{Client, Message, Version};
-use super::common::{last, model_in, stop};
-use super::world::{Kind, World, request, tiny, topic};
+use crate::asker::Asker;
+use crate::common::{last, model_in, stop};
 use glowplug_tests::Tiny;
+use glowplug_tests::world::client::{Client, Message, Version};
+use glowplug_tests::world::{Kind, World, request, tiny, topic};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;

@@ -1,8 +1,8 @@
 //! A board that becomes hot, and cool again, under a daemon that answers. The board is a folder of files.
 
 use super::alone;
-use super::client::{Client, Message, PATIENCE, Version};
-use super::world::{Kind, World, frame, request, tell, topic};
+use glowplug_tests::world::client::{Client, Message, PATIENCE, Version};
+use glowplug_tests::world::{Kind, World, frame, request, tell, topic};
 use glowplug_tests::{Real, real_model};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -2,16 +2,6 @@
 //! tests of `whole` run several daemons at once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(dead_code, reason = "`whole` uses the rest")]
-
-#[path = "../whole/broker.rs"]
-mod broker;
-#[path = "../whole/client.rs"]
-mod client;
-#[path = "../whole/daemon.rs"]
-mod daemon;
-#[path = "../whole/world.rs"]
-mod world;
 
 mod heat;
 mod supervisor;

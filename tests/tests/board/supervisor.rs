@@ -1,7 +1,7 @@
 //! What a service manager is told, and when.
 
 use super::alone;
-use super::world::{Kind, World, tiny};
+use glowplug_tests::world::{Kind, World, tiny};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -5,25 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod admin;
-mod broker;
-mod client;
-mod daemon;
-mod disk;
-mod refused;
-mod scenarios;
-mod world;
-
-mod acl;
-mod embedded;
-mod health;
-mod idle;
-mod lock;
-mod models;
-mod mosquitto;
-mod offline;
-mod paho;
-mod sessions;
-mod silent;
-mod small;
-mod stop;
+mod brokers;
+mod clients;
+mod process;

@@ -1,0 +1,8 @@
+//! What the daemon and a broker owe each other, on Mosquitto and on the embedded one.
+
+mod acl;
+mod embedded;
+mod mosquitto;
+mod refused;
+mod scenarios;
+mod silent;

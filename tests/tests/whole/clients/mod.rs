@@ -1,0 +1,6 @@
+//! The daemon as its clients see it.
+
+mod health;
+mod paho;
+mod sessions;
+mod small;
