@@ -24,8 +24,6 @@ pub const SLOT: usize = 4096;
 pub const SLOTS: usize = 2;
 /// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`, 2 before `share`. A newer one is refused.
 pub const SCHEMA: u16 = 3;
-/// Most public keys that are asked whether one of them made a signature.
-pub const KEYS_MAX: usize = 4;
 /// What is signed before the image: a key that signs other things as well signs nothing that is an image by chance.
 pub const DOMAIN: &[u8] = b"glowplug configuration\0";
 

@@ -47,3 +47,7 @@ pub const THREADS_MAX: usize = 64;
 pub const STOPS_MAX: usize = 16;
 /// Longest stop string, in bytes.
 pub const STOP_BYTES_MAX: usize = 256;
+/// Most bytes of last frames that are kept to answer repeated requests, of all clients together.
+pub const DEDUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most public keys that are asked whether one of them made a signature.
+pub const KEYS_MAX: usize = 4;

@@ -4,8 +4,7 @@
 //! that is not known is refused. A size is in bytes and a thought a table: the file's other ways to write them are made
 //! so when an image is written.
 
-use crate::image::KEYS_MAX;
-use crate::limits::{BASE_TOPIC_MAX, CLIENT_MAX};
+use crate::limits::{BASE_TOPIC_MAX, CLIENT_MAX, KEYS_MAX};
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use glowplug_firmware_config::board::{Board, BoardError};
-use glowplug_firmware_config::image::{KEYS_MAX, VerifyingKey};
+use glowplug_firmware_config::image::VerifyingKey;
 use glowplug_firmware_config::units::Bytes;
 use glowplug_firmware_config::{board, kv, limits};
 use glowplug_model::engine::{KvFormats, Share, Thinking};
@@ -268,8 +268,8 @@ pub(crate) fn trust_keys(text: &str) -> Result<Vec<VerifyingKey>, String> {
     if keys.is_empty() {
         return Err("names no key: leave it out where nobody has to sign".to_owned());
     }
-    if keys.len() > KEYS_MAX {
-        return Err(format!("has more than {KEYS_MAX} keys"));
+    if keys.len() > limits::KEYS_MAX {
+        return Err(format!("has more than {} keys", limits::KEYS_MAX));
     }
     let key = |text: &str| {
         unhex(text)

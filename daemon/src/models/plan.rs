@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::{SESSION_TEXT_MAX, STEP_TOKENS};
+use glowplug_firmware_config::limits::{DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
 use glowplug_model::engine::{KvFormats, LoadError, Share, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
@@ -30,7 +30,7 @@ fn message_bytes(config: &Config) -> u64 {
         None => broker::bytes(payload_max),
     };
     let came_in = PACKET_MAX + intake_bytes(payload_max) + payload_max;
-    let kept = OUTBOX_BYTES + crate::requests::dedup::BYTES_MAX + SESSION_TEXT_MAX;
+    let kept = OUTBOX_BYTES + DEDUP_BYTES_MAX + SESSION_TEXT_MAX;
     (came_in + kept + broker) as u64
 }
 

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use glowplug_firmware_config::limits::DEDUP_BYTES_MAX;
 
 /// Most requests remembered.
 pub const ENTRIES_MAX: usize = 1024;
-/// Most bytes of their last frames.
-pub const BYTES_MAX: usize = 4 << 20;
 
 /// Which of a client's topics a request came on: the same id on the other one is another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +91,7 @@ impl Window {
         while self.known.len() > ENTRIES_MAX {
             self.forget_of(|share| share.order.len());
         }
-        while self.bytes > BYTES_MAX {
+        while self.bytes > DEDUP_BYTES_MAX {
             self.forget_of(|share| share.bytes);
         }
     }
@@ -181,9 +180,9 @@ mod tests {
         }
         assert!(w.get(now, &key("c", 0)).is_none() && w.get(now, &key("c", 1)).is_some());
         assert_eq!((w.known.len(), w.bytes), (ENTRIES_MAX, ENTRIES_MAX));
-        w.insert(now, key("c", 5000), ended(BYTES_MAX));
-        assert_eq!((w.known.len(), w.bytes), (1, BYTES_MAX));
-        w.insert(now, key("c", 5001), ended(BYTES_MAX + 1));
+        w.insert(now, key("c", 5000), ended(DEDUP_BYTES_MAX));
+        assert_eq!((w.known.len(), w.bytes), (1, DEDUP_BYTES_MAX));
+        w.insert(now, key("c", 5001), ended(DEDUP_BYTES_MAX + 1));
         assert_eq!((w.known.len(), w.bytes), (0, 0));
     }
 
@@ -208,7 +207,7 @@ mod tests {
                 "{client}"
             );
         }
-        assert!(w.bytes <= BYTES_MAX && w.known.len() <= ENTRIES_MAX);
+        assert!(w.bytes <= DEDUP_BYTES_MAX && w.known.len() <= ENTRIES_MAX);
         // many clients share what there is
         for i in 0..2 * ENTRIES_MAX {
             let later = now + Duration::from_secs(1);
