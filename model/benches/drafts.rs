@@ -5,11 +5,9 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-use glowplug_model::engine::{
-    Engine, EngineConfig, Event, KvFormats, Priority, Request, Share, Thinking, Worked,
-};
+use glowplug_model::engine::{Engine, EngineConfig, Event, KvFormats, Request, Worked};
 use glowplug_model::gguf::Gguf;
-use glowplug_model::text::{Message, Role};
+use glowplug_model::text::Message;
 use std::path::Path;
 use std::time::Instant;
 
@@ -101,24 +99,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn engine(gguf: &Gguf, threads: usize, drafts: bool) -> Result<Engine, Box<dyn std::error::Error>> {
     let context = 2048;
     let config = EngineConfig {
-        context,
-        streams: 4,
         pages: 2 * context / PAGE_TOKENS,
-        kv: KvFormats {
-            k: KvFormat::Q8_0,
-            v: KvFormat::Q8_0,
-        },
-        lock: false,
-        share: Share::Client,
-        sessions: None,
-        session_writes: None,
-        window: false,
-        queue: 1,
         prefill_threads: threads,
         decode_threads: threads,
         drafts,
-        places: Vec::new(),
-        isa: None,
+        ..EngineConfig::new(context, 4, KvFormats::both(KvFormat::Q8_0))
     };
     Ok(Engine::load(gguf, &config)?)
 }
@@ -132,22 +117,8 @@ fn answer(
     let mut sampler = engine.model().sampler.clone();
     sampler.temperature = 0.0;
     let request = Request {
-        client: "bench".into(),
-        session: None,
-        priority: Priority::Normal,
-        messages: vec![Message {
-            role: Role::User,
-            content: prompt.to_owned(),
-        }],
-        raw: false,
         sampler,
-        thinking: Thinking {
-            enabled: false,
-            budget: None,
-            visible: false,
-        },
-        max_tokens: 256,
-        stop: Vec::new(),
+        ..Request::new("bench", vec![Message::user(prompt)], 256)
     };
     engine.submit(id, request).map_err(|e| format!("{e:?}"))?;
     let (mut text, mut first, mut tokens, mut ended) = (String::new(), None, 0usize, false);

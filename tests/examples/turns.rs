@@ -8,10 +8,10 @@
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
     Engine, EngineConfig, Event, Finish, KvFormats, Priority, Request, RequestId, SessionVerb,
-    Share, Thinking,
+    Thinking,
 };
 use glowplug_model::gguf::Gguf;
-use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_model::text::{Message, SamplerParams};
 use glowplug_tests::{Real, SplitMix, real_model};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::error::Error;
@@ -38,25 +38,13 @@ const LINES: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let seconds = std::env::args().nth(1).map_or(Ok(60), |s| s.parse())?;
+    let threads = std::thread::available_parallelism()?.get();
     let config = EngineConfig {
-        context: 512,
-        streams: STREAMS,
         pages: PAGES,
-        kv: KvFormats {
-            k: KvFormat::Q8_0,
-            v: KvFormat::Q8_0,
-        },
-        lock: false,
-        share: Share::Client,
-        sessions: None,
-        session_writes: None,
-        window: false,
         queue: 16,
-        prefill_threads: std::thread::available_parallelism()?.get(),
-        decode_threads: std::thread::available_parallelism()?.get(),
-        drafts: true,
-        places: Vec::new(),
-        isa: None,
+        prefill_threads: threads,
+        decode_threads: threads,
+        ..EngineConfig::new(512, STREAMS, KvFormats::both(KvFormat::Q8_0))
     };
     let mut engine = Engine::load(&Gguf::open(&real_model(Real::Smol))?, &config)?;
     let mut random = SplitMix::new(7, "turns");
@@ -132,38 +120,21 @@ fn request(client: &str, below: &mut dyn FnMut(u64) -> u64) -> Request {
         line.to_owned()
     };
     Request {
-        client: client.into(),
-        session: None,
         priority: [
             Priority::Normal,
             Priority::Normal,
             Priority::Urgent,
             Priority::Background,
         ][below(4) as usize],
-        messages: vec![Message {
-            role: Role::User,
-            content,
-        }],
-        raw: false,
         sampler: SamplerParams {
-            temperature: 0.6,
-            top_p: 0.95,
-            top_k: 40,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            logit_bias: Vec::new(),
             seed: below(1000),
-            top_logprobs: None,
+            ..SamplerParams::default()
         },
         thinking: Thinking {
             enabled: true,
-            budget: None,
-            visible: false,
+            ..Thinking::default()
         },
-        max_tokens: ANSWER,
-        stop: Vec::new(),
+        ..Request::new(client, vec![Message::user(content)], ANSWER)
     }
 }
 

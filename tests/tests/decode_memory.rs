@@ -4,12 +4,10 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::DRAFT_MAX;
-use glowplug_model::engine::{
-    Engine, EngineConfig, Event, KvFormats, Priority, Request, Share, Thinking, Worked,
-};
+use glowplug_model::engine::{Engine, EngineConfig, Event, KvFormats, Request, Thinking, Worked};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
-use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_model::text::{Message, SamplerParams};
 use glowplug_tests::{Think, Tiny};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -65,24 +63,8 @@ fn flat(drafts: bool, most_change: usize) {
         ..Tiny::new(Arch::Qwen2)
     };
     let config = EngineConfig {
-        context: 4096,
-        streams: 1,
-        pages: 128,
-        kv: KvFormats {
-            k: KvFormat::Q8_0,
-            v: KvFormat::Q8_0,
-        },
-        lock: false,
-        share: Share::Client,
-        sessions: None,
-        session_writes: None,
-        window: false,
-        queue: 1,
-        prefill_threads: 1,
-        decode_threads: 1,
         drafts,
-        places: Vec::new(),
-        isa: None,
+        ..EngineConfig::new(4096, 1, KvFormats::both(KvFormat::Q8_0))
     };
     let gguf = Gguf::from_bytes(tiny.bytes().into()).unwrap();
     let mut engine = Engine::load(&gguf, &config).unwrap();
@@ -118,33 +100,19 @@ fn flat(drafts: bool, most_change: usize) {
 
 fn request() -> Request {
     Request {
-        client: "c".into(),
-        session: None,
-        priority: Priority::Normal,
-        messages: vec![Message {
-            role: Role::User,
-            content: "the rain".to_owned(),
-        }],
-        raw: false,
         sampler: SamplerParams {
             temperature: 0.7,
-            top_p: 0.95,
-            top_k: 40,
-            min_p: 0.0,
             repeat_penalty: 1.1,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
             // no end before its time
             logit_bias: (0..8).map(|token| (token, -100.0)).collect(),
             seed: 1,
-            top_logprobs: None,
+            ..SamplerParams::default()
         },
         thinking: Thinking {
             enabled: true,
             budget: None,
             visible: true,
         },
-        max_tokens: TOKENS as u32,
-        stop: Vec::new(),
+        ..Request::new("c", vec![Message::user("the rain")], TOKENS as u32)
     }
 }

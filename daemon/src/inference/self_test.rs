@@ -1,10 +1,8 @@
 //! The self-test of a model that was loaded, before anybody is told that it answers: one token of a question of our own, on the whole
 //! way from text to logits and back.
 
-use glowplug_model::engine::{
-    Engine, Event, Finish, Priority, Refusal, Request, RequestId, Thinking,
-};
-use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_model::engine::{Engine, Event, Finish, Refusal, Request, RequestId};
+use glowplug_model::text::{Message, SamplerParams};
 
 /// No client's: theirs are counted from 1.
 const ID: RequestId = 0;
@@ -43,21 +41,8 @@ pub(super) fn answers(engine: &mut Engine) -> Result<(), SelfTestError> {
 
 fn question(sampler: SamplerParams) -> Request {
     Request {
-        client: "self-test".into(),
-        session: None,
-        priority: Priority::Normal,
-        messages: vec![Message {
-            role: Role::User,
-            content: "Hello".to_owned(),
-        }],
         raw: true,
         sampler,
-        thinking: Thinking {
-            enabled: false,
-            budget: None,
-            visible: false,
-        },
-        max_tokens: 1,
-        stop: Vec::new(),
+        ..Request::new("self-test", vec![Message::user("Hello")], 1)
     }
 }

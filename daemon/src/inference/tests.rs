@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::inbox::Done;
 use super::*;
 use crate::requests::admission::End;
-use glowplug_model::engine::{Event, Outcome, Priority, SessionVerb, Thinking};
+use glowplug_model::engine::{Event, Outcome, SessionVerb};
 use glowplug_model::text::SamplerParams;
 
 fn outcome(finish: Finish) -> Outcome {
@@ -73,31 +73,12 @@ fn a_slow_server_gets_text_put_together_and_loses_nothing() {
 pub(super) fn request(client: &str, session: Option<&str>) -> Box<Request> {
     let sampler = SamplerParams {
         temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        repeat_penalty: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-        logit_bias: vec![],
-        seed: 0,
-        top_logprobs: None,
-    };
-    let thinking = Thinking {
-        enabled: false,
-        budget: None,
-        visible: false,
+        ..SamplerParams::default()
     };
     Box::new(Request {
-        client: client.into(),
         session: session.map(Into::into),
-        priority: Priority::Normal,
-        messages: vec![],
-        raw: false,
         sampler,
-        thinking,
-        max_tokens: 1,
-        stop: vec![],
+        ..Request::new(client, vec![], 1)
     })
 }
 

@@ -189,31 +189,15 @@ impl Intake {
         context: &mut Context<'_>,
     ) {
         let deadline = properties::deadline(chat.deadline_ms, message.properties.expiry_s);
-        let recommended = SamplerParams {
-            temperature: 0.6,
-            top_p: 0.95,
-            top_k: 40,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            logit_bias: Vec::new(),
-            seed: 0,
-            top_logprobs: None,
-        };
+        let sampler = self.sampler.clone().unwrap_or_default();
+        let max_tokens = chat.max_tokens.unwrap_or(self.defaults.max_tokens);
         let request = Request {
-            client: client.into(),
             session: chat.session.map(Into::into),
             priority: chat.priority,
-            sampler: chat.sampling.over(
-                self.sampler.as_ref().unwrap_or(&recommended),
-                fastrand::u64(..),
-            ),
-            messages: chat.messages,
-            raw: false,
+            sampler: chat.sampling.over(&sampler, fastrand::u64(..)),
             thinking: chat.thinking.unwrap_or(self.defaults.thinking),
-            max_tokens: chat.max_tokens.unwrap_or(self.defaults.max_tokens),
             stop: chat.stop,
+            ..Request::new(client, chat.messages, max_tokens)
         };
         let arrival = Arrival {
             kind,

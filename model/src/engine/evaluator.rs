@@ -1,7 +1,7 @@
 //! Tokens in, logits out, without requests: what `eval` and `bench` measure.
 
+use super::config::{EngineConfig, LoadError};
 use super::model::Model;
-use super::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
 use crate::kv::Span;
 use crate::text::Tokenizer;

@@ -66,17 +66,13 @@ fn name(text: &str) -> Option<String> {
 #[must_use]
 pub fn recommended(gguf: &Gguf) -> SamplerParams {
     let float = |key: &str, default| gguf.f32(key).unwrap_or(default);
+    let other = SamplerParams::default();
     SamplerParams {
-        temperature: float("general.sampling.temp", 0.6).clamp(0.0, 2.0),
-        top_p: float("general.sampling.top_p", 0.95).clamp(0.0, 1.0),
-        top_k: gguf.u32("general.sampling.top_k").unwrap_or(40),
-        min_p: float("general.sampling.min_p", 0.0).clamp(0.0, 1.0),
-        repeat_penalty: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-        logit_bias: Vec::new(),
-        seed: 0,
-        top_logprobs: None,
+        temperature: float("general.sampling.temp", other.temperature).clamp(0.0, 2.0),
+        top_p: float("general.sampling.top_p", other.top_p).clamp(0.0, 1.0),
+        top_k: gguf.u32("general.sampling.top_k").unwrap_or(other.top_k),
+        min_p: float("general.sampling.min_p", other.min_p).clamp(0.0, 1.0),
+        ..other
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests in, tokens out: the one owner of network, KV cache and sequences. Never blocks, never reads a clock: the
 //! inference thread of the daemon calls [`Engine::step`] in a loop.
 
+mod config;
 mod drafts;
 mod evaluator;
 mod info;
@@ -13,14 +14,10 @@ mod sequence;
 mod session;
 mod shape;
 
-use crate::gguf::{Gguf, GgufError, Watch};
-use crate::kv::{LayoutError, NoMemory, NotLocked, Owner, Pages, Span, TooManyPages};
-use crate::network::MissingTensor;
-use crate::network::dims::DimsError;
-use crate::quant::{Isa, UnsupportedIsa};
-use crate::text::{ChatTemplate, TextError};
+use crate::gguf::{Gguf, Watch};
+use crate::kv::{Owner, Pages, Span};
+use crate::text::ChatTemplate;
 use drafts::{Drafted, Drafts};
-use glowplug_firmware_config::kv::KvFormat;
 use memory::{Memory, TABLES};
 use model::Model;
 use prompt::Preparing;
@@ -29,127 +26,18 @@ use sequence::{Next, Sequence};
 use session::files::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use config::{Effort, EngineConfig, KvFormats, LoadError, Share};
 pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
 pub use prompt::{Prepared, PromptBuilder, PromptJob};
 pub use request::{
-    Event, Finish, Notice, Outcome, Refusal, Request, RequestId, SessionBound, SessionFault,
-    SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
+    Event, Finish, Notice, Outcome, Priority, Refusal, Request, RequestId, SessionBound,
+    SessionFault, SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
 };
-pub use scheduler::Priority;
 pub use session::verbs::Conversations;
 pub use shape::shape;
-
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvFormats {
-    /// keys: f16 or q8_0
-    pub k: KvFormat,
-    /// values
-    pub v: KvFormat,
-}
-
-/// Who finds the pages that a client's prompts have filled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Share {
-    /// the same client: no number and no time tells others of its prompts
-    #[default]
-    Client,
-    /// everybody
-    All,
-}
-
-/// Choices at load; ceilings are in `firmware-config`.
-#[derive(Debug, Clone)]
-pub struct EngineConfig {
-    /// most tokens of one sequence; refused if above the model's own
-    pub context: usize,
-    /// sequences in one step at most
-    pub streams: usize,
-    /// KV pages of the arena
-    pub pages: usize,
-    /// how they are stored
-    pub kv: KvFormats,
-    /// are they kept from being swapped out
-    pub lock: bool,
-    /// who finds what is in them
-    pub share: Share,
-    /// the folder of saved sessions
-    pub sessions: Option<PathBuf>,
-    /// bytes of sessions that are written in a day, but for those at the end; none: as many as it takes
-    pub session_writes: Option<u64>,
-    /// a session that outgrows the context forgets its oldest turns; false: its request is refused
-    pub window: bool,
-    /// guess tokens from what the text repeats, where it pays; answers are the same
-    pub drafts: bool,
-    /// waiting requests; one more is [`Refusal::Overloaded`]
-    pub queue: usize,
-    /// threads in prefill
-    pub prefill_threads: usize,
-    /// threads in decode
-    pub decode_threads: usize,
-    /// the processors that each thread is held to, that of the caller first; empty: the system places them
-    pub places: Vec<Vec<usize>>,
-    /// forced instruction set
-    pub isa: Option<Isa>,
-}
-
-/// How much of what [`EngineConfig`] allows is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Effort {
-    /// threads in prefill
-    pub prefill_threads: usize,
-    /// threads in decode
-    pub decode_threads: usize,
-    /// sequences in one step, unless more of them have begun
-    pub streams: usize,
-}
-
-/// The file is not one we can serve.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// not a sound GGUF file
-    #[error(transparent)]
-    Gguf(#[from] GgufError),
-    /// dimensions missing, contradictory or too large
-    #[error(transparent)]
-    Dims(#[from] DimsError),
-    /// tokenizer or chat template
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// a weight
-    #[error(transparent)]
-    Tensor(#[from] MissingTensor),
-    /// KV cache
-    #[error(transparent)]
-    NoMemory(#[from] NoMemory),
-    /// more KV cache than may be locked
-    #[error(transparent)]
-    NotLocked(#[from] NotLocked),
-    /// KV format that the model's heads cannot have
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// more pages than an arena may have
-    #[error(transparent)]
-    Pages(#[from] TooManyPages),
-    /// forced instruction set
-    #[error(transparent)]
-    Isa(#[from] UnsupportedIsa),
-    /// worker threads
-    #[error("the inference threads could not be started: {0}")]
-    Threads(std::io::Error),
-    /// configured context
-    #[error("a context of {asked} tokens was asked for, the model takes 1 to {limit}")]
-    Context {
-        /// configuration
-        asked: usize,
-        /// the file's `context_length`
-        limit: usize,
-    },
-}
 
 /// Numbers for `metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

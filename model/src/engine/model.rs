@@ -1,6 +1,6 @@
 //! A loaded model: network, cache and runtime, fed with tokens. Knows nothing of requests.
 
-use super::{EngineConfig, LoadError};
+use super::config::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, Span};
 use crate::network::dims::Dims;

@@ -2,8 +2,8 @@
 //! that alone, and the engine accepts it into its queue. The step in the middle takes time that grows with the text and
 //! needs nothing of the engine, so that another thread can do it while the engine goes on.
 
-use super::request::{Event, Finish, Outcome, Refusal, Request, RequestId};
-use super::scheduler::{Job, Priority, SubmitError};
+use super::request::{Event, Finish, Outcome, Priority, Refusal, Request, RequestId};
+use super::scheduler::{Job, SubmitError};
 use super::sequence::{Sequence, Turn};
 use super::session::{SessionKey, text};
 use super::{Engine, EngineConfig};

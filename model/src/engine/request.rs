@@ -1,6 +1,5 @@
-//! What goes into the engine and what comes out.
+//! What goes into the engine and what comes out of it.
 
-use super::scheduler::Priority;
 use crate::text::{Message, SamplerParams};
 use glowplug_firmware_config::limits::{
     SESSION_TEXT_MAX, SESSION_TEXT_PER_CLIENT, SESSIONS_MAX, SESSIONS_PER_CLIENT,
@@ -10,42 +9,71 @@ use std::sync::Arc;
 /// The daemon's own number for a request.
 pub type RequestId = u64;
 
-/// What to do about the model's thoughts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How soon a request must run. Of two requests the one with the larger priority runs first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Runs when nothing else waits.
+    Background,
+    /// Runs when its turn comes.
+    #[default]
+    Normal,
+    /// Runs in the next step.
+    Urgent,
+}
+
+/// What to do about the model's thoughts. By default the model does not think.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Thinking {
-    /// false: an empty thought is written for the model
+    /// Whether the model may think. If not, an empty thought is written for it.
     pub enabled: bool,
-    /// at most so many tokens, then the thought is closed for the model
+    /// Most tokens of a thought; after them the thought is closed for the model.
     pub budget: Option<u32>,
-    /// false: [`Event::Text`] never carries reasoning (it is still counted)
+    /// Whether [`Event::Text`] carries the thought. Its tokens are counted either way.
     pub visible: bool,
 }
 
 /// One chat request, validated by the daemon.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// whose it is: shares are fair by client, sessions are its own
+    /// The client that asks: it gets a fair share, and its sessions are its own.
     pub client: Arc<str>,
-    /// the conversation it goes on with; `messages` are the new ones then
+    /// The conversation that the request goes on with. If there is one, `messages` are only the new ones.
     pub session: Option<Arc<str>>,
-    /// before or after others
+    /// How soon it must run, compared with other requests.
     pub priority: Priority,
-    /// never empty
+    /// What was said, in order; never empty.
     pub messages: Vec<Message>,
-    /// feed `messages[0].content` as it is, no template (`generate --raw`)
+    /// Whether `messages[0].content` is the whole prompt, without the template (`generate --raw`).
     pub raw: bool,
-    /// sampling
+    /// How tokens are drawn from the logits.
     pub sampler: SamplerParams,
-    /// thoughts
+    /// Whether the model may think, and for how long.
     pub thinking: Thinking,
-    /// answer and thinking together, at least 1
+    /// Most tokens of answer and thought together, at least 1.
     pub max_tokens: u32,
-    /// stop strings, on the answer only
+    /// Strings that end the answer. Thoughts are not searched for them.
     pub stop: Vec<String>,
 }
 
 impl Request {
-    /// What only the model can tell of a request: does every biased token exist?
+    /// A request of normal priority, without a session, a thought or stop strings, that is sampled by the default values.
+    /// Take the rest with `..`.
+    #[must_use]
+    pub fn new(client: &str, messages: Vec<Message>, max_tokens: u32) -> Self {
+        Self {
+            client: client.into(),
+            session: None,
+            priority: Priority::Normal,
+            messages,
+            raw: false,
+            sampler: SamplerParams::default(),
+            thinking: Thinking::default(),
+            max_tokens,
+            stop: Vec::new(),
+        }
+    }
+
+    /// Checks what only the model can tell of a request: that every biased token exists.
     pub(super) fn check(&self, vocab: usize) -> Result<(), Refusal> {
         let mut biased = self.sampler.logit_bias.iter().map(|(token, _)| *token);
         match biased.find(|token| *token as usize >= vocab) {
@@ -61,140 +89,140 @@ impl Request {
 /// Log-probabilities of one token, for OpenAI's `logprobs.content[]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
-    /// text (lossy)
+    /// The token's text; bytes that are not UTF-8 are replaced.
     pub token: String,
-    /// bytes
+    /// The token's bytes as they are in the vocabulary.
     pub bytes: Vec<u8>,
-    /// ln p
+    /// Natural logarithm of the token's probability.
     pub logprob: f32,
-    /// alternatives: (text, bytes, ln p)
+    /// The likeliest tokens in its place, best first: text, bytes, logarithm of the probability.
     pub top: Vec<(String, Vec<u8>, f32)>,
 }
 
 /// What a step has to say about a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// its turn has come
+    /// The request has its pages, and its prompt is being computed.
     Started {
-        /// tokens of the whole prompt
+        /// Tokens of the whole prompt.
         prompt_tokens: u32,
-        /// of which were already in the KV cache
+        /// Tokens of the prompt that were in the KV cache already.
         cached_tokens: u32,
     },
-    /// the prompt is in the cache; the first token follows in the next step
+    /// The prompt is in the cache; the first token follows in the next step.
     Prefilled,
-    /// new text, whole UTF-8 characters; one event per decoded token, possibly with both sides empty
+    /// New text in whole UTF-8 characters. There is one event per decoded token, and both texts may be empty.
     Text {
-        /// answer
+        /// Text of the answer.
         content: String,
-        /// thought, empty when not visible
+        /// Text of the thought; empty if it is not visible.
         reasoning: String,
-        /// if asked, of a token of the answer
+        /// Log-probabilities of a token of the answer, if they were asked for.
         logprobs: Option<TokenLogprob>,
     },
-    /// the last event of a request, always exactly one
+    /// The last event of a request; every request has exactly one.
     Finished(Outcome),
 }
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// why
+    /// Why it ended.
     pub finish: Finish,
-    /// tokens of the prompt
+    /// Tokens of the prompt.
     pub prompt_tokens: u32,
-    /// of it from the cache
+    /// Tokens of the prompt that were in the KV cache already.
     pub cached_tokens: u32,
-    /// decoded, thoughts included
+    /// Tokens decoded, thoughts included.
     pub completion_tokens: u32,
-    /// of it thoughts
+    /// Tokens decoded that were part of a thought.
     pub reasoning_tokens: u32,
-    /// messages of the session that were forgotten for its prompt
+    /// Messages that its session has forgotten to make room for this prompt.
     pub forgotten_messages: u32,
 }
 
-/// `finish_reason`, and internal failure.
+/// Why a request ended: `finish_reason` on the wire, or an internal failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// end of turn or stop string
+    /// The model ended its turn, or a stop string came.
     Stop,
-    /// `max_tokens`, or the context is full
+    /// `max_tokens` were decoded, or the context is full.
     Length,
-    /// by the client
+    /// The client cancelled the request.
     Cancelled,
-    /// by its deadline
+    /// The deadline of the request passed.
     DeadlineExceeded,
-    /// the daemon stops
+    /// The daemon stops.
     Interrupted,
-    /// a newer request of the same session took its place
+    /// A newer request of the same session took its place.
     Superseded,
-    /// a bug, or logits that are not numbers: error code `internal`
+    /// A bug, or logits that are not numbers: error code `internal`.
     Failed,
 }
 
-/// Why a request was not taken; mapped to the wire in one place of the daemon.
+/// Why a request was not taken; the daemon maps it to the wire in one place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// queue full
+    /// The queue is full.
     #[error("{queued} requests are waiting, the limit is {limit}")]
     Overloaded {
-        /// now
+        /// Requests that wait now.
         queued: usize,
-        /// cap
+        /// Most requests that may wait.
         limit: usize,
     },
-    /// no room for one token of an answer
+    /// The context has no room for even one token of an answer.
     #[error("the prompt has {tokens} tokens, the context holds {limit} with the answer")]
     ContextLength {
-        /// prompt
+        /// Tokens of the prompt.
         tokens: usize,
-        /// cap
+        /// Tokens of the context.
         limit: usize,
     },
-    /// too long for the context, whatever its tokens are
+    /// The text is too long for the context, whatever its tokens are.
     #[error(
         "the prompt has {bytes} bytes, which are more tokens than the {limit} that the context holds"
     )]
     TextLength {
-        /// of what the user said
+        /// Bytes of what the user said.
         bytes: usize,
-        /// tokens
+        /// Tokens of the context.
         limit: usize,
     },
-    /// more than the whole cache
+    /// The request needs more pages than the whole cache has.
     #[error("the request needs {needed} KV pages, there are {pages}: {} are missing", needed - pages)]
     Memory {
-        /// for prompt and answer
+        /// Pages for the prompt and the answer.
         needed: usize,
-        /// of the arena
+        /// Pages of the arena.
         pages: usize,
     },
-    /// the session has no place: none that may make room for it can be put into a file first
+    /// There is no room for the session: no other can be put into a file to make room for it.
     #[error("{0}, and none of those can be put into a file: drop or reset one")]
     Sessions(SessionBound),
-    /// bad field
+    /// A field has a value that this model does not take.
     #[error("{message}")]
     Invalid {
-        /// field
+        /// Name of the field.
         param: &'static str,
-        /// why, with the limit
+        /// What is wrong with it, with the limit.
         message: String,
     },
 }
 
-/// What there may be of sessions in memory.
+/// A bound on the sessions in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionBound {
-    /// [`SESSIONS_PER_CLIENT`]
+    /// The client has [`SESSIONS_PER_CLIENT`] sessions.
     #[error("this client has {SESSIONS_PER_CLIENT} sessions, which is the limit")]
     OfClient,
-    /// [`SESSION_TEXT_PER_CLIENT`]
+    /// The sessions of the client have [`SESSION_TEXT_PER_CLIENT`] bytes of text.
     #[error("the sessions of this client have {SESSION_TEXT_PER_CLIENT} bytes of text at most")]
     TextOfClient,
-    /// [`SESSIONS_MAX`]
+    /// There are [`SESSIONS_MAX`] sessions.
     #[error("there are {SESSIONS_MAX} sessions, which is the limit")]
     All,
-    /// [`SESSION_TEXT_MAX`]
+    /// All sessions together have [`SESSION_TEXT_MAX`] bytes of text.
     #[error("all sessions have {SESSION_TEXT_MAX} bytes of text at most")]
     TextOfAll,
 }
@@ -202,20 +230,20 @@ pub enum SessionBound {
 /// Something about the files of sessions that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {
-    /// the disk does not do what it is told; once, until it does again
-    #[error("sessions cannot be written to their files, or removed from them: {0}")]
+    /// The disk refuses writes or removals. Told once, until it works again.
+    #[error("session files cannot be written or removed: {0}")]
     Failing(String),
-    /// it does again
+    /// The disk takes session files again after [`Notice::Failing`].
     #[error("sessions are written to their files again")]
     Mended,
-    /// a session has a file that is of no use
+    /// A session has a file that is of no use.
     #[error("the session `{session}` of `{client}` begins anew, its file cannot be used: {why}")]
     Unreadable {
-        /// whose
+        /// The client that the session belongs to.
         client: Arc<str>,
-        /// which
+        /// Name of the session.
         session: Arc<str>,
-        /// what is wrong with it
+        /// What is wrong with the file.
         why: String,
     },
 }
@@ -223,51 +251,51 @@ pub enum Notice {
 /// What a client may do to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionVerb {
-    /// forget what was said
+    /// Forgets what was said.
     Reset,
-    /// write it to its file
+    /// Writes the session to its file.
     Save,
-    /// forget it, and its file
+    /// Forgets the session and removes its file.
     Drop,
 }
 
 /// A session after a [`SessionVerb`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionState {
-    /// tokens whose keys and values are held
+    /// Tokens whose keys and values are held.
     pub tokens: usize,
-    /// KV pages that hold them
+    /// KV pages that hold them.
     pub pages: usize,
-    /// questions answered
+    /// Questions that were answered.
     pub turns: usize,
-    /// is its file what it is now
+    /// Whether the session's file has all that was said.
     pub saved: bool,
 }
 
 /// Why a [`SessionVerb`] was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionFault {
-    /// this client has no such session
+    /// The client has no session of this name.
     #[error("there is no such session")]
     NotFound,
-    /// it has a request that runs or waits
+    /// The session has a request that runs or waits.
     #[error("the session has a request that is not answered yet")]
     Busy,
-    /// nowhere to save it
+    /// There is no folder to save it in.
     #[error("`sessions.dir` is not configured")]
     NoFolder,
-    /// so much was written today
+    /// As much was written today as may be.
     #[error(
         "{per_day} bytes of sessions were written today, which is what the storage of this board bears"
     )]
     Worn {
-        /// bytes, of all clients or of this one
+        /// Bytes that may be written in a day, of all clients or of this one.
         per_day: u64,
     },
-    /// the disk, or what it may have of sessions
+    /// The disk is full, or the sessions have as many bytes of it as they may.
     #[error("there is no room for the session's file")]
     Full,
-    /// its file cannot be written, read or removed
+    /// The session's file cannot be written, read or removed.
     #[error("the session's file: {0}")]
     Failed(String),
 }
@@ -275,10 +303,10 @@ pub enum SessionFault {
 /// What a step of the engine did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Worked {
-    /// there was nothing to do
+    /// There was nothing to do.
     Nothing,
-    /// ends, starts, or a token of a draft
+    /// Requests ended or started, or a drafted token was checked: the network did not run.
     Little,
-    /// a pass of the network for so many tokens: what takes time
+    /// The network ran for so many tokens, which is what takes time.
     Pass(usize),
 }

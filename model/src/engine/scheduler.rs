@@ -23,7 +23,7 @@
 //!   normal: nobody can use urgency to be served more than its share for long, or to keep another's urgent ones out.
 //! - background work without a place for [`AGE_TOKENS`] ranks as normal.
 
-use super::RequestId;
+use super::request::{Priority, RequestId};
 use glowplug_firmware_config::limits::{QUEUE_MAX, STEP_TOKENS, STREAMS_MAX};
 use heapless::Vec;
 use std::cmp::Reverse;
@@ -67,18 +67,6 @@ const CLIENTS_MAX: usize = 2 * QUEUE_MAX;
 
 // so only clients without a request are ever forgotten
 const _: () = assert!(CLIENTS_MAX > WAITING_MAX + STREAMS_MAX + PARKED_MAX);
-
-/// How soon a request must run; a later one goes first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// when nothing else waits
-    Background,
-    /// in turn
-    #[default]
-    Normal,
-    /// in the next step
-    Urgent,
-}
 
 /// What the scheduler knows of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

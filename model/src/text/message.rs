@@ -9,6 +9,16 @@ pub struct Message {
     pub content: String,
 }
 
+impl Message {
+    /// What the user said.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self {
+            role: Role::User,
+            content: content.into(),
+        }
+    }
+}
+
 /// OpenAI's roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

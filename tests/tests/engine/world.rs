@@ -2,20 +2,16 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Priority, Request, RequestId, Share,
-    Thinking, Worked,
+    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Request, RequestId, Thinking, Worked,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
-use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_model::text::{Message, SamplerParams};
 use glowplug_tests::{Think, Tiny};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) const Q8: KvFormats = KvFormats {
-    k: KvFormat::Q8_0,
-    v: KvFormat::Q8_0,
-};
+pub(crate) const Q8: KvFormats = KvFormats::both(KvFormat::Q8_0);
 
 pub(crate) fn tiny(think: Think) -> Tiny {
     Tiny {
@@ -27,21 +23,9 @@ pub(crate) fn tiny(think: Think) -> Tiny {
 
 pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
     EngineConfig {
-        context: 512,
-        streams,
         pages,
-        kv: Q8,
-        lock: false,
-        share: Share::Client,
-        sessions: None,
-        session_writes: None,
-        window: false,
         queue: 16,
-        prefill_threads: 1,
-        decode_threads: 1,
-        drafts: true,
-        places: Vec::new(),
-        isa: None,
+        ..EngineConfig::new(512, streams, Q8)
     }
 }
 
@@ -51,33 +35,17 @@ pub(crate) fn load(tiny: &Tiny, config: &EngineConfig) -> Engine {
 
 pub(crate) fn request(client: &str, said: &str, max_tokens: u32) -> Request {
     Request {
-        client: client.into(),
-        session: None,
-        priority: Priority::Normal,
-        messages: vec![Message {
-            role: Role::User,
-            content: said.to_owned(),
-        }],
-        raw: false,
         sampler: SamplerParams {
             temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            logit_bias: Vec::new(),
             seed: 1,
-            top_logprobs: None,
+            ..SamplerParams::default()
         },
         thinking: Thinking {
             enabled: true,
             budget: Some(8),
             visible: false,
         },
-        max_tokens,
-        stop: Vec::new(),
+        ..Request::new(client, vec![Message::user(said)], max_tokens)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A packed file: the same network bit for bit, and nobody's if it is damaged.
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_model::engine::{EngineConfig, Evaluator, KvFormats, Share};
+use glowplug_model::engine::{EngineConfig, Evaluator, KvFormats};
 use glowplug_model::gguf::{GROUP, GgmlType, Gguf, Layout, pack, unpack_row};
 use glowplug_model::network::dims::{Arch, Dims};
 use glowplug_model::quant::to_q4_0;
@@ -45,24 +45,9 @@ fn mixed(arch: Arch) -> Tiny {
 
 fn logits(gguf: &Gguf) -> Vec<u32> {
     let config = EngineConfig {
-        context: 128,
-        streams: 1,
-        pages: 4,
-        kv: KvFormats {
-            k: KvFormat::F16,
-            v: KvFormat::F16,
-        },
-        lock: false,
-        share: Share::Client,
-        sessions: None,
-        session_writes: None,
-        window: false,
-        queue: 1,
         prefill_threads: 2,
         decode_threads: 2,
-        drafts: false,
-        places: Vec::new(),
-        isa: None,
+        ..EngineConfig::new(128, 1, KvFormats::both(KvFormat::F16))
     };
     let tokens: Vec<u32> = (0..100).map(|i| i * 7 % 250).collect();
     let mut bits = Vec::new();

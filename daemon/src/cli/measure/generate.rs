@@ -2,8 +2,8 @@
 
 use crate::cli::failure::{Failure, put, put_json};
 use crate::cli::models;
-use glowplug_model::engine::{Engine, Event, Finish, Outcome, Priority, Request, Thinking, Worked};
-use glowplug_model::text::{Message, Role};
+use glowplug_model::engine::{Engine, Event, Finish, Outcome, Request, Thinking, Worked};
+use glowplug_model::text::Message;
 use serde_json::json;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
@@ -94,14 +94,8 @@ fn request(args: &Args, engine: &Engine) -> Request {
     sampler.min_p = args.min_p.unwrap_or(sampler.min_p);
     sampler.top_k = args.top_k.unwrap_or(sampler.top_k);
     sampler.seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    let messages = vec![Message::user(args.prompt.clone())];
     Request {
-        client: "generate".into(),
-        session: None,
-        priority: Priority::Normal,
-        messages: vec![Message {
-            role: Role::User,
-            content: args.prompt.clone(),
-        }],
         raw: args.raw,
         sampler,
         thinking: Thinking {
@@ -109,8 +103,7 @@ fn request(args: &Args, engine: &Engine) -> Request {
             budget: None,
             visible: true,
         },
-        max_tokens: args.max_tokens,
-        stop: Vec::new(),
+        ..Request::new("generate", messages, args.max_tokens)
     }
 }
 

@@ -18,8 +18,8 @@ use crate::models::opened::Opened;
 use crate::models::packed::{self, Weights};
 use crate::models::plan::formats;
 use crate::models::record::Ledger;
-use glowplug_firmware_config::limits::{PAGE_TOKENS, THREADS_MAX};
-use glowplug_model::engine::{EngineConfig, KvFormats, LoadError, Share};
+use glowplug_firmware_config::limits::THREADS_MAX;
+use glowplug_model::engine::{EngineConfig, KvFormats, LoadError};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
@@ -169,22 +169,13 @@ pub(crate) fn engine_config(
         }
     };
     let head_dim = Dims::from_gguf(gguf).map_err(LoadError::from)?.head_dim;
+    let kv = formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?;
     Ok(EngineConfig {
-        context,
-        streams,
-        pages: streams * context.div_ceil(PAGE_TOKENS),
-        kv: formats(kv_format, head_dim).map_err(|error| Failure::Use(error.to_string()))?,
-        lock: false,
-        share: Share::Client,
-        sessions: None,
-        session_writes: None,
-        window: false,
-        queue: 1,
         prefill_threads: threads,
         decode_threads: threads,
-        drafts: true,
         places: cores.places(threads),
         isa: forced_isa()?,
+        ..EngineConfig::new(context, streams, kv)
     })
 }
 

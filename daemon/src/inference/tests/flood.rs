@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::inference::inbox::Inbox;
-use glowplug_model::engine::{KvFormats, Refusal};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_model::engine::{KvFormats, Priority, Refusal};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Message, Role};
@@ -19,27 +20,12 @@ pub(super) fn engine() -> Engine {
         context: 2048,
         ..Tiny::smallest(Arch::Llama)
     };
-    let kv = KvFormats {
-        k: glowplug_firmware_config::kv::KvFormat::F16,
-        v: glowplug_firmware_config::kv::KvFormat::F16,
-    };
+    let kv = KvFormats::both(KvFormat::F16);
     let config = EngineConfig {
-        share: glowplug_model::engine::Share::Client,
-        context: 2048,
-        streams: 4,
-        pages: 256,
-        kv,
-        lock: false,
-        sessions: None,
-        session_writes: None,
-        window: false,
         queue: 20,
-        prefill_threads: 1,
-        decode_threads: 1,
         // a token a step
         drafts: false,
-        places: Vec::new(),
-        isa: None,
+        ..EngineConfig::new(2048, 4, kv)
     };
     Engine::load(&Gguf::from_bytes(tiny.bytes().into()).unwrap(), &config).unwrap()
 }

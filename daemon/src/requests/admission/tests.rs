@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use glowplug_model::engine::{Priority, SessionFault, SessionState, SessionVerb, Thinking};
-use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_model::engine::{SessionFault, SessionState, SessionVerb};
+use glowplug_model::text::Message;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -41,18 +41,6 @@ fn machine_of(queue: usize, streams: usize) -> Admission {
 }
 
 fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
-    let sampler = SamplerParams {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        repeat_penalty: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-        logit_bias: vec![],
-        seed: 0,
-        top_logprobs: None,
-    };
     Arrival {
         kind,
         id: id.map(str::to_owned),
@@ -65,24 +53,7 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
             correlation_data: None,
             content_type: "application/json",
         },
-        request: Request {
-            client: client.into(),
-            session: None,
-            priority: Priority::Normal,
-            messages: vec![Message {
-                role: Role::User,
-                content: "hi".into(),
-            }],
-            raw: false,
-            sampler,
-            thinking: Thinking {
-                enabled: false,
-                budget: None,
-                visible: false,
-            },
-            max_tokens: 8,
-            stop: vec![],
-        },
+        request: Request::new(client, vec![Message::user("hi")], 8),
         ignored: vec![],
         deadline: None,
     }

@@ -4,12 +4,11 @@
 mod worlds;
 
 use super::*;
-use crate::engine::request::{Request, Thinking};
-use crate::engine::scheduler::Priority;
+use crate::engine::request::{Priority, Request};
 use crate::engine::sequence::Turn;
 use crate::gguf::Gguf;
 use crate::kv::{KvLayout, Owner, Pages};
-use crate::text::{Prompt, SamplerParams};
+use crate::text::Prompt;
 use glowplug_firmware_config::kv::KvFormat;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -485,30 +484,8 @@ fn memory(folder: &TempDir, layout: &KvLayout) -> Memory {
 
 fn request(client: u32, max_tokens: u32) -> Request {
     Request {
-        client: client.to_string().into(),
-        session: None,
-        priority: Priority::Normal,
-        messages: Vec::new(),
         raw: true,
-        sampler: SamplerParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            logit_bias: Vec::new(),
-            seed: 0,
-            top_logprobs: None,
-        },
-        thinking: Thinking {
-            enabled: false,
-            budget: None,
-            visible: false,
-        },
-        max_tokens,
-        stop: Vec::new(),
+        ..Request::new(&client.to_string(), Vec::new(), max_tokens)
     }
 }
 

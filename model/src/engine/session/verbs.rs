@@ -5,10 +5,9 @@ use super::{Session, SessionKey};
 use crate::engine::memory::Memory;
 use crate::engine::prompt::{Preparing, PromptJob};
 use crate::engine::request::{
-    Event, Finish, Notice, Refusal, RequestId, SessionBound, SessionFault, SessionState,
+    Event, Finish, Notice, Priority, Refusal, RequestId, SessionBound, SessionFault, SessionState,
     SessionVerb, Thinking,
 };
-use crate::engine::scheduler::Priority;
 use crate::engine::sequence::{Sequence, Turn};
 use crate::engine::{Engine, Request};
 use crate::kv::Pages;
@@ -231,19 +230,12 @@ impl Engine {
         session.stale = false;
         let history = session.messages.clone();
         let request = Request {
-            client: key.client.clone(),
-            session: None,
             priority: Priority::Background,
-            messages: Vec::new(),
-            raw: false,
-            sampler: self.info.sampler.clone(),
             thinking: Thinking {
                 enabled: true,
-                budget: None,
-                visible: false,
+                ..Thinking::default()
             },
-            max_tokens: 0,
-            stop: Vec::new(),
+            ..Request::new(&key.client, Vec::new(), 0)
         };
         let id = self.own;
         self.own -= 1;

@@ -42,6 +42,25 @@ pub struct SamplerParams {
     pub top_logprobs: Option<u8>,
 }
 
+impl Default for SamplerParams {
+    /// What models without a recommendation of their own are sampled with: temperature 0.6, top-p 0.95, top-k 40, nothing
+    /// else.
+    fn default() -> Self {
+        Self {
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: 40,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+            top_logprobs: None,
+        }
+    }
+}
+
 /// One drawn token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
