@@ -1,6 +1,8 @@
 //! Numbers and names of a board: FLOOR 0 of glowplug. No heap, no I/O, no clock.
+
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod board;
 pub mod image;

@@ -3,6 +3,8 @@
 //! Floors, from the ground: [`gguf`], [`pool`] and [`files`] · [`quant`], [`kv`], [`text`] · [`ops`] · [`network`] · [`engine`].
 //! Imports run downward only. No async runtime, no network, no wall clock in here.
 
+#![warn(missing_docs)]
+
 pub mod engine;
 pub mod files;
 pub mod gguf;

@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod failure;
+mod folders;
 mod measure;
 mod models;
 mod plan;

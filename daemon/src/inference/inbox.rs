@@ -9,10 +9,9 @@ use glowplug_model::engine::{
 };
 use tokio::sync::mpsc;
 
+use super::messages::{Command, End, Load, Report, Text, Timestamps, Update, unheard};
 use super::prompts::{self, Prompts};
-use super::{Command, Load, Report, SWEEP, guarded};
-use crate::requests::admission::{End, Update, unheard};
-use crate::requests::answer::{Marks, Text};
+use super::{SWEEP, guarded};
 
 /// What works says so as often, if nobody asks for more.
 const NEWS: Duration = Duration::from_secs(1);
@@ -274,11 +273,11 @@ impl Inbox {
                     self.running.push(id);
                     self.prefill.push(id);
                 }
-                self.update(id).marks.started = Some(now);
+                self.update(id).times.started = Some(now);
             }
             Event::Prefilled => {
                 self.prefill.retain(|prompt| *prompt != id);
-                self.update(id).marks.prefilled = Some(now);
+                self.update(id).times.prefilled = Some(now);
             }
             Event::Text {
                 content,
@@ -287,7 +286,7 @@ impl Inbox {
             } => {
                 self.load.tokens += 1;
                 let update = self.update(id);
-                update.marks.first_token.get_or_insert(now);
+                update.times.first_token.get_or_insert(now);
                 update.text.content.push_str(&content);
                 update.text.reasoning.push_str(&reasoning);
                 update.text.logprobs.extend(logprobs);
@@ -304,7 +303,7 @@ impl Inbox {
         self.pending.entry(id).or_insert_with(|| Update {
             id,
             text: Text::default(),
-            marks: Marks::default(),
+            times: Timestamps::default(),
             end: None,
         })
     }

@@ -9,10 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
-use glowplug_model::engine::{
-    Conversations, Counts, Engine, EngineConfig, Finish, LoadError, ModelInfo, Prepared, Request,
-    RequestId, SessionFault, SessionState, Worked,
-};
+use glowplug_model::engine::{Conversations, Engine, EngineConfig, LoadError, Worked};
 use glowplug_model::text::ChatTemplate;
 use tokio::sync::{mpsc, watch};
 
@@ -21,17 +18,17 @@ use crate::machine::cores::Cores;
 use crate::machine::sensors;
 use crate::models::packed::Weights;
 use crate::models::plan::{Plan, Threads};
-use crate::requests::admission::{END_THINKING_MAX, Update, VERBS_MAX};
-use crate::wire::session::Call;
 use effort::Governed;
 use inbox::Inbox;
 pub use lost::Lost;
+use messages::{Command, END_THINKING_MAX, Report, VERBS_MAX};
 use pace::Step;
 use prompts::AHEAD;
 
 mod effort;
 mod inbox;
 mod lost;
+pub mod messages;
 pub mod pace;
 mod prompts;
 mod self_test;
@@ -45,59 +42,6 @@ const SWEEP: Duration = Duration::from_secs(60);
 const REPORTS: usize = 64;
 /// Panics in steps that follow each other, after which the engine is given up.
 const PANICS_MAX: usize = 3;
-
-/// For the thread.
-#[derive(Debug)]
-pub enum Command {
-    /// a new request
-    Submit(RequestId, Box<Request>),
-    /// the prompt of one is prepared; none: that panicked
-    Prepared(RequestId, Option<Box<Prepared>>),
-    /// ends one
-    End(RequestId, Finish),
-    /// ends its thought
-    EndThinking(RequestId),
-    /// does something to a session, between two steps
-    Session(RequestId, Call),
-    /// forgets a client, whose requests were ended
-    Forget(RequestId, Arc<str>),
-}
-
-/// From the thread.
-#[derive(Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly every report is an update"
-)]
-pub enum Report {
-    /// what is mapped: the model was packed, or a packed file proved to be damaged. Before `Loaded`
-    Mapped(Box<Weights>),
-    /// ready
-    Loaded(Box<ModelInfo>, Load),
-    /// news of a request
-    Update(Update, Load),
-    /// a verb was done, or was not
-    Session(RequestId, Result<SessionState, SessionFault>, Load),
-    /// a client was forgotten with so many sessions, or was not
-    Forgotten(RequestId, Result<usize, SessionFault>, Load),
-    /// nothing to tell but other numbers
-    Load(Load),
-    /// the last one: the engine is gone and its memory free. An error: the file cannot be served, or the engine broke
-    Ended(Result<(), Lost>, Conversations),
-}
-
-/// What the engine is doing, as of the latest report.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Load {
-    /// sequences and pages
-    pub counts: Counts,
-    /// tokens decoded since the start
-    pub tokens: u64,
-    /// time spent decoding them
-    pub decoding: Duration,
-    /// steps that did something, prompts that were prepared and verbs that were done: it stands still when nothing moves
-    pub progress: u64,
-}
 
 /// Where the thread and the engine's own run, and how hard.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{Priority, PromptBuilder, PromptJob, Refusal, Request, RequestId};
 
-use super::Command;
+use super::messages::Command;
 
 /// Prompts under way: one that is being prepared, and the next.
 pub(super) const AHEAD: usize = 2;

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::inbox::Done;
+use super::messages::End;
 use super::*;
-use crate::requests::admission::End;
-use glowplug_model::engine::{Event, Outcome, SessionVerb};
+use crate::wire::session::Call;
+use glowplug_model::engine::{
+    Event, Finish, Outcome, Request, RequestId, SessionFault, SessionVerb,
+};
 use glowplug_model::text::SamplerParams;
 
 fn outcome(finish: Finish) -> Outcome {
@@ -56,7 +59,7 @@ fn a_slow_server_gets_text_put_together_and_loses_nothing() {
     let Ok(Report::Update(first, _)) = reports.try_recv() else {
         panic!()
     };
-    assert!(first.end.is_none() && first.marks.started.is_some());
+    assert!(first.end.is_none() && first.times.started.is_some());
     inbox.flush(&told);
     let Ok(Report::Update(second, load)) = reports.try_recv() else {
         panic!()
@@ -181,7 +184,7 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
         );
     }
     assert_eq!(inbox.running, [7, 9]);
-    inbox.update(8).marks.prefilled = Some(now);
+    inbox.update(8).times.prefilled = Some(now);
     inbox.fail_running();
     let update = inbox.pending.remove(&7).unwrap();
     assert_eq!(update.text.content, "so far");

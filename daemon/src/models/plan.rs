@@ -15,23 +15,16 @@ use crate::config::Config;
 use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::Unknown;
-use crate::mqtt::{OUTBOX_BYTES, PACKET_MAX, broker, intake_bytes};
+use crate::mqtt;
 
 /// Tokens of context when the configuration has no say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
-/// Messages besides the requests that wait: one packet on its way in, what came in and was not read, one that is being
-/// read, the outbox, the finals kept for repetition, and what was said in sessions. The outbox holds more only when the
-/// last frames of what was accepted before it was full are long.
-/// And what the embedded broker holds where it is used.
+/// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
+/// requests, and the text of sessions.
 fn message_bytes(config: &Config) -> u64 {
-    let payload_max = config.engine.max_payload_bytes;
-    let broker = match config.mqtt.server {
-        Some(_) => 0,
-        None => broker::bytes(payload_max),
-    };
-    let came_in = PACKET_MAX + intake_bytes(payload_max) + payload_max;
-    let kept = OUTBOX_BYTES + DEDUP_BYTES_MAX + SESSION_TEXT_MAX;
-    (came_in + kept + broker) as u64
+    let embedded = config.mqtt.server.is_none();
+    let held = mqtt::bytes(config.engine.max_payload_bytes, embedded);
+    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX) as u64
 }
 
 /// What the engine is loaded with.
@@ -302,7 +295,7 @@ mod tests {
         let embedded = plan("");
         assert_eq!(
             embedded - external,
-            broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
+            mqtt::broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
         );
         let larger = plan("[engine]\nmax_payload_bytes = 4194304");
         assert!(larger > embedded + 64 * (3 << 20));
@@ -318,7 +311,7 @@ mod tests {
         };
         // what waits to be read, and the one in its reader's hands
         assert_eq!(bytes(4 << 20) - bytes(1 << 20), 2 * (3 << 20));
-        assert!(bytes(4 << 20) > (PACKET_MAX + intake_bytes(4 << 20)) as u64);
+        assert!(bytes(4 << 20) > (mqtt::PACKET_MAX + mqtt::intake_bytes(4 << 20)) as u64);
     }
 
     #[test]

@@ -21,9 +21,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::flight::{Cause, WINDOW};
-use super::sender::{End, EventSender};
 use super::{
-    Event, Incoming, Message, Options, PACKET_MAX, Properties, Qos, Refusal, intake_bytes,
+    Event, EventSender, Incoming, Message, Options, PACKET_MAX, Properties, Qos, Refusal,
+    intake_bytes,
 };
 
 /// Seconds between pings; a dead peer is noticed within two of them.
@@ -32,6 +32,7 @@ const KEEP_ALIVE_S: u16 = 10;
 pub(super) const RECEIVE_MAX: u16 = 64;
 /// What an event holds besides its texts and bytes.
 const EVENT_BYTES: usize = 512;
+
 /// The right to acknowledge one QoS 1 message on the connection it came by.
 #[derive(Debug)]
 pub struct Ack {
@@ -42,6 +43,24 @@ pub struct Ack {
 impl Ack {
     pub(super) fn is_of(&self, connection: u64) -> bool {
         self.connection == connection
+    }
+}
+
+/// Why a connection ended.
+pub(super) enum End {
+    /// another attempt may work
+    Lost(String, Cause),
+    /// the broker said no
+    Refused(String),
+    /// another one has our name: we left
+    Left,
+    /// we are done
+    Closed,
+}
+
+impl End {
+    pub(super) fn nobody(reason: impl std::fmt::Display) -> Self {
+        Self::Lost(reason.to_string(), Cause::Other)
     }
 }
 

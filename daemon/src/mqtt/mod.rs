@@ -37,6 +37,19 @@ pub const fn intake_bytes(payload_max: usize) -> usize {
     payload_max + (1 << 20)
 }
 
+/// Bytes that MQTT may hold: one packet on its way in, what came in and was not read, the message that is being read, the
+/// outbox, and the embedded broker where it is used. The outbox holds more only when the last frames of requests that were
+/// accepted before it was full are long.
+#[must_use]
+pub const fn bytes(payload_max: usize, embedded: bool) -> usize {
+    let broker = if embedded {
+        broker::bytes(payload_max)
+    } else {
+        0
+    };
+    PACKET_MAX + intake_bytes(payload_max) + payload_max + OUTBOX_BYTES + broker
+}
+
 /// Quality of service; 2 is not offered (`protocol.md` needs none of it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Qos {
@@ -217,9 +230,13 @@ pub struct Link {
     commands: mpsc::Sender<Command>,
 }
 
+/// An event, and the room in memory that it takes until it is read.
+type Held = (Event, Option<OwnedSemaphorePermit>);
+type EventSender = mpsc::Sender<Held>;
+
 /// The receiving side.
 #[derive(Debug)]
-pub struct Events(mpsc::Receiver<(Event, Option<OwnedSemaphorePermit>)>);
+pub struct Events(mpsc::Receiver<Held>);
 
 impl Events {
     /// The next one; none: the link has ended. Its bytes count as read from here on.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::client::{Connection, Done, Offer, RECEIVE_MAX, Settled};
+use super::client::{Connection, Done, End, Offer, RECEIVE_MAX, Settled};
 use super::flight::{Cause, Flight, Next};
 use super::outbox::Outbox;
-use super::{Ack, Command, Event, Events, Link, Options, Outgoing, Qos, Refusal, intake_bytes};
+use super::{
+    Ack, Command, Event, EventSender, Events, Link, Options, Outgoing, Qos, Refusal, intake_bytes,
+};
 
 /// Events not yet read. [`intake_bytes`] bounds their bytes; with QoS 0 in a flood the socket waits, and nothing grows.
 const EVENTS: usize = 128;
@@ -59,9 +61,6 @@ pub fn connect(options: Options) -> (Link, Events) {
     (link, Events(events))
 }
 
-/// With the room in memory that an event takes.
-pub(super) type EventSender = mpsc::Sender<(Event, Option<OwnedSemaphorePermit>)>;
-
 struct Client {
     options: Options,
     /// for the bytes of events
@@ -81,24 +80,6 @@ struct Client {
     /// connections closed in a row, soon after they stood
     closes: u32,
     closing: Option<oneshot::Sender<()>>,
-}
-
-/// Why a connection ended.
-pub(super) enum End {
-    /// another attempt may work
-    Lost(String, Cause),
-    /// the broker said no
-    Refused(String),
-    /// another one has our name: we left
-    Left,
-    /// we are done
-    Closed,
-}
-
-impl End {
-    pub(super) fn nobody(reason: impl std::fmt::Display) -> Self {
-        Self::Lost(reason.to_string(), Cause::Other)
-    }
 }
 
 impl Client {

@@ -29,6 +29,7 @@ fn users() -> Users {
         daemon: credentials("glowplug"),
         daemon_id: "glowplug-n".to_owned(),
         local: credentials("local"),
+        local_may: crate::wire::topics::local_may,
     }
 }
 

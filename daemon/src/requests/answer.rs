@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
+use glowplug_model::engine::{Finish, Outcome};
 
 use super::dedup::Topic;
+use crate::inference::messages::{Text, Timestamps};
 use crate::wire::chat::reply::{self, Answer, Delta, Head, Timings};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
@@ -30,28 +31,6 @@ impl From<Kind> for Topic {
     }
 }
 
-/// Text of an update: everything since the one before.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Text {
-    /// answer
-    pub content: String,
-    /// visible thought
-    pub reasoning: String,
-    /// of the tokens of both
-    pub logprobs: Vec<TokenLogprob>,
-}
-
-/// When what happened; all by the same monotonic clock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// its turn came
-    pub started: Option<Instant>,
-    /// the prompt was in the cache
-    pub prefilled: Option<Instant>,
-    /// the first token was decoded
-    pub first_token: Option<Instant>,
-}
-
 /// The text and frames of one request. Its size is bounded by `max_tokens`.
 #[derive(Debug)]
 pub struct Stream {
@@ -61,7 +40,7 @@ pub struct Stream {
     pub reply: ReplyTo,
     ignored: Vec<&'static str>,
     arrived: Instant,
-    marks: Marks,
+    times: Timestamps,
     all: Text,
     logprobs: bool,
     sent: Sent,
@@ -99,14 +78,14 @@ impl Stream {
         ignored: Vec<&'static str>,
         arrived: Instant,
     ) -> Self {
-        let (marks, all, sent) = (Marks::default(), Text::default(), Sent::default());
+        let (times, all, sent) = (Timestamps::default(), Text::default(), Sent::default());
         Self {
             id,
             kind,
             reply,
             ignored,
             arrived,
-            marks,
+            times,
             all,
             logprobs,
             sent,
@@ -123,17 +102,17 @@ impl Stream {
     /// When its turn came, if it came.
     #[must_use]
     pub fn started(&self) -> Option<Instant> {
-        self.marks.started
+        self.times.started
     }
 
     /// Takes in what the engine said.
-    pub fn push(&mut self, text: Text, marks: Marks) {
+    pub fn push(&mut self, text: Text, times: Timestamps) {
         self.all.content.push_str(&text.content);
         self.all.reasoning.push_str(&text.reasoning);
         self.all.logprobs.extend(text.logprobs);
-        self.marks.started = self.marks.started.or(marks.started);
-        self.marks.prefilled = self.marks.prefilled.or(marks.prefilled);
-        self.marks.first_token = self.marks.first_token.or(marks.first_token);
+        self.times.started = self.times.started.or(times.started);
+        self.times.prefilled = self.times.prefilled.or(times.prefilled);
+        self.times.first_token = self.times.first_token.or(times.first_token);
     }
 
     /// When the next chunk is to be sent; none while there is nothing to send. The first one is due at once.
@@ -187,7 +166,7 @@ impl Stream {
                     ),
                 );
             }
-            Finish::DeadlineExceeded if self.marks.started.is_none() => {
+            Finish::DeadlineExceeded if self.times.started.is_none() => {
                 return self.error(
                     speaker,
                     &Fault::new(
@@ -245,12 +224,12 @@ impl Stream {
             _ => 0.0,
         };
         let arrived = Some(self.arrived);
-        let predicted_ms = ms(self.marks.prefilled, Some(now));
+        let predicted_ms = ms(self.times.prefilled, Some(now));
         let per_second = f64::from(outcome.completion_tokens) * 1e3 / predicted_ms;
         Timings {
-            queue_ms: ms(arrived, self.marks.started.or(Some(now))),
-            prompt_ms: ms(self.marks.started, self.marks.prefilled),
-            first_token_ms: ms(arrived, self.marks.first_token),
+            queue_ms: ms(arrived, self.times.started.or(Some(now))),
+            prompt_ms: ms(self.times.started, self.times.prefilled),
+            first_token_ms: ms(arrived, self.times.first_token),
             predicted_ms,
             predicted_per_second: if predicted_ms > 0.0 {
                 (per_second * 1e2).round() / 1e2

@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::config::{Config, Server};
-use crate::inference::{Command, Load, Lost, Machine, Report, Worker};
+use crate::inference::messages::{Command, Load, Report};
+use crate::inference::{Lost, Machine, Worker};
 use crate::machine::cores::Cores;
 use crate::machine::memory_limit;
 use crate::machine::sensors;
@@ -24,7 +25,7 @@ use crate::requests::admission::{Action, Admission};
 use crate::requests::answer::Speaker;
 use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
-use crate::wire::topics::Topics;
+use crate::wire::topics::{self, Topics};
 use model_change::{Change, Finding};
 use post::Post;
 pub use run_error::RunError;
@@ -179,6 +180,7 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
         daemon: credentials::daemon()?,
         daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,
+        local_may: topics::local_may,
     };
     let own = users.daemon.clone();
     let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
@@ -390,11 +392,7 @@ impl Daemon {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Submit(id, request) => self.command(Command::Submit(id, request)),
-                Action::End(id, why) => self.command(Command::End(id, why)),
-                Action::EndThinking(id) => self.command(Command::EndThinking(id)),
-                Action::Session(id, call) => self.command(Command::Session(id, call)),
-                Action::Forget(id, client) => self.command(Command::Forget(id, client)),
+                Action::Engine(command) => self.command(command),
                 Action::Admin(asked, asker) => self.admin(asked, asker),
                 Action::Publish { to, frame, lane } => self.reply(&to, frame, lane),
             }

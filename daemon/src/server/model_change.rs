@@ -15,6 +15,7 @@ use super::status;
 use super::{Daemon, Drain, Reports, lost, now};
 use crate::config::Config;
 use crate::inference::{Lost, Worker};
+use crate::models::plan::PlanError;
 use crate::models::registry::{Candidate, Note, Registry, UnfitModel};
 use crate::mqtt::Lane;
 use crate::requests::admission::{Action, Phase};
@@ -203,7 +204,7 @@ impl Daemon {
             (Change::Checking(Some(asker)), checked) => {
                 let fit = checked.map_err(|error| {
                     tracing::warn!("the model that was asked for is refused: {error}");
-                    error.into()
+                    refused(error)
                 });
                 match fit.and_then(|fit| self.may_change().map(|()| fit)) {
                     Ok(candidate) => {
@@ -436,6 +437,18 @@ impl Daemon {
         for asker in waiting.into_iter().flatten() {
             self.refuse(&asker, &Fault::new(Code::Draining, "the daemon stops"));
         }
+    }
+}
+
+/// Why a model that somebody asked for is not served.
+fn refused(unfit: UnfitModel) -> Fault {
+    match unfit {
+        UnfitModel::Plan(PlanError::DoesNotFit(error)) => {
+            Fault::new(Code::MemoryBudget, error.to_string())
+        }
+        // the log says why; the client is not told, because the reason may name a file
+        UnfitModel::Io(_) => Fault::new(Code::Internal, "the model cannot be read"),
+        unfit => Fault::invalid("name", unfit.to_string()),
     }
 }
 

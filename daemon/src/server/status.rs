@@ -9,7 +9,7 @@ use glowplug_model::engine::ModelInfo;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::inference::Load;
+use crate::inference::messages::Load;
 use crate::machine::sensors::State;
 use crate::models::registry::Candidate;
 use crate::mqtt::PACKET_MAX;

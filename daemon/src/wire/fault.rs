@@ -2,9 +2,6 @@
 
 use glowplug_model::engine::{Refusal, SessionFault};
 
-use crate::models::plan::PlanError;
-use crate::models::registry::UnfitModel;
-
 /// `error.code`; part of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // each is its own name in the protocol
@@ -139,19 +136,6 @@ impl From<SessionFault> for Fault {
             SessionFault::Failed(_) => {
                 Self::new(Code::Internal, "the verb failed inside the daemon")
             }
-        }
-    }
-}
-
-impl From<UnfitModel> for Fault {
-    fn from(unfit: UnfitModel) -> Self {
-        match unfit {
-            UnfitModel::Plan(PlanError::DoesNotFit(error)) => {
-                Self::new(Code::MemoryBudget, error.to_string())
-            }
-            // why is in the log: it may name a file
-            UnfitModel::Io(_) => Self::new(Code::Internal, "the model cannot be read"),
-            unfit => Self::invalid("name", unfit.to_string()),
         }
     }
 }

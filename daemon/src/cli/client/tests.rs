@@ -35,6 +35,7 @@ impl World {
             daemon: credentials.clone(),
             daemon_id: "the-daemon".into(),
             local: credentials::local(folder.path()).unwrap(),
+            local_may: crate::wire::topics::local_may,
         };
         let broker = broker::start("127.0.0.1:0".parse().unwrap(), users, 1 << 20)
             .await

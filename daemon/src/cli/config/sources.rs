@@ -2,6 +2,7 @@
 
 use super::image;
 use crate::cli::failure::Failure;
+use crate::cli::folders::state_dir;
 use crate::cli::models;
 use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
 use crate::machine::board;
@@ -195,20 +196,6 @@ pub(crate) fn model(config: &mut Config) -> Result<&Path, Failure> {
             "no model: set `model.path` or `model.name` in the configuration, or GLOWPLUG_MODEL_NAME".into(),
         )
     })
-}
-
-/// Where the embedded broker's password lives: systemd's `STATE_DIRECTORY`, else below the user's state folder, else
-/// `/var/lib/glowplug`.
-pub(crate) fn state_dir() -> PathBuf {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("STATE_DIRECTORY")
-        .or_else(|| set("XDG_STATE_HOME").map(|state| state.join("glowplug")))
-        .or_else(|| set("HOME").map(|home| home.join(".local/state/glowplug")))
-        .unwrap_or_else(|| PathBuf::from("/var/lib/glowplug"))
 }
 
 #[cfg(test)]

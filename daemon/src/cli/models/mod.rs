@@ -1,4 +1,4 @@
-//! Where models live, and what `MODEL` on the command line means.
+//! What `MODEL` on the command line means, and the engine for one command.
 
 pub(super) mod hub;
 pub(super) mod inspect;
@@ -9,8 +9,8 @@ pub(super) mod sign;
 pub(super) mod tokenize;
 pub(super) mod wheel;
 
-use super::config::sources;
 use super::failure::Failure;
+use super::folders::{models_dir, state_dir};
 use crate::config;
 use crate::machine::cores::Cores;
 use crate::models::catalogue;
@@ -26,35 +26,6 @@ use glowplug_model::quant::Isa;
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// The service's models, where there is no user to have a cache.
-const SERVICE_DIR: &str = "/var/lib/glowplug/models";
-
-/// `$GLOWPLUG_MODELS`, else `~/.cache/glowplug/models`; for the service (systemd sets `STATE_DIRECTORY`) and for
-/// a process without a home, `/var/lib/glowplug/models`.
-pub(crate) fn directory() -> PathBuf {
-    choose(
-        env::var_os("GLOWPLUG_MODELS"),
-        env::var_os("STATE_DIRECTORY"),
-        env::var_os("HOME"),
-    )
-}
-
-fn choose(
-    models: Option<std::ffi::OsString>,
-    state: Option<std::ffi::OsString>,
-    home: Option<std::ffi::OsString>,
-) -> PathBuf {
-    let set =
-        |value: Option<std::ffi::OsString>| value.filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(models) = set(models) {
-        return models;
-    }
-    match set(home) {
-        Some(home) if set(state).is_none() => home.join(".cache/glowplug/models"),
-        _ => PathBuf::from(SERVICE_DIR),
-    }
-}
 
 /// The file that `MODEL` means: a path, or a name of the catalogue whose file has been pulled.
 pub(crate) fn resolve(model: &str) -> Result<PathBuf, Failure> {
@@ -72,7 +43,7 @@ pub(crate) fn place(model: &str) -> Result<PathBuf, Failure> {
         return Ok(path.to_path_buf());
     }
     if let Some(entry) = catalogue::find(model)? {
-        return Ok(directory().join(&entry.file));
+        return Ok(models_dir().join(&entry.file));
     }
     if model.contains(['/', '\\']) || model.ends_with(".gguf") {
         return Ok(path.to_path_buf());
@@ -123,7 +94,7 @@ fn weights(file: &Opened) -> io::Result<Option<Weights>> {
         return Ok(None);
     }
     // a record that cannot be read is the daemon's to begin anew
-    let sha256 = Ledger::new(&sources::state_dir(), true).sha256(file)?;
+    let sha256 = Ledger::new(&state_dir(), true).sha256(file)?;
     Ok(Some(Weights::new(file.clone(), sha256)))
 }
 
@@ -188,19 +159,6 @@ pub(crate) fn kv_format(text: &str) -> Result<KvFormats, String> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_folder() {
-        let case = |models: &str, state: &str, home: &str| {
-            choose(Some(models.into()), Some(state.into()), Some(home.into()))
-                .display()
-                .to_string()
-        };
-        assert_eq!(case("/m", "/s", "/h"), "/m");
-        assert_eq!(case("", "", "/h"), "/h/.cache/glowplug/models");
-        assert_eq!(case("", "/var/lib/glowplug", "/h"), SERVICE_DIR);
-        assert_eq!(choose(None, None, None), Path::new(SERVICE_DIR));
-    }
 
     #[test]
     fn what_is_not_there_is_bad_use() {

@@ -4,6 +4,7 @@ use super::hub::{self, Report};
 use super::pins::Pins;
 use super::wheel;
 use crate::cli::failure::{Failure, put_json, put_line};
+use crate::cli::folders::models_dir;
 use crate::cli::models;
 use crate::files;
 use crate::models::catalogue::{self, Entry};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn list(json: bool) -> Result<(), Failure> {
-    let folder = models::directory();
+    let folder = models_dir();
     let entries = catalogue::entries()?;
     if json {
         let list: Vec<_> = entries
@@ -76,7 +77,7 @@ fn list(json: bool) -> Result<(), Failure> {
 
 /// The entry's file in the models folder, fetched if it is not there with the right hash.
 pub(crate) fn ensure(entry: &Entry) -> Result<PathBuf, Failure> {
-    ensure_in(entry, &models::directory())
+    ensure_in(entry, &models_dir())
 }
 
 fn ensure_in(entry: &Entry, folder: &Path) -> Result<PathBuf, Failure> {

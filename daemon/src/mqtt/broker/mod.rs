@@ -35,7 +35,6 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, interval, timeout};
 
 use super::{Credentials, PACKET_MAX};
-use crate::wire::topics;
 use framing::{CONNECT, Connect, Head, LEVEL_5, lower_will};
 use listener::{CONNECT_WITHIN, Listener, Refusal, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
@@ -121,17 +120,20 @@ pub enum BrokerError {
     Listen(SocketAddr, io::Error),
 }
 
-/// Who may connect, and to which topics of `base`.
+/// Who may connect, and which topics each of them may use.
 #[derive(Debug, Clone)]
 pub struct Users {
-    /// `{base}`
+    /// Everything below this topic is the daemon's; nothing outside it can be used by anyone.
     pub base: String,
-    /// the daemon: every topic below `{base}`
+    /// The daemon may use every topic below `base`.
     pub daemon: Credentials,
-    /// the daemon's client identifier, which nobody else may take
+    /// The daemon's client identifier, which nobody else may take.
     pub daemon_id: String,
-    /// programs of this machine's owner: what is public, and their own client's topics
+    /// Programs of this machine's owner may use what `local_may` allows.
     pub local: Credentials,
+    /// Whether the client of an MQTT client identifier may publish on a topic (`true`) or subscribe to a filter
+    /// (`false`). The topic is what follows `{base}/`.
+    pub local_may: fn(client_id: &str, rest: &str, publish: bool) -> bool,
 }
 
 /// Binds and starts the broker. Of a client's payload above `payload_max` it forwards just so much that it is still above.
@@ -394,11 +396,13 @@ impl Guard {
     }
 
     fn may(&self, client_id: &str, user: Option<&str>, topic: &str, publish: bool) -> bool {
-        let rest = topics::below(&self.0.base, topic);
+        let rest = topic
+            .strip_prefix(&self.0.base)
+            .and_then(|rest| rest.strip_prefix('/'));
         match (user, rest) {
             (Some(name), Some(_)) if name == self.0.daemon.username => true,
             (Some(name), Some(rest)) if name == self.0.local.username => {
-                topics::local_may(client_id, rest, publish)
+                (self.0.local_may)(client_id, rest, publish)
             }
             // programs on the same machine may talk to each other elsewhere only through a broker of their own
             _ => false,

@@ -12,6 +12,7 @@ fn users() -> Users {
         daemon: of("daemon"),
         daemon_id: "d".to_owned(),
         local: of("local"),
+        local_may: crate::wire::topics::local_may,
     }
 }
 

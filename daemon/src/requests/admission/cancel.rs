@@ -5,7 +5,8 @@ use std::time::Instant;
 use glowplug_firmware_config::limits::ID_MAX;
 use glowplug_model::engine::Finish;
 
-use super::{Action, Admission, END_THINKING_MAX};
+use super::{Action, Admission};
+use crate::inference::messages::{Command, END_THINKING_MAX};
 use crate::requests::dedup::{Key, Known, Topic};
 use crate::wire::chat::request::Cancel;
 
@@ -55,7 +56,7 @@ impl Admission {
                 && live.end_thinking < END_THINKING_MAX
             {
                 live.end_thinking += 1;
-                out.push(Action::EndThinking(*number));
+                out.push(Action::Engine(Command::EndThinking(*number)));
             }
         }
     }

@@ -7,27 +7,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
-use glowplug_model::engine::{Finish, Outcome, Refusal, Request, RequestId};
+use glowplug_model::engine::{Finish, Request, RequestId};
 
-use super::answer::{Kind, Marks, Speaker, Stream, Text};
+use super::answer::{Kind, Speaker, Stream};
 use super::dedup::{Key, Known, Window};
+use crate::inference::messages::{Command, End, Update, VERBS_MAX, unheard};
 use crate::mqtt::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::chat::reply;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
-use crate::wire::session::Call;
 
 pub use gate::share;
-pub use verbs::VERBS_MAX;
 use verbs::Verb;
 
 mod cancel;
 mod gate;
 mod verbs;
 
-/// Times a client may ask to end one request's thought: one too early, before it is open, has no effect.
-pub const END_THINKING_MAX: usize = 8;
 /// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
 const STARVED_RETRY: Duration = Duration::from_millis(100);
 
@@ -67,51 +64,18 @@ pub struct Arrival {
 }
 
 /// What is to be done, in this order.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Action {
-    /// hand to the engine
-    Submit(RequestId, Box<Request>),
-    /// end in the engine
-    End(RequestId, Finish),
-    /// end the thought in the engine
-    EndThinking(RequestId),
-    /// do something to a session in the engine
-    Session(RequestId, Call),
-    /// forget a client in the engine
-    Forget(RequestId, Arc<str>),
-    /// do, or answer, what concerns the whole daemon: it is not known here
+    /// Tell the inference thread.
+    Engine(Command),
+    /// Do or answer an admin verb that concerns the whole daemon: admission does not know what it asks about.
     Admin(Admin, Asker),
-    /// send
+    /// Send a frame in the room of this lane.
     Publish {
-        /// where
         to: ReplyTo,
-        /// what
         frame: Bytes,
-        /// whose room it takes
         lane: Lane,
     },
-}
-
-/// How a request ended in the engine.
-#[derive(Debug, Clone, PartialEq)]
-pub enum End {
-    /// it had been taken
-    Finished(Outcome),
-    /// it was not taken
-    Refused(Refusal),
-}
-
-/// News of one request, everything since the update before.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Update {
-    /// whose
-    pub id: RequestId,
-    /// new text
-    pub text: Text,
-    /// new marks
-    pub marks: Marks,
-    /// the last update has it
-    pub end: Option<(End, Instant)>,
 }
 
 /// Numbers for `metrics`.
@@ -199,7 +163,7 @@ impl Admission {
         let held = self.held.take().unwrap_or_default();
         out.extend(
             held.into_iter()
-                .map(|(number, request)| Action::Submit(number, request)),
+                .map(|(number, request)| Action::Engine(Command::Submit(number, request))),
         );
     }
 
@@ -347,7 +311,7 @@ impl Admission {
         let request = Box::new(arrival.request);
         match &mut self.held {
             Some(held) => drop(held.insert(number, request)),
-            None => out.push(Action::Submit(number, request)),
+            None => out.push(Action::Engine(Command::Submit(number, request))),
         }
     }
 
@@ -428,7 +392,7 @@ impl Admission {
         let Some(live) = self.live.get_mut(&update.id) else {
             return;
         };
-        live.stream.push(update.text, update.marks);
+        live.stream.push(update.text, update.times);
         match update.end {
             Some((end, at)) => self.finish(at, update.id, end, room, out),
             None => self.chunk(now, update.id, room, out),
@@ -546,18 +510,6 @@ impl Admission {
     }
 }
 
-/// How a request ends that the engine never took, or says no more about.
-pub(crate) fn unheard(finish: Finish) -> Outcome {
-    Outcome {
-        finish,
-        prompt_tokens: 0,
-        cached_tokens: 0,
-        completion_tokens: 0,
-        reasoning_tokens: 0,
-        forgotten_messages: 0,
-    }
-}
-
 impl Live {
     fn has_started(&self) -> bool {
         self.stream.started().is_some()
@@ -566,7 +518,7 @@ impl Live {
     fn end(&mut self, number: RequestId, why: Finish, out: &mut Vec<Action>) {
         if !self.ending {
             self.ending = true;
-            out.push(Action::End(number, why));
+            out.push(Action::Engine(Command::End(number, why)));
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use glowplug_model::engine::{SessionFault, SessionState, SessionVerb};
+use glowplug_model::engine::{Outcome, Refusal, SessionFault, SessionState, SessionVerb};
 use glowplug_model::text::Message;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::inference::messages::{END_THINKING_MAX, Text, Timestamps};
 use crate::mqtt::Qos;
 use crate::wire::chat::request::Cancel;
+use crate::wire::session::Call;
 
 const ROOM: usize = Lane::Last.capacity();
 
@@ -78,7 +80,7 @@ fn text(id: RequestId, content: &str, now: Instant) -> Update {
     Update {
         id,
         text,
-        marks: Marks {
+        times: Timestamps {
             started: Some(now),
             prefilled: Some(now),
             first_token: Some(now),
@@ -92,7 +94,7 @@ fn ended(id: RequestId, finish: Finish, now: Instant) -> Update {
     Update {
         id,
         text: Text::default(),
-        marks: Marks::default(),
+        times: Timestamps::default(),
         end,
     }
 }
@@ -113,7 +115,7 @@ fn frames(out: &mut Vec<Action>) -> Vec<Value> {
 fn submitted(out: &[Action]) -> Vec<RequestId> {
     out.iter()
         .filter_map(|a| {
-            if let Action::Submit(id, _) = a {
+            if let Action::Engine(Command::Submit(id, _)) = a {
                 Some(*id)
             } else {
                 None
@@ -320,7 +322,7 @@ fn a_client_ends_its_own_work_only() {
     let ends = |out: &mut Vec<Action>| -> Vec<RequestId> {
         out.drain(..)
             .filter_map(|a| {
-                if let Action::End(id, Finish::Cancelled) = a {
+                if let Action::Engine(Command::End(id, Finish::Cancelled)) = a {
                     Some(id)
                 } else {
                     None
@@ -369,7 +371,7 @@ fn a_newer_request_of_a_session_takes_the_place_of_the_older() {
     a.request(t, ROOM, within("c", "s"), &mut out);
     // the engine hears of the end first
     assert!(
-        matches!(out[..], [Action::End(id, Finish::Superseded), Action::Submit(..)] if id == old)
+        matches!(out[..], [Action::Engine(Command::End(id, Finish::Superseded)), Action::Engine(Command::Submit(..))] if id == old)
     );
     out.clear();
     a.update(t, ROOM, ended(old, Finish::Superseded, t), &mut out);

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::gate::RETRY_MIN_MS;
 use super::{Action, Admission, Phase};
+use crate::inference::messages::{Command, VERBS_MAX};
 use crate::mqtt::Lane;
 use crate::wire::admin::Asker;
 use crate::wire::chat::request::Cancel;
@@ -17,12 +18,10 @@ use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 use crate::wire::session::Call;
 
-/// Verbs on their way, of all clients. Each may write a file between two steps, so few.
-pub const VERBS_MAX: usize = 16;
-/// And of one client.
+/// Verbs of one client that the engine has not answered yet.
 const VERBS_PER_CLIENT: usize = 4;
 
-/// One on its way.
+/// A verb that the engine has not answered yet.
 pub(super) enum Verb {
     /// on a session, answered there
     Session(Call, ReplyTo),
@@ -46,7 +45,7 @@ impl Admission {
             return self.refuse_verb(to, fault.code, call.refused(&fault), out);
         }
         let number = self.number();
-        out.push(Action::Session(number, call.clone()));
+        out.push(Action::Engine(Command::Session(number, call.clone())));
         self.verbs.insert(number, Verb::Session(call, to));
     }
 
@@ -66,7 +65,7 @@ impl Admission {
         }
         self.cancel(now, &client, &Cancel::All, out);
         let number = self.number();
-        out.push(Action::Forget(number, client.clone()));
+        out.push(Action::Engine(Command::Forget(number, client.clone())));
         self.verbs.insert(number, Verb::Forget(client, asker));
     }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use crate::inference::messages::Command;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,16 +76,19 @@ impl World {
         };
         for action in out {
             match action {
-                Action::Submit(_, request) => outcome.submitted.push(request),
+                Action::Engine(Command::Submit(_, request)) => outcome.submitted.push(request),
                 Action::Publish { to, frame, .. } => {
                     let value = serde_json::from_slice(&frame)
                         .unwrap_or_else(|_| String::from_utf8(frame.to_vec()).unwrap().into());
                     outcome.frames.push((to, value));
                 }
-                Action::End(..) | Action::EndThinking(_) => outcome.ends += 1,
-                Action::Session(_, call) => outcome.calls.push(call),
+                Action::Engine(Command::End(..) | Command::EndThinking(_)) => outcome.ends += 1,
+                Action::Engine(Command::Session(_, call)) => outcome.calls.push(call),
+                Action::Engine(Command::Prepared(..)) => unreachable!(),
                 Action::Admin(asked, asker) => outcome.admin.push((asked, asker)),
-                Action::Forget(_, client) => outcome.forgotten.push(client.to_string()),
+                Action::Engine(Command::Forget(_, client)) => {
+                    outcome.forgotten.push(client.to_string());
+                }
             }
         }
         outcome

@@ -10,7 +10,7 @@ fn a_strained_board_takes_half_as_many_and_keeps_what_it_took() {
         let client = format!("c{n}");
         a.request(now, ROOM, arrival(&client, None, Kind::Chat), &mut out);
         match out.pop() {
-            Some(Action::Submit(..)) => None,
+            Some(Action::Engine(Command::Submit(..))) => None,
             Some(Action::Publish { frame, .. }) => {
                 let frame: Value = serde_json::from_slice(&frame).unwrap();
                 Some(frame["error"]["code"].as_str().unwrap().to_owned())
@@ -124,8 +124,8 @@ fn a_forgotten_client_is_cancelled_and_told_nothing_again() {
     out.clear();
     a.forget(t, ROOM, "c".to_owned(), asker("forget"), &mut out);
     let [
-        Action::End(end, Finish::Cancelled),
-        Action::Forget(number, _),
+        Action::Engine(Command::End(end, Finish::Cancelled)),
+        Action::Engine(Command::Forget(number, _)),
     ] = out[..]
     else {
         panic!("{out:?}")

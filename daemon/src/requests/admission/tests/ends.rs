@@ -22,7 +22,7 @@ fn deadlines_end_what_runs_and_refuse_what_never_did() {
     assert!(out.is_empty());
     a.tick(t + Duration::from_millis(200), ROOM, &mut out);
     assert!(
-        matches!(out[..], [Action::End(x, Finish::DeadlineExceeded), Action::End(y, Finish::DeadlineExceeded)] if [x, y] == ids[..])
+        matches!(out[..], [Action::Engine(Command::End(x, Finish::DeadlineExceeded)), Action::Engine(Command::End(y, Finish::DeadlineExceeded))] if [x, y] == ids[..])
     );
     out.clear();
     assert_eq!(a.next_tick(), None);
@@ -252,7 +252,7 @@ proptest! {
             }
             for action in out {
                 match action {
-                    Action::Submit(id, request) => {
+                    Action::Engine(Command::Submit(id, request)) => {
                         let key = &a.live[&id].key.clone().unwrap();
                         prop_assert!(!cancelled.contains(&(key.client.to_string(), key.id.clone())), "it was cancelled");
                         // one request of a session at a time: those before it are ending
@@ -263,11 +263,11 @@ proptest! {
                         }
                         engine.insert(id, None);
                     }
-                    Action::Session(..) | Action::Forget(..) | Action::Admin(..) => unreachable!(),
-                    Action::End(id, why) => {
+                    Action::Engine(Command::Prepared(..) | Command::Session(..) | Command::Forget(..)) | Action::Admin(..) => unreachable!(),
+                    Action::Engine(Command::End(id, why)) => {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }
-                    Action::EndThinking(id) => prop_assert!(engine.contains_key(&id)),
+                    Action::Engine(Command::EndThinking(id)) => prop_assert!(engine.contains_key(&id)),
                     Action::Publish { to, frame, lane } => {
                         let v: Value = serde_json::from_slice(&frame).unwrap();
                         let client = to.topic.split('/').next().unwrap().to_owned();

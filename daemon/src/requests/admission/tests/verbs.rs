@@ -65,7 +65,9 @@ fn a_session_is_cancelled_by_its_own_client() {
     let ids = submitted(&out);
     out.clear();
     a.cancel(t, "c", &Cancel::Session("s".into()), &mut out);
-    assert!(matches!(out[..], [Action::End(id, Finish::Cancelled)] if id == ids[0]));
+    assert!(
+        matches!(out[..], [Action::Engine(Command::End(id, Finish::Cancelled))] if id == ids[0])
+    );
     out.clear();
     a.cancel(t, "c", &Cancel::Session("x".into()), &mut out);
     assert!(out.is_empty());
@@ -82,5 +84,8 @@ fn a_thought_is_ended_by_its_owner_and_not_without_end() {
         a.end_thinking("c", "1", &mut out);
     }
     assert_eq!(out.len(), END_THINKING_MAX);
-    assert!(out.iter().all(|a| matches!(a, Action::EndThinking(_))));
+    assert!(
+        out.iter()
+            .all(|a| matches!(a, Action::Engine(Command::EndThinking(_))))
+    );
 }
