@@ -1,5 +1,5 @@
 //! From a message to a decision: reads what came in on each topic and tells [`Admission`]. Every message ends here in
-//! one of three ways: taken, answered with an error frame, or dropped and counted.
+//! one of three ways: it is taken, answered with an error frame, or dropped and counted.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::wire::topics::{Route, Topics};
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
 
-/// What of the configuration concerns messages.
+/// The part of the configuration that message handling needs, and the model's own sampling values.
 pub struct Intake {
     topics: Topics,
     allow: Vec<String>,
@@ -29,20 +29,28 @@ pub struct Intake {
     sampler: Option<SamplerParams>,
 }
 
-/// The state a message meets.
+/// The state that a message meets.
 pub struct Context<'a> {
-    /// decides
     pub admission: &'a mut Admission,
-    /// by the monotonic clock
     pub now: Instant,
-    /// of the outbox, for last frames
+    /// Last frames that the outbox has room for.
     pub room: usize,
-    /// what follows
+    /// What follows from the message is appended here.
     pub out: &'a mut Vec<Action>,
 }
 
+/// What every request has, whatever it asks for.
+struct Asked<'a> {
+    client: &'a str,
+    message: &'a Message,
+    /// Where the answer goes.
+    to: ReplyTo,
+    /// The id that its Correlation Data stands for.
+    mark: Option<String>,
+}
+
 impl Intake {
-    /// For a daemon without a model yet.
+    /// Until [`Self::sampler`] says more, requests are sampled with the engine's default values.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -57,7 +65,7 @@ impl Intake {
         }
     }
 
-    /// The model's own values are used where a request has none.
+    /// From now on these values are used where a request has none; they are the model's own.
     pub fn sampler(&mut self, sampler: SamplerParams) {
         self.sampler = Some(sampler);
     }
@@ -69,25 +77,19 @@ impl Intake {
             return context.admission.count_refused("unknown_topic");
         };
         if message.retain {
-            // it would be run again at every start
+            // the broker would deliver it again at every start
             return context.admission.count_refused("retained");
         }
         match route {
             Route::Request(client) => self.chat(client, incoming, context),
             Route::Ask(client) => self.ask(client, incoming, context),
-            Route::Cancel(client) => match self
-                .small(incoming)
-                .and_then(|()| request::parse_cancel(&message.payload))
-            {
+            Route::Cancel(client) => match self.body(incoming).and_then(request::parse_cancel) {
                 Ok(what) => context
                     .admission
                     .cancel(context.now, client, &what, context.out),
                 Err(fault) => self.answer(client, message, &fault, context),
             },
-            Route::Control(client) => match self
-                .small(incoming)
-                .and_then(|()| request::parse_control(&message.payload))
-            {
+            Route::Control(client) => match self.body(incoming).and_then(request::parse_control) {
                 Ok(id) => context.admission.end_thinking(client, &id, context.out),
                 Err(fault) => self.answer(client, message, &fault, context),
             },
@@ -100,95 +102,82 @@ impl Intake {
         }
     }
 
-    fn chat(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
+    /// Decides where a request's answer goes. Gives its body too, unless its Response Topic or its length is refused.
+    fn asked<'a>(
+        &self,
+        client: &'a str,
+        incoming: &'a Incoming,
+        default_topic: String,
+        content_type: &'static str,
+    ) -> (Asked<'a>, Result<&'a [u8], Fault>) {
         let message = &incoming.message;
-        let to = properties::reply_to(
+        let (to, body) = match properties::reply_to(
             message,
             client,
-            self.topics.reply(client),
-            JSON,
+            default_topic,
+            content_type,
             &self.topics,
             &self.allow,
-        );
-        let (to, denied) = match to {
-            Ok(to) => (to, None),
-            Err((fault, to)) => (to, Some(fault)),
+        ) {
+            Ok(to) => (to, self.body(incoming)),
+            Err((fault, to)) => (to, Err(fault)),
         };
-        let mark = to.correlation_data.as_ref().and_then(properties::id_of);
-        let parsed = match self.small(incoming) {
-            Ok(()) => request::parse_chat(&message.payload, &self.defaults),
-            Err(fault) => Err((fault, None)),
+        let asked = Asked {
+            client,
+            message,
+            mark: to.correlation_data.as_ref().and_then(properties::id_of),
+            to,
         };
-        match (denied, parsed) {
-            (None, Ok(chat)) => {
+        (asked, body)
+    }
+
+    fn chat(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
+        let (asked, body) = self.asked(client, incoming, self.topics.reply(client), JSON);
+        // also of a request that is refused, for the sake of its id
+        let (id, chat) = match request::parse_chat(&asked.message.payload, &self.defaults) {
+            Ok(chat) => (chat.id.clone(), Ok(chat)),
+            Err((fault, id)) => (id, Err(fault)),
+        };
+        match body.and(chat) {
+            Ok(chat) => {
                 let kind = if chat.stream.unwrap_or(true) {
                     Kind::Chat
                 } else {
                     Kind::ChatWhole
                 };
-                let id = chat.id.clone().or(mark);
-                self.submit(client, kind, id, to, chat, message, context);
+                self.submit(asked, kind, chat, context);
             }
-            (Some(fault), parsed) => {
-                let id = parsed.map_or_else(|(_, id)| id, |chat| chat.id);
-                context.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
-            }
-            (None, Err((fault, id))) => {
-                context.refuse(&id.or(mark).unwrap_or_else(made_id), Kind::Chat, to, &fault);
+            Err(fault) => {
+                let id = id.or(asked.mark).unwrap_or_else(made_id);
+                context.refuse(&id, Kind::Chat, asked.to, &fault);
             }
         }
     }
 
     fn ask(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
-        let message = &incoming.message;
-        let to = properties::reply_to(
-            message,
-            client,
-            self.topics.answer(client),
-            TEXT,
-            &self.topics,
-            &self.allow,
-        );
-        let (to, denied) = match to {
-            Ok(to) => (to, Ok(())),
-            Err((fault, to)) => (to, Err(fault)),
-        };
-        let text = denied
-            .and_then(|()| self.small(incoming))
-            .and_then(|()| request::parse_ask(&message.payload));
-        match text {
+        let (asked, body) = self.asked(client, incoming, self.topics.answer(client), TEXT);
+        match body.and_then(request::parse_ask) {
             Ok(content) => {
                 let chat = ChatRequest {
                     messages: vec![Turn {
                         role: Role::User,
                         content,
                     }],
-                    // thinking as configured, for the answer's sake, and never shown
+                    // thinking as configured makes the answer better, but plain text has no place to show it
                     thinking: Some(Thinking {
                         visible: false,
                         ..self.defaults.thinking
                     }),
                     ..ChatRequest::default()
                 };
-                let mark = to.correlation_data.as_ref().and_then(properties::id_of);
-                self.submit(client, Kind::Ask, mark, to, chat, message, context);
+                self.submit(asked, Kind::Ask, chat, context);
             }
-            Err(fault) => context.refuse("", Kind::Ask, to, &fault),
+            Err(fault) => context.refuse("", Kind::Ask, asked.to, &fault),
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one request, told apart by name
-    fn submit(
-        &self,
-        client: &str,
-        kind: Kind,
-        id: Option<String>,
-        to: ReplyTo,
-        chat: ChatRequest,
-        message: &Message,
-        context: &mut Context<'_>,
-    ) {
-        let deadline = properties::deadline(chat.deadline_ms, message.properties.expiry_s);
+    fn submit(&self, asked: Asked<'_>, kind: Kind, chat: ChatRequest, context: &mut Context<'_>) {
+        let expiry_s = asked.message.properties.expiry_s;
         let sampler = self.sampler.clone().unwrap_or_default();
         let max_tokens = chat.max_tokens.unwrap_or(self.defaults.max_tokens);
         let request = Request {
@@ -197,23 +186,23 @@ impl Intake {
             sampler: chat.sampling.over(&sampler, fastrand::u64(..)),
             thinking: chat.thinking.unwrap_or(self.defaults.thinking),
             stop: chat.stop,
-            ..Request::new(client, chat.messages, max_tokens)
+            ..Request::new(asked.client, chat.messages, max_tokens)
         };
         let arrival = Arrival {
             kind,
-            id,
+            id: chat.id.or(asked.mark),
             made_id: made_id(),
-            reply: to,
+            reply: asked.to,
             request,
             ignored: chat.ignored,
-            deadline,
+            deadline: properties::deadline(chat.deadline_ms, expiry_s),
         };
         context
             .admission
             .request(context.now, context.room, arrival, context.out);
     }
 
-    /// An error frame on a chat client's reply topic, under an id that no request has.
+    /// Sends an error frame on a chat client's reply topic, under an id that no request has.
     fn answer(&self, client: &str, message: &Message, fault: &Fault, context: &mut Context<'_>) {
         context.refuse(
             &made_id(),
@@ -231,25 +220,15 @@ impl Intake {
         incoming: &Incoming,
         context: &mut Context<'_>,
     ) {
-        let to = properties::reply_to(
-            &incoming.message,
-            client,
-            self.topics.session_result(client, session),
-            JSON,
-            &self.topics,
-            &self.allow,
-        );
-        let (to, denied) = match to {
-            Ok(to) => (to, Ok(())),
-            Err((fault, to)) => (to, Err(fault)),
-        };
+        let default_topic = self.topics.session_result(client, session);
+        let (asked, body) = self.asked(client, incoming, default_topic, JSON);
         let call = Call {
             client: client.into(),
             session: session.into(),
             verb,
         };
-        let empty = denied.and_then(|()| self.small(incoming)).and_then(|()| {
-            if incoming.message.payload.is_empty() {
+        let empty = body.and_then(|body| {
+            if body.is_empty() {
                 Ok(())
             } else {
                 Err(Fault::invalid("", "the payload must be empty"))
@@ -262,52 +241,46 @@ impl Intake {
             ..
         } = context;
         match empty {
-            Ok(()) => admission.session(*room, call, to, out),
-            Err(fault) => admission.refuse_verb(to, fault.code, call.refused(&fault), out),
+            Ok(()) => admission.session(*room, call, asked.to, out),
+            Err(fault) => admission.refuse_verb(asked.to, fault.code, call.refused(&fault), out),
         }
     }
 
     fn admin(&self, verb: &str, incoming: &Incoming, context: &mut Context<'_>) {
-        let message = &incoming.message;
-        let to = plain_reply(message, "", self.topics.admin_response(verb));
-        let asked = match self.small(incoming) {
-            Ok(()) => admin::parse(verb, &message.payload),
+        let to = plain_reply(&incoming.message, "", self.topics.admin_response(verb));
+        let asked = match self.body(incoming) {
+            Ok(body) => admin::parse(verb, body),
             Err(fault) => Err((fault, None)),
         };
+        let Context {
+            admission,
+            now,
+            room,
+            out,
+        } = context;
         match asked {
             Ok((asked, transaction)) => {
-                let verb = asked.verb();
                 let asker = Asker {
                     to,
-                    verb,
+                    verb: asked.verb(),
                     transaction,
                 };
                 match asked {
-                    Admin::Forget(client) => {
-                        context.admission.forget(
-                            context.now,
-                            context.room,
-                            client,
-                            asker,
-                            context.out,
-                        );
-                    }
-                    asked => context.out.push(Action::Admin(asked, asker)),
+                    Admin::Forget(client) => admission.forget(*now, *room, client, asker, out),
+                    asked => out.push(Action::Admin(asked, asker)),
                 }
             }
             Err((fault, transaction)) => {
                 let frame = admin::refused(&transaction, &fault);
-                context
-                    .admission
-                    .refuse_verb(to, fault.code, frame, context.out);
+                admission.refuse_verb(to, fault.code, frame, out);
             }
         }
     }
 
-    fn small(&self, incoming: &Incoming) -> Result<(), Fault> {
+    fn body<'a>(&self, incoming: &'a Incoming) -> Result<&'a [u8], Fault> {
         match incoming.oversize {
-            None => Ok(()),
-            // not how many: a broker may have thrown the end away
+            None => Ok(&incoming.message.payload),
+            // the number is not told: the broker may have cut the payload already
             Some(_) => Err(Fault::new(
                 Code::PayloadTooLarge,
                 format!("the payload has more than {} bytes", self.payload_max),
@@ -322,7 +295,7 @@ impl Context<'_> {
     }
 }
 
-/// The default topic, with the mark echoed if it is within its limit.
+/// A reply on the default topic. The Correlation Data is echoed if it is within its limit.
 fn plain_reply(message: &Message, client: &str, topic: String) -> ReplyTo {
     let correlation_data = message
         .properties
@@ -339,7 +312,7 @@ fn plain_reply(message: &Message, client: &str, topic: String) -> ReplyTo {
     }
 }
 
-/// An id for a request that came without; cannot be guessed, so it cannot be asked for again.
+/// An id for a request that came without one. It cannot be guessed, so nobody can repeat the request.
 fn made_id() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }

@@ -1,0 +1,146 @@
+//! What becomes of requests that were accepted: their chunks as the engine gets on, and their one last frame.
+
+use std::time::{Duration, Instant};
+
+use glowplug_model::engine::{Finish, RequestId};
+
+use super::{Action, Admission};
+use crate::inference::messages::{End, Update, unheard};
+use crate::mqtt::Lane;
+use crate::requests::dedup::Known;
+use crate::wire::fault::{Code, Fault};
+
+/// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
+
+impl Admission {
+    /// The engine will say no more: everything gets its last frame now.
+    pub fn abandon(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
+        while let Some((number, _)) = self.live.first_key_value() {
+            self.finish(now, *number, End::Finished(unheard(why)), usize::MAX, out);
+        }
+        self.abandon_verbs(out);
+    }
+
+    /// The engine said something about a request. `room` is the outbox's for chunks, here and below.
+    pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
+        let Some(live) = self.live.get_mut(&update.id) else {
+            return;
+        };
+        live.stream.push(update.text, update.times);
+        match update.end {
+            Some((end, at)) => self.finish(at, update.id, end, room, out),
+            None => self.chunk(now, update.id, room, out),
+        }
+    }
+
+    /// Time passed: deadlines, and text that has waited long enough.
+    pub fn tick(&mut self, now: Instant, room: usize, out: &mut Vec<Action>) {
+        self.starved_until = self.starved_until.filter(|until| *until > now);
+        self.end_where(now, Finish::DeadlineExceeded, out, |live| {
+            live.deadline.is_some_and(|d| d <= now)
+        });
+        let numbers: Vec<RequestId> = self.live.keys().copied().collect();
+        for number in numbers {
+            self.chunk(now, number, room.saturating_sub(out.len()), out);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do, if ever.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Instant> {
+        let deadlines = self
+            .live
+            .values()
+            .filter(|l| !l.ending)
+            .filter_map(|l| l.deadline);
+        let chunks = self.live.values().filter_map(|l| l.stream.due(self.chunk));
+        // never before the outbox is looked at again
+        let chunks = chunks.map(|due| self.starved_until.map_or(due, |until| due.max(until)));
+        deadlines.chain(chunks).min()
+    }
+
+    fn chunk(&mut self, now: Instant, number: RequestId, room: usize, out: &mut Vec<Action>) {
+        let Some(live) = self.live.get_mut(&number) else {
+            return;
+        };
+        if live.stream.due(self.chunk).is_none_or(|due| due > now) {
+            return;
+        }
+        if room == 0 {
+            self.starved_until = Some(now + STARVED_RETRY);
+            return;
+        }
+        let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
+            // the last frame says the same
+            return self.count_refused("reply_dropped");
+        };
+        out.push(Action::Publish {
+            to: live.stream.reply.clone(),
+            frame,
+            lane: Lane::Chunk,
+        });
+    }
+
+    fn finish(
+        &mut self,
+        now: Instant,
+        number: RequestId,
+        end: End,
+        room: usize,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(mut live) = self.live.remove(&number) else {
+            return;
+        };
+        let frame = match end {
+            End::Finished(outcome) => {
+                self.observe(now, &live, &outcome);
+                // who prints chunks misses nothing; who was starved of them has the last frame
+                if live.stream.due(Duration::ZERO).is_some()
+                    && room > 0
+                    && let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now)
+                {
+                    out.push(Action::Publish {
+                        to: live.stream.reply.clone(),
+                        frame,
+                        lane: Lane::Chunk,
+                    });
+                }
+                match outcome.finish {
+                    Finish::Failed => self.count_refused(Code::Internal.name()),
+                    Finish::Superseded => self.count_refused(Code::Superseded.name()),
+                    _ => {}
+                }
+                let frame = live.stream.last(&self.speaker, &outcome, now);
+                if frame.len() > self.frame_max {
+                    let why = format!(
+                        "the answer has {} bytes, the broker takes {}",
+                        frame.len(),
+                        self.frame_max
+                    );
+                    live.stream
+                        .error(&self.speaker, &Fault::new(Code::Internal, why))
+                } else {
+                    frame
+                }
+            }
+            End::Refused(refusal) => {
+                let fault = Fault::from(refusal);
+                self.count_refused(fault.code.name());
+                live.stream.error(&self.speaker, &fault)
+            }
+        };
+        let to = live.stream.reply;
+        if let Some(key) = live.key {
+            self.by_key.remove(&key);
+            self.done.insert(now, key, Known::Ended(frame.clone()));
+        }
+        self.counters.finished += 1;
+        out.push(Action::Publish {
+            to,
+            frame,
+            lane: Lane::Last,
+        });
+    }
+}
