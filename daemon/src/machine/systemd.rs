@@ -37,13 +37,13 @@ impl Supervisor {
 
 /// The line to it; without one nothing is told to nobody.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
     beat: Option<Duration>,
     fed: Option<Instant>,
 }
 
-impl Line {
+impl Notify {
     /// Opens it. One that does not open is told to the log: the manager will see that nothing comes.
     #[must_use]
     pub fn new(supervisor: Option<&Supervisor>) -> Self {
@@ -137,8 +137,8 @@ mod tests {
             .collect()
     }
 
-    fn line(socket: impl Into<OsString>) -> Line {
-        Line::new(Some(&Supervisor {
+    fn notify(socket: impl Into<OsString>) -> Notify {
+        Notify::new(Some(&Supervisor {
             socket: socket.into(),
             watchdog: Some(Duration::from_secs(8)),
         }))
@@ -149,26 +149,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        let mut line = line(path.as_os_str());
+        let mut notify = notify(path.as_os_str());
         let (start, at) = (Instant::now(), Duration::from_secs);
-        line.alive(start + at(100), Duration::ZERO);
+        notify.alive(start + at(100), Duration::ZERO);
         assert!(heard(&manager).is_empty(), "it loads");
-        line.ready(start, "Smol\nLM");
+        notify.ready(start, "Smol\nLM");
         assert_eq!(
             heard(&manager),
             ["READY=1\nSTATUS=serves SmolLM\nWATCHDOG_USEC=8000000\nWATCHDOG=1\n"]
         );
         for (seconds, fed) in [(1, 0), (2, 1), (3, 0), (4, 1), (5, 0), (100, 1), (101, 0)] {
-            line.alive(start + at(seconds), Duration::ZERO);
+            notify.alive(start + at(seconds), Duration::ZERO);
             assert_eq!(heard(&manager), vec!["WATCHDOG=1\n"; fed], "{seconds}");
         }
-        line.loading();
-        line.alive(start + at(150), Duration::ZERO);
+        notify.loading();
+        notify.alive(start + at(150), Duration::ZERO);
         assert_eq!(heard(&manager), ["WATCHDOG_USEC=600000000\nSTATUS=loads\n"]);
-        line.ready(start + at(160), "b");
+        notify.ready(start + at(160), "b");
         assert_eq!(heard(&manager).len(), 1);
-        line.stopping();
-        line.alive(start + at(200), Duration::ZERO);
+        notify.stopping();
+        notify.alive(start + at(200), Duration::ZERO);
         assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=drains\n"]);
     }
 
@@ -177,14 +177,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        let mut line = line(path.as_os_str());
+        let mut notify = notify(path.as_os_str());
         let (start, at) = (Instant::now(), Duration::from_secs);
-        line.ready(start, "m");
+        notify.ready(start, "m");
         assert_eq!(heard(&manager).len(), 1);
         // the thread says every two seconds that it lives, and the watchdog waits eight
         for second in (2..=40).step_by(2) {
             let stalled = if second < 30 { at(second) } else { at(0) };
-            line.alive(start + at(second), stalled);
+            notify.alive(start + at(second), stalled);
             let fed = !(8..30).contains(&second);
             assert_eq!(heard(&manager).len(), usize::from(fed), "{second}");
         }
@@ -195,20 +195,20 @@ mod tests {
         let name = format!("glowplug-{}", std::process::id());
         let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&abstract_name).unwrap();
-        line(format!("@{name}")).stopping();
+        notify(format!("@{name}")).stopping();
         assert_eq!(heard(&manager).len(), 1);
     }
 
     #[test]
     fn without_a_manager_nothing_happens() {
-        for mut line in [
-            Line::new(None),
-            line("/nonexistent/notify"),
-            line("x".repeat(500)),
+        for mut notify in [
+            Notify::new(None),
+            notify("/nonexistent/notify"),
+            notify("x".repeat(500)),
         ] {
-            line.ready(Instant::now(), "m");
-            line.alive(Instant::now() + Duration::from_secs(99), Duration::ZERO);
-            line.stopping();
+            notify.ready(Instant::now(), "m");
+            notify.alive(Instant::now() + Duration::from_secs(99), Duration::ZERO);
+            notify.stopping();
         }
     }
 }

@@ -1,195 +1,47 @@
 //! The daemon's select loop: carries events to the state machines and their actions to the world, and decides nothing
 //! about requests itself.
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::{Conversations, Finish, ModelInfo};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Config, Server};
+use crate::config::Config;
 use crate::inference::messages::{Command, Load, Report};
 use crate::inference::{Lost, Machine, Worker};
-use crate::machine::cores::Cores;
-use crate::machine::memory_limit;
-use crate::machine::sensors;
-use crate::machine::systemd::{Line, Supervisor};
+use crate::machine::systemd::Notify;
 use crate::models::registry::{Candidate, Registry, Sighted};
-use crate::mqtt::broker::credentials;
-use crate::mqtt::broker::{self, Embedded};
-use crate::mqtt::{self, Credentials, Event, Events, Lane, Link, Message, Options, Qos};
+use crate::mqtt::broker::Embedded;
+use crate::mqtt::{Event, Events, Lane, Link};
 use crate::requests::admission::{Action, Admission};
-use crate::requests::answer::Speaker;
 use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
-use crate::wire::topics::{self, Topics};
+use crate::wire::topics::Topics;
 use model_change::{Change, Finding};
 use post::Post;
 pub use run_error::RunError;
-use run_error::{lost, unserved};
+use run_error::unserved;
 use stall::Stall;
+pub use startup::{Started, run};
 use status::{Reading, Speed};
 
+mod admin;
 mod model_change;
 mod post;
 mod run_error;
-pub mod stall;
-pub mod status;
+mod stall;
+mod startup;
+mod status;
 
-/// At shutdown, running requests may finish for so long, are then interrupted, and are given up after as long again.
+/// Running requests may finish for this long at shutdown; after as long again they are given up.
 const DRAIN: Duration = Duration::from_secs(2);
-/// For the sessions to be written to their files.
+/// How long a shutdown waits for the sessions to be written to their files.
 const SAVE: Duration = Duration::from_secs(20);
-/// Findings not yet read; one check and one change of what is remembered are under way at a time.
-const FINDINGS: usize = 4;
-/// For the last frames and the final status to reach the broker.
+/// How long a shutdown waits for the last frames and the final status to reach the broker.
 const CLOSE: Duration = Duration::from_secs(2);
-
-/// What a caller of [`run`] may need to know once the broker is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
-    /// the broker in use; the embedded one's real port
-    pub server: Server,
-}
-
-/// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
-/// broker can be reached; the model may load for longer: `status` on the broker says when it is `online`.
-pub async fn run(
-    config: Config,
-    started: oneshot::Sender<Started>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), RunError> {
-    let path = config
-        .model
-        .path
-        .clone()
-        .ok_or_else(|| RunError::Model("`model.path` is not set".to_owned()))?;
-    let limit = memory_limit::here(&config).map_err(|error| RunError::Model(error.to_string()))?;
-    let mut registry = Registry::open(&config, path).map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => RunError::Model(error.to_string()),
-        _ => RunError::NotNow(error.to_string()),
-    })?;
-    let (path, fallback) = registry.first();
-    if fallback {
-        tracing::error!(
-            "the model that was asked for has not answered in its last starts: {} is served",
-            path.display()
-        );
-    }
-    // at once: who typed the wrong name is not to wait for a broker
-    let first = registry.sight(&path, &config, &limit).map_err(|error| {
-        let Lost { why, stays } = lost(&error);
-        let why = format!("{}: {why}", path.display());
-        unserved(&registry, fallback, Lost { why, stays })
-    })?;
-    let topics = Topics::new(&config.base_topic, &config.node);
-    let boot_id = credentials::random()?;
-    let (embedded, server, credentials) = broker(&config, &topics).await?;
-    let since = status::unix_ms();
-    let mut will = Message::new(
-        topics.status(),
-        status::status("offline", &boot_id, since),
-        Qos::AtLeastOnce,
-    );
-    will.retain = true;
-    let (link, events) = mqtt::connect(Options {
-        server: server.clone(),
-        client_id: topics.client_id(),
-        credentials,
-        will: Some(will),
-        subscriptions: topics.subscriptions(),
-        payload_max: config.engine.max_payload_bytes,
-    });
-    let state = sensors::watch(
-        &config.root,
-        config.board.as_ref().map(|board| board.throttle),
-    );
-    // the caller may not care
-    let _ = started.send(Started { server });
-    let speaker = Speaker {
-        node: config.node.clone(),
-        model: config.model.name.clone().unwrap_or_default(),
-        sha256: None,
-    };
-    let (found, findings) = mpsc::channel(FINDINGS);
-    let daemon = Daemon {
-        admission: Admission::new(
-            config.engine.queue,
-            config.engine.max_streams,
-            config.engine.chunk,
-            config.engine.dedup_window,
-            speaker,
-        ),
-        intake: Intake::new(&config),
-        topics,
-        boot_id,
-        since,
-        booted: now(),
-        link,
-        worker: None,
-        machine: Machine {
-            cores: Cores::here(&config.root),
-            state,
-            beat: config.supervisor.as_ref().and_then(Supervisor::beat),
-        },
-        conversations: Conversations::default(),
-        registry,
-        limit,
-        fallback,
-        served: None,
-        change: Change::Checking(None),
-        drained: None,
-        inhibiting: None,
-        choosing: None,
-        writes: None,
-        ending: Drain::No,
-        found,
-        line: Line::new(config.supervisor.as_ref()),
-        stall: Stall::default(),
-        post: Post::default(),
-        model: None,
-        load: Load::default(),
-        speed: Speed::default(),
-        config,
-        embedded,
-    };
-    daemon.serve(first, events, findings, shutdown).await
-}
-
-type BrokerInUse = (Option<Embedded>, Server, Option<Credentials>);
-
-async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunError> {
-    if let Some(server) = &config.mqtt.server {
-        let password = config
-            .mqtt
-            .password_file
-            .as_deref()
-            .map(credentials::read_password)
-            .transpose()?;
-        let credentials = config.mqtt.username.clone().map(|username| Credentials {
-            username,
-            password: password.unwrap_or_default(),
-        });
-        return Ok((None, server.clone(), credentials));
-    }
-    let users = broker::Users {
-        base: config.base_topic.clone(),
-        daemon: credentials::daemon()?,
-        daemon_id: topics.client_id(),
-        local: credentials::local(&config.state_dir)?,
-        local_may: topics::local_may,
-    };
-    let own = users.daemon.clone();
-    let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
-    let server = Server {
-        host: embedded.address.ip().to_string(),
-        port: embedded.address.port(),
-    };
-    Ok((Some(embedded), server, Some(own)))
-}
 
 /// Tokio's clock, which tests can stop, as the one the state machines take.
 fn now() -> Instant {
@@ -198,43 +50,67 @@ fn now() -> Instant {
 
 struct Daemon {
     config: Config,
-    /// the last to go: it carries the final status
-    embedded: Option<Embedded>,
     topics: Topics,
-    boot_id: String,
-    since: u64,
-    booted: Instant,
+    run: Run,
     link: Link,
-    /// none: no engine is loaded, or on its way
+    post: Post,
+    /// Dropped last at shutdown: it carries the final status.
+    embedded: Option<Embedded>,
+    intake: Intake,
+    admission: Admission,
+    inference: Inference,
+    models: Models,
+    systemd: Notify,
+}
+
+/// This run of the daemon.
+struct Run {
+    /// Tells this run from others of the same name.
+    boot_id: String,
+    booted: Instant,
+    /// When the current `status` began, in Unix milliseconds.
+    since: u64,
+    ending: Shutdown,
+}
+
+/// The inference side: its thread, and what it last reported.
+struct Inference {
+    /// None while no engine is loaded.
     worker: Option<Worker>,
     machine: Machine,
-    /// of the engine before, for the one to come
+    /// What was said in sessions to the engine before, for the next one.
     conversations: Conversations,
-    registry: Registry,
-    limit: Limit,
-    /// is what is served not what was asked for
-    fallback: bool,
-    /// served, or loading
-    served: Option<Candidate>,
-    change: Change,
-    /// who waits for what was accepted to end
-    drained: Option<Asker>,
-    /// who waits for an `inhibit` to be written
-    inhibiting: Option<Asker>,
-    /// who waits for a choice of the model to be written
-    choosing: Option<Asker>,
-    /// ends when all that is to be remembered is written
-    writes: Option<JoinHandle<()>>,
-    ending: Drain,
-    found: mpsc::Sender<Finding>,
-    line: Line,
-    stall: Stall,
-    admission: Admission,
-    intake: Intake,
+    /// None until a model has answered for the first time.
     model: Option<ModelInfo>,
     load: Load,
     speed: Speed,
-    post: Post,
+    stall: Stall,
+}
+
+/// Which model is served, and the change to another one.
+struct Models {
+    registry: Registry,
+    limit: Limit,
+    /// The model took the place of the configured one, which did not answer.
+    fallback: bool,
+    /// The model that is served or loading.
+    served: Option<Candidate>,
+    change: Change,
+    waiting: Waiting,
+    /// Ends when everything that is to be remembered is written.
+    writes: Option<JoinHandle<()>>,
+    found: mpsc::Sender<Finding>,
+}
+
+/// Administrators whose verbs are done but for one last step.
+#[derive(Default)]
+struct Waiting {
+    /// Waits for the end of what was accepted.
+    drain: Option<Asker>,
+    /// Waits for an `inhibit` to be written.
+    inhibit: Option<Asker>,
+    /// Waits for a choice of the model to be written.
+    choice: Option<Asker>,
 }
 
 impl Daemon {
@@ -267,10 +143,10 @@ impl Daemon {
         loop {
             let mut out = Vec::new();
             self.advance();
-            if self.ending != Drain::No && self.admission.outstanding() == 0 {
+            if self.run.ending != Shutdown::No && self.admission.outstanding() == 0 {
                 return None;
             }
-            let decision = self.machine.state.borrow().decision;
+            let decision = self.inference.machine.state.borrow().decision;
             self.admission.one_at_a_time(decision.one_at_a_time());
             let next = self.admission.next_tick();
             tokio::select! {
@@ -283,7 +159,7 @@ impl Daemon {
                         return Some(why);
                     }
                     self.look();
-                    self.line.alive(now(), self.stall.lasts(now()));
+                    self.systemd.alive(now(), self.inference.stall.lasts(now()));
                 }
                 Some(finding) = findings.recv() => {
                     if let Err(why) = self.finding(finding, reports) {
@@ -293,14 +169,14 @@ impl Daemon {
                 why = ended(&mut self.embedded) => return Some(why.into()),
                 () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
                 _ = metrics.tick() => self.publish_metrics(),
-                () = &mut shutdown, if self.ending == Drain::No => {
-                    self.ending = Drain::Finishing(now() + DRAIN);
-                    self.line.stopping();
+                () = &mut shutdown, if self.run.ending == Shutdown::No => {
+                    self.run.ending = Shutdown::Finishing(now() + DRAIN);
+                    self.systemd.stopping();
                     self.drain();
                 }
-                () = at(self.ending.until()) => match self.ending {
-                    Drain::Finishing(_) => {
-                        self.ending = Drain::Interrupting(now() + DRAIN);
+                () = at(self.run.ending.until()) => match self.run.ending {
+                    Shutdown::Finishing(_) => {
+                        self.run.ending = Shutdown::Interrupting(now() + DRAIN);
                         self.admission.end_all(now(), Finish::Interrupted, &mut out);
                     }
                     _ => self.admission.abandon(now(), Finish::Interrupted, &mut out),
@@ -314,7 +190,9 @@ impl Daemon {
     /// Does what the engine has to do get on?
     fn look(&mut self) {
         let waits = !self.admission.engine_is_idle();
-        self.stall.look(now(), waits, self.load.progress);
+        self.inference
+            .stall
+            .look(now(), waits, self.inference.load.progress);
     }
 
     fn report(
@@ -325,30 +203,30 @@ impl Daemon {
     ) -> Result<(), Lost> {
         match report {
             Some(Report::Mapped(weights)) => {
-                if let Some(served) = &mut self.served {
+                if let Some(served) = &mut self.models.served {
                     served.weights = *weights;
                 }
             }
             Some(Report::Loaded(info, load)) => {
-                self.load = load;
+                self.inference.load = load;
                 self.loaded(*info, out);
             }
             Some(Report::Update(update, load)) => {
-                self.load = load;
+                self.inference.load = load;
                 self.admission
                     .update(now(), self.link.room(Lane::Chunk), update, out);
             }
             Some(Report::Session(id, result, load)) => {
-                self.load = load;
+                self.inference.load = load;
                 self.admission.session_done(id, result, out);
             }
             Some(Report::Forgotten(id, result, load)) => {
-                self.load = load;
+                self.inference.load = load;
                 self.admission.forgotten(id, result, out);
             }
-            Some(Report::Load(load)) => self.load = load,
+            Some(Report::Load(load)) => self.inference.load = load,
             Some(Report::Ended(ended, conversations)) => {
-                self.conversations = conversations;
+                self.inference.conversations = conversations;
                 return self.engine_ended(ended, reports);
             }
             // without a last word: it panicked
@@ -400,7 +278,11 @@ impl Daemon {
     }
 
     fn command(&self, command: Command) {
-        let sent = self.worker.as_ref().map(|worker| worker.send(command));
+        let sent = self
+            .inference
+            .worker
+            .as_ref()
+            .map(|worker| worker.send(command));
         if !matches!(sent, Some(Ok(()))) {
             // its last report ends the daemon; nothing waits for this command any more
             tracing::error!("the inference thread is gone");
@@ -410,15 +292,15 @@ impl Daemon {
     fn reading(&self) -> Reading<'_> {
         Reading {
             admission: &self.admission,
-            load: self.load,
-            state: *self.machine.state.borrow(),
-            budget: match &self.served {
+            load: self.inference.load,
+            state: *self.inference.machine.state.borrow(),
+            budget: match &self.models.served {
                 Some(of) => status::budget(&self.config, &of.plan.memory),
-                None => self.limit.bytes,
+                None => self.models.limit.bytes,
             },
-            boot_id: &self.boot_id,
-            uptime: now().saturating_duration_since(self.booted),
-            stalled: self.stall.lasts(now()),
+            boot_id: &self.run.boot_id,
+            uptime: now().saturating_duration_since(self.run.booted),
+            stalled: self.inference.stall.lasts(now()),
         }
     }
 
@@ -430,28 +312,28 @@ impl Daemon {
         self.give_up_change();
         self.publish_retained(
             self.topics.status(),
-            status::status("offline", &self.boot_id, status::unix_ms()),
+            status::status("offline", &self.run.boot_id, status::unix_ms()),
         );
         self.link.close(CLOSE).await;
-        if let Some(worker) = self.worker {
+        if let Some(worker) = self.inference.worker {
             // sessions are saved by the thread on its way out
             worker.stop(SAVE).await;
         }
-        if let Some(writes) = self.writes.take()
+        if let Some(writes) = self.models.writes.take()
             && tokio::time::timeout(SAVE, writes).await.is_err()
         {
             tracing::warn!("what is to be remembered was not written in time");
         }
-        if failed.is_none() && self.model.is_none() {
-            self.registry.interrupted();
+        if failed.is_none() && self.inference.model.is_none() {
+            self.models.registry.interrupted();
         }
         match failed {
             // no fault of a model's, and another start can help
             Some(lost) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
                 Err(RunError::Broke(lost.why))
             }
-            Some(lost) if self.model.is_none() => {
-                Err(unserved(&self.registry, self.fallback, lost))
+            Some(lost) if self.inference.model.is_none() => {
+                Err(unserved(&self.models.registry, self.models.fallback, lost))
             }
             Some(lost) => Err(RunError::Broke(lost.why)),
             None => Ok(()),
@@ -461,15 +343,15 @@ impl Daemon {
 
 /// How far a shutdown is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drain {
+enum Shutdown {
     No,
-    /// requests may finish until then
+    /// Requests may finish until this moment.
     Finishing(Instant),
-    /// the engine may end them until then
+    /// The engine may end them until this moment; then they are given up.
     Interrupting(Instant),
 }
 
-impl Drain {
+impl Shutdown {
     fn until(self) -> Option<Instant> {
         match self {
             Self::No => None,

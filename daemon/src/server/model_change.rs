@@ -11,14 +11,15 @@ use glowplug_model::engine::ModelInfo;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::run_error::lost;
 use super::status;
-use super::{Daemon, Drain, Reports, lost, now};
+use super::{Daemon, Reports, Shutdown, now};
 use crate::config::Config;
 use crate::inference::{Lost, Worker};
 use crate::models::plan::PlanError;
 use crate::models::registry::{Candidate, Note, Registry, UnfitModel};
 use crate::mqtt::Lane;
-use crate::requests::admission::{Action, Phase};
+use crate::requests::admission::Action;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 
@@ -59,110 +60,16 @@ pub(super) enum Waited {
 }
 
 impl Daemon {
-    /// An admin verb that concerns the whole daemon.
-    pub(super) fn admin(&mut self, asked: Admin, asker: Asker) {
-        if self.link.room(Lane::Admin) <= self.unanswered() {
-            // what cannot be answered is not done
-            return self.admission.count_refused("reply_dropped");
-        }
-        let done = match asked {
-            Admin::Stats => Ok(self.reading().stats()),
-            Admin::Model(None) => match self.serves() {
-                Some((model, of)) => Ok(status::model(model, of, self.fallback)),
-                None => Err(loading()),
-            },
-            Admin::Inhibit(Some(on)) => return self.inhibit(on, asker),
-            Admin::Inhibit(None) => Ok(json!({"on": self.registry.inhibited()})),
-            Admin::Drain => match self.may_drain() {
-                Ok(()) => {
-                    self.drained = Some(asker);
-                    return self.drain();
-                }
-                Err(fault) => Err(fault),
-            },
-            Admin::Model(Some(name)) => match self.may_change().and_then(|()| self.find(&name)) {
-                Ok(path) => return self.ask_for(path, asker),
-                Err(fault) => Err(fault),
-            },
-            Admin::Reload => match self.may_change().and_then(|()| self.served_path()) {
-                Ok(path) => return self.ask_for(path, asker),
-                Err(fault) => Err(fault),
-            },
-            // the engine's
-            Admin::Forget(_) => return,
-        };
-        match done {
-            Ok(result) => self.reply(&asker.to, asker.done(&result), Lane::Admin),
-            Err(fault) => self.refuse(&asker, &fault),
-        }
-    }
-
-    /// Answers that are still to come: of a change of the model, and of a drain.
-    fn unanswered(&self) -> usize {
-        let change = match &self.change {
-            Change::No | Change::Checking(None) | Change::Loading(None) => 0,
-            _ => 1,
-        };
-        change + usize::from(self.drained.is_some())
-    }
-
     /// The model that answers now.
     pub(super) fn serves(&self) -> Option<(&ModelInfo, &Candidate)> {
-        match self.change {
+        match self.models.change {
             Change::Loading(_) | Change::Returning(..) => None,
-            _ => Some((self.model.as_ref()?, self.served.as_ref()?)),
+            _ => Some((self.inference.model.as_ref()?, self.models.served.as_ref()?)),
         }
     }
 
-    fn refuse(&mut self, asker: &Asker, fault: &Fault) {
-        self.admission.count_refused(fault.code.name());
-        self.reply(&asker.to, asker.refused(fault), Lane::Admin);
-    }
-
-    fn find(&self, name: &str) -> Result<PathBuf, Fault> {
-        let missing = || Fault {
-            param: Some("name".to_owned()),
-            ..Fault::new(Code::NotFound, "no model of this name is here")
-        };
-        self.registry.find(name).ok_or_else(missing)
-    }
-
-    fn served_path(&self) -> Result<PathBuf, Fault> {
-        let served = self.served.as_ref().ok_or_else(loading)?;
-        Ok(served.weights.model.path().to_owned())
-    }
-
-    fn may_drain(&self) -> Result<(), Fault> {
-        match self.admission.phase() {
-            Phase::Starting => Err(loading()),
-            Phase::Draining if self.drained.is_some() || self.ending != Drain::No => {
-                Err(Fault::new(Code::Draining, "the daemon drains already"))
-            }
-            Phase::Draining | Phase::Online => Ok(()),
-        }
-    }
-
-    fn may_change(&self) -> Result<(), Fault> {
-        if self.ending != Drain::No {
-            return Err(Fault::new(Code::Draining, "the daemon stops"));
-        }
-        if self.registry.inhibited() {
-            let why =
-                "changes of the model are inhibited until `inhibit` is asked for with `on` false";
-            return Err(Fault::new(Code::Overloaded, why));
-        }
-        match (&self.change, &self.model) {
-            (Change::No, Some(_)) if self.choosing.is_none() => Ok(()),
-            (_, None) => Err(loading()),
-            _ => Err(
-                Fault::new(Code::Overloaded, "another change of the model is under way")
-                    .retry_after(RETRY_MS),
-            ),
-        }
-    }
-
-    fn ask_for(&mut self, path: PathBuf, asker: Asker) {
-        self.change = Change::Checking(Some(asker));
+    pub(super) fn ask_for(&mut self, path: PathBuf, asker: Asker) {
+        self.models.change = Change::Checking(Some(asker));
         self.check(move |registry, config, limit| registry.check(&path, config, limit));
     }
 
@@ -171,14 +78,21 @@ impl Daemon {
         &mut self,
         check: impl FnOnce(&Registry, &Config, &Limit) -> Result<Candidate, UnfitModel> + Send + 'static,
     ) {
-        let (registry, config, limit) = (self.registry.clone(), self.config.clone(), self.limit);
-        let spawned = background(&self.found, move || {
+        let (registry, config, limit) = (
+            self.models.registry.clone(),
+            self.config.clone(),
+            self.models.limit,
+        );
+        let spawned = background(&self.models.found, move || {
             let checked = guarded(|| check(&registry, &config, &limit));
             Finding::Checked(checked.map(Box::new))
         });
         if let Err(error) = spawned {
             // one check at a time: there is room
-            let _ = self.found.try_send(Finding::Checked(Err(error.into())));
+            let _ = self
+                .models
+                .found
+                .try_send(Finding::Checked(Err(error.into())));
         }
     }
 
@@ -195,9 +109,9 @@ impl Daemon {
                 return Ok(());
             }
         };
-        match (std::mem::take(&mut self.change), checked) {
+        match (std::mem::take(&mut self.models.change), checked) {
             (Change::Checking(None), Ok(candidate)) => {
-                self.served = Some(*candidate);
+                self.models.served = Some(*candidate);
                 return self.load_engine(reports);
             }
             (Change::Checking(None), Err(error)) => return Err(lost(&error)),
@@ -208,7 +122,7 @@ impl Daemon {
                 });
                 match fit.and_then(|fit| self.may_change().map(|()| fit)) {
                     Ok(candidate) => {
-                        if let Some(waits) = self.drained.take() {
+                        if let Some(waits) = self.models.waiting.drain.take() {
                             let why = "a change of the model took its place";
                             self.refuse(&waits, &Fault::new(Code::Superseded, why));
                         }
@@ -216,14 +130,14 @@ impl Daemon {
                         self.admission.resume();
                         self.admission.hold();
                         self.intake.sampler(candidate.sampler.clone());
-                        self.change = Change::Finishing(candidate, asker);
+                        self.models.change = Change::Finishing(candidate, asker);
                     }
                     Err(fault) => {
                         self.refuse(&asker, &fault);
                     }
                 }
             }
-            (other, _) => self.change = other,
+            (other, _) => self.models.change = other,
         }
         Ok(())
     }
@@ -231,7 +145,7 @@ impl Daemon {
     /// What need not wait for news.
     pub(super) fn advance(&mut self) {
         if self.admission.outstanding() == 0
-            && let Some(asker) = self.drained.take()
+            && let Some(asker) = self.models.waiting.drain.take()
         {
             self.reply(
                 &asker.to,
@@ -239,14 +153,14 @@ impl Daemon {
                 Lane::Admin,
             );
         }
-        self.change = match std::mem::take(&mut self.change) {
+        self.models.change = match std::mem::take(&mut self.models.change) {
             Change::Finishing(next, asker) if self.admission.engine_is_idle() => {
                 // it is kept until it has ended: it saves the sessions, which a shutdown has to wait for
-                if let Some(worker) = &mut self.worker {
+                if let Some(worker) = &mut self.inference.worker {
                     worker.leave();
                 }
                 tracing::info!("the model changes: the engine ends");
-                self.line.loading();
+                self.systemd.loading();
                 Change::Ending(next, asker)
             }
             other => other,
@@ -259,24 +173,24 @@ impl Daemon {
         ended: Result<(), Lost>,
         reports: &mut Reports,
     ) -> Result<(), Lost> {
-        match (std::mem::take(&mut self.change), ended) {
+        match (std::mem::take(&mut self.models.change), ended) {
             // as it was meant to; one that broke on its way out is gone as well
-            (change @ Change::Ending(..), _) if self.ending != Drain::No => {
+            (change @ Change::Ending(..), _) if self.run.ending != Shutdown::No => {
                 // no model is loaded for a daemon that stops
-                (self.worker, *reports, self.change) = (None, None, change);
+                (self.inference.worker, *reports, self.models.change) = (None, None, change);
                 Ok(())
             }
             (Change::Ending(next, asker), _) => {
-                let before = self.served.replace(*next).map(Box::new);
+                let before = self.models.served.replace(*next).map(Box::new);
                 self.load_engine(reports)?;
-                self.change = Change::Loading(before.map(|before| (asker, before)));
+                self.models.change = Change::Loading(before.map(|before| (asker, before)));
                 Ok(())
             }
             (Change::Loading(Some((asker, before))), Err(Lost { why, .. })) => {
                 tracing::error!("the model that was asked for does not load: {why}");
-                self.served = Some(*before);
+                self.models.served = Some(*before);
                 self.load_engine(reports)?;
-                self.change = Change::Returning(asker, why);
+                self.models.change = Change::Returning(asker, why);
                 Ok(())
             }
             (_, Err(lost)) => Err(lost),
@@ -286,7 +200,7 @@ impl Daemon {
 
     /// Starts the inference thread with what is to be served.
     pub(super) fn load_engine(&mut self, reports: &mut Reports) -> Result<(), Lost> {
-        let Some(of) = &self.served else {
+        let Some(of) = &self.models.served else {
             return Err("there is no model".to_owned().into());
         };
         let (worker, news) = Worker::start(
@@ -295,12 +209,12 @@ impl Daemon {
             of.template.clone(),
             self.config.engine.clone(),
             self.config.sessions.clone(),
-            std::mem::take(&mut self.conversations),
-            self.machine.clone(),
+            std::mem::take(&mut self.inference.conversations),
+            self.inference.machine.clone(),
         )
         .map_err(|error| format!("cannot start the inference thread: {error}"))?;
-        (self.worker, *reports) = (Some(worker), Some(news));
-        self.change = Change::Loading(None);
+        (self.inference.worker, *reports) = (Some(worker), Some(news));
+        self.models.change = Change::Loading(None);
         Ok(())
     }
 
@@ -313,25 +227,28 @@ impl Daemon {
             isa = info.isa,
             "the model is loaded"
         );
-        let change = std::mem::take(&mut self.change);
-        let sha256 = (self.served.as_ref()).map(|of| of.weights.sha256.clone());
+        let change = std::mem::take(&mut self.models.change);
+        let sha256 = (self.models.served.as_ref()).map(|of| of.weights.sha256.clone());
         self.intake.sampler(info.sampler.clone());
         self.admission.online(info.name.clone(), sha256, out);
-        self.line.ready(now(), &info.name);
-        self.model = Some(info);
-        if let Some(of) = &self.served {
+        self.systemd.ready(now(), &info.name);
+        self.inference.model = Some(info);
+        if let Some(of) = &self.models.served {
             let chosen =
                 matches!(&change, Change::Loading(Some((asker, _))) if asker.verb == "model");
-            self.fallback &= !chosen;
-            let note = self.registry.answered(&of.weights, of.version, chosen);
+            self.models.fallback &= !chosen;
+            let note = self
+                .models
+                .registry
+                .answered(&of.weights, of.version, chosen);
             self.write(note, chosen.then_some(Waited::Choice));
         }
-        self.since = status::unix_ms();
+        self.run.since = status::unix_ms();
         self.publish_status();
         self.publish_info();
         match change {
             Change::Loading(Some((asker, _))) if asker.verb == "model" => {
-                self.choosing = Some(asker);
+                self.models.waiting.choice = Some(asker);
             }
             Change::Loading(Some((asker, _))) => self.admin(Admin::Model(None), asker),
             Change::Returning(asker, why) => {
@@ -343,9 +260,9 @@ impl Daemon {
     }
 
     /// Writes what is to be remembered beside the loop, one after the other.
-    fn write(&mut self, note: Note, waited: Option<Waited>) {
-        let (before, found) = (self.writes.take(), self.found.clone());
-        self.writes = Some(tokio::spawn(async move {
+    pub(super) fn write(&mut self, note: Note, waited: Option<Waited>) {
+        let (before, found) = (self.models.writes.take(), self.models.found.clone());
+        self.models.writes = Some(tokio::spawn(async move {
             if let Some(before) = before {
                 // one that panicked has nothing to say
                 let _ = before.await;
@@ -362,65 +279,16 @@ impl Daemon {
         }));
     }
 
-    /// Changes are refused at once; that they are allowed again, and over restarts, is so when it is written.
-    fn inhibit(&mut self, on: bool, asker: Asker) {
-        if self.inhibiting.is_some() {
-            let why = "another `inhibit` is being written";
-            return self.refuse(
-                &asker,
-                &Fault::new(Code::Overloaded, why).retry_after(RETRY_MS),
-            );
-        }
-        self.inhibiting = Some(asker);
-        let note = if on {
-            self.registry.inhibit()
-        } else {
-            self.registry.allow()
-        };
-        self.write(note, Some(Waited::Inhibit(on)));
-    }
-
-    /// Who chose the model that is served is told when it is so over restarts too.
-    fn chose(&mut self, written: bool) {
-        match self.choosing.take() {
-            Some(asker) if written => self.admin(Admin::Model(None), asker),
-            Some(asker) => {
-                let why = "the model is served until the daemon ends, and not longer: it cannot be written down";
-                self.refuse(&asker, &Fault::new(Code::Internal, why));
-            }
-            None => {}
-        }
-    }
-
-    fn inhibited(&mut self, on: bool, written: bool) {
-        if written && !on {
-            self.registry.allowed();
-        }
-        let Some(asker) = self.inhibiting.take() else {
-            return;
-        };
-        if written {
-            let on = self.registry.inhibited();
-            return self.reply(&asker.to, asker.done(&json!({"on": on})), Lane::Admin);
-        }
-        let why = if on {
-            "changes are inhibited until the daemon ends, and not longer: it cannot be written down"
-        } else {
-            "changes stay inhibited: that they are not any more cannot be written down"
-        };
-        self.refuse(&asker, &Fault::new(Code::Internal, why));
-    }
-
     /// Takes nothing more; what was accepted goes on.
     pub(super) fn drain(&mut self) {
         self.admission.drain();
-        self.since = status::unix_ms();
+        self.run.since = status::unix_ms();
         self.publish_status();
     }
 
     /// The daemon stops: who waits for a change, a drain or an `inhibit` is told.
     pub(super) fn give_up_change(&mut self) {
-        let asker = match std::mem::take(&mut self.change) {
+        let asker = match std::mem::take(&mut self.models.change) {
             Change::Checking(asker) => asker,
             Change::Finishing(_, asker)
             | Change::Ending(_, asker)
@@ -430,9 +298,9 @@ impl Daemon {
         };
         let waiting = [
             asker,
-            self.drained.take(),
-            self.inhibiting.take(),
-            self.choosing.take(),
+            self.models.waiting.drain.take(),
+            self.models.waiting.inhibit.take(),
+            self.models.waiting.choice.take(),
         ];
         for asker in waiting.into_iter().flatten() {
             self.refuse(&asker, &Fault::new(Code::Draining, "the daemon stops"));
@@ -451,13 +319,6 @@ fn refused(unfit: UnfitModel) -> Fault {
         unfit => Fault::invalid("name", unfit.to_string()),
     }
 }
-
-fn loading() -> Fault {
-    Fault::new(Code::ModelLoading, "the model is being loaded")
-}
-
-/// When a change that was refused for another one may be asked for again.
-const RETRY_MS: u64 = 1000;
 
 /// A panic while a file is checked is said of the file: who asked is answered, and can ask for another.
 fn guarded<T>(check: impl FnOnce() -> Result<T, UnfitModel>) -> Result<T, UnfitModel> {

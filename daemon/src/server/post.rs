@@ -178,11 +178,11 @@ impl Daemon {
             return;
         };
         // before our own was told, the broker keeps that of the run before
-        if seen.boot_id == self.boot_id || !self.post.told {
+        if seen.boot_id == self.run.boot_id || !self.post.told {
             return;
         }
         let (up, losses) = (self.post.up, self.post.losses);
-        let verdict = self.post.rival.seen(&seen, &self.boot_id, up, losses);
+        let verdict = self.post.rival.seen(&seen, &self.run.boot_id, up, losses);
         let lives = matches!(verdict, Verdict::Stay | Verdict::Go);
         if lives && !std::mem::replace(&mut self.post.contested, true) {
             tracing::error!(
@@ -291,13 +291,13 @@ impl Daemon {
         };
         self.publish_retained(
             self.topics.status(),
-            status::status(state, &self.boot_id, self.since),
+            status::status(state, &self.run.boot_id, self.run.since),
         );
     }
 
     pub(super) fn publish_info(&mut self) {
         let info = self.serves().map(|(model, of)| {
-            let about = status::model(model, of, self.fallback);
+            let about = status::model(model, of, self.models.fallback);
             status::info(&self.config, model, &of.plan.memory, &about)
         });
         if let Some(info) = info {
@@ -315,7 +315,7 @@ impl Daemon {
     }
 
     pub(super) fn publish_metrics(&mut self) {
-        let speed = self.speed.since_last(self.load);
+        let speed = self.inference.speed.since_last(self.inference.load);
         if self.post.up {
             let metrics = encode(&self.reading().metrics(speed));
             let message = Message::new(self.topics.metrics(), metrics, Qos::AtMostOnce);

@@ -11,11 +11,11 @@ use glowplug_model::engine::{Finish, Request, RequestId};
 
 use super::answer::{Kind, Speaker, Stream};
 use super::dedup::{Key, Known, Window};
-use crate::inference::messages::{Command, End, Update, VERBS_MAX, unheard};
+use crate::inference::messages::{Command, End, VERBS_MAX, unheard};
 use crate::mqtt::Lane;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::chat::reply;
-use crate::wire::fault::{Code, Fault};
+use crate::wire::fault::Fault;
 use crate::wire::properties::ReplyTo;
 
 pub use gate::share;

@@ -82,7 +82,7 @@ impl Admission {
         });
     }
 
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         now: Instant,
         number: RequestId,
