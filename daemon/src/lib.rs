@@ -1,14 +1,32 @@
-//! The daemon: the only crate that knows tokio and MQTT. A packet goes from MQTT to a kernel in four hops:
-//! [`server`] → [`self::inference`] → `Engine::step` → kernel. See `ARCHITECTURE.md`.
+//! The daemon: the only crate that knows tokio and MQTT.
+//!
+//! Its rooms, in the order in which a request passes through them:
+//!
+//! - [`cli`]: one file for each command; `serve` runs the daemon. Only this room reads the environment.
+//! - [`config`]: the configuration, checked and filled in.
+//! - [`mqtt`]: publications to and from a broker, which may be the embedded one.
+//! - `server`: the select loop. It carries events to the state machines and does what they decide.
+//! - [`wire`]: bytes to values and back: topics, bodies, properties, frames, error codes.
+//! - `requests`: who gets in, who waits, and the frames of each answer.
+//! - `inference`: the thread that owns the engine, and what it is told.
+//! - [`models`]: which model is served, what its file is checked for, and what it needs of memory.
+//! - `machine`: what the kernel says about this machine, how hard it may work, and what systemd is told.
+//! - `files`, [`hex`]: whole files, and bytes as digits.
+//!
+//! The public rooms are what the tests in other crates use. See `ARCHITECTURE.md`.
+
+#![forbid(unsafe_code)]
+// what the crate exports is decided here; inside a private room `pub` is shorter than `pub(crate)`
+#![allow(unreachable_pub)]
 
 pub mod cli;
 pub mod config;
 mod files;
 pub mod hex;
-pub mod inference;
-pub mod machine;
+mod inference;
+mod machine;
 pub mod models;
 pub mod mqtt;
-pub mod requests;
-pub mod server;
+mod requests;
+mod server;
 pub mod wire;

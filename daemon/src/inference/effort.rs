@@ -7,13 +7,13 @@ use tokio::sync::watch;
 
 use super::pace::{Pace, Step};
 use crate::machine::governor::Decision;
-use crate::machine::sensors::State;
+use crate::machine::sensors::MachineState;
 use crate::models::plan::Threads;
 
 /// The engine's own effort and what is left of it.
 #[derive(Debug)]
 pub(super) struct Governed {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<MachineState>,
     threads: Threads,
     streams: usize,
     applied: Decision,
@@ -22,7 +22,11 @@ pub(super) struct Governed {
 
 impl Governed {
     /// With all `threads` and `streams` as long as nothing is strained.
-    pub(super) fn new(state: watch::Receiver<State>, threads: Threads, streams: usize) -> Self {
+    pub(super) fn new(
+        state: watch::Receiver<MachineState>,
+        threads: Threads,
+        streams: usize,
+    ) -> Self {
         Self {
             state,
             threads,

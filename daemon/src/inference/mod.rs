@@ -49,7 +49,7 @@ pub struct Machine {
     /// those there are
     pub cores: Cores,
     /// what the board says of its state
-    pub state: watch::Receiver<sensors::State>,
+    pub state: watch::Receiver<sensors::MachineState>,
     /// how often the thread must be heard of, if it must: a step that hangs is known by its silence
     pub beat: Option<Duration>,
 }

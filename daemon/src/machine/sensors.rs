@@ -29,7 +29,7 @@ const SANE: std::ops::Range<f32> = -40.0..150.0;
 
 /// The last readings and what follows from them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct State {
+pub struct MachineState {
     /// of the hottest zone, in degrees Celsius
     pub temperature: Option<f32>,
     /// for the engine and for admission
@@ -38,7 +38,7 @@ pub struct State {
 
 /// Reads on until nobody looks any more. `throttle` is the board's. Without a thread to read on, the first state is the last.
 #[must_use]
-pub fn watch(root: &Path, throttle: Option<Celsius>) -> watch::Receiver<State> {
+pub fn watch(root: &Path, throttle: Option<Celsius>) -> watch::Receiver<MachineState> {
     let sensors = Sensors::new(root, throttle.unwrap_or(TRIP_DEFAULT));
     let mut governor = Governor::default();
     let (show, seen) = watch::channel(sensors.state(&mut governor));
@@ -60,7 +60,7 @@ pub fn watch(root: &Path, throttle: Option<Celsius>) -> watch::Receiver<State> {
     seen
 }
 
-fn tell(state: State) {
+fn tell(state: MachineState) {
     let Decision { heat, pressure } = state.decision;
     let temperature = state.temperature;
     if state.decision == Decision::default() {
@@ -101,7 +101,7 @@ impl Sensors {
         }
     }
 
-    fn state(&self, governor: &mut Governor) -> State {
+    fn state(&self, governor: &mut Governor) -> MachineState {
         let zones = self.zones.iter();
         let hot: Vec<(f32, f32)> = zones
             .filter_map(|zone| Some((degrees(&zone.temperature)?, zone.trip)))
@@ -117,7 +117,7 @@ impl Sensors {
             memory: waited(&self.pressure.join("memory")),
             cpu: waited(&self.pressure.join("cpu")),
         };
-        State {
+        MachineState {
             temperature: hot.iter().map(|(now, _)| *now).reduce(f32::max),
             decision: governor.step(readings, Instant::now()),
         }
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::machine::kernel_files::tests::tree;
 
-    fn state(files: &[(&str, &str)]) -> (Vec<f32>, State) {
+    fn state(files: &[(&str, &str)]) -> (Vec<f32>, MachineState) {
         let root = tree(files);
         let sensors = Sensors::new(root.path(), Celsius(82));
         let state = sensors.state(&mut Governor::default());
@@ -295,6 +295,6 @@ mod tests {
 
     #[test]
     fn a_machine_without_sensors_works_freely() {
-        assert_eq!(state(&[]), (Vec::new(), State::default()));
+        assert_eq!(state(&[]), (Vec::new(), MachineState::default()));
     }
 }

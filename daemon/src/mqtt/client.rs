@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::flight::{Cause, WINDOW};
 use super::{
-    Event, EventSender, Incoming, Message, Options, PACKET_MAX, Properties, Qos, Refusal,
+    Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Refusal,
     intake_bytes,
 };
 
@@ -47,7 +47,7 @@ impl Ack {
 }
 
 /// Why a connection ended.
-pub(super) enum End {
+pub(super) enum Ending {
     /// another attempt may work
     Lost(String, Cause),
     /// the broker said no
@@ -58,7 +58,7 @@ pub(super) enum End {
     Closed,
 }
 
-impl End {
+impl Ending {
     pub(super) fn nobody(reason: impl std::fmt::Display) -> Self {
         Self::Lost(reason.to_string(), Cause::Other)
     }
@@ -95,7 +95,7 @@ impl Connection {
         number: u64,
         events: EventSender,
         room: Arc<Semaphore>,
-    ) -> (Self, JoinHandle<End>, oneshot::Receiver<Offer>) {
+    ) -> (Self, JoinHandle<Ending>, oneshot::Receiver<Offer>) {
         let (client, event_loop) = AsyncClient::builder(mqtt_options(options))
             .capacity(WINDOW * 2)
             .build();
@@ -133,10 +133,10 @@ impl Connection {
     /// Hands a message to the event loop. None: it cannot be sent, on any connection.
     pub(super) async fn publish(
         &self,
-        message: &Message,
+        message: &Publication,
         qos: Qos,
         retain: bool,
-    ) -> Result<Option<Done>, End> {
+    ) -> Result<Option<Done>, Ending> {
         let options = PublishOptions::new(qos_out(qos))
             .retain(retain)
             .properties(properties_out(&message.properties));
@@ -144,12 +144,12 @@ impl Connection {
         match self.0.publish_tracked(topic, payload, options).await {
             Ok(notice) => Ok(Some(Box::pin(settled(notice)))),
             Err(rumqttc::ClientError::InvalidRequest(_)) => Ok(None),
-            Err(e) => Err(End::nobody(e)),
+            Err(e) => Err(Ending::nobody(e)),
         }
     }
 
-    pub(super) async fn ack(&self, ack: Ack) -> Result<(), End> {
-        self.0.manual_ack(ack.ack).await.map_err(End::nobody)
+    pub(super) async fn ack(&self, ack: Ack) -> Result<(), Ending> {
+        self.0.manual_ack(ack.ack).await.map_err(Ending::nobody)
     }
 
     /// With what is under way first. That the event loop is gone is as good.
@@ -196,13 +196,13 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self) -> End {
+    async fn run(mut self) -> Ending {
         let mut silence = silence_limit(KEEP_ALIVE_S);
         loop {
             let event = match timeout(silence, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
                 Ok(Err(e)) => return end_of(e),
-                Err(_) => return End::nobody(format!("silence for {} s", silence.as_secs())),
+                Err(_) => return Ending::nobody(format!("silence for {} s", silence.as_secs())),
             };
             match event {
                 rumqttc::Event::Incoming(Packet::ConnAck(ack)) => {
@@ -215,9 +215,9 @@ impl Reader {
                 }
                 rumqttc::Event::Incoming(Packet::Publish(publish)) => {
                     let Ok(room) = self.room_for(&publish).await else {
-                        return End::Closed;
+                        return Ending::Closed;
                     };
-                    let event = Event::Message(self.incoming(publish));
+                    let event = Event::Incoming(self.incoming(publish));
                     // nobody takes messages any more when the daemon says goodbye, which needs this loop: one that came
                     // late is not acknowledged
                     let _ = self.events.send((event, Some(room))).await;
@@ -276,7 +276,7 @@ impl Reader {
         };
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         Incoming {
-            message: Message {
+            message: Publication {
                 topic,
                 payload,
                 qos,
@@ -308,11 +308,11 @@ pub(super) fn silence_limit(keep_alive_s: u16) -> Duration {
     Duration::from_secs(2 * u64::from(keep_alive_s) + 5)
 }
 
-fn end_of(error: ConnectionError) -> End {
+fn end_of(error: ConnectionError) -> Ending {
     use DisconnectReasonCode as D;
     use rumqttc::ConnectReturnCode as C;
     match error {
-        ConnectionError::RequestsDone => End::Closed,
+        ConnectionError::RequestsDone => Ending::Closed,
         ConnectionError::ConnectionRefused(code) => {
             let reason = format!("the broker refused the connection: {code:?}");
             match code {
@@ -320,17 +320,17 @@ fn end_of(error: ConnectionError) -> End {
                 | C::NotAuthorized
                 | C::Banned
                 | C::BadClientId
-                | C::ClientIdentifierNotValid => End::Refused(reason),
+                | C::ClientIdentifierNotValid => Ending::Refused(reason),
                 C::RefusedProtocolVersion | C::UnsupportedProtocolVersion => {
-                    End::Refused(format!("{reason}; MQTT 5 is needed"))
+                    Ending::Refused(format!("{reason}; MQTT 5 is needed"))
                 }
-                _ => End::nobody(reason),
+                _ => Ending::nobody(reason),
             }
         }
         // a reason code that the client crate does not know, of an acknowledgement: brokers send more than the standard has
         ConnectionError::MqttState(StateError::Deserialization(
             rumqttc::mqttbytes::Error::InvalidConnectReturnCode(code),
-        )) => End::Lost(
+        )) => Ending::Lost(
             format!("the broker refused a message with code {code:#04x}"),
             Cause::Oldest(if code == D::PacketTooLarge as u8 {
                 Refusal::TooLarge
@@ -360,16 +360,16 @@ fn end_of(error: ConnectionError) -> End {
             } else {
                 format!("the broker ended the connection: {reason_code:?}{why}")
             };
-            End::Lost(reason, cause)
+            Ending::Lost(reason, cause)
         }
         // also the DISCONNECT without properties that Mosquitto sends, which the client crate cannot read
         ConnectionError::MqttState(
             e
             @ (StateError::ConnectionAborted | StateError::Io(_) | StateError::Deserialization(_)),
-        ) => End::Lost(e.to_string(), Cause::Closed),
+        ) => Ending::Lost(e.to_string(), Cause::Closed),
         // before the broker was reached, as a rule: nothing was on its way then, and nothing is blamed
-        ConnectionError::Io(e) => End::Lost(e.to_string(), Cause::Closed),
-        other => End::nobody(other),
+        ConnectionError::Io(e) => Ending::Lost(e.to_string(), Cause::Closed),
+        other => Ending::nobody(other),
     }
 }
 

@@ -199,11 +199,11 @@ fn remember<T>(list: &mut VecDeque<T>, new: T, most: usize) {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::mqtt::{Lane, Message, Qos};
+    use crate::mqtt::{Lane, Publication, Qos};
     use proptest::prelude::*;
 
     fn out(topic: &str) -> Outgoing {
-        Outgoing::new(Lane::Last, Message::new(topic, "x", Qos::AtLeastOnce))
+        Outgoing::new(Lane::Last, Publication::new(topic, "x", Qos::AtLeastOnce))
     }
 
     /// Hands over what may be; returns how many are on their way.

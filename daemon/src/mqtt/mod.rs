@@ -7,8 +7,8 @@
 //!        <--- Events (bounded in bytes) --------------- poll task <--
 //! ```
 
-pub mod broker;
-pub mod client;
+pub(crate) mod broker;
+mod client;
 
 mod backoff;
 mod flight;
@@ -76,7 +76,7 @@ pub struct Properties {
 
 /// One application message, either way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct Publication {
     /// no wildcards
     pub topic: String,
     /// any bytes
@@ -89,7 +89,7 @@ pub struct Message {
     pub properties: Properties,
 }
 
-impl Message {
+impl Publication {
     /// A message without properties, not retained.
     pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>, qos: Qos) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl Message {
 #[derive(Debug)]
 pub struct Incoming {
     /// what; the payload is empty when `oversize` says how long it was
-    pub message: Message,
+    pub message: Publication,
     /// bytes of a payload above [`Options::payload_max`], which was dropped on arrival
     pub oversize: Option<usize>,
     /// QoS 1: to be handed to [`Link::ack`] once the message is accepted or refused
@@ -144,7 +144,7 @@ pub enum Event {
         pause: std::time::Duration,
     },
     /// something arrived
-    Message(Incoming),
+    Incoming(Incoming),
 }
 
 /// Why the broker does not take a message.
@@ -210,7 +210,7 @@ pub struct Options {
     /// none: anonymous
     pub credentials: Option<Credentials>,
     /// last will
-    pub will: Option<Message>,
+    pub will: Option<Publication>,
     /// asked for at every connection
     pub subscriptions: Vec<(String, Qos)>,
     /// longer payloads arrive as [`Incoming::oversize`]
@@ -227,7 +227,7 @@ pub struct Full;
 pub struct Link {
     outbox: Arc<Outbox>,
     acks: mpsc::Sender<Ack>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Goodbye>,
 }
 
 /// An event, and the room in memory that it takes until it is read.
@@ -246,7 +246,7 @@ impl Events {
 }
 
 #[derive(Debug)]
-enum Command {
+enum Goodbye {
     Leave,
     Close(tokio::sync::oneshot::Sender<()>),
 }
@@ -279,14 +279,14 @@ impl Link {
     /// a longer one each time: another one has our name.
     pub fn leave(&self) {
         // full: it was asked to already
-        let _ = self.commands.try_send(Command::Leave);
+        let _ = self.commands.try_send(Goodbye::Leave);
     }
 
     /// Sends what is queued, disconnects cleanly (the will is not published) and ends; gives up after `limit`.
     pub async fn close(self, limit: std::time::Duration) {
         let (done, closed) = tokio::sync::oneshot::channel();
         let close = async {
-            if self.commands.send(Command::Close(done)).await.is_ok() {
+            if self.commands.send(Goodbye::Close(done)).await.is_ok() {
                 // an error means the task is gone, which is what was wanted
                 let _ = closed.await;
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Full, Message};
+use super::{Full, Publication};
 
 /// Bytes of payloads that may wait before chunks and refusals are not taken, and no work is. Last frames are: how many
 /// there can be was decided when their requests were accepted.
@@ -54,7 +54,7 @@ pub struct Outgoing {
     /// who hears it, for a bound of each client on refusals
     pub client: Arc<str>,
     /// what
-    pub message: Message,
+    pub message: Publication,
     /// where its client listens without having asked to, if the message goes elsewhere
     pub default_topic: Option<String>,
     /// it takes the place of a message that the broker refused: nothing takes its own
@@ -64,7 +64,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// For nobody in particular.
     #[must_use]
-    pub fn new(lane: Lane, message: Message) -> Self {
+    pub fn new(lane: Lane, message: Publication) -> Self {
         Self {
             lane,
             client: "".into(),
@@ -205,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn out(lane: Lane, client: &str, bytes: usize) -> Outgoing {
-        let message = Message::new(format!("t/{client}"), vec![b'x'; bytes], Qos::AtLeastOnce);
+        let message = Publication::new(format!("t/{client}"), vec![b'x'; bytes], Qos::AtLeastOnce);
         Outgoing {
             client: client.into(),
             ..Outgoing::new(lane, message)

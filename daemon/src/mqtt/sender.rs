@@ -9,11 +9,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::client::{Connection, Done, End, Offer, RECEIVE_MAX, Settled};
+use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled};
 use super::flight::{Cause, Flight, Next};
 use super::outbox::Outbox;
 use super::{
-    Ack, Command, Event, EventSender, Events, Link, Options, Outgoing, Qos, Refusal, intake_bytes,
+    Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Refusal, intake_bytes,
 };
 
 /// Events not yet read. [`intake_bytes`] bounds their bytes; with QoS 0 in a flood the socket waits, and nothing grows.
@@ -67,7 +67,7 @@ struct Client {
     room: Arc<Semaphore>,
     outbox: Arc<Outbox>,
     acks: mpsc::Receiver<Ack>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Goodbye>,
     events: EventSender,
     flight: Flight<Done>,
     /// not yet told
@@ -110,22 +110,22 @@ impl Client {
     }
 
     /// What follows from the end of a connection that stood for so long. None: nothing.
-    fn ended(&mut self, end: End, stood: Duration) -> Option<(Event, Duration)> {
+    fn ended(&mut self, end: Ending, stood: Duration) -> Option<(Event, Duration)> {
         if stood >= BACK {
             self.away = 0;
         }
-        let closed = matches!(end, End::Lost(_, Cause::Closed)) && self.since.is_some();
+        let closed = matches!(end, Ending::Lost(_, Cause::Closed)) && self.since.is_some();
         self.closes = if closed && !self.backoff.has_lasted(stood) {
             self.closes + 1
         } else {
             0
         };
         let (mut reason, cause, refused) = match end {
-            End::Closed => return None,
-            End::Left => return Some(self.leave()),
-            End::Lost(..) if self.away > 0 && self.since.is_some() => return Some(self.leave()),
-            End::Lost(reason, cause) => (reason, cause, false),
-            End::Refused(reason) => (reason, Cause::Other, true),
+            Ending::Closed => return None,
+            Ending::Left => return Some(self.leave()),
+            Ending::Lost(..) if self.away > 0 && self.since.is_some() => return Some(self.leave()),
+            Ending::Lost(reason, cause) => (reason, cause, false),
+            Ending::Refused(reason) => (reason, Cause::Other, true),
         };
         // the last acknowledgements may have come with the end
         while let Some(settled) = self.flight.oldest().and_then(settled) {
@@ -170,8 +170,8 @@ impl Client {
                 () = self.events.closed() => return false,
                 command = self.commands.recv() => match command {
                     // we are away
-                    Some(Command::Leave) => {}
-                    Some(Command::Close(done)) => self.closing = Some(done),
+                    Some(Goodbye::Leave) => {}
+                    Some(Goodbye::Close(done)) => self.closing = Some(done),
                     None => self.closing = Some(oneshot::channel().0),
                 },
             }
@@ -184,13 +184,13 @@ impl Client {
         true
     }
 
-    async fn connection(&mut self) -> End {
+    async fn connection(&mut self) -> Ending {
         let (number, room) = (self.outbox.connection(), self.room.clone());
         let (connection, reader, offer) =
             Connection::open(&self.options, number, self.events.clone(), room);
         let mut reader = AbortOnDrop(reader);
-        let ended = |joined: Result<End, tokio::task::JoinError>| {
-            joined.unwrap_or_else(|e| End::nobody(format!("MQTT event loop: {e}")))
+        let ended = |joined: Result<Ending, tokio::task::JoinError>| {
+            joined.unwrap_or_else(|e| Ending::nobody(format!("MQTT event loop: {e}")))
         };
         let end = tokio::select! {
             end = &mut reader.0 => return ended(end),
@@ -198,8 +198,8 @@ impl Client {
         };
         match end {
             // the disconnection is on its way: how the event loop puts it does not matter
-            End::Closed | End::Left => match ended((&mut reader.0).await) {
-                End::Lost(..) | End::Closed => end,
+            Ending::Closed | Ending::Left => match ended((&mut reader.0).await) {
+                Ending::Lost(..) | Ending::Closed => end,
                 other => other,
             },
             // the event loop knows better why
@@ -211,7 +211,7 @@ impl Client {
     }
 
     /// Everything a connection sends. Safe to drop at any `await`: a message is in flight before it is handed over.
-    async fn pump(&mut self, connection: &Connection, offer: oneshot::Receiver<Offer>) -> End {
+    async fn pump(&mut self, connection: &Connection, offer: oneshot::Receiver<Offer>) -> Ending {
         let Ok(offer) = offer.await else {
             // the reader says why
             return std::future::pending().await;
@@ -235,11 +235,11 @@ impl Client {
                 return end;
             }
             if self.report().await.is_err() {
-                return End::Closed;
+                return Ending::Closed;
             }
             if self.closing.is_some() && self.flight.is_empty() && self.outbox.is_empty() {
                 connection.disconnect(GOODBYE).await;
-                return End::Closed;
+                return Ending::Closed;
             }
             tokio::select! {
                 biased;
@@ -254,11 +254,11 @@ impl Client {
                     }
                 }
                 command = self.commands.recv(), if self.closing.is_none() => match command {
-                    Some(Command::Leave) => {
+                    Some(Goodbye::Leave) => {
                         connection.disconnect_now().await;
-                        return End::Left;
+                        return Ending::Left;
                     }
-                    Some(Command::Close(done)) => self.closing = Some(done),
+                    Some(Goodbye::Close(done)) => self.closing = Some(done),
                     None => self.closing = Some(oneshot::channel().0),
                 },
                 () = self.outbox.news() => {}
@@ -279,7 +279,7 @@ impl Client {
     }
 
     /// Hands over what may be.
-    async fn send(&mut self, connection: &Connection, offer: &Offer) -> Result<(), End> {
+    async fn send(&mut self, connection: &Connection, offer: &Offer) -> Result<(), Ending> {
         loop {
             let index = match self.flight.next() {
                 Next::Wait => return Ok(()),
@@ -327,13 +327,13 @@ impl Client {
     }
 
     /// The oldest message in flight came to its end.
-    fn settle(&mut self, settled: Settled) -> Result<(), End> {
+    fn settle(&mut self, settled: Settled) -> Result<(), Ending> {
         let (acknowledged, refusal) = match settled {
             Settled::Answered(refusal) => (true, refusal),
             Settled::Sent => (false, None),
             Settled::Lost(why) => {
                 self.flight.withdraw();
-                return Err(End::nobody(why));
+                return Err(Ending::nobody(why));
             }
         };
         match (self.flight.settle(acknowledged), refusal) {
@@ -377,7 +377,7 @@ fn settled(done: &mut Done) -> Option<Settled> {
     }
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<End>);
+struct AbortOnDrop(tokio::task::JoinHandle<Ending>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

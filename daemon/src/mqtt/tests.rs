@@ -81,7 +81,7 @@ async fn up(events: &mut Events) {
 
 async fn message(link: &Link, events: &mut Events) -> Incoming {
     loop {
-        if let Event::Message(mut incoming) = event(events).await {
+        if let Event::Incoming(mut incoming) = event(events).await {
             if let Some(ack) = incoming.ack.take() {
                 link.ack(ack).unwrap();
             }
@@ -97,11 +97,11 @@ async fn refused(events: &mut Events) {
     }
 }
 
-fn qos1(topic: &str, payload: impl Into<Bytes>) -> Message {
-    Message::new(topic, payload, Qos::AtLeastOnce)
+fn qos1(topic: &str, payload: impl Into<Bytes>) -> Publication {
+    Publication::new(topic, payload, Qos::AtLeastOnce)
 }
 
-fn out(message: Message) -> Outgoing {
+fn out(message: Publication) -> Outgoing {
     Outgoing::new(Lane::Last, message)
 }
 

@@ -7,7 +7,7 @@ use glowplug_model::engine::{Finish, Outcome};
 
 use super::dedup::Topic;
 use crate::inference::messages::{Text, Timestamps};
-use crate::wire::chat::reply::{self, Answer, Delta, Head, Timings};
+use crate::wire::chat::reply::{self, Answer, Delta, Envelope, Timings};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 
@@ -135,7 +135,7 @@ impl Stream {
         let tokens = self
             .logprobs
             .then(|| &self.all.logprobs[self.sent.logprobs..]);
-        let frame = reply::chunk(self.head(speaker), delta, tokens);
+        let frame = reply::chunk(self.envelope(speaker), delta, tokens);
         let fits = frame.len() <= longest;
         self.sent = Sent {
             content: self.all.content.len(),
@@ -193,7 +193,7 @@ impl Stream {
             ignored: &self.ignored,
             fingerprint: speaker.sha256.as_deref(),
         };
-        reply::last(self.head(speaker), &answer)
+        reply::last(self.envelope(speaker), &answer)
     }
 
     /// The frame that ends a request which came to nothing.
@@ -202,12 +202,12 @@ impl Stream {
         if self.kind == Kind::Ask {
             reply::error_text(fault)
         } else {
-            reply::error(self.head(speaker), fault)
+            reply::error(self.envelope(speaker), fault)
         }
     }
 
-    fn head<'a>(&'a self, speaker: &'a Speaker) -> Head<'a> {
-        Head {
+    fn envelope<'a>(&'a self, speaker: &'a Speaker) -> Envelope<'a> {
+        Envelope {
             id: &self.id,
             node: &speaker.node,
             model: &speaker.model,

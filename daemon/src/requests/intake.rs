@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use glowplug_model::engine::{Request, SessionVerb, Thinking};
-use glowplug_model::text::{Message as Turn, Role, SamplerParams};
+use glowplug_model::text::{Message, Role, SamplerParams};
 
 use super::admission::{Action, Admission, Arrival};
 use super::answer::Kind;
 use crate::config::Config;
-use crate::mqtt::{Incoming, Message};
+use crate::mqtt::{Incoming, Publication};
 use crate::wire::admin::{self, Admin, Asker};
 use crate::wire::chat::request::{self, ChatDefaults, ChatRequest};
 use crate::wire::fault::{Code, Fault};
@@ -42,7 +42,7 @@ pub struct Context<'a> {
 /// What every request has, whatever it asks for.
 struct Asked<'a> {
     client: &'a str,
-    message: &'a Message,
+    message: &'a Publication,
     /// Where the answer goes.
     to: ReplyTo,
     /// The id that its Correlation Data stands for.
@@ -159,7 +159,7 @@ impl Intake {
         match body.and_then(request::parse_ask) {
             Ok(content) => {
                 let chat = ChatRequest {
-                    messages: vec![Turn {
+                    messages: vec![Message {
                         role: Role::User,
                         content,
                     }],
@@ -203,7 +203,13 @@ impl Intake {
     }
 
     /// Sends an error frame on a chat client's reply topic, under an id that no request has.
-    fn answer(&self, client: &str, message: &Message, fault: &Fault, context: &mut Context<'_>) {
+    fn answer(
+        &self,
+        client: &str,
+        message: &Publication,
+        fault: &Fault,
+        context: &mut Context<'_>,
+    ) {
         context.refuse(
             &made_id(),
             Kind::Chat,
@@ -296,7 +302,7 @@ impl Context<'_> {
 }
 
 /// A reply on the default topic. The Correlation Data is echoed if it is within its limit.
-fn plain_reply(message: &Message, client: &str, topic: String) -> ReplyTo {
+fn plain_reply(message: &Publication, client: &str, topic: String) -> ReplyTo {
     let correlation_data = message
         .properties
         .correlation_data

@@ -240,7 +240,7 @@ impl Daemon {
 
     fn event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Message(incoming) => {
+            Event::Incoming(incoming) => {
                 if incoming.message.topic == self.topics.status() {
                     self.status_seen(&incoming.message.payload, out);
                 } else {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::status;
 use super::{Daemon, now};
-use crate::mqtt::{Event, Lane, Message, Outgoing, Qos, Refusal};
+use crate::mqtt::{Event, Lane, Outgoing, Publication, Qos, Refusal};
 use crate::requests::admission::{Action, Phase};
 use crate::wire::chat::reply::{self, encode};
 use crate::wire::fault::{Code, Fault};
@@ -160,7 +160,7 @@ impl Daemon {
                  see its access rules for this daemon's user"
             ),
             Event::Refused(out, why) => self.refused(*out, why),
-            Event::Message(_) => {}
+            Event::Incoming(_) => {}
         }
     }
 
@@ -272,7 +272,7 @@ impl Daemon {
             reply::instead(&out.message.payload, &fault)
         };
         self.publish(Outgoing {
-            message: Message {
+            message: Publication {
                 topic,
                 payload,
                 ..out.message
@@ -308,7 +308,7 @@ impl Daemon {
     /// Only while connected: every connection begins with both.
     pub(super) fn publish_retained(&mut self, topic: String, payload: Bytes) {
         if self.post.up {
-            let mut message = Message::new(topic, payload, Qos::AtLeastOnce);
+            let mut message = Publication::new(topic, payload, Qos::AtLeastOnce);
             message.retain = true;
             self.publish(Outgoing::new(Lane::State, message));
         }
@@ -318,7 +318,7 @@ impl Daemon {
         let speed = self.inference.speed.since_last(self.inference.load);
         if self.post.up {
             let metrics = encode(&self.reading().metrics(speed));
-            let message = Message::new(self.topics.metrics(), metrics, Qos::AtMostOnce);
+            let message = Publication::new(self.topics.metrics(), metrics, Qos::AtMostOnce);
             self.publish(Outgoing::new(Lane::State, message));
         }
     }

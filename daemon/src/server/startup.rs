@@ -21,7 +21,7 @@ use crate::machine::systemd::{Notify, Supervisor};
 use crate::models::registry::{Registry, Sighted};
 use crate::mqtt::broker::credentials;
 use crate::mqtt::broker::{self, Embedded};
-use crate::mqtt::{self, Credentials, Events, Link, Message, Options, Qos};
+use crate::mqtt::{self, Credentials, Events, Link, Options, Publication, Qos};
 use crate::requests::admission::Admission;
 use crate::requests::answer::Speaker;
 use crate::requests::intake::Intake;
@@ -147,7 +147,7 @@ fn connect(
     server: Server,
     credentials: Option<Credentials>,
 ) -> (Link, Events) {
-    let mut will = Message::new(
+    let mut will = Publication::new(
         topics.status(),
         status::status("offline", &run.boot_id, run.since),
         Qos::AtLeastOnce,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::inference::messages::Load;
-use crate::machine::sensors::State;
+use crate::machine::sensors::MachineState;
 use crate::models::registry::Candidate;
 use crate::mqtt::PACKET_MAX;
 use crate::requests::admission::{Admission, share};
@@ -120,7 +120,7 @@ pub struct Reading<'a> {
     /// the engine
     pub load: Load,
     /// the board
-    pub state: State,
+    pub state: MachineState,
     /// bytes
     pub budget: u64,
     /// of this run of the daemon
@@ -245,9 +245,9 @@ mod tests {
                 decoding: Duration::from_secs(2),
                 progress: 9,
             },
-            state: State {
+            state: MachineState {
                 temperature: Some(61.84),
-                ..State::default()
+                ..MachineState::default()
             },
             budget: 9,
             boot_id: "b",

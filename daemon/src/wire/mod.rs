@@ -4,5 +4,5 @@ pub mod admin;
 pub mod chat;
 pub mod fault;
 pub mod properties;
-pub mod session;
+pub(crate) mod session;
 pub mod topics;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::fault::{Code, Fault};
 use super::topics::Topics;
 use crate::hex::hex;
-use crate::mqtt::{Lane, Message, Outgoing, Properties, Qos};
+use crate::mqtt::{Lane, Outgoing, Properties, Publication, Qos};
 
 /// Seconds a broker may keep a reply for a client that is away: stale speech is never played.
 const REPLY_EXPIRY_S: u32 = 60;
@@ -47,7 +47,7 @@ impl ReplyTo {
 
     /// A frame as a message.
     #[must_use]
-    pub fn message(&self, payload: Bytes) -> Message {
+    pub fn message(&self, payload: Bytes) -> Publication {
         let properties = Properties {
             response_topic: None,
             correlation_data: self.correlation_data.clone(),
@@ -55,7 +55,7 @@ impl ReplyTo {
             content_type: Some(self.content_type.to_owned()),
             utf8: true,
         };
-        Message {
+        Publication {
             topic: self.topic.clone(),
             payload,
             qos: self.qos,
@@ -71,7 +71,7 @@ impl ReplyTo {
     reason = "a refusal carries where it goes; made once a request"
 )]
 pub fn reply_to(
-    message: &Message,
+    message: &Publication,
     client: &str,
     default: String,
     content_type: &'static str,
@@ -122,7 +122,7 @@ pub fn id_of(correlation_data: &Bytes) -> Option<String> {
     }
 }
 
-/// How long a request may take from its arrival: its own word, else what the broker left of its Message Expiry.
+/// How long a request may take from its arrival: its own word, else what the broker left of its Publication Expiry.
 #[must_use]
 pub fn deadline(deadline_ms: Option<u64>, expiry_s: Option<u32>) -> Option<Duration> {
     deadline_ms
@@ -135,8 +135,8 @@ pub fn deadline(deadline_ms: Option<u64>, expiry_s: Option<u32>) -> Option<Durat
 mod tests {
     use super::*;
 
-    fn request(response_topic: Option<&str>, correlation: Option<&[u8]>) -> Message {
-        let mut m = Message::new("b/n/chat/a/request", "", Qos::AtLeastOnce);
+    fn request(response_topic: Option<&str>, correlation: Option<&[u8]>) -> Publication {
+        let mut m = Publication::new("b/n/chat/a/request", "", Qos::AtLeastOnce);
         m.properties.response_topic = response_topic.map(str::to_owned);
         m.properties.correlation_data = correlation.map(Bytes::copy_from_slice);
         m
@@ -146,7 +146,7 @@ mod tests {
         clippy::result_large_err,
         reason = "a refusal carries where it goes; made once a request"
     )]
-    fn decide(m: &Message) -> Result<ReplyTo, (Fault, ReplyTo)> {
+    fn decide(m: &Publication) -> Result<ReplyTo, (Fault, ReplyTo)> {
         let topics = Topics::new("b", "n");
         reply_to(
             m,

@@ -42,8 +42,8 @@ impl Call {
         }
     }
 
-    fn head(&self) -> Head<'_> {
-        Head {
+    fn envelope(&self) -> Envelope<'_> {
+        Envelope {
             client: &self.client,
             session: &self.session,
             verb: self.name(),
@@ -54,7 +54,7 @@ impl Call {
     #[must_use]
     pub fn done(&self, state: &SessionState) -> Bytes {
         encode(&Done {
-            head: self.head(),
+            envelope: self.envelope(),
             ok: true,
             tokens: state.tokens,
             pages: state.pages,
@@ -67,14 +67,14 @@ impl Call {
     #[must_use]
     pub fn refused(&self, fault: &Fault) -> Bytes {
         encode(&Refused {
-            head: self.head(),
+            envelope: self.envelope(),
             error: ErrorBody::of(fault),
         })
     }
 }
 
 #[derive(Serialize)]
-struct Head<'a> {
+struct Envelope<'a> {
     client: &'a str,
     session: &'a str,
     verb: &'static str,
@@ -83,7 +83,7 @@ struct Head<'a> {
 #[derive(Serialize)]
 struct Done<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
+    envelope: Envelope<'a>,
     ok: bool,
     tokens: usize,
     pages: usize,
@@ -94,7 +94,7 @@ struct Done<'a> {
 #[derive(Serialize)]
 struct Refused<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
+    envelope: Envelope<'a>,
     error: ErrorBody<'a>,
 }
 

@@ -4,7 +4,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use glowplug::mqtt::{Message, Qos};
+use glowplug::mqtt::{Publication, Qos};
 use glowplug::wire::properties::{id_of, reply_to};
 use glowplug::wire::topics::{Route, Topics, valid_segment};
 use glowplug_firmware_config::limits::ID_MAX;
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let correlation = Bytes::copy_from_slice(correlation);
     assert!(id_of(&correlation).is_none_or(|id| id.len() <= ID_MAX));
-    let mut message = Message::new(topic, "", Qos::AtLeastOnce);
+    let mut message = Publication::new(topic, "", Qos::AtLeastOnce);
     message.properties.response_topic = Some(response.to_owned());
     message.properties.correlation_data = Some(correlation);
     let allow = ["building/answers".to_owned()];

@@ -4,7 +4,7 @@ use super::config::sources;
 use super::failure::Failure;
 use crate::config::{Config, Server};
 use crate::mqtt::broker::credentials;
-use crate::mqtt::{self, Event, Events, Incoming, Lane, Link, Message, Options, Outgoing, Qos};
+use crate::mqtt::{self, Event, Events, Incoming, Lane, Link, Options, Outgoing, Publication, Qos};
 use crate::wire::topics::{Topics, valid_segment};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -75,7 +75,7 @@ impl Target {
 
 /// What a daemon says of itself in its retained status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DaemonState {
     Starting,
     Online,
     Draining,
@@ -122,7 +122,7 @@ pub(crate) struct Client {
     topics: Topics,
     name: String,
     node: String,
-    state: Option<State>,
+    state: Option<DaemonState>,
     up: bool,
     info: Option<Value>,
 }
@@ -184,13 +184,13 @@ impl Client {
         let start = Instant::now();
         loop {
             let deadline = patient.unwrap_or(match self.state {
-                Some(State::Starting) => start + LOADING,
+                Some(DaemonState::Starting) => start + LOADING,
                 _ => start + CONNECT,
             });
             match self.state {
-                Some(State::Online) if self.up => return Ok(()),
+                Some(DaemonState::Online) if self.up => return Ok(()),
                 _ if !self.up => {}
-                Some(State::Starting) => why = "the daemon is still loading its model".into(),
+                Some(DaemonState::Starting) => why = "the daemon is still loading its model".into(),
                 Some(_) if patient.is_none() => {
                     return Err(Failure::Run(format!(
                         "the daemon `{}` is offline",
@@ -227,7 +227,7 @@ impl Client {
         self.link
             .publish(Outgoing::new(
                 Lane::Last,
-                Message::new(topic, payload, Qos::AtLeastOnce),
+                Publication::new(topic, payload, Qos::AtLeastOnce),
             ))
             .map_err(|error| Failure::Run(error.to_string()))
     }
@@ -311,7 +311,7 @@ impl Client {
                     frame
                 }
             };
-            if self.state == Some(State::Offline) {
+            if self.state == Some(DaemonState::Offline) {
                 return Err(Failure::Run(format!(
                     "the daemon `{}` went offline",
                     self.node
@@ -355,7 +355,7 @@ impl Client {
                 return None;
             }
             Event::Unsubscribed { .. } | Event::Refused(..) => return None,
-            Event::Message(incoming) => incoming,
+            Event::Incoming(incoming) => incoming,
         };
         if let Some(ack) = ack {
             // unacknowledged, it is sent again: the frame is then seen twice, and the second time ignored
@@ -365,10 +365,10 @@ impl Client {
         if message.topic == self.topics.status() {
             let state = value.as_ref().and_then(|status| status["state"].as_str());
             self.state = match state {
-                Some("starting") => Some(State::Starting),
-                Some("online") => Some(State::Online),
-                Some("draining") => Some(State::Draining),
-                Some(_) => Some(State::Offline),
+                Some("starting") => Some(DaemonState::Starting),
+                Some("online") => Some(DaemonState::Online),
+                Some("draining") => Some(DaemonState::Draining),
+                Some(_) => Some(DaemonState::Offline),
                 None => None,
             };
             return None;

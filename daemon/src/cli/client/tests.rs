@@ -6,7 +6,7 @@ use crate::mqtt::broker::{self, Embedded, Users};
 use crate::wire::topics::Route;
 use std::path::Path;
 
-fn out(message: Message) -> Outgoing {
+fn out(message: Publication) -> Outgoing {
     Outgoing::new(Lane::Last, message)
 }
 
@@ -66,7 +66,7 @@ impl World {
         }
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                let Event::Message(Incoming { message, ack, .. }) = event else {
+                let Event::Incoming(Incoming { message, ack, .. }) = event else {
                     continue;
                 };
                 daemon.ack(ack.unwrap()).unwrap();
@@ -80,7 +80,7 @@ impl World {
                     }
                     let topic = topics.session_result("me", session);
                     daemon
-                        .publish(out(Message::new(
+                        .publish(out(Publication::new(
                             topic,
                             result.to_string(),
                             Qos::AtLeastOnce,
@@ -97,7 +97,7 @@ impl World {
                 for frame in script(&request) {
                     let frame = frame.replace("ID", request["id"].as_str().unwrap());
                     daemon
-                        .publish(out(Message::new(
+                        .publish(out(Publication::new(
                             topics.reply("me"),
                             frame,
                             Qos::AtLeastOnce,
@@ -110,7 +110,7 @@ impl World {
     }
 
     fn status(&self, state: &str) {
-        let mut status = Message::new(
+        let mut status = Publication::new(
             "glowplug/n/status",
             json!({ "state": state }).to_string(),
             Qos::AtLeastOnce,

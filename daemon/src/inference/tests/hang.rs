@@ -1,7 +1,7 @@
 //! A step that hangs, injected: the thread looks at the board's state before each, and the test does not let go of it.
 
 use super::*;
-use crate::machine::sensors::State;
+use crate::machine::sensors::MachineState;
 
 /// Between two times that the thread is to be heard of.
 const BEAT: Duration = Duration::from_millis(1);
@@ -10,7 +10,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 
 #[test]
 fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
-    let (state, seen) = watch::channel(State::default());
+    let (state, seen) = watch::channel(MachineState::default());
     let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
     let (jobs, _prompts) = std_mpsc::sync_channel(AHEAD);
     let (told, mut reports) = mpsc::channel(REPORTS);

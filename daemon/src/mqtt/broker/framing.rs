@@ -23,14 +23,14 @@ pub(in crate::mqtt) const LEVEL_5: u8 = 5;
 
 /// A fixed header (2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mqtt) struct Head {
+pub(in crate::mqtt) struct FixedHeader {
     /// kind and flags
     pub(in crate::mqtt) first: u8,
     /// bytes that follow
     pub(in crate::mqtt) len: usize,
 }
 
-impl Head {
+impl FixedHeader {
     /// None: the stream ended between two packets.
     pub(in crate::mqtt) async fn read(
         from: &mut (impl AsyncBufRead + Unpin),
@@ -160,10 +160,14 @@ pub(in crate::mqtt) fn publish_id(body: &[u8]) -> Option<u16> {
 }
 
 /// Bytes before the payload of a PUBLISH, after its fixed header.
-pub(in crate::mqtt) fn before_payload(head: Head, level: u8, body: &[u8]) -> Option<usize> {
+pub(in crate::mqtt) fn before_payload(
+    header: FixedHeader,
+    level: u8,
+    body: &[u8],
+) -> Option<usize> {
     let mut rest = Rest(body);
     rest.binary()?;
-    if head.first & 0x06 != 0 {
+    if header.first & 0x06 != 0 {
         rest.array::<2>()?;
     }
     if level >= LEVEL_5 {
@@ -284,12 +288,12 @@ mod tests {
     proptest! {
         #[test]
         fn heads_are_read_as_they_were_written(first: u8, len in 0usize..1 << 28) {
-            let head = Head { first, len };
+            let header = FixedHeader { first, len };
             let mut bytes = Vec::new();
-            head.write(&mut bytes);
+            header.write(&mut bytes);
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let mut from = bytes.as_slice();
-            prop_assert_eq!(runtime.block_on(Head::read(&mut from)).unwrap(), Some(head));
+            prop_assert_eq!(runtime.block_on(FixedHeader::read(&mut from)).unwrap(), Some(header));
             prop_assert!(from.is_empty());
         }
 
@@ -303,15 +307,15 @@ mod tests {
             }
             if five {
                 let mut len = Vec::new();
-                Head { first: 0, len: properties }.write(&mut len);
+                FixedHeader { first: 0, len: properties }.write(&mut len);
                 body.extend(&len[1..]);
                 body.extend(vec![0; properties]);
             }
             let before = body.len();
             body.extend(vec![b'x'; payload]);
-            let head = Head { first: PUBLISH | qos << 1, len: body.len() };
+            let header = FixedHeader { first: PUBLISH | qos << 1, len: body.len() };
             let level = if five { 5 } else { 4 };
-            prop_assert_eq!(before_payload(head, level, &body), Some(before));
+            prop_assert_eq!(before_payload(header, level, &body), Some(before));
             if qos > 0 {
                 prop_assert_eq!(publish_id(&body), Some(0x102));
             }

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::framing::{CONNACK, CONNECT, Connect, Head, LEVEL_5};
+use super::framing::{CONNACK, CONNECT, Connect, FixedHeader, LEVEL_5};
 
 /// Connections that have not said who they are. One more, and the oldest of them is closed: they are all of this machine,
 /// where a bound for each address would be the same one.
@@ -54,11 +54,11 @@ impl Visitor {
         let _ = stream.set_nodelay(true);
         let (from, to) = stream.into_split();
         let mut from = BufReader::with_capacity(READ_AHEAD, from);
-        let head = Head::read(&mut from).await.ok()??;
-        if head.first != CONNECT || head.len > CONNECT_MAX {
+        let header = FixedHeader::read(&mut from).await.ok()??;
+        if header.first != CONNECT || header.len > CONNECT_MAX {
             return None;
         }
-        let mut body = vec![0; head.len];
+        let mut body = vec![0; header.len];
         from.read_exact(&mut body).await.ok()?;
         let connect = Connect::parse(&body)?;
         Some(Self {

@@ -35,7 +35,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, interval, timeout};
 
 use super::{Credentials, PACKET_MAX};
-use framing::{CONNECT, Connect, Head, LEVEL_5, lower_will};
+use framing::{CONNECT, Connect, FixedHeader, LEVEL_5, lower_will};
 use listener::{CONNECT_WITHIN, Listener, Refusal, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
 use sessions::{SESSIONS_MAX, Sessions};
@@ -291,7 +291,7 @@ impl Broker {
             lower_will(&mut visitor.body);
         }
         let mut connect = Vec::new();
-        Head {
+        FixedHeader {
             first: CONNECT,
             len: visitor.body.len(),
         }

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::framing::{
-    DISCONNECT, Head, KIND, LEVEL_5, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, before_payload,
-    malformed, publish_id,
+    DISCONNECT, FixedHeader, KIND, LEVEL_5, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL,
+    before_payload, malformed, publish_id,
 };
 
 /// Bytes of a packet besides its payload, at most.
@@ -73,15 +73,15 @@ impl Relay<'_> {
         to_client: &tokio::sync::Mutex<impl AsyncWrite + Unpin>,
     ) -> io::Result<()> {
         let mut packet = Vec::new();
-        while let Some(head) = Head::read(&mut client).await? {
+        while let Some(header) = FixedHeader::read(&mut client).await? {
             let pass = async {
-                match self.receive(head, &mut client, &mut packet).await? {
+                match self.receive(header, &mut client, &mut packet).await? {
                     None => broker.write_all(&packet).await,
                     Some(answer) => to_client.lock().await.write_all(&answer).await,
                 }
             };
             match self.places {
-                Some((places, within)) if head.len > LARGE => {
+                Some((places, within)) if header.len > LARGE => {
                     // it is never closed
                     let _place = places.acquire().await;
                     timeout(within, pass).await??;
@@ -96,26 +96,26 @@ impl Relay<'_> {
     /// Reads a packet as it is to go on; or gives the answer to one that goes no further.
     async fn receive(
         &self,
-        head: Head,
+        header: FixedHeader,
         client: &mut (impl AsyncBufRead + Unpin),
         packet: &mut Vec<u8>,
     ) -> io::Result<Option<[u8; 4]>> {
-        let len = head.len.min(packet_max(self.payload_max));
+        let len = header.len.min(packet_max(self.payload_max));
         packet.clear();
-        Head { len, ..head }.write(packet);
+        FixedHeader { len, ..header }.write(packet);
         let start = packet.len();
         append(client, len, packet).await?;
         let body = &packet[start..];
-        if len < head.len {
+        if len < header.len {
             // only of a payload, and so that it is still above the limit
-            let payload = (head.first & KIND == PUBLISH)
-                .then(|| before_payload(head, self.level, body))
+            let payload = (header.first & KIND == PUBLISH)
+                .then(|| before_payload(header, self.level, body))
                 .flatten()
                 .and_then(|before| len.checked_sub(before));
             if payload.is_none_or(|bytes| bytes <= self.payload_max) {
                 return Err(malformed());
             }
-            skip(client, head.len - len).await?;
+            skip(client, header.len - len).await?;
         }
         if self.level >= LEVEL_5 {
             return Ok(None);
@@ -124,7 +124,7 @@ impl Relay<'_> {
             .unreleased
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match head.first {
+        match header.first {
             PUBREL => {
                 let id = acknowledged(body)?;
                 unreleased.remove(id);
@@ -148,15 +148,15 @@ impl Relay<'_> {
         to_client: &tokio::sync::Mutex<impl AsyncWrite + Unpin>,
     ) -> io::Result<()> {
         let mut packet = Vec::new();
-        while let Some(head) = Head::read(&mut broker).await? {
+        while let Some(header) = FixedHeader::read(&mut broker).await? {
             packet.clear();
             if self.level < LEVEL_5 {
-                match head.first & KIND {
+                match header.first & KIND {
                     DISCONNECT => return Ok(()),
                     PUBACK | PUBREC | 0x60 | PUBCOMP => {
-                        append(&mut broker, head.len, &mut packet).await?;
+                        append(&mut broker, header.len, &mut packet).await?;
                         let id = acknowledged(&packet)?;
-                        let first = self.acknowledge(head.first, id);
+                        let first = self.acknowledge(header.first, id);
                         let said = acknowledgement(first, id);
                         to_client.lock().await.write_all(&said).await?;
                         continue;
@@ -164,12 +164,12 @@ impl Relay<'_> {
                     _ => {}
                 }
             }
-            head.write(&mut packet);
-            let now = head.len.min(LARGE);
+            header.write(&mut packet);
+            let now = header.len.min(LARGE);
             append(&mut broker, now, &mut packet).await?;
             let mut to_client = to_client.lock().await;
             to_client.write_all(&packet).await?;
-            let mut rest = (&mut broker).take((head.len - now) as u64);
+            let mut rest = (&mut broker).take((header.len - now) as u64);
             tokio::io::copy_buf(&mut rest, &mut *to_client).await?;
         }
         Ok(())

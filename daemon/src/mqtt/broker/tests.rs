@@ -70,7 +70,7 @@ impl Raw {
 
     async fn send(&mut self, first: u8, body: &[u8]) {
         let mut packet = Vec::new();
-        Head {
+        FixedHeader {
             first,
             len: body.len(),
         }
@@ -80,10 +80,10 @@ impl Raw {
     }
 
     async fn packet(&mut self) -> (u8, Vec<u8>) {
-        let head = Head::read(&mut self.0).await.unwrap().unwrap();
-        let mut body = vec![0; head.len];
+        let header = FixedHeader::read(&mut self.0).await.unwrap().unwrap();
+        let mut body = vec![0; header.len];
         self.0.read_exact(&mut body).await.unwrap();
-        (head.first, body)
+        (header.first, body)
     }
 }
 
@@ -137,7 +137,7 @@ async fn what_waits_for_a_client_is_bounded_in_bytes_and_the_newest_is_kept() {
     assert_eq!(away.packet().await, (0x90, vec![0, 1, 1]));
     away.send(0xe0, &[]).await;
     // closed by the broker: it has left
-    assert_eq!(Head::read(&mut away.0).await.unwrap(), None);
+    assert_eq!(FixedHeader::read(&mut away.0).await.unwrap(), None);
     let (mut writer, _) = Raw::connect(&broker, "local", "me:2", CLEAN).await;
     let most = u16::try_from(2 * QUEUE_MAX.1 / 1000).unwrap();
     for n in 1..=most {

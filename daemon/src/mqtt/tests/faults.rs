@@ -53,7 +53,7 @@ async fn acknowledgements_have_room_of_their_own() {
         }
     }
     while acks.len() < usize::from(client::RECEIVE_MAX) {
-        if let Event::Message(incoming) = event(&mut events).await {
+        if let Event::Incoming(incoming) = event(&mut events).await {
             acks.push(incoming.ack.unwrap());
         }
     }
@@ -118,7 +118,7 @@ async fn a_response_topic_that_costs_connections_is_not_written_on_again() {
     let (link, mut events) = connect(fake.options(&[]));
     let reply = |qos| Outgoing {
         default_topic: Some("good".to_owned()),
-        ..out(Message::new("bad", "x", qos))
+        ..out(Publication::new("bad", "x", qos))
     };
     // of QoS 0 the first one is gone with its connection; the next is found to be at fault
     for qos in [Qos::AtMostOnce, Qos::AtMostOnce] {
@@ -193,7 +193,7 @@ async fn what_came_in_and_was_not_read_is_bounded_in_bytes() {
         let bytes: usize = waiting
             .iter()
             .map(|(event, _)| match event {
-                Event::Message(incoming) => incoming.message.payload.len(),
+                Event::Incoming(incoming) => incoming.message.payload.len(),
                 _ => 0,
             })
             .sum();

@@ -354,7 +354,7 @@ impl Admission {
         out: &mut Vec<Action>,
     ) {
         self.count_refused(fault.code.name());
-        let head = reply::Head {
+        let envelope = reply::Envelope {
             id,
             node: &self.speaker.node,
             model: &self.speaker.model,
@@ -363,7 +363,7 @@ impl Admission {
         let frame = if kind == Kind::Ask {
             reply::error_text(fault)
         } else {
-            reply::error(head, fault)
+            reply::error(envelope, fault)
         };
         out.push(Action::Publish {
             to,

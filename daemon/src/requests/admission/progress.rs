@@ -11,7 +11,7 @@ use crate::requests::dedup::Known;
 use crate::wire::fault::{Code, Fault};
 
 /// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
-const STARVED_RETRY: Duration = Duration::from_millis(100);
+pub(super) const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 impl Admission {
     /// The engine will say no more: everything gets its last frame now.

@@ -7,8 +7,9 @@ use glowplug_model::text::Message;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::progress::STARVED_RETRY;
 use super::*;
-use crate::inference::messages::{END_THINKING_MAX, Text, Timestamps};
+use crate::inference::messages::{END_THINKING_MAX, Text, Timestamps, Update};
 use crate::mqtt::Qos;
 use crate::wire::chat::request::Cancel;
 use crate::wire::session::Call;

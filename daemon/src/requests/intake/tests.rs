@@ -52,7 +52,7 @@ fn world() -> World {
 }
 
 impl World {
-    fn take(&mut self, message: Message, oversize: Option<usize>) -> Outcome {
+    fn take(&mut self, message: Publication, oversize: Option<usize>) -> Outcome {
         let mut out = Vec::new();
         let incoming = Incoming {
             message,
@@ -96,7 +96,7 @@ impl World {
 
     fn send(&mut self, topic: &str, payload: &str) -> Outcome {
         self.take(
-            Message::new(topic, payload.to_owned(), Qos::AtLeastOnce),
+            Publication::new(topic, payload.to_owned(), Qos::AtLeastOnce),
             None,
         )
     }
@@ -159,7 +159,7 @@ fn retained_and_foreign_messages_are_dropped_and_counted() {
         "b/n/admin/stats/request",
         "b/n/session/c/s/reset",
     ] {
-        let mut m = Message::new(topic, HI, Qos::AtLeastOnce);
+        let mut m = Publication::new(topic, HI, Qos::AtLeastOnce);
         m.retain = true;
         let o = w.take(m, None);
         assert!(o.frames.is_empty() && o.submitted.is_empty());
@@ -173,7 +173,7 @@ fn retained_and_foreign_messages_are_dropped_and_counted() {
 #[test]
 fn an_oversize_payload_is_answered() {
     let mut w = world();
-    let mut m = Message::new(REQUEST, Bytes::new(), Qos::AtLeastOnce);
+    let mut m = Publication::new(REQUEST, Bytes::new(), Qos::AtLeastOnce);
     m.properties.correlation_data = Some(Bytes::from_static(b"job"));
     let o = w.take(m, Some(10 << 20));
     let (to, frame) = &o.frames[0];
@@ -184,7 +184,7 @@ fn an_oversize_payload_is_answered() {
     );
     for topic in ["b/n/chat/c/cancel", "b/n/chat/c/control", "b/n/ask/c"] {
         let o = w.take(
-            Message::new(topic, Bytes::new(), Qos::AtMostOnce),
+            Publication::new(topic, Bytes::new(), Qos::AtMostOnce),
             Some(300_000),
         );
         assert_eq!((o.frames.len(), o.ends), (1, 0), "{topic}");
@@ -197,7 +197,7 @@ fn the_id_of_an_error_is_the_best_there_is() {
     let mut w = world();
     let id = |o: &Outcome| o.frames[0].1["id"].as_str().unwrap().to_owned();
     assert_eq!(id(&w.send(REQUEST, r#"{"bogus":1,"id":"7"}"#)), "7");
-    let mut m = Message::new(REQUEST, r#"{"bogus":1}"#, Qos::AtLeastOnce);
+    let mut m = Publication::new(REQUEST, r#"{"bogus":1}"#, Qos::AtLeastOnce);
     m.properties.correlation_data = Some(Bytes::from_static(b"job"));
     assert_eq!(id(&w.take(m, None)), "job");
     assert_eq!(id(&w.send(REQUEST, "\0")).len(), 32);
@@ -206,7 +206,7 @@ fn the_id_of_an_error_is_the_best_there_is() {
 #[test]
 fn correlation_data_is_the_id_of_a_request_without_one() {
     let mut w = world();
-    let mut m = Message::new(
+    let mut m = Publication::new(
         REQUEST,
         r#"{"messages":[{"role":"user","content":"hi"}]}"#,
         Qos::AtLeastOnce,
@@ -229,7 +229,7 @@ fn a_denied_response_topic_is_answered_on_the_default_one() {
         ("b/n/chat/other/reply", "response_topic_denied"),
         ("b/n/chat/c/request", "response_topic_denied"),
     ] {
-        let mut m = Message::new(REQUEST, HI, Qos::AtLeastOnce);
+        let mut m = Publication::new(REQUEST, HI, Qos::AtLeastOnce);
         m.properties.response_topic = Some(topic.to_owned());
         let o = w.take(m, None);
         assert!(o.submitted.is_empty());
@@ -242,7 +242,7 @@ fn a_denied_response_topic_is_answered_on_the_default_one() {
             (Some(code), Some("1"))
         );
     }
-    let mut m = Message::new(REQUEST, HI, Qos::AtLeastOnce);
+    let mut m = Publication::new(REQUEST, HI, Qos::AtLeastOnce);
     m.properties = Properties {
         response_topic: Some("apps/x".into()),
         correlation_data: Some(Bytes::from(vec![1; 65])),
@@ -255,7 +255,7 @@ fn a_denied_response_topic_is_answered_on_the_default_one() {
 #[test]
 fn an_expiry_is_a_deadline() {
     let mut w = world();
-    let mut m = Message::new(REQUEST, HI, Qos::AtLeastOnce);
+    let mut m = Publication::new(REQUEST, HI, Qos::AtLeastOnce);
     m.properties.expiry_s = Some(0);
     let o = w.take(m, None);
     assert!(o.submitted.is_empty());
@@ -325,7 +325,7 @@ fn stats_are_asked_for_with_or_without_a_transaction() {
         (&frame["transaction"], &frame["error"]["param"]),
         (&"t2".into(), &"verbose".into())
     );
-    let big = Message::new(topic, Bytes::new(), Qos::AtLeastOnce);
+    let big = Publication::new(topic, Bytes::new(), Qos::AtLeastOnce);
     let o = w.take(big, Some(300_000));
     assert_eq!(o.frames[0].1["error"]["code"], "payload_too_large");
 }
@@ -363,7 +363,7 @@ fn the_verbs_on_a_session_reach_the_engine() {
         ("{}", None, "invalid_request"),
         ("", Some(300_000), "payload_too_large"),
     ] {
-        let m = Message::new("b/n/session/c/s/save", payload, Qos::AtLeastOnce);
+        let m = Publication::new("b/n/session/c/s/save", payload, Qos::AtLeastOnce);
         let o = w.take(m, oversize);
         assert!(o.calls.is_empty());
         let (to, frame) = &o.frames[0];
@@ -379,7 +379,7 @@ fn the_verbs_on_a_session_reach_the_engine() {
 #[test]
 fn a_verb_is_answered_where_it_asks() {
     let mut w = world();
-    let mut m = Message::new("b/n/session/c/s/save", "", Qos::AtLeastOnce);
+    let mut m = Publication::new("b/n/session/c/s/save", "", Qos::AtLeastOnce);
     m.properties.correlation_data = Some(Bytes::from_static(b"job"));
     for (topic, goes_to, code) in [
         ("apps/x", "apps/x", "not_found"),

@@ -11,7 +11,7 @@ use crate::wire::fault::Fault;
 
 /// What every frame starts with.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Head<'a> {
+pub struct Envelope<'a> {
     /// the request's
     pub id: &'a str,
     /// ours
@@ -106,7 +106,7 @@ impl<'a> Logprobs<'a> {
 
 /// New text, before the end.
 #[must_use]
-pub fn chunk(head: Head<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) -> Bytes {
+pub fn chunk(envelope: Envelope<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) -> Bytes {
     #[derive(Serialize)]
     struct Choice<'a> {
         index: u8,
@@ -118,7 +118,7 @@ pub fn chunk(head: Head<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) 
     #[derive(Serialize)]
     struct Frame<'a> {
         #[serde(flatten)]
-        head: Head<'a>,
+        envelope: Envelope<'a>,
         object: &'static str,
         choices: [Choice<'a>; 1],
     }
@@ -129,7 +129,7 @@ pub fn chunk(head: Head<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) 
         finish_reason: None,
     };
     encode(&Frame {
-        head,
+        envelope,
         object: "chat.completion.chunk",
         choices: [choice],
     })
@@ -137,7 +137,7 @@ pub fn chunk(head: Head<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) 
 
 /// The last frame, with the whole text.
 #[must_use]
-pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
+pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
     #[derive(Serialize)]
     struct Said<'a> {
         role: &'static str,
@@ -174,7 +174,7 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
     #[derive(Serialize)]
     struct Frame<'a> {
         #[serde(flatten)]
-        head: Head<'a>,
+        envelope: Envelope<'a>,
         object: &'static str,
         choices: [Choice<'a>; 1],
         usage: Usage,
@@ -208,7 +208,7 @@ pub fn last(head: Head<'_>, answer: &Answer<'_>) -> Bytes {
         },
     };
     encode(&Frame {
-        head,
+        envelope,
         object: "chat.completion",
         choices: [choice],
         usage,
@@ -242,15 +242,15 @@ impl<'a> ErrorBody<'a> {
 
 /// The last frame of a request that came to nothing.
 #[must_use]
-pub fn error(head: Head<'_>, fault: &Fault) -> Bytes {
+pub fn error(envelope: Envelope<'_>, fault: &Fault) -> Bytes {
     #[derive(Serialize)]
     struct Frame<'a> {
         #[serde(flatten)]
-        head: Head<'a>,
+        envelope: Envelope<'a>,
         error: ErrorBody<'a>,
     }
     encode(&Frame {
-        head,
+        envelope,
         error: ErrorBody::of(fault),
     })
 }
@@ -269,10 +269,10 @@ pub fn instead(frame: &[u8], fault: &Fault) -> Bytes {
         "transaction",
     ];
     // all frames are objects of ours
-    let mut head: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
-    head.retain(|name, _| WHOSE.contains(&name.as_str()));
-    head.insert("error".to_owned(), json!(ErrorBody::of(fault)));
-    encode(&head)
+    let mut envelope: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
+    envelope.retain(|name, _| WHOSE.contains(&name.as_str()));
+    envelope.insert("error".to_owned(), json!(ErrorBody::of(fault)));
+    encode(&envelope)
 }
 
 /// What an `ask` gets instead of an answer: one line of text.
@@ -322,7 +322,7 @@ mod tests {
     use super::*;
     use crate::wire::fault::Code;
 
-    const HEAD: Head<'_> = Head {
+    const ENVELOPE: Envelope<'_> = Envelope {
         id: "a",
         node: "n",
         model: "m",
@@ -362,7 +362,7 @@ mod tests {
             reasoning_content: "",
         };
         assert_eq!(
-            value(&chunk(HEAD, delta, None)),
+            value(&chunk(ENVELOPE, delta, None)),
             json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion.chunk",
                 "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hé\""}, "finish_reason": null}]})
         );
@@ -371,7 +371,7 @@ mod tests {
             ..Delta::default()
         };
         assert_eq!(
-            value(&chunk(HEAD, thought, None))["choices"][0]["delta"],
+            value(&chunk(ENVELOPE, thought, None))["choices"][0]["delta"],
             json!({"reasoning_content": "hm"})
         );
     }
@@ -403,7 +403,7 @@ mod tests {
             fingerprint: Some("ab12"),
         };
         assert_eq!(
-            value(&last(HEAD, &answer)),
+            value(&last(ENVELOPE, &answer)),
             json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion",
                 "choices": [{"index": 0, "message": {"role": "assistant", "content": "42", "reasoning_content": "hm"}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
@@ -412,7 +412,7 @@ mod tests {
                 "ignored": ["user"], "system_fingerprint": "ab12"})
         );
         let bare = value(&last(
-            HEAD,
+            ENVELOPE,
             &Answer {
                 reasoning: "",
                 ignored: &[],
@@ -437,7 +437,7 @@ mod tests {
             top: vec![("i".into(), vec![105], -1.0)],
         };
         let frame = value(&chunk(
-            HEAD,
+            ENVELOPE,
             Delta {
                 content: "h",
                 ..Delta::default()
@@ -455,12 +455,12 @@ mod tests {
     fn an_error() {
         let fault = Fault::invalid("top_k", "no").retry_after(7);
         assert_eq!(
-            value(&error(HEAD, &fault)),
+            value(&error(ENVELOPE, &fault)),
             json!({"id": "a", "node": "n", "model": "m", "seq": 3,
                 "error": {"code": "invalid_request", "message": "no", "param": "top_k", "retry_after_ms": 7}})
         );
         assert_eq!(
-            value(&error(HEAD, &Fault::new(Code::Internal, "x")))["error"],
+            value(&error(ENVELOPE, &Fault::new(Code::Internal, "x")))["error"],
             json!({"code": "internal", "message": "x"})
         );
         assert_eq!(

@@ -53,7 +53,7 @@ fn publish(flags: u8, topic: &str, id: Option<u16>, payload: &[u8]) -> Vec<u8> {
     body.extend(id.iter().flat_map(|id| id.to_be_bytes()));
     body.extend(payload);
     let mut packet = Vec::new();
-    Head {
+    FixedHeader {
         first: PUBLISH | flags,
         len: body.len(),
     }
@@ -141,14 +141,17 @@ async fn a_payload_above_the_limit_goes_on_as_one_just_above_it() {
             let receiver = async {
                 let mut got = vec![0; goes_on];
                 w.broker.read_exact(&mut got).await.unwrap();
-                let head = Head::read(&mut got.as_slice()).await.unwrap().unwrap();
-                let start = goes_on - head.len;
+                let header = FixedHeader::read(&mut got.as_slice())
+                    .await
+                    .unwrap()
+                    .unwrap();
+                let start = goes_on - header.len;
                 assert_eq!(
                     got[start..],
-                    sent[sent.len() - sent_len(&sent)..][..head.len]
+                    sent[sent.len() - sent_len(&sent)..][..header.len]
                 );
-                let before = before_payload(head, level, &got[start..]).unwrap();
-                assert!((head.len - before > PAYLOAD_MAX) == (len > PAYLOAD_MAX));
+                let before = before_payload(header, level, &got[start..]).unwrap();
+                assert!((header.len - before > PAYLOAD_MAX) == (len > PAYLOAD_MAX));
                 // and nothing of the rest is taken for a packet
                 expect(&mut w.broker, &[0xc0, 0]).await;
             };
@@ -169,7 +172,7 @@ async fn what_is_too_long_and_no_payload_ends_the_connection() {
     let mut long_topic = publish(0, &topic, None, &[b'x'; 2 * PAYLOAD_MAX]);
     long_topic.truncate(packet_max(PAYLOAD_MAX) + 4);
     let mut subscribe = Vec::new();
-    Head {
+    FixedHeader {
         first: 0x82,
         len: 1 << 20,
     }
