@@ -1,10 +1,11 @@
 //! What a service manager is told, and when.
 
 use super::alone;
+use glowplug_tests::world::client::PATIENCE;
 use glowplug_tests::world::{Kind, World, tiny};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The watchdog's time is in microseconds; the manager restarts what it has not heard of for so long.
@@ -16,9 +17,7 @@ fn managed(model: &[u8]) -> (World, UnixDatagram, TempDir) {
     let (folder, manager) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let socket = manager.path().join("notify");
     let listens = UnixDatagram::bind(&socket).unwrap();
-    listens
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
+    listens.set_read_timeout(Some(PATIENCE)).unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, model).unwrap();
     let env = [
@@ -45,12 +44,9 @@ fn ready_when_it_answers_alive_while_it_gets_on_and_stopping_at_last() {
         format!("READY=1\nSTATUS=serves Tiny\n{watchdog}")
     );
     world.online();
-    // nobody asks anything: the thread waits, and is well
-    let mut heard = Instant::now();
+    // nobody asks anything: the thread waits, and is well; how often it says so is the business of `systemd`'s own test
     for _ in 0..6 {
         assert_eq!(next(&manager), "WATCHDOG=1\n");
-        assert!(heard.elapsed() < WATCHDOG, "{:?}", heard.elapsed());
-        heard = Instant::now();
     }
     world.daemon.signal("TERM");
     let last = std::iter::repeat_with(|| next(&manager)).find(|said| said != "WATCHDOG=1\n");

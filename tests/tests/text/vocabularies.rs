@@ -4,7 +4,7 @@ use super::{qwen2, r1, smol};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::Tokenizer;
 use serde_json::Value;
-use std::time::Instant;
+use std::time::Duration;
 
 fn ids(entry: &Value) -> Vec<u32> {
     entry["ids"]
@@ -71,6 +71,12 @@ fn ends_of_turns() {
     }
 }
 
+/// The time that this thread has had on a processor: what else runs there does not count. From `schedstat`'s first field.
+fn worked() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
 /// 64 KiB of anything repeated, and a word of 64 KiB without any repetition.
 #[test]
 fn no_text_takes_long() {
@@ -104,13 +110,13 @@ fn no_text_takes_long() {
     for file in [smol(), r1()] {
         let tokenizer = Tokenizer::from_gguf(&file).unwrap();
         for text in &texts {
-            let start = Instant::now();
+            let before = worked();
             let ids = tokenizer.encode(text, false).unwrap();
-            let took = start.elapsed();
+            let took = worked() - before;
             let name: String = text.chars().take(12).collect();
             assert!(ids.len() <= text.len());
-            // at most 25 ms on a Xeon of 2023; the rest is for what else runs there
-            assert!(took.as_millis() < 500, "{name:?}: {took:?}");
+            // 25 ms at most on a Xeon of 2023; what goes over a text once for each of its bytes takes minutes
+            assert!(took < Duration::from_secs(5), "{name:?}: {took:?}");
         }
     }
 }

@@ -199,18 +199,29 @@ async fn error_frames_are_bad_use_or_bad_luck() {
     assert!(matches!(reply.into_final(), Err(Failure::Use(_))));
 }
 
+/// Takes what comes until that much was heard.
+async fn heard(client: &mut Client, enough: impl Fn(&Client) -> bool) {
+    while !enough(client) {
+        let event = client.events.recv().await.unwrap();
+        client.take(event);
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_is_not_there_is_told_from_one_that_loads() {
-    let soon = || Some(Instant::now() + Duration::from_millis(300));
     let says = |result: Result<(), Failure>| result.unwrap_err().to_string();
     let world = World::new("", |_| Vec::new()).await;
+    let mut client = world.client();
+    heard(&mut client, |client| client.up).await;
     assert_eq!(
-        says(world.client().ready(soon()).await),
+        says(client.ready(Some(Instant::now())).await),
         "no daemon `n` on this broker"
     );
     world.status("starting");
+    let mut client = world.client();
+    heard(&mut client, |client| client.up && client.state.is_some()).await;
     assert_eq!(
-        says(world.client().ready(soon()).await),
+        says(client.ready(Some(Instant::now())).await),
         "the daemon is still loading its model"
     );
     world.status("offline");
