@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const PAGES: usize = 64;
 const STREAMS: usize = 4;
 const CLIENTS: u64 = 8;
-/// of each client
+/// How many sessions each client has.
 const SESSIONS: u64 = 125;
 /// Tokens of an answer.
 const ANSWER: u32 = 24;
@@ -138,7 +138,7 @@ fn request(client: &str, below: &mut dyn FnMut(u64) -> u64) -> Request {
     }
 }
 
-/// Keeps the times.
+/// What the clients have seen, and when.
 struct Clients {
     accepted: HashMap<RequestId, Instant>,
     /// the turns of those that started and said nothing yet

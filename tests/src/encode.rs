@@ -16,7 +16,7 @@ pub(crate) fn random(ty: GgmlType, n: usize, std: f32, rng: &mut SplitMix) -> Ve
         .collect()
 }
 
-/// One block.
+/// One block of random values with the standard deviation `std`.
 fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {
     // uniform in -w..w has a standard deviation of w / sqrt(3)
     let mut values = || -> Vec<f32> {

@@ -3,6 +3,10 @@
 //!
 //! A test that needs any model makes one with [`Tiny`]; a test that needs a broken one takes a tiny model's
 //! [`GgufWriter`] and breaks it; a test that needs a real one asks [`real_model`].
+#![allow(
+    missing_docs,
+    reason = "only tests see it; what a name says is not said again"
+)]
 
 mod encode;
 mod link;

@@ -52,44 +52,37 @@ pub enum Think {
     Prompt,
 }
 
-/// A tiny model to be: start from [`Tiny::new`], change what matters to the test.
+/// A tiny model to be: start from [`Tiny::new`], which has the values of a small model of its architecture, and change what
+/// matters to the test.
 #[derive(Debug, Clone)]
 pub struct Tiny {
     /// qwen2, qwen3 or llama
     pub arch: Arch,
     /// weights of the same seed, role and size are the same whatever else is changed
     pub seed: u64,
-    /// 2
     pub layers: u32,
-    /// 256, so that every storage type fits
+    /// 256 by default, so that every storage type fits
     pub embed: u32,
-    /// 4
     pub heads: u32,
-    /// 2
     pub kv_heads: u32,
-    /// 64; `embed / heads` is not written to the file
+    /// not written to the file where it is `embed / heads`
     pub head_dim: u32,
-    /// 512
     pub ff: u32,
-    /// 512
     pub context: u32,
-    /// 10,000
     pub rope_base: f32,
     /// `None`: as many as a head has, not written to the file
     pub rope_dims: Option<u32>,
-    /// F32
     pub types: Types,
-    /// true: no `output.weight`
+    /// without `output.weight`, the embedding is the LM head
     pub tied_head: bool,
-    /// true for qwen2
+    /// qwen2 has biases on Q, K and V
     pub qkv_bias: bool,
-    /// true for qwen3
+    /// qwen3 has norms on Q and K
     pub qk_norm: bool,
-    /// the table of llama 3.1; false
+    /// writes llama 3.1's table of frequencies
     pub rope_freqs: bool,
     /// `tokenizer.ggml.pre`: qwen2, or smollm for llama
     pub pre: &'static str,
-    /// see [`Think`]; `Model`
     pub think: Think,
 }
 

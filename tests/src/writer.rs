@@ -1,25 +1,16 @@
 //! Writes GGUF files, right ones and wrong ones: every field can be set to what no honest writer would write.
 
-/// A metadata value.
+/// A metadata value of a type that GGUF knows, or of none.
 #[derive(Debug, Clone)]
 pub enum Kv {
-    /// u32
     U32(u32),
-    /// i32
     I32(i32),
-    /// u64
     U64(u64),
-    /// f32
     F32(f32),
-    /// bool
     Bool(bool),
-    /// string
     Str(String),
-    /// array of strings
     Strs(Vec<String>),
-    /// array of i32
     I32s(Vec<i32>),
-    /// array of f32
     F32s(Vec<f32>),
     /// any type id and any bytes behind it
     Raw(u32, Vec<u8>),
@@ -66,14 +57,13 @@ impl Kv {
     }
 }
 
-/// One tensor.
+/// A tensor of the file to be.
 #[derive(Debug, Clone)]
 pub struct Tensor {
-    /// its name
     pub name: String,
-    /// innermost first
+    /// as in the file: the innermost first
     pub dims: Vec<u64>,
-    /// ggml's type id
+    /// the type id that the file will claim
     pub ty: u32,
     /// start in the data; `None` is the right one
     pub offset: Option<u64>,
@@ -84,7 +74,7 @@ pub struct Tensor {
 /// A file to be. The fields may be changed at will before [`GgufWriter::build`].
 #[derive(Debug, Clone)]
 pub struct GgufWriter {
-    /// 3
+    /// 3 in honest files
     pub version: u32,
     /// number of tensors to claim; `None` is the right one
     pub n_tensors: Option<u64>,

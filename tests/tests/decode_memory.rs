@@ -37,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const TOKENS: usize = 2_000;
-/// Of the model.
+/// How many tokens the model's vocabulary has.
 const VOCAB: usize = 285;
 /// Calls for a token of a model of two layers: the tensors of its ops, logits, and the text on its way out. Measured 83.
 const CALLS_MAX: usize = 100;

@@ -188,7 +188,7 @@ pub(crate) fn unlike(answers: &Answers, tokens: u32) -> usize {
 
 /// Tokens of the answers to [`asked`].
 pub(crate) const TOKENS: u32 = 10;
-/// Clients that ask.
+/// How many clients ask at the same time.
 pub(crate) const CLIENTS: usize = 2;
 
 /// Clients that ask until they are told to stop and have had so many answers; `disturb` runs beside them until it has

@@ -112,7 +112,7 @@ pub(crate) fn last(client: &mut Client, id: &str) -> Value {
     })
 }
 
-/// Not a chunk.
+/// Is this the last frame of its request: its answer, or an error?
 pub(crate) fn ended(frame: &Value) -> bool {
     frame["object"] != "chat.completion.chunk"
 }

@@ -45,7 +45,7 @@ struct Inode {
     synced: Option<Vec<u8>>,
 }
 
-/// The disk, replayed.
+/// What is on the disk after the operations so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     inodes: Vec<Inode>,

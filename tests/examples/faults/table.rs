@@ -47,7 +47,7 @@ const WHY_MAX: usize = 700;
 pub(crate) struct Tally {
     injected: AtomicU64,
     survived: AtomicU64,
-    /// the first few
+    /// why, of the first few that were not survived
     short: Mutex<Vec<String>>,
 }
 
@@ -57,7 +57,7 @@ impl Tally {
         self.injected.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// It was survived.
+    /// Counts `n` faults that were survived.
     pub(crate) fn survived(&self, n: u64) {
         self.survived.fetch_add(n, Ordering::Relaxed);
     }

@@ -88,7 +88,7 @@ impl Mosquitto {
         self.wait();
     }
 
-    /// Until it listens.
+    /// Waits until the broker listens.
     fn wait(&self) {
         let until = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {

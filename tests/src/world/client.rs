@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// The next message.
+    /// Waits for the next message.
     pub fn next(&mut self) -> Message {
         self.within(PATIENCE)
             .unwrap()

@@ -100,12 +100,12 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Still there.
+    /// Is the process still there?
     pub fn alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// `TERM`, `KILL`, ….
+    /// Sends a signal by its name, such as `TERM` or `KILL`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args([format!("-{name}"), self.pid().to_string()])

@@ -5,7 +5,6 @@
     clippy::expect_used,
     reason = "what is not as it should be fails the test"
 )]
-#![allow(missing_docs, reason = "only tests see it")]
 #![allow(
     clippy::should_implement_trait,
     reason = "`Client::next` waits for a message"
@@ -26,7 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The daemon's node.
+/// The `node` of the daemon in every world.
 pub const NODE: &str = "n1";
 /// Its configuration and its state, in the folder of a world.
 pub const CONFIG: &str = "glowplug.toml";
@@ -39,7 +38,7 @@ pub enum Kind {
     Embedded,
 }
 
-/// `glowplug/n1/…`.
+/// The topic `rest` below the daemon's own, `glowplug/n1`.
 pub fn topic(rest: &str) -> String {
     format!("glowplug/{NODE}/{rest}")
 }

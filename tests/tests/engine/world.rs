@@ -115,7 +115,7 @@ pub(crate) fn answer(engine: &mut Engine, id: RequestId, request: Request) -> (S
     (text, heard.ended.remove(&id).unwrap())
 }
 
-/// splitmix64
+/// Pseudo-random numbers by splitmix64.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
