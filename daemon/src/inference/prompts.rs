@@ -22,6 +22,10 @@ pub(super) const AHEAD: usize = 2;
 const WAITING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 /// Clients whose last turn is remembered.
 const CLIENTS_MAX: usize = 2 * WAITING_MAX;
+/// How much less the thread is worth to the kernel than those that decode: where both want a core, it has a tenth of it.
+/// Under a flood of prompts of 256 KiB on two cores of a Xeon that others used too it ran for 3.3 s of 20, and for 7.1 s of 20
+/// without this.
+const NICE: i32 = 10;
 /// Bytes of text that cost as much as a request itself.
 const BYTES_A_UNIT: usize = 1 << 10;
 
@@ -34,6 +38,8 @@ pub(super) fn start(
     let thread = std::thread::Builder::new()
         .name("prompts".to_owned())
         .spawn(move || {
+            // on Linux of this thread alone; where it is not allowed, prompts only cost the streams more
+            let _ = rustix::process::nice(NICE);
             for job in inbox {
                 let id = job.id();
                 let prepared = catch_unwind(AssertUnwindSafe(|| builder.prepare(job))).ok();

@@ -91,9 +91,10 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// The pauses between the frames of an answer of so many tokens.
-pub(crate) fn gaps(client: &mut Client, id: &str, tokens: u32) -> Vec<Duration> {
-    request(client, &body(id, tokens));
+/// The pauses between the frames of an answer, which has all the tokens that `body` asks for.
+pub(crate) fn gaps(client: &mut Client, body: &Value) -> Vec<Duration> {
+    request(client, body);
+    let id = body["id"].as_str().unwrap();
     let (mut gaps, mut before) = (Vec::new(), None::<Instant>);
     let end = client.until("the last frame", |m| {
         let frame = frame(m, id)?;
@@ -101,7 +102,10 @@ pub(crate) fn gaps(client: &mut Client, id: &str, tokens: u32) -> Vec<Duration> 
         gaps.extend(before.replace(now).map(|before| now - before));
         ended(&frame).then_some(frame)
     });
-    assert_eq!(end["usage"]["completion_tokens"], tokens, "{end}");
+    assert_eq!(
+        end["usage"]["completion_tokens"], body["max_tokens"],
+        "{end}"
+    );
     gaps
 }
 

@@ -83,7 +83,7 @@ fn vanish(run: &Run, tally: &Tally) -> Outcome {
 
 /// The pauses between the frames of so many answers.
 fn pauses(client: &mut Client, what: &str, rounds: usize) -> Vec<Duration> {
-    let of = |n| gaps(client, &format!("{what}{n}"), 40);
+    let of = |n| gaps(client, &body(&format!("{what}{n}"), 40));
     (0..rounds).flat_map(of).collect()
 }
 
