@@ -1,4 +1,4 @@
-//! How hard the inference thread works: what the governor decided, carried to the engine, and the pauses between steps.
+//! How hard the inference thread works: it carries what the governor decided to the engine, and pauses between steps.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::machine::governor::Decision;
 use crate::machine::sensors::MachineState;
 use crate::models::plan::Threads;
 
-/// The engine's own effort and what is left of it.
+/// The governor's decision as it applies to this engine.
 #[derive(Debug)]
 pub(super) struct Governed {
     state: watch::Receiver<MachineState>,
@@ -21,7 +21,7 @@ pub(super) struct Governed {
 }
 
 impl Governed {
-    /// With all `threads` and `streams` as long as nothing is strained.
+    /// Until the governor decides otherwise, the engine works with all `threads` and `streams`.
     pub(super) fn new(
         state: watch::Receiver<MachineState>,
         threads: Threads,
@@ -36,7 +36,7 @@ impl Governed {
         }
     }
 
-    /// Before a step.
+    /// Applies the governor's latest decision; called before each step.
     pub(super) fn apply(&mut self, engine: &mut Engine) {
         let decision = self.state.borrow().decision;
         if decision != self.applied {
@@ -53,7 +53,7 @@ impl Governed {
         }
     }
 
-    /// After a step that began then: when the next may begin.
+    /// When the next step may begin, after a step that began at `began` and has just ended.
     pub(super) fn next(&mut self, began: Instant, step: Step) -> Instant {
         let all = match step {
             Step::Decode(_) => self.threads.decode,

@@ -1,4 +1,5 @@
-//! What the inference thread has before it: commands that wait for their turn, prompts on their way, and news on its way out.
+//! What the inference thread has before it: commands that wait for their turn, prompts that are being prepared, and
+//! reports that were not sent yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc as std_mpsc;
@@ -13,33 +14,33 @@ use super::messages::{Command, End, Load, Report, Text, Timestamps, Update, unhe
 use super::prompts::{self, Prompts};
 use super::{SWEEP, guarded};
 
-/// What works says so as often, if nobody asks for more.
+/// An engine that works reports at least this often.
 const NEWS: Duration = Duration::from_secs(1);
 
-/// A verb that was done, or was not.
+/// The result of a verb, which was not reported yet.
 #[derive(Debug)]
 pub(super) enum Done {
     Session(RequestId, Result<SessionState, SessionFault>),
     Forgotten(RequestId, Result<usize, SessionFault>),
 }
 
-/// Commands that wait, news on their way out, and who is running.
+/// Commands that wait, reports on their way out, and who is running.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) prompts: Prompts,
-    /// verbs, of which one is done between two steps, and what must not overtake them
+    /// Verbs, of which one is done between two steps, and the commands that must not overtake them.
     pub(super) held: VecDeque<Command>,
     pub(super) pending: BTreeMap<RequestId, Update>,
     pub(super) done: VecDeque<Done>,
     pub(super) running: Vec<RequestId>,
-    /// of those, whose prompt is not yet in the cache
+    /// Those of them whose prompt is not yet in the cache.
     pub(super) prefill: Vec<RequestId>,
     pub(super) load: Load,
-    /// what the server knows
+    /// The numbers of the last report.
     pub(super) told: Load,
-    /// and since when it has heard nothing
+    /// When the last report was made.
     heard: Option<Instant>,
-    /// how long that may be, if the thread must be heard of
+    /// How often a report must be made, if it must.
     pub(super) beat: Option<Duration>,
 }
 
@@ -59,8 +60,9 @@ impl Inbox {
         }
     }
 
-    /// Takes all commands there are, and more until it is time for the next step; without one, until there is something
-    /// to do. A cancel that comes meanwhile is answered meanwhile. False: nobody needs the engine any more.
+    /// Takes all commands that are there, and more until it is time for the next step; without a next step, until there
+    /// is something to do. A cancel that comes meanwhile is answered meanwhile. False: nobody needs the engine any
+    /// more.
     pub(super) fn attend(
         &mut self,
         engine: &mut Engine,
@@ -102,13 +104,13 @@ impl Inbox {
         }
     }
 
-    /// After a panic of the engine.
+    /// Cleans up after a panic of the engine.
     pub(super) fn recover(&mut self, engine: &mut Engine) {
         self.fail_running();
         engine.recover();
     }
 
-    /// A panic belongs to what was running, and the engine forgets it; the others go on.
+    /// A panic fails everything that was running; the engine forgets it, and the others go on.
     pub(super) fn fail_running(&mut self) {
         for id in std::mem::take(&mut self.running) {
             self.fail(id);
@@ -116,7 +118,7 @@ impl Inbox {
         self.prefill.clear();
     }
 
-    /// At once, unless it is a verb or must come after one.
+    /// Applies a command at once, unless it is a verb or must come after one.
     fn take(&mut self, engine: &mut Engine, command: Command) {
         if self.must_wait(&command) {
             self.held.push_back(command);
@@ -125,7 +127,8 @@ impl Inbox {
         }
     }
 
-    /// A session's commands keep their order; all others do not wait for its file.
+    /// Whether a command must wait. The commands of one session keep their order; all others do not wait for that
+    /// session's file.
     pub(super) fn must_wait(&self, command: &Command) -> bool {
         match command {
             Command::Session(..) | Command::Forget(..) => true,
@@ -144,7 +147,7 @@ impl Inbox {
         }
     }
 
-    /// The first verb and what waited for it alone; nothing while there is no verb.
+    /// Takes out the first verb and the commands that waited for it alone.
     pub(super) fn release(&mut self) -> Vec<Command> {
         let mut due: Vec<Command> = self.held.pop_front().into_iter().collect();
         while let Some(next) = self
@@ -174,7 +177,7 @@ impl Inbox {
                     let outcome = unheard(why);
                     self.end(id, End::Finished(outcome), Instant::now());
                 } else if guarded(|| engine.end(id, why)).is_none() {
-                    // false: it ended by itself, and its last update is on the way
+                    // if it is not there, it ended by itself and its last update is on the way
                     self.fail(id);
                 }
             }
@@ -192,7 +195,7 @@ impl Inbox {
                 };
                 self.load.progress += 1;
                 if let Err(SessionFault::Failed(why)) = &result {
-                    // of a disk that fails there is a notice, and not one for each request
+                    // the engine has one notice for a disk that fails, instead of one for each request
                     tracing::debug!(verb = call.name(), "a verb on a session failed: {why}");
                 }
                 self.done.push_back(Done::Session(id, result));
@@ -210,7 +213,7 @@ impl Inbox {
         }
     }
 
-    /// Hands over whose turn it is to have its prompt prepared.
+    /// Hands over the requests whose turn it is to have their prompts prepared.
     fn dispatch(&mut self, engine: &mut Engine, at_once: &mut bool) {
         while let Some((id, request)) = self.prompts.next() {
             match guarded(|| engine.gather(id, *request)) {
@@ -233,7 +236,7 @@ impl Inbox {
         }
     }
 
-    /// Nothing else is to be done.
+    /// Lets the thread of the prompts do the engine's chores when nothing else is to be done.
     pub(super) fn chore(&mut self, engine: &mut Engine) {
         if self.prompts.is_idle()
             && let Some(Some(job)) = guarded(|| engine.chore())
@@ -245,7 +248,7 @@ impl Inbox {
         }
     }
 
-    /// What became of a prompt. None: a panic.
+    /// Takes note of what became of a prompt. None: preparing or accepting it panicked.
     fn accepted(
         &mut self,
         engine: &mut Engine,
@@ -255,7 +258,7 @@ impl Inbox {
         match accepted {
             Some(Ok(_)) => {}
             Some(Err(refusal)) => self.refuse(id, refusal),
-            // what the engine knows of it ends with the next step
+            // the engine knows it, and ends it with the next step
             None if guarded(|| engine.end(id, Finish::Failed)) == Some(true) => {}
             None => self.fail(id),
         }
@@ -268,7 +271,7 @@ impl Inbox {
     pub(super) fn event(&mut self, id: RequestId, event: Event, now: Instant) {
         match event {
             Event::Started { .. } => {
-                // one that was parked may start again
+                // one that was parked starts again
                 if !self.running.contains(&id) {
                     self.running.push(id);
                     self.prefill.push(id);
@@ -317,7 +320,7 @@ impl Inbox {
         self.end(id, End::Finished(outcome), Instant::now());
     }
 
-    /// The next piece of news, with the numbers of now.
+    /// The next report, with the numbers of now.
     pub(super) fn report(&mut self) -> Option<Report> {
         let report = if let Some((_, update)) = self.pending.pop_first() {
             Report::Update(update, self.load)
@@ -336,7 +339,7 @@ impl Inbox {
         Some(report)
     }
 
-    /// It must be heard of, or works, and has nothing to say.
+    /// Whether a report is due although there is nothing new to say.
     fn is_overdue(&self) -> bool {
         let works = (self.told.progress != self.load.progress).then_some(NEWS);
         self.beat
@@ -344,7 +347,7 @@ impl Inbox {
             .is_some_and(|longest| self.heard.is_none_or(|heard| heard.elapsed() >= longest))
     }
 
-    /// Sends what the channel takes; the rest stays and grows together.
+    /// Sends as many reports as the channel takes. What stays is merged with what comes.
     pub(super) fn flush(&mut self, reports: &mpsc::Sender<Report>) {
         while let Ok(permit) = reports.try_reserve() {
             match self.report() {
@@ -354,7 +357,7 @@ impl Inbox {
         }
     }
 
-    /// Sends everything; there is nothing else to do. False: nobody listens.
+    /// Sends all reports and waits for that; there is nothing else to do. False: nobody listens.
     fn flush_all(&mut self, reports: &mpsc::Sender<Report>) -> bool {
         while let Some(report) = self.report() {
             if reports.blocking_send(report).is_err() {

@@ -1,15 +1,14 @@
-//! Why an engine ended, or never began, and whether another start can help.
+//! Why an engine ended or never began, and whether another start can help.
 
 use glowplug_model::engine::LoadError;
 
 use crate::models::registry;
 
-/// Why there is no engine.
+/// Why there is no engine (any more).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// for people
     pub why: String,
-    /// until somebody changes the model or the configuration: another start cannot help
+    /// Whether it stays so until somebody changes the model or the configuration: then another start cannot help.
     pub stays: bool,
 }
 
@@ -35,7 +34,7 @@ impl From<LoadError> for Lost {
 }
 
 impl Lost {
-    /// The model's file is cut while it is served, or its disk fails.
+    /// The model's file was cut while it is served, or its disk fails.
     pub(super) fn weights() -> Self {
         let why = "a part of the model's file is not there any more: it was cut in place, or its disk fails";
         why.to_owned().into()

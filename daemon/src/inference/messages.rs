@@ -104,7 +104,7 @@ pub struct Text {
 /// When the stages of one request began, all by the same monotonic clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timestamps {
-    /// Its turn came.
+    /// The moment at which its turn came.
     pub started: Option<Instant>,
     /// All of its prompt was in the cache.
     pub prefilled: Option<Instant>,

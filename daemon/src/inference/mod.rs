@@ -1,6 +1,7 @@
-//! The inference thread: it alone owns the engine. Commands come by a bounded channel and are all taken before every
-//! step, so that a cancel is seen before the next token. News goes back by a bounded channel; when the server is slow,
-//! text of a request is put together here instead of waiting, so that decoding never depends on a broker.
+//! The inference thread, which alone owns the engine. Commands come through a bounded channel and are all taken before
+//! every step, so that a cancel is seen before the next token. Reports go back through a bounded channel. When the
+//! server is slow, the text of a request is put together here instead of waiting, so that decoding never depends on a
+//! broker.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc as std_mpsc;
@@ -33,37 +34,38 @@ pub mod pace;
 mod prompts;
 mod self_test;
 
-/// What admission sends for one request at most: submit, end, and some tries to end the thought; the verbs; and prompts that
-/// come back prepared.
+/// The most commands that can wait: for each request its submission, its end and some tries to end its thought; the
+/// verbs; and prompts that come back prepared.
 const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
-/// How often old sessions are looked for; an idle daemon wakes so often.
+/// How often old sessions are looked for. An idle daemon wakes this often.
 const SWEEP: Duration = Duration::from_secs(60);
-/// News not yet read.
+/// Reports that the server has not read yet.
 const REPORTS: usize = 64;
-/// Panics in steps that follow each other, after which the engine is given up.
+/// After this many panics in consecutive steps the engine is given up.
 const PANICS_MAX: usize = 3;
 
-/// Where the thread and the engine's own run, and how hard.
+/// What the thread needs to know of the machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// those there are
+    /// The cores that the daemon may use.
     pub cores: Cores,
-    /// what the board says of its state
+    /// What the sensors last said, and what the governor made of it.
     pub state: watch::Receiver<sensors::MachineState>,
-    /// how often the thread must be heard of, if it must: a step that hangs is known by its silence
+    /// How often the thread must report, if it must: a step that hangs is noticed by its silence.
     pub beat: Option<Duration>,
 }
 
-/// The sending side; the thread ends when it is dropped, or told to leave.
+/// The server's side of the inference thread. The thread ends when this is dropped or told to leave.
 #[derive(Debug)]
 pub struct Worker {
-    /// none: it was told to leave
+    /// None: it was told to leave.
     commands: Option<Arc<std_mpsc::SyncSender<Command>>>,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
-    /// Starts the thread; the model is loaded there, as it was planned, and goes on with the conversations of the one before.
+    /// Starts the thread, which loads the model as it was planned and goes on with the conversations of the engine
+    /// before.
     pub fn start(
         model: Weights,
         plan: Plan,
@@ -75,7 +77,7 @@ impl Worker {
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
         let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
         let commands = Arc::new(commands);
-        // so that the thread of the prompts keeps nobody here
+        // weak, so that the thread of the prompts does not keep this one alive
         let results = Arc::downgrade(&commands);
         let (told, reports) = mpsc::channel(REPORTS);
         let thread = std::thread::Builder::new()
@@ -86,7 +88,7 @@ impl Worker {
                     load(model, &plan, &engine, &sessions, threads, &machine.cores)
                 })) {
                     Ok(Ok((mut loaded, mapped))) => {
-                        // nobody listening any more is told by the next report
+                        // if nobody listens any more, the next report finds out
                         let _ = told.blocking_send(Report::Mapped(Box::new(mapped)));
                         loaded.set_template(template);
                         loaded.adopt(conversations);
@@ -104,14 +106,14 @@ impl Worker {
                         conversations,
                     ),
                 };
-                // nobody listening any more is the same end
+                // if nobody listens any more, the thread ends just the same
                 let _ = told.blocking_send(Report::Ended(ended, conversations));
             })?;
         let commands = Some(commands);
         Ok((Self { commands, thread }, reports))
     }
 
-    /// Never waits; an error means that the thread is gone, which its last report tells too.
+    /// Sends a command without waiting. An error means that the thread is gone; its last report says so too.
     pub fn send(&self, command: Command) -> Result<(), Gone> {
         let commands = self.commands.as_ref().ok_or(Gone)?;
         commands.try_send(command).map_err(|_| Gone)
@@ -122,7 +124,7 @@ impl Worker {
         self.commands = None;
     }
 
-    /// Lets the thread end, and waits for it so long at most.
+    /// Lets the thread end, and waits for it no longer than this.
     pub async fn stop(mut self, longest: Duration) {
         self.leave();
         let ended = tokio::task::spawn_blocking(move || self.thread.join());
@@ -132,12 +134,12 @@ impl Worker {
     }
 }
 
-/// The inference thread ended.
+/// The inference thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the inference thread is gone")]
 pub struct Gone;
 
-/// As planned; but a board that was named may have more cores than this machine.
+/// The threads as planned. A board that was named may have more cores than this machine, so they are bounded.
 fn threads(plan: &Plan, config: &config::Engine, cores: &Cores) -> Threads {
     Threads {
         prefill: config
@@ -149,7 +151,7 @@ fn threads(plan: &Plan, config: &config::Engine, cores: &Cores) -> Threads {
     }
 }
 
-/// Err: the file cannot be served.
+/// Loads the model and has it answer the self-test. An error means that the file cannot be served.
 fn load(
     mut model: Weights,
     plan: &Plan,
@@ -168,7 +170,7 @@ fn load(
         sessions: sessions.dir.clone(),
         session_writes: sessions.writes_per_day,
         window: sessions.window,
-        // admission counts; here only room for what it accepts
+        // admission bounds the queue; here there must only be room for what it accepts
         queue: config.queue + config.max_streams,
         prefill_threads: threads.prefill,
         decode_threads: threads.decode,
@@ -194,17 +196,17 @@ fn load(
     Ok((engine, model))
 }
 
-/// What the thread needs to know besides.
+/// What the thread needs to know besides the model and the plan.
 struct Life {
-    /// unused sessions end after so long
+    /// Sessions that were unused for so long end.
     expire: Duration,
-    /// how often the thread must be heard of
+    /// How often the thread must report, if it must: a step that hangs is noticed by its silence.
     beat: Option<Duration>,
-    /// where prepared prompts go: to the thread's own commands
+    /// Where prepared prompts go: to the thread's own commands.
     results: Weak<std_mpsc::SyncSender<Command>>,
 }
 
-/// Until nobody needs the engine any more, or it is broken; then it is gone.
+/// Runs until nobody needs the engine any more or it is broken. Then the engine is gone.
 fn run(
     mut engine: Engine,
     life: Life,
@@ -216,7 +218,7 @@ fn run(
         Ok((jobs, thread)) => {
             let inbox = Inbox::new(life.beat, jobs);
             let ended = answer(&mut engine, life.expire, governed, inbox, commands, reports);
-            // the inbox is gone, so it ends after the prompt that it is at; a panic of it was caught
+            // the inbox is gone, so that thread ends after its current prompt; its panics were caught
             let _ = thread.join();
             ended
         }
@@ -230,7 +232,7 @@ fn run(
     (ended, engine.into_conversations())
 }
 
-/// The loop of [`run`]. An error: the engine is broken.
+/// The loop of [`run`]. An error means that the engine is broken.
 fn answer(
     engine: &mut Engine,
     expire: Duration,
@@ -250,7 +252,7 @@ fn answer(
     warn(engine);
     let watch = engine.watch().clone();
     let mut panics = 0;
-    // when the next step may begin; none: there is nothing to do
+    // when the next step may begin; none while there is nothing to do
     let mut next = None;
     while inbox.attend(engine, commands, reports, next) {
         let before = (Instant::now(), inbox.load);
@@ -263,7 +265,7 @@ fn answer(
         let prefill = !inbox.prefill.is_empty();
         let stepped = guarded(|| {
             engine.step(&mut |id, event| {
-                // what was computed without the weights is told to nobody
+                // what was computed without the weights is not reported
                 if !watch.lost() {
                     inbox.event(id, event, Instant::now());
                 }
@@ -295,7 +297,7 @@ fn answer(
                     }
                 };
                 if let Some(next) = next.filter(|_| decoded) {
-                    // the pause is a part of what a token takes
+                    // the pause is a part of what a token costs
                     inbox.load.decoding += next - before.0;
                 }
                 panics = 0;
@@ -315,14 +317,14 @@ fn answer(
     Ok(())
 }
 
-/// What the engine has to say to an operator.
+/// Writes what the engine has to tell an operator to the log.
 fn warn(engine: &mut Engine) {
     for notice in engine.notices() {
         tracing::warn!("{notice}");
     }
 }
 
-/// None: it panicked.
+/// Runs `work` and catches its panic, which is none.
 fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }

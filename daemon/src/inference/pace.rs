@@ -1,5 +1,5 @@
-//! When the next step may come: fewer threads alone do not slow decoding down where memory is its limit, and where there is
-//! one thread there are no fewer. Pure: durations in, a pause out.
+//! When the next step may come. Fewer threads alone do not slow decoding down where memory is its limit, and where
+//! there is one thread there cannot be fewer. Pure: durations go in, a pause comes out.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use glowplug_firmware_config::limits::STREAMS_MAX;
 
 use crate::machine::governor::Decision;
 
-/// Longest pause: a step that was held up by something else must not hold up the next.
+/// The longest pause. A step that was held up by something else must not hold up the next.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// The last steps of a kind weigh a quarter, each at most as twice what the ones before it took.
+/// The latest step counts a quarter of the average, and for no more than twice the average before it.
 const WEIGHT: u32 = 4;
 
-/// What a step was.
+/// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// a token of so many streams
+    /// It decoded a token for each of so many streams.
     Decode(usize),
-    /// a part of a prompt was in it
+    /// It computed a part of a prompt.
     Prompt,
 }
 
-/// Remembers what steps of decoding take at full speed.
+/// Remembers how long steps of decoding take at full speed.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// by streams; none: such a step has not been seen
+    /// The duration by the number of streams; none if such a step was not seen.
     full: [Option<Duration>; STREAMS_MAX + 1],
 }
 
 impl Pace {
-    /// How long to wait after a step that took so long, on `threads` of `all` threads of its phase.
+    /// How long to wait after a step that took so long on `threads` of the `all` threads of its phase.
     pub fn pause(
         &mut self,
         step: Step,
@@ -49,7 +49,7 @@ impl Pace {
                 }
                 full.unwrap_or(took) * decision.pace()
             }
-            // arithmetic is its limit: with half of the threads it took twice as long already
+            // arithmetic is its limit: on half of the threads it took twice as long already
             Step::Prompt => took * decision.pace() * threads as u32 / all.max(1) as u32,
         };
         due.saturating_sub(took).min(PAUSE_MAX)

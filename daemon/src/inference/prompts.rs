@@ -1,7 +1,7 @@
-//! Prompts are rendered and tokenised on a thread of their own, so that a long one takes no time from the steps of the
-//! others. What waits for that thread takes turns by start-time fair queueing: each client's requests follow one another by
-//! the text that they bring, so that a flood of long ones delays itself. A session's history is gathered when its turn has
-//! come, and so few are under way at a time that a later short one does not wait for many.
+//! The thread on which prompts are rendered and tokenised, so that a long one takes no time from the steps of the
+//! others. Requests take turns for it by start-time fair queueing: each client's requests follow one another by the
+//! amount of their text, so that a flood of long ones delays only itself. A session's history is gathered when its turn
+//! has come, and so few prompts are under way at a time that a short one does not wait behind many.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,20 +16,20 @@ use glowplug_model::engine::{Priority, PromptBuilder, PromptJob, Refusal, Reques
 
 use super::messages::Command;
 
-/// Prompts under way: one that is being prepared, and the next.
+/// Prompts that may be under way: one that is being prepared, and the next.
 pub(super) const AHEAD: usize = 2;
-/// Requests that wait for their turn; admission lets in no more.
+/// Most requests that wait for their turn; admission lets in no more.
 const WAITING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
-/// Clients whose last turn is remembered.
+/// Most clients whose last turn is remembered.
 const CLIENTS_MAX: usize = 2 * WAITING_MAX;
-/// How much less the thread is worth to the kernel than those that decode: where both want a core, it has a tenth of it.
-/// Under a flood of prompts of 256 KiB on two cores of a Xeon that others used too it ran for 3.3 s of 20, and for 7.1 s of 20
+/// The niceness of the thread: where it and a thread that decodes want the same core, it gets a tenth of it. Under a
+/// flood of prompts of 256 KiB, on two cores of a Xeon that others used too, it ran for 3.3 s of 20, and for 7.1 s of 20
 /// without this.
 const NICE: i32 = 10;
-/// Bytes of text that cost as much as a request itself.
+/// So many bytes of text cost as much as a request by itself.
 const BYTES_A_UNIT: usize = 1 << 10;
 
-/// Starts the thread. It ends when nobody can send jobs any more.
+/// Starts the thread, which ends when nobody can send jobs any more.
 pub(super) fn start(
     builder: PromptBuilder,
     results: Weak<SyncSender<Command>>,
@@ -46,7 +46,7 @@ pub(super) fn start(
                 let result = Command::Prepared(id, prepared.map(Box::new));
                 let sent = results.upgrade().map(|results| results.try_send(result));
                 if !matches!(sent, Some(Ok(()))) {
-                    // nobody needs the engine any more: these results have room of their own among the commands
+                    // there is always room for these results among the commands, so nobody needs the engine any more
                     return;
                 }
             }
@@ -59,19 +59,19 @@ pub(super) fn start(
 struct Waiting {
     id: RequestId,
     request: Box<Request>,
-    /// on the clock of the queue
+    /// When its turn begins, on the clock of the queue.
     start: u64,
     cost: u64,
 }
 
-/// Who waits for the thread, and how many are with it.
+/// The requests that wait for the thread, and how many are with it.
 #[derive(Debug)]
 pub(super) struct Prompts {
-    /// by arrival
+    /// In the order in which they came.
     waiting: Vec<Waiting>,
-    /// when the last of each client's requests will have had its turn, if that is yet to come
+    /// When each client's last request will have had its turn, if that is still to come.
     paid: BTreeMap<Arc<str>, u64>,
-    /// when the last turn was due
+    /// When the last turn was due.
     clock: u64,
     turns: u64,
     under_way: usize,
@@ -112,13 +112,13 @@ impl Prompts {
         Ok(())
     }
 
-    /// Takes one out whose turn has not come. False: it is not here.
+    /// Removes a request whose turn has not come. False: it is not here.
     pub(super) fn remove(&mut self, id: RequestId) -> bool {
         let Some(at) = self.waiting.iter().position(|w| w.id == id) else {
             return false;
         };
         let gone = self.waiting.remove(at);
-        // those of its client that came later need not wait for what is not done
+        // later ones of its client need not wait for what will not be done
         for later in &mut self.waiting[at..] {
             if later.request.client == gone.request.client {
                 later.start -= gone.cost;
@@ -130,15 +130,15 @@ impl Prompts {
         true
     }
 
-    /// Does a request of this session wait?
+    /// Whether a request of this session waits.
     pub(super) fn has_session(&self, client: &str, session: &str) -> bool {
         self.waiting
             .iter()
             .any(|w| *w.request.client == *client && w.request.session.as_deref() == Some(session))
     }
 
-    /// The one whose turn it is, while there is room under way. In every second turn the higher priority goes first: so
-    /// what is urgent waits for one other, and no client can keep the others out by urgency.
+    /// The request whose turn it is, if there is room under way. In every second turn the higher priority goes first:
+    /// so an urgent request waits for one other, and no client can keep the others out by urgency.
     pub(super) fn next(&mut self) -> Option<(RequestId, Box<Request>)> {
         if self.under_way >= AHEAD {
             return None;
@@ -153,24 +153,25 @@ impl Prompts {
         Some((next.id, next.request))
     }
 
-    /// Hands a job to the thread; false: the thread is gone.
+    /// Hands a job to the thread. False: the thread is gone.
     pub(super) fn send(&mut self, job: PromptJob) -> bool {
         let sent = self.jobs.try_send(job).is_ok();
         self.under_way += usize::from(sent);
         sent
     }
 
-    /// One has come back from the thread.
+    /// A job has come back from the thread.
     pub(super) fn returned(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Nothing waits, nothing is under way.
+    /// Whether nothing waits and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.under_way == 0
     }
 
-    /// Who has nothing to wait for begins like a newcomer; of more than can be remembered, those that wait for the least.
+    /// Forgets clients that have nothing to wait for: they begin like newcomers. If there are still too many, those
+    /// that wait for the least are forgotten too.
     fn forget_clients(&mut self) {
         let clock = self.clock;
         self.paid.retain(|_, paid| *paid > clock);
@@ -184,11 +185,11 @@ impl Prompts {
     }
 }
 
-/// Text of an urgent prompt that is prepared on the inference thread, one between two steps, so that urgent work starts in
-/// the next step: 64 times as much takes 25 ms on a server of 2023.
+/// Up to this many bytes an urgent prompt is prepared on the inference thread, one between two steps, so that it starts
+/// in the next step. 64 times as much takes 25 ms on a server of 2023.
 const AT_ONCE_BYTES: usize = 4 << 10;
 
-/// May this prompt be prepared on the inference thread?
+/// Whether this prompt may be prepared on the inference thread.
 pub(super) fn at_once(job: &PromptJob) -> bool {
     job.priority() == Priority::Urgent && job.bytes() <= AT_ONCE_BYTES
 }

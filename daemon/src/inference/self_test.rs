@@ -1,26 +1,24 @@
-//! The self-test of a model that was loaded, before anybody is told that it answers: one token of a question of our own, on the whole
-//! way from text to logits and back.
+//! The self-test of a model that was loaded, before anybody is told that it answers: one token for a question of our
+//! own, all the way from text to logits and back.
 
 use glowplug_model::engine::{Engine, Event, Finish, Refusal, Request, RequestId};
 use glowplug_model::text::{Message, SamplerParams};
 
-/// No client's: theirs are counted from 1.
+/// The id of the question. Those of clients are counted from 1.
 const ID: RequestId = 0;
-/// The question is one step, and its end another.
+/// The question takes one step, and its end another.
 const STEPS_MAX: usize = 8;
 
-/// Why a loaded model is no use.
+/// Why a loaded model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SelfTestError {
-    /// it does not take the question
     #[error("the model does not take a question: {0}")]
     Refused(#[from] Refusal),
-    /// it has no answer
     #[error("the model does not answer: {0}")]
     Silent(&'static str),
 }
 
-/// Asks.
+/// Asks the model one short question; fails if no token comes back.
 pub(super) fn answers(engine: &mut Engine) -> Result<(), SelfTestError> {
     engine.submit(ID, question(engine.model().sampler.clone()))?;
     let mut finish = None;

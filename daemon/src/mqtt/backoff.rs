@@ -1,17 +1,16 @@
-//! How long to wait before the next connection. A state machine: no clock.
+//! How long to wait before the next connection. A state machine without a clock.
 
 use std::time::{Duration, Instant};
 
-/// The first pause.
 const FIRST: Duration = Duration::from_millis(200);
-/// The longest within a minute of the last connection that lasted, and after it.
+/// The longest pause within a minute of the last connection that lasted, and the longest after that minute.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(10));
 const MINUTE: Duration = Duration::from_secs(60);
-/// A connection has lasted after so long, or after twice the pause before it, whichever is longer: those that end each
-/// other, or end at the same message, never do.
+/// A connection has lasted when it stood for this long, or for twice the pause before it if that is longer. Connections
+/// that throw each other out, or that end at the same message, never last.
 const LASTED: Duration = Duration::from_secs(1);
 
-/// Doubles from the shortest to the longest pause, half of it random, so that a fleet does not return as one.
+/// Pauses double from the shortest to the longest. Half of each is random, so that a fleet does not return all at once.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     attempts: u32,
@@ -20,7 +19,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// A connection ended at `now` after having stood for so long; zero if it never did.
+    /// How long to wait after a connection that ended at `now` and had stood for `stood`; zero if it never stood.
     pub(super) fn ended(&mut self, now: Instant, stood: Duration) -> Duration {
         if self.has_lasted(stood) {
             *self = Self::default();

@@ -1,10 +1,11 @@
 //! The client crate, `rumqttc`, in the one file that names it.
 //!
-//! A connection is a value: every attempt makes a new event loop and throws it away at the first error, so nothing of the
-//! crate's own state (replay queue, collisions, packet ids) outlives a connection. What must survive is ours: the queue of
-//! a [`Link`](super::Link) and the messages in flight, which are sent again until the broker acknowledged them. Rules kept here, with
-//! their reasons in `ARCHITECTURE.md`: one task polls and does nothing else; every publish is tracked; subscriptions are
-//! asked for again on every connection and their answers read; packet sizes are explicit; silence ends a connection.
+//! A connection is a value: every attempt makes a new event loop and throws it away at the first error, so nothing of
+//! the crate's own state (replay queue, collisions, packet ids) outlives a connection. What must survive is ours: the
+//! queue of a [`Link`](super::Link), and the publications in flight, which are sent again until the broker has
+//! acknowledged them. The rules kept here have their reasons in `ARCHITECTURE.md`: one task polls and does nothing
+//! else; every publish is tracked; subscriptions are asked for again on every connection and their answers are read;
+//! packet sizes are explicit; silence ends a connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,11 +27,11 @@ use super::{
     intake_bytes,
 };
 
-/// Seconds between pings; a dead peer is noticed within two of them.
+/// Seconds between pings. A dead peer is noticed within two of them.
 const KEEP_ALIVE_S: u16 = 10;
-/// QoS 1 messages the broker may send before the first is acknowledged.
+/// QoS 1 publications that the broker may send before the first one is acknowledged.
 pub(super) const RECEIVE_MAX: u16 = 64;
-/// What an event holds besides its texts and bytes.
+/// Bytes of an event besides its texts and its payload.
 const EVENT_BYTES: usize = 512;
 
 /// The right to acknowledge one QoS 1 message on the connection it came by.
@@ -48,13 +49,13 @@ impl Ack {
 
 /// Why a connection ended.
 pub(super) enum Ending {
-    /// another attempt may work
+    /// Another attempt may work.
     Lost(String, Cause),
-    /// the broker said no
+    /// The broker said no.
     Refused(String),
-    /// another one has our name: we left
+    /// We left, because another daemon has our name.
     Left,
-    /// we are done
+    /// The link was closed.
     Closed,
 }
 
@@ -64,22 +65,22 @@ impl Ending {
     }
 }
 
-/// What a broker offers.
+/// What a broker says it can do.
 pub(super) struct Offer {
     pub(super) packet_max: usize,
-    /// the most, of publishes
+    /// The highest quality of service of a publish.
     pub(super) qos: Qos,
-    /// does it keep messages?
+    /// Whether it keeps retained messages.
     pub(super) retain: bool,
 }
 
-/// How a message ended.
+/// How the sending of a publication ended.
 pub(super) enum Settled {
-    /// acknowledged; or refused, and why
+    /// It was acknowledged, or it was refused for this reason.
     Answered(Option<Refusal>),
-    /// QoS 0: the socket took it
+    /// The socket took it; with QoS 0 that is all there is to know.
     Sent,
-    /// not at all: the connection ends
+    /// Nothing is known, because the connection ends.
     Lost(String),
 }
 
@@ -89,7 +90,7 @@ pub(super) type Done = Pin<Box<dyn Future<Output = Settled> + Send>>;
 pub(super) struct Connection(AsyncClient);
 
 impl Connection {
-    /// Begins to connect. The task ends with the connection; the offer comes once it stands.
+    /// Begins to connect. The task ends together with the connection; the offer comes once it stands.
     pub(super) fn open(
         options: &Options,
         number: u64,
@@ -112,9 +113,9 @@ impl Connection {
         (Self(client), tokio::spawn(reader.run()), offer)
     }
 
-    /// Waits for the answer; an error is the broker's refusal.
+    /// Subscribes and waits for the answer. An error is the broker's refusal.
     pub(super) async fn subscribe(&self, filter: &str, qos: Qos) -> Result<(), String> {
-        // retain-as-published: a request must show that it was sent to be kept, to be refused for it
+        // retain-as-published: a request that was sent to be retained is refused, so its flag must be seen
         let input =
             SubscribeFilterInput::new(filter.to_owned(), qos_out(qos)).preserve_retain(true);
         match self.0.subscribe_many_tracked([input]).await {
@@ -130,7 +131,7 @@ impl Connection {
         }
     }
 
-    /// Hands a message to the event loop. None: it cannot be sent, on any connection.
+    /// Hands a publication to the event loop. None: it cannot be sent on any connection.
     pub(super) async fn publish(
         &self,
         message: &Publication,
@@ -152,18 +153,18 @@ impl Connection {
         self.0.manual_ack(ack.ack).await.map_err(Ending::nobody)
     }
 
-    /// With what is under way first. That the event loop is gone is as good.
+    /// Finishes what is under way, then disconnects. If the event loop is gone, that is just as good.
     pub(super) async fn disconnect(&self, limit: Duration) {
         let _ = self.0.disconnect_with_timeout(limit).await;
     }
 
-    /// Without.
+    /// Disconnects at once.
     pub(super) async fn disconnect_now(&self) {
         let _ = self.0.disconnect_now().await;
     }
 }
 
-/// For the reader to say why a connection ended, before a message in flight does.
+/// Time for the reader to say why a connection ended, before a publication in flight says it.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 async fn settled(notice: PublishNotice) -> Settled {
@@ -209,7 +210,7 @@ impl Reader {
                     let keep_alive = ack.properties.as_ref().and_then(|p| p.server_keep_alive);
                     silence = silence_limit(keep_alive.unwrap_or(KEEP_ALIVE_S));
                     if let Some(connected) = self.connected.take() {
-                        // a pump that is gone is noticed by the select above us
+                        // if the pump is gone, the select in the sender notices
                         let _ = connected.send(offer(&ack));
                     }
                 }
@@ -218,8 +219,8 @@ impl Reader {
                         return Ending::Closed;
                     };
                     let event = Event::Incoming(self.incoming(publish));
-                    // nobody takes messages any more when the daemon says goodbye, which needs this loop: one that came
-                    // late is not acknowledged
+                    // at the daemon's goodbye nobody takes events any more, but this loop must go on; what comes late
+                    // is not acknowledged
                     let _ = self.events.send((event, Some(room))).await;
                 }
                 _ => {}
@@ -227,7 +228,7 @@ impl Reader {
         }
     }
 
-    /// Waits until what came before was read.
+    /// Waits until enough of the earlier events were read to leave room for this one.
     async fn room_for(&self, publish: &Publish) -> Result<OwnedSemaphorePermit, AcquireError> {
         let p = publish.properties.as_ref();
         let texts = p.map_or(0, |p| {
@@ -242,7 +243,7 @@ impl Reader {
             publish.payload.len()
         };
         let bytes = EVENT_BYTES + publish.topic.len() + texts + payload;
-        // three texts of 64 KiB and a payload of the longest: always within
+        // three texts of 64 KiB and a payload of the longest size always fit
         let bytes = bytes.min(intake_bytes(self.payload_max)) as u32;
         self.room.clone().acquire_many_owned(bytes).await
     }
@@ -258,7 +259,7 @@ impl Reader {
             Qos::AtLeastOnce
         };
         let oversize = (publish.payload.len() > self.payload_max).then_some(publish.payload.len());
-        // own copies: a slice would keep all of the packet's buffer
+        // copied, because a slice would keep all of the packet's buffer alive
         let payload = if oversize.is_some() {
             bytes::Bytes::new()
         } else {
@@ -303,7 +304,7 @@ fn offer(ack: &ConnAck) -> Offer {
     }
 }
 
-/// Of a broker that says nothing, not even to pings.
+/// How long a broker may say nothing, not even to pings.
 pub(super) fn silence_limit(keep_alive_s: u16) -> Duration {
     Duration::from_secs(2 * u64::from(keep_alive_s) + 5)
 }
@@ -327,7 +328,8 @@ fn end_of(error: ConnectionError) -> Ending {
                 _ => Ending::nobody(reason),
             }
         }
-        // a reason code that the client crate does not know, of an acknowledgement: brokers send more than the standard has
+        // an acknowledgement with a reason code that the client crate does not know: brokers send more than the
+        // standard has
         ConnectionError::MqttState(StateError::Deserialization(
             rumqttc::mqttbytes::Error::InvalidConnectReturnCode(code),
         )) => Ending::Lost(
@@ -362,12 +364,12 @@ fn end_of(error: ConnectionError) -> Ending {
             };
             Ending::Lost(reason, cause)
         }
-        // also the DISCONNECT without properties that Mosquitto sends, which the client crate cannot read
+        // this also covers the DISCONNECT without properties that Mosquitto sends, which the client crate cannot read
         ConnectionError::MqttState(
             e
             @ (StateError::ConnectionAborted | StateError::Io(_) | StateError::Deserialization(_)),
         ) => Ending::Lost(e.to_string(), Cause::Closed),
-        // before the broker was reached, as a rule: nothing was on its way then, and nothing is blamed
+        // as a rule this comes before the broker was reached: nothing was on its way then, and nothing is blamed
         ConnectionError::Io(e) => Ending::Lost(e.to_string(), Cause::Closed),
         other => Ending::nobody(other),
     }
@@ -384,7 +386,7 @@ fn mqtt_options(o: &Options) -> MqttOptions {
     m.set_max_packet_size(u32::try_from(PACKET_MAX).ok());
     m.set_session_expiry_interval(Some(0));
     m.set_outgoing_inflight_upper_limit(WINDOW as u16);
-    // one message at a time: the others wait in the socket, not in memory
+    // one publication at a time: the others wait in the socket and take no memory
     m.set_read_batch_size(1);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);

@@ -1,46 +1,48 @@
-//! The messages on their way, and which of them is to blame when a connection ends. A state machine: no I/O, no clock.
+//! The publications in flight, and which of them is to blame when a connection ends. A state machine without I/O and
+//! without a clock.
 //!
-//! After a connection that the broker ended, what was on its way is suspect, and is sent again alone: if that one ends too,
-//! the blame is clear. So many times, and the message is given up; the others were only in its company.
+//! After the broker ended a connection, everything in flight is suspect and is sent again one by one. What is alone in
+//! flight when the next connection ends is clearly to blame. After a few times it is given up; the others were only in
+//! its company.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Outgoing, Refusal};
 
-/// Messages sent and not yet acknowledged.
+/// Publications that may be sent and not yet acknowledged.
 pub(super) const WINDOW: usize = 32;
-/// A message that is to blame for so much is given up.
+/// A publication that was to blame this often is given up.
 const BLAME_MAX: u8 = 4;
-/// A Response Topic that cost connections is not written on for so long; and how many are remembered.
+/// For this long nothing is published on a Response Topic that has cost connections.
 const SHUN: Duration = Duration::from_secs(600);
 const SHUNNED_MAX: usize = 64;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// nothing of ours
+    /// Nothing that we sent was the cause.
     Other,
-    /// it was closed without a reason
+    /// The broker closed it and gave no reason.
     Closed,
-    /// the broker named something in what was sent
+    /// The broker named something in what was sent.
     Told(Refusal),
-    /// the same, in the acknowledgement of the oldest
+    /// The broker named something in the acknowledgement of the oldest publication.
     Oldest(Refusal),
 }
 
 /// What may be handed over next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// this one, which waits here
+    /// The entry at this index.
     Hand(usize),
-    /// one from the outbox
+    /// The next publication of the outbox.
     Pull,
-    /// none before another is acknowledged
+    /// Nothing before another publication is acknowledged.
     Wait,
 }
 
-/// `done` is none until the event loop of this connection has the message.
+/// A publication in flight. `done` is none until the event loop of this connection has it.
 struct Entry<D> {
     out: Outgoing,
     done: Option<D>,
@@ -48,12 +50,12 @@ struct Entry<D> {
     blame: u8,
 }
 
-/// In the order they are sent and acknowledged; `D` tells when one is.
+/// The publications in the order in which they are sent and acknowledged. `D` tells when one of them is.
 pub(super) struct Flight<D> {
     entries: VecDeque<Entry<D>>,
-    /// topics of messages that nobody acknowledges, since the last acknowledgement of another
+    /// Topics of unacknowledged publications (QoS 0) since the last acknowledgement of another.
     unproven: VecDeque<String>,
-    /// of which some may have ended a connection: what follows on them asks for an acknowledgement
+    /// Topics that may have ended a connection: the next publications on them ask for an acknowledgement.
     suspects: VecDeque<String>,
     shunned: VecDeque<(String, Instant)>,
 }
@@ -72,7 +74,7 @@ impl<D> Flight<D> {
         self.entries.is_empty()
     }
 
-    /// Handed over on this connection; always the oldest.
+    /// How many were handed over on this connection; they are always the oldest.
     fn handed(&self) -> usize {
         self.entries.iter().take_while(|e| e.done.is_some()).count()
     }
@@ -88,7 +90,7 @@ impl<D> Flight<D> {
         }
     }
 
-    /// Takes one in; [`Self::next`] says when it may be handed over.
+    /// Adds a publication; [`Self::next`] says when it may be handed over.
     pub(super) fn take(&mut self, out: Outgoing) {
         let suspect = self.suspects.contains(&out.message.topic);
         self.entries.push_back(Entry {
@@ -99,7 +101,7 @@ impl<D> Flight<D> {
         });
     }
 
-    /// The message, and whether it is to be acknowledged whatever its quality of service.
+    /// The publication at an index, and whether it must be acknowledged whatever its quality of service.
     pub(super) fn get(&self, index: usize) -> Option<(&Outgoing, bool)> {
         self.entries.get(index).map(|e| (&e.out, e.suspect))
     }
@@ -114,7 +116,7 @@ impl<D> Flight<D> {
         self.entries.front_mut().and_then(|e| e.done.as_mut())
     }
 
-    /// The oldest will not come to an end on this connection.
+    /// The event loop of this connection will not finish the oldest one.
     pub(super) fn withdraw(&mut self) {
         if let Some(entry) = self.entries.front_mut() {
             entry.done = None;
@@ -125,11 +127,11 @@ impl<D> Flight<D> {
         self.entries.remove(index).map(|e| e.out)
     }
 
-    /// The oldest has come to its end: acknowledged, or taken by the socket.
+    /// The oldest one is done: it was acknowledged, or the socket took it.
     pub(super) fn settle(&mut self, acknowledged: bool) -> Option<Outgoing> {
         let out = self.entries.pop_front()?.out;
         if acknowledged {
-            // the broker reads in order: it has survived what went before
+            // the broker reads in order, so it has survived everything before
             self.unproven.clear();
             self.suspects.retain(|topic| *topic != out.message.topic);
         } else if !self.unproven.contains(&out.message.topic) {
@@ -138,12 +140,12 @@ impl<D> Flight<D> {
         Some(out)
     }
 
-    /// Everything, for a connection that will not come.
+    /// Removes and returns everything, because there will be no connection to send it on.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Outgoing> {
         self.entries.drain(..).map(|e| e.out)
     }
 
-    /// The connection ended. What is given up comes back, and why.
+    /// The connection ended. Returns the publication that is given up, if there is one, and why.
     pub(super) fn lost(&mut self, cause: Cause, now: Instant) -> Option<(Outgoing, Refusal)> {
         let handed = self.handed();
         for entry in &mut self.entries {
@@ -179,7 +181,7 @@ impl<D> Flight<D> {
         Some((out, why))
     }
 
-    /// Did a Response Topic cost connections a while ago?
+    /// Whether the publication's Response Topic has cost connections a while ago.
     pub(super) fn shuns(&self, out: &Outgoing, now: Instant) -> bool {
         out.default_topic.is_some()
             && self.shunned.iter().any(|(topic, at)| {

@@ -1,4 +1,5 @@
-//! What waits to be sent, in one order, with room of its own for each kind of message: none can take another's.
+//! What waits to be sent: one order for everything, but each kind of publication has room of its own that no other kind
+//! can take.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,32 +9,32 @@ use tokio::sync::Notify;
 
 use super::{Full, Publication};
 
-/// Bytes of payloads that may wait before chunks and refusals are not taken, and no work is. Last frames are: how many
-/// there can be was decided when their requests were accepted.
+/// Bytes of payloads that may wait before no more chunks, refusals and requests are taken. Last frames are always
+/// taken: how many there can be was decided when their requests were accepted.
 pub const OUTBOX_BYTES: usize = 2 << 20;
-/// Refusals to one client.
+/// Refusals to one client that may wait.
 const REFUSALS_PER_CLIENT: usize = 8;
 
-/// Whose room a message takes.
+/// Whose room a publication takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// ends something that was accepted, or is a client's own request: its room is made sure of beforehand
+    /// Ends something that was accepted, or is a request of a client program. Its room is made sure of beforehand.
     Last,
-    /// a piece of an answer, all of which the last frame repeats
+    /// A piece of an answer; the last frame repeats all of them.
     Chunk,
-    /// an answer to what was not accepted, or a repetition
+    /// Answers what was not accepted, or a repeated request.
     Refusal,
-    /// an answer to an administrator
+    /// Answers an administrator.
     Admin,
-    /// what the daemon says of itself: a newer message on the same topic takes the place of one that waits
+    /// Says how the daemon is. A newer one on the same topic replaces one that waits.
     State,
 }
 
-/// As many as [`Lane`] has.
+/// The number of lanes that [`Lane`] has.
 const LANES: usize = 5;
 
 impl Lane {
-    /// Messages of this lane that may wait or be on their way.
+    /// How many publications of this lane may wait or be in flight.
     #[must_use]
     pub const fn capacity(self) -> usize {
         match self {
@@ -46,23 +47,21 @@ impl Lane {
     }
 }
 
-/// A message to be sent.
+/// A publication to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// whose room it takes
     pub lane: Lane,
-    /// who hears it, for a bound of each client on refusals
+    /// The client that hears it, because refusals are bounded for each client.
     pub client: Arc<str>,
-    /// what
     pub message: Publication,
-    /// where its client listens without having asked to, if the message goes elsewhere
+    /// The topic on which its client listens anyway, if the publication goes to another one.
     pub default_topic: Option<String>,
-    /// it takes the place of a message that the broker refused: nothing takes its own
+    /// It replaces a publication that the broker refused, and is itself not replaced.
     pub instead: bool,
 }
 
 impl Outgoing {
-    /// For nobody in particular.
+    /// A publication that is not a reply to a client.
     #[must_use]
     pub fn new(lane: Lane, message: Publication) -> Self {
         Self {
@@ -75,7 +74,7 @@ impl Outgoing {
     }
 }
 
-/// The waiting messages, and how many of each lane wait or are on their way.
+/// What waits, and how many of each lane wait or are in flight.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Outgoing>,
@@ -135,7 +134,7 @@ impl Queue {
     }
 }
 
-/// Shared by the links and the task that sends.
+/// The queue that the links and the sending task share.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
@@ -148,29 +147,29 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends, in one order for every lane.
+    /// Appends a publication; the order is the same for all lanes.
     pub(super) fn push(&self, out: Outgoing) -> Result<(), Full> {
         self.queue().push(out)?;
         self.news.notify_one();
         Ok(())
     }
 
-    /// How many of a lane would be taken now.
+    /// How many publications of a lane would be taken now.
     pub(super) fn room(&self, lane: Lane) -> usize {
         self.queue().room(lane)
     }
 
-    /// Takes the oldest; it keeps its room until it is released.
+    /// Takes the oldest one. It keeps its room until it is released.
     pub(super) fn pop(&self) -> Option<Outgoing> {
         self.queue().waiting.pop_front()
     }
 
-    /// The broker has it, or never will.
+    /// Gives its room back: the broker has it, or never will.
     pub(super) fn release(&self, out: &Outgoing) {
         self.queue().release(out);
     }
 
-    /// Drops what waits.
+    /// Drops everything that waits.
     pub(super) fn clear(&self) {
         let mut queue = self.queue();
         while let Some(out) = queue.waiting.pop_front() {
@@ -182,12 +181,12 @@ impl Outbox {
         self.queue().waiting.is_empty()
     }
 
-    /// Until something was pushed since the last time.
+    /// Waits until something is pushed.
     pub(super) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Which connection stands or is being made, counted from 1.
+    /// The number of the connection that stands or is being made, counted from 1.
     pub(super) fn connection(&self) -> u64 {
         self.connection.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! The task behind a [`Link`]: connects for ever, sends what waits, and decides what follows from the end of a connection.
+//! The task behind a [`Link`]: it connects for ever, sends what waits, and decides what follows when a connection ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,22 +16,23 @@ use super::{
     Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Refusal, intake_bytes,
 };
 
-/// Events not yet read. [`intake_bytes`] bounds their bytes; with QoS 0 in a flood the socket waits, and nothing grows.
+/// Events that are not read yet. [`intake_bytes`] bounds their bytes. In a flood of QoS 0 the socket waits, and nothing
+/// grows.
 const EVENTS: usize = 128;
-/// Bytes of an outgoing packet besides topic and payload, at most (header, properties).
+/// Most bytes of an outgoing packet besides topic and payload: header and properties.
 const OVERHEAD: usize = 512;
 /// First and longest pause after [`Link::leave`].
 const AWAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
-/// Who came back and stood for so long is back.
+/// A connection after [`Link::leave`] that stood this long has proved that we are alone again.
 const BACK: Duration = Duration::from_secs(30);
 /// First and longest pause before a refused subscription is asked for again.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-/// For what is under way to be acknowledged before a goodbye.
+/// Time for publications in flight to be acknowledged before a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Connections closed in a row soon after they stood, before the log says what that looks like.
+/// After this many connections in a row that were closed soon after they stood, the log says what that looks like.
 const CLOSES: u32 = 3;
 
-/// Starts to connect, in the background and for ever; [`Event`]s tell how it goes.
+/// Starts to connect in the background, and never gives up. [`Event`]s tell how it goes.
 pub fn connect(options: Options) -> (Link, Events) {
     let outbox = Arc::new(Outbox::default());
     let (acks, acks_rx) = mpsc::channel(usize::from(RECEIVE_MAX));
@@ -63,21 +64,21 @@ pub fn connect(options: Options) -> (Link, Events) {
 
 struct Client {
     options: Options,
-    /// for the bytes of events
+    /// Room for the bytes of events that are not read yet.
     room: Arc<Semaphore>,
     outbox: Arc<Outbox>,
     acks: mpsc::Receiver<Ack>,
     commands: mpsc::Receiver<Goodbye>,
     events: EventSender,
     flight: Flight<Done>,
-    /// not yet told
+    /// Events that were not told yet.
     reports: VecDeque<Event>,
     backoff: Backoff,
-    /// when this connection stood
+    /// When this connection began to stand.
     since: Option<Instant>,
-    /// times that another one was found to have our name
+    /// How often another daemon was found to have our name.
     away: u32,
-    /// connections closed in a row, soon after they stood
+    /// Connections in a row that were closed soon after they stood.
     closes: u32,
     closing: Option<oneshot::Sender<()>>,
 }
@@ -86,7 +87,7 @@ impl Client {
     async fn run(mut self) {
         loop {
             self.outbox.next_connection();
-            // of connections before
+            // what is left belongs to earlier connections
             while self.acks.try_recv().is_ok() {}
             self.since = None;
             let end = self.connection().await;
@@ -104,12 +105,12 @@ impl Client {
             }
         }
         if let Some(done) = self.closing.take() {
-            // nobody waiting any more is as good
+            // if nobody waits any more, that is just as good
             let _ = done.send(());
         }
     }
 
-    /// What follows from the end of a connection that stood for so long. None: nothing.
+    /// What follows from the end of a connection that stood for so long. None: the link has ended.
     fn ended(&mut self, end: Ending, stood: Duration) -> Option<(Event, Duration)> {
         if stood >= BACK {
             self.away = 0;
@@ -127,7 +128,7 @@ impl Client {
             Ending::Lost(reason, cause) => (reason, cause, false),
             Ending::Refused(reason) => (reason, Cause::Other, true),
         };
-        // the last acknowledgements may have come with the end
+        // the last acknowledgements may have come together with the end
         while let Some(settled) = self.flight.oldest().and_then(settled) {
             if self.settle(settled).is_err() {
                 break;
@@ -150,7 +151,7 @@ impl Client {
         ))
     }
 
-    /// What was to be sent is another's to answer.
+    /// Drops everything that was to be sent: the other daemon will answer it.
     fn leave(&mut self) -> (Event, Duration) {
         for out in self.flight.clear() {
             self.outbox.release(&out);
@@ -161,7 +162,7 @@ impl Client {
         (Event::Left { pause }, pause)
     }
 
-    /// False: there is nothing to come back for.
+    /// Waits before the next attempt. False: there is nothing to come back for.
     async fn pause(&mut self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         while self.closing.is_none() {
@@ -169,7 +170,7 @@ impl Client {
                 () = sleep_until(until) => return true,
                 () = self.events.closed() => return false,
                 command = self.commands.recv() => match command {
-                    // we are away
+                    // we are away already
                     Some(Goodbye::Leave) => {}
                     Some(Goodbye::Close(done)) => self.closing = Some(done),
                     None => self.closing = Some(oneshot::channel().0),
@@ -179,7 +180,7 @@ impl Client {
         if self.outbox.is_empty() && self.flight.is_empty() {
             return false;
         }
-        // what is queued may still be sent
+        // what is queued may still be sent on the next connection
         sleep_until(until).await;
         true
     }
@@ -197,12 +198,12 @@ impl Client {
             end = self.pump(&connection, offer) => end,
         };
         match end {
-            // the disconnection is on its way: how the event loop puts it does not matter
+            // we disconnect, so the event loop's reason does not matter
             Ending::Closed | Ending::Left => match ended((&mut reader.0).await) {
                 Ending::Lost(..) | Ending::Closed => end,
                 other => other,
             },
-            // the event loop knows better why
+            // the event loop knows better why it ended
             other => match timeout(Duration::from_secs(1), &mut reader.0).await {
                 Ok(joined) => ended(joined),
                 Err(_) => other,
@@ -210,7 +211,8 @@ impl Client {
         }
     }
 
-    /// Everything a connection sends. Safe to drop at any `await`: a message is in flight before it is handed over.
+    /// Sends everything on a connection that stands. It may be dropped at any `await`, because a publication is in
+    /// flight before it is handed over.
     async fn pump(&mut self, connection: &Connection, offer: oneshot::Receiver<Offer>) -> Ending {
         let Ok(offer) = offer.await else {
             // the reader says why
@@ -278,7 +280,7 @@ impl Client {
         }
     }
 
-    /// Hands over what may be.
+    /// Hands over every publication that may be sent now.
     async fn send(&mut self, connection: &Connection, offer: &Offer) -> Result<(), Ending> {
         loop {
             let index = match self.flight.next() {
@@ -326,7 +328,7 @@ impl Client {
         }
     }
 
-    /// The oldest message in flight came to its end.
+    /// The oldest publication in flight is done.
     fn settle(&mut self, settled: Settled) -> Result<(), Ending> {
         let (acknowledged, refusal) = match settled {
             Settled::Answered(refusal) => (true, refusal),
@@ -349,7 +351,7 @@ impl Client {
         self.reports.push_back(Event::Refused(Box::new(out), why));
     }
 
-    /// Tells what happened. An error: nobody listens any more.
+    /// Tells what happened. An error means that nobody listens any more.
     async fn report(&mut self) -> Result<(), ()> {
         while !self.reports.is_empty() {
             let place = self.events.reserve().await.map_err(|_| ())?;
@@ -361,7 +363,7 @@ impl Client {
     }
 }
 
-/// Waits for the oldest message only: acknowledgements come in order, and so are messages sent again.
+/// Waits for the oldest publication only: acknowledgements come in order, and so does what is sent again.
 async fn oldest_done(flight: &mut Flight<Done>) -> Settled {
     match flight.oldest() {
         Some(done) => done.await,
@@ -369,7 +371,7 @@ async fn oldest_done(flight: &mut Flight<Done>) -> Settled {
     }
 }
 
-/// Its end, if it has come.
+/// How the publication ended, if it has.
 fn settled(done: &mut Done) -> Option<Settled> {
     match done.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => Some(result),

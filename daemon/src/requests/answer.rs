@@ -1,4 +1,5 @@
-//! One request's text on its way out: what came, what was sent, and the frames in between. No I/O, no clock.
+//! One request's text on its way out: what came, what was sent, and the frames that are cut from it. No I/O and no
+//! clock.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,14 @@ use crate::wire::chat::reply::{self, Answer, Delta, Envelope, Timings};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 
-/// What kind of client waits for the answer.
+/// How a request wants to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// JSON frames, as they come
+    /// JSON frames as the text comes.
     Chat,
-    /// JSON, the final frame alone
+    /// JSON, but the final frame only.
     ChatWhole,
-    /// plain text, whole, without the thought
+    /// Plain text at the end, without the thought.
     Ask,
 }
 
@@ -31,12 +32,12 @@ impl From<Kind> for Topic {
     }
 }
 
-/// The text and frames of one request. Its size is bounded by `max_tokens`.
+/// The text and the frames of one request. Its size is bounded by `max_tokens`.
 #[derive(Debug)]
 pub struct Stream {
     id: String,
     kind: Kind,
-    /// where frames go
+    /// Where its frames go.
     pub reply: ReplyTo,
     ignored: Vec<&'static str>,
     arrived: Instant,
@@ -47,7 +48,7 @@ pub struct Stream {
     chunked: Option<Instant>,
 }
 
-/// Lengths of what was sent of each text, and frames.
+/// How much was sent: the length of each text, and the number of frames.
 #[derive(Debug, Default)]
 struct Sent {
     content: usize,
@@ -56,19 +57,17 @@ struct Sent {
     frames: u64,
 }
 
-/// Who speaks, in every frame.
+/// Who speaks; every frame says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Speaker {
-    /// `{node}`
     pub node: String,
-    /// the model's name
     pub model: String,
-    /// and the SHA-256 of its file, in hexadecimal, once it is known
+    /// The SHA-256 of the model's file in hexadecimal, once it is known.
     pub sha256: Option<String>,
 }
 
 impl Stream {
-    /// A request that was accepted at `arrived`.
+    /// Begins the answer to a request that was accepted at `arrived`.
     #[must_use]
     pub fn new(
         id: String,
@@ -93,19 +92,18 @@ impl Stream {
         }
     }
 
-    /// The request's id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// When its turn came, if it came.
+    /// When the request's turn came, if it has come.
     #[must_use]
     pub fn started(&self) -> Option<Instant> {
         self.times.started
     }
 
-    /// Takes in what the engine said.
+    /// Adds what the engine said.
     pub fn push(&mut self, text: Text, times: Timestamps) {
         self.all.content.push_str(&text.content);
         self.all.reasoning.push_str(&text.reasoning);
@@ -115,7 +113,7 @@ impl Stream {
         self.times.first_token = self.times.first_token.or(times.first_token);
     }
 
-    /// When the next chunk is to be sent; none while there is nothing to send. The first one is due at once.
+    /// When the next chunk should be sent; none while there is nothing to send. The first one is due at once.
     #[must_use]
     pub fn due(&self, every: Duration) -> Option<Instant> {
         let unsent = self.all.content.len() > self.sent.content
@@ -124,8 +122,8 @@ impl Stream {
             .then(|| self.chunked.map_or(self.arrived, |at| at + every))
     }
 
-    /// A frame with everything not sent yet. None: it has more than `longest` bytes, which the broker does not take; that text
-    /// comes with the last frame alone.
+    /// A frame with all text that was not sent yet. None: it has more than `longest` bytes, so the broker would not
+    /// take it; the last frame repeats that text.
     pub fn chunk(&mut self, speaker: &Speaker, longest: usize, now: Instant) -> Option<Bytes> {
         let delta = Delta {
             role: (self.sent.frames == 0).then_some("assistant"),
@@ -196,7 +194,7 @@ impl Stream {
         reply::last(self.envelope(speaker), &answer)
     }
 
-    /// The frame that ends a request which came to nothing.
+    /// The frame that ends a request which failed.
     #[must_use]
     pub fn error(&self, speaker: &Speaker, fault: &Fault) -> Bytes {
         if self.kind == Kind::Ask {
@@ -217,7 +215,7 @@ impl Stream {
 
     fn timings(&self, outcome: &Outcome, now: Instant) -> Timings {
         let ms = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
-            // rounded to what a client can use
+            // rounded, because clients cannot use more digits
             (Some(from), Some(to)) => {
                 (to.saturating_duration_since(from).as_micros() as f64 / 1e3 * 1e2).round() / 1e2
             }

@@ -1,6 +1,6 @@
-//! Requests that must not run again, remembered for a while: those that ended, whose last frame answers their repetition,
-//! and those that were cancelled before they came. Bounded in entries and bytes; beyond them the client that holds most
-//! forgets its oldest first, so that no client's requests make another one's share forgotten.
+//! Remembers for a while which requests must not run again: those that ended, whose last frame answers a repetition,
+//! and those that were cancelled before they came. It is bounded in entries and bytes. Beyond the bounds the client
+//! that holds most forgets its oldest first, so that no client can push out what others hold.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,35 +9,31 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use glowplug_firmware_config::limits::DEDUP_BYTES_MAX;
 
-/// Most requests remembered.
+/// Most requests that are remembered at a time.
 pub const ENTRIES_MAX: usize = 1024;
 
-/// Which of a client's topics a request came on: the same id on the other one is another request.
+/// Which of a client's topics a request came on. The same id on the other topic is another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// JSON frames
     Chat,
-    /// plain text
     Ask,
 }
 
-/// Which request it is.
+/// What tells one request from another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// whose
     pub client: Arc<str>,
-    /// where it came
     pub topic: Topic,
-    /// the client's own
+    /// The id that the client gave.
     pub id: String,
 }
 
 /// What is known of a request that must not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
-    /// it ended with this frame
+    /// It ended with this frame.
     Ended(Bytes),
-    /// a cancel came before it
+    /// A cancel came before the request.
     Cancelled,
 }
 
@@ -53,12 +49,12 @@ impl Known {
 /// What one client holds of the window.
 #[derive(Debug, Default)]
 struct Share {
-    /// the oldest first
+    /// Its requests, the oldest first.
     order: VecDeque<(Instant, Key)>,
     bytes: usize,
 }
 
-/// The window.
+/// The window of time in which requests are remembered.
 #[derive(Debug)]
 pub struct Window {
     length: Duration,
@@ -68,7 +64,6 @@ pub struct Window {
 }
 
 impl Window {
-    /// Remembers for `length`.
     #[must_use]
     pub fn new(length: Duration) -> Self {
         Self {
@@ -79,7 +74,7 @@ impl Window {
         }
     }
 
-    /// From now on this is known of a request.
+    /// Remembers this about a request from now on.
     pub fn insert(&mut self, now: Instant, key: Key, known: Known) {
         self.expire(now);
         self.remove(&key);
@@ -96,13 +91,13 @@ impl Window {
         }
     }
 
-    /// What is known of a request within the window.
+    /// What is known of a request, if it is within the window.
     pub fn get(&mut self, now: Instant, key: &Key) -> Option<&Known> {
         self.expire(now);
         self.known.get(key)
     }
 
-    /// Forgets what a client was told.
+    /// Forgets everything about the requests of a client.
     pub fn forget(&mut self, client: &str) {
         if let Some(share) = self.shares.remove(client) {
             self.bytes -= share.bytes;
@@ -138,7 +133,8 @@ impl Window {
         });
     }
 
-    /// The client that holds most by this measure forgets its oldest; of equals the one whose oldest is older.
+    /// Makes the client that holds most by this measure forget its oldest request. Of equals it is the one whose oldest
+    /// is older.
     fn forget_of(&mut self, measure: impl Fn(&Share) -> usize) {
         let most = self.shares.values().max_by_key(|share| {
             let oldest = share.order.front().map(|(at, _)| *at);

@@ -1,5 +1,5 @@
-//! From a message to an answer: pure, no I/O and no clock. [`intake`] reads a request, [`admission`] lets it in, [`answer`] cuts
-//! its frames, [`dedup`] remembers it.
+//! From a message to an answer, without I/O and without a clock. [`intake`] reads a request, [`admission`] lets it in,
+//! [`answer`] cuts its frames, [`dedup`] remembers it.
 
 pub mod admission;
 pub mod answer;

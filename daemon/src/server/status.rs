@@ -1,5 +1,6 @@
 //! What the daemon says about itself: the payloads of `status`, `info` and `metrics`, and the numbers behind them.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::inference::messages::Load;
+use crate::machine::kernel_files;
 use crate::machine::sensors::MachineState;
 use crate::models::registry::Candidate;
 use crate::mqtt::PACKET_MAX;
@@ -178,19 +180,11 @@ impl Reading<'_> {
     }
 }
 
-/// Bytes resident now and at most so far, from `/proc/self/status`; 0 where there is none.
-#[must_use]
-pub fn resident() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = |name: &str| {
-        let kib = text
-            .lines()
-            .find_map(|l| l.strip_prefix(name))
-            .and_then(|l| l.trim().strip_suffix(" kB"));
-        kib.and_then(|n| n.trim().parse::<u64>().ok())
-            .map_or(0, |n| n * 1024)
-    };
-    (line("VmRSS:"), line("VmHWM:"))
+/// Bytes resident now and at most so far; 0 where the kernel does not say.
+fn resident() -> (u64, u64) {
+    let status = Path::new("/proc/self/status");
+    let bytes = |name| kernel_files::bytes(status, name).unwrap_or(0);
+    (bytes("VmRSS"), bytes("VmHWM"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The admin verbs: what they ask for, and their answers. Who may ask is the broker's to say, by its rules for the topics.
+//! The admin verbs: what they ask for, and their answers. Who may ask is decided by the broker's rules for the topics.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -9,28 +9,28 @@ use super::fault::Fault;
 use super::properties::ReplyTo;
 use super::topics::valid_segment;
 
-/// Longest name of a model, in bytes: a file's.
+/// Longest name of a model in bytes; it is the name of a file.
 const NAME_MAX: usize = 255;
 
-/// What is asked for.
+/// What an administrator asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admin {
-    /// the numbers of `metrics`, and those since the start
+    /// The numbers of `metrics`, and those since the start.
     Stats,
-    /// to serve the model of this name; none: which one is served
+    /// Serve the model of this name. None: say which one is served.
     Model(Option<String>),
-    /// to load the model again, from the file as it is now
+    /// Load the model again from the file as it is now.
     Reload,
-    /// to take nothing more, and to say when all that was accepted has ended
+    /// Take nothing more, and say when everything that was accepted has ended.
     Drain,
-    /// to forget all of a client's
+    /// Forget everything of this client.
     Forget(String),
-    /// to refuse changes of the model from now on, or no more; none: is it so
+    /// Refuse changes of the model from now on, or allow them again. None: say which of the two holds.
     Inhibit(Option<bool>),
 }
 
 impl Admin {
-    /// As in its topic.
+    /// The verb's name in a topic.
     #[must_use]
     pub fn verb(&self) -> &'static str {
         match self {
@@ -44,44 +44,41 @@ impl Admin {
     }
 }
 
-/// The asker's own mark, echoed: a text, a number, or none.
+/// The asker's own mark, which is echoed: a text, a number, or none.
 pub type Transaction = Option<Value>;
 
-/// Who asked, and how the answer is known.
+/// Who asked, and how the answer is recognised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asker {
-    /// where
     pub to: ReplyTo,
-    /// the verb, as in its topic
     pub verb: &'static str,
-    /// with which mark
     pub transaction: Transaction,
 }
 
 impl Asker {
-    /// `{"transaction", "<verb>": result}`
+    /// Encodes the answer `{"transaction", "<verb>": result}`.
     #[must_use]
     pub fn done(&self, result: &Value) -> Bytes {
         encode(&json!({"transaction": self.transaction, self.verb: result}))
     }
 
-    /// `{"transaction", "error"}`
+    /// Encodes the answer `{"transaction", "error"}`.
     #[must_use]
     pub fn refused(&self, fault: &Fault) -> Bytes {
         refused(&self.transaction, fault)
     }
 }
 
-/// The answer to what has no [`Asker`].
+/// Encodes the error for a request that was not understood, so that there is no [`Asker`].
 #[must_use]
 pub fn refused(transaction: &Transaction, fault: &Fault) -> Bytes {
     encode(&json!({"transaction": transaction, "error": ErrorBody::of(fault)}))
 }
 
-/// Reads a payload; an empty one is one without fields. The transaction comes with the error too.
+/// Reads a payload. An empty one is an object without fields.
 ///
 /// # Errors
-/// `invalid_request`, with the field.
+/// `invalid_request` with the field at fault, and the transaction if it can be read.
 pub fn parse(verb: &str, payload: &[u8]) -> Result<(Admin, Transaction), (Fault, Transaction)> {
     let mut body: Map<String, Value> = if payload.is_empty() {
         Map::new()
@@ -139,7 +136,7 @@ fn field<T: for<'de> Deserialize<'de>>(
     serde_json::from_value(value).map_err(|error| Fault::invalid(name, error.to_string()))
 }
 
-/// A name and no path: it says nothing of where on the disk.
+/// Checks that a name is no path, so that it cannot say where on the disk a model is.
 fn name(name: Option<String>) -> Result<Option<String>, Fault> {
     match name {
         Some(name)

@@ -1,8 +1,8 @@
-//! The error codes of the protocol, and the one place where refusals of every part become one of them.
+//! The error codes of the protocol, and how refusals of the engine become one of them.
 
 use glowplug_model::engine::{Refusal, SessionFault};
 
-/// `error.code`; part of the API.
+/// The `error.code` of a frame; the names are part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // each is its own name in the protocol
 pub enum Code {
@@ -22,7 +22,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// As it is written.
+    /// The code as it is written in a frame.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Code {
     }
 }
 
-/// Longest message of an error frame, in bytes; what a client wrote may be quoted in it.
+/// Longest message of an error frame in bytes. What a client wrote may be quoted in it.
 const MESSAGE_MAX: usize = 300;
 
 /// Longest name of a field in an error frame, in bytes.
@@ -64,18 +64,17 @@ fn cut(mut text: String, max: usize) -> String {
 /// Why a request gets an error frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// what a program reads
+    /// The part that programs read.
     pub code: Code,
-    /// what a person reads; never a path, an address or another client's text
+    /// The part that people read. It never holds a path, an address or another client's text.
     pub message: String,
-    /// the field at fault
     pub param: Option<String>,
-    /// when it may work
+    /// After this time the same request may work.
     pub retry_after_ms: Option<u64>,
 }
 
 impl Fault {
-    /// Without field and time.
+    /// A fault that names no field and no time.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
@@ -86,7 +85,7 @@ impl Fault {
         }
     }
 
-    /// `invalid_request` at a field; no field when the body as a whole is at fault.
+    /// An `invalid_request` that names the field at fault. `param` is empty if the body as a whole is at fault.
     #[must_use]
     pub fn invalid(param: &str, message: impl Into<String>) -> Self {
         let param = (!param.is_empty()).then(|| cut(param.to_owned(), PARAM_MAX));
@@ -96,7 +95,7 @@ impl Fault {
         }
     }
 
-    /// The same, with a time after which it may work.
+    /// The same fault with a time after which the request may work.
     #[must_use]
     pub fn retry_after(self, ms: u64) -> Self {
         Self {
@@ -132,7 +131,7 @@ impl From<SessionFault> for Fault {
                 Self::new(Code::Overloaded, message)
             }
             SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
-            // why is in the log: it may name a file
+            // the log says why; the client is not told, because the reason may name a file
             SessionFault::Failed(_) => {
                 Self::new(Code::Internal, "the verb failed inside the daemon")
             }

@@ -1,4 +1,5 @@
-//! MQTT 5 request/response: what a request's properties say about its reply, and what a reply's properties are.
+//! Request and response of MQTT 5: what the properties of a request say about its reply, and which properties a reply
+//! has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +13,27 @@ use super::topics::Topics;
 use crate::hex::hex;
 use crate::mqtt::{Lane, Outgoing, Properties, Publication, Qos};
 
-/// Seconds a broker may keep a reply for a client that is away: stale speech is never played.
+/// Seconds that a broker may keep a reply for a client that is away: an old answer should never be spoken.
 const REPLY_EXPIRY_S: u32 = 60;
 
 /// Where and how the frames of one request go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyTo {
-    /// whose they are; of an administrator, nobody's
+    /// The client whose request it is; empty for an administrator.
     pub client: Arc<str>,
-    /// no wildcards, never one we listen to
+    /// A topic without wildcards, and never one that the daemon listens to.
     pub topic: String,
-    /// where they would go without the request's Response Topic
+    /// Where the frames would go without the request's Response Topic.
     pub default_topic: Option<String>,
-    /// as the request's
     pub qos: Qos,
-    /// echoed byte for byte
+    /// It is echoed byte for byte.
     pub correlation_data: Option<Bytes>,
     /// `application/json`, or `text/plain` for an `ask`
     pub content_type: &'static str,
 }
 
 impl ReplyTo {
-    /// A frame to be sent.
+    /// Makes a frame ready to be queued in a lane.
     #[must_use]
     pub fn outgoing(&self, frame: Bytes, lane: Lane) -> Outgoing {
         Outgoing {
@@ -45,7 +45,7 @@ impl ReplyTo {
         }
     }
 
-    /// A frame as a message.
+    /// Makes a frame a publication.
     #[must_use]
     pub fn message(&self, payload: Bytes) -> Publication {
         let properties = Properties {
@@ -65,7 +65,8 @@ impl ReplyTo {
     }
 }
 
-/// Decides where a request's frames go. On a fault they go to the default topic, which is returned with it.
+/// Decides where the frames of a request go. If its Response Topic or its Correlation Data is refused, they go to the
+/// default topic, which is returned together with the fault.
 #[allow(
     clippy::result_large_err,
     reason = "a refusal carries where it goes; made once a request"
@@ -108,7 +109,7 @@ pub fn reply_to(
     }
 }
 
-/// The request's id when its body has none: the Correlation Data as text, or a text made of it.
+/// The id of a request whose body has none: its Correlation Data as text, or a text made of it.
 #[must_use]
 pub fn id_of(correlation_data: &Bytes) -> Option<String> {
     if correlation_data.is_empty() || correlation_data.len() > ID_MAX {
@@ -122,7 +123,8 @@ pub fn id_of(correlation_data: &Bytes) -> Option<String> {
     }
 }
 
-/// How long a request may take from its arrival: its own word, else what the broker left of its Publication Expiry.
+/// How long a request may take from its arrival: as long as it says itself, else what the broker left of its Message
+/// Expiry.
 #[must_use]
 pub fn deadline(deadline_ms: Option<u64>, expiry_s: Option<u32>) -> Option<Duration> {
     deadline_ms

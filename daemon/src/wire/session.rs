@@ -9,18 +9,15 @@ use serde::Serialize;
 use super::chat::reply::{ErrorBody, encode};
 use super::fault::Fault;
 
-/// A verb, and the session it is for.
+/// A verb, and the session that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// whose
     pub client: Arc<str>,
-    /// which
     pub session: Arc<str>,
-    /// what to do
     pub verb: SessionVerb,
 }
 
-/// As it is in a topic.
+/// The verb of this name in a topic.
 #[must_use]
 pub fn verb(name: &str) -> Option<SessionVerb> {
     match name {
@@ -50,7 +47,7 @@ impl Call {
         }
     }
 
-    /// It was done.
+    /// Encodes the answer to a verb that was done.
     #[must_use]
     pub fn done(&self, state: &SessionState) -> Bytes {
         encode(&Done {
@@ -63,7 +60,7 @@ impl Call {
         })
     }
 
-    /// It was not done.
+    /// Encodes the answer to a verb that was refused or has failed.
     #[must_use]
     pub fn refused(&self, fault: &Fault) -> Bytes {
         encode(&Refused {

@@ -1,4 +1,4 @@
-//! The topic tree of `protocol.md`, both ways: names to write on, and what a name that came in asks for.
+//! The topic tree of the protocol, both ways: the topics to publish on, and what a topic that came in asks for.
 
 use glowplug_firmware_config::limits::CLIENT_MAX;
 use glowplug_model::engine::SessionVerb;
@@ -8,31 +8,28 @@ use super::session;
 use crate::hex::hex;
 use crate::mqtt::Qos;
 
-/// What a topic asks of us. Borrowed from the topic.
+/// What a topic asks of the daemon. The names are borrowed from the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route<'a> {
-    /// `chat/{client}/request`
+    /// A chat request, on `chat/{client}/request`.
     Request(&'a str),
-    /// `chat/{client}/cancel`
+    /// A cancel, on `chat/{client}/cancel`.
     Cancel(&'a str),
-    /// `chat/{client}/control`
+    /// The end of a thought, on `chat/{client}/control`.
     Control(&'a str),
-    /// `ask/{client}`
+    /// A question in plain text, on `ask/{client}`.
     Ask(&'a str),
-    /// `session/{client}/{session}/{reset|save|drop}`
+    /// A verb on a session, on `session/{client}/{session}/{reset|save|drop}`.
     Session {
-        /// whose
         client: &'a str,
-        /// which
         session: &'a str,
-        /// what to do
         verb: SessionVerb,
     },
-    /// `admin/{verb}/request`
+    /// An admin verb, on `admin/{verb}/request`.
     Admin(&'a str),
 }
 
-/// The names of one daemon.
+/// The topics of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     base: String,
@@ -40,7 +37,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Both were checked by the configuration.
+    /// The configuration has checked both parts.
     #[must_use]
     pub fn new(base: &str, node: &str) -> Self {
         Self {
@@ -53,8 +50,9 @@ impl Topics {
         format!("{}/{}/{tail}", self.base, self.node)
     }
 
-    /// The MQTT client identifier of the daemon: no two of different names have the same. It is `{base}-{node}` with `.`
-    /// for `/`; other characters of the base topic are escaped, and what is too long for a broker ends in a hash.
+    /// The MQTT client identifier of the daemon. Daemons of different names never have the same one. It is
+    /// `{base}-{node}` with `.` for `/`; other characters of the base topic are escaped, and one that is too long for a
+    /// broker ends in a hash.
     #[must_use]
     pub fn client_id(&self) -> String {
         let mut id = String::new();
@@ -62,7 +60,7 @@ impl Topics {
             match byte {
                 b'/' => id.push('.'),
                 b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' => id.push(byte.into()),
-                // so that the first `-` ends the base topic
+                // escaped, so that the first `-` ends the base topic
                 other => id.push_str(&format!("={other:02x}")),
             }
         }
@@ -76,19 +74,19 @@ impl Topics {
         format!("{kept}~{}", &hash[..CLIENT_ID_MAX / 2])
     }
 
-    /// Retained, and the last will's.
+    /// The daemon's state; retained, and also the topic of the last will.
     #[must_use]
     pub fn status(&self) -> String {
         self.own(format_args!("status"))
     }
 
-    /// Retained.
+    /// What can be asked of the daemon; retained.
     #[must_use]
     pub fn info(&self) -> String {
         self.own(format_args!("info"))
     }
 
-    /// Every few seconds.
+    /// The daemon's numbers, published every few seconds.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.own(format_args!("metrics"))
@@ -136,8 +134,8 @@ impl Topics {
         self.own(format_args!("admin/{verb}/response"))
     }
 
-    /// Everything the daemon listens to. Its own status comes first: whatever the broker keeps of another daemon of this
-    /// name has arrived when the last subscription is granted.
+    /// All filters that the daemon subscribes to. Its own status comes first: what the broker keeps of another daemon
+    /// of this name has then arrived when the last subscription is granted.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<(String, Qos)> {
         let own = [
@@ -156,7 +154,7 @@ impl Topics {
             .collect()
     }
 
-    /// None: not one of ours, or a segment that a client or session cannot have.
+    /// What a topic asks for. None: it is not one of ours, or a segment is not valid for a client or a session.
     #[must_use]
     pub fn route<'a>(&self, topic: &'a str) -> Option<Route<'a>> {
         let rest = below(&self.base, topic)?;
@@ -192,12 +190,13 @@ impl Topics {
         }
     }
 
-    /// May replies for `client` go to `topic`, which the request asked for? Below the client's own branch, or below one
-    /// of the operator's prefixes outside `{base}`; never where we listen ourselves, and never on what a broker ends the
-    /// connection for: `$…`, a wildcard, characters that MQTT forbids or lets it refuse, too many levels.
+    /// Whether replies for `client` may go to `topic`, which its request asked for. They may go below the client's own
+    /// branch, or below one of the operator's prefixes outside `{base}`. They never go to a topic that the daemon
+    /// listens to, nor to one for which a broker would end the connection: `$…`, a wildcard, characters that MQTT
+    /// forbids or lets a broker refuse, too many levels.
     ///
     /// # Errors
-    /// Why not, for the client.
+    /// The reason, for the client.
     pub fn may_reply_on(
         &self,
         client: &str,
@@ -232,25 +231,25 @@ impl Topics {
     }
 }
 
-/// Longest client identifier, in bytes, that brokers in use take.
+/// Longest client identifier in bytes that the brokers in use take.
 const CLIENT_ID_MAX: usize = 128;
 /// Longest Response Topic, in bytes.
 const RESPONSE_TOPIC_MAX: usize = 512;
-/// Most levels of one: Mosquitto ends the connection above 200, EMQX refuses more than 128.
+/// Most levels of a Response Topic: Mosquitto ends the connection above 200, EMQX refuses more than 128.
 const LEVELS_MAX: usize = 128;
 
-/// Characters for which a broker may end the connection (MQTT 5, 1.5.4): controls and non-characters.
+/// Whether a broker may end the connection for this character (MQTT 5, 1.5.4): controls and non-characters.
 fn is_refused(c: char) -> bool {
     c.is_control() || matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// What follows `{base}/`.
+/// The part of a topic that follows `{base}/`.
 #[must_use]
 pub fn below<'a>(base: &str, topic: &'a str) -> Option<&'a str> {
     topic.strip_prefix(base)?.strip_prefix('/')
 }
 
-/// 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+/// Whether a segment of a client or session is valid: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 #[must_use]
 pub fn valid_segment(segment: &str) -> bool {
     (1..=CLIENT_MAX).contains(&segment.len())
@@ -259,9 +258,9 @@ pub fn valid_segment(segment: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// The embedded broker's rule for the owner's own programs: what the daemon tells everybody, and the branches of the
-/// client that the MQTT client identifier names (`kitchen`, or `kitchen:anything` for a second connection of the same
-/// client). `rest` is a topic or filter below `{base}/`.
+/// The embedded broker's rule for the owner's own programs. They may read what the daemon tells everybody, and use the
+/// branches of the client that their MQTT client identifier names (`kitchen`, or `kitchen:anything` for a second
+/// connection of the same client). `rest` is a topic or filter below `{base}/`.
 #[must_use]
 pub fn local_may(client_id: &str, rest: &str, publish: bool) -> bool {
     let client = client_id

@@ -1,8 +1,9 @@
 //! How fast this machine reads memory, and how much of it we hold: what `bench` measures itself against.
 
 use crate::cli::failure::Failure;
-use std::fs;
+use crate::machine::kernel_files;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
@@ -17,10 +18,10 @@ const PASSES: usize = 7;
 /// Read bandwidth in GB/s (1e9 bytes): `threads` threads stream through a buffer of 1 GiB, or of half the memory that
 /// is available if that is less.
 pub(crate) fn read_gbps(threads: usize) -> Result<f64, Failure> {
-    let available = kib("/proc/meminfo", "MemAvailable:")?;
-    let bytes = (available / 2).clamp(BUFFER_MIN, BUFFER_MAX);
+    let available = bytes("/proc/meminfo", "MemAvailable")?;
+    let len = (available / 2).clamp(BUFFER_MIN, BUFFER_MAX);
     // ones, not zeros: the kernel would map all of an untouched buffer to one page
-    let buffer = vec![1u8; bytes as usize];
+    let buffer = vec![1u8; len as usize];
     let barrier = Barrier::new(threads);
     let share = buffer.len().div_ceil(threads);
     let seconds = thread::scope(|scope| {
@@ -56,23 +57,13 @@ fn scan(part: &[u8]) -> bool {
 
 /// Most bytes this process has had resident so far (`VmHWM`: anonymous memory and mapped file pages).
 pub(crate) fn peak_rss_bytes() -> Result<u64, Failure> {
-    kib("/proc/self/status", "VmHWM:")
+    bytes("/proc/self/status", "VmHWM")
 }
 
-/// The value of a `Name:   123 kB` line, in bytes.
-fn kib(file: &str, name: &str) -> Result<u64, Failure> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| Failure::Run(format!("cannot read {file}: {error}")))?;
-    text.lines()
-        .find_map(|line| {
-            line.strip_prefix(name)?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<u64>()
-                .ok()
-        })
-        .map(|kib| kib * 1024)
-        .ok_or_else(|| Failure::Run(format!("{file} has no `{name}`")))
+/// The bytes of a line `name: 123 kB`.
+fn bytes(file: &str, name: &str) -> Result<u64, Failure> {
+    kernel_files::bytes(Path::new(file), name)
+        .ok_or_else(|| Failure::Run(format!("{file} does not say `{name}`")))
 }
 
 #[cfg(test)]
@@ -88,7 +79,7 @@ mod tests {
         drop(held);
         assert!(peak_rss_bytes().unwrap() >= 64 << 20, "the peak stays");
         assert!(
-            kib("/proc/self/status", "VmNone:")
+            bytes("/proc/self/status", "VmNone")
                 .unwrap_err()
                 .to_string()
                 .contains("VmNone")

@@ -1,4 +1,5 @@
-//! The embedded broker's password: made at the first start, kept for the owner's programs in a file only they can read.
+//! The embedded broker's passwords. The one for the owner's programs is made at the first start and kept in a file that
+//! only they can read.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,35 +7,27 @@ use std::path::{Path, PathBuf};
 
 use glowplug_model::files;
 
+use crate::hex::hex;
 use crate::mqtt::Credentials;
 
 /// The user of this machine's own programs.
 pub const LOCAL_USER: &str = "local";
-/// The daemon's own user; its password lives in memory only and is new at every start.
+/// The daemon's own user. Its password is only in memory, and new at every start.
 pub const DAEMON_USER: &str = "glowplug";
-/// Longest password file read, in bytes.
+/// Most bytes of a password file that are read.
 const PASSWORD_FILE_MAX: u64 = 1024;
 
 /// Why there are no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// the file system
     #[error("{action} `{}`: {source}", path.display())]
     Io {
-        /// what was tried
         action: &'static str,
-        /// on which file
         path: PathBuf,
-        /// what it said
         source: std::io::Error,
     },
-    /// nothing in the file
     #[error("`{}` holds no password on its first line", path.display())]
-    Empty {
-        /// which
-        path: PathBuf,
-    },
-    /// no randomness
+    Empty { path: PathBuf },
     #[error("the system gives no random bytes: {0}")]
     Random(String),
 }
@@ -45,7 +38,7 @@ pub fn local_file(state_dir: &Path) -> PathBuf {
     state_dir.join("local-password")
 }
 
-/// The local user's credentials, made if they are not there (mode 0600, in a directory of mode 0700).
+/// The local user's credentials. They are made if they are not there: a file of mode 0600 in a folder of mode 0700.
 pub fn local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
     let path = local_file(state_dir);
     if path.exists() {
@@ -84,8 +77,8 @@ pub fn local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
     read_local(state_dir)
 }
 
-/// Removes what a killed process has left half written. Nobody knows the passwords in there, and who writes one at this
-/// moment finds that there is one.
+/// Removes files that a killed process left half written. Nobody knows the passwords in them, and a process that writes
+/// one at this moment finds afterwards that there is a password already.
 fn sweep(state_dir: &Path) {
     let entries = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
     for entry in entries {
@@ -98,7 +91,7 @@ fn sweep(state_dir: &Path) {
     }
 }
 
-/// The local user's credentials as the command line's clients read them: they must be there.
+/// The local user's credentials for a client on the command line: they must be there already.
 pub fn read_local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
     Ok(Credentials {
         username: LOCAL_USER.to_owned(),
@@ -106,7 +99,7 @@ pub fn read_local(state_dir: &Path) -> Result<Credentials, CredentialsError> {
     })
 }
 
-/// The daemon's own credentials on its embedded broker.
+/// Makes the daemon's own credentials on its embedded broker.
 pub fn daemon() -> Result<Credentials, CredentialsError> {
     Ok(Credentials {
         username: DAEMON_USER.to_owned(),
@@ -114,7 +107,7 @@ pub fn daemon() -> Result<Credentials, CredentialsError> {
     })
 }
 
-/// The first line of a file.
+/// Reads a password from the first line of a file.
 pub fn read_password(path: &Path) -> Result<String, CredentialsError> {
     let io = |source| CredentialsError::Io {
         action: "cannot read",
@@ -137,10 +130,10 @@ pub fn read_password(path: &Path) -> Result<String, CredentialsError> {
 pub fn random() -> Result<String, CredentialsError> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(|e| CredentialsError::Random(e.to_string()))?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&bytes))
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares two passwords in a time that does not depend on where they differ.
 pub(in crate::mqtt) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
 }

@@ -1,11 +1,11 @@
-//! MQTT packets as far as a listener must read them: where one ends, who a CONNECT says it is, and what of a PUBLISH comes
-//! before its payload. Sections are those of the OASIS standards, 3.1.1 and 5.
+//! MQTT packets, as far as a listener must read them: where one ends, who a CONNECT says it is, and what comes before
+//! the payload of a PUBLISH. Section numbers are those of the OASIS standards for 3.1.1 and 5.
 
 use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncReadExt};
 
-/// First byte of packets without flags; of the rest the upper half.
+/// First bytes of packets that have no flags; of the other kinds the upper half.
 pub(in crate::mqtt) const CONNECT: u8 = 0x10;
 pub(in crate::mqtt) const CONNACK: u8 = 0x20;
 pub(in crate::mqtt) const PUBLISH: u8 = 0x30;
@@ -21,17 +21,17 @@ pub(in crate::mqtt) const KIND: u8 = 0xf0;
 /// Protocol level of MQTT 5.
 pub(in crate::mqtt) const LEVEL_5: u8 = 5;
 
-/// A fixed header (2.1).
+/// The fixed header of a packet (2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::mqtt) struct FixedHeader {
-    /// kind and flags
+    /// The kind of the packet and its flags.
     pub(in crate::mqtt) first: u8,
-    /// bytes that follow
+    /// Bytes that follow the header.
     pub(in crate::mqtt) len: usize,
 }
 
 impl FixedHeader {
-    /// None: the stream ended between two packets.
+    /// Reads the next header. None: the stream ended between two packets.
     pub(in crate::mqtt) async fn read(
         from: &mut (impl AsyncBufRead + Unpin),
     ) -> io::Result<Option<Self>> {
@@ -65,7 +65,7 @@ impl FixedHeader {
     }
 }
 
-/// What a peer sent is no MQTT.
+/// The error for a peer that does not speak MQTT.
 pub(in crate::mqtt) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a malformed MQTT packet")
 }
@@ -73,18 +73,18 @@ pub(in crate::mqtt) fn malformed() -> io::Error {
 /// Who a CONNECT (3.1) says it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::mqtt) struct Connect {
-    /// protocol level: 4 is 3.1.1
+    /// The protocol level; 4 is MQTT 3.1.1.
     pub(in crate::mqtt) level: u8,
-    /// may be empty
+    /// The client identifier may be empty.
     pub(in crate::mqtt) client_id: String,
     pub(in crate::mqtt) username: Option<String>,
     pub(in crate::mqtt) password: Option<Vec<u8>>,
-    /// wants its session to outlive the connection
+    /// Whether its session should outlive the connection.
     pub(in crate::mqtt) keeps: bool,
 }
 
 impl Connect {
-    /// Of the bytes after the fixed header. None: malformed.
+    /// Reads the bytes after the fixed header. None: they are malformed.
     pub(in crate::mqtt) fn parse(body: &[u8]) -> Option<Self> {
         let mut rest = Rest(body);
         rest.binary()?;
@@ -120,7 +120,7 @@ impl Connect {
     }
 }
 
-/// In a CONNECT of 3.1.1: a will of QoS 2 becomes one of QoS 1.
+/// Turns a will of QoS 2 in a CONNECT of 3.1.1 into one of QoS 1.
 pub(in crate::mqtt) fn lower_will(body: &mut [u8]) {
     let name = body
         .get(..2)
@@ -132,7 +132,7 @@ pub(in crate::mqtt) fn lower_will(body: &mut [u8]) {
     }
 }
 
-/// Seconds (3.1.2.11.2), 0 where it is not given.
+/// The Session Expiry Interval in seconds (3.1.2.11.2), 0 where it is not given.
 fn session_expiry(properties: &[u8]) -> Option<u32> {
     let mut rest = Rest(properties);
     while !rest.0.is_empty() {
@@ -152,14 +152,14 @@ fn session_expiry(properties: &[u8]) -> Option<u32> {
     Some(0)
 }
 
-/// The packet identifier of a PUBLISH of QoS 1 or 2, of the bytes after its fixed header.
+/// Reads the packet identifier of a PUBLISH of QoS 1 or 2 from the bytes after its fixed header.
 pub(in crate::mqtt) fn publish_id(body: &[u8]) -> Option<u16> {
     let mut rest = Rest(body);
     rest.binary()?;
     Some(u16::from_be_bytes(*rest.array()?))
 }
 
-/// Bytes before the payload of a PUBLISH, after its fixed header.
+/// How many bytes after the fixed header of a PUBLISH come before its payload.
 pub(in crate::mqtt) fn before_payload(
     header: FixedHeader,
     level: u8,
@@ -176,7 +176,7 @@ pub(in crate::mqtt) fn before_payload(
     Some(body.len() - rest.0.len())
 }
 
-/// What has not been read of some bytes.
+/// The bytes that are not read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -190,7 +190,7 @@ impl<'a> Rest<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    /// Two bytes of length, then so many.
+    /// Reads binary data: two bytes of length, then so many bytes.
     fn binary(&mut self) -> Option<&'a [u8]> {
         let len = u16::from_be_bytes(*self.array()?);
         self.take(len.into())

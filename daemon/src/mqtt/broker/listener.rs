@@ -1,5 +1,5 @@
-//! The embedded broker's door: who has come, and said in time who it is. What says nothing costs a descriptor for a while
-//! and never the place of one that speaks.
+//! The embedded broker's listener: it lets in who says in time who it is. A connection that says nothing costs a
+//! descriptor for a while, but never the place of one that speaks.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,36 +15,36 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::framing::{CONNACK, CONNECT, Connect, FixedHeader, LEVEL_5};
 
-/// Connections that have not said who they are. One more, and the oldest of them is closed: they are all of this machine,
-/// where a bound for each address would be the same one.
+/// Most connections that have not sent their CONNECT. If one more comes, the oldest of them is closed. All come from
+/// this machine, so a bound for each address would be no different.
 pub(in crate::mqtt) const SILENT_MAX: usize = 256;
-/// How long one may take to say it.
+/// How long a connection may take to send its CONNECT.
 pub(in crate::mqtt) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest CONNECT: an identifier, a user, a password, and a will of a few words.
 const CONNECT_MAX: usize = 8 << 10;
-/// Bytes read ahead on a connection.
+/// Bytes that are read ahead on a connection.
 pub(in crate::mqtt) const READ_AHEAD: usize = 4 << 10;
-/// Pause when this process, or the machine, has no descriptor or no memory for another connection.
+/// The pause when this process or this machine has no descriptor or no memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// It is said once in this time.
+/// The log says so once in this time.
 const SAY_AGAIN: Duration = Duration::from_secs(600);
 
-/// Why somebody is not let in.
+/// Why a connection is turned away.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::mqtt) enum Refusal {
-    /// not who it says it is
+    /// User name, password or client identifier are not right.
     User,
-    /// there is no place for another
+    /// There is no place for another client.
     Full,
 }
 
-/// A connection whose CONNECT has been read, and nothing after it.
+/// A connection of which the CONNECT was read, and nothing after it.
 pub(in crate::mqtt) struct Visitor {
     pub(in crate::mqtt) from: BufReader<OwnedReadHalf>,
     pub(in crate::mqtt) to: OwnedWriteHalf,
     pub(in crate::mqtt) address: SocketAddr,
     pub(in crate::mqtt) connect: Connect,
-    /// the CONNECT, after its fixed header
+    /// The CONNECT after its fixed header.
     pub(in crate::mqtt) body: Vec<u8>,
 }
 
@@ -70,7 +70,7 @@ impl Visitor {
         })
     }
 
-    /// Says why not, and closes.
+    /// Says why the connection is turned away, and closes it.
     pub(in crate::mqtt) async fn turn_away(mut self, refusal: Refusal) {
         let id = &self.connect.client_id;
         tracing::debug!("the embedded broker turns `{id}` away: {refusal:?}");
@@ -84,24 +84,24 @@ impl Visitor {
         } else {
             &[CONNACK, 2, 0, of_4]
         };
-        // one that does not listen is turned away all the same
+        // a peer that does not listen is turned away all the same
         let _ = timeout(CONNECT_WITHIN, self.to.write_all(said)).await;
     }
 }
 
-/// What connections come in by.
+/// The listening socket, and the connections that have not said who they are.
 pub(in crate::mqtt) struct Listener {
     socket: TcpListener,
     within: Duration,
     silent: JoinSet<Option<Visitor>>,
-    /// oldest first
+    /// The silent connections, the oldest first.
     order: VecDeque<AbortHandle>,
-    /// when that was said last
+    /// When the log last said that descriptors or memory were short.
     exhausted: Option<Instant>,
 }
 
 impl Listener {
-    /// Closes what has not said who it is `within` this time.
+    /// Closes connections that do not send their CONNECT `within` this time.
     pub(in crate::mqtt) fn new(socket: TcpListener, within: Duration) -> Self {
         Self {
             socket,
@@ -112,7 +112,7 @@ impl Listener {
         }
     }
 
-    /// The next that said who it is. Err: the socket is none any more, and nobody will come.
+    /// Waits for the next connection that says who it is. An error means that the socket is gone and nobody will come.
     pub(in crate::mqtt) async fn next(&mut self) -> io::Result<Visitor> {
         loop {
             tokio::select! {
@@ -121,7 +121,7 @@ impl Listener {
                     Err(e) => self.failed(&e).await?,
                 },
                 Some(met) = self.silent.join_next() => {
-                    // not if it said nothing in time, was closed for another, or spoke something else
+                    // nothing comes of one that said nothing in time, was closed for another, or spoke something else
                     if let Ok(Some(visitor)) = met {
                         return Ok(visitor);
                     }
@@ -166,7 +166,7 @@ impl Listener {
             Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP) => {
                 Err(io::Error::new(error.kind(), error.to_string()))
             }
-            // of the one connection that was to be accepted
+            // this error is of the one connection that was to be accepted
             _ => Ok(()),
         }
     }

@@ -1,10 +1,10 @@
-//! The embedded broker, `mqtt5`, in the one file that names it: zero set-up on loopback, both MQTT versions on one port,
-//! users and topic rules always on. Production uses a broker of its own.
+//! The embedded broker, `mqtt5`, in the one file that names it. It needs no set-up, listens on loopback, speaks both
+//! MQTT versions on one port, and always checks users and topics. For production use a broker of its own.
 //!
-//! Of the crate it uses what serves one connection; who is let in, and what the crate gets to see, is decided before, by
-//! `listener` and `relay`. Its measured traits (0.49): it adds a user property with the
-//! sender's client identifier to everything it forwards, and it drops QoS 1 messages of a subscriber that does not read,
-//! once the limits below are reached.
+//! Only the part of the crate that serves one connection is used. `listener` and `relay` decide before it who is let in
+//! and what the crate gets to see. What was measured of version 0.49: it adds a user property with the sender's client
+//! identifier to everything that it forwards, and it drops QoS 1 publications for a subscriber that does not read once
+//! the limits below are reached.
 
 pub mod credentials;
 mod framing;
@@ -40,31 +40,31 @@ use listener::{CONNECT_WITHIN, Listener, Refusal, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
 use sessions::{SESSIONS_MAX, Sessions};
 
-/// Clients connected at a time. The daemon has a place of its own.
+/// Clients that may be connected at a time. The daemon has a place of its own.
 const CLIENTS_MAX: usize = SESSIONS_MAX;
-/// Messages, and their bytes, kept for one client that does not read or is away.
+/// Publications, and their bytes, that are kept for a client that does not read or is away.
 const QUEUE_MAX: (usize, usize) = (1000, 64 << 10);
-/// Messages of each QoS on their way to one client, and of QoS 1 not yet acknowledged by it. They are frames, a few hundred
-/// bytes each.
+/// Publications of each QoS on their way to one client, and those of QoS 1 that it has not acknowledged. They are
+/// frames of a few hundred bytes each.
 const CLIENT_LANE: usize = 256;
 const CLIENT_WINDOW: u16 = 32;
-/// The same for the daemon. They are requests, as long as those may be.
+/// The same for the daemon. These are requests, and may be as long as the configuration allows.
 const DAEMON_LANE: usize = 16;
 const DAEMON_WINDOW: u16 = 8;
-/// Large packets on their way in at a time.
+/// Large packets that may be on their way in at a time.
 const LARGE_MAX: usize = 4;
-/// Retained messages in all, and the bytes of one.
+/// Retained publications in all, and the bytes of one.
 const RETAINED_MAX: (usize, usize) = (128, 16 << 10);
-/// How long a session waits for its client.
+/// How long the session of a client that is away is kept.
 const SESSION_EXPIRY: Duration = Duration::from_secs(3600);
-/// What has expired is looked for this often.
+/// How often expired sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
-/// For the last words to a client whose connection the broker ended.
+/// Time for the last words to a client whose connection the broker ended.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Bytes that the broker may hold, where payloads of so many are taken: for each client its queue and the buffers of its
-/// connection; requests on their way to the daemon, in both queues and twice in the window, where the crate keeps a copy; large
-/// packets on their way in, here and in the crate; what is retained.
+/// Bytes that the broker may hold when payloads of up to `payload_max` are taken: for each client its queue and the
+/// buffers of its connection; requests on their way to the daemon, in both queues and twice in the window, where the
+/// crate keeps a copy; large packets on their way in, here and in the crate; and what is retained.
 #[must_use]
 pub const fn bytes(payload_max: usize) -> usize {
     let client = QUEUE_MAX.1 + 4 * LARGE;
@@ -72,10 +72,10 @@ pub const fn bytes(payload_max: usize) -> usize {
     CLIENTS_MAX * client + requests * packet_max(payload_max) + RETAINED_MAX.0 * RETAINED_MAX.1
 }
 
-/// A running broker; it ends when this is dropped.
+/// A running broker, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Embedded {
-    /// where it really listens, port 0 resolved
+    /// The address with the port that it really has.
     pub address: SocketAddr,
     task: tokio::task::JoinHandle<io::Error>,
     shutdown: broadcast::Sender<()>,
@@ -91,7 +91,7 @@ impl Embedded {
         format!("the embedded broker ended: {why}")
     }
 
-    /// Has it ended.
+    /// Whether it has ended by itself.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.task.is_finished()
@@ -101,7 +101,7 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.task.abort();
-        // no receiver: no connection
+        // an error means that there is no connection
         let _ = self.shutdown.send(());
     }
 }
@@ -109,13 +109,11 @@ impl Drop for Embedded {
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// another process has the address
     #[error(
         "the embedded broker cannot listen on {0}: the address is taken, as by a broker that runs already. To use that one, \
          set `mqtt.url` (\"mqtt://{0}\"); to have both, give this one another address, `broker.listen`"
     )]
     Taken(SocketAddr),
-    /// anything else
     #[error("the embedded broker cannot listen on {0} (`broker.listen`): {1}")]
     Listen(SocketAddr, io::Error),
 }
@@ -136,10 +134,11 @@ pub struct Users {
     pub local_may: fn(client_id: &str, rest: &str, publish: bool) -> bool,
 }
 
-/// Binds and starts the broker. Of a client's payload above `payload_max` it forwards just so much that it is still above.
+/// Binds and starts the broker. A client's payload above `payload_max` is cut so that it is still above the limit, and
+/// forwarded.
 ///
 /// # Errors
-/// [`BrokerError`]
+/// The broker cannot listen on the address.
 pub async fn start(
     listen: SocketAddr,
     users: Users,
@@ -161,7 +160,7 @@ pub async fn start(
     })
 }
 
-/// What connections share.
+/// What all connections share.
 struct Broker {
     guard: Arc<Guard>,
     payload_max: usize,
@@ -171,7 +170,7 @@ struct Broker {
     monitor: Arc<ResourceMonitor>,
     shutdown: broadcast::WeakSender<()>,
     for_clients: Arc<BrokerConfig>,
-    /// of clients without an identifier: no session that nobody could come back to
+    /// For clients without an identifier: they get no session, because nobody could come back to it.
     for_nameless: Arc<BrokerConfig>,
     for_daemon: Arc<BrokerConfig>,
     clients: Semaphore,
@@ -208,7 +207,7 @@ impl Broker {
             router: Arc::new(router),
             storage,
             stats: Arc::new(BrokerStats::new()),
-            // clients are counted here, and nobody's rate is limited: who floods is the owner's own program
+            // clients are counted here; their rate is not limited, because they are the owner's own programs
             monitor: Arc::new(ResourceMonitor::new(ResourceLimits {
                 max_message_rate_per_client: 0,
                 max_bandwidth_per_client: 0,
@@ -224,7 +223,7 @@ impl Broker {
         }
     }
 
-    /// Until the socket is none any more.
+    /// Accepts connections until the socket fails.
     async fn run(self: Arc<Self>, mut listener: Listener) -> io::Error {
         let mut sweep = interval(SWEEP);
         loop {
@@ -245,7 +244,7 @@ impl Broker {
         self.router.sweep_sessions().await;
     }
 
-    /// One connection, to its end.
+    /// Serves one connection until it ends.
     async fn serve(self: Arc<Self>, mut visitor: Visitor) {
         let Some(user) = self.guard.user(&visitor.connect) else {
             return visitor.turn_away(Refusal::User).await;
@@ -297,7 +296,7 @@ impl Broker {
         }
         .write(&mut connect);
         connect.extend(visitor.body);
-        // boxed: it is large
+        // boxed, because it is large
         let mut handler = Box::pin(handler.run());
         let ended = {
             let client = (visitor.from, visitor.to);
@@ -311,7 +310,7 @@ impl Broker {
                 _ = &mut relayed => None,
             }
         };
-        // the client is gone and so is its stream: the will, the session
+        // the client is gone; the crate still has to send the will and keep the session
         let ended = match ended {
             Some(ended) => ended,
             None => handler.await,
@@ -322,7 +321,7 @@ impl Broker {
         drop((session, place));
     }
 
-    /// Counts its session in, and forgets another's if there are too many.
+    /// Counts the session in, and forgets another one if there are too many.
     async fn arrives(&self, connect: &Connect) -> Present<'_> {
         let id = connect.client_id.clone();
         let keeps = connect.keeps && !id.is_empty();
@@ -338,7 +337,7 @@ impl Broker {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session of a client that is away: its subscriptions and its queue.
+    /// Forgets the session of a client that is away: its subscriptions and its queue.
     async fn forget(&self, id: &str) {
         let _slot = self.router.lock_session(id).await;
         if self.router.is_connected(id).await {
@@ -354,7 +353,7 @@ impl Broker {
     }
 }
 
-/// A client is connected as long as this lives.
+/// A client counts as connected as long as this lives.
 struct Present<'a> {
     broker: &'a Broker,
     id: String,
@@ -366,13 +365,13 @@ impl Drop for Present<'_> {
     }
 }
 
-/// Tokio's clock, which tests can stop.
+/// The clock of tokio, which tests can stop.
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Two ends of one stream, ours and the crate's. That one must be called a TCP stream, for the crate takes nothing else; it
-/// only reads, writes and closes it, which are the same for every socket.
+/// Makes a pair of connected sockets, one for us and one for the crate. The crate takes nothing but a TCP stream; it
+/// only reads, writes and closes it, which works the same on every socket.
 fn pair() -> io::Result<(UnixStream, TcpStream)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -381,7 +380,7 @@ fn pair() -> io::Result<(UnixStream, TcpStream)> {
     Ok((UnixStream::from_std(ours)?, TcpStream::from_std(theirs)?))
 }
 
-/// Checks users and topics: for every connection, will, publish and subscription.
+/// Checks users and topics for every connection, will, publish and subscription.
 struct Guard(Users);
 
 impl Guard {
@@ -404,7 +403,7 @@ impl Guard {
             (Some(name), Some(rest)) if name == self.0.local.username => {
                 (self.0.local_may)(client_id, rest, publish)
             }
-            // programs on the same machine may talk to each other elsewhere only through a broker of their own
+            // for other topics, programs on this machine need a broker of their own
             _ => false,
         }
     }
@@ -416,7 +415,7 @@ impl AuthProvider for Guard {
         connect: &'a ConnectPacket,
         _address: SocketAddr,
     ) -> Pin<Box<dyn Future<Output = mqtt5::error::Result<AuthResult>> + Send + 'a>> {
-        // who is not known did not come this far
+        // unknown users did not come this far
         let result = match &connect.username {
             Some(name) => AuthResult::success_with_user(name.clone()),
             None => AuthResult::fail(ReasonCode::BadUsernameOrPassword),

@@ -1,12 +1,13 @@
-//! What stands between a client and the broker crate on one connection, and mends what the crate (mqtt5 0.49) does not do:
+//! Stands between a client and the broker crate on one connection, and mends what the crate (mqtt5 0.49) does not do:
 //!
-//! - MQTT 3.1.1 has no reason codes in acknowledgements and no DISCONNECT from a server: the first are cut off (a publish
-//!   that is refused is acknowledged, 3.3.5 of 3.1.1 gives a server no other word), the second is the end of the connection;
-//! - MQTT 3.1.1 knows no highest QoS: an exchange of QoS 2 is held here, by method B of its figure 4.3, and the crate gets a
-//!   publish of QoS 1, so that nothing but packet identifiers is kept for it;
-//! - a payload above the daemon's limit is never held: what is over is thrown away as it comes, and the daemon refuses the
-//!   rest by its length;
-//! - few large packets are on their way in at a time, and not for long.
+//! - MQTT 3.1.1 has no reason codes in acknowledgements and no DISCONNECT from a server. Reason codes are cut off (a
+//!   publish that is refused is acknowledged; 3.3.5 of 3.1.1 gives a server no other word), and a DISCONNECT ends the
+//!   connection.
+//! - MQTT 3.1.1 has no highest QoS. An exchange of QoS 2 is held here, by method B of its figure 4.3, and the crate
+//!   gets a publish of QoS 1, so that only packet identifiers are kept for it.
+//! - A payload above the daemon's limit is never held: what is over the limit is thrown away as it comes, and the
+//!   daemon refuses the rest by its length.
+//! - Only a few large packets are on their way in at a time, and not for long.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -23,31 +24,31 @@ use super::framing::{
     before_payload, malformed, publish_id,
 };
 
-/// Bytes of a packet besides its payload, at most.
+/// Most bytes of a packet besides its payload.
 const AROUND_PAYLOAD: usize = 16 << 10;
-/// A packet above this waits for one of few places.
+/// A packet above this size waits for one of few places.
 pub(in crate::mqtt) const LARGE: usize = 16 << 10;
-/// How long it may hold its place.
+/// How long a packet may hold its place.
 pub(in crate::mqtt) const LARGE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Largest packet that goes on, where payloads of so many bytes are taken.
+/// The largest packet that goes on when payloads of up to `payload_max` are taken.
 pub(in crate::mqtt) const fn packet_max(payload_max: usize) -> usize {
     payload_max + AROUND_PAYLOAD
 }
 
-/// One connection.
+/// The relay of one connection.
 pub(in crate::mqtt) struct Relay<'a> {
-    /// of the protocol
+    /// The level of the client's protocol.
     pub(in crate::mqtt) level: u8,
     pub(in crate::mqtt) payload_max: usize,
-    /// places for large packets, and how long one may be held; none: it needs none
+    /// Places for large packets, and how long one may be held. None: this connection needs none.
     pub(in crate::mqtt) places: Option<(&'a Semaphore, Duration)>,
-    /// identifiers of exchanges of QoS 2 that the client has not released
+    /// Packet identifiers of QoS 2 exchanges that the client has not released.
     pub(in crate::mqtt) unreleased: Mutex<Identifiers>,
 }
 
 impl Relay<'_> {
-    /// From the client's CONNECT until either side ends, or says what it must not.
+    /// Relays from the client's CONNECT until either side ends or breaks the protocol.
     pub(in crate::mqtt) async fn run(
         &self,
         connect: &[u8],
@@ -58,7 +59,7 @@ impl Relay<'_> {
         let (from_broker, mut to_broker) = broker;
         to_broker.write_all(connect).await?;
         let from_broker = BufReader::with_capacity(super::listener::READ_AHEAD, from_broker);
-        // both directions write to the client, a packet at a time
+        // both directions write to the client, one packet at a time
         let to_client = tokio::sync::Mutex::new(to_client);
         tokio::select! {
             ended = self.inward(from_client, to_broker, &to_client) => ended,
@@ -82,7 +83,7 @@ impl Relay<'_> {
             };
             match self.places {
                 Some((places, within)) if header.len > LARGE => {
-                    // it is never closed
+                    // the semaphore is never closed
                     let _place = places.acquire().await;
                     timeout(within, pass).await??;
                     packet = Vec::new();
@@ -93,7 +94,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Reads a packet as it is to go on; or gives the answer to one that goes no further.
+    /// Reads a packet as it should go on; or returns the answer to one that goes no further.
     async fn receive(
         &self,
         header: FixedHeader,
@@ -107,7 +108,7 @@ impl Relay<'_> {
         append(client, len, packet).await?;
         let body = &packet[start..];
         if len < header.len {
-            // only of a payload, and so that it is still above the limit
+            // only a payload is cut, and so that it is still above the limit
             let payload = (header.first & KIND == PUBLISH)
                 .then(|| before_payload(header, self.level, body))
                 .flatten()
@@ -175,7 +176,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// A publish of QoS 2 went on as one of QoS 1: its PUBACK is a PUBREC.
+    /// The kind of an acknowledgement. A publish of QoS 2 went on as QoS 1, so its PUBACK becomes a PUBREC.
     fn acknowledge(&self, first: u8, id: u16) -> u8 {
         let unreleased = self
             .unreleased
@@ -189,7 +190,7 @@ impl Relay<'_> {
     }
 }
 
-/// The packet identifier that acknowledgements begin with.
+/// Reads the packet identifier at the start of an acknowledgement.
 fn acknowledged(body: &[u8]) -> io::Result<u16> {
     match body {
         [high, low, ..] => Ok(u16::from_be_bytes([*high, *low])),
@@ -197,13 +198,13 @@ fn acknowledged(body: &[u8]) -> io::Result<u16> {
     }
 }
 
-/// As 3.1.1 has it.
+/// Builds an acknowledgement as 3.1.1 has it, without a reason code.
 fn acknowledgement(first: u8, id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
     [first, 2, high, low]
 }
 
-/// Reads so many bytes; grows as they come, not by what a header promises.
+/// Reads so many bytes. The buffer grows as they come and not by what a header promises.
 async fn append(
     from: &mut (impl AsyncBufRead + Unpin),
     bytes: usize,
@@ -227,7 +228,7 @@ async fn skip(from: &mut (impl AsyncBufRead + Unpin), mut bytes: usize) -> io::R
     Ok(())
 }
 
-/// A set of packet identifiers: 8 KiB from the first on, whatever a client does.
+/// A set of packet identifiers. It takes 8 KiB, whatever a client does.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Identifiers(Vec<u64>);
 
@@ -236,7 +237,7 @@ impl Identifiers {
         (usize::from(id) / 64, 1 << (id % 64))
     }
 
-    /// False: it is there already.
+    /// Adds an identifier. False: it was there already.
     fn insert(&mut self, id: u16) -> bool {
         let (word, bit) = Self::place(id);
         self.0.resize(1024, 0);

@@ -1,26 +1,28 @@
-//! Whose sessions the embedded broker keeps: those of its clients, and of so many that are away.
+//! Which sessions the embedded broker keeps: those of connected clients, and those of a number of clients that are
+//! away.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// Sessions at a time, of clients connected or away.
+/// Most sessions at a time, of clients that are connected or away.
 pub(in crate::mqtt) const SESSIONS_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Session {
-    /// more than one while a connection takes another's place
+    /// More than one only while a connection takes the place of another.
     connections: usize,
-    /// outlives them
+    /// Whether the session outlives its connections.
     keeps: bool,
     left: Instant,
 }
 
-/// By client identifier.
+/// The sessions by their clients' identifiers.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Sessions(HashMap<String, Session>);
 
 impl Sessions {
-    /// A client connects. Gives the one that has been away longest, if its session has to be forgotten for this one.
+    /// A client connects. Returns the identifier of the client that is away longest, if its session has to be forgotten
+    /// for this one.
     pub(in crate::mqtt) fn arrive(
         &mut self,
         id: &str,
@@ -43,7 +45,7 @@ impl Sessions {
         Some(longest)
     }
 
-    /// One of its connections ended.
+    /// One of the client's connections ended.
     pub(in crate::mqtt) fn leave(&mut self, id: &str, now: Instant) {
         if let Some(session) = self.0.get_mut(id) {
             session.connections = session.connections.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! What a client may do to its own work: cancel it, or end its thought.
+//! What a client may do to its own requests: cancel them, or end a thought.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use crate::requests::dedup::{Key, Known, Topic};
 use crate::wire::chat::request::Cancel;
 
 impl Admission {
-    /// A client cancels its own work; what is not its own is not touched. An id that is not there may be on its way,
-    /// behind its cancel: when it comes within the window of de-duplication, it ends at once.
+    /// A client cancels its own requests and nobody else's. An id that is not known may be on its way, behind its
+    /// cancel: if it comes within the window of de-duplication, it ends at once.
     pub fn cancel(&mut self, now: Instant, client: &str, what: &Cancel, out: &mut Vec<Action>) {
         if let Cancel::Id(id) = what {
             self.remember(now, client, id);
@@ -27,8 +27,8 @@ impl Admission {
         });
     }
 
-    /// Remembers the cancel of a chat request that has not come. Those of an `ask` are not waited for: the same id may
-    /// be that of a chat which ended.
+    /// Remembers the cancel of a chat request that has not come. Cancels of an `ask` are not remembered, because the
+    /// same id may belong to a chat that ended.
     fn remember(&mut self, now: Instant, client: &str, id: &str) {
         let key = |topic| Key {
             client: client.into(),
@@ -45,7 +45,7 @@ impl Admission {
         }
     }
 
-    /// A client has heard enough thinking.
+    /// A client wants a thought to end, so that the answer begins.
     pub fn end_thinking(&mut self, client: &str, id: &str, out: &mut Vec<Action>) {
         let held = self.held.as_ref();
         for (number, live) in &mut self.live {

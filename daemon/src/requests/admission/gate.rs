@@ -1,4 +1,4 @@
-//! Who is let in, and when the others may come again.
+//! Which requests are let in, and when the others may come again.
 
 use std::time::Instant;
 
@@ -7,22 +7,22 @@ use glowplug_model::engine::Outcome;
 use super::{Admission, Live, Phase};
 use crate::wire::fault::{Code, Fault};
 
-/// What a client is told while the model loads.
+/// When a client may come again while the model loads.
 const LOADING_RETRY_MS: u64 = 1000;
-/// A request's service time before one was observed.
+/// How long a request is taken to last before one was observed.
 const SERVICE_GUESS_MS: f64 = 2000.0;
-/// The least a client is told to wait.
+/// The shortest time that a client is told to wait.
 pub(super) const RETRY_MIN_MS: u64 = 250;
 
-/// Requests of one client that may wait in an otherwise empty queue: as many as it leaves free. Where others wait, it is
-/// less, so that however many fill the queue, its last place is for a client that has none in it.
+/// How many requests of one client may wait in an otherwise empty queue: as many as it leaves free. Where others wait
+/// it is fewer, so that the last free place is always for a client that has none.
 #[must_use]
 pub fn share(queue: usize) -> usize {
     queue.div_ceil(2)
 }
 
 impl Admission {
-    /// Requests that may wait, and that are answered at a time.
+    /// How many requests may wait, and how many are answered at a time.
     fn bounds(&self) -> (usize, usize) {
         if self.strained {
             (share(self.queue), 1)
@@ -57,7 +57,7 @@ impl Admission {
                 "replies are not being taken by the broker".to_owned(),
             ));
         }
-        // what the free streams are about to take does not wait
+        // what the free streams are about to take does not count as waiting
         let free = streams.saturating_sub(self.started());
         let waiting = || self.live.values().filter(|l| !l.has_started());
         let own = waiting().skip(free).filter(|l| *l.client == *client);
@@ -74,7 +74,7 @@ impl Admission {
         late.then(|| Fault::new(Code::DeadlineExceeded, "the deadline had passed on arrival"))
     }
 
-    /// Why nothing at all can be accepted.
+    /// Why nothing at all can be accepted, if so.
     pub(super) fn closed(&self) -> Option<Fault> {
         match self.phase {
             Phase::Starting => Some(
@@ -86,7 +86,7 @@ impl Admission {
         }
     }
 
-    /// Follows how long a turn takes, the last few weighing most.
+    /// Follows how long turns take; the last few count most.
     pub(super) fn observe(&mut self, now: Instant, live: &Live, outcome: &Outcome) {
         if let Some(started) = live.stream.started() {
             self.counters.prompt_tokens += u64::from(outcome.prompt_tokens);
@@ -96,9 +96,9 @@ impl Admission {
         }
     }
 
-    /// When a place is free to one with `before` others before it, going by how long turns took. The next to leave is
-    /// the oldest that is not overdue; after it one leaves in every stream's share of a turn. Who is overdue (parked, or
-    /// longer than most) says nothing about the next.
+    /// When a place will be free for one with `before` others before it, judged by how long turns took. The next to
+    /// leave is the oldest that is not overdue; after it one leaves in every stream's share of a turn. What is overdue
+    /// (parked, or longer than most) says nothing about the next.
     fn retry_after_ms(&self, now: Instant, before: usize) -> u64 {
         let service = self.service_ms.unwrap_or(SERVICE_GUESS_MS);
         let pace = service / self.bounds().1.max(1) as f64;

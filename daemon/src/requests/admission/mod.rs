@@ -1,5 +1,6 @@
-//! Who gets a turn, who waits, who is refused, and how each request ends. A state machine: events and `now` in, actions
-//! out; no I/O, no clock. It holds every request from its acceptance to its last frame, and there is exactly one of those.
+//! Who gets a turn, who waits, who is refused, and how each request ends. A state machine: events and `now` go in,
+//! actions come out; it does no I/O and reads no clock. It holds every request from its acceptance to its last frame,
+//! and each request gets exactly one last frame.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,33 +32,30 @@ const _: () = assert!(
     "there must be room for the last frame of everything accepted"
 );
 
-/// What the daemon as a whole does; also its `status`.
+/// What the daemon as a whole is doing; its `status` says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// the model loads
+    /// The first model loads.
     Starting,
-    /// requests are taken
+    /// Requests are taken.
     Online,
-    /// requests end
+    /// Requests end, and no new ones are taken.
     Draining,
 }
 
 /// A request that was read and found valid.
 #[derive(Debug)]
 pub struct Arrival {
-    /// how it is answered
     pub kind: Kind,
-    /// the client's own id; none: one was made, and cannot come again
+    /// The client's own id. None: the request cannot be repeated.
     pub id: Option<String>,
-    /// used when `id` is none
+    /// The id of its frames if it has none of its own.
     pub made_id: String,
-    /// where its frames go
     pub reply: ReplyTo,
-    /// for the engine
     pub request: Request,
-    /// fields without effect
+    /// Fields of its body that had no effect.
     pub ignored: Vec<&'static str>,
-    /// from now
+    /// Counted from now.
     pub deadline: Option<Duration>,
 }
 
@@ -76,18 +74,18 @@ pub enum Action {
     },
 }
 
-/// Numbers for `metrics`.
+/// The numbers that `metrics` publishes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// error frames, by code; and what was dropped without one
+    /// Error frames by code, and what was dropped without one.
     pub refused: BTreeMap<&'static str, u64>,
-    /// requests that ended, any way
+    /// Requests that ended in any way.
     pub finished: u64,
-    /// of which were asked for again within the window
+    /// Requests that came again within the window.
     pub duplicates: u64,
-    /// prompt tokens of the requests whose turn came
+    /// Prompt tokens of the requests whose turn came.
     pub prompt_tokens: u64,
-    /// of which were found in the cache
+    /// Those of them that were found in the cache.
     pub prefix_hit_tokens: u64,
 }
 
@@ -101,7 +99,7 @@ struct Live {
     end_thinking: usize,
 }
 
-/// The machine.
+/// The queue of requests before the engine.
 pub struct Admission {
     queue: usize,
     streams: usize,
@@ -111,7 +109,7 @@ pub struct Admission {
     strained: bool,
     live: BTreeMap<RequestId, Live>,
     verbs: BTreeMap<RequestId, Verb>,
-    /// accepted, and not yet the engine's: the model is being changed
+    /// Requests that are accepted but not yet the engine's, while the model is being changed.
     held: Option<BTreeMap<RequestId, Box<Request>>>,
     by_key: HashMap<Key, RequestId>,
     done: Window,
@@ -123,7 +121,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `queue` requests may wait and `streams` be answered at a time; `chunk` is the time of text in one frame; `window` is that of de-duplication.
+    /// `queue` requests may wait, and `streams` are answered at a time. A chunk has the text of the time `chunk`.
+    /// `window` is that of de-duplication.
     #[must_use]
     pub fn new(
         queue: usize,
@@ -152,7 +151,8 @@ impl Admission {
         }
     }
 
-    /// The model is there; its name goes into every frame, its hash into every last one. What was held is the engine's now.
+    /// A model answers. Its name goes into every frame and its hash into every last one. What was held goes to its
+    /// engine.
     pub fn online(&mut self, model: String, sha256: Option<String>, out: &mut Vec<Action>) {
         (self.speaker.model, self.speaker.sha256) = (model, sha256);
         if self.phase == Phase::Starting {
@@ -170,71 +170,70 @@ impl Admission {
         self.held.get_or_insert_default();
     }
 
-    /// What was drained takes requests again.
+    /// Takes requests again after a drain.
     pub fn resume(&mut self) {
         if self.phase == Phase::Draining {
             self.phase = Phase::Online;
         }
     }
 
-    /// Does the engine have nothing left to do for anybody?
+    /// Whether the engine has nothing left to do for anybody.
     #[must_use]
     pub fn engine_is_idle(&self) -> bool {
         self.outstanding() == self.held.as_ref().map_or(0, BTreeMap::len)
     }
 
-    /// The broker takes no larger frames.
+    /// The broker takes no frames of more bytes.
     pub fn frame_max(&mut self, bytes: usize) {
         self.frame_max = bytes;
     }
 
-    /// While the board is strained half as many may wait, and they take their turns one after the other: what comes too
-    /// fast is refused while it can still go elsewhere. What was accepted stays.
+    /// While the board is strained, half as many requests may wait, and they take their turns one after the other: what
+    /// comes too fast is refused while it can still go elsewhere. What was accepted stays.
     pub fn one_at_a_time(&mut self, strained: bool) {
         self.strained = strained;
     }
 
-    /// Nothing new is taken from now on.
+    /// Takes nothing new from now on.
     pub fn drain(&mut self) {
         self.phase = Phase::Draining;
     }
 
-    /// Now.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Accepted and not ended: requests, and verbs on sessions.
+    /// How much is accepted and not ended: requests and verbs.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.live.len() + self.verbs.len()
     }
 
-    /// Requests whose turn came; a parked one has had its turn.
+    /// Requests whose turn has come. A parked one has had its turn.
     #[must_use]
     pub fn started(&self) -> usize {
         self.live.values().filter(|l| l.has_started()).count()
     }
 
-    /// Requests whose turn is to come.
+    /// Requests whose turn is still to come.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.live.len() - self.started()
     }
 
-    /// So far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Something was dropped without an answer, or refused outside.
+    /// Counts something that was dropped without an answer or refused elsewhere.
     pub fn count_refused(&mut self, why: &'static str) {
         *self.counters.refused.entry(why).or_default() += 1;
     }
 
-    /// A request came in: it is accepted, answered from memory, or refused. `room` is the outbox's for last frames.
+    /// A request came in: it is accepted, answered from memory, or refused. `room` is how many last frames the outbox
+    /// can take.
     pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
         let client = arrival.request.client.clone();
         let key = arrival.id.clone().map(|id| Key {
@@ -313,7 +312,7 @@ impl Admission {
         }
     }
 
-    /// Ends those that are meant: in the engine, or here if it does not know them yet.
+    /// Ends those that `meant` picks: in the engine, or here if the engine does not know them yet.
     fn end_where(
         &mut self,
         now: Instant,
@@ -372,7 +371,7 @@ impl Admission {
         });
     }
 
-    /// Ends everything in the engine; the last frames follow with its updates.
+    /// Ends everything in the engine. The last frames follow with its updates.
     pub fn end_all(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
         self.end_where(now, why, out, |_| true);
     }

@@ -1,4 +1,4 @@
-//! What becomes of requests that were accepted: their chunks as the engine gets on, and their one last frame.
+//! What becomes of accepted requests: their chunks as the engine gets on, and their one last frame.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,12 @@ use crate::mqtt::Lane;
 use crate::requests::dedup::Known;
 use crate::wire::fault::{Code, Fault};
 
-/// When the outbox has no room for chunks, look again after this long; the text waits and is sent as one chunk.
+/// After this long chunks are tried again that the outbox had no room for. Until then their text waits, and then it is
+/// sent as one chunk.
 pub(super) const STARVED_RETRY: Duration = Duration::from_millis(100);
 
 impl Admission {
-    /// The engine will say no more: everything gets its last frame now.
+    /// The engine will say no more, so everything gets its last frame now.
     pub fn abandon(&mut self, now: Instant, why: Finish, out: &mut Vec<Action>) {
         while let Some((number, _)) = self.live.first_key_value() {
             self.finish(now, *number, End::Finished(unheard(why)), usize::MAX, out);
@@ -22,7 +23,7 @@ impl Admission {
         self.abandon_verbs(out);
     }
 
-    /// The engine said something about a request. `room` is the outbox's for chunks, here and below.
+    /// The engine said something about a request. `room` is how many chunks the outbox can take, here and below.
     pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
         let Some(live) = self.live.get_mut(&update.id) else {
             return;
@@ -34,7 +35,7 @@ impl Admission {
         }
     }
 
-    /// Time passed: deadlines, and text that has waited long enough.
+    /// Does what is due: deadlines, and text that has waited long enough.
     pub fn tick(&mut self, now: Instant, room: usize, out: &mut Vec<Action>) {
         self.starved_until = self.starved_until.filter(|until| *until > now);
         self.end_where(now, Finish::DeadlineExceeded, out, |live| {
@@ -46,7 +47,7 @@ impl Admission {
         }
     }
 
-    /// When [`Self::tick`] has something to do, if ever.
+    /// When [`Self::tick`] will have something to do, if ever.
     #[must_use]
     pub fn next_tick(&self) -> Option<Instant> {
         let deadlines = self
@@ -55,7 +56,7 @@ impl Admission {
             .filter(|l| !l.ending)
             .filter_map(|l| l.deadline);
         let chunks = self.live.values().filter_map(|l| l.stream.due(self.chunk));
-        // never before the outbox is looked at again
+        // not before the outbox is tried again
         let chunks = chunks.map(|due| self.starved_until.map_or(due, |until| due.max(until)));
         deadlines.chain(chunks).min()
     }
@@ -72,7 +73,7 @@ impl Admission {
             return;
         }
         let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
-            // the last frame says the same
+            // the last frame repeats this text
             return self.count_refused("reply_dropped");
         };
         out.push(Action::Publish {
@@ -96,7 +97,7 @@ impl Admission {
         let frame = match end {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
-                // who prints chunks misses nothing; who was starved of them has the last frame
+                // a client that prints chunks misses nothing; one that did not get them has the last frame
                 if live.stream.due(Duration::ZERO).is_some()
                     && room > 0
                     && let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now)

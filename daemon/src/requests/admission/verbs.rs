@@ -1,5 +1,5 @@
-//! Verbs that the engine does between two steps, from their acceptance to their answer: on sessions, and the forgetting of a
-//! client. Each is answered exactly once, as a request is.
+//! Verbs that the engine does between two steps, from their acceptance to their answer: verbs on sessions, and the
+//! forgetting of a client. Like a request, each is answered exactly once.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,9 +23,9 @@ const VERBS_PER_CLIENT: usize = 4;
 
 /// A verb that the engine has not answered yet.
 pub(super) enum Verb {
-    /// on a session, answered there
+    /// A verb on a session, and where it is answered.
     Session(Call, ReplyTo),
-    /// all of a client's is to be forgotten
+    /// A client that should be forgotten.
     Forget(Arc<str>, Asker),
 }
 
@@ -39,7 +39,7 @@ impl Verb {
 }
 
 impl Admission {
-    /// A verb on a session came in. `room` is the outbox's for last frames.
+    /// A verb on a session came in. `room` is how many last frames the outbox can take.
     pub fn session(&mut self, room: usize, call: Call, to: ReplyTo, out: &mut Vec<Action>) {
         if let Some(fault) = self.too_many_verbs(room, &call.client) {
             return self.refuse_verb(to, fault.code, call.refused(&fault), out);
@@ -49,7 +49,7 @@ impl Admission {
         self.verbs.insert(number, Verb::Session(call, to));
     }
 
-    /// A client is to be forgotten: what it asked for ends, then the engine forgets what it holds of it.
+    /// A client should be forgotten: its requests end, then the engine forgets what it holds of it.
     pub fn forget(
         &mut self,
         now: Instant,
@@ -98,7 +98,7 @@ impl Admission {
         });
     }
 
-    /// The engine has done one on a session, or has not.
+    /// The engine has done a verb on a session, or has failed to.
     pub fn session_done(
         &mut self,
         number: RequestId,
@@ -119,7 +119,7 @@ impl Admission {
         });
     }
 
-    /// The engine has forgotten so many sessions of a client and all else of it, or has not.
+    /// The engine has forgotten so many sessions of a client and everything else of it, or has failed to.
     pub fn forgotten(
         &mut self,
         number: RequestId,
@@ -141,7 +141,7 @@ impl Admission {
         });
     }
 
-    /// No verb is done any more.
+    /// Answers all verbs, because the engine will do none of them any more.
     pub(super) fn abandon_verbs(&mut self, out: &mut Vec<Action>) {
         while let Some((&number, verb)) = self.verbs.first_key_value() {
             let gone = SessionFault::Failed("the engine is gone".to_owned());

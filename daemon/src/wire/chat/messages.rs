@@ -14,8 +14,8 @@ const MESSAGES_MAX: usize = 1024;
 /// Most content parts of one message.
 const PARTS_MAX: usize = 256;
 
-/// What clients send along, often as they got it in an answer: past thoughts are not fed again. Listed in the final frame
-/// by the second name unless there is nothing in it.
+/// Fields that clients send along, often as they got them in an answer; past thoughts are not fed to the model again.
+/// The final frame lists them by the second name, unless there is nothing in them.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("name", "messages[].name"),
     ("tool_call_id", "messages[].tool_call_id"),
@@ -25,7 +25,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("audio", "messages[].audio"),
 ];
 
-/// Reads the array; `path` names the element and field at fault, `ignored` takes what had no effect, each once.
+/// Reads the array. `path` names the element and field at fault; `ignored` gets the fields without effect, each once.
 pub(in crate::wire) struct MessagesSeed<'p> {
     pub(in crate::wire) path: &'p RefCell<String>,
     pub(in crate::wire) ignored: &'p mut Vec<&'static str>,
@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
             match key.as_str() {
                 "role" => role = Some(map.next_value::<RawRole>()?.into()),
                 "content" => content = map.next_value::<Option<Content>>()?,
-                // none is no call
+                // an empty list calls nothing
                 "tool_calls" | "function_call" => match map.next_value::<Option<Scalar>>()? {
                     None | Some(Scalar::Empty) => {}
                     Some(_) => {
@@ -138,7 +138,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
         match content {
             Some(Content(text)) if text.contains('\0') => Err(de::Error::custom("holds U+0000")),
             Some(Content(content)) => Ok(Message { role, content }),
-            // an assistant's turn may have had nothing to say
+            // an assistant's turn may have been empty
             None if role == Role::Assistant => Ok(Message {
                 role,
                 content: String::new(),
@@ -151,7 +151,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum RawRole {
-    /// as OpenAI's newer models call the system's
+    /// The system's role, as OpenAI's newer models call it.
     Developer,
     System,
     User,
@@ -170,7 +170,7 @@ impl From<RawRole> for Role {
     }
 }
 
-/// A string, or OpenAI's parts of type `text`, put together.
+/// A string, or the text of OpenAI's content parts put together.
 struct Content(String);
 
 impl<'de> Deserialize<'de> for Content {
@@ -206,7 +206,7 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-/// One of OpenAI's content parts that is text. What was refused was said too.
+/// One of OpenAI's content parts of type `text`; a part of type `refusal` counts as text, because it was said too.
 struct Part(String);
 
 impl<'de> Deserialize<'de> for Part {

@@ -1,4 +1,4 @@
-//! Frames: exactly the objects of the protocol, as bytes. Lengths are whatever the text has; the transport knows what
+//! Frames: exactly the objects of the protocol, as bytes. A frame is as long as its text; whoever sends it knows what
 //! the broker takes.
 
 use bytes::Bytes;
@@ -9,64 +9,56 @@ use std::num::NonZeroU32;
 
 use crate::wire::fault::Fault;
 
-/// What every frame starts with.
+/// What every frame begins with.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Envelope<'a> {
-    /// the request's
     pub id: &'a str,
-    /// ours
     pub node: &'a str,
-    /// what answers
     pub model: &'a str,
-    /// from 0, no gaps
+    /// Counts the frames of a request from 0 without gaps.
     pub seq: u64,
 }
 
-/// New text of one frame.
+/// The text that one frame adds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Delta<'a> {
-    /// in the first frame
+    /// It is in the first frame only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
-    /// of the answer
     #[serde(skip_serializing_if = "str::is_empty")]
     pub content: &'a str,
-    /// of the thought
     #[serde(skip_serializing_if = "str::is_empty")]
     pub reasoning_content: &'a str,
 }
 
-/// Milliseconds, and tokens per second.
+/// How long a request took, in milliseconds, and tokens per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timings {
-    /// arrival to its turn
+    /// From the arrival of the request to its turn.
     pub queue_ms: f64,
-    /// its turn to the prompt being in the cache
+    /// From its turn until its prompt was in the cache.
     pub prompt_ms: f64,
-    /// arrival to the first token
+    /// From its arrival to its first token.
     pub first_token_ms: f64,
-    /// the prompt being in the cache to the last token
+    /// From its prompt being in the cache to its last token.
     pub predicted_ms: f64,
-    /// decoded tokens by `predicted_ms`
+    /// Decoded tokens divided by `predicted_ms`.
     pub predicted_per_second: f64,
 }
 
-/// A whole answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
-    /// what was said
     pub content: &'a str,
-    /// what was thought, if visible
+    /// The thought, if it is visible.
     pub reasoning: &'a str,
-    /// one per decoded token, if asked for
+    /// One for each decoded token, if they were asked for.
     pub logprobs: Option<&'a [TokenLogprob]>,
-    /// why and how much
+    /// Why it ended, and how many tokens it has.
     pub outcome: &'a Outcome,
-    /// how long
     pub timings: Timings,
-    /// request fields without effect
+    /// Fields of the request that had no effect.
     pub ignored: &'a [&'static str],
-    /// which model it was, by the hash of its file
+    /// The SHA-256 of the model's file.
     pub fingerprint: Option<&'a str>,
 }
 
@@ -104,7 +96,7 @@ impl<'a> Logprobs<'a> {
     }
 }
 
-/// New text, before the end.
+/// Encodes a frame with new text, before the end.
 #[must_use]
 pub fn chunk(envelope: Envelope<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) -> Bytes {
     #[derive(Serialize)]
@@ -135,7 +127,7 @@ pub fn chunk(envelope: Envelope<'_>, delta: Delta<'_>, tokens: Option<&[TokenLog
     })
 }
 
-/// The last frame, with the whole text.
+/// Encodes the last frame, which has the whole text.
 #[must_use]
 pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
     #[derive(Serialize)]
@@ -218,7 +210,7 @@ pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
     })
 }
 
-/// `error`, wherever it is.
+/// The object `error`, the same in every kind of frame.
 #[derive(Serialize)]
 pub(crate) struct ErrorBody<'a> {
     code: &'static str,
@@ -240,7 +232,7 @@ impl<'a> ErrorBody<'a> {
     }
 }
 
-/// The last frame of a request that came to nothing.
+/// Encodes the last frame of a request that failed.
 #[must_use]
 pub fn error(envelope: Envelope<'_>, fault: &Fault) -> Bytes {
     #[derive(Serialize)]
@@ -255,7 +247,8 @@ pub fn error(envelope: Envelope<'_>, fault: &Fault) -> Bytes {
     })
 }
 
-/// The error frame in the place of a frame of any kind: whom it is for, and nothing else of it.
+/// Encodes an error frame that replaces a frame of any kind. It keeps the fields that say whose frame it is, and
+/// nothing else.
 #[must_use]
 pub fn instead(frame: &[u8], fault: &Fault) -> Bytes {
     const WHOSE: [&str; 8] = [
@@ -268,7 +261,7 @@ pub fn instead(frame: &[u8], fault: &Fault) -> Bytes {
         "verb",
         "transaction",
     ];
-    // all frames are objects of ours
+    // all frames are objects that we made
     let mut envelope: Map<String, Value> = serde_json::from_slice(frame).unwrap_or_default();
     envelope.retain(|name, _| WHOSE.contains(&name.as_str()));
     envelope.insert("error".to_owned(), json!(ErrorBody::of(fault)));
@@ -281,7 +274,8 @@ pub fn error_text(fault: &Fault) -> Bytes {
     Bytes::from(format!("error: {}: {}", fault.code.name(), fault.message))
 }
 
-/// What an `ask` gets when there is no answer: the reason of its end as a chat's final frame has it, and in words.
+/// What an `ask` gets when there is no text: the reason in the same word that a chat's final frame has, and in a
+/// sentence.
 #[must_use]
 pub fn no_text(finish: Finish) -> Bytes {
     let why = match finish {
@@ -299,7 +293,7 @@ pub fn no_text(finish: Finish) -> Bytes {
     ))
 }
 
-/// OpenAI's names and ours. What ends with an error frame has none.
+/// The `finish_reason`: OpenAI's names, and our own. A request that ends with an error frame has none.
 fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Stop => "stop",
@@ -310,9 +304,9 @@ fn finish_reason(finish: Finish) -> &'static str {
     }
 }
 
-/// Any JSON value of ours as bytes.
+/// Encodes a JSON value.
 pub(crate) fn encode(value: &impl Serialize) -> Bytes {
-    // fails for maps with keys that are no text and for writers that fail; there is neither
+    // this fails only for maps whose keys are no text and for writers that fail; there is neither
     Bytes::from(serde_json::to_vec(value).unwrap_or_default())
 }
 

@@ -1,5 +1,5 @@
-//! The bodies that come in. Strict: a field is known, known to have no effect, or refused with its name. Each value is
-//! bounded while it is read, so that a hostile body costs no more than its own length.
+//! The bodies that come in. Parsing is strict: a field is known, known to have no effect, or refused by its name. Each
+//! value is bounded while it is read, so that a hostile body costs no more than its own length.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,16 +12,18 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::messages::MessagesSeed;
 use super::values::{
-    Biases, Modalities, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops,
+    Biases, Modalities, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops, integer,
+    number, text,
 };
 use crate::wire::fault::Fault;
 use crate::wire::topics::valid_segment;
 
-/// Most alternatives per token, as with OpenAI.
+/// Most alternatives for each token, the same number as OpenAI's.
 const TOP_LOGPROBS_MAX: u8 = 20;
-/// Most log-probabilities of one request, `max_tokens` times (1 + `top_logprobs`): its final frame carries them all.
+/// Most log-probabilities of one request, `max_tokens` times (1 + `top_logprobs`), because its final frame carries them
+/// all.
 const LOGPROBS_MAX: u64 = 16_384;
-/// Longest `deadline_ms`: a day.
+/// The longest `deadline_ms` is a day.
 const DEADLINE_MAX_MS: u64 = 86_400_000;
 
 const _: () = assert!(
@@ -29,8 +31,8 @@ const _: () = assert!(
     "a session's name is a topic level as a client's is"
 );
 
-/// OpenAI's fields that ask for nothing a daemon with one model could do. Ignored, and listed in the final frame unless
-/// they are null.
+/// Fields of OpenAI's that ask for nothing that a daemon with one model could do. They are ignored, and listed in the
+/// final frame unless they are null.
 const WITHOUT_EFFECT: &[&str] = &[
     "model",
     "user",
@@ -48,7 +50,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "verbosity",
 ];
 
-/// And those that ask for what it never does: refused unless they are null.
+/// Fields of OpenAI's that ask for what the daemon never does. They are refused unless they are null.
 const NEVER: &[(&str, &str)] = &[
     ("audio", "answers are text: audio cannot be asked for"),
     ("web_search_options", "nothing is looked up on the web here"),
@@ -58,30 +60,26 @@ const NEVER: &[(&str, &str)] = &[
 /// Why an `id` that is a number is refused.
 const ID_IS_TEXT: &str = "must be a string, as \"7\"";
 
-/// A chat request as its body says it; absent fields are the configuration's or the model's.
+/// A chat request as its body has it. For absent fields the configuration's or the model's values are used.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChatRequest {
-    /// never empty
+    /// There is at least one.
     pub messages: Vec<Message>,
-    /// at most 64 bytes
     pub id: Option<String>,
-    /// a named conversation, which `messages` go on with
+    /// The name of a conversation that `messages` continue.
     pub session: Option<String>,
-    /// among all requests
     pub priority: Priority,
-    /// false: the final frame alone
+    /// If it is false, only the final frame is sent.
     pub stream: Option<bool>,
-    /// answer and thinking together
+    /// For the answer and the thought together.
     pub max_tokens: Option<u32>,
-    /// the knobs that were given
     pub sampling: Sampling,
-    /// none: the configuration's
     pub thinking: Option<Thinking>,
-    /// on the answer only
+    /// They end the answer only, not the thought.
     pub stop: Vec<String>,
-    /// from arrival
+    /// Counted from the arrival of the request.
     pub deadline_ms: Option<u64>,
-    /// fields that had no effect, in their order
+    /// Fields that had no effect, in the order of the body.
     pub ignored: Vec<&'static str>,
 }
 
@@ -103,7 +101,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// The model's recommended values where none was given; `seed` when the request has none.
+    /// Fills in the model's recommended values where none was given, and `seed` if the request has none.
     #[must_use]
     pub fn over(&self, model: &SamplerParams, seed: u64) -> SamplerParams {
         SamplerParams {
@@ -121,18 +119,20 @@ impl Sampling {
     }
 }
 
-/// What a chat client may do to its work. An empty body is `{}`.
+/// What a cancel is for. An empty body means everything of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancel {
-    /// one request
     Id(String),
-    /// all of a session
+    /// Every request of this session.
     Session(String),
-    /// all of this client's
+    /// Every request of this client.
     All,
 }
 
-/// Reads a chat request. On a fault, the `id` of the body is returned too if it can be made out.
+/// Reads a chat request.
+///
+/// # Errors
+/// The fault, and the `id` of the body if it can be made out.
 pub fn parse_chat(
     payload: &[u8],
     config: &ChatDefaults,
@@ -141,12 +141,10 @@ pub fn parse_chat(
     parse_body(text, config).map_err(|fault| (fault, peek_id(text)))
 }
 
-/// What of the configuration decides whether a request is valid.
+/// The part of the configuration that decides whether a request is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChatDefaults {
-    /// `engine.max_tokens`
     pub max_tokens: u32,
-    /// `engine.thinking`
     pub thinking: Thinking,
 }
 
@@ -180,7 +178,7 @@ pub fn parse_cancel(payload: &[u8]) -> Result<Cancel, Fault> {
     }
 }
 
-/// Reads the body of `control`: the id whose thought is to end.
+/// Reads the body of `control`: the id of the request whose thought should end.
 pub fn parse_control(payload: &[u8]) -> Result<String, Fault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -207,10 +205,10 @@ fn string(field: &str, value: Scalar) -> Result<String, Fault> {
     }
 }
 
-/// Reads an `ask`: plain text, not empty.
+/// Reads an `ask`: plain text that is not empty.
 pub fn parse_ask(payload: &[u8]) -> Result<String, Fault> {
     let text = utf8(payload)?;
-    // editors write one at the beginning of a file; it is no part of the question
+    // editors write a byte order mark at the beginning of a file; it is no part of the question
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if text.trim().is_empty() {
         return Err(Fault::invalid("", "the question is empty"));
@@ -228,7 +226,7 @@ fn utf8(payload: &[u8]) -> Result<&str, Fault> {
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The `id` of a body that is at fault; a number too, so that its sender finds the answer.
+/// Finds the `id` of a body that is at fault. A number is taken too, so that its sender finds the answer.
 fn peek_id(text: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Id {
@@ -296,7 +294,7 @@ fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
     Ok(request)
 }
 
-/// The top level of a body; `path` is the field being read, for the error.
+/// The top level of a body. `path` is the field that is being read, for the error.
 struct Body<'p> {
     path: &'p RefCell<String>,
     thinking: Thinking,
@@ -318,7 +316,7 @@ impl<'de> Visitor<'de> for Body<'_> {
                 return Err(de::Error::custom("is given twice"));
             }
             self.field(&key, &mut map, &mut r)?;
-            // every known name at most once, so at most as many as there are names
+            // known names are there at most once, so this is bounded
             seen.push(key);
             self.path.borrow_mut().clear();
         }
@@ -385,7 +383,7 @@ impl Body<'_> {
                 }
             }
             "modalities" => {
-                // so would be anything but text
+                // anything but text would be an effect too
                 if map.next_value::<Option<Modalities>>()?.is_some() {
                     r.ignored.push("modalities");
                 }
@@ -408,7 +406,7 @@ impl Body<'_> {
             "repeat_penalty" => s.repeat_penalty = number(map, 0.1, 10.0)?,
             "presence_penalty" => s.presence_penalty = number(map, -2.0, 2.0)?,
             "frequency_penalty" => s.frequency_penalty = number(map, -2.0, 2.0)?,
-            // llama-server's -1 is off, as 0 is
+            // -1 is off in llama-server, as 0 is
             "top_k" => {
                 s.top_k = map
                     .next_value::<Option<i64>>()?
@@ -443,7 +441,7 @@ impl Body<'_> {
     }
 }
 
-/// Fields of features to come: only the value that asks for nothing is taken.
+/// Reads a field of a feature to come: only a value that asks for nothing is taken.
 fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
     let (what, harmless): (_, &[&str]) = match key {
         "chunk" => ("a chunk other than \"token\": it", &["token"]),
@@ -473,44 +471,6 @@ fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error>
     } else {
         Ok(())
     }
-}
-
-fn integer<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    min: u64,
-    max: u64,
-) -> Result<Option<u64>, A::Error> {
-    match map.next_value::<Option<u64>>()? {
-        Some(n) if !(min..=max).contains(&n) => Err(de::Error::custom(format_args!(
-            "{n} is not between {min} and {max}"
-        ))),
-        n => Ok(n),
-    }
-}
-
-fn number<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    min: f32,
-    max: f32,
-) -> Result<Option<f32>, A::Error> {
-    match map.next_value::<Option<f32>>()? {
-        Some(x) if !(min..=max).contains(&x) => Err(de::Error::custom(format_args!(
-            "{x} is not between {min} and {max}"
-        ))),
-        x => Ok(x),
-    }
-}
-
-fn text<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    check: impl Fn(&str) -> Result<(), String>,
-) -> Result<Option<String>, A::Error> {
-    let value = map.next_value::<Option<String>>()?;
-    value
-        .as_deref()
-        .map_or(Ok(()), check)
-        .map_err(de::Error::custom)?;
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Values of a chat request that are more than a number or a text. Each stops reading at its bound.
+//! Values of a chat request that are more than a number or a text. Each of them stops reading at its bound.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 /// Most entries of `logit_bias`.
 pub(in crate::wire) const LOGIT_BIAS_MAX: usize = 1024;
 
-/// `false`, `true`, or `{"budget", "visible"}`.
+/// The field `thinking`: `false`, `true`, or `{"budget", "visible"}`.
 pub(in crate::wire) struct RawThinking {
     enabled: bool,
     budget: Option<u32>,
@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for RawThinking {
                     visible: Option<bool>,
                 }
                 let t = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                // no budget left is no thought
+                // a budget of 0 switches thinking off
                 Ok(RawThinking {
                     enabled: t.budget != Some(0),
                     budget: t.budget,
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for RawThinking {
     }
 }
 
-/// A string or an array of strings.
+/// The field `stop`: a string or an array of strings.
 pub(in crate::wire) struct Stops(pub(in crate::wire) Vec<String>);
 
 impl<'de> Deserialize<'de> for Stops {
@@ -99,7 +99,7 @@ impl<'de> Deserialize<'de> for Stops {
     }
 }
 
-/// OpenAI's may be negative; llama-server's -1 asks for a random one.
+/// The field `seed`. OpenAI's may be negative; in llama-server -1 asks for a random one.
 pub(in crate::wire) struct Seed(pub(in crate::wire) Option<u64>);
 
 impl<'de> Deserialize<'de> for Seed {
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Seed {
     }
 }
 
-/// `{"token id": bias}`, in the order of the body, no id twice.
+/// The field `logit_bias`: `{"token id": bias}` in the order of the body, with no id twice.
 pub(in crate::wire) struct Biases(pub(in crate::wire) Vec<(u32, f32)>);
 
 impl<'de> Deserialize<'de> for Biases {
@@ -193,7 +193,7 @@ pub(in crate::wire) struct ResponseFormat {
     pub(in crate::wire) kind: String,
 }
 
-/// `["text"]`, in whatever length.
+/// The field `modalities`: an array in which every element is `"text"`.
 pub(in crate::wire) struct Modalities;
 
 impl<'de> Deserialize<'de> for Modalities {
@@ -219,12 +219,12 @@ impl<'de> Deserialize<'de> for Modalities {
     }
 }
 
-/// Enough of a value to see whether it asks for something.
+/// As much of a value as is needed to see whether it asks for something.
 pub(in crate::wire) enum Scalar {
     Text(String),
-    /// a whole one
+    /// A number without a fraction.
     Number(i64),
-    /// an array of nothing
+    /// An array without elements.
     Empty,
     Other,
 }
@@ -266,4 +266,45 @@ impl<'de> Deserialize<'de> for Scalar {
         }
         d.deserialize_any(V)
     }
+}
+
+/// An integer between two limits, or null.
+pub(super) fn integer<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    min: u64,
+    max: u64,
+) -> Result<Option<u64>, A::Error> {
+    match map.next_value::<Option<u64>>()? {
+        Some(n) if !(min..=max).contains(&n) => Err(de::Error::custom(format_args!(
+            "{n} is not between {min} and {max}"
+        ))),
+        n => Ok(n),
+    }
+}
+
+/// A number between two limits, or null.
+pub(super) fn number<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    min: f32,
+    max: f32,
+) -> Result<Option<f32>, A::Error> {
+    match map.next_value::<Option<f32>>()? {
+        Some(x) if !(min..=max).contains(&x) => Err(de::Error::custom(format_args!(
+            "{x} is not between {min} and {max}"
+        ))),
+        x => Ok(x),
+    }
+}
+
+/// A text that passes a check, or null.
+pub(super) fn text<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Option<String>, A::Error> {
+    let value = map.next_value::<Option<String>>()?;
+    value
+        .as_deref()
+        .map_or(Ok(()), check)
+        .map_err(de::Error::custom)?;
+    Ok(value)
 }
