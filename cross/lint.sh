@@ -10,7 +10,7 @@ have() { command -v "$1" >/dev/null || { echo "$1 is missing: $2 NOT CHECKED"; m
 if have shellcheck 'the scripts are'; then
     # the walls' awk and sed programs are in single quotes for a reason
     shellcheck --exclude SC2016 ./*.sh debian/test.sh debian/postinst debian/postrm debian/glowplug-memory-max \
-        buildroot/package/glowplug/S99glowplug homeassistant/glowplug/run.sh updates/ArtifactCommit_Enter_10_glowplug ../.ci/run
+        buildroot/package/glowplug/S99glowplug homeassistant/glowplug/run.sh updates/ArtifactCommit_Enter_10_glowplug ../.ci/run ../tests/run.sh ../tests/fuzz/run.sh ../tests/fuzz/rustc.sh
 fi
 if have hadolint 'the container files are'; then hadolint oci/Containerfile homeassistant/glowplug/Dockerfile; fi
 if have oelint-adv 'the Yocto recipes are'; then

@@ -120,7 +120,7 @@ fn spawn(config: &std::path::Path) -> Child {
 }
 
 fn missing<T>(why: &std::io::Error) -> T {
-    panic!("{why}: these tests need Mosquitto, `apt-get install mosquitto`")
+    panic!("{why}: these tests need Mosquitto, which `tests/run.sh` unpacks")
 }
 
 /// A port nobody has. Another process could take it before the broker does; the range is large.

@@ -1,6 +1,6 @@
 //! The whole daemon from outside: the real binary, real brokers, clients that share no code with it.
 //!
-//! Needs Debian's `mosquitto`, Python's `paho-mqtt`, and the model `smol` (`cargo run --release -- pull smol`). The binary
+//! Needs Mosquitto, Paho and the model `smol`: `tests/run.sh` brings them. The binary
 //! is the one beside these tests: `cargo test --release --workspace` builds both.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]

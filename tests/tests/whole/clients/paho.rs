@@ -12,7 +12,7 @@ fn converses_in_both_versions(kind: Kind) {
     };
     assert!(
         python(&["-c", "import paho.mqtt.client"]).status.success(),
-        "this test needs Paho: `pip install paho-mqtt` (or Debian's python3-paho-mqtt)"
+        "this test needs Paho, which `tests/run.sh` unpacks"
     );
     let folder = tempfile::tempdir().unwrap();
     let smol = real_model(Real::Smol);
