@@ -1,20 +1,23 @@
-//! Kernels by type, level and shape, one thread, the best of many rounds (the machine is shared: minima, not means).
+//! The time of the kernels by type, level and shape, on one thread. Machines are shared, so it is the best of many rounds
+//! and not the mean.
 //!
-//! `cargo bench -p glowplug-model --bench kernels -- Q4_K avx512vnni` runs the lines that contain every word.
-//! GB/s counts weight bytes, GMAC/s multiply-adds. The weights of a round come from a buffer larger than any cache
-//! when there is 1 column (decode streams them from memory), and are the same few when there are 64 (prefill).
+//! `cargo bench -p glowplug-model --bench kernels -- Q4_K avx512vnni` runs the lines that contain every word. GB/s counts
+//! the bytes of weights, and GMAC/s the multiply-adds. With 1 column the weights of a round come from a buffer that is
+//! larger than any cache, because decode streams them from memory. With 64 they are the same few, as in prefill.
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use glowplug_model::gguf::{GgmlType, Layout};
 use glowplug_model::kv::Arena;
 use glowplug_model::pool::{Pool, RowTile};
-use glowplug_model::quant::{Activations, Isa, Kernels, Paged, act_kind, row_bytes};
+use glowplug_model::quant::{
+    Activations, Heads, Isa, Kernels, Paged, Product, act_kind, row_bytes,
+};
 use std::time::{Duration, Instant};
 
-/// Shapes (rows, k) of the 1.5 B model: attention output, feed-forward down and up.
+/// The shapes (rows, k) of the 1.5B model: attention output, feed-forward down and up.
 const SHAPES: [(usize, usize); 3] = [(1536, 1536), (1536, 8960), (8960, 1536)];
-/// Rows of one call, as the network gives them to a thread.
+/// Rows of one call.
 const CHUNK: usize = 128;
 const COLUMNS: [usize; 3] = [1, 4, 64];
 const BUFFER: usize = 512 << 20;
@@ -87,7 +90,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Seconds of the best round.
+/// The seconds of the best round.
 fn best(mut round: impl FnMut()) -> f64 {
     let start = Instant::now();
     let mut best = f64::MAX;
@@ -99,7 +102,7 @@ fn best(mut round: impl FnMut()) -> f64 {
     best
 }
 
-/// Seconds of a whole matrix in calls of [`CHUNK`] rows.
+/// The seconds of a whole matrix in calls of [`CHUNK`] rows.
 fn matmul(
     kernels: &Kernels,
     (ty, layout): (GgmlType, Layout),
@@ -124,21 +127,23 @@ fn matmul(
             .chunks(CHUNK * row)
             .zip(out.chunks_mut(CHUNK * cols))
         {
-            kernels.matmul(
-                (ty, layout),
-                w,
+            let product = Product {
+                ty,
+                layout,
+                weights: w,
                 k,
-                &acts,
-                0,
-                &mut RowTile::new(out, out.len() / cols),
-            );
+                activations: &acts,
+                first_column: 0,
+            };
+            let rows = out.len() / cols;
+            kernels.matmul(&product, &mut RowTile::new(out, rows));
         }
         at += rows * row;
     })
 }
 
-/// Attention of 6 query heads over 4,096 positions, as in the 1.5 B model, where one round finds nothing of the
-/// round before in a cache: 28 layers of 2 heads lie between the pages' chunks.
+/// Times attention of 6 query heads over 4,096 positions, as in the 1.5B model. A round finds nothing of the round before in
+/// a cache, because 28 layers of 2 heads lie between the chunks of the pages.
 fn attend(kernels: &Kernels, words: &[String]) {
     let (g, d, len, heads) = (6, 128, 4096, 56);
     let isa = kernels.isa();
@@ -165,7 +170,15 @@ fn attend(kernels: &Kernels, words: &[String]) {
             let mut head = 0;
             let s = best(|| {
                 let (k, v) = (paged(head * chunk), paged((heads + head) * chunk));
-                kernels.attend(&q, k, v, d, len, 0.08, &mut scores, &mut out);
+                let looking = Heads {
+                    q: &q,
+                    k,
+                    v,
+                    d,
+                    len,
+                    scale: 0.08,
+                };
+                kernels.attend(&looking, &mut scores, &mut out);
                 head = (head + 1) % heads;
             });
             println!(
@@ -178,7 +191,7 @@ fn attend(kernels: &Kernels, words: &[String]) {
     }
 }
 
-/// The other float helpers.
+/// Times the other float helpers.
 fn floats(kernels: &Kernels, words: &[String]) {
     let isa = kernels.isa();
     let line = format!("{isa} silu_mul");

@@ -1,20 +1,25 @@
-//! A persistent thread pool with bounded spin, and the disjoint output tiles its tasks write.
-//! One of the few addresses of `unsafe`; depends on nothing else in the crate.
+//! A persistent thread pool with bounded spin, and the disjoint output tiles that its tasks write.
 //!
-//! A decode step crosses five or six barriers a layer, so the cost of a barrier is the cost of the pool. Three choices
-//! keep it small and keep it safe on a shared board:
+//! One file, because it is one proof: who may touch a run's job and output, and when.
+//!
+//! A decode step crosses five or six barriers in each layer, so the cost of a barrier is the cost of the pool. Three choices
+//! keep it small, and keep it safe on a shared board:
 //!
 //! * **Nobody waits for a thread that never came.** A worker enters a run by a compare-and-swap on one state word;
 //!   when the tasks are all claimed the caller closes the run and waits only for the workers inside. A worker that is
 //!   asleep, or pre-empted by the audio driver, costs its share of the work and nothing more.
-//! * **Spin, but bounded.** Between two runs a worker spins for 75 µs, then parks; the caller does the same when it
-//!   waits for the last task. Measured elsewhere: spinning gains 8 % of decode on a Raspberry Pi 5, unbounded spin
-//!   with more threads than cores loses 99 % (llama.cpp#13079).
-//! * **Thread count per run.** Decode saturates the memory bus on fewer threads than prefill can use.
+//! * **Threads spin, but not for long.** Between two runs a worker spins for 75 µs and then parks; the caller does the same
+//!   when it waits for the last task. As llama.cpp#13079 measured, spinning gains 8 % of decode on a Raspberry Pi 5, and
+//!   unbounded spinning with more threads than cores loses 99 %.
+//! * **Each run has its own number of threads.** Decode saturates the memory bus with fewer threads than prefill can use.
 //!
-//! Medians on a 2-core x86-64 VM, two threads: a run that both threads must enter and leave 1.0 µs; a run so short
-//! that the caller did it alone 60 ns; with the worker parked 18 µs, nearly all of it the system call that wakes it.
-//! On one thread 24 ns.
+//! Medians on a 2-core x86-64 VM with two threads: a run that both threads must enter and leave takes 1.0 µs, and a run so
+//! short that the caller did it alone 60 ns. With the worker parked it is 18 µs, nearly all of it for the system call that
+//! wakes it. On one thread it is 24 ns.
+#![allow(
+    unsafe_code,
+    reason = "threads share a run's job and write disjoint parts of its output"
+)]
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -27,38 +32,38 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{hint, io, thread};
 
-/// Most threads a pool may have; boards have up to 16 cores, a build machine a few hundred.
+/// Most threads that a pool may have. Boards have up to 16 cores, and a build machine has a few hundred.
 pub const MAX_THREADS: usize = 1024;
 
-/// How long a thread spins before it parks. The gaps between the runs of one decode step are far shorter, the gap
-/// between two requests far longer; llama.cpp#13079 (Raspberry Pi 5) sees the
-/// gain of spinning saturate at this order of magnitude.
+/// How long a thread spins before it parks. The gaps between the runs of one decode step are far shorter, and the gap
+/// between two requests is far longer. On a Raspberry Pi 5 the gain of spinning saturates at this order of magnitude
+/// (llama.cpp#13079).
 const SPIN: Duration = Duration::from_micros(75);
 
-/// Fields of the state word. Who may touch the job is decided by this word alone.
+/// The fields of the state word, which alone decides who may touch the job.
 mod state {
-    /// a run is open: workers may enter
+    /// The bit of an open run, which workers may enter.
     pub(super) const OPEN: u64 = 1;
-    /// the pool is being dropped
+    /// The bit that says that the pool is being dropped.
     pub(super) const STOP: u64 = 1 << 1;
-    /// one worker inside (16 bits)
+    /// One worker inside the run, in a field of 16 bits.
     pub(super) const INSIDE: u64 = 1 << 8;
     const THREADS_SHIFT: u32 = 24;
     const EPOCH_SHIFT: u32 = 40;
-    /// workers inside the run
+    /// How many workers are inside the run.
     pub(super) fn inside(s: u64) -> u64 {
         (s >> 8) & 0xffff
     }
-    /// worker `i` may enter when `i < threads(s)`
+    /// The threads of the run: worker `i` may enter when `i < threads(s)`.
     pub(super) fn threads(s: u64) -> usize {
         ((s >> THREADS_SHIFT) & 0xffff) as usize
     }
-    /// number of the run, modulo 2^24: so that a worker does not enter one run twice. After a wrap it may miss a run,
-    /// which costs nothing but its help.
+    /// The number of the run modulo 2^24, which keeps a worker from entering one run twice. After a wrap a worker may miss a
+    /// run, which costs nothing but its help.
     pub(super) fn epoch(s: u64) -> u64 {
         s >> EPOCH_SHIFT
     }
-    /// the next run, open, nobody inside yet
+    /// The state of the next run: open, with nobody inside yet.
     pub(super) fn open(last: u64, threads: usize) -> u64 {
         (epoch(last).wrapping_add(1) << EPOCH_SHIFT) | ((threads as u64) << THREADS_SHIFT) | OPEN
     }
@@ -71,28 +76,29 @@ type Panic = Box<dyn Any + Send>;
 struct Job {
     task: Task<'static>,
     tasks: usize,
-    /// that share them
+    /// How many threads share the tasks.
     threads: usize,
 }
 
-/// Keeps what one thread writes off the cache line that others spin on (two lines: the prefetcher takes pairs).
+/// Keeps what one thread writes off the cache line that others spin on. It is two lines long, because the prefetcher takes
+/// pairs.
 #[repr(align(128))]
 struct Line<T>(T);
 
 struct Shared {
     state: Line<AtomicU64>,
-    /// one a thread: the next task to claim of its share (see [`drain`])
+    /// For each thread, the next task of its share to claim: see [`drain`].
     next: Box<[Line<AtomicUsize>]>,
-    /// one flag a worker (index - 1): it is parked, or about to be
+    /// For each worker, at its index minus 1, whether it is parked or about to be.
     parked: Box<[Line<AtomicBool>]>,
-    /// the caller sleeps on `done`
+    /// Whether the caller sleeps on `done`.
     caller_parked: AtomicBool,
     done: (Mutex<()>, Condvar),
-    /// turns of `spin_loop` in [`SPIN`]
+    /// How many rounds of `spin_loop` fit in [`SPIN`].
     spins: u32,
-    /// the first panic of the run
+    /// The first panic of the run.
     panic: Mutex<Option<Panic>>,
-    /// written by the caller while no run is open and nobody is inside; read by workers inside
+    /// Written by the caller while no run is open and nobody is inside, and read by workers inside a run.
     job: UnsafeCell<Job>,
 }
 
@@ -101,21 +107,22 @@ struct Shared {
 // on an OPEN word) and their exit (Release): never both at once. Its task is `Sync`.
 unsafe impl Sync for Shared {}
 
-/// Worker threads that stay; the caller of [`Pool::run`] is worker 0.
+/// Worker threads that live as long as the pool. The caller of [`Pool::run`] is worker 0.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// one run at a time: a second caller waits
+    /// Held during a run, so that a second caller waits.
     gate: Mutex<()>,
 }
 
 thread_local! {
-    /// this thread is inside a task of some pool
+    /// Whether this thread is inside a task of some pool.
     static IN_TASK: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Pool {
-    /// `threads >= 1`, the calling thread included: `threads - 1` are spawned. They run where the system likes.
+    /// Makes a pool of `threads` threads including the calling one, so `threads - 1` are spawned. They run wherever the
+    /// system puts them.
     ///
     /// # Errors
     /// `threads` is 0 or above [`MAX_THREADS`], or the system refuses a thread (those begun are joined again).
@@ -123,9 +130,9 @@ impl Pool {
         Self::placed(threads, &[])
     }
 
-    /// As [`Self::new`]; `places[i]` has the processors that thread `i` is held to, the calling thread's first. A thread
-    /// without a place, or whose place the system refuses (they may have been taken from us since they were counted),
-    /// runs where the system likes.
+    /// Makes a pool as [`Self::new`] does, with thread `i` held to the processors `places[i]`; thread 0 is the calling one.
+    /// A thread without a place runs wherever the system puts it. So does one whose place the system refuses, because the
+    /// processors may have been taken from us since they were counted.
     ///
     /// # Errors
     /// As those of [`Self::new`].
@@ -162,24 +169,24 @@ impl Pool {
                 shared.work(index);
             })?);
         }
-        // after the others, which inherit what their maker is held to
+        // after the others, because a new thread inherits the place of the one that spawns it
         hold_to(places.first().map_or(&[], Vec::as_slice));
         Ok(pool)
     }
 
-    /// Threads of the pool, the caller included.
+    /// How many threads the pool has, including the calling one.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
     /// Runs `task(0..tasks)`, each index exactly once, on at most `threads` threads, and returns when all have ended.
-    /// Each thread claims the indices of its own share one by one in ascending order, then what is left of the others':
-    /// so a thread streams through one piece of memory. Make a task worth some microseconds. Nothing is allocated.
+    /// Each thread claims the indices of its own share one by one in ascending order, then what is left of the others', so
+    /// that a thread streams through one piece of memory. A task should take some microseconds. Nothing is allocated.
     ///
     /// A run inside a task runs inline, on that thread. A second caller waits for the first.
     ///
     /// # Panics
-    /// With the first panic of a task, after all the others have ended; the pool stays usable.
+    /// With the first panic of a task, after all the others have ended. The pool stays usable.
     pub fn run(&self, threads: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let threads = threads.min(self.threads()).min(tasks);
         let panic = if threads <= 1 || IN_TASK.get() {
@@ -193,7 +200,7 @@ impl Pool {
         }
     }
 
-    /// The parallel case, `2 <= threads <= self.threads()`, with the gate held. Must not unwind before `close`.
+    /// The parallel case: `2 <= threads <= self.threads()`, and the gate is held. It must not unwind before `close`.
     fn run_shared(&self, threads: usize, tasks: usize, task: Task<'_>) -> Option<Panic> {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The reference is used only by workers inside this run, and `close` below
@@ -230,8 +237,8 @@ impl Pool {
     }
 
     /// Splits a column-major `[cols][rows]` output (column `c` is `out[c*rows..][..rows]`) into row chunks of `chunk`
-    /// rows (the last may be shorter) and runs `task(rows, tile)` for each: the tile reaches only its own rows, in
-    /// every column. Threads and panics as in [`Pool::run`].
+    /// rows (the last may be shorter) and runs `task(rows, tile)` for each. The tile reaches only its own rows, in every
+    /// column. Threads and panics are as in [`Pool::run`].
     ///
     /// # Panics
     /// If `chunk` is 0 or `out.len()` is not a multiple of `rows`.
@@ -263,7 +270,7 @@ impl Pool {
     }
 
     /// Splits `out` into consecutive chunks of `chunk` elements (the last may be shorter) and runs
-    /// `task(index of the chunk, chunk)`. Threads and panics as in [`Pool::run`].
+    /// `task(index of the chunk, chunk)`. Threads and panics are as in [`Pool::run`].
     ///
     /// # Panics
     /// If `chunk` is 0.
@@ -301,7 +308,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// The life of worker `index`.
+    /// What worker `index` does for all of its life.
     fn work(&self, index: usize) {
         IN_TASK.set(true);
         let mut seen = 0;
@@ -323,8 +330,8 @@ impl Shared {
         }
     }
 
-    /// Spins, then parks, until there is a run that worker `index` may enter and whose epoch is not `seen`; enters it
-    /// and returns its epoch. None when the pool stops. Runs with fewer threads do not keep the worker awake.
+    /// Spins and then parks until there is a run that worker `index` may enter and whose epoch is not `seen`. It enters that
+    /// run and returns its epoch, or `None` when the pool stops. Runs with fewer threads do not keep the worker awake.
     fn wait_for_run(&self, index: usize, seen: u64) -> Option<u64> {
         let parked = &self.parked[index - 1].0;
         let wanted =
@@ -359,7 +366,7 @@ impl Shared {
         }
     }
 
-    /// Ends a run: no worker may enter any more; returns when those inside have left.
+    /// Ends a run: lets no worker enter any more, and returns when those inside have left.
     fn close(&self) {
         let mut s = self.state.0.fetch_and(!state::OPEN, Ordering::SeqCst);
         let mut spins = 0;
@@ -385,7 +392,7 @@ impl Shared {
     }
 }
 
-/// Holds the calling thread to these processors; to none of them: leaves it as it is.
+/// Holds the calling thread to these processors, or leaves it as it is if there are none.
 fn hold_to(cpus: &[usize]) {
     const CPUS: usize = libc::CPU_SETSIZE as usize;
     // SAFETY: a `cpu_set_t` is an array of integers, of which all zeros is the empty set
@@ -396,15 +403,15 @@ fn hold_to(cpus: &[usize]) {
         unsafe { libc::CPU_SET(*cpu, &mut set) };
     }
     if !cpus.is_empty() {
-        // SAFETY: 0 is the calling thread; the pointer is to a set of the size that is given, which lives until the call
-        // returns. That it fails is no fault: see `Pool::placed`.
+        // SAFETY: 0 is the calling thread, and the pointer is to a set of the size that is given, which lives until the call
+        // returns. A failure is ignored: see `Pool::placed`.
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     }
 }
 
-/// Turns of `spin_loop` in `time`. One turn takes 5 to 50 ns depending on the core (10 ns on the VM above), as long as a
-/// look at the clock: so it is counted, and timed once. The quickest of several batches, lest an interruption of this
-/// thread be taken for a slow core.
+/// How many rounds of `spin_loop` fit in `time`. A round takes 5 to 50 ns depending on the core (10 ns on the VM above),
+/// which is as long as reading the clock takes. So rounds are counted, and timed only once, here. The quickest of several
+/// batches counts, so that an interruption of this thread is not taken for a slow core.
 fn spins_in(time: Duration) -> u32 {
     const BATCH: u32 = 100;
     let batch = || {
@@ -414,18 +421,18 @@ fn spins_in(time: Duration) -> u32 {
     };
     let quickest = (0..8).map(|_| batch()).min().unwrap_or(time).as_nanos();
     let spins = time.as_nanos() * u128::from(BATCH) / quickest.max(1);
-    // the ceiling is for a clock too slow to see a batch (and Miri, whose clock stands almost still)
+    // the limit is for a clock that is too coarse to see a batch, and for Miri, whose clock stands almost still
     spins.clamp(1, if cfg!(miri) { 4 } else { 20_000 }) as u32
 }
 
 /// The first task of a thread's share; the share of thread `threads` would begin at `tasks`.
 fn share_start(share: usize, threads: usize, tasks: usize) -> usize {
-    // 128 bits: any number of tasks times at most `MAX_THREADS`
+    // in 128 bits any number of tasks times `MAX_THREADS` fits
     (share as u128 * tasks as u128 / threads as u128) as usize
 }
 
-/// Claims and runs tasks until none is left, those of share `home` first; the first panic, if there was one. Never
-/// unwinds. `next` has the next task of each share: a claim adds 1, so each task is claimed once.
+/// Claims and runs tasks until none is left, those of share `home` first, and returns the first panic, if there was one. It
+/// never unwinds. `next` has the next task of each share; a claim adds 1, so each task is claimed once.
 fn drain(next: &[Line<AtomicUsize>], home: usize, tasks: usize, task: Task<'_>) -> Option<Panic> {
     let threads = next.len();
     let mut first = None;
@@ -444,7 +451,7 @@ fn drain(next: &[Line<AtomicUsize>], home: usize, tasks: usize, task: Task<'_>) 
     first
 }
 
-/// Keeps the first panic and drops later ones, with care: a payload's destructor may itself panic, and nothing may
+/// Keeps the first panic and drops later ones, with care, because a payload's destructor may itself panic and nothing may
 /// unwind out of a run. What such a destructor throws is forgotten.
 fn keep_first(slot: &mut Option<Panic>, panic: Panic) {
     if slot.is_none() {
@@ -454,33 +461,33 @@ fn keep_first(slot: &mut Option<Panic>, panic: Panic) {
     }
 }
 
-/// Locks; a poisoned lock is as good as any, what it guards is never left half-written.
+/// Locks a mutex, even a poisoned one, because what these guard is never left half-written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The begin of an output that tasks share and divide.
+/// The start of an output whose parts are divided among tasks.
 struct Base<T>(*mut T);
 
-// SAFETY: only the address is shared; who makes a reference from it states why it is exclusive, and moves no T that
-// is not Send to another thread.
+// SAFETY: only the address is shared. Whoever makes a reference from it states why that is exclusive, and because of
+// `T: Send` no value goes to a thread that may not have it.
 unsafe impl<T: Send> Sync for Base<T> {}
 
 impl<T> Base<T> {
-    /// a method, so that closures capture the `Sync` wrapper and not the bare pointer
+    /// The address. This is a method so that closures capture the `Sync` wrapper and not the bare pointer.
     fn get(&self) -> *mut T {
         self.0
     }
 }
 
-/// An exclusive view of some rows of a column-major f32 matrix: `column(c)` is `rows` long.
+/// An exclusive view of some rows of a column-major f32 matrix, so `column(c)` is `rows` long.
 ///
 /// # Shapes
-/// `[cols][stride]`, of which it reaches `rows` consecutive elements in every column.
+/// The matrix is `[cols][stride]`, of which the view reaches `rows` consecutive elements in every column.
 pub struct RowTile<'a> {
-    /// first row of the tile in column 0
+    /// The first row of the tile in column 0.
     ptr: *mut f32,
-    /// elements from one column to the next
+    /// The number of elements from one column to the next.
     stride: usize,
     rows: usize,
     cols: usize,
@@ -488,7 +495,7 @@ pub struct RowTile<'a> {
 }
 
 impl<'a> RowTile<'a> {
-    /// The whole of a buffer `[cols][rows]`; the number of columns follows from its length.
+    /// Views a whole buffer of `[cols][rows]`; the number of columns follows from its length.
     ///
     /// # Panics
     /// If `out.len()` is not a multiple of `rows` (`rows == 0` asks for an empty buffer).
@@ -508,20 +515,20 @@ impl<'a> RowTile<'a> {
         }
     }
 
-    /// Rows in the tile.
+    /// How many rows the tile has.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns in the tile.
+    /// How many columns the tile has.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Some of its rows.
+    /// Views `rows` of the tile's rows from `first` on.
     ///
     /// # Panics
-    /// If they are not all in the tile.
+    /// If the rows are not all in the tile.
     pub fn part(&mut self, first: usize, rows: usize) -> RowTile<'_> {
         assert!(
             first.checked_add(rows).is_some_and(|end| end <= self.rows),
@@ -529,8 +536,8 @@ impl<'a> RowTile<'a> {
             self.rows
         );
         RowTile {
-            // SAFETY: first <= self.rows, so the pointer stays inside or one past column 0's rows of this tile; the part's
-            // rows are this tile's, which is borrowed for as long
+            // SAFETY: first <= self.rows, so the pointer stays inside column 0's rows of this tile or one past them. The
+            // part's rows are this tile's, which is borrowed for as long as the part lives
             ptr: unsafe { self.ptr.add(first) },
             stride: self.stride,
             rows,

@@ -1,4 +1,8 @@
-//! The read-only map of a model file: the only unsafe code of this folder.
+//! The read-only map of a model file, and the check that its pages can still be read.
+#![allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe, and so are signal handlers"
+)]
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -8,12 +12,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Opens a regular file for reading: what is checked of it, and mapped, is then this file, whatever lies under its name.
+/// Opens a regular file for reading. What is then checked and mapped is this file, whatever its name leads to later.
 ///
 /// # Errors
-/// It cannot be opened, or is no regular file (a FIFO would block, a device has no length).
+/// The file cannot be opened, or is not a regular file (a FIFO would block, and a device has no length).
 pub fn open(path: &Path) -> io::Result<File> {
-    // a FIFO that nobody writes to is not waited for
+    // so that a FIFO to which nobody writes is not waited for
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -32,34 +36,34 @@ fn regular(file: &File) -> io::Result<()> {
 
 /// Maps a whole regular file for reading. Pages are read when they are touched, and shared with every other reader.
 ///
-/// The file must not be changed in place while it is mapped: replace a model by writing a new file and renaming it.
-/// A file that is shortened under the map, or on a disk that fails, ends the process with SIGBUS at the next touch of the lost
-/// part; after [`guard`] the part is zeros instead, and the map's [`Watch`] tells.
+/// The file must not be changed in place while it is mapped; replace a model by writing a new file and renaming it. If the
+/// file is shortened under the map, or its disk fails, the next touch of the lost part ends the process with SIGBUS. After
+/// [`guard`] that part is read as zeros instead, and the map's [`Watch`] tells.
 ///
 /// # Errors
-/// The file cannot be mapped, or is no regular file.
+/// The file cannot be mapped, or is not a regular file.
 pub(super) fn map(file: &File) -> io::Result<Bytes> {
     regular(file)?;
-    // SAFETY: the map is only ever read, through slices bounded by the length memmap2 takes from this same descriptor.
+    // SAFETY: the map is only ever read, through slices bounded by the length that memmap2 takes from this same descriptor.
     // Bytes that somebody else changes under it are wrong data, which every reader here already expects.
     let map = unsafe { Mmap::map(file)? };
     let slot = MAPS.iter().find(|slot| slot.take(&map));
     Ok(Bytes::from_owner(Guarded { map, slot }))
 }
 
-/// Maps of one process at a time that can be guarded: a model and its packed file, and those that take their place.
+/// How many maps of a process can be guarded at a time: a model and its packed file, and those that replace them.
 const SLOTS: usize = 8;
 
 static MAPS: [Slot; SLOTS] = [const { Slot::empty() }; SLOTS];
 
-/// Bytes of a page; 0: nothing is guarded.
+/// How many bytes a page has, or 0 while nothing is guarded.
 static PAGE: AtomicUsize = AtomicUsize::new(0);
 
-/// Where a map lies, for a handler of signals, which may neither lock nor allocate.
+/// Where a map lies, for the signal handler, which may neither lock nor allocate.
 struct Slot {
     taken: AtomicBool,
     start: AtomicUsize,
-    /// 0: nowhere
+    /// The length of the map, or 0 while there is none.
     bytes: AtomicUsize,
     lost: AtomicBool,
 }
@@ -74,7 +78,7 @@ impl Slot {
         }
     }
 
-    /// False: it is another map's.
+    /// Takes the slot for a map, and returns false if another map has it.
     fn take(&self, map: &[u8]) -> bool {
         let free = !self.taken.swap(true, Ordering::Acquire);
         if free {
@@ -92,7 +96,7 @@ impl Slot {
     }
 }
 
-/// A map, known to the handler for as long as it lives.
+/// A map that the signal handler knows for as long as it lives.
 struct Guarded {
     map: Mmap,
     slot: Option<&'static Slot>,
@@ -106,14 +110,14 @@ impl AsRef<[u8]> for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // nobody reads the map any more; only then is it unmapped
+        // nobody reads the map any more, and it is unmapped only after this
         if let Some(slot) = self.slot {
             slot.free();
         }
     }
 }
 
-/// Tells whether all of a mapped file is still there. Keeps the map.
+/// Tells whether all of a mapped file is still there, and keeps the map alive.
 #[derive(Clone)]
 pub struct Watch {
     slot: Option<&'static Slot>,
@@ -133,7 +137,7 @@ impl Watch {
         }
     }
 
-    /// Was a part of the file touched that is not there any more, or cannot be read? Zeros were read in its place.
+    /// Whether a part of the file was touched that is lost or cannot be read, so that zeros were read in its place.
     #[must_use]
     pub fn lost(&self) -> bool {
         self.slot
@@ -141,32 +145,33 @@ impl Watch {
     }
 }
 
-/// From now on a lost part of a mapped file is read as zeros, for whoever looks at [`Watch::lost`] before a result is used;
-/// without this the process ends.
+/// Installs a handler of SIGBUS, so that a lost part of a mapped file is read as zeros from now on. Without it the process
+/// ends. Whoever calls this must look at [`Watch::lost`] before a result is used.
 ///
 /// # Errors
-/// The system's.
+/// The system refuses the handler.
 pub fn guard() -> io::Result<()> {
-    // SAFETY: no memory of ours is involved.
+    // SAFETY: `sysconf` takes a number and gives one; no memory is involved
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let page = usize::try_from(page).map_err(io::Error::other)?;
     PAGE.store(page, Ordering::Relaxed);
-    // SAFETY: all zeros are a `sigaction`: no handler, no flags, no signals.
+    // SAFETY: all zeros are a valid `sigaction`: no handler, no flags, no signals
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
     action.sa_sigaction = handler as libc::sighandler_t;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: `action` is whole, and its handler does only what a handler of signals may.
+    // SAFETY: `action` is a whole `sigaction` that lives until the call returns, the old action is not asked for, and the
+    // handler only loads and stores atomics and calls `mmap` and `sigaction`, which a signal handler may do
     match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// A page of a map is not there: zeros take its place, and that of all behind it, since the model is given up anyway. Any other
-/// fault ends the process as it would have without us.
+/// Handles a page of a map that is not there: zeros take its place and that of all pages behind it, since the model is given
+/// up anyway. Any other fault ends the process as it would have done without us.
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: with SA_SIGINFO the kernel hands over what happened.
+    // SAFETY: with SA_SIGINFO the kernel passes a pointer to a `siginfo_t` that is valid until the handler returns
     let at = unsafe { (*info).si_addr() }.addr();
     let page = PAGE.load(Ordering::Relaxed);
     for slot in &MAPS {
@@ -179,7 +184,8 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
             continue;
         }
         let lost = at / page * page;
-        // SAFETY: these pages are a map of ours that is read by somebody, so it lives; it is only ever read.
+        // SAFETY: the pages from `lost` to the end lie in a map of ours, which lives because somebody is reading it, and the
+        // map is only ever read
         let zeros = unsafe {
             libc::mmap(
                 std::ptr::without_provenance_mut(lost),
@@ -195,7 +201,8 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
             return;
         }
     }
-    // SAFETY: as in `guard`; the instruction is tried again, and ends the process.
+    // SAFETY: all zeros are a valid `sigaction`, which lives until the call returns, and the old action is not asked for. The
+    // instruction is then tried again, and ends the process
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
         libc::sigaction(libc::SIGBUS, &raw const default, std::ptr::null_mut());
@@ -263,7 +270,7 @@ mod tests {
         );
         assert!(watch.lost() && !other.lost());
         assert_eq!(whole[4 * page - 101], 7);
-        // its place is free again, and has forgotten
+        // its slot is free again, and has forgotten the loss
         drop((lost, watch));
         let maps: Vec<_> = (0..2 * SLOTS).map(|n| mapped(&n.to_string()).0).collect();
         assert!(maps.iter().all(|map| !Watch::new(map).lost()));

@@ -1,8 +1,8 @@
-//! What a file says its network is: read from the metadata, held against every tensor.
+//! The dimensions of the network in a file: read from the metadata, and checked against every tensor.
 //!
-//! Nothing that the file must give is defaulted, and nothing in the file that would change the result is passed over:
-//! a key or a tensor that this network does not compute is refused by name. Names and meanings are those of
-//! llama.cpp's GGUF files (`gguf-py/gguf/constants.py`).
+//! Nothing that the file must give has a default, and nothing in the file that would change the result is ignored: a key or
+//! a tensor that this network does not compute is refused by name. Names and meanings are those of llama.cpp's GGUF files
+//! (`gguf-py/gguf/constants.py`).
 
 mod keys;
 mod tensors;
@@ -12,32 +12,32 @@ use crate::gguf::{GgmlType, Gguf, GgufError};
 pub use crate::ops::rope::RopePairing as Pairing;
 use keys::Keys;
 
-/// Layers of one network.
+/// Most layers of a network.
 pub const MAX_LAYERS: usize = 256;
-/// Query heads of one layer.
+/// Most query heads of a layer.
 pub const MAX_HEADS: usize = 256;
-/// Values of one position between layers.
+/// Most values of one position between layers.
 pub const MAX_EMBED: usize = 65_536;
-/// Values in the middle of the feed-forward part.
+/// Most values in the middle of the feed-forward part.
 pub const MAX_FF: usize = 262_144;
-/// Ids of the vocabulary.
+/// Most tokens of a vocabulary.
 pub const MAX_VOCAB: usize = 1 << 20;
-/// Values of one head.
+/// Most values of one head.
 pub const MAX_HEAD_DIM: usize = 512;
 
-/// The architectures, each a set of choices in one network.
+/// The architectures that are supported, each a set of choices in one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
-    /// bias on q, k and v
+    /// There is a bias on q, k and v.
     Qwen2,
-    /// a norm over each head of q and k
+    /// There is a norm over each head of q and k.
     Qwen3,
-    /// rope on neighbouring values, frequencies perhaps scaled
+    /// Rope rotates neighbouring values, and its frequencies may be scaled.
     Llama,
 }
 
 impl Arch {
-    /// The name in the file.
+    /// The architecture's name in a file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Qwen2 => "qwen2",
@@ -47,136 +47,137 @@ impl Arch {
     }
 }
 
-/// What is done to rope's frequencies.
+/// How rope's frequencies are scaled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scaling {
-    /// nothing
+    /// The frequencies are not scaled.
     None,
-    /// positions are divided by this
+    /// All positions are divided by this factor.
     Linear(f32),
-    /// frequency `i` is divided by value `i` of the tensor `rope_freqs.weight` (`dims / 2` values, F32): llama 3.1
+    /// Frequency `i` is divided by value `i` of the tensor `rope_freqs.weight` (`dims / 2` values, F32), as in llama 3.1.
     Freqs,
 }
 
-/// Rotary position embedding.
+/// The numbers of the rotary position embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rope {
-    /// `theta` of pair `i` is `base^(-2 i / dims)`
+    /// The base of the frequencies: that of pair `i` is `base^(-2 i / dims)`.
     pub base: f32,
-    /// even, at most the head; values behind it are not turned
+    /// How many values of a head are rotated, an even number. The values behind them stay as they are.
     pub dims: usize,
-    /// see [`Pairing`]
+    /// Which two values of a head are rotated together.
     pub pairing: Pairing,
-    /// see [`Scaling`]
+    /// How the frequencies are scaled.
     pub scaling: Scaling,
 }
 
-/// A whole network in numbers.
+/// The dimensions and options of a whole network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dims {
-    /// see [`Arch`]
+    /// The architecture that the file names.
     pub arch: Arch,
-    /// 1 to [`MAX_LAYERS`]
+    /// The number of layers, from 1 to [`MAX_LAYERS`].
     pub layers: usize,
-    /// values of one position between layers, 1 to [`MAX_EMBED`]
+    /// How many values a position has between layers, from 1 to [`MAX_EMBED`].
     pub embed: usize,
-    /// query heads, a multiple of `kv_heads`, at most [`MAX_HEADS`]
+    /// The number of query heads: a multiple of `kv_heads`, at most [`MAX_HEADS`].
     pub heads: usize,
-    /// key and value heads
+    /// The number of key heads, which is that of value heads.
     pub kv_heads: usize,
-    /// values of one head, of queries, keys and values alike, at most [`MAX_HEAD_DIM`]
+    /// How many values a head of queries, keys or values has, at most [`MAX_HEAD_DIM`].
     pub head_dim: usize,
-    /// values in the middle of the feed-forward part, at most [`MAX_FF`]
+    /// How many values the middle of the feed-forward part has, at most [`MAX_FF`].
     pub ff: usize,
-    /// rows of the embedding and of the head, and tokens of the vocabulary, at most [`MAX_VOCAB`]
+    /// The number of tokens in the vocabulary, which is that of rows of the embedding and of the LM head; at most
+    /// [`MAX_VOCAB`].
     pub vocab: usize,
-    /// tokens of context the model was trained for
+    /// How many tokens of context the model was trained for.
     pub context_train: usize,
-    /// added to the mean square in every norm
+    /// What every norm adds to the mean square.
     pub norm_eps: f32,
-    /// see [`Rope`]
+    /// The numbers of the rotary position embedding.
     pub rope: Rope,
-    /// no `output.weight`: the embedding is the head
+    /// Whether there is no `output.weight`, so that the embedding is the LM head.
     pub tied_head: bool,
-    /// there is a [`REQUANTIZED_HEAD`]
+    /// Whether there is a [`REQUANTIZED_HEAD`].
     pub requantized_head: bool,
-    /// `attn_{q,k,v}.bias` in every layer
+    /// Whether every layer has `attn_{q,k,v}.bias`.
     pub qkv_bias: bool,
-    /// `attn_{q,k}_norm.weight` in every layer: one norm of `head_dim` values for all heads, before rope
+    /// Whether every layer has `attn_{q,k}_norm.weight`: one norm of `head_dim` values for all heads, before rope.
     pub qk_norm: bool,
 }
 
-/// Why a file is not a network we compute.
+/// Why the network of a file cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum DimsError {
-    /// a key is missing or of the wrong type
+    /// A key is missing or of the wrong type.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// not one of [`Arch`]
+    /// The architecture is not one of [`Arch`].
     #[error("architecture `{0}` is not supported, only qwen2, qwen3 and llama")]
     Architecture(String),
-    /// zero, or above a ceiling
+    /// A size is zero, or above its limit.
     #[error("`{key}` is {got}, the limits are 1 and {limit}")]
     Limit {
-        /// the metadata key
+        /// The metadata key in question.
         key: String,
-        /// in the file
+        /// The size in the file.
         got: usize,
-        /// ours
+        /// The largest size that we accept.
         limit: usize,
     },
-    /// a value that contradicts another one, or itself makes no sense
+    /// A value contradicts another one, or makes no sense by itself.
     #[error("`{key}` {why}")]
     Inconsistent {
-        /// the metadata key
+        /// The metadata key in question.
         key: String,
-        /// what it contradicts
+        /// What it is and what it contradicts.
         why: String,
     },
-    /// the file asks for something this network does not do
+    /// The file asks for something that this network does not do.
     #[error("`{key}` is {value}, which is not supported")]
     Unsupported {
-        /// the metadata key
+        /// The metadata key in question.
         key: String,
-        /// in the file
+        /// The value in the file.
         value: String,
     },
-    /// a tensor of the network is not in the file
+    /// A tensor of the network is not in the file.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
-    /// a tensor of the file is not in the network
+    /// A tensor of the file is not in the network.
     #[error("tensor `{0}` has no place in a network of this architecture")]
     UnexpectedTensor(String),
-    /// a tensor has other dimensions than the metadata says
+    /// A tensor has other dimensions than the metadata says.
     #[error("tensor `{tensor}` has dimensions {got:?}, expected {want:?}")]
     Shape {
-        /// its name
+        /// The name of the tensor.
         tensor: String,
-        /// in the file, innermost first
+        /// The dimensions in the file, innermost first.
         got: Vec<u64>,
-        /// by the metadata
+        /// The dimensions that follow from the metadata.
         want: Vec<u64>,
     },
-    /// a norm, bias or table of frequencies that is not plain f32
+    /// A norm, bias or table of frequencies is not plain F32.
     #[error("tensor `{tensor}` is {got}, only F32 is supported here")]
     TensorType {
-        /// its name
+        /// The name of the tensor.
         tensor: String,
-        /// in the file
+        /// The type in the file.
         got: GgmlType,
     },
-    /// a table of frequencies that rope cannot divide by
+    /// The table of frequencies has a value that rope cannot divide by.
     #[error("tensor `{0}` has a value that is not finite and above 0")]
     Frequencies(String),
 }
 
 impl Dims {
-    /// Query values of one position, `heads * head_dim`.
+    /// How many query values a position has: `heads * head_dim`.
     pub fn q_dim(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Key (or value) values of one position, `kv_heads * head_dim`.
+    /// How many values the keys (or the values) of a position have: `kv_heads * head_dim`.
     pub fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim
     }
@@ -184,7 +185,7 @@ impl Dims {
     /// Reads the metadata and checks every tensor against it: names, shapes, and the types of norms and biases.
     ///
     /// # Errors
-    /// The first thing found that does not fit.
+    /// The first thing that does not fit.
     pub fn from_gguf(file: &Gguf) -> Result<Self, DimsError> {
         let keys = Keys::new(file)?;
         keys.refuse_foreign()?;
@@ -220,7 +221,7 @@ impl Dims {
             rope,
             tied_head: !has("output.weight"),
             requantized_head: has(REQUANTIZED_HEAD),
-            // llama.cpp's qwen2 cannot be without, its llama may have them
+            // in llama.cpp, qwen2 always has biases and llama may have them
             qkv_bias: keys.arch == Arch::Qwen2 || has("blk.0.attn_q.bias"),
             qk_norm: keys.arch == Arch::Qwen3,
         };
@@ -229,7 +230,7 @@ impl Dims {
     }
 }
 
-/// A string of the file, short and without control characters, fit for a message.
+/// A string of the file made fit for a message: short, and without control characters.
 fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }

@@ -1,4 +1,5 @@
-//! The network as Burn modules: qwen2, qwen3 and llama are data of one description ([`dims::Dims`]), not three copies.
+//! The network as Burn modules. Qwen2, qwen3 and llama are one network with other dimensions ([`dims::Dims`]), not three
+//! copies.
 
 pub mod dims;
 mod weights;
@@ -14,30 +15,31 @@ use glowplug_firmware_config::kv::KvFormat;
 use std::ops::Range;
 pub use weights::{MissingTensor, Weights};
 
-/// A model ready to run: weights, numbers, device.
+/// A network that is ready to run: its weights on a device, and its dimensions.
 pub struct Network {
     weights: Weights,
     dims: Dims,
     spec: AttentionSpec,
-    /// any float tensor of the device: an op finds its backend by it
+    /// Any float tensor of the device, by which an op finds its backend.
     like: Tensor<1>,
-    /// of the rope frequencies: `[rope dims / 2]`
+    /// What the rope frequencies are divided by: `[rope dims / 2]`.
     divisors: Vec<f32>,
 }
 
-/// Above this bias (the root of its mean square), a layer's keys stay f16. Three layers of the 1.5B of Qwen2.5-Coder stand
-/// out (77, 11, 5) and most others have 0.4 to 0.8; of the 0.5B's 24 seventeen have more. Mean KL of the 0.5B on the
-/// vectors, means of four runs that differ in the sixth digit of what is stored: 0.00076 with all keys and values in f16,
-/// 0.00082 with this limit, 0.00084 with 1.0, 0.00090 where only a largest value above 40 counts (four layers), 0.0076 with
-/// all keys in q8_0.
+/// The bias (as the root of its mean square) above which a layer's keys stay in f16. Three layers of Qwen2.5-Coder-1.5B
+/// stand out with 77, 11 and 5, and most others have 0.4 to 0.8; of the 0.5B's 24 layers, seventeen have more than this
+/// limit. On the vectors, the 0.5B has a mean KL of 0.00076 with all keys and values in f16, 0.00082 with this limit,
+/// 0.00084 with a limit of 1.0, 0.00090 where only a largest value above 40 counts (four layers), and 0.0076 with all keys
+/// in q8_0. Those are means of four runs that differ in the sixth digit of what is stored.
 const WIDE_BIAS: f32 = 0.9;
 
-/// Heads of so few values leave more of a key's rounding in each score: of such a model the middle third of the layers,
-/// which costs most, keeps its keys in f16 too. SmolLM2-135M on the vectors, means of eight runs that
-/// differ in the sixth digit of their scores: 0.00139 with all in f16, 0.00146 so, 0.00153 without.
+/// The largest head that counts as small. With so few values, more of a key's rounding is left in each score. So the middle
+/// third of the layers, where that costs most, keeps its keys in f16 too. On the vectors, SmolLM2-135M has a mean KL of
+/// 0.00139 with all in f16, 0.00146 with this rule and 0.00153 without it. Those are means of eight runs that differ in the
+/// sixth digit of their scores.
 const SMALL_HEAD: usize = 64;
 
-/// How each layer's keys are stored: as chosen, or in f16 where eight bits are too few.
+/// The format in which each layer's keys are stored: the chosen one, or f16 where eight bits are too few.
 #[must_use]
 pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]> {
     let format = |layer: usize| {
@@ -56,7 +58,7 @@ pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]
 }
 
 impl Network {
-    /// Takes the weights of a file whose dimensions are already checked.
+    /// Takes the weights of a file whose dimensions have been checked.
     ///
     /// # Errors
     /// [`MissingTensor`], which [`Dims`] of the same file rules out.
@@ -85,23 +87,23 @@ impl Network {
         })
     }
 
-    /// What the file says of itself.
+    /// The dimensions that were read from the file.
     #[must_use]
     pub fn dims(&self) -> &Dims {
         &self.dims
     }
 
-    /// Rotation angles for `positions` tokens.
+    /// The table of rotation angles for `positions` tokens.
     #[must_use]
     pub fn rope_table(&self, positions: usize) -> RopeTable {
         RopeTable::new(positions, self.dims.rope.base, &self.divisors)
     }
 
-    /// The whole pass: tokens in, hidden states out (`[tokens, embed]`, before the final norm). Row `i` is the token at
-    /// the cache's row `i` ([`KvCache::begin`]); its keys and values are in the cache afterwards.
+    /// The forward pass: takes tokens and gives hidden states, `[tokens, embed]`, before the final norm. Row `i` is the token
+    /// at the cache's row `i` ([`KvCache::begin`]), and its keys and values are in the cache afterwards.
     ///
     /// # Panics
-    /// If a token is not in the vocabulary, or `tokens` are not as many as the cache expects, or none.
+    /// If a token is not in the vocabulary, or if `tokens` are none or not as many as the cache expects.
     pub fn forward(&self, tokens: &[u32], kv: &mut KvCache, rt: &mut Runtime) -> Tensor<2> {
         assert!(
             !tokens.is_empty() && tokens.iter().all(|&t| (t as usize) < self.dims.vocab),
@@ -119,7 +121,7 @@ impl Network {
         x
     }
 
-    /// Logits of some rows of a pass: `[rows.len() * vocab]`, row after row.
+    /// The logits of some rows of a pass: `[rows.len() * vocab]`, row after row.
     pub fn logits(&self, x: Tensor<2>, rows: Range<usize>, rt: &mut Runtime) -> Vec<f32> {
         let x = x.slice([rows, 0..self.weights.token_embd.cols()]);
         let logits = ops::head(x, self.weights.head(), self.spec.eps, rt);

@@ -1,19 +1,19 @@
-//! The file's tensors as Burn modules, mapped without a copy.
+//! The tensors of a file as Burn modules, mapped without a copy.
 
 use super::dims::Dims;
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
-use crate::ops::{self, AttentionInput, Head, Matrix, MlpInput};
+use crate::ops::{self, AttentionInput, LmHead, Matrix, MlpInput};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Int, Tensor, TensorData};
 
-/// A weight the file should have and has not; [`Dims`] has checked for all of them.
+/// The file lacks a weight that it should have. [`Dims`] has checked for all of them before.
 #[derive(Debug, thiserror::Error)]
 #[error("tensor `{0}` is missing")]
 pub struct MissingTensor(String);
 
-/// A matrix in its blocks: `[rows * row_bytes]` U8 over the mapped file.
+/// A matrix in GGUF blocks: a U8 tensor of `[rows * row_bytes]` over the mapped file.
 #[derive(Module, Debug)]
 pub(crate) struct QuantLinear {
     blocks: Param<Tensor<1, Int>>,
@@ -43,30 +43,31 @@ impl QuantLinear {
         })
     }
 
-    /// As the ops take it: a handle, no copy.
+    /// The matrix as the ops take it, which is a handle and no copy.
     pub(super) fn matrix(&self) -> Matrix<Dispatch> {
         ops::matrix(
             self.blocks.val(),
-            (self.ty, self.layout),
+            self.ty,
+            self.layout,
             self.rows,
             self.cols,
         )
     }
 
-    /// Inputs.
+    /// How many values a row has.
     pub(super) fn cols(&self) -> usize {
         self.cols
     }
 }
 
-/// A norm's weight or a bias: `[len]` f32.
+/// The weight of a norm, or a bias: `[len]` f32.
 #[derive(Module, Debug)]
 pub(crate) struct Vector {
     values: Param<Tensor<1>>,
 }
 
 impl Vector {
-    /// Mapped where the file's f32 lie aligned (GGUF's alignment is a multiple of 8), which [`Dims`] has made sure of.
+    /// Maps a vector of F32, which [`Dims`] has checked it is. GGUF's alignment is a multiple of 8, so its f32 are aligned.
     fn load(gguf: &Gguf, name: &str, device: &Device) -> Result<Self, MissingTensor> {
         let info = find(gguf, name)?;
         let data = mapped(gguf, info, DType::F32, info.dims[0] as usize);
@@ -87,20 +88,20 @@ impl Vector {
         }
     }
 
-    /// A handle, no copy.
+    /// The values as a tensor, which is a handle and no copy.
     pub(super) fn tensor(&self) -> Tensor<1> {
         self.values.val()
     }
 }
 
-/// One transformer block.
+/// The weights of one layer.
 #[derive(Module, Debug)]
 pub(crate) struct Block {
     attn_norm: Vector,
     attn_q: QuantLinear,
     attn_k: QuantLinear,
     attn_v: QuantLinear,
-    /// q, k, v one after the other; zeros where the file has none
+    /// The biases of q, k and v one after the other, with zeros where the file has none.
     attn_bias: Vector,
     attn_q_norm: Vector,
     attn_k_norm: Vector,
@@ -183,20 +184,20 @@ impl Block {
     }
 }
 
-/// All weights of a model.
+/// All weights of a network.
 #[derive(Module, Debug)]
 pub struct Weights {
     pub(super) token_embd: QuantLinear,
     pub(super) blocks: Vec<Block>,
     pub(super) output_norm: Vector,
-    /// none: the embedding table is the head
+    /// The LM head, or `None` where the embedding table is the head.
     output: Option<QuantLinear>,
-    /// see [`REQUANTIZED_HEAD`]
+    /// The tensor [`REQUANTIZED_HEAD`] of a packed file.
     requantized: Option<QuantLinear>,
 }
 
 impl Weights {
-    /// Handles on the mapped file; the only copies are the biases.
+    /// Makes handles on the mapped file; only the biases are copied.
     ///
     /// # Errors
     /// [`MissingTensor`], which [`Dims`] of the same file rules out.
@@ -217,9 +218,9 @@ impl Weights {
         })
     }
 
-    pub(super) fn head(&self) -> Head<Dispatch> {
+    pub(super) fn head(&self) -> LmHead<Dispatch> {
         let exact = self.output.as_ref().unwrap_or(&self.token_embd);
-        Head {
+        LmHead {
             norm: self.output_norm.tensor().into_dispatch(),
             exact: exact.matrix(),
             scan: self.requantized.as_ref().unwrap_or(exact).matrix(),
@@ -233,8 +234,8 @@ fn find<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo, MissingTensor>
         .ok_or_else(|| MissingTensor(name.to_owned()))
 }
 
-/// `AllocationProperty::File` keeps Burn from copying: the tensor is a view of the map (measured on Burn 0.22.1: same
-/// pointer, no anonymous memory). The dtype must be given, or Burn converts to its default integer.
+/// A view of the map as tensor data. `AllocationProperty::File` keeps Burn from copying (measured on Burn 0.22.1: the same
+/// pointer, and no anonymous memory). The dtype must be given, or Burn converts to its default integer.
 fn mapped(gguf: &Gguf, info: &TensorInfo, dtype: DType, len: usize) -> TensorData {
     TensorData::from_bytes(
         Bytes::from_shared(gguf.data(info), AllocationProperty::File),
@@ -243,7 +244,7 @@ fn mapped(gguf: &Gguf, info: &TensorInfo, dtype: DType, len: usize) -> TensorDat
     )
 }
 
-/// A small f32 tensor, copied.
+/// Copies the values of a small F32 tensor.
 pub(super) fn f32_values(gguf: &Gguf, name: &str) -> Result<Vec<f32>, MissingTensor> {
     let info = find(gguf, name)?;
     Ok(gguf

@@ -1,29 +1,29 @@
-//! The steps on the host: int8 kernels over the mapped blocks, rows handed out in chunks to the thread pool.
+//! The steps on the host: int8 kernels over the mapped blocks, with rows handed out in chunks to the thread pool.
 
 use super::runtime::{Planes, Runtime};
-use super::top_groups::Best;
-use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, Head, Matrix, MlpInput, QuantOps};
+use super::top_groups::TopGroups;
+use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps};
 use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
-use crate::quant::{Activations, Kernels, hadamard_transform, row_bytes};
+use crate::quant::{Activations, Heads, Kernels, Product, hadamard_transform, row_bytes};
 use burn::backend::{TensorData, TensorMetadata};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of a matrix that a thread claims at once: 32 rows of 1,536 Q4_K values are 27 KB, a prefill tile that stays in a
-/// 32 KB L1, and 3 microseconds of decode at 10 GB/s, against 50 ns for the claim.
+/// Rows of a matrix that a thread claims at once. 32 rows of 1,536 Q4_K values are 27 KB: as a prefill tile they stay in a
+/// 32 KB L1, and in decode they take 3 microseconds at 10 GB/s, against 50 ns for the claim.
 const ROWS: usize = 32;
 
 thread_local! {
-    /// A worker's own tile: the up half of gate/up, the product before the residual, attention scores. Bounded by
-    /// `ROWS * tokens of a step` and by `query heads of a group * context`.
+    /// A worker's own tile: the up half of gate/up, the product before the residual is added, or attention scores. It is
+    /// bounded by `ROWS * tokens of a step` and by `query heads of a group * context`.
     static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    /// A worker's two planes of products: `2 * ROWS * tokens of a step`.
+    /// A worker's products of two planes, `2 * ROWS * tokens of a step` of them.
     static PLANES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The first `len` values, after growing to at least that many.
+/// The first `len` values of the buffer, which is grown to at least that many.
 fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
@@ -35,15 +35,15 @@ fn with_tile<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     TILE.with_borrow_mut(|tile| body(first(tile, len)))
 }
 
-/// A matrix as the kernels see it.
+/// A matrix as the kernels see it: its bytes, row by row.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct MatrixRows<'a> {
     bytes: &'a [u8],
     row_bytes: usize,
     matrix: &'a Matrix<Flex>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> MatrixRows<'a> {
     fn new(matrix: &'a Matrix<Flex>) -> Self {
         let bytes = slice::<u8>(&matrix.blocks);
         let row_bytes = row_bytes(matrix.ty, matrix.cols).unwrap_or_default();
@@ -59,7 +59,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// `out.column(c)[r] = row r . x[c]` for the `out.cols()` columns of `acts`, both planes summed where it has two.
+    /// `out.column(c)[r] = row r . x[c]` for the `out.cols()` columns of `acts`, with both planes summed where it has two.
     fn multiply(
         &self,
         kernels: &Kernels,
@@ -87,7 +87,7 @@ impl<'a> Rows<'a> {
         });
     }
 
-    /// `out.column(c)[r] = row r . x[column + c]`
+    /// `out.column(c)[r] = row r . x[column + c]`, without summing planes.
     fn multiply_plane(
         &self,
         kernels: &Kernels,
@@ -96,17 +96,19 @@ impl<'a> Rows<'a> {
         column: usize,
         out: &mut RowTile<'_>,
     ) {
-        kernels.matmul(
-            (self.matrix.ty, self.matrix.layout),
-            &self.bytes[rows.start * self.row_bytes..],
-            self.matrix.cols,
-            acts,
-            column,
-            out,
-        );
+        let product = Product {
+            ty: self.matrix.ty,
+            layout: self.matrix.layout,
+            weights: &self.bytes[rows.start * self.row_bytes..],
+            k: self.matrix.cols,
+            activations: acts,
+            first_column: column,
+        };
+        kernels.matmul(&product, out);
     }
 
-    /// `out[r] = row r . x[column]` of `columns`, both planes summed where there are two; at most a group of rows.
+    /// `out[r] = row r . x[column]` for one of `columns` columns and at most a group of rows, with both planes summed where
+    /// there are two.
     fn multiply_column(
         &self,
         kernels: &Kernels,
@@ -143,7 +145,7 @@ fn tensor(values: Vec<f32>, shape: [usize; 2]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// The tensor's own values if nobody else holds it (they are changed in place then), else a copy.
+/// The tensor's own values if nobody else holds it, so that they can be changed in place, and otherwise a copy.
 fn values(tensor: FlexTensor) -> Vec<f32> {
     match tensor.into_data().try_into_vec() {
         Ok(values) => values,
@@ -151,7 +153,7 @@ fn values(tensor: FlexTensor) -> Vec<f32> {
     }
 }
 
-/// `x` `[n, k]`
+/// The two sizes of `x`, which is `[n, k]`.
 fn width(x: &FlexTensor) -> (usize, usize) {
     let shape = x.shape();
     (shape[0], shape[1])
@@ -164,11 +166,11 @@ impl QuantOps for Flex {
         tokens: &[u32],
         rt: &mut Runtime,
     ) -> FlexTensor {
-        let rows = Rows::new(&table);
+        let rows = MatrixRows::new(&table);
         let mut out = vec![0.0; tokens.len() * table.cols];
         for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols)) {
             rt.kernels
-                .open_row((table.ty, table.layout), rows.bytes, token as usize, out);
+                .open_row(table.ty, table.layout, rows.bytes, token as usize, out);
         }
         tensor(out, [tokens.len(), table.cols])
     }
@@ -205,7 +207,11 @@ impl QuantOps for Flex {
         let (q_rows, kv_rows) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let rows = q_rows + 2 * kv_rows;
         qkv.resize(n * rows, 0.0);
-        let (q, key, value) = (Rows::new(&w.q), Rows::new(&w.k), Rows::new(&w.v));
+        let (q, key, value) = (
+            MatrixRows::new(&w.q),
+            MatrixRows::new(&w.k),
+            MatrixRows::new(&w.v),
+        );
         // one barrier for the three: a chunk never straddles two matrices
         let chunk = largest_common_chunk(q_rows, kv_rows);
         pool.run_rows(threads, qkv, rows, chunk, &|range, out| {
@@ -271,14 +277,22 @@ impl QuantOps for Flex {
                 let (row, head) = (task / spec.kv_heads, task % spec.kv_heads);
                 let len = kv.position(row) + 1;
                 let (keys, vals) = (kv.keys(layer, head, row), kv.values(layer, head, row));
-                // as large as it can ever be, from the first time on
+                // as large as it can ever get, so that it does not grow later
                 with_tile(group * (longest + d), |tile| {
                     let (query, scores) = tile.split_at_mut(group * d);
                     query.copy_from_slice(heads);
                     if keys_rotated {
                         query.chunks_exact_mut(d).for_each(hadamard_transform);
                     }
-                    kernels.attend(query, keys, vals, d, len, scale, scores, heads);
+                    let looking = Heads {
+                        q: query,
+                        k: keys,
+                        v: vals,
+                        d,
+                        len,
+                        scale,
+                    };
+                    kernels.attend(&looking, scores, heads);
                     if values_rotated {
                         heads.chunks_exact_mut(d).for_each(hadamard_transform);
                     }
@@ -306,7 +320,7 @@ impl QuantOps for Flex {
             Planes::One,
             &[w.ty],
         );
-        let matrix = Rows::new(&w);
+        let matrix = MatrixRows::new(&w);
         let mut out = values(x);
         pool.run_rows(threads, &mut out, rows, ROWS, &|range, out| {
             with_tile(n * range.len(), |tile| {
@@ -344,7 +358,7 @@ impl QuantOps for Flex {
             Planes::One,
             &[w.gate.ty, w.up.ty],
         );
-        let (gate, up) = (Rows::new(&w.gate), Rows::new(&w.up));
+        let (gate, up) = (MatrixRows::new(&w.gate), MatrixRows::new(&w.up));
         let ff = w.gate.rows;
         let mut out = vec![0.0; n * ff];
         pool.run_rows(threads, &mut out, ff, ROWS, &|range, out| {
@@ -365,21 +379,25 @@ impl QuantOps for Flex {
         tensor(out, [n, ff])
     }
 
-    fn head(x: FlexTensor, w: Head<Self>, eps: f32, rt: &mut Runtime) -> FlexTensor {
+    fn head(x: FlexTensor, w: LmHead<Self>, eps: f32, rt: &mut Runtime) -> FlexTensor {
         let (n, k) = width(&x);
         let Runtime {
             pool,
             kernels,
             threads,
             inputs,
-            best,
+            top_groups,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
         inputs.norm(kernels, pool, threads, slice(&x), slice(&w.norm), eps);
         let types = [w.exact.ty, w.scan.ty];
         inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &types);
-        let (exact, scan, vocab) = (Rows::new(&w.exact), Rows::new(&w.scan), w.exact.rows);
+        let (exact, scan, vocab) = (
+            MatrixRows::new(&w.exact),
+            MatrixRows::new(&w.scan),
+            w.exact.rows,
+        );
         let mut out = vec![0.0; n * vocab];
         // one plane, which is the first columns, for all
         pool.run_rows(threads, &mut out, vocab, ROWS, &|range, out| {
@@ -388,14 +406,14 @@ impl QuantOps for Flex {
         let acts = inputs.of(w.exact.ty);
         let planes = acts.cols() / n;
         if w.requantized || planes > 1 {
-            best.find(&out, vocab);
-            let Best { groups, logits, .. } = best;
+            top_groups.find(&out, vocab);
+            let TopGroups { groups, logits, .. } = top_groups;
             pool.run_chunks(threads, logits, GROUP, &|task, logits| {
                 let (column, row) = groups[task];
                 let rows = row..vocab.min(row + GROUP);
                 exact.multiply_column(kernels, rows, acts, (column, n), logits);
             });
-            best.place(&mut out, vocab);
+            top_groups.place(&mut out, vocab);
         }
         tensor(out, [n, vocab])
     }
@@ -407,7 +425,7 @@ fn add(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// The largest chunk of at most [`ROWS`] rows that divides both; whole groups of sixteen, where both are.
+/// The largest chunk of at most [`ROWS`] rows that divides both numbers. It is whole groups of sixteen where both are.
 fn largest_common_chunk(a: usize, b: usize) -> usize {
     [ROWS, 16, 8, 4, 2]
         .into_iter()

@@ -1,12 +1,12 @@
-//! The Burn extension: the five fused steps of a layer, the embedding and the head, as one backend trait.
+//! The Burn extension: the fused steps of a layer, the embedding and the LM head, as one backend trait.
 //!
-//! A default body is plain Burn ops in f32 (the oracle: `reference` on any backend that has no body of its own); the
-//! host (`Flex`) overrides every step with the int8 kernels of [`crate::quant`] (`host`). All matrices are row-major;
-//! activations are `[tokens, width]`, which the kernels call columns of `width` rows.
+//! The default body of a step is plain Burn ops on f32, in `reference`: that is the oracle, and what any backend without a
+//! body of its own runs. The host (`Flex`) overrides every step with the int8 kernels of [`crate::quant`], in `host`. All
+//! matrices are row-major; activations are `[tokens, width]`, which the kernels call columns of `width` values.
 //!
 //! # Why so few ops
-//! A composed RMS norm costs 22 allocations on Flex, a fused step moved in and out none (measured on Burn 0.22.1); and each op
-//! is one barrier of the thread pool.
+//! A composed RMS norm costs 22 allocations on Flex, and a fused step that is moved in and out costs none (measured on Burn
+//! 0.22.1). Besides, each op is one barrier of the thread pool.
 
 #![cfg_attr(
     feature = "ndarray",
@@ -39,91 +39,91 @@ use runtime::Runtime;
 /// A weight matrix in its GGUF blocks: `rows` rows of `cols` values, as bytes.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct Matrix<B: Backend> {
-    /// U8 tensor over the mapped file
+    /// The bytes, as a U8 tensor over the mapped file.
     pub blocks: IntTensor<B>,
-    /// block format
+    /// The format of the blocks.
     pub ty: GgmlType,
-    /// order of the bytes
+    /// The order of the bytes.
     pub layout: Layout,
-    /// outputs
+    /// Rows of the matrix: values that a product has.
     pub rows: usize,
-    /// inputs
+    /// Columns of the matrix: values that a product is made of.
     pub cols: usize,
 }
 
-/// Weights of the attention's input side. `H`, `K`, `D`: query heads, key/value heads, head size.
+/// Weights of the attention's input side, for `H` query heads, `K` key/value heads and heads of `D` values.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct AttentionInput<B: Backend> {
-    /// `attn_norm.weight`: `[embed]`
+    /// The tensor `attn_norm.weight`: `[embed]`.
     pub norm: FloatTensor<B>,
-    /// `attn_q.weight`: `[H * D, embed]`
+    /// The tensor `attn_q.weight`: `[H * D, embed]`.
     #[extension_type]
     pub q: Matrix<B>,
-    /// `attn_k.weight`: `[K * D, embed]`
+    /// The tensor `attn_k.weight`: `[K * D, embed]`.
     #[extension_type]
     pub k: Matrix<B>,
-    /// `attn_v.weight`: `[K * D, embed]`
+    /// The tensor `attn_v.weight`: `[K * D, embed]`.
     #[extension_type]
     pub v: Matrix<B>,
-    /// q, k and v bias one after the other: `[(H + 2K) * D]`, zeros where the file has none
+    /// The biases of q, k and v one after the other: `[(H + 2K) * D]`, with zeros where the file has none.
     pub bias: FloatTensor<B>,
-    /// `attn_q_norm.weight`: `[D]`; read only with [`AttentionSpec::qk_norm`]
+    /// The tensor `attn_q_norm.weight`: `[D]`. It is read only with [`AttentionSpec::qk_norm`].
     pub q_norm: FloatTensor<B>,
-    /// `attn_k_norm.weight`: `[D]`; likewise
+    /// The tensor `attn_k_norm.weight`: `[D]`. It is read only with [`AttentionSpec::qk_norm`].
     pub k_norm: FloatTensor<B>,
 }
 
 /// Weights of the gated MLP's input side.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct MlpInput<B: Backend> {
-    /// `ffn_norm.weight`: `[embed]`
+    /// The tensor `ffn_norm.weight`: `[embed]`.
     pub norm: FloatTensor<B>,
-    /// `ffn_gate.weight`: `[ff, embed]`
+    /// The tensor `ffn_gate.weight`: `[ff, embed]`.
     #[extension_type]
     pub gate: Matrix<B>,
-    /// `ffn_up.weight`: `[ff, embed]`
+    /// The tensor `ffn_up.weight`: `[ff, embed]`.
     #[extension_type]
     pub up: Matrix<B>,
 }
 
-/// The output side.
+/// Weights of the LM head: the final norm and the matrix that makes logits.
 #[derive(Debug, Clone, ExtensionType)]
-pub struct Head<B: Backend> {
-    /// `output_norm.weight`: `[embed]`
+pub struct LmHead<B: Backend> {
+    /// The tensor `output_norm.weight`: `[embed]`.
     pub norm: FloatTensor<B>,
-    /// `output.weight`, or the embedding: `[vocab, embed]`
+    /// The tensor `output.weight`, or the embedding where the file has none: `[vocab, embed]`.
     #[extension_type]
     pub exact: Matrix<B>,
-    /// what all logits are made with: the same, or a requantized one of its shape
+    /// The matrix that all logits are first computed with: `exact` itself, or a requantised matrix of its shape.
     #[extension_type]
     pub scan: Matrix<B>,
-    /// `scan` is another: the logits of the best are made again with `exact`
+    /// Whether `scan` is a requantised matrix, so that the largest logits are computed again with `exact`.
     pub requantized: bool,
 }
 
-/// The numbers of an attention block.
+/// The sizes and options of an attention block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionSpec {
-    /// query heads
+    /// How many query heads there are.
     pub heads: usize,
-    /// key/value heads; `heads` is a multiple
+    /// How many key/value heads there are; `heads` is a multiple of it.
     pub kv_heads: usize,
-    /// values per head
+    /// How many values a head has.
     pub head_dim: usize,
-    /// RMS norm epsilon
+    /// The epsilon of every RMS norm.
     pub eps: f32,
-    /// RMS norm of each q and k head before the rotation (qwen3)
+    /// Whether each q and k head is RMS-normed before the rotation, as in qwen3.
     pub qk_norm: bool,
-    /// rotation
+    /// Which values of a head are rotated together.
     pub pairing: RopePairing,
 }
 
-/// The fused steps. Shapes: `n` tokens in the step; which sequences and positions they are, the cache knows
-/// ([`KvCache::begin`]).
+/// The fused steps. `n` is the number of tokens in the step; the cache knows which sequences and positions they are of, by
+/// [`KvCache::begin`].
 #[cfg_attr(not(feature = "ndarray"), backend_extension(Flex))]
 #[cfg_attr(feature = "ndarray", backend_extension(Flex, NdArray))]
 pub trait QuantOps: Backend {
-    /// Rows of the embedding table: `[n, cols]`. `like` is any float tensor of the device.
+    /// Looks the tokens up in the embedding table and gives `[n, cols]`. `like` is any float tensor of the device.
     fn embed(
         like: &FloatTensor<Self>,
         #[extension_type] table: Matrix<Self>,
@@ -133,7 +133,8 @@ pub trait QuantOps: Backend {
         reference::embed::<Self>(like, table, tokens, rt)
     }
 
-    /// Norm, q/k/v, bias, q/k norm, rotation; keys and values go to the cache. `x`: `[n, embed]`; gives q: `[n, H * D]`.
+    /// Norm, q/k/v with their biases, q/k norm and rotation. Keys and values go to the cache. Takes `x` of `[n, embed]` and
+    /// gives q of `[n, H * D]`.
     fn attention_input(
         x: &FloatTensor<Self>,
         #[extension_type] w: AttentionInput<Self>,
@@ -145,7 +146,8 @@ pub trait QuantOps: Backend {
         reference::attention_input::<Self>(x, w, spec, layer, kv, rt)
     }
 
-    /// Causal attention of `q` (`[n, H * D]`) over the tokens of each row's sequence up to its own: `[n, H * D]`.
+    /// Causal attention of `q`, which is `[n, H * D]`, over the tokens of each row's sequence up to its own. Gives
+    /// `[n, H * D]`.
     fn attention(
         q: FloatTensor<Self>,
         spec: AttentionSpec,
@@ -157,7 +159,7 @@ pub trait QuantOps: Backend {
         reference::attention::<Self>(&q, spec, layer, kv)
     }
 
-    /// `x + a . w^T`: the output projection of attention and MLP with its residual. `x`: `[n, rows]`, `a`: `[n, cols]`.
+    /// `x + a . w^T`, the output projection of attention and MLP with its residual. `x` is `[n, rows]`, `a` is `[n, cols]`.
     fn project_add(
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
@@ -167,7 +169,7 @@ pub trait QuantOps: Backend {
         Self::float_add(x, reference::linear::<Self>(a, w, rt))
     }
 
-    /// Norm, gate, up, `silu(gate) * up`. `x`: `[n, embed]`; gives `[n, ff]`.
+    /// Norm, gate and up products, and `silu(gate) * up`. Takes `x` of `[n, embed]` and gives `[n, ff]`.
     fn mlp_input(
         x: &FloatTensor<Self>,
         #[extension_type] w: MlpInput<Self>,
@@ -177,10 +179,10 @@ pub trait QuantOps: Backend {
         reference::mlp_input::<Self>(x, w, eps, rt)
     }
 
-    /// Final norm and output head. `x`: `[n, embed]`; gives logits `[n, vocab]`.
+    /// Final norm and LM head. Takes `x` of `[n, embed]` and gives logits of `[n, vocab]`.
     fn head(
         x: FloatTensor<Self>,
-        #[extension_type] w: Head<Self>,
+        #[extension_type] w: LmHead<Self>,
         eps: f32,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
@@ -191,7 +193,7 @@ pub trait QuantOps: Backend {
 #[cfg(feature = "ndarray")]
 impl QuantOps for NdArray {}
 
-/// [`QuantOps::embed`] on tensors.
+/// Calls [`QuantOps::embed`] on tensors of the dispatching backend.
 pub fn embed(
     like: &Tensor<1>,
     table: Matrix<Dispatch>,
@@ -206,7 +208,7 @@ pub fn embed(
     ))
 }
 
-/// [`QuantOps::attention_input`] on tensors.
+/// Calls [`QuantOps::attention_input`] on tensors of the dispatching backend.
 pub fn attention_input(
     x: &Tensor<2>,
     w: AttentionInput<Dispatch>,
@@ -225,7 +227,7 @@ pub fn attention_input(
     ))
 }
 
-/// [`QuantOps::attention`] on tensors.
+/// Calls [`QuantOps::attention`] on tensors of the dispatching backend.
 pub fn attention(
     q: Tensor<2>,
     spec: AttentionSpec,
@@ -242,7 +244,7 @@ pub fn attention(
     ))
 }
 
-/// [`QuantOps::project_add`] on tensors.
+/// Calls [`QuantOps::project_add`] on tensors of the dispatching backend.
 pub fn project_add(x: Tensor<2>, a: Tensor<2>, w: Matrix<Dispatch>, rt: &mut Runtime) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::project_add(
         x.into_dispatch(),
@@ -252,7 +254,7 @@ pub fn project_add(x: Tensor<2>, a: Tensor<2>, w: Matrix<Dispatch>, rt: &mut Run
     ))
 }
 
-/// [`QuantOps::mlp_input`] on tensors.
+/// Calls [`QuantOps::mlp_input`] on tensors of the dispatching backend.
 pub fn mlp_input(x: &Tensor<2>, w: MlpInput<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::mlp_input(
         &x.clone().into_dispatch(),
@@ -262,15 +264,16 @@ pub fn mlp_input(x: &Tensor<2>, w: MlpInput<Dispatch>, eps: f32, rt: &mut Runtim
     ))
 }
 
-/// [`QuantOps::head`] on tensors.
-pub fn head(x: Tensor<2>, w: Head<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
+/// Calls [`QuantOps::head`] on tensors of the dispatching backend.
+pub fn head(x: Tensor<2>, w: LmHead<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::head(x.into_dispatch(), w, eps, rt))
 }
 
-/// The bytes of a tensor's blocks as the extension wants them.
+/// Wraps the bytes of a matrix for the extension: `rows` rows of `cols` values.
 pub fn matrix(
     blocks: Tensor<1, Int>,
-    (ty, layout): (GgmlType, Layout),
+    ty: GgmlType,
+    layout: Layout,
     rows: usize,
     cols: usize,
 ) -> Matrix<Dispatch> {

@@ -1,5 +1,5 @@
-//! The steps in plain Burn ops, f32: the definition that every override is compared with. Only the blocks themselves
-//! are opened by [`Kernels::open_row`] (the formats' own definition).
+//! The steps in plain Burn ops on f32: the definition that every override is compared with. Only the blocks themselves are
+//! opened by [`Kernels::open_row`], which is the definition of the formats.
 
 use super::rope::RopePairing;
 use super::runtime::Runtime;
@@ -25,7 +25,7 @@ fn download<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
     }
 }
 
-/// All values of a matrix: `[rows, cols]`.
+/// Dequantises all values of a matrix: `[rows, cols]`.
 fn open<B: Backend>(w: Matrix<B>, kernels: &Kernels, device: &Device<B>) -> FloatTensor<B> {
     let (rows, cols) = (w.rows, w.cols);
     upload::<B>(open_rows::<B>(w, kernels, 0..rows), [rows, cols], device)
@@ -44,7 +44,7 @@ fn open_rows<B: Backend>(
     for r in rows {
         let start = out.len();
         out.resize(start + w.cols, 0.0);
-        kernels.open_row((w.ty, w.layout), &bytes, r, &mut out[start..]);
+        kernels.open_row(w.ty, w.layout, &bytes, r, &mut out[start..]);
     }
     out
 }
@@ -60,13 +60,13 @@ pub(super) fn embed<B: Backend>(
     upload::<B>(values, [tokens.len(), cols], &like.device())
 }
 
-/// `x . w^T`
+/// The product `x . w^T`: `[n, w.rows]`.
 pub(super) fn linear<B: Backend>(x: FloatTensor<B>, w: Matrix<B>, rt: &Runtime) -> FloatTensor<B> {
     let device = x.device();
     B::float_matmul(x, B::float_transpose(open::<B>(w, rt.kernels, &device)))
 }
 
-/// Over the last dimension; `weight` is as long as it.
+/// RMS norm over the last dimension, which `weight` is as long as.
 pub(super) fn rms_norm<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
@@ -96,7 +96,7 @@ fn part<B: Backend>(x: FloatTensor<B>, dim: usize, from: usize, to: usize) -> Fl
     B::float_slice(x, &slices)
 }
 
-/// `x`: `[n, heads, D]`
+/// Rotates every head by its row's position; `x` is `[n, heads, D]`.
 fn rotate<B: Backend>(
     x: FloatTensor<B>,
     pairing: RopePairing,
@@ -190,7 +190,7 @@ pub(super) fn attention_input<B: Backend>(
     B::float_reshape(q, Shape::from(vec![n, q_rows]))
 }
 
-/// Row by row: what a row may look at is its own sequence up to itself.
+/// Attention row by row, because each row may look only at its own sequence, up to itself.
 pub(super) fn attention<B: Backend>(
     q: &FloatTensor<B>,
     spec: AttentionSpec,

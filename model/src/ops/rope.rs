@@ -1,15 +1,15 @@
 //! Rotary position embedding: the angle table and the rotation of one head.
 
-/// Which two values of a head turn together.
+/// Which two values of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopePairing {
-    /// value `i` with `i + dims / 2` (qwen2, qwen3)
+    /// Value `i` with value `i + dims / 2` (qwen2, qwen3).
     Neox,
-    /// value `2i` with `2i + 1` (llama: the converter permutes q and k for it)
+    /// Value `2i` with value `2i + 1` (llama, whose converter permutes q and k for it).
     Norm,
 }
 
-/// cos and sin of every position and frequency, made once at load: `[positions][dims / 2]` each.
+/// The cosine and the sine of every position and frequency, computed once at load: `[positions][dims / 2]` each.
 #[derive(Debug)]
 pub struct RopeTable {
     half: usize,
@@ -18,9 +18,9 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Angles `position * base^(-2i/dims) / divisors[i]`; `divisors` (`[dims / 2]`) are all ones without scaling, one
-    /// number repeated for linear scaling, `rope_freqs.weight` for llama-3's. Computed in f64: at position 4,096 an f32
-    /// product is already off by 2e-4.
+    /// Computes the angles `position * base^(-2i/dims) / divisors[i]`. `divisors` is `[dims / 2]`: all ones without
+    /// scaling, one number repeated for linear scaling, and `rope_freqs.weight` for llama-3's. The angles are computed in
+    /// f64, because at position 4,096 an f32 product is already off by 2e-4.
     #[must_use]
     pub fn new(positions: usize, base: f32, divisors: &[f32]) -> Self {
         let half = divisors.len();
@@ -43,25 +43,25 @@ impl RopeTable {
         Self { half, cos, sin }
     }
 
-    /// Positions it has: the longest sequence.
+    /// How many positions the table has, which is the length of the longest sequence.
     #[must_use]
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half
     }
 
-    /// cos of one position: `[dims / 2]`.
+    /// The cosines of one position: `[dims / 2]`.
     #[must_use]
     pub fn cos(&self, position: usize) -> &[f32] {
         &self.cos[position * self.half..][..self.half]
     }
 
-    /// sin of one position: `[dims / 2]`.
+    /// The sines of one position: `[dims / 2]`.
     #[must_use]
     pub fn sin(&self, position: usize) -> &[f32] {
         &self.sin[position * self.half..][..self.half]
     }
 
-    /// Rotates the first `dims` values of one head in place; the rest stays.
+    /// Rotates the first `dims` values of one head in place; the others stay as they are.
     pub fn rotate(&self, pairing: RopePairing, position: usize, head: &mut [f32]) {
         let (cos, sin) = (self.cos(position), self.sin(position));
         match pairing {

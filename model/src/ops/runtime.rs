@@ -1,28 +1,28 @@
-//! What the host steps work with besides tensors: threads, kernels, angles, and buffers reused from step to step.
+//! What the host steps work with besides tensors: threads, kernels, angles, and buffers that are reused from step to step.
 
 use super::rope::RopeTable;
-use super::top_groups::Best;
+use super::top_groups::TopGroups;
 use crate::gguf::GgmlType;
 use crate::pool::Pool;
 use crate::quant::{ActKind, Activations, Kernels, act_kind};
 
-/// One per engine; not shared.
+/// The state that all steps of one engine use; each engine has its own.
 pub struct Runtime {
-    /// persistent worker threads
+    /// The persistent worker threads.
     pub pool: Pool,
-    /// the function table of the chosen instruction set
+    /// The function table of the chosen instruction set.
     pub kernels: &'static Kernels,
-    /// threads of the pool that the next steps use (prefill and decode differ)
+    /// How many threads of the pool the next steps use; prefill and decode differ.
     pub threads: usize,
-    /// rotation angles
+    /// The rotation angles of every position.
     pub rope: RopeTable,
     pub(super) inputs: LayerInput,
     pub(super) qkv: Vec<f32>,
-    pub(super) best: Best,
+    pub(super) top_groups: TopGroups,
 }
 
 impl Runtime {
-    /// With empty buffers: they grow with the first and largest step and stay.
+    /// Starts with empty buffers. They grow with the largest step and never shrink.
     #[must_use]
     pub fn new(pool: Pool, kernels: &'static Kernels, rope: RopeTable) -> Self {
         let threads = pool.threads();
@@ -33,16 +33,16 @@ impl Runtime {
             rope,
             inputs: LayerInput::default(),
             qkv: Vec::new(),
-            best: Best::default(),
+            top_groups: TopGroups::default(),
         }
     }
 }
 
-/// One layer input: its normed columns and the quantised forms that the layer's matrices ask for.
+/// One layer input: its normed columns, and the quantised forms that the layer's matrices ask for.
 #[derive(Default)]
 pub(super) struct LayerInput {
     pub(super) normed: Vec<f32>,
-    /// the input and what its first plane left over, while two planes are made
+    /// The input and what its first plane left over, while two planes are made.
     wide: Vec<f32>,
     f32: Activations,
     q8: Activations,
@@ -50,7 +50,7 @@ pub(super) struct LayerInput {
 }
 
 impl LayerInput {
-    /// RMS norm of every column of `x` (`[n][k]`) into `normed`.
+    /// Puts the RMS norm of every column of `x`, which is `[n][k]`, into `normed`.
     pub(super) fn norm(
         &mut self,
         kernels: &Kernels,
@@ -67,7 +67,7 @@ impl LayerInput {
         });
     }
 
-    /// Quantises `normed` once per form that one of `types` needs.
+    /// Quantises `normed` once for each form that one of `types` needs.
     pub(super) fn quantize_normed(
         &mut self,
         kernels: &Kernels,
@@ -82,8 +82,11 @@ impl LayerInput {
         self.normed = normed;
     }
 
-    /// Quantises `x` (`[n][k]`) once per form that one of `types` needs.
-    #[allow(clippy::too_many_arguments)]
+    /// Quantises `x`, which is `[n][k]`, once for each form that one of `types` needs.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the runtime's parts are borrowed apart from each other"
+    )]
     pub(super) fn quantize(
         &mut self,
         kernels: &Kernels,
@@ -117,7 +120,7 @@ impl LayerInput {
         }
     }
 
-    /// The form for matrices of this type.
+    /// The form that matrices of type `ty` are multiplied with.
     pub(super) fn of(&self, ty: GgmlType) -> &Activations {
         match act_kind(ty) {
             ActKind::F32 => &self.f32,
@@ -137,13 +140,14 @@ impl LayerInput {
 
 /// How finely a layer input is quantised.
 ///
-/// Two planes where it buys most for least: the inputs of q/k/v and of the head, there for the best logits alone. Mean KL to
-/// exact f32 logits and top-1 agreement over 1,024 positions, one plane everywhere and so: SmolLM2-135M Q4_1 0.0028 and 96.2 % to 0.0018 and
-/// 97.7 %; Qwen2.5-Coder-1.5B Q4_K_M 0.0052 and 97.6 % to 0.0049 and 97.7 %.
+/// Two planes are used where they gain most for the least work: for the inputs of q, k and v, and for the head, there only
+/// for the best logits. Against one plane everywhere, over 1,024 positions, that changed the mean KL to exact f32 logits
+/// and the top-1 agreement from 0.0028 and 96.2 % to 0.0018 and 97.7 % (SmolLM2-135M Q4_1), and from 0.0052 and 97.6 % to
+/// 0.0049 and 97.7 % (Qwen2.5-Coder-1.5B Q4_K_M).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Planes {
-    /// int8
+    /// One plane of int8.
     One,
-    /// int8, and int8 of what the first left over: twice the columns
+    /// A plane of int8 and another of what the first left over, which makes twice as many columns.
     Two,
 }

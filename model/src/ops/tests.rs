@@ -3,7 +3,7 @@
 use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;
 use super::{
-    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, Head, Matrix, MlpInput, QuantOps,
+    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, LmHead, Matrix, MlpInput, QuantOps,
     reference,
 };
 use crate::gguf::GgmlType;
@@ -20,7 +20,7 @@ type Oracle = super::NdArray;
 #[cfg(not(feature = "ndarray"))]
 type Oracle = Flex;
 
-/// splitmix64
+/// Random numbers by splitmix64, the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -336,7 +336,7 @@ fn projections_mlp_and_head_match() {
                 &what,
             );
 
-            let head = Head::<Flex> {
+            let head = LmHead::<Flex> {
                 norm: on::<Flex>(&norm, &[cols]),
                 exact: w.on(),
                 scan: w.on(),
@@ -377,7 +377,7 @@ fn the_best_logits_are_made_by_the_head_itself() {
         let (x, norm) = (random.floats(n * cols), random.floats(cols));
         let mut rt = runtime(1, 2);
         let mut logits = |scan: &Raw, requantized| {
-            let head = Head::<Flex> {
+            let head = LmHead::<Flex> {
                 norm: on::<Flex>(&norm, &[cols]),
                 exact: exact.on(),
                 scan: scan.on(),

@@ -1,26 +1,26 @@
-//! Which logits are worth making finely: those of the most likely tokens, by a first, coarser pass over all.
+//! Which logits are worth computing precisely: those of the most likely tokens, found by a first, rougher pass over all.
 
 use crate::gguf::GROUP;
 
-/// Groups of rows that are made again for a column, at most: the same groups that a packed matrix has, so that the kernels
-/// take them whole. 1.3 % of a vocabulary of 151,936.
-const BEST: usize = 128;
+/// Most groups of rows that are computed again for a column: 1.3 % of a vocabulary of 151,936. They are the groups that an
+/// interleaved matrix has, so that the kernels take them whole.
+const GROUPS_MAX: usize = 128;
 
-/// Finds them; holds the buffers for it.
+/// Finds the groups with the largest logits, and holds the buffers for it.
 #[derive(Default)]
-pub(super) struct Best {
-    /// of each group of a column the highest logit
+pub(super) struct TopGroups {
+    /// The highest logit of each group of a column.
     maxima: Vec<f32>,
-    /// groups, to be reordered
+    /// The numbers of the groups, in the order of selection.
     order: Vec<u32>,
-    /// column and first row
+    /// The column and the first row of each group that was found.
     pub(super) groups: Vec<(usize, usize)>,
-    /// their logits, [`GROUP`] each
+    /// The logits of those groups, [`GROUP`] each.
     pub(super) logits: Vec<f32>,
 }
 
-impl Best {
-    /// The groups with the highest logits of each column of `vocab`, and room for them.
+impl TopGroups {
+    /// Finds the groups with the highest logits in each column of `vocab` logits, and makes room for their logits.
     pub(super) fn find(&mut self, logits: &[f32], vocab: usize) {
         self.groups.clear();
         for (column, logits) in logits.chunks_exact(vocab).enumerate() {
@@ -29,11 +29,11 @@ impl Best {
             self.maxima.extend(logits.chunks(GROUP).map(max));
             self.order.clear();
             self.order.extend(0..self.maxima.len() as u32);
-            if self.order.len() > BEST {
+            if self.order.len() > GROUPS_MAX {
                 let max = |group: &u32| self.maxima[*group as usize];
                 self.order
-                    .select_nth_unstable_by(BEST - 1, |a, b| max(b).total_cmp(&max(a)));
-                self.order.truncate(BEST);
+                    .select_nth_unstable_by(GROUPS_MAX - 1, |a, b| max(b).total_cmp(&max(a)));
+                self.order.truncate(GROUPS_MAX);
                 // in the order of memory
                 self.order.sort_unstable();
             }
@@ -43,7 +43,7 @@ impl Best {
         self.logits.resize(self.groups.len() * GROUP, 0.0);
     }
 
-    /// Puts what was made into its place.
+    /// Puts the logits that were computed again into their places.
     pub(super) fn place(&self, logits: &mut [f32], vocab: usize) {
         for ((column, row), made) in self.groups.iter().zip(self.logits.chunks_exact(GROUP)) {
             let rows = GROUP.min(vocab - row);

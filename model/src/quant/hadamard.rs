@@ -1,11 +1,12 @@
-//! The turn that keys and queries make before keys are stored in few bits.
+//! The rotation that queries and keys go through before keys are stored in few bits.
 //!
-//! A scale serves 32 values, so one large value costs the others their bits, and keys have large ones: the bias of some
-//! layers of Qwen2 is a hundred times the rest. An orthogonal turn of both leaves `q . k` as it is and spreads what is
-//! large over the whole head: QuaRot (arXiv 2404.00456) and TurboQuant (arXiv 2504.19874) do the same.
+//! One scale serves 32 values, so one large value costs the others their precision, and keys have large ones: the bias of
+//! some layers of Qwen2 is a hundred times the rest. Rotating queries and keys by the same orthogonal matrix leaves
+//! `q . k` as it is and spreads what is large over the whole head. QuaRot (arXiv 2404.00456) and TurboQuant (arXiv
+//! 2504.19874) do the same.
 
-/// Multiplies each part of `2^n` values by the normalised Hadamard matrix, `2^n` being the largest that divides the
-/// head's size. Its own inverse.
+/// Multiplies `head` by the normalised Hadamard matrix, in parts of the largest power of two that divides its length. The
+/// transform is its own inverse.
 pub fn hadamard_transform(head: &mut [f32]) {
     let part = 1 << head.len().trailing_zeros();
     let scale = 1.0 / (part as f32).sqrt();

@@ -1,12 +1,14 @@
-//! Every type and every level against the definition, and the definition against others' numbers.
+//! Every type and every level against the definition, and the definition against the numbers of others.
+//!
+//! One file, because it is one set of helpers and the checks that every level has to pass.
 
 mod floats;
+mod interleaved;
 mod pages;
-mod sixteen;
 
 use super::reference::scalar;
 use super::*;
-use crate::gguf::Layout;
+use crate::gguf::{GgmlType, Layout};
 use crate::pool::{Pool, RowTile};
 use GgmlType::*;
 
@@ -24,13 +26,13 @@ impl Random {
     fn byte(&mut self) -> u8 {
         (self.bits() >> 11) as u8
     }
-    /// uniform in -1..1
+    /// A number that is uniform in -1..1.
     fn unit(&mut self) -> f32 {
         self.bits() as f32 / (1u64 << 30) as f32 - 1.0
     }
 }
 
-/// Where a block keeps its halves (Q8_K: its f32).
+/// The bytes of a block at which its halves are, or the f32 of Q8_K.
 fn scales_at(ty: GgmlType) -> &'static [usize] {
     match ty {
         F32 | F16 | BF16 => &[],
@@ -42,7 +44,7 @@ fn scales_at(ty: GgmlType) -> &'static [usize] {
     }
 }
 
-/// What the bytes of a block are, apart from its floats.
+/// What the bytes of a block are filled with, apart from its floats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fill {
     Random,
@@ -92,10 +94,32 @@ fn quantized(kernels: &Kernels, ty: GgmlType, x: &[f32], k: usize) -> Activation
     acts
 }
 
+/// [`Kernels::matmul`] with the product's parts one by one.
+fn multiply(
+    kernels: &Kernels,
+    (ty, layout): (GgmlType, Layout),
+    weights: &[u8],
+    k: usize,
+    activations: &Activations,
+    first_column: usize,
+    out: &mut RowTile<'_>,
+) {
+    let product = Product {
+        ty,
+        layout,
+        weights,
+        k,
+        activations,
+        first_column,
+    };
+    kernels.matmul(&product, out);
+}
+
 fn matmul(kernels: &Kernels, ty: GgmlType, w: &[u8], rows: usize, k: usize, x: &[f32]) -> Vec<f32> {
     let acts = quantized(kernels, ty, x, k);
     let mut out = vec![f32::NAN; rows * acts.cols()];
-    kernels.matmul(
+    multiply(
+        kernels,
         (ty, Layout::Rows),
         w,
         k,
@@ -186,7 +210,7 @@ fn dequantised_as_others_do() {
     assert_eq!(got, [1.0, -2.0, 1e-45]);
 }
 
-/// The definition against the plain sum of products of the dequantised numbers, in f64.
+/// Compares the definition with the plain sum of products of the dequantised numbers in f64.
 #[test]
 fn dots_are_those_of_the_dequantised_values() {
     let mut random = Random(1);
@@ -240,7 +264,7 @@ fn dots_are_those_of_the_dequantised_values() {
     }
 }
 
-/// The tentpole: every level, at odd lengths, is the scalar one bit for bit.
+/// The central test: every level gives the bits of the scalar one, at odd lengths too.
 #[test]
 fn every_level_computes_the_definition() {
     for kernels in levels() {
@@ -269,8 +293,8 @@ fn every_level_computes_the_definition() {
     }
 }
 
-/// Bytes that make the largest and the smallest of everything, with activations of +-127 throughout: where an int16
-/// would saturate, and -128 has no positive twin.
+/// Bytes that make the largest and the smallest values, with activations of 127 and -127 throughout. There an int16 would
+/// saturate, and -128 has no positive counterpart.
 #[test]
 fn extremes_do_not_saturate() {
     for kernels in levels() {
@@ -299,7 +323,7 @@ fn extremes_do_not_saturate() {
     }
 }
 
-/// Any part of the rows and columns of a call is the same part of the whole.
+/// Computing any part of the rows and columns gives the same as that part of the whole.
 #[test]
 fn tiling_changes_nothing() {
     let (rows, cols) = (37, 41);
@@ -330,7 +354,8 @@ fn tiling_changes_nothing() {
                     let mut out = vec![f32::NAN; rows * n];
                     if n > 0 {
                         pool.run_rows(2, &mut out, rows, chunk, &|r, tile| {
-                            kernels.matmul(
+                            multiply(
+                                kernels,
                                 (ty, Layout::Rows),
                                 &w[r.start * bytes..],
                                 k,
@@ -352,7 +377,7 @@ fn tiling_changes_nothing() {
     }
 }
 
-/// What is not a number in one column is in no other: columns belong to different clients.
+/// NaN in one column reaches no other column, because columns belong to different clients.
 fn columns_are_apart(what: &str, x: &[f32], k: usize, matmul: impl Fn(&[f32]) -> Vec<f32>) {
     let whole = matmul(x);
     let rows = whole.len() / (x.len() / k);
@@ -384,7 +409,7 @@ fn columns_do_not_touch_each_other() {
     }
 }
 
-/// A buffer filled before, larger or in another form, leaves nothing behind.
+/// A buffer that was filled before, larger or in another form, leaves nothing behind.
 #[test]
 fn activations_are_reused() {
     let pool = Pool::new(1).unwrap();
@@ -404,7 +429,8 @@ fn activations_are_reused() {
             kernels.quantize(act_kind(ty), &x, k, &mut acts, &pool, 1);
             assert_eq!(acts.cols(), cols);
             let mut out = vec![f32::NAN; 4 * cols];
-            kernels.matmul(
+            multiply(
+                kernels,
                 (ty, Layout::Rows),
                 &w,
                 k,
@@ -478,7 +504,8 @@ fn wrong_sizes_are_refused() {
     let acts = quantized(kernels, Q4_K, &[1.0; 512], 256);
     let matmul = |ty, bytes: usize, k, col0, n: usize| {
         let mut out = vec![0.0; n];
-        kernels.matmul(
+        multiply(
+            kernels,
             (ty, Layout::Rows),
             &vec![0; bytes],
             k,

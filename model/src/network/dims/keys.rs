@@ -1,9 +1,9 @@
-//! The metadata of one architecture, key by key.
+//! Reads the metadata of one architecture, key by key.
 
 use super::{Arch, DimsError, MAX_HEAD_DIM, MAX_VOCAB, Pairing, Rope, Scaling, shown};
 use crate::gguf::{Gguf, GgufError};
 
-/// Keys `{arch}.…` whose presence means a computation that is not ours.
+/// Keys `{arch}.…` whose presence means a computation that this network does not do.
 const FOREIGN_KEYS: [&str; 9] = [
     "attention.scale",
     "attention.sliding_window",
@@ -16,7 +16,7 @@ const FOREIGN_KEYS: [&str; 9] = [
     "pooling_type",
 ];
 
-/// The keys of one architecture.
+/// The metadata of a file, and the architecture whose keys are read.
 pub(super) struct Keys<'a> {
     file: &'a Gguf,
     pub(super) arch: Arch,
@@ -45,7 +45,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A required size from 1 to `limit`.
+    /// Reads a required size from 1 to `limit`.
     pub(super) fn size(&self, rest: &str, limit: usize) -> Result<usize, DimsError> {
         let key = self.key(rest);
         let got = self.file.u32(&key)? as usize;
@@ -56,13 +56,13 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// As [`Self::size`], for a key that may be missing.
+    /// Reads a size from 1 to `limit` whose key may be missing.
     fn optional_size(&self, rest: &str, limit: usize) -> Result<Option<usize>, DimsError> {
         let there = self.file.has(&self.key(rest));
         there.then(|| self.size(rest, limit)).transpose()
     }
 
-    /// A required float in a range.
+    /// Reads a required float that must be `ok`.
     pub(super) fn float(&self, rest: &str, ok: impl Fn(f32) -> bool) -> Result<f32, DimsError> {
         let value = self.file.f32(&self.key(rest))?;
         if ok(value) {
@@ -92,7 +92,7 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// `key_length`, or what the heads make of the embedding; values are as long as keys.
+    /// The size of a head: `key_length`, or else the embedding divided by the heads. Values must be as long as keys.
     pub(super) fn head_dim(&self, embed: usize, heads: usize) -> Result<usize, DimsError> {
         let head_dim = match self.optional_size("attention.key_length", MAX_HEAD_DIM)? {
             Some(head_dim) => head_dim,
@@ -131,7 +131,8 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// Linear is what llama.cpp takes a factor without a type for; `rope.scale_linear` is the factor's older key.
+    /// How rope is scaled. Like llama.cpp, this takes a factor without a type for linear; `rope.scale_linear` is the older key
+    /// of the factor.
     fn scaling(&self) -> Result<Scaling, DimsError> {
         let kind = self.key("rope.scaling.type");
         let kind_name = if self.file.has(&kind) {
@@ -142,7 +143,7 @@ impl<'a> Keys<'a> {
         let factor = ["rope.scaling.factor", "rope.scale_linear"]
             .into_iter()
             .find(|rest| self.file.has(&self.key(rest)));
-        // only llama files have the table; in another it is a tensor without a place
+        // only llama files may have the table; in any other it is a tensor without a place
         let table = self.arch == Arch::Llama && self.file.tensor("rope_freqs.weight").is_some();
         match (kind_name, factor) {
             (Some("none"), _) | (None, None) if table => Ok(Scaling::Freqs),
@@ -165,7 +166,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The embedding's rows, which the vocabulary and, where it is there, `vocab_size` must agree with.
+    /// The number of rows of the embedding, with which the vocabulary and `vocab_size`, where it is there, must agree.
     pub(super) fn vocab(&self) -> Result<usize, DimsError> {
         let name = "token_embd.weight";
         let tensor = self

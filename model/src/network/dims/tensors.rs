@@ -1,11 +1,11 @@
-//! The tensors that dimensions ask for, held against those that are there.
+//! Checks the tensors of a file against those that its dimensions ask for.
 
 use super::{Dims, DimsError, Scaling};
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf};
 use std::collections::HashSet;
 
-/// Every tensor of the network is in the file as it has to be, and no other.
+/// Checks that every tensor of the network is in the file with the right shape and type, and that there is no other.
 pub(super) fn check(dims: &Dims, file: &Gguf) -> Result<(), DimsError> {
     let mut known = HashSet::new();
     let mut check = |name: String, want: &[usize], plain: bool| {
@@ -72,7 +72,7 @@ pub(super) fn check(dims: &Dims, file: &Gguf) -> Result<(), DimsError> {
     }
 }
 
-/// Rope divides by the table's values.
+/// Checks that rope can divide by every value of the table of frequencies.
 fn check_frequencies(file: &Gguf) -> Result<(), DimsError> {
     let table = file
         .tensor("rope_freqs.weight")

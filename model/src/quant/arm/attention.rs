@@ -1,12 +1,13 @@
-//! Attention on NEON: four positions at a time, widened once for all heads (halves by `fcvtl`: in the baseline, where
-//! the software conversion of the crate `half` would serve a core without `fp16`), each load shared by two heads.
+//! Attention of the query heads of one KV head: four positions at a time, widened to f32 once for all of the heads, and each
+//! load shared by two heads. Halves are widened by `fcvtl`, which is in the baseline; the crate `half` would convert in
+//! software on a core without `fp16`.
 //!
-//! Eight multiplications of four elements for every six loads; a plain dot product has one for two.
+//! That is eight multiplications of four elements for every six loads, where a plain dot product has one for two.
 
 use super::intrinsics::*;
-use crate::quant::dispatch::Heads;
 use crate::quant::format::blocks::Half;
-use crate::quant::format::kv_rows::Rows;
+use crate::quant::format::kv_rows::PagedRows;
+use crate::quant::kernels::Heads;
 use crate::quant::reference::floats;
 use bytemuck::{cast, cast_ref};
 use glowplug_firmware_config::kv::KvFormat;
@@ -15,7 +16,7 @@ use glowplug_firmware_config::limits::PAGE_TOKENS;
 /// Positions at a time. They are of one page.
 const ROWS: usize = 4;
 const _: () = assert!(PAGE_TOKENS.is_multiple_of(ROWS));
-/// Longest head for which the widened rows have room.
+/// The longest head for which the widened rows have room.
 const MAX_HEAD: usize = 256;
 
 type Wide = [[[f32; 4]; MAX_HEAD / 4]; ROWS];
@@ -58,7 +59,7 @@ pub(in crate::quant) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut 
         widen(&mut wide, v.rows(t, d), len - t);
         let there = ROWS.min(len - t);
         for (out, scores) in out.chunks_mut(2 * d).zip(scores.chunks(2 * len)) {
-            // a position past the end is a repeated one with no weight
+            // a position past the end is a repeated one, and its weight is 0
             let mut weights = [[0.0; ROWS]; 2];
             for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(len)) {
                 weights[..there].copy_from_slice(&scores[t..][..there]);
@@ -71,9 +72,9 @@ pub(in crate::quant) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut 
     }
 }
 
-/// The first four of `n` rows, the last one again where there are fewer.
+/// Widens the first four of `n` rows to f32, with the last one repeated where there are fewer.
 #[inline(always)]
-fn widen(wide: &mut Wide, rows: Rows<'_>, n: usize) {
+fn widen(wide: &mut Wide, rows: PagedRows<'_>, n: usize) {
     for (r, wide) in wide.iter_mut().enumerate() {
         let (quants, scales) = rows.row(r.min(n - 1));
         let blocks = wide.as_chunks_mut().0.iter_mut().zip(scales);
@@ -103,7 +104,7 @@ fn widen(wide: &mut Wide, rows: Rows<'_>, n: usize) {
     }
 }
 
-/// 32 bytes times their scale.
+/// Multiplies 32 signed bytes by their scale.
 #[inline(always)]
 fn widen_block(wide: &mut [[f32; 4]; 8], quants: [int8x16_t; 2], scale: Half) {
     let scale = widen_f16(vdup_n_u16(scale.bits()));
@@ -121,7 +122,7 @@ fn widen_block(wide: &mut [[f32; 4]; 8], quants: [int8x16_t; 2], scale: Half) {
     }
 }
 
-/// For each of `H` heads its dot products with the four rows.
+/// The dot products of each of `H` heads with the four rows.
 #[allow(
     clippy::needless_range_loop,
     reason = "the rows and the heads go in step"
@@ -145,7 +146,7 @@ fn dots<const H: usize>(q: [&[f32]; H], wide: &Wide) -> [float32x4_t; H] {
     dots
 }
 
-/// Adds to each of `H` heads the four rows, each times its weight.
+/// Adds to each of `H` heads the four rows, each multiplied by its weight.
 #[allow(
     clippy::needless_range_loop,
     reason = "the rows and the heads go in step"

@@ -1,118 +1,40 @@
-//! Sixteen rows interleaved, four in the elements of each vector: words of weights as they come from memory, activations by
-//! element, nothing to fold.
+//! The product of an interleaved matrix, with four of a group's sixteen rows in the elements of each vector: words of
+//! weights are used as they come from memory, activations are taken by element, and nothing has to be folded at the end.
 //!
-//! A single column goes through a group once, all four vectors of rows at a time; more columns share what is unpacked, and
-//! then fewer rows are taken at a time, for there are 32 registers.
+//! A single column goes through a group once, with all four vectors of rows at a time. More columns share what is unpacked;
+//! then fewer rows are taken at a time, because there are only 32 registers.
+//!
+//! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
 
 use super::intrinsics::*;
-use super::rows::load_x;
 use super::unpack::{high, high_under, low, low_under};
-use crate::gguf::{GROUP, GgmlType};
+use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::format::activations::{Activations, Q8Chunk, Q8kChunk};
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use crate::quant::format::kinds::match_interleaved;
+use crate::quant::kernels::Product;
 use bytemuck::{Pod, cast_ref, cast_slice, pod_read_unaligned};
 
-/// What a level multiplies with. `|x| <= 127` and `|w| <= max`, as for [`super::rows::Dot`].
+/// What a level multiplies with. `|x| <= 127` and `|w| <= max` hold as for [`super::rows::Dot`].
 pub(in crate::quant) trait Words: Copy {
-    /// For each of four rows the sum of `16 N` products: word `i` of `w[n]` by bytes `4 i..4 i + 4` of `x[n]`.
+    /// For each of four rows, the sum of `16 N` products: word `i` of `w[n]` by bytes `4 i..4 i + 4` of `x[n]`.
     fn run<const N: usize>(self, w: [[int8x16_t; 4]; N], x: [int8x16_t; N], max: i32) -> int32x4_t;
-}
-
-/// Products by `smull` and `smlal`, each row's four in four elements of i16, over as many words as these hold.
-#[derive(Clone, Copy)]
-pub(in crate::quant) struct Mull;
-
-const I16: i32 = i16::MAX as i32;
-
-impl Words for Mull {
-    #[inline(always)]
-    fn run<const N: usize>(self, w: [[int8x16_t; 4]; N], x: [int8x16_t; N], max: i32) -> int32x4_t {
-        let bound = 4 * N as i32 * max * 127;
-        if bound > I16 {
-            // two words a sum: 2 * 128 * 127 = 32512 fits i16
-            let mut sums = [vdupq_n_s32(0); 2];
-            for n in 0..N {
-                for i in [0, 2] {
-                    let p = products(w[n][i], x[n], i);
-                    let p = more(p, w[n][i + 1], x[n], i + 1);
-                    sums = [vpadalq_s16(sums[0], p[0]), vpadalq_s16(sums[1], p[1])];
-                }
-            }
-            return vpaddq_s32(sums[0], sums[1]);
-        }
-        let mut p = products(w[0][0], x[0], 0);
-        for n in 0..N {
-            for i in usize::from(n == 0)..4 {
-                p = more(p, w[n][i], x[n], i);
-            }
-        }
-        if 2 * bound <= I16 {
-            vpaddlq_s16(vpaddq_s16(p[0], p[1]))
-        } else {
-            vpaddq_s32(vpaddlq_s16(p[0]), vpaddlq_s16(p[1]))
-        }
-    }
-}
-
-/// The products of a word of four rows: two rows in each vector.
-#[inline(always)]
-fn products(w: int8x16_t, x: int8x16_t, i: usize) -> [int16x8_t; 2] {
-    let x = every(x, i);
-    [mull_low(w, x), mull_high(w, x)]
-}
-
-/// The same, added.
-#[inline(always)]
-fn more(p: [int16x8_t; 2], w: int8x16_t, x: int8x16_t, i: usize) -> [int16x8_t; 2] {
-    let x = every(x, i);
-    [mlal_low(p[0], w, x), mlal_high(p[1], w, x)]
-}
-
-/// Bytes `4 i..4 i + 4`, four times.
-#[inline(always)]
-fn every(x: int8x16_t, i: usize) -> int8x16_t {
-    let x = vreinterpretq_s32_s8(x);
-    vreinterpretq_s8_s32(match i {
-        0 => vdupq_laneq_s32::<0>(x),
-        1 => vdupq_laneq_s32::<1>(x),
-        2 => vdupq_laneq_s32::<2>(x),
-        _ => vdupq_laneq_s32::<3>(x),
-    })
 }
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
 #[inline(always)]
-pub(in crate::quant) fn matmul<S: Words>(
-    s: S,
-    ty: GgmlType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let blocks = k / ty.block_len();
-    match ty {
-        GgmlType::Q4_0 => groups::<S, Q4_0>(s, w, blocks, acts, col0, out),
-        GgmlType::Q4_1 => groups::<S, Q4_1>(s, w, blocks, acts, col0, out),
-        GgmlType::Q5_0 => groups::<S, Q5_0>(s, w, blocks, acts, col0, out),
-        GgmlType::Q8_0 => groups::<S, Q8_0>(s, w, blocks, acts, col0, out),
-        GgmlType::Q4_K => groups::<S, Q4K>(s, w, blocks, acts, col0, out),
-        GgmlType::Q5_K => groups::<S, Q5K>(s, w, blocks, acts, col0, out),
-        GgmlType::Q6_K => groups::<S, Q6K>(s, w, blocks, acts, col0, out),
-        // the others have no groups
-        _ => {}
-    }
+pub(in crate::quant) fn matmul<S: Words>(s: S, product: &Product<'_>, out: &mut RowTile<'_>) {
+    match_interleaved!(product.ty, |B| groups::<S, B>(s, product, out));
 }
 
-/// Sixteen blocks of any size.
-trait Sixteen: Pod {
-    /// what a column consists of
+/// Sixteen interleaved blocks of any size.
+trait Interleaved: Pod {
+    /// What a column of activations consists of.
     type Chunk;
-    /// Column `c`.
+    /// The chunks of column `c`.
     fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
-    /// Adds vectors `at..at + V` of these blocks, which are number `b` of their rows, times some columns.
+    /// Multiplies vectors `at..at + V` of these blocks, number `b` of their rows, by some columns and adds that to `acc`.
     fn add<S: Words, const V: usize, const C: usize>(
         &self,
         s: S,
@@ -124,15 +46,11 @@ trait Sixteen: Pod {
 }
 
 #[inline(always)]
-fn groups<S: Words, B: Sixteen>(
-    s: S,
-    w: &[u8],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let groups = w.chunks_exact(blocks * size_of::<B>());
+fn groups<S: Words, B: Interleaved>(s: S, product: &Product<'_>, out: &mut RowTile<'_>) {
+    let (acts, col0) = (product.activations, product.first_column);
+    let groups = product
+        .weights
+        .chunks_exact(product.row_blocks() * size_of::<B>());
     for (i, w) in groups.take(out.rows() / GROUP).enumerate() {
         let (w, row) = (cast_slice::<u8, B>(w), GROUP * i);
         let mut c = 0;
@@ -155,9 +73,9 @@ fn groups<S: Words, B: Sixteen>(
     }
 }
 
-/// One group times some columns, `V` vectors of rows at a time; returns how many columns.
+/// Multiplies one group by some columns, `V` vectors of rows at a time, and returns how many columns that were.
 #[inline(always)]
-fn columns<S: Words, B: Sixteen, const V: usize, const C: usize>(
+fn columns<S: Words, B: Interleaved, const V: usize, const C: usize>(
     s: S,
     w: &[B],
     x: [&[B::Chunk]; C],
@@ -180,7 +98,7 @@ fn columns<S: Words, B: Sixteen, const V: usize, const C: usize>(
     C
 }
 
-/// Vector `at` of a word.
+/// Vector `at` of a word: rows `4 at..4 at + 4`.
 #[inline(always)]
 fn vector(word: &Word, at: usize) -> uint8x16_t {
     load_u8(&cast_ref::<Word, [[u8; 16]; 4]>(word)[at])
@@ -192,7 +110,7 @@ fn floats(halves: &Halves, at: usize) -> float32x4_t {
     widen_f16(load_u16(&pod_read_unaligned(&four)))
 }
 
-/// Byte `i` of each lane, unsigned.
+/// Byte `i` of each lane, as an unsigned number.
 #[inline(always)]
 fn byte(elements: uint8x16_t, i: usize) -> int32x4_t {
     let elements = vreinterpretq_u32_u8(elements);
@@ -204,7 +122,7 @@ fn byte(elements: uint8x16_t, i: usize) -> int32x4_t {
     })
 }
 
-/// Byte `i` of each lane, signed.
+/// Byte `i` of each lane, as a signed number.
 #[inline(always)]
 fn signed_byte(elements: uint8x16_t, i: usize) -> int32x4_t {
     let elements = vreinterpretq_s32_s8(vreinterpretq_s8_u8(elements));
@@ -216,25 +134,25 @@ fn signed_byte(elements: uint8x16_t, i: usize) -> int32x4_t {
     }
 }
 
-/// `acc + sum d scale`, as the definition orders it.
+/// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline(always)]
 fn scaled(acc: float32x4_t, sum: int32x4_t, d: float32x4_t, scale: f32) -> float32x4_t {
     vfmaq_f32(acc, vcvtq_f32_s32(sum), vmulq_n_f32(d, scale))
 }
 
-/// Sixteen blocks of 32 weights.
-trait Sixteen32: Pod {
-    /// bound of `|value|`
+/// Sixteen interleaved blocks of 32 weights.
+trait Interleaved32: Pod {
+    /// The largest magnitude of a value.
     const MAX: i32;
-    /// values are that much too large
+    /// What the values have been increased by.
     const OFFSET: i32;
-    /// Of vector `at` values `4 i..4 i + 4` in word `i`.
+    /// The values of vector `at`; word `i` has values `4 i..4 i + 4`.
     fn values(&self, at: usize) -> [[int8x16_t; 4]; 2];
-    /// `d`, and `m` if there is one.
+    /// The halves `d`, and `m` if the format has one.
     fn halves(&self) -> (&Halves, Option<&Halves>);
 }
 
-impl<B: Sixteen32> Sixteen for B {
+impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
 
     #[inline(always)]
@@ -272,7 +190,7 @@ impl<B: Sixteen32> Sixteen for B {
     }
 }
 
-/// Low nibbles of all words, then high ones.
+/// The low nibbles of all words, then the high ones.
 #[inline(always)]
 fn nibbles(qs: &[Word; 4], at: usize) -> [[uint8x16_t; 4]; 2] {
     let qs = each(
@@ -300,9 +218,9 @@ fn signed(v: [[uint8x16_t; 4]; 2]) -> [[int8x16_t; 4]; 2] {
     ]
 }
 
-macro_rules! sixteen32 {
+macro_rules! interleaved32 {
     ($name:ident, $max:literal, $offset:literal, |$b:ident, $at:ident| $values:expr, $m:expr) => {
-        impl Sixteen32 for $name {
+        impl Interleaved32 for $name {
             const MAX: i32 = $max;
             const OFFSET: i32 = $offset;
             #[inline(always)]
@@ -318,9 +236,9 @@ macro_rules! sixteen32 {
         }
     };
 }
-sixteen32!(Q4_0, 15, 8, |b, at| nibbles(&b.qs, at), None);
-sixteen32!(Q4_1, 15, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
-sixteen32!(
+interleaved32!(Q4_0, 15, 8, |b, at| nibbles(&b.qs, at), None);
+interleaved32!(Q4_1, 15, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
+interleaved32!(
     Q5_0,
     31,
     16,
@@ -341,7 +259,7 @@ sixteen32!(
     },
     None
 );
-sixteen32!(
+interleaved32!(
     Q8_0,
     128,
     0,
@@ -352,7 +270,7 @@ sixteen32!(
     None
 );
 
-/// Byte `i` of each lane in all bytes of the lane.
+/// Indices that put byte `i` of each lane in all bytes of the lane.
 const SPREAD: [[u8; 16]; 4] = {
     let mut spread = [[0; 16]; 4];
     let mut i = 0;
@@ -367,14 +285,14 @@ const SPREAD: [[u8; 16]; 4] = {
     spread
 };
 
-/// Q4_K and Q5_K.
+/// What Q4_K and Q5_K have in common: unsigned values with a scale and a min for every 32.
 trait Affine: Pod {
-    /// bound of a value
+    /// The largest value that the format has.
     const MAX: i32;
     fn scales(&self) -> &[Word; 3];
-    /// Of vector `at` word `j` of values `64 I..64 I + 32`, and of the 32 after them.
+    /// Word `j` of values `64 I..64 I + 32`, and of the 32 values after them, in vector `at`.
     fn values<const I: usize>(&self, j: usize, at: usize) -> (uint8x16_t, uint8x16_t);
-    /// `d` and `dmin`.
+    /// The halves `d` and `dmin`.
     fn halves(&self) -> (&Halves, &Halves);
 }
 
@@ -416,8 +334,8 @@ impl Affine for Q5K {
     }
 }
 
-/// A byte a group of 32 in each lane: scales of groups 0..4 and 4..8, mins of them; `crate::quant::format::blocks::scales_and_mins`, four
-/// rows at once.
+/// What `crate::quant::format::blocks::scales_and_mins` unpacks, for four rows at once, with one byte per group of 32 in
+/// each lane: the scales of groups 0..4 and 4..8, then their mins.
 #[inline(always)]
 fn scales_and_mins(packed: &[Word; 3], at: usize) -> [uint8x16_t; 4] {
     let [a, b, c] = [
@@ -435,7 +353,7 @@ fn scales_and_mins(packed: &[Word; 3], at: usize) -> [uint8x16_t; 4] {
     ]
 }
 
-/// Values `64 I..64 I + 64`.
+/// Adds the products of values `64 I..64 I + 64`, each group times its scale.
 #[inline(always)]
 fn affine_64<S: Words, B: Affine, const V: usize, const C: usize, const I: usize>(
     s: S,
@@ -497,7 +415,7 @@ fn affine<S: Words, B: Affine, const V: usize, const C: usize>(
     }
 }
 
-/// Of each 32 values of half `HALF` the 16 from `16 PART` on.
+/// Adds the products of half `HALF` of a block: of each 32 values the 16 from `16 PART` on, times their scale.
 #[inline(always)]
 fn q6k_64<S: Words, const V: usize, const C: usize, const HALF: usize, const PART: usize>(
     s: S,
@@ -573,9 +491,9 @@ fn q6k<S: Words, const V: usize, const C: usize>(
     }
 }
 
-macro_rules! sixteen256 {
+macro_rules! interleaved256 {
     ($name:ident, $add:path) => {
-        impl Sixteen for $name {
+        impl Interleaved for $name {
             type Chunk = Q8kChunk;
             #[inline(always)]
             fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
@@ -595,6 +513,6 @@ macro_rules! sixteen256 {
         }
     };
 }
-sixteen256!(Q4K, affine);
-sixteen256!(Q5K, affine);
-sixteen256!(Q6K, q6k);
+interleaved256!(Q4K, affine);
+interleaved256!(Q5K, affine);
+interleaved256!(Q6K, q6k);

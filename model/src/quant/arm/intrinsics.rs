@@ -1,4 +1,5 @@
-//! The NEON instructions the kernels are made of, as safe functions: the only `unsafe` of the aarch64 levels but `sdot`.
+//! The NEON instructions that the kernels are made of, as safe functions. Apart from `sdot`, this is the only `unsafe` code
+//! of the aarch64 levels.
 
 pub(super) use std::arch::aarch64::{
     float32x4_t, int8x8_t, int8x16_t, int16x4_t, int16x8_t, int32x4_t, uint8x16_t, uint16x4_t,
@@ -13,7 +14,7 @@ macro_rules! safe {
     ($($name:ident $(<$N:ident>)? ($($arg:ident: $in:ty),*) -> $out:ty;)*) => {$(
         #[inline(always)]
         pub(in crate::quant) fn $name$(<const $N: i32>)?($($arg: $in),*) -> $out {
-            // SAFETY: works on values in registers, and NEON is in the baseline (asserted above)
+            // SAFETY: the instruction works on values in registers, and NEON is in the baseline (asserted above)
             unsafe { arch::$name$(::<$N>)?($($arg),*) }
         }
     )*};
@@ -105,7 +106,7 @@ safe_loads! {
     load_u16 = vld1_u16(u16; 4) -> uint16x4_t;
 }
 
-/// The elements.
+/// The elements of a vector.
 #[inline(always)]
 pub(in crate::quant) fn to_array(v: float32x4_t) -> [f32; 4] {
     let mut elements = [0.0; 4];
@@ -114,11 +115,11 @@ pub(in crate::quant) fn to_array(v: float32x4_t) -> [f32; 4] {
     elements
 }
 
-/// Four halves to f32. `fcvtl` is in the baseline, though the intrinsic asks for the feature `fp16`.
+/// Converts four halves to f32. `fcvtl` is in the baseline, though its intrinsic asks for the feature `fp16`.
 #[inline(always)]
 pub(in crate::quant) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
     let wide: float32x4_t;
-    // SAFETY: an ARMv8.0 instruction on registers only
+    // SAFETY: an ARMv8.0 instruction that works on registers only
     unsafe {
         asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) bits,
             options(pure, nomem, nostack, preserves_flags));
@@ -126,14 +127,15 @@ pub(in crate::quant) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
     wide
 }
 
-/// Products of the lower eight bytes, in int16.
+/// The products of the lower eight bytes, in int16.
 ///
-/// This and the next three are not the intrinsics: of those the compiler sees that bytes below 128 need no sign, widens the
-/// activations once, ahead of the loop and onto the stack, and multiplies int16, twice as many instructions (LLVM 22).
+/// This and the next three functions do not use the intrinsics. With those the compiler sees that bytes below 128 need no
+/// sign, widens the activations once, ahead of the loop and onto the stack, and multiplies int16: twice as many
+/// instructions (LLVM 22).
 #[inline(always)]
 pub(in crate::quant) fn mull_low(a: int8x16_t, b: int8x16_t) -> int16x8_t {
     let products: int16x8_t;
-    // SAFETY: an ARMv8.0 instruction on registers only
+    // SAFETY: an ARMv8.0 instruction that works on registers only
     unsafe {
         asm!("smull {0:v}.8h, {1:v}.8b, {2:v}.8b", lateout(vreg) products, in(vreg) a, in(vreg) b,
             options(pure, nomem, nostack, preserves_flags));
@@ -141,11 +143,11 @@ pub(in crate::quant) fn mull_low(a: int8x16_t, b: int8x16_t) -> int16x8_t {
     products
 }
 
-/// Products of the upper eight bytes.
+/// The products of the upper eight bytes, in int16.
 #[inline(always)]
 pub(in crate::quant) fn mull_high(a: int8x16_t, b: int8x16_t) -> int16x8_t {
     let products: int16x8_t;
-    // SAFETY: as above
+    // SAFETY: an ARMv8.0 instruction that works on registers only
     unsafe {
         asm!("smull2 {0:v}.8h, {1:v}.16b, {2:v}.16b", lateout(vreg) products, in(vreg) a, in(vreg) b,
             options(pure, nomem, nostack, preserves_flags));
@@ -153,10 +155,10 @@ pub(in crate::quant) fn mull_high(a: int8x16_t, b: int8x16_t) -> int16x8_t {
     products
 }
 
-/// `acc` and the products of the lower eight bytes.
+/// Adds the products of the lower eight bytes to `acc`.
 #[inline(always)]
 pub(in crate::quant) fn mlal_low(mut acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
-    // SAFETY: as above
+    // SAFETY: an ARMv8.0 instruction that works on registers only
     unsafe {
         asm!("smlal {0:v}.8h, {1:v}.8b, {2:v}.8b", inout(vreg) acc, in(vreg) a, in(vreg) b,
             options(pure, nomem, nostack, preserves_flags));
@@ -164,10 +166,10 @@ pub(in crate::quant) fn mlal_low(mut acc: int16x8_t, a: int8x16_t, b: int8x16_t)
     acc
 }
 
-/// `acc` and the products of the upper eight bytes.
+/// Adds the products of the upper eight bytes to `acc`.
 #[inline(always)]
 pub(in crate::quant) fn mlal_high(mut acc: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
-    // SAFETY: as above
+    // SAFETY: an ARMv8.0 instruction that works on registers only
     unsafe {
         asm!("smlal2 {0:v}.8h, {1:v}.16b, {2:v}.16b", inout(vreg) acc, in(vreg) a, in(vreg) b,
             options(pure, nomem, nostack, preserves_flags));
@@ -175,7 +177,7 @@ pub(in crate::quant) fn mlal_high(mut acc: int16x8_t, a: int8x16_t, b: int8x16_t
     acc
 }
 
-/// `acc + a * b[lane]`. Where `lane` is known after inlining this is one instruction.
+/// `acc + a * b[lane]`, which is one instruction where `lane` is known after inlining.
 #[inline(always)]
 pub(in crate::quant) fn mla_lane(
     acc: int32x4_t,
@@ -191,7 +193,7 @@ pub(in crate::quant) fn mla_lane(
     }
 }
 
-/// `a[lane]` in every lane.
+/// The element `a[lane]` in every lane.
 #[inline(always)]
 pub(in crate::quant) fn lane_f32(a: float32x4_t, lane: usize) -> float32x4_t {
     match lane {
@@ -202,7 +204,7 @@ pub(in crate::quant) fn lane_f32(a: float32x4_t, lane: usize) -> float32x4_t {
     }
 }
 
-/// Elements 0, 2, 4, 6 and elements 1, 3, 5, 7, widened.
+/// Widens elements 0, 2, 4, 6 and elements 1, 3, 5, 7.
 #[inline(always)]
 pub(in crate::quant) fn low_and_high(a: int16x8_t) -> (int32x4_t, int32x4_t) {
     let a = vreinterpretq_s32_s16(a);
@@ -212,9 +214,20 @@ pub(in crate::quant) fn low_and_high(a: int16x8_t) -> (int32x4_t, int32x4_t) {
     )
 }
 
-/// `f` of each. Not `array::map`: what that is made of is not always inlined, and then every vector goes through
-/// memory. For the same reason `f` should be an `inline(always)` function where it is more than a field.
+/// Applies `f` to each of four. `array::map` is not used because what it is made of is not always inlined, and then every
+/// vector goes through memory. For the same reason `f` should be an `inline(always)` function where it is more than a
+/// field.
 #[inline(always)]
 pub(in crate::quant) fn each<T: Copy, U>(a: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
     [f(a[0]), f(a[1]), f(a[2]), f(a[3])]
+}
+
+/// Loads `N` consecutive vectors of `x` from value `at` on.
+#[inline(always)]
+pub(in crate::quant) fn load_x<const N: usize>(x: &[i8; 256], at: usize) -> [int8x16_t; N] {
+    let mut vectors = [vdupq_n_s8(0); N];
+    for (v, x) in vectors.iter_mut().zip(x[at..][..16 * N].as_chunks().0) {
+        *v = load_s8(x);
+    }
+    vectors
 }

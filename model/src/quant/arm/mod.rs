@@ -1,13 +1,21 @@
-//! aarch64: NEON and its dot products.
+//! The levels of aarch64: NEON, and NEON with dot products. They share everything but what they multiply with, [`smull`]
+//! or [`sdot`].
+#![allow(
+    unsafe_code,
+    reason = "vector instructions, and calls into functions compiled for them"
+)]
 #![allow(
     clippy::needless_range_loop,
     reason = "a block number indexes every row and every column"
 )]
 
-pub(super) mod attention;
+mod attention;
 pub(super) mod dotprod;
-pub(super) mod interleaved;
-pub(super) mod intrinsics;
-pub(super) mod rows;
-pub(super) mod tiles;
-pub(super) mod unpack;
+mod interleaved;
+mod intrinsics;
+pub(super) mod neon;
+mod rows;
+mod sdot;
+mod smull;
+mod tiles;
+mod unpack;

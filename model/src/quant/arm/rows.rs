@@ -1,120 +1,32 @@
-//! The aarch64 baseline: boards without `sdot` (Cortex-A53, A72: i.MX8M, Raspberry Pi 4), and the kernels that
-//! [`super::dotprod`] shares.
+//! The product by rows, for both levels of aarch64; they differ in what they multiply with ([`Dot`]).
 //!
-//! A kernel takes four rows at a time, one in each lane of its sums, and up to four columns: the weights are unpacked
+//! A kernel takes four rows at a time, one in each lane of its sums, and up to four columns; the weights are unpacked
 //! once for all of them. Everything inside a block is integer and exact, and every lane keeps the order of the
 //! definition in [`crate::quant::reference::scalar`], so the result is bit-identical to it.
 //!
-//! Instructions for 256 weights of a row and a single column, everything counted (`objdump` of the inner loop, by
-//! four rows): Q4_K 114, of them 32 multiplications, Q6_K 157 (also 32); with `sdot` 98 and 141, of them 16. Q8_0 118 and
-//! 94, Q5_0 162 and 154, Q4_0 116 and 106.
+//! Instructions for 256 weights of a row and a single column, everything counted (`objdump` of the inner loop, by four
+//! rows), with `smull` and with `sdot`: Q4_K 114 and 98, Q6_K 157 and 141, Q8_0 118 and 94, Q5_0 162 and 154, Q4_0 116 and
+//! 106. Of those of Q4_K and Q6_K, 32 are multiplications with `smull` and 16 with `sdot`.
 
 use super::intrinsics::*;
-use super::unpack::{Rows32, Rows256};
-use super::{attention, interleaved};
-use crate::gguf::GgmlType;
+use super::unpack::{ROWS, Rows32, Rows256};
 use crate::pool::RowTile;
-use crate::quant::Isa;
-use crate::quant::dispatch::Kernels;
-use crate::quant::format::activations::{self, Activations, Q8Chunk, Q8kChunk};
-use crate::quant::format::blocks;
-use crate::quant::reference::floats;
-use bytemuck::cast_slice;
+use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::kernels::Product;
 use std::ops::Range;
 
-pub(in crate::quant) static TABLE: Kernels = Kernels {
-    isa: Isa::Neon,
-    supported: || true,
-    tiles: false,
-    // plain Rust over fixed-size arrays: NEON is in the target's baseline, so these are compiled to it
-    quantize_q8: activations::quantize_q8,
-    quantize_q8k: activations::quantize_q8k,
-    matmul,
-    matmul_interleaved: Some(|ty, w, k, acts, col0, out| {
-        interleaved::matmul(interleaved::Mull, ty, w, k, acts, col0, out);
-    }),
-    silu_mul: floats::silu_mul::<true>,
-    rms_norm: floats::rms_norm::<true>,
-    attend: attention::attend,
-};
-
-/// Rows that share a pass: the elements of a vector of i32.
-pub(in crate::quant) const ROWS: usize = 4;
 /// Columns that share one unpacking of the weights.
 const COLUMNS: usize = 4;
 
 /// What a level multiplies with.
 ///
-/// `|x| <= 127`: the quantisation of activations clamps. `|w| <= max`, a constant of the type that holds for any bytes
-/// of a file (128 where it stores int8): it picks the cheapest sum that cannot overflow.
+/// `|x| <= 127` always holds, because the quantisation of activations clamps. `|w| <= max` is a constant of the format that
+/// holds for any bytes of a file (128 where it stores int8); it picks the cheapest sum that cannot overflow.
 pub(in crate::quant) trait Dot: Copy {
     /// For each of four rows, the sum of 32 products.
     fn four_32(self, w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], max: i32) -> int32x4_t;
     /// For each of four rows, the sum of 16 products.
     fn four_16(self, w: [int8x16_t; ROWS], x: int8x16_t, max: i32) -> int32x4_t;
-}
-
-/// Products by `smull` and `smlal`, 8 at a time, in i16.
-#[derive(Clone, Copy)]
-struct Mull;
-
-impl Dot for Mull {
-    #[inline(always)]
-    fn four_32(self, w: [[int8x16_t; 2]; ROWS], x: [int8x16_t; 2], max: i32) -> int32x4_t {
-        if 4 * max * 127 <= I16 {
-            // four products a lane
-            let mut p = [vdupq_n_s16(0); ROWS];
-            for (p, w) in p.iter_mut().zip(w) {
-                *p = add_products(products(w[0], x[0]), w[1], x[1]);
-            }
-            sum_lanes(p, 4 * max * 127)
-        } else {
-            // two products a lane: 2 * 128 * 127 = 32512 fits i16
-            let mut p = [vdupq_n_s32(0); ROWS];
-            for (p, w) in p.iter_mut().zip(w) {
-                *p = vpadalq_s16(vpaddlq_s16(products(w[0], x[0])), products(w[1], x[1]));
-            }
-            reduce(p)
-        }
-    }
-
-    #[inline(always)]
-    fn four_16(self, w: [int8x16_t; ROWS], x: int8x16_t, max: i32) -> int32x4_t {
-        // two products a lane: 2 * 128 * 127 = 32512 fits i16
-        let mut p = [vdupq_n_s16(0); ROWS];
-        for (p, w) in p.iter_mut().zip(w) {
-            *p = products(w, x);
-        }
-        sum_lanes(p, 2 * max * 127)
-    }
-}
-
-const I16: i32 = i16::MAX as i32;
-
-/// Sums of two products a lane.
-#[inline(always)]
-fn products(w: int8x16_t, x: int8x16_t) -> int16x8_t {
-    mlal_high(mull_low(w, x), w, x)
-}
-
-/// Two more products a lane.
-#[inline(always)]
-fn add_products(p: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
-    mlal_high(mlal_low(p, w, x), w, x)
-}
-
-/// The sums of the elements of each of four vectors whose elements are at most `bound` in magnitude: as many of the three
-/// halvings in i16 as cannot overflow.
-#[inline(always)]
-fn sum_lanes(p: [int16x8_t; 4], bound: i32) -> int32x4_t {
-    if 4 * bound <= I16 {
-        vpaddlq_s16(vpaddq_s16(vpaddq_s16(p[0], p[1]), vpaddq_s16(p[2], p[3])))
-    } else if 2 * bound <= I16 {
-        let low = vpaddlq_s16(vpaddq_s16(p[0], p[1]));
-        vpaddq_s32(low, vpaddlq_s16(vpaddq_s16(p[2], p[3])))
-    } else {
-        reduce(each(p, vpaddlq_s16))
-    }
 }
 
 /// The sums of the elements of each of four vectors.
@@ -123,62 +35,9 @@ pub(in crate::quant) fn reduce(p: [int32x4_t; 4]) -> int32x4_t {
     vpaddq_s32(vpaddq_s32(p[0], p[1]), vpaddq_s32(p[2], p[3]))
 }
 
-/// `N` consecutive vectors of `x` from value `at` on.
-#[inline(always)]
-pub(in crate::quant) fn load_x<const N: usize>(x: &[i8; 256], at: usize) -> [int8x16_t; N] {
-    let mut vectors = [vdupq_n_s8(0); N];
-    for (v, x) in vectors.iter_mut().zip(x[at..][..16 * N].as_chunks().0) {
-        *v = load_s8(x);
-    }
-    vectors
-}
-
-/// See [`Kernels::matmul`], which has checked the sizes.
-fn matmul(
-    ty: GgmlType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let w = crate::quant::wanted(ty, w, k, out);
-    match ty {
-        GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => floats::matmul(ty, w, k, acts, col0, out),
-        GgmlType::Q4_0 => rows_32::<blocks::Q4_0>(w, k, acts, col0, out),
-        GgmlType::Q4_1 => rows_32::<blocks::Q4_1>(w, k, acts, col0, out),
-        GgmlType::Q5_0 => rows_32::<blocks::Q5_0>(w, k, acts, col0, out),
-        GgmlType::Q5_1 => rows_32::<blocks::Q5_1>(w, k, acts, col0, out),
-        GgmlType::Q8_0 => rows_32::<blocks::Q8_0>(w, k, acts, col0, out),
-        GgmlType::IQ4_NL => rows_32::<blocks::Iq4Nl>(w, k, acts, col0, out),
-        GgmlType::Q2_K => rows_256::<blocks::Q2K>(w, k, acts, col0, out),
-        GgmlType::Q3_K => rows_256::<blocks::Q3K>(w, k, acts, col0, out),
-        GgmlType::Q4_K => rows_256::<blocks::Q4K>(w, k, acts, col0, out),
-        GgmlType::Q5_K => rows_256::<blocks::Q5K>(w, k, acts, col0, out),
-        GgmlType::Q6_K => rows_256::<blocks::Q6K>(w, k, acts, col0, out),
-        GgmlType::Q8_K => rows_256::<blocks::Q8K>(w, k, acts, col0, out),
-    }
-}
-
-fn rows_32<B: Rows32>(w: &[u8], k: usize, acts: &Activations, col0: usize, out: &mut RowTile<'_>) {
-    let cols = 0..out.cols();
-    matmul_32(Mull, cast_slice::<u8, B>(w), k / 32, acts, col0, cols, out);
-}
-
-fn rows_256<B: Rows256>(
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let cols = 0..out.cols();
-    matmul_256(Mull, cast_slice::<u8, B>(w), k / 256, acts, col0, cols, out);
-}
-
-/// Calls `pass(w, x)` for every four rows and up to four of the columns `cols` of `out`, and stores what it returns.
-/// `$blocks` blocks a row, `$column` gives the chunks of a column. Rows and columns past the end are repeated, and
-/// their results dropped.
+/// Calls `pass(w, x)` for every four rows and up to four of the columns `cols` of `out`, and stores what it returns. A row
+/// has `$blocks` blocks, and `$column` gives the chunks of a column. Rows and columns past the end are repeated, and their
+/// results are dropped.
 macro_rules! passes {
     ($out:ident, $cols:ident, $w:ident, $blocks:ident, $column:expr, $pass:ident::<$D:ident, $B:ident>($dot:ident)) => {
         let rows = $out.rows();
@@ -211,19 +70,18 @@ macro_rules! passes {
     };
 }
 
-/// Columns `cols` of `out`; column 0 of it is `col0` of `acts`. `w` is `out.rows()` rows of `blocks` blocks.
+/// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
 ///
-/// Always inlined, so that it is compiled for the level of `dot`.
+/// It is always inlined, so that it is compiled for the level of `dot`.
 #[inline(always)]
 pub(in crate::quant) fn matmul_32<D: Dot, B: Rows32>(
     dot: D,
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
+    product: &Product<'_>,
     cols: Range<usize>,
     out: &mut RowTile<'_>,
 ) {
+    let (acts, col0) = (product.activations, product.first_column);
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
     passes!(
         out,
         cols,
@@ -234,17 +92,16 @@ pub(in crate::quant) fn matmul_32<D: Dot, B: Rows32>(
     );
 }
 
-/// As [`matmul_32`].
+/// What [`matmul_32`] is for blocks of 32, for blocks of 256.
 #[inline(always)]
 pub(in crate::quant) fn matmul_256<D: Dot, B: Rows256>(
     dot: D,
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
+    product: &Product<'_>,
     cols: Range<usize>,
     out: &mut RowTile<'_>,
 ) {
+    let (acts, col0) = (product.activations, product.first_column);
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
     passes!(
         out,
         cols,
@@ -255,7 +112,7 @@ pub(in crate::quant) fn matmul_256<D: Dot, B: Rows256>(
     );
 }
 
-/// Four rows, `C` columns, all of `k`; the elements of the results are the rows.
+/// Multiplies four rows by `C` columns over all of `k`; the elements of the results are the rows.
 #[inline(always)]
 fn pass_32<D: Dot, B: Rows32, const C: usize>(
     dot: D,
@@ -286,7 +143,7 @@ fn pass_32<D: Dot, B: Rows32, const C: usize>(
     acc
 }
 
-/// Chunk `at` of each column.
+/// The chunk `at` of each column.
 #[inline(always)]
 fn chunks<T, const C: usize>(x: [&[T]; C], at: usize) -> [&T; C] {
     let mut chunks = [&x[0][at]; C];
@@ -296,9 +153,9 @@ fn chunks<T, const C: usize>(x: [&[T]; C], at: usize) -> [&T; C] {
     chunks
 }
 
-/// Four rows, `C` columns, all of `k`; the elements of the results are the rows.
+/// Multiplies four rows by `C` columns over all of `k`; the elements of the results are the rows.
 ///
-/// In i32: the largest sum of a block is Q6_K's 256 * 63 * 127 * 128 = 2.6e8.
+/// Sums of a block fit int32: the largest is Q6_K's 256 * 63 * 127 * 128 = 2.6e8.
 #[inline(always)]
 fn pass_256<D: Dot, B: Rows256, const C: usize>(
     dot: D,
@@ -337,7 +194,7 @@ fn pass_256<D: Dot, B: Rows256, const C: usize>(
     acc
 }
 
-/// The sums of a chunk, each times what its group has in `groups`.
+/// The sum over the groups of a chunk: each group's sum of activations times its element of `groups`.
 #[inline(always)]
 fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kChunk) -> int32x4_t {
     #[inline(always)]
@@ -366,7 +223,7 @@ fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kChunk) -> int32x4_t {
     }
 }
 
-/// Values `64 J..64 J + 64` of a block.
+/// Adds the products of values `64 J..64 J + 64` of a block, each group times its scale.
 #[inline(always)]
 fn quarter<D: Dot, B: Rows256, const C: usize, const J: usize>(
     dot: D,

@@ -1,35 +1,34 @@
-//! Many columns on `sdot`: a tile of sixteen in the elements of four vectors.
+//! The product of many columns with `sdot`: a tile of sixteen columns lies in the elements of four vectors.
 //!
 //! `sdot` by element multiplies the same four weights with four values of four columns, so nothing has to be added
 //! across elements, and a vector of activations serves two rows at a time.
 //!
-//! Instructions for 256 weights of a row and one column of Q4_K (`objdump`): 34, of them 16 `sdot`, 9 loads, 2 `mla`,
-//! 2 `movi`, and a sixteenth of about 90 for unpacking. Four columns of [`super::rows`] at a time take 41, of them
-//! 16 `sdot`, 8 `movi`, 6 `addp`, 2 `mla`, and a quarter of the unpacking. Q6_K: 36 and 57.
+//! For 256 weights of a row and one column of Q4_K that takes 34 instructions (`objdump`): 16 `sdot`, 9 loads, 2 `mla`,
+//! 2 `movi`, and a sixteenth of about 90 for unpacking. [`super::rows`] takes 41 with four columns at a time: 16 `sdot`,
+//! 8 `movi`, 6 `addp`, 2 `mla`, and a quarter of the unpacking. For Q6_K it is 36 and 57.
 
-use super::dotprod::Sdot;
 use super::intrinsics::*;
-use super::rows::ROWS;
-use super::unpack::{Rows32, Rows256};
+use super::sdot::Sdot;
+use super::unpack::{ROWS, Rows32, Rows256};
 use crate::pool::RowTile;
-use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Tile, Q8kTile, TILE};
+use crate::quant::kernels::Product;
 
 /// Vectors of four columns in a tile.
 const FOURS: usize = TILE / 4;
-/// Rows that share a load of activations: with two, their products, sums and weights fit the 32 registers.
+/// Rows that share a load of activations. With two, their products, sums and weights fit the 32 registers.
 const PAIR: usize = 2;
 
-/// Columns of a call that lie in one tile.
+/// The wanted columns that lie in one tile.
 #[derive(Clone, Copy)]
 pub(in crate::quant) struct Part {
-    /// which tile
+    /// The number of the tile.
     pub(in crate::quant) tile: usize,
-    /// its first column that is wanted
+    /// The first wanted column of the tile.
     pub(in crate::quant) lane: usize,
-    /// that column in the output
+    /// Which column of the result that is.
     pub(in crate::quant) to: usize,
-    /// how many
+    /// How many columns are wanted.
     pub(in crate::quant) cols: usize,
 }
 
@@ -38,14 +37,17 @@ type Sums<T> = [[T; FOURS]; ROWS];
 #[inline(always)]
 pub(in crate::quant) fn matmul_32<B: Rows32>(
     dot: Sdot,
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
+    product: &Product<'_>,
     part: Part,
     out: &mut RowTile<'_>,
 ) {
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
     for row in (0..out.rows()).step_by(ROWS) {
-        let sums = sweep_32(dot, rows(w, blocks, row), acts.q8_tile(part.tile));
+        let sums = sweep_32(
+            dot,
+            rows(w, blocks, row),
+            product.activations.q8_tile(part.tile),
+        );
         store(out, row, part, &sums);
     }
 }
@@ -53,19 +55,22 @@ pub(in crate::quant) fn matmul_32<B: Rows32>(
 #[inline(always)]
 pub(in crate::quant) fn matmul_256<B: Rows256>(
     dot: Sdot,
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
+    product: &Product<'_>,
     part: Part,
     out: &mut RowTile<'_>,
 ) {
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
     for row in (0..out.rows()).step_by(ROWS) {
-        let sums = sweep_256(dot, rows(w, blocks, row), acts.q8k_tile(part.tile));
+        let sums = sweep_256(
+            dot,
+            rows(w, blocks, row),
+            product.activations.q8k_tile(part.tile),
+        );
         store(out, row, part, &sums);
     }
 }
 
-/// Four rows from `row` on, the last one again past the end.
+/// The four rows from `row` on, with the last one repeated past the end.
 #[inline(always)]
 fn rows<B>(w: &[B], blocks: usize, row: usize) -> [&[B]; ROWS] {
     let last = w.len() / blocks - 1;
@@ -87,7 +92,7 @@ fn store(out: &mut RowTile<'_>, row: usize, part: Part, sums: &Sums<float32x4_t>
     }
 }
 
-/// Sixteen values of two rows with those of sixteen columns.
+/// Adds the products of sixteen values of two rows and sixteen columns.
 #[inline(always)]
 fn sixteen(
     dot: Sdot,
@@ -101,7 +106,7 @@ fn sixteen(
     four::<3>(dot, sums, w, &x[3]);
 }
 
-/// Values `4 I..4 I + 4` of the sixteen.
+/// Adds the products of values `4 I..4 I + 4` of the sixteen.
 #[inline(always)]
 fn four<const I: i32>(
     dot: Sdot,
@@ -118,7 +123,7 @@ fn four<const I: i32>(
     }
 }
 
-/// Four rows times sixteen columns.
+/// Multiplies four rows by sixteen columns.
 #[inline(always)]
 fn sweep_32<B: Rows32>(dot: Sdot, w: [&[B]; ROWS], x: &[Q8Tile]) -> Sums<float32x4_t> {
     let blocks = w[0].len();
@@ -152,7 +157,7 @@ fn sweep_32<B: Rows32>(dot: Sdot, w: [&[B]; ROWS], x: &[Q8Tile]) -> Sums<float32
     acc
 }
 
-/// Four rows times sixteen columns.
+/// Multiplies four rows by sixteen columns.
 #[inline(always)]
 fn sweep_256<B: Rows256>(dot: Sdot, w: [&[B]; ROWS], x: &[Q8kTile]) -> Sums<float32x4_t> {
     let blocks = w[0].len().min(x.len());
@@ -191,7 +196,7 @@ fn sweep_256<B: Rows256>(dot: Sdot, w: [&[B]; ROWS], x: &[Q8kTile]) -> Sums<floa
     acc
 }
 
-/// Values `64 J..64 J + 64` of two rows with those of sixteen columns.
+/// Adds the products of values `64 J..64 J + 64` of two rows and sixteen columns, each group times its scale.
 #[inline(always)]
 fn quarter<B: Rows256, const J: usize>(
     dot: Sdot,
@@ -219,7 +224,7 @@ fn quarter<B: Rows256, const J: usize>(
     }
 }
 
-/// The sums of each column's values, each times what its group has in `groups`.
+/// For each row and column, the sum over the groups: the group's sum of activations times its element of `groups`.
 #[allow(clippy::needless_range_loop, reason = "the rows go in step")]
 #[inline(always)]
 fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kTile) -> Sums<int32x4_t> {
@@ -239,7 +244,7 @@ fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kTile) -> Sums<int32x4_t>
     sums
 }
 
-/// The values less their offset: cheaper here, for many columns, than taking it off with their sums.
+/// The values without their offset. For many columns that is cheaper than taking it off with the sums.
 #[inline(always)]
 fn minus<const N: usize>(mut q: [int8x16_t; N], offset: i32) -> [int8x16_t; N] {
     if offset != 0 {

@@ -1,59 +1,61 @@
-//! The storage blocks in NEON registers: values unpacked, scales of four rows side by side.
+//! The storage blocks in NEON registers: their values unpacked, and the scales of four rows side by side.
 //!
-//! Values of an unsigned layout stay unsigned here; [`Rows32::OFFSET`] and [`Rows256::OFFSET`] say what the kernel
-//! takes off again with the sums of the activations, which is cheaper than one subtraction a vector.
+//! Values of an unsigned layout stay unsigned here. [`Rows32::OFFSET`] and [`Rows256::OFFSET`] say what the kernel subtracts
+//! with the sums of the activations, which is cheaper than one subtraction for each vector.
 
 use super::intrinsics::*;
-use super::rows::ROWS;
 use crate::quant::format::blocks::{self, Half, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
 use bytemuck::Pod;
 
+/// Rows that share a pass: as many as a vector of int32 has elements.
+pub(in crate::quant) const ROWS: usize = 4;
+
 /// A block of 32: `w = d * (value - OFFSET) + m`.
 pub(in crate::quant) trait Rows32: Pod {
-    /// bound of `|value|`
+    /// The largest magnitude of a value.
     const MAX: i32;
-    /// values are that much too large
+    /// What the values have been increased by.
     const OFFSET: i32;
-    /// `m` is not always zero
+    /// Whether `m` may be other than zero.
     const HAS_MIN: bool;
-    /// the 32 values
+    /// The 32 values, 16 in a vector.
     fn values(&self) -> [int8x16_t; 2];
-    /// `d` of each row
+    /// The scale `d` of each row.
     fn d(rows: [&Self; ROWS]) -> float32x4_t;
-    /// `m` of each row; 0 where the type has none
+    /// The min `m` of each row, or 0 where the format has none.
     fn m(rows: [&Self; ROWS]) -> float32x4_t;
 }
 
 /// A block of 256 in groups: `w = d * scale * (value - OFFSET) - dmin * min`.
 pub(in crate::quant) trait Rows256: Pod {
-    /// bound of `|value|`
+    /// The largest magnitude of a value.
     const MAX: i32;
-    /// values are that much too large
+    /// What the values have been increased by.
     const OFFSET: i32;
-    /// values that share a scale: 16 or 32
+    /// How many values share a scale: 16 or 32.
     const GROUP: usize;
-    /// `dmin` is not always zero
+    /// Whether `dmin` may be other than zero.
     const HAS_MIN: bool;
-    /// values `64 J..64 J + 64`
+    /// The values `64 J..64 J + 64`, 16 in a vector.
     fn values<const J: usize>(&self) -> [int8x16_t; 4];
-    /// element `g`: the scale of group `g` of each row. Only the first `256 / GROUP` count.
+    /// Element `g` has the scale of group `g` of each row. Only the first `256 / GROUP` elements count.
     fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16];
-    /// element `g`: the min of group `g` of each row
+    /// Element `g` has the min of group `g` of each row.
     fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16];
-    /// `d` of each row
+    /// The scale `d` of each row.
     fn d(rows: [&Self; ROWS]) -> float32x4_t;
-    /// `dmin` of each row
+    /// The scale `dmin` of each row's mins.
     fn dmin(rows: [&Self; ROWS]) -> float32x4_t;
 }
 
-/// A half of each row.
+/// Widens a half of each row.
 #[inline(always)]
 fn halves(h: [Half; ROWS]) -> float32x4_t {
     let bits = each(h, Half::bits);
     widen_f16(load_u16(&bits))
 }
 
-/// `N` consecutive vectors from `bytes[at]` on.
+/// Loads `N` consecutive vectors from `bytes[at]` on.
 #[inline(always)]
 fn vectors<const N: usize>(bytes: &[u8], at: usize) -> [uint8x16_t; N] {
     let mut vectors = [vdupq_n_u8(0); N];
@@ -68,7 +70,7 @@ fn and(q: uint8x16_t, mask: u8) -> uint8x16_t {
     vandq_u8(q, vdupq_n_u8(mask))
 }
 
-/// `q >> n`, or `q << -n`.
+/// `q >> n`, or `q << -n` where `n` is negative.
 #[inline(always)]
 fn shift(q: uint8x16_t, n: i32) -> uint8x16_t {
     match n {
@@ -201,7 +203,7 @@ fn load_x2(q: &[i8; 32]) -> [int8x16_t; 2] {
     signed(vectors(bytemuck::cast_slice(q), 0))
 }
 
-/// A byte of each row for each of 16 groups: bytes `4 i..4 i + 4` of vector `j` are the rows of group `4 j + i`.
+/// Transposes one byte per group: bytes `4 i..4 i + 4` of vector `j` are what the four rows have for group `4 j + i`.
 #[inline(always)]
 fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
     let low = |a, b| vreinterpretq_u16_u8(vzip1q_u8(a, b));
@@ -217,13 +219,13 @@ fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
     each(groups, vreinterpretq_u8_u16)
 }
 
-/// Eight bytes of each row in the form of [`transpose`].
+/// Transposes eight bytes of each row as [`transpose`] does sixteen.
 #[inline(always)]
 fn transpose_8(rows: [u64; ROWS]) -> [uint8x16_t; 4] {
     transpose(each(rows, |r| vreinterpretq_u8_u64(load_u64(&[r, 0]))))
 }
 
-/// What [`transpose`] made, as signed bytes, widened: element `g` is the rows of group `g`.
+/// Widens what [`transpose`] made as signed bytes: element `g` is what the four rows have for group `g`.
 #[inline(always)]
 fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
     let mut groups = [vdup_n_s16(0); 16];
@@ -407,33 +409,6 @@ impl Rows256 for blocks::Q3K {
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
         halves(each(rows, |b| b.d))
-    }
-    #[inline(always)]
-    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
-        vdupq_n_f32(0.0)
-    }
-}
-
-impl Rows256 for blocks::Q8K {
-    const MAX: i32 = 128;
-    const OFFSET: i32 = 0;
-    const GROUP: usize = 32;
-    const HAS_MIN: bool = false;
-    #[inline(always)]
-    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        signed(vectors(bytemuck::cast_slice(&self.qs), 64 * J))
-    }
-    #[inline(always)]
-    fn scales(_: [&Self; ROWS]) -> [int16x4_t; 16] {
-        [vdup_n_s16(1); 16]
-    }
-    #[inline(always)]
-    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
-        NO_MINS()
-    }
-    #[inline(always)]
-    fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        load_f32(&each(rows, |b| f32::from_le_bytes(b.d)))
     }
     #[inline(always)]
     fn dmin(_: [&Self; ROWS]) -> float32x4_t {

@@ -1,45 +1,44 @@
 //! Quantised columns of one layer input.
 //!
-//! Rounding is to nearest (even), the scale is `amax / 127`: as in ggml, but the scale of a 32-block stays f32 where
-//! ggml rounds it to half.
+//! Rounding is to the nearest, ties to even, and the scale is the largest magnitude divided by 127. That is as in ggml,
+//! except that the scale of a block of 32 stays f32 where ggml rounds it to half precision.
 
+use super::kinds::ActKind;
 use crate::pool::Pool;
-use crate::quant::{ActKind, Kernels};
 
-/// Columns of a tile: the elements of a 512-bit vector of i32.
+/// Columns of a tile: as many as a 512-bit vector has elements of 32 bits.
 pub(crate) const TILE: usize = 16;
-/// Fewest columns for which a tile pays: below, the kernels go row by row. Measured with `benches/kernels.rs`.
+/// Fewest columns for which a tile is filled; with fewer, the kernels go row by row. Measured with `benches/kernels.rs`.
 const TILE_FROM: usize = 10;
 
-/// 256 values of a column in eight 32-blocks; past the end of the column everything is zero.
+/// 256 values of a column as eight blocks of 32. Past the end of the column everything is zero.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Q8Chunk {
-    /// `x / scale`, rounded, in -127..=127
+    /// `x / scale`, rounded, in -127..=127.
     pub(crate) q: [i8; 256],
-    /// a block's scale
+    /// The scale of each block.
     pub(crate) scale: [f32; 8],
-    /// a block's sum of `q`
+    /// The sum of each block's `q`.
     pub(crate) sum: [i32; 8],
-    /// `scale * sum as f32`
+    /// `scale * sum as f32` of each block.
     pub(crate) scaled_sum: [f32; 8],
 }
 
-/// One 256-block of a column.
+/// One block of 256 values of a column.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Q8kChunk {
-    /// `x / scale`, rounded, in -127..=127
+    /// `x / scale`, rounded, in -127..=127.
     pub(crate) q: [i8; 256],
-    /// sums of 16 values of `q`
+    /// The sums of every 16 values of `q`.
     pub(crate) sums: [i16; 16],
-    /// sums of 32 values of `q`
+    /// The sums of every 32 values of `q`.
     pub(crate) sums32: [i16; 8],
-    /// the scale
     pub(crate) scale: f32,
 }
 
-/// A [`Q8Chunk`] of 16 columns, columns innermost: `q[i][c]` are values `4 i..4 i + 4` of column `c`.
+/// One [`Q8Chunk`] each of 16 columns, columns innermost: `q[i][c]` are values `4 i..4 i + 4` of column `c`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Q8Tile {
@@ -49,8 +48,8 @@ pub(crate) struct Q8Tile {
     pub(crate) scaled_sum: [[f32; TILE]; 8],
 }
 
-/// A [`Q8kChunk`] of 16 columns, columns innermost; `sums[i][c]` are sums `2 i` and `2 i + 1` of column `c`,
-/// so are `sums32`.
+/// One [`Q8kChunk`] each of 16 columns, columns innermost: `sums[i][c]` and `sums32[i][c]` are sums `2 i` and `2 i + 1`
+/// of column `c`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Q8kTile {
@@ -85,17 +84,29 @@ const NO_Q8K_TILE: Q8kTile = Q8kTile {
     scale: [0.0; TILE],
 };
 
-/// Quantised columns of one layer input, reused from step to step. Filled and read only through [`Kernels`].
+/// How a level fills [`Activations`].
+#[derive(Clone, Copy)]
+pub(in crate::quant) struct Quantizer {
+    /// Whether the level's `matmul` reads tiles of 16 columns where there are some.
+    pub(in crate::quant) tiles: bool,
+    /// Quantises a column of `k` values to `ceil(k / 256)` chunks.
+    pub(in crate::quant) q8: fn(&[f32], &mut [Q8Chunk]),
+    /// Quantises a column of `k` values to `k / 256` chunks.
+    pub(in crate::quant) q8k: fn(&[f32], &mut [Q8kChunk]),
+}
+
+/// Quantised columns of one layer input, reused from step to step. They are filled and read only through
+/// [`crate::quant::Kernels`].
 ///
-/// It grows to the largest (`k`, columns) it was filled with, and never shrinks.
+/// The buffers grow to the largest `k` and number of columns they were filled with, and never shrink.
 #[derive(Default)]
 pub struct Activations {
     kind: Option<ActKind>,
     k: usize,
     cols: usize,
-    /// 256-chunks of a column
+    /// Chunks of 256 values in a column.
     chunks: usize,
-    /// tiles filled; the columns past them are read one by one
+    /// Tiles that are filled. The columns past them are read one by one.
     tiles: usize,
     floats: Vec<f32>,
     q8: Vec<Q8Chunk>,
@@ -105,42 +116,42 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// An empty one.
+    /// Makes one without columns; it allocates nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Columns filled.
+    /// How many columns it holds.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Values in a column.
+    /// How many values a column has.
     pub(crate) fn k(&self) -> usize {
         self.k
     }
 
-    /// The form they are in; None before the first filling.
+    /// The form of the columns, or `None` before they are first filled.
     pub(crate) fn kind(&self) -> Option<ActKind> {
         self.kind
     }
 
-    /// Column `c` of [`ActKind::F32`], `k` long.
+    /// Column `c` in the form [`ActKind::F32`]: `k` values.
     pub(crate) fn f32(&self, c: usize) -> &[f32] {
         &self.floats[c * self.k..][..self.k]
     }
 
-    /// Column `c` of [`ActKind::Q8`], `ceil(k / 256)` chunks.
+    /// Column `c` in the form [`ActKind::Q8`]: `ceil(k / 256)` chunks.
     pub(crate) fn q8(&self, c: usize) -> &[Q8Chunk] {
         &self.q8[c * self.chunks..][..self.chunks]
     }
 
-    /// Column `c` of [`ActKind::Q8K`], `k / 256` chunks.
+    /// Column `c` in the form [`ActKind::Q8K`]: `k / 256` chunks.
     pub(crate) fn q8k(&self, c: usize) -> &[Q8kChunk] {
         &self.q8k[c * self.chunks..][..self.chunks]
     }
 
-    /// What column `c` stands for after quantisation: `[k]`.
+    /// Writes the values that column `c` stands for after quantisation to `dst`, which is `[k]`.
     ///
     /// # Panics
     /// If `dst` is not `k` long or there is no such column.
@@ -173,30 +184,30 @@ impl Activations {
     }
 }
 
-/// Tiles, for the processors that have kernels of them.
+// only these processors have kernels that read tiles
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Activations {
-    /// Tiles filled: tile `t` holds columns `16 t..16 t + 16`, zeros past the last column.
+    /// How many tiles are filled. Tile `t` holds columns `16 t..16 t + 16`, with zeros past the last column.
     pub(crate) fn tiles(&self) -> usize {
         self.tiles
     }
 
-    /// Tile `t` of [`ActKind::Q8`], `ceil(k / 256)` chunks.
+    /// Tile `t` in the form [`ActKind::Q8`]: `ceil(k / 256)` chunks.
     pub(crate) fn q8_tile(&self, t: usize) -> &[Q8Tile] {
         &self.q8_tiles[t * self.chunks..][..self.chunks]
     }
 
-    /// Tile `t` of [`ActKind::Q8K`], `k / 256` chunks.
+    /// Tile `t` in the form [`ActKind::Q8K`]: `k / 256` chunks.
     pub(crate) fn q8k_tile(&self, t: usize) -> &[Q8kTile] {
         &self.q8k_tiles[t * self.chunks..][..self.chunks]
     }
 }
 
 impl Activations {
-    /// See [`Kernels::quantize`], which has checked the sizes.
+    /// See [`crate::quant::Kernels::quantize`], which has checked the sizes.
     pub(in crate::quant) fn fill(
         &mut self,
-        table: &Kernels,
+        quantizer: &Quantizer,
         kind: ActKind,
         x: &[f32],
         k: usize,
@@ -207,7 +218,7 @@ impl Activations {
         self.k = k;
         self.cols = x.len() / k;
         self.chunks = k.div_ceil(256);
-        self.tiles = if table.tiles {
+        self.tiles = if quantizer.tiles {
             (self.cols + TILE - TILE_FROM) / TILE
         } else {
             0
@@ -221,7 +232,7 @@ impl Activations {
             ActKind::Q8 => {
                 let columns = grown(&mut self.q8, cols * chunks, NO_Q8);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
-                    (table.quantize_q8)(&x[c * k..][..k], dst);
+                    (quantizer.q8)(&x[c * k..][..k], dst);
                 });
                 let columns = &*columns;
                 let tiles = grown(&mut self.q8_tiles, self.tiles * chunks, NO_Q8_TILE);
@@ -229,17 +240,7 @@ impl Activations {
                     for (i, tile) in dst.iter_mut().enumerate() {
                         for lane in 0..TILE {
                             let c = TILE * t + lane;
-                            let x = if c < cols {
-                                &columns[c * chunks + i]
-                            } else {
-                                &NO_Q8
-                            };
-                            set_quads(&mut tile.q, lane, &x.q);
-                            for b in 0..8 {
-                                tile.scale[b][lane] = x.scale[b];
-                                tile.sum[b][lane] = x.sum[b];
-                                tile.scaled_sum[b][lane] = x.scaled_sum[b];
-                            }
+                            tile.set_column(lane, columns.get(c * chunks + i).unwrap_or(&NO_Q8));
                         }
                     }
                 });
@@ -247,7 +248,7 @@ impl Activations {
             ActKind::Q8K => {
                 let columns = grown(&mut self.q8k, cols * chunks, NO_Q8K);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
-                    (table.quantize_q8k)(&x[c * k..][..k], dst);
+                    (quantizer.q8k)(&x[c * k..][..k], dst);
                 });
                 let columns = &*columns;
                 let tiles = grown(&mut self.q8k_tiles, self.tiles * chunks, NO_Q8K_TILE);
@@ -255,20 +256,7 @@ impl Activations {
                     for (i, tile) in dst.iter_mut().enumerate() {
                         for lane in 0..TILE {
                             let c = TILE * t + lane;
-                            let x = if c < cols {
-                                &columns[c * chunks + i]
-                            } else {
-                                &NO_Q8K
-                            };
-                            set_quads(&mut tile.q, lane, &x.q);
-                            for (pair, sums) in tile.sums.iter_mut().zip(x.sums.chunks_exact(2)) {
-                                pair[lane] = [sums[0], sums[1]];
-                            }
-                            for (pair, sums) in tile.sums32.iter_mut().zip(x.sums32.chunks_exact(2))
-                            {
-                                pair[lane] = [sums[0], sums[1]];
-                            }
-                            tile.scale[lane] = x.scale;
+                            tile.set_column(lane, columns.get(c * chunks + i).unwrap_or(&NO_Q8K));
                         }
                     }
                 });
@@ -277,7 +265,35 @@ impl Activations {
     }
 }
 
-/// The first `len` elements, after growing to at least that many.
+impl Q8Tile {
+    /// Makes `x` column `lane` of the tile.
+    #[inline(always)]
+    fn set_column(&mut self, lane: usize, x: &Q8Chunk) {
+        set_quads(&mut self.q, lane, &x.q);
+        for b in 0..8 {
+            self.scale[b][lane] = x.scale[b];
+            self.sum[b][lane] = x.sum[b];
+            self.scaled_sum[b][lane] = x.scaled_sum[b];
+        }
+    }
+}
+
+impl Q8kTile {
+    /// Makes `x` column `lane` of the tile.
+    #[inline(always)]
+    fn set_column(&mut self, lane: usize, x: &Q8kChunk) {
+        set_quads(&mut self.q, lane, &x.q);
+        for (pair, sums) in self.sums.iter_mut().zip(x.sums.chunks_exact(2)) {
+            pair[lane] = [sums[0], sums[1]];
+        }
+        for (pair, sums) in self.sums32.iter_mut().zip(x.sums32.chunks_exact(2)) {
+            pair[lane] = [sums[0], sums[1]];
+        }
+        self.scale[lane] = x.scale;
+    }
+}
+
+/// The first `len` elements of `vec`, which is grown to at least that many.
 fn grown<T: Copy>(vec: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
     if vec.len() < len {
         vec.resize(len, empty);
@@ -285,14 +301,14 @@ fn grown<T: Copy>(vec: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
     &mut vec[..len]
 }
 
-/// One column of a tile.
+/// Writes the values of one column of a tile.
 fn set_quads(tile: &mut [[[i8; 4]; TILE]; 64], lane: usize, q: &[i8; 256]) {
     for (row, quad) in tile.iter_mut().zip(q.chunks_exact(4)) {
         row[lane] = [quad[0], quad[1], quad[2], quad[3]];
     }
 }
 
-/// `(scale, 1 / scale)` of a block. Not-a-number or infinity anywhere makes the scale so too: it is not hidden.
+/// `(scale, 1 / scale)` of a block. NaN or infinity anywhere in the block makes the scale so too, so it is not hidden.
 #[inline(always)]
 pub(in crate::quant) fn scale_of(x: &[f32]) -> (f32, f32) {
     // the bits of non-negative floats are ordered like the floats, with infinity and then NaN on top
@@ -306,7 +322,7 @@ pub(in crate::quant) fn scale_of(x: &[f32]) -> (f32, f32) {
     }
 }
 
-/// Rounds `x * inverse` to nearest even, -127..=127.
+/// Rounds `x * inverse` to the nearest integer, ties to even, and clamps it to -127..=127.
 #[inline(always)]
 pub(in crate::quant) fn round(x: f32, inverse: f32) -> i8 {
     // 1.5 * 2^23 leaves no fraction bits: the addition itself rounds, and the low bits hold the integer
@@ -315,7 +331,7 @@ pub(in crate::quant) fn round(x: f32, inverse: f32) -> i8 {
     (bits.wrapping_sub(MAGIC.to_bits() as i32)).clamp(-127, 127) as i8
 }
 
-/// Fills the chunks of one column. Inlined into every level, so that it is compiled for its vectors.
+/// Fills the chunks of one column. It is inlined into every level, so that it is compiled for the level's vectors.
 #[inline(always)]
 pub(in crate::quant) fn quantize_q8(x: &[f32], dst: &mut [Q8Chunk]) {
     for (x, dst) in x.chunks(256).zip(dst) {
@@ -336,7 +352,7 @@ pub(in crate::quant) fn quantize_q8(x: &[f32], dst: &mut [Q8Chunk]) {
     }
 }
 
-/// Fills the chunks of one column. Inlined into every level, so that it is compiled for its vectors.
+/// Fills the chunks of one column. It is inlined into every level, so that it is compiled for the level's vectors.
 #[inline(always)]
 pub(in crate::quant) fn quantize_q8k(x: &[f32], dst: &mut [Q8kChunk]) {
     for (x, dst) in x.chunks_exact(256).zip(dst) {

@@ -1,7 +1,7 @@
 //! The storage blocks of GGUF, byte for byte.
 //!
-//! Layouts are those of `ggml-common.h` (ggml-org/ggml d99724f2): `block_q4_0` and its kin. Every field is an array of
-//! bytes, little-endian, so a block has alignment 1 and no padding and may lie anywhere in a mapped file.
+//! The layouts are those of `block_q4_0` and the others in `ggml-common.h` (ggml-org/ggml d99724f2). Every field is an array
+//! of little-endian bytes, so a block has alignment 1 and no padding, and may lie anywhere in a mapped file.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,19 +11,19 @@ use bytemuck::{Pod, Zeroable};
 pub(crate) struct Half([u8; 2]);
 
 impl Half {
-    /// its bits
+    /// The bits of the half.
     #[inline(always)]
     pub(crate) fn bits(self) -> u16 {
         u16::from_le_bytes(self.0)
     }
 
-    /// its value
+    /// The value of the half.
     #[inline(always)]
     pub(crate) fn to_f32(self) -> f32 {
         half::f16::from_bits(self.bits()).to_f32()
     }
 
-    /// the nearest to a value
+    /// The half that is nearest to a value.
     pub(crate) fn from_f32(value: f32) -> Self {
         Self(half::f16::from_f32(value).to_le_bytes())
     }

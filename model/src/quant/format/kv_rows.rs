@@ -1,4 +1,4 @@
-//! Keys and values in pages: where a head's rows are, and how they are written.
+//! Keys and values in pages: where a head's rows are, and how a row is stored.
 //!
 //! A chunk is one head's keys (or values) of one page: [`PAGE_TOKENS`] rows of quants, then as many rows of scales.
 //! The values of a block of 32 are those of GGUF's `Q8_0` and `Q4_0`; only the scales lie elsewhere.
@@ -10,18 +10,18 @@ use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use half::f16;
 
-/// The keys (or values) of one head of one sequence.
+/// Where the keys (or the values) of one head of one sequence are.
 #[derive(Clone, Copy)]
 pub struct Paged<'a> {
-    /// all pages of all sequences
+    /// All pages of all sequences.
     pub arena: &'a [u8],
-    /// the sequence's pages, in the order of its tokens
+    /// The numbers of the sequence's pages, in the order of its tokens.
     pub pages: &'a [u16],
-    /// bytes of a page
+    /// How many bytes a page has.
     pub page_bytes: usize,
-    /// where in a page the head's chunk begins
+    /// The byte of a page at which the head's chunk begins.
     pub offset: usize,
-    /// how its rows are stored
+    /// The format in which its rows are stored.
     pub format: KvFormat,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Paged<'a> {
         &self.arena[start..][..self.format.head_bytes(d)]
     }
 
-    /// The row of a position as f32: the definition of the formats, for the oracle.
+    /// Reads the row of a position as f32. This is the definition of the formats, which the oracle uses.
     ///
     /// # Panics
     /// If there is no such row.
@@ -66,14 +66,14 @@ impl<'a> Paged<'a> {
         }
     }
 
-    /// The rows of position `first`'s page, from it on.
+    /// The rows of the page that position `first` is in, beginning with that position.
     #[inline(always)]
-    pub(in crate::quant) fn rows(&self, first: usize, d: usize) -> Rows<'a> {
+    pub(in crate::quant) fn rows(&self, first: usize, d: usize) -> PagedRows<'a> {
         let chunk = self.chunk(first / PAGE_TOKENS, d);
         let (bytes, blocks) = row(self.format, d);
         let (quants, scales) = chunk.split_at(PAGE_TOKENS * bytes);
         let slot = first % PAGE_TOKENS;
-        Rows {
+        PagedRows {
             format: self.format,
             quants: &quants[slot * bytes..],
             scales: &cast_slice(scales)[slot * blocks..],
@@ -82,7 +82,7 @@ impl<'a> Paged<'a> {
         }
     }
 
-    /// Are there `len` rows of `d` values?
+    /// Whether `len` rows of `d` values lie in the arena.
     pub(in crate::quant) fn holds(&self, len: usize, d: usize) -> bool {
         let last = self.pages.get(..len.div_ceil(PAGE_TOKENS)).map(|pages| {
             // the chunk that ends last is that of the page with the greatest number
@@ -97,9 +97,9 @@ impl<'a> Paged<'a> {
     }
 }
 
-/// Rows of one chunk.
+/// Rows of one page's chunk.
 #[derive(Clone, Copy)]
-pub(in crate::quant) struct Rows<'a> {
+pub(in crate::quant) struct PagedRows<'a> {
     pub(in crate::quant) format: KvFormat,
     quants: &'a [u8],
     scales: &'a [Half],
@@ -107,8 +107,8 @@ pub(in crate::quant) struct Rows<'a> {
     blocks: usize,
 }
 
-impl<'a> Rows<'a> {
-    /// Quants and scales of row `i`; [`KvFormat::F16`] has no scales.
+impl<'a> PagedRows<'a> {
+    /// The quants and the scales of row `i`; [`KvFormat::F16`] has no scales.
     #[inline(always)]
     pub(in crate::quant) fn row(&self, i: usize) -> (&'a [u8], &'a [Half]) {
         (
@@ -117,7 +117,7 @@ impl<'a> Rows<'a> {
         )
     }
 
-    /// Quants and scales of the first `n` rows.
+    /// The quants and the scales of the first `n` rows.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(in crate::quant) fn first(&self, n: usize) -> (&'a [u8], &'a [Half]) {
@@ -128,7 +128,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Bytes of a row's quants, and how many scales it has.
+/// How many bytes the quants of a row of `d` values have, and how many scales it has.
 #[inline(always)]
 const fn row(format: KvFormat, d: usize) -> (usize, usize) {
     match format {
@@ -138,7 +138,7 @@ const fn row(format: KvFormat, d: usize) -> (usize, usize) {
     }
 }
 
-/// See [`crate::quant::Kernels::store_kv`], which has checked the sizes. What is not a number stays visible: in the block's
+/// See [`crate::quant::Kernels::store_kv`], which has checked the sizes. NaN and infinity stay visible in the block's
 /// scale.
 pub(in crate::quant) fn store(format: KvFormat, chunk: &mut [u8], slot: usize, values: &[f32]) {
     let (bytes, blocks) = row(format, values.len());
@@ -165,8 +165,8 @@ pub(in crate::quant) fn store(format: KvFormat, chunk: &mut [u8], slot: usize, v
     }
 }
 
-/// The scale: of those that put the largest value at 120 to 127, the one that loses least. The squares that are lost are
-/// 18 % fewer than with 127 always, for values that are spread normally.
+/// Stores a block and returns its scale: of those that put the largest value at 120 to 127, the one that loses least. The
+/// sum of squared errors is 18 % smaller than with 127 always, for normally distributed values.
 fn store_q8_0(values: &[f32; 32], quants: &mut [u8; 32]) -> Half {
     let widest = scale_of(values);
     let (mut best, mut least) = (widest, lost(values, widest));
@@ -185,7 +185,7 @@ fn store_q8_0(values: &[f32; 32], quants: &mut [u8; 32]) -> Half {
     Half::from_f32(scale)
 }
 
-/// The sum of the squares that this scale and its inverse lose.
+/// The sum of the squared errors that this scale and its inverse make.
 fn lost(values: &[f32; 32], (scale, inverse): (f32, f32)) -> f32 {
     let mut sums = [0.0; 8];
     for values in values.as_chunks::<8>().0 {
@@ -197,9 +197,10 @@ fn lost(values: &[f32; 32], (scale, inverse): (f32, f32)) -> f32 {
     sums.iter().sum()
 }
 
-/// The scale; it is that of the largest value, at -8 (the nibbles reach from -8 to 7). As ggml's.
+/// Stores a block and returns its scale, as ggml does: the value of largest magnitude becomes -8, and nibbles reach from
+/// -8 to 7.
 fn store_q4_0(values: &[f32; 32], quants: &mut [u8; 16]) -> Half {
-    // in the order of the bits, so that not-a-number is the largest
+    // in the order of the bits, so that NaN is the largest
     let size = |value: f32| value.abs().to_bits();
     let largest = values
         .iter()

@@ -1,27 +1,21 @@
 //! The float helpers, written once over 16 elements.
 //!
 //! Every function is `inline(always)`: a level wraps it in a function with its target features, and the compiler makes
-//! that level's vectors of it. `FMA` says whether `a * b + c` may be fused: only where it is one instruction.
+//! that level's vectors of it. `FMA` says whether `a * b + c` may be fused, which pays only where it is one instruction.
 
+use super::decode::widen_row;
+use crate::exp::{exp, mul_add};
 use crate::gguf::GgmlType;
 use crate::pool::RowTile;
-use crate::quant::Activations;
-use crate::quant::dispatch::Heads;
-use crate::quant::format::kv_rows::Rows;
-use bytemuck::cast_slice;
+use crate::quant::format::kv_rows::PagedRows;
+use crate::quant::kernels::{Heads, Product};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 const LANES: usize = 16;
 type Elements = [f32; LANES];
 
-#[inline(always)]
-fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// Folds the upper half on the lower one, four times.
+/// Folds the upper half onto the lower one, four times, until one value is left.
 #[inline(always)]
 fn fold(mut v: Elements, f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut n = LANES / 2;
@@ -34,36 +28,7 @@ fn fold(mut v: Elements, f: impl Fn(f32, f32) -> f32) -> f32 {
     v[0]
 }
 
-/// `exp(x)` with a relative error of at most 2e-7 on -87..=88 (tested); below it stays at `exp(-87)`, 1.6e-38, above
-/// at `exp(88)`. NaN stays NaN.
-///
-/// Range reduction by ln 2 in two parts and the degree-6 Taylor polynomial with its last terms minimax-adjusted, as in
-/// Cephes `expf`.
-#[inline(always)]
-fn exp<const FMA: bool>(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let x = if x > 88.0 { 88.0 } else { x };
-    let shifted = mul_add::<FMA>(x, std::f32::consts::LOG2_E, MAGIC);
-    let n = shifted - MAGIC;
-    let r = mul_add::<FMA>(n, -0.693_359_4, x);
-    let r = mul_add::<FMA>(n, 2.121_944_4e-4, r);
-    let mut p = 1.987_569_1e-4;
-    for c in [
-        1.398_2e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        0.5,
-    ] {
-        p = mul_add::<FMA>(p, r, c);
-    }
-    let y = mul_add::<FMA>(p, r * r, r) + 1.0;
-    // the integer n sits in the low bits of `shifted`; move it to the exponent
-    y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
-}
-
-/// See [`crate::quant::Kernels::silu_mul`].
+/// See [`crate::quant::Kernels::silu_mul`], which has checked the sizes.
 #[inline(always)]
 pub(in crate::quant) fn silu_mul<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
     for (g, u) in gate.iter_mut().zip(up) {
@@ -71,7 +36,7 @@ pub(in crate::quant) fn silu_mul<const FMA: bool>(gate: &mut [f32], up: &[f32]) 
     }
 }
 
-/// See [`crate::quant::Kernels::rms_norm`].
+/// See [`crate::quant::Kernels::rms_norm`], which has checked the sizes.
 #[inline(always)]
 pub(in crate::quant) fn rms_norm<const FMA: bool>(
     x: &[f32],
@@ -86,7 +51,7 @@ pub(in crate::quant) fn rms_norm<const FMA: bool>(
     }
 }
 
-/// 16 running sums, folded.
+/// The dot product by 16 running sums, folded at the end.
 #[inline(always)]
 fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     let mut acc = [0.0; LANES];
@@ -157,9 +122,9 @@ pub(in crate::quant) fn attend<const FMA: bool>(
     }
 }
 
-/// Of row `i` the values from `from` on, a whole number of blocks, as many as there is room for.
+/// Widens row `i` from value `from` on, as many values as `wide` has room for: a whole number of blocks.
 #[inline(always)]
-fn widen(rows: Rows<'_>, i: usize, from: usize, wide: &mut [f32]) {
+fn widen(rows: PagedRows<'_>, i: usize, from: usize, wide: &mut [f32]) {
     let (quants, scales) = rows.row(i);
     let blocks = scales.iter().skip(from / 32);
     match rows.format {
@@ -187,11 +152,11 @@ fn widen(rows: Rows<'_>, i: usize, from: usize, wide: &mut [f32]) {
     }
 }
 
-/// A score this far below the maximum weighs nothing: in sums of f32 it would not show, and a weight below the normal
-/// floats costs a hundred times as much as any other.
+/// A score this far below the maximum gets no weight. It would not show in a sum of f32, and arithmetic on a weight
+/// below the normal floats costs a hundred times as much as on any other.
 const NO_WEIGHT: f32 = -60.0;
 
-/// In place; the maximum is subtracted first.
+/// Replaces the scores by their softmax; the maximum is subtracted first.
 #[inline(always)]
 pub(in crate::quant) fn softmax<const FMA: bool>(scores: &mut [f32]) {
     let mut max = [f32::NEG_INFINITY; LANES];
@@ -219,49 +184,23 @@ pub(in crate::quant) fn softmax<const FMA: bool>(scores: &mut [f32]) {
     }
 }
 
-/// A row of F32, F16 or BF16 as f32; `row` and `dst` have the same number of values.
-#[inline(always)]
-pub(in crate::quant) fn widen_row(ty: GgmlType, row: &[u8], dst: &mut [f32]) {
-    match ty {
-        GgmlType::F32 => {
-            for (y, x) in dst.iter_mut().zip(cast_slice::<u8, [u8; 4]>(row)) {
-                *y = f32::from_le_bytes(*x);
-            }
-        }
-        GgmlType::BF16 => {
-            for (y, x) in dst.iter_mut().zip(cast_slice::<u8, [u8; 2]>(row)) {
-                *y = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
-            }
-        }
-        _ => {
-            let mut bits = [0u16; PART];
-            for (dst, row) in dst.chunks_mut(PART).zip(row.chunks(2 * PART)) {
-                let bits = &mut bits[..dst.len()];
-                for (b, x) in bits.iter_mut().zip(cast_slice::<u8, [u8; 2]>(row)) {
-                    *b = u16::from_le_bytes(*x);
-                }
-                bits.reinterpret_cast::<half::f16>()
-                    .convert_to_f32_slice(dst);
-            }
-        }
-    }
-}
-
 /// Values of a row that are widened at a time.
 const WIDE: usize = 1024;
 /// Columns that share one widening.
 const COLUMNS: usize = 16;
 
-/// [`crate::quant::Kernels::matmul`] of F32, F16 and BF16: never fused, so that every level computes the same.
+/// See [`crate::quant::Kernels::matmul`]: the product of F32, F16 and BF16 weights. It is never fused, so that every level
+/// computes the same.
 #[inline(always)]
-pub(in crate::quant) fn matmul(
-    ty: GgmlType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
+pub(in crate::quant) fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
+    let Product {
+        ty,
+        k,
+        activations: acts,
+        first_column: col0,
+        ..
+    } = *product;
+    let w = product.rows(out.rows());
     let mut wide = [0.0f32; WIDE];
     let bytes = ty.block_bytes();
     for first in (0..out.cols()).step_by(COLUMNS) {
@@ -283,7 +222,7 @@ pub(in crate::quant) fn matmul(
     }
 }
 
-/// Adds the products to the 16 sums, multiply then add.
+/// Adds products to the 16 running sums, each multiplied first and then added.
 #[inline(always)]
 fn accumulate(acc: &mut Elements, a: &[f32], b: &[f32]) {
     let mut sums = *acc;
@@ -302,29 +241,7 @@ fn accumulate(acc: &mut Elements, a: &[f32], b: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, softmax};
-
-    #[test]
-    fn exp_is_within_its_ceiling() {
-        let mut worst = 0.0f64;
-        for i in -870_000..=880_000 {
-            let x = i as f32 * 1e-4;
-            for got in [exp::<true>(x), exp::<false>(x)] {
-                let want = f64::from(x).exp();
-                worst = worst.max((f64::from(got) - want).abs() / want);
-            }
-        }
-        assert!(worst <= 2e-7, "{worst}");
-        assert!(exp::<true>(f32::NAN).is_nan() && exp::<false>(f32::NAN).is_nan());
-        for (x, bound) in [
-            (f32::NEG_INFINITY, -87.0),
-            (-1e9, -87.0),
-            (f32::INFINITY, 88.0),
-            (1e9, 88.0),
-        ] {
-            assert_eq!(exp::<true>(x), exp::<true>(bound));
-        }
-    }
+    use super::softmax;
 
     #[test]
     fn weights_are_normal_or_none() {

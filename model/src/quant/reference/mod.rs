@@ -1,5 +1,6 @@
-//! The definition that every level computes, written for reading.
+//! The definition that every level computes, written for reading: the formats, the scalar level, and the float helpers.
 
+pub(super) mod decode;
 pub(super) mod floats;
 pub(super) mod requantize;
-pub(crate) mod scalar;
+pub(super) mod scalar;

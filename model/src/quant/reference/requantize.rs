@@ -1,17 +1,20 @@
-//! Four bits for what has more: a requantised head only has to find the tokens whose logits are worth making exactly.
+//! Requantising a matrix to four bits. A requantised head only has to find the tokens whose logits are worth computing
+//! exactly.
 
-use super::scalar;
+use super::decode;
 use crate::gguf::GgmlType;
 use crate::quant::format::blocks::{Half, Q4_0};
-use crate::quant::row_bytes;
+use crate::quant::format::kinds::row_bytes;
 
-/// Rows of a type as rows of Q4_0, by the rule of `quantize_row_q4_0_ref` (ggml): the value furthest from zero becomes -8.
+/// Requantises rows of type `ty` to Q4_0 by the rule of ggml's `quantize_row_q4_0_ref`: the value furthest from zero
+/// becomes -8.
 ///
 /// # Shapes
-/// As many values in `rows` as in `out`, each a whole number of blocks: so a row may not end within one.
+/// `rows` and `out` hold the same number of values, a whole number of blocks in either format; so a row may not end
+/// within a block of either.
 ///
 /// # Panics
-/// If they are not.
+/// If the sizes do not fit each other.
 pub fn to_q4_0(ty: GgmlType, rows: &[u8], out: &mut [u8]) {
     const MOST: usize = 256;
     let len = ty.block_len().max(32);
@@ -25,7 +28,7 @@ pub fn to_q4_0(ty: GgmlType, rows: &[u8], out: &mut [u8]) {
     );
     let mut values = [0.0; MOST];
     for (rows, out) in rows.chunks_exact(bytes).zip(out.chunks_exact_mut(blocks)) {
-        scalar::dequantize_row(ty, rows, &mut values[..len]);
+        decode::dequantize_row(ty, rows, &mut values[..len]);
         for (values, out) in values.as_chunks::<32>().0.iter().zip(out) {
             *out = bytemuck::cast(block(values));
         }
@@ -59,11 +62,11 @@ mod tests {
             // halves whose exponents are small, so that none is infinite
             let rows: Vec<u8> = (0..bytes).map(|i| (i * 37 % 61) as u8).collect();
             let mut exact = [0.0; 512];
-            scalar::dequantize_row(ty, &rows, &mut exact);
+            decode::dequantize_row(ty, &rows, &mut exact);
             let mut out = [0; 512 / 32 * size_of::<Q4_0>()];
             to_q4_0(ty, &rows, &mut out);
             let mut low = [0.0; 512];
-            scalar::dequantize_row(GgmlType::Q4_0, &out, &mut low);
+            decode::dequantize_row(GgmlType::Q4_0, &out, &mut low);
             for (exact, low) in exact
                 .as_chunks::<32>()
                 .0
@@ -84,7 +87,7 @@ mod tests {
         let mut out = [1; 18];
         to_q4_0(GgmlType::F32, &[0; 128], &mut out);
         let mut values = [1.0; 32];
-        scalar::dequantize_row(GgmlType::Q4_0, &out, &mut values);
+        decode::dequantize_row(GgmlType::Q4_0, &out, &mut values);
         assert_eq!(values, [0.0; 32]);
     }
 

@@ -1,7 +1,7 @@
 //! Attention over pages, and what is stored in them, against f64.
 
 use super::{Random, levels};
-use crate::quant::{Isa, Kernels, Paged};
+use crate::quant::{Heads, Isa, Kernels, Paged};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
@@ -120,16 +120,15 @@ fn attend(
     // large scores: some positions weigh nothing
     let q: Vec<f32> = (0..g * d).map(|_| random.unit() * 3.0).collect();
     let (mut scores, mut out) = (vec![f32::NAN; g * len + 3], vec![f32::NAN; g * d]);
-    kernels.attend(
-        &q,
-        k.paged(),
-        v.paged(),
+    let looking = Heads {
+        q: &q,
+        k: k.paged(),
+        v: v.paged(),
         d,
         len,
-        0.25,
-        &mut scores,
-        &mut out,
-    );
+        scale: 0.25,
+    };
+    kernels.attend(&looking, &mut scores, &mut out);
     for (q, out) in q.chunks_exact(d).zip(out.chunks_exact(d)) {
         let dot = |k: &Vec<f64>| -> f64 { q.iter().zip(k).map(|(q, k)| f64::from(*q) * k).sum() };
         let scores: Vec<f64> = k.rows.iter().map(|k| dot(k) * 0.25).collect();
@@ -280,7 +279,15 @@ fn wrong_sizes_of_pages_are_refused() {
         };
         let (mut scores, mut out) = (vec![0.0; scores], vec![0.0; out]);
         for (k, v) in [(k, v), (v, k)] {
-            kernels.attend(&[0.0; 32], k, v, d, len, 1.0, &mut scores, &mut out);
+            let looking = Heads {
+                q: &[0.0; 32],
+                k,
+                v,
+                d,
+                len,
+                scale: 1.0,
+            };
+            kernels.attend(&looking, &mut scores, &mut out);
         }
     };
     attend(good);

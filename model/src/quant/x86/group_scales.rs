@@ -1,34 +1,35 @@
-//! What a block of 256 weights says about its groups: shared by the x86-64 levels.
+//! The scales and mins of the groups of one block of 256 weights, for both x86-64 levels.
 
 use crate::quant::format::blocks::{self, Half, q3k_scales, scales_and_mins};
-use crate::quant::reference::scalar;
+use crate::quant::reference::decode;
 
-/// A block of 256 weights whose groups have scales. (Q8_K has none, and is in no file.)
-pub(in crate::quant) trait Grouped: scalar::Block256 {
-    /// what must be taken from the unsigned values
+/// A block of 256 weights whose groups have scales.
+pub(in crate::quant) trait Grouped: decode::Block256 {
+    /// What must be subtracted from the unsigned values.
     const OFFSET: i32;
-    /// largest unsigned value
+    /// The largest unsigned value.
     const MAX: i32;
-    /// how the groups are scaled
+    /// How the groups are scaled.
     const GROUPS: Groups;
-    /// Everything but the values.
-    fn head(&self) -> Head;
+    /// Everything in the block but its values.
+    fn group_scales(&self) -> GroupScales;
 }
 
-/// What the bytes of a [`Head`] mean.
+/// What the bytes of a [`GroupScales`] mean.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::quant) enum Groups {
-    /// the first eight unsigned scales and mins count, each for 32 values; the block begins with d, dmin and them
+    /// Eight unsigned scales and mins, each for 32 values; only the first eight bytes count. The block begins with `d`,
+    /// `dmin` and the packed scales.
     Eight,
-    /// sixteen unsigned scales and mins
+    /// Sixteen unsigned scales and mins.
     Sixteen,
-    /// sixteen signed scales, no mins
+    /// Sixteen signed scales, and no mins.
     Signed,
 }
 
-/// What a block of 256 weights says about its groups.
+/// The scales and mins of the groups of a block, one byte each, and what they are multiplied by.
 #[derive(Clone, Copy)]
-pub(in crate::quant) struct Head {
+pub(in crate::quant) struct GroupScales {
     pub(in crate::quant) scales: [u8; 16],
     pub(in crate::quant) mins: [u8; 16],
     pub(in crate::quant) d: Half,
@@ -36,15 +37,15 @@ pub(in crate::quant) struct Head {
 }
 
 macro_rules! grouped {
-    ($block:ident, $offset:literal, $max:literal, $groups:ident, |$b:ident| $head:expr) => {
+    ($block:ident, $offset:literal, $max:literal, $groups:ident, |$b:ident| $scales:expr) => {
         impl Grouped for blocks::$block {
             const OFFSET: i32 = $offset;
             const MAX: i32 = $max;
             const GROUPS: Groups = Groups::$groups;
             #[inline(always)]
-            fn head(&self) -> Head {
+            fn group_scales(&self) -> GroupScales {
                 let $b = self;
-                $head
+                $scales
             }
         }
     };
@@ -53,7 +54,7 @@ macro_rules! grouped {
 grouped!(Q2K, 0, 3, Sixteen, |b| {
     const LOW: u128 = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
     let both = u128::from_le_bytes(b.scales);
-    Head {
+    GroupScales {
         scales: (both & LOW).to_le_bytes(),
         mins: ((both >> 4) & LOW).to_le_bytes(),
         d: b.d,
@@ -72,9 +73,9 @@ grouped!(Q6K, 32, 63, Signed, |b| signed(
 ));
 
 #[inline(always)]
-fn eight(packed: &[u8; 12], d: Half, dmin: Half) -> Head {
+fn eight(packed: &[u8; 12], d: Half, dmin: Half) -> GroupScales {
     let (scales, mins) = scales_and_mins(packed);
-    Head {
+    GroupScales {
         scales: u128::from(scales).to_le_bytes(),
         mins: u128::from(mins).to_le_bytes(),
         d,
@@ -83,8 +84,8 @@ fn eight(packed: &[u8; 12], d: Half, dmin: Half) -> Head {
 }
 
 #[inline(always)]
-fn signed(scales: [u8; 16], d: Half) -> Head {
-    Head {
+fn signed(scales: [u8; 16], d: Half) -> GroupScales {
+    GroupScales {
         scales,
         mins: [0; 16],
         d,

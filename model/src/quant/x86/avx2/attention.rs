@@ -1,18 +1,18 @@
-//! Attention of the query heads of one KV head: eight positions at a time, widened once for all of them.
+//! Attention of the query heads of one KV head: eight positions at a time, widened to f32 once for all of the heads.
 
 use super::unpack::load_16;
-use crate::quant::dispatch::Heads;
 use crate::quant::format::blocks::Half;
-use crate::quant::format::kv_rows::Rows;
+use crate::quant::format::kv_rows::PagedRows;
+use crate::quant::kernels::Heads;
 use crate::quant::reference::floats;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
-/// Positions at a time: the elements of a vector. They are of one page.
+/// Positions at a time: as many as a vector has elements. They are of one page.
 const BLOCK: usize = 8;
 const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
-/// Vectors of a sum that are in registers at a time.
+/// Vectors of a sum that are kept in registers at a time.
 const PART: usize = 4;
 
 /// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
@@ -26,7 +26,7 @@ pub(super) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     }
 }
 
-/// Heads of `8 * N` values.
+/// Attention for heads of `8 * N` values.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     let scores = &mut scores[..heads.q.len() / heads.d * heads.len];
@@ -37,7 +37,7 @@ fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut
     weigh::<N>(heads, scores, out);
 }
 
-/// `scores[head][position] = q . k * scale`
+/// Computes `scores[head][position] = q . k * scale` for heads of `8 * N` values.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
     let len = heads.len;
@@ -55,7 +55,7 @@ fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
     }
 }
 
-/// `out[head] = sum of weights[head][position] * v`
+/// Computes `out[head] = sum of weights[head][position] * v` for heads of `8 * N` values.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     const { assert!(N.is_multiple_of(PART)) };
@@ -87,10 +87,10 @@ fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `n` rows as f32, the last one again and again up to eight.
+/// Widens `n` rows to f32, with the last one repeated up to eight.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn widen<const N: usize>(wide: &mut [[__m256; N]; BLOCK], rows: Rows<'_>, n: usize) {
+fn widen<const N: usize>(wide: &mut [[__m256; N]; BLOCK], rows: PagedRows<'_>, n: usize) {
     for (i, wide) in wide.iter_mut().enumerate() {
         let (quants, scales) = rows.row(i.min(n - 1));
         let blocks = wide.as_chunks_mut::<4>().0.iter_mut().zip(scales);
@@ -124,7 +124,7 @@ fn widen<const N: usize>(wide: &mut [[__m256; N]; BLOCK], rows: Rows<'_>, n: usi
     }
 }
 
-/// Sixteen bytes times their scale.
+/// Multiplies sixteen signed bytes by their scale.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sixteen(bytes: __m128i, scale: Half) -> [__m256; 2] {
@@ -139,14 +139,14 @@ fn sixteen(bytes: __m128i, scale: Half) -> [__m256; 2] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn load(a: &[f32; 8]) -> __m256 {
-    // SAFETY: 32 bytes by reference
+    // SAFETY: the array has the 32 bytes that are loaded
     unsafe { _mm256_loadu_ps(a.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn store(a: &mut [f32; 8], v: __m256) {
-    // SAFETY: 32 bytes by reference
+    // SAFETY: the array has the 32 bytes that are stored
     unsafe { _mm256_storeu_ps(a.as_mut_ptr(), v) };
 }
 

@@ -1,24 +1,29 @@
-//! Sixteen rows interleaved, eight in the elements of each vector: see `crate::quant::x86::avx512`'s kernel of the same name.
+//! The product of an interleaved matrix, with eight of a group's sixteen rows in the elements of each vector. AVX-512's
+//! kernel of the same name explains the idea.
 //!
 //! `vpmaddubsw` adds two products in int16, and as many words are added there as cannot overflow: eight of nibbles, four
-//! of five bits, two of six, one of eight, whose sign goes to the activations.
+//! of five bits, two of six bits, and one of eight bits, whose sign goes to the activations.
+//!
+//! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
 
 use super::unpack::load_32;
-use crate::gguf::{GROUP, GgmlType};
+use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use crate::quant::format::kinds::match_interleaved;
+use crate::quant::kernels::Product;
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
-/// Sixteen blocks of any size.
-trait Sixteen: Pod {
-    /// what a column consists of
+/// Sixteen interleaved blocks of any size.
+trait Interleaved: Pod {
+    /// What a column of activations consists of.
     type Chunk;
-    /// Column `c`.
+    /// The chunks of column `c`.
     fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
-    /// Adds halves `at..at + V` of these blocks, which are number `b` of their rows, times some columns.
+    /// Multiplies halves `at..at + V` of these blocks, number `b` of their rows, by some columns and adds that to `acc`.
     ///
     /// # Safety
     /// The machine has this level's features.
@@ -33,37 +38,16 @@ trait Sixteen: Pod {
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul(
-    ty: GgmlType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let blocks = k / ty.block_len();
-    match ty {
-        GgmlType::Q4_0 => groups::<Q4_0>(w, blocks, acts, col0, out),
-        GgmlType::Q4_1 => groups::<Q4_1>(w, blocks, acts, col0, out),
-        GgmlType::Q5_0 => groups::<Q5_0>(w, blocks, acts, col0, out),
-        GgmlType::Q8_0 => groups::<Q8_0>(w, blocks, acts, col0, out),
-        GgmlType::Q4_K => groups::<Q4K>(w, blocks, acts, col0, out),
-        GgmlType::Q5_K => groups::<Q5K>(w, blocks, acts, col0, out),
-        GgmlType::Q6_K => groups::<Q6K>(w, blocks, acts, col0, out),
-        // the others have no groups
-        _ => {}
-    }
+pub(super) fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
+    match_interleaved!(product.ty, |B| groups::<B>(product, out));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn groups<B: Sixteen>(
-    w: &[u8],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let groups = w.chunks_exact(blocks * size_of::<B>());
+fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
+    let (acts, col0) = (product.activations, product.first_column);
+    let groups = product
+        .weights
+        .chunks_exact(product.row_blocks() * size_of::<B>());
     for (i, w) in groups.take(out.rows() / GROUP).enumerate() {
         let (w, row) = (bytemuck::cast_slice::<u8, B>(w), GROUP * i);
         let mut c = 0;
@@ -78,10 +62,10 @@ fn groups<B: Sixteen>(
     }
 }
 
-/// One group times some columns, `V` halves at a time; returns how many columns.
+/// Multiplies one group by some columns, `V` halves at a time, and returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn columns<B: Sixteen, const V: usize, const C: usize>(
+fn columns<B: Interleaved, const V: usize, const C: usize>(
     w: &[B],
     x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
@@ -91,13 +75,13 @@ fn columns<B: Sixteen, const V: usize, const C: usize>(
     for at in (0..2).step_by(V) {
         let mut acc = [[_mm256_setzero_ps(); C]; V];
         for (b, block) in w.iter().enumerate() {
-            // SAFETY: this function has the features
+            // SAFETY: this function is compiled with the features that the callee needs
             unsafe { block.add::<V, C>(b, at, &x, &mut acc) };
         }
         for v in 0..V {
             for c in 0..C {
                 let mut elements = [0.0f32; 8];
-                // SAFETY: 32 bytes by reference
+                // SAFETY: the array has the 32 bytes that are stored
                 unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), acc[v][c]) };
                 out.column(col + c)[row + 8 * (at + v)..][..8].copy_from_slice(&elements);
             }
@@ -106,7 +90,7 @@ fn columns<B: Sixteen, const V: usize, const C: usize>(
     C
 }
 
-/// 32 activations in each of eight; see `crate::quant::x86::avx512`'s.
+/// A column's 256 activations as eight times eight quads of four.
 #[inline(always)]
 fn quads(q: &[i8; 256]) -> &[[[u8; 4]; 8]; 8] {
     cast_ref(q)
@@ -119,7 +103,7 @@ fn every(four: [u8; 4]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(four))
 }
 
-/// Half `at` of a word.
+/// Half `at` of a word: rows `8 at..8 at + 8`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn half(word: &Word, at: usize) -> __m256i {
@@ -139,21 +123,21 @@ fn and(a: __m256i, mask: u8) -> __m256i {
     _mm256_and_si256(a, _mm256_set1_epi8(mask as i8))
 }
 
-/// `sum` and the products of four bytes in each lane, two by two.
+/// Adds to `sum` the products of the four bytes in each lane, two by two.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn more(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
 }
 
-/// `acc + a b` of pairs of int16.
+/// Adds to `acc` the products of pairs of int16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
     _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
 }
 
-/// `acc + sum d scale`, as the definition orders it.
+/// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scaled(acc: __m256, sum: __m256i, d: __m256, scale: f32) -> __m256 {
@@ -161,24 +145,24 @@ fn scaled(acc: __m256, sum: __m256i, d: __m256, scale: f32) -> __m256 {
     _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), d, acc)
 }
 
-/// Sixteen blocks of 32 weights.
-trait Sixteen32: Pod {
-    /// words whose products may be added in int16
+/// Sixteen interleaved blocks of 32 weights.
+trait Interleaved32: Pod {
+    /// How many words' products may be added in int16.
     const WORDS: usize;
-    /// the bytes are signed
+    /// Whether the bytes are signed.
     const SIGNED: bool;
-    /// what they have too much
+    /// What the values have been increased by.
     const OFFSET: i32;
-    /// Values `4 i..4 i + 4` plus [`Self::OFFSET`] of half `at` in vector `i`.
+    /// The values of half `at` plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn quads(&self, at: usize) -> [__m256i; 8];
-    /// `d`, and `m` if there is one.
+    /// The halves `d`, and `m` if the format has one.
     fn halves(&self) -> (&Halves, Option<&Halves>);
 }
 
-impl<B: Sixteen32> Sixteen for B {
+impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
 
     #[inline(always)]
@@ -198,7 +182,7 @@ impl<B: Sixteen32> Sixteen for B {
         let (chunk, i) = (b / 8, b % 8);
         let (d, m) = self.halves();
         for v in 0..V {
-            // SAFETY: this function has the features
+            // SAFETY: this function is compiled with the features that the callee needs
             let w = unsafe { self.quads(at + v) };
             let d = floats(d, at + v);
             for c in 0..C {
@@ -228,7 +212,7 @@ impl<B: Sixteen32> Sixteen for B {
     }
 }
 
-/// Low nibbles of all words, then high ones.
+/// The low nibbles of all words, then the high ones.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn nibbles(qs: &[Word; 4], at: usize) -> [__m256i; 8] {
@@ -241,9 +225,9 @@ fn nibbles(qs: &[Word; 4], at: usize) -> [__m256i; 8] {
     quads
 }
 
-macro_rules! sixteen32 {
+macro_rules! interleaved32 {
     ($name:ident, $words:literal, $signed:literal, $offset:literal, |$b:ident, $at:ident| $quads:expr, $m:expr) => {
-        impl Sixteen32 for $name {
+        impl Interleaved32 for $name {
             const WORDS: usize = $words;
             const SIGNED: bool = $signed;
             const OFFSET: i32 = $offset;
@@ -261,9 +245,9 @@ macro_rules! sixteen32 {
         }
     };
 }
-sixteen32!(Q4_0, 8, false, 8, |b, at| nibbles(&b.qs, at), None);
-sixteen32!(Q4_1, 8, false, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
-sixteen32!(
+interleaved32!(Q4_0, 8, false, 8, |b, at| nibbles(&b.qs, at), None);
+interleaved32!(Q4_1, 8, false, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
+interleaved32!(
     Q5_0,
     4,
     false,
@@ -289,7 +273,7 @@ sixteen32!(
     },
     None
 );
-sixteen32!(
+interleaved32!(
     Q8_0,
     1,
     true,
@@ -304,7 +288,8 @@ sixteen32!(
     None
 );
 
-/// Bytes 0 and 1 of each lane as pairs of int16; with `2` added to it, bytes 2 and 3. Each above or below a zero.
+/// Two bytes of each lane as a pair of int16: bytes 0 and 1, or 2 and 3 if `high`. `above` puts each byte above a zero
+/// byte instead of below one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn two_bytes(elements: __m256i, high: bool, above: bool) -> __m256i {
@@ -328,7 +313,7 @@ fn two_bytes(elements: __m256i, high: bool, above: bool) -> __m256i {
     _mm256_shuffle_epi8(elements, at)
 }
 
-/// Byte `i` of each lane in both of its int16, above a zero where `above`.
+/// Byte `i` of each lane in both of its int16, above a zero byte if `above` and below one otherwise.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn byte_twice(elements: __m256i, i: usize, above: bool) -> __m256i {
@@ -347,17 +332,17 @@ fn byte_twice(elements: __m256i, i: usize, above: bool) -> __m256i {
     _mm256_shuffle_epi8(elements, at)
 }
 
-/// Q4_K and Q5_K.
+/// What Q4_K and Q5_K have in common: unsigned values with a scale and a min for every 32.
 trait Affine: Pod {
-    /// words whose products may be added in int16
+    /// How many words' products may be added in int16.
     const WORDS: usize;
     fn scales(&self) -> &[Word; 3];
-    /// Of half `at` word `j` of values `64 i..64 i + 32`, and of the 32 after them.
+    /// Word `j` of values `64 i..64 i + 32`, and of the 32 values after them, in half `at`.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn values(&self, i: usize, j: usize, at: usize) -> (__m256i, __m256i);
-    /// `d` and `dmin`.
+    /// The halves `d` and `dmin`.
     fn halves(&self) -> (&Halves, &Halves);
 }
 
@@ -420,7 +405,7 @@ fn affine<B: Affine, const V: usize, const C: usize>(
             let second = byte_twice(scales[i / 2], 2 * (i % 2) + 1, false);
             let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
             for j in 0..8 {
-                // SAFETY: this function has the features
+                // SAFETY: this function is compiled with the features that the callee needs
                 let (a, b) = unsafe { block.values(i, j, at + v) };
                 for c in 0..C {
                     let q = quads(&x[c].q);
@@ -497,7 +482,7 @@ fn q6k<const V: usize, const C: usize>(
     }
 }
 
-/// Sixteen values each of 32 values and of the 32 that lie 64 further: those whose low bits share words.
+/// Multiplies sixteen of 32 values and of the 32 that lie 64 further on, because their low bits share words.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q6k_values<const C: usize, const SECOND: usize>(
@@ -540,9 +525,9 @@ fn q6k_values<const C: usize, const SECOND: usize>(
     }
 }
 
-macro_rules! sixteen256 {
+macro_rules! interleaved256 {
     ($name:ident, $add:ident) => {
-        impl Sixteen for $name {
+        impl Interleaved for $name {
             type Chunk = Q8kChunk;
             #[inline(always)]
             fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
@@ -562,6 +547,6 @@ macro_rules! sixteen256 {
         }
     };
 }
-sixteen256!(Q4K, affine);
-sixteen256!(Q5K, affine);
-sixteen256!(Q6K, q6k);
+interleaved256!(Q4K, affine);
+interleaved256!(Q5K, affine);
+interleaved256!(Q6K, q6k);

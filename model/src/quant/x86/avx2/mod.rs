@@ -1,25 +1,24 @@
-//! x86-64 with AVX2, FMA and F16C, without VNNI: the sums of AVX-512's row kernel in vectors of half the length.
+//! x86-64 with AVX2, FMA and F16C but without VNNI: the sums of AVX-512's row kernel in vectors of half the length.
 //!
-//! Eight rows at a time, block by block. `vpmaddubsw` multiplies unsigned by signed bytes and adds two products in
-//! int16, saturating: two products of at most 128 * 127 fit. So values of up to six bits are used as they are, with
-//! their offset; eight-bit ones (Q8_0, IQ4_NL) give their sign to the activations. There is no tile kernel: four
+//! It takes eight rows at a time, block by block. `vpmaddubsw` multiplies unsigned by signed bytes and adds two products
+//! in int16, saturating; two products of at most 128 * 127 fit. So values of up to six bits are used as they are, with
+//! their offset, and eight-bit ones (Q8_0, IQ4_NL) give their sign to the activations. There is no tile kernel: four
 //! columns share one unpacking.
 //!
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
-//! level's features, which are reachable only through [`TABLE`], which is handed out only where they are detected.
+//! level's features. Those are reachable only through [`TABLE`], which is handed out only where they are detected.
 
 mod attention;
 mod interleaved;
 mod rows;
 mod unpack;
 
-use crate::gguf::GgmlType;
 use crate::pool::RowTile;
-use crate::quant::dispatch::Kernels;
-use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
-use crate::quant::format::{activations, blocks};
+use crate::quant::Isa;
+use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
+use crate::quant::format::kinds::match_format;
+use crate::quant::kernels::{Kernels, Product};
 use crate::quant::reference::{floats, scalar};
-use crate::quant::{Activations, Isa};
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Avx2,
@@ -28,22 +27,22 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
     },
-    tiles: false,
-    // SAFETY: `supported` has been true (`Kernels::detect`)
-    quantize_q8: |x, dst| unsafe { quantize_q8(x, dst) },
-    // SAFETY: as above
-    quantize_q8k: |x, dst| unsafe { quantize_q8k(x, dst) },
-    // SAFETY: as above
-    matmul: |ty, w, k, acts, col0, out| unsafe { matmul(ty, w, k, acts, col0, out) },
-    // SAFETY: as above
-    matmul_interleaved: Some(|ty, w, k, acts, col0, out| unsafe {
-        self::interleaved::matmul(ty, w, k, acts, col0, out);
-    }),
-    // SAFETY: as above
+    quantizer: Quantizer {
+        tiles: false,
+        // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+        q8: |x, dst| unsafe { quantize_q8(x, dst) },
+        // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+        q8k: |x, dst| unsafe { quantize_q8k(x, dst) },
+    },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+    matmul: |product, out| unsafe { matmul(product, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+    matmul_interleaved: Some(|product, out| unsafe { self::interleaved::matmul(product, out) }),
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
     silu_mul: |gate, up| unsafe { silu_mul(gate, up) },
-    // SAFETY: as above
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
     rms_norm: |x, weight, eps, dst| unsafe { rms_norm(x, weight, eps, dst) },
-    // SAFETY: as above
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
     attend: |heads, scores, out| unsafe { attention::attend(heads, scores, out) },
 };
 
@@ -69,29 +68,13 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
 
 /// See [`Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn matmul(
-    ty: GgmlType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let w = crate::quant::wanted(ty, w, k, out);
-    match ty {
-        GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => floats::matmul(ty, w, k, acts, col0, out),
-        GgmlType::Q4_0 => rows::matmul_32::<blocks::Q4_0>(w, k, acts, col0, out),
-        GgmlType::Q4_1 => rows::matmul_32::<blocks::Q4_1>(w, k, acts, col0, out),
-        GgmlType::Q5_0 => rows::matmul_32::<blocks::Q5_0>(w, k, acts, col0, out),
-        GgmlType::Q5_1 => rows::matmul_32::<blocks::Q5_1>(w, k, acts, col0, out),
-        GgmlType::Q8_0 => rows::matmul_32::<blocks::Q8_0>(w, k, acts, col0, out),
-        GgmlType::IQ4_NL => rows::matmul_32::<blocks::Iq4Nl>(w, k, acts, col0, out),
-        GgmlType::Q2_K => rows::matmul_256::<blocks::Q2K>(w, k, acts, col0, out),
-        GgmlType::Q3_K => rows::matmul_256::<blocks::Q3K>(w, k, acts, col0, out),
-        GgmlType::Q4_K => rows::matmul_256::<blocks::Q4K>(w, k, acts, col0, out),
-        GgmlType::Q5_K => rows::matmul_256::<blocks::Q5K>(w, k, acts, col0, out),
-        GgmlType::Q6_K => rows::matmul_256::<blocks::Q6K>(w, k, acts, col0, out),
-        // no file has it as weights
-        GgmlType::Q8_K => scalar::matmul_256::<blocks::Q8K>(w, k, acts, col0, out),
-    }
+fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
+    match_format!(
+        product.ty,
+        floats => floats::matmul(product, out),
+        32 => |B| rows::matmul_32::<B>(product, out),
+        256 => |B| rows::matmul_256::<B>(product, out),
+        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        defined 256 => |B| scalar::matmul_256::<B>(product, out),
+    );
 }

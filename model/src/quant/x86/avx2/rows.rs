@@ -1,25 +1,20 @@
-//! Eight rows at a time.
+//! The product by rows: eight rows at a time, and up to four columns that share what is unpacked.
 
 use super::unpack::{self, Block32, Block256, first_16, load_2x16, load_16, load_32};
 use crate::pool::RowTile;
-use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::kernels::Product;
 use bytemuck::cast_ref;
 use std::arch::x86_64::*;
 
-/// Rows in a group: the elements of a vector.
+/// Rows that share a pass: as many as a vector has elements.
 const ROWS: usize = 8;
 
-/// See [`crate::quant::Kernels::matmul`].
+/// See [`crate::quant::Kernels::matmul`]: the product of a format with 32 weights in a block.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul_32<B: Block32>(
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let (w, blocks) = (bytemuck::cast_slice::<u8, B>(w), k / 32);
+pub(super) fn matmul_32<B: Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
+    let (acts, col0) = (product.activations, product.first_column);
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first);
         let mut c = 0;
@@ -34,16 +29,11 @@ pub(super) fn matmul_32<B: Block32>(
     }
 }
 
-/// See [`crate::quant::Kernels::matmul`].
+/// See [`crate::quant::Kernels::matmul`]: the product of a format with 256 weights in a block.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul_256<B: Block256>(
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let (w, blocks) = (bytemuck::cast_slice::<u8, B>(w), k / 256);
+pub(super) fn matmul_256<B: Block256>(product: &Product<'_>, out: &mut RowTile<'_>) {
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
+    let (acts, col0) = (product.activations, product.first_column);
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first);
         let mut c = 0;
@@ -58,7 +48,7 @@ pub(super) fn matmul_256<B: Block256>(
     }
 }
 
-/// Rows `first..first + n`, the last one again and again up to eight.
+/// Rows `first..first + n`, with the last one repeated up to eight.
 #[inline(always)]
 fn group<B>(w: &[B], blocks: usize, first: usize) -> ([&[B]; ROWS], usize) {
     let n = ROWS.min(w.len() / blocks - first);
@@ -69,7 +59,7 @@ fn group<B>(w: &[B], blocks: usize, first: usize) -> ([&[B]; ROWS], usize) {
     (rows, n)
 }
 
-/// `n` rows of some columns; returns how many columns.
+/// Stores `n` rows of some columns, and returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn store<const C: usize>(
@@ -81,14 +71,14 @@ fn store<const C: usize>(
 ) -> usize {
     for (c, sums) in sums.into_iter().enumerate() {
         let mut elements = [0.0f32; ROWS];
-        // SAFETY: 32 bytes by reference
+        // SAFETY: the array has the 32 bytes that are stored
         unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), sums) };
         out.column(col + c)[row..row + n].copy_from_slice(&elements[..n]);
     }
     C
 }
 
-/// Eight rows of blocks of 32.
+/// Multiplies eight rows of blocks of 32 by `C` columns.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
@@ -100,7 +90,7 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
         for j in 0..4 {
             let two = [&rows[j][b], &rows[4 + j][b]];
             first[j] = load_2x16(first_16(two[0]), first_16(two[1]));
-            // SAFETY: this function has the features
+            // SAFETY: this function is compiled with the features that the callee needs
             let bytes = unsafe { B::bytes(two, first[j]) };
             for c in 0..C {
                 let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
@@ -129,7 +119,7 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
     acc
 }
 
-/// Sums of two products, int16.
+/// Sums of two products each, in int16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products<B: Block32>(w: __m256i, x: __m256i) -> __m256i {
@@ -141,7 +131,7 @@ fn products<B: Block32>(w: __m256i, x: __m256i) -> __m256i {
     }
 }
 
-/// Eight rows of blocks of 256.
+/// Multiplies eight rows of blocks of 256 by `C` columns.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; C]) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
@@ -152,11 +142,11 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
     for b in 0..blocks {
         for r in 0..ROWS {
             let block = &rows[r][b];
-            let head = block.head();
-            (d[r], dmin[r]) = (head.d.bits(), head.dmin.bits());
-            let scales = unpack::groups::<B>(&head.scales);
-            let mins = unpack::groups::<B>(&head.mins);
-            // SAFETY: this function has the features
+            let groups = block.group_scales();
+            (d[r], dmin[r]) = (groups.d.bits(), groups.dmin.bits());
+            let scales = unpack::groups::<B>(&groups.scales);
+            let mins = unpack::groups::<B>(&groups.mins);
+            // SAFETY: this function is compiled with the features that the callee needs
             let bytes = unsafe { block.bytes() };
             let spread = unpack::spread(scales);
             for c in 0..C {
@@ -218,7 +208,7 @@ fn first_halves(v: [__m256i; 4]) -> (__m256, __m256) {
     )
 }
 
-/// The sums within each lane of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
+/// Sums the elements within each lane of 128 bits: lane `i` of vector `j` goes to lane `4 i + j` of int32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fold_4(v: [__m256i; 4]) -> __m256i {

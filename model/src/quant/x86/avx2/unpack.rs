@@ -1,16 +1,16 @@
-//! From blocks to bytes, and their scales.
+//! From blocks to unsigned bytes, and their scales.
 
 use crate::quant::format::blocks::{self, IQ4_NL_VALUES};
-use crate::quant::reference::scalar;
+use crate::quant::reference::decode;
 use crate::quant::x86::group_scales::{Grouped, Groups};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
-/// A block of 32 weights.
-pub(super) trait Block32: scalar::Block32 {
-    /// what the bytes have too much; none if they are signed
+/// How this level unpacks a block of 32 weights.
+pub(super) trait Block32: decode::Block32 {
+    /// What the values have been increased by; 0 if they are signed.
     const OFFSET: i32;
-    /// eight bits and a sign, not six bits without
+    /// Whether the values are signed eight-bit ones, and not unsigned ones of up to six bits.
     const SIGNED: bool;
     /// The values of two blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
     /// `first` has the first 16 bytes of each.
@@ -20,7 +20,7 @@ pub(super) trait Block32: scalar::Block32 {
     unsafe fn bytes(blocks: [&Self; 2], first: __m256i) -> [__m256i; 2];
 }
 
-/// A block of 256 weights.
+/// How this level unpacks a block of 256 weights.
 pub(super) trait Block256: Grouped {
     /// The values plus [`Grouped::OFFSET`] in their natural order, 32 in a vector.
     ///
@@ -32,18 +32,18 @@ pub(super) trait Block256: Grouped {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn load_16(a: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes by reference
+    // SAFETY: the array has the 16 bytes that are loaded
     unsafe { _mm_loadu_si128(a.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn load_32(a: &[u8; 32]) -> __m256i {
-    // SAFETY: 32 bytes by reference
+    // SAFETY: the array has the 32 bytes that are loaded
     unsafe { _mm256_loadu_si256(a.as_ptr().cast()) }
 }
 
-/// Twice 16 bytes.
+/// Two arrays of 16 bytes in one vector.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn load_2x16(a: &[u8; 16], b: &[u8; 16]) -> __m256i {
@@ -56,7 +56,7 @@ pub(super) fn first_16<B: Pod>(block: &B) -> &[u8; 16] {
     bytemuck::bytes_of(block).first_chunk().unwrap_or(&[0; 16])
 }
 
-/// Low nibbles, high nibbles.
+/// The low nibbles, then the high nibbles.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn nibbles(qs: __m256i) -> [__m256i; 2] {
@@ -222,7 +222,7 @@ block256!(Q6K, |b| {
     q
 });
 
-/// The low two bits of Q2_K and Q3_K.
+/// The low two bits of each value of Q2_K and Q3_K.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn low_two(qs: &[u8; 64]) -> [__m256i; 8] {
@@ -240,7 +240,7 @@ fn low_two(qs: &[u8; 64]) -> [__m256i; 8] {
     ]
 }
 
-/// The low four bits of Q4_K and Q5_K.
+/// The low four bits of each value of Q4_K and Q5_K.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn low_four(qs: &[u8; 128]) -> [__m256i; 8] {

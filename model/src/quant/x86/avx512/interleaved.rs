@@ -1,25 +1,30 @@
-//! Sixteen rows in the elements: words of weights as they come from memory, activations broadcast, nothing to fold.
+//! The product of an interleaved matrix, with the sixteen rows of a group in the elements of each vector: words of weights
+//! are used as they come from memory, activations are broadcast, and nothing has to be folded at the end.
 //!
-//! Up to eight columns share what is unpacked. More go round again over the same group, which is in L1 or L2 by then: so
-//! the same code is decode, where memory is the limit, and prefill, where `vpdpbusd` is.
+//! Up to eight columns share what is unpacked. For more columns the kernel goes over the same group again, which is in L1
+//! or L2 by then. So the same code serves decode, where memory is the limit, and prefill, where `vpdpbusd` is.
+//!
+//! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
 
 use super::rows::dpwssd;
 use super::unpack::{load_32, load_64};
-use crate::gguf::{GROUP, GgmlType};
+use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use crate::quant::format::kinds::match_interleaved;
+use crate::quant::kernels::Product;
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
-/// Sixteen blocks of any size.
-trait Sixteen: Pod {
-    /// what a column consists of
+/// Sixteen interleaved blocks of any size.
+trait Interleaved: Pod {
+    /// What a column of activations consists of.
     type Chunk;
-    /// Column `c`.
+    /// The chunks of column `c`.
     fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
-    /// Adds these blocks, which are number `b` of their rows, times some columns.
+    /// Multiplies these blocks, number `b` of their rows, by some columns and adds that to `acc`.
     ///
     /// # Safety
     /// The machine has this level's features.
@@ -28,37 +33,18 @@ trait Sixteen: Pod {
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn matmul(
-    ty: GgmlType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let blocks = k / ty.block_len();
-    match ty {
-        GgmlType::Q4_0 => groups::<Q4_0>(w, blocks, acts, col0, out),
-        GgmlType::Q4_1 => groups::<Q4_1>(w, blocks, acts, col0, out),
-        GgmlType::Q5_0 => groups::<Q5_0>(w, blocks, acts, col0, out),
-        GgmlType::Q8_0 => groups::<Q8_0>(w, blocks, acts, col0, out),
-        GgmlType::Q4_K => groups::<Q4K>(w, blocks, acts, col0, out),
-        GgmlType::Q5_K => groups::<Q5K>(w, blocks, acts, col0, out),
-        GgmlType::Q6_K => groups::<Q6K>(w, blocks, acts, col0, out),
-        // the others have no groups
-        _ => {}
-    }
+pub(super) fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
+    match_interleaved!(product.ty, |B| groups::<B>(product, out));
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn groups<B: Sixteen>(
-    w: &[u8],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
-    out: &mut RowTile<'_>,
-) {
-    let w = bytemuck::cast_slice::<u8, B>(w);
+fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
+    let (acts, col0, blocks) = (
+        product.activations,
+        product.first_column,
+        product.row_blocks(),
+    );
+    let w = bytemuck::cast_slice::<u8, B>(product.weights);
     for i in 0..out.rows() / GROUP {
         let (w, row) = (&w[i * blocks..], GROUP * i);
         let mut c = 0;
@@ -77,10 +63,10 @@ fn groups<B: Sixteen>(
     }
 }
 
-/// One group times some columns; returns how many.
+/// Multiplies one group by some columns, and returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn columns<B: Sixteen, const C: usize>(
+fn columns<B: Interleaved, const C: usize>(
     w: &[B],
     blocks: usize,
     x: [&[B::Chunk]; C],
@@ -90,23 +76,24 @@ fn columns<B: Sixteen, const C: usize>(
 ) -> usize {
     let mut acc = [_mm512_setzero_ps(); C];
     for (b, block) in w[..blocks].iter().enumerate() {
-        // SAFETY: this function has the features
+        // SAFETY: this function is compiled with the features that the callee needs
         unsafe { block.add(b, &x, &mut acc) };
     }
     for c in 0..C {
         let mut elements = [0.0f32; GROUP];
-        // SAFETY: 64 bytes by reference
+        // SAFETY: the array has the 64 bytes that are stored
         unsafe { _mm512_storeu_ps(elements.as_mut_ptr(), acc[c]) };
         out.column(col + c)[row..][..GROUP].copy_from_slice(&elements);
     }
     C
 }
 
-/// Four activations.
+/// Four activations of a column.
 type Quad = [u8; 4];
 
-/// 32 activations in each of eight. Indices into arrays of known length, as all in here: with the release profile's
-/// checks of overflow, iterators and computed indices kept these loops rolled, at half the speed.
+/// A column's 256 activations as eight times eight quads. Here, as everywhere in this file, loops index arrays of known
+/// length: with the release profile's overflow checks, iterators and computed indices kept the loops rolled, at half the
+/// speed.
 #[inline(always)]
 fn quads(q: &[i8; 256]) -> &[[Quad; 8]; 8] {
     cast_ref(q)
@@ -138,20 +125,20 @@ fn or_and(a: __m512i, b: __m512i, mask: u8) -> __m512i {
     _mm512_ternarylogic_epi32::<0xf8>(a, b, _mm512_set1_epi8(mask as i8))
 }
 
-/// Sixteen blocks of 32 weights.
-trait Sixteen32: Pod {
-    /// what the bytes have too much
+/// Sixteen interleaved blocks of 32 weights.
+trait Interleaved32: Pod {
+    /// What the values have been increased by.
     const OFFSET: i32;
-    /// Values `4 i..4 i + 4` plus [`Self::OFFSET`] in vector `i`.
+    /// The values plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn quads(&self) -> [__m512i; 8];
-    /// `d`, and `m` if there is one.
+    /// The halves `d`, and `m` if the format has one.
     fn halves(&self) -> (&Halves, Option<&Halves>);
 }
 
-impl<B: Sixteen32> Sixteen for B {
+impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
 
     #[inline(always)]
@@ -163,7 +150,7 @@ impl<B: Sixteen32> Sixteen for B {
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn add<const C: usize>(&self, b: usize, x: &[&[Q8Chunk]; C], acc: &mut [__m512; C]) {
         let (chunk, i) = (b / 8, b % 8);
-        // SAFETY: this function has the features
+        // SAFETY: this function is compiled with the features that the callee needs
         let quads = unsafe { self.quads() };
         let (d, m) = self.halves();
         let d = floats(d);
@@ -183,7 +170,7 @@ impl<B: Sixteen32> Sixteen for B {
     }
 }
 
-/// Low nibbles of all words, then high ones.
+/// The low nibbles of all words, then the high ones.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn nibbles(qs: &[Word; 4]) -> [__m512i; 8] {
@@ -196,9 +183,9 @@ fn nibbles(qs: &[Word; 4]) -> [__m512i; 8] {
     quads
 }
 
-macro_rules! sixteen32 {
+macro_rules! interleaved32 {
     ($name:ident, $offset:literal, |$b:ident| $quads:expr, $m:expr) => {
-        impl Sixteen32 for $name {
+        impl Interleaved32 for $name {
             const OFFSET: i32 = $offset;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -214,9 +201,9 @@ macro_rules! sixteen32 {
         }
     };
 }
-sixteen32!(Q4_0, 8, |b| nibbles(&b.qs), None);
-sixteen32!(Q4_1, 0, |b| nibbles(&b.qs), Some(&b.m));
-sixteen32!(
+interleaved32!(Q4_0, 8, |b| nibbles(&b.qs), None);
+interleaved32!(Q4_1, 0, |b| nibbles(&b.qs), Some(&b.m));
+interleaved32!(
     Q5_0,
     16,
     |b| {
@@ -244,7 +231,7 @@ sixteen32!(
     },
     None
 );
-sixteen32!(
+interleaved32!(
     Q8_0,
     128,
     |b| {
@@ -257,16 +244,16 @@ sixteen32!(
     None
 );
 
-/// Scales and mins of eight groups of 32.
+/// The scales and mins of eight groups of 32 weights, for sixteen rows.
 struct Eight {
-    /// a byte a group in each lane: groups 0..4, groups 4..8
+    /// One byte per group in each lane: groups 0..4 in the first vector, groups 4..8 in the second.
     scales: [__m512i; 2],
-    /// likewise
+    /// The mins, laid out like the scales.
     mins: [__m512i; 2],
 }
 
 impl Eight {
-    /// `crate::quant::format::blocks::scales_and_mins`, sixteen rows at once.
+    /// What `crate::quant::format::blocks::scales_and_mins` unpacks, for sixteen rows at once.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn read(packed: &[Word; 3]) -> Self {
@@ -283,7 +270,7 @@ impl Eight {
         }
     }
 
-    /// The scale of group `g`.
+    /// The scale of group `g` in each lane.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn scale(&self, g: usize) -> __m512i {
@@ -320,7 +307,7 @@ impl Eight {
     }
 }
 
-/// `acc + sum d scale`, as the definition orders it.
+/// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn scaled(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
@@ -331,7 +318,7 @@ fn scaled(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
     )
 }
 
-/// `acc - sum d scale`, likewise.
+/// `acc - sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
@@ -342,9 +329,9 @@ fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
     )
 }
 
-macro_rules! sixteen256 {
+macro_rules! interleaved256 {
     ($name:ident, $add:ident) => {
-        impl Sixteen for $name {
+        impl Interleaved for $name {
             type Chunk = Q8kChunk;
             #[inline(always)]
             fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
@@ -363,9 +350,9 @@ macro_rules! sixteen256 {
         }
     };
 }
-sixteen256!(Q4K, add_q4k);
-sixteen256!(Q5K, add_q5k);
-sixteen256!(Q6K, add_q6k);
+interleaved256!(Q4K, add_q4k);
+interleaved256!(Q5K, add_q5k);
+interleaved256!(Q6K, add_q6k);
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -477,8 +464,8 @@ fn add_q6k<const C: usize>(block: &Q6K, x: [&Q8kChunk; C], acc: &mut [__m512; C]
     }
 }
 
-/// Sixteen values each of 32 values and of the 32 that lie 64 further: those whose low bits share words. More at once would
-/// need more sums than there are registers.
+/// Multiplies sixteen of 32 values and of the 32 that lie 64 further on, because their low bits share words. More at once
+/// would need more sums than there are registers.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q6k_values<const C: usize, const SECOND: usize>(

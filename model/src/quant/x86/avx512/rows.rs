@@ -1,29 +1,29 @@
-//! A few columns: sixteen rows at a time.
+//! The product of a few columns: sixteen rows at a time.
 
 use super::unpack::{
     self, Block32, Block256, first_16, load_4x16, load_16, load_32, load_64, store_64,
 };
 use crate::pool::RowTile;
-use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::kernels::Product;
 use crate::quant::x86::group_scales::Groups;
-use bytemuck::{cast_mut, cast_ref};
+use bytemuck::{cast_mut, cast_ref, cast_slice};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Rows in a group: the elements of a vector.
+/// Rows that share a pass: as many as a vector has elements.
 const ROWS: usize = 16;
 
-/// Columns `cols` of the call: `out.column(c)[r] = dot(row r of w, column col0 + c of acts)`.
+/// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn matmul_32<B: Block32>(
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
+    product: &Product<'_>,
     cols: Range<usize>,
     out: &mut RowTile<'_>,
 ) {
+    let (acts, col0) = (product.activations, product.first_column);
+    // all of the weights: what follows the rows is what the next call reads
+    let (w, blocks) = (cast_slice::<u8, B>(product.weights), product.row_blocks());
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first, out.rows());
         let next = following(w, blocks, first);
@@ -45,16 +45,16 @@ pub(super) fn matmul_32<B: Block32>(
     }
 }
 
-/// Columns `cols` of the call: `out.column(c)[r] = dot(row r of w, column col0 + c of acts)`.
+/// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn matmul_256<B: Block256>(
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
+    product: &Product<'_>,
     cols: Range<usize>,
     out: &mut RowTile<'_>,
 ) {
+    let (acts, col0) = (product.activations, product.first_column);
+    // all of the weights: what follows the rows is what the next call reads
+    let (w, blocks) = (cast_slice::<u8, B>(product.weights), product.row_blocks());
     for first in (0..out.rows()).step_by(ROWS) {
         let (rows, n) = group(w, blocks, first, out.rows());
         let next = following(w, blocks, first);
@@ -76,7 +76,7 @@ pub(super) fn matmul_256<B: Block256>(
     }
 }
 
-/// Rows `first..first + n` of `all`, the last one again and again up to sixteen.
+/// Rows `first..first + n` of `all`, with the last one repeated up to sixteen.
 #[inline(always)]
 fn group<B>(w: &[B], blocks: usize, first: usize, all: usize) -> ([&[B]; ROWS], usize) {
     let n = ROWS.min(all - first);
@@ -87,13 +87,14 @@ fn group<B>(w: &[B], blocks: usize, first: usize, all: usize) -> ([&[B]; ROWS], 
     (rows, n)
 }
 
-/// Where a row is longer than this, the hardware follows sixteen rows well enough, and what is asked for from the next
-/// sixteen (80 KB of Q4_K at k = 8960) is in its way: 8 to 20 % slower there, 30 to 50 % faster at k = 1536.
+/// Bytes of a row above which nothing is asked for ahead. The hardware follows sixteen long rows well enough by itself,
+/// and what is asked for from the next sixteen (80 KB of Q4_K at k = 8960) is in its way. Asking ahead made the kernel 8
+/// to 20 % slower there, and 30 to 50 % faster at k = 1536.
 const LONG_ROW: usize = 2048;
-/// Blocks of 256 to ask for ahead in the same row, where it is long: up to 15 % on Q6_K, nothing on Q4_K.
+/// Blocks of 256 to ask for ahead in the same row where rows are long. It gains up to 15 % on Q6_K and nothing on Q4_K.
 const AHEAD: usize = 6;
 
-/// The sixteen rows after those that begin with `first`, if they are short: see [`LONG_ROW`].
+/// The blocks after the sixteen rows that begin with `first`, or none where rows are long: see [`LONG_ROW`].
 #[inline(always)]
 fn following<B>(w: &[B], blocks: usize, first: usize) -> &[B] {
     match w.get((first + ROWS) * blocks..) {
@@ -112,7 +113,7 @@ fn at<'a, T>(rows: &[&'a [T]; ROWS], i: usize) -> [&'a T; ROWS] {
     at
 }
 
-/// `n` rows of some columns; returns how many columns.
+/// Stores `n` rows of some columns, and returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store<const C: usize>(
@@ -124,14 +125,14 @@ fn store<const C: usize>(
 ) -> usize {
     for (c, sums) in sums.into_iter().enumerate() {
         let mut elements = [0.0f32; ROWS];
-        // SAFETY: 64 bytes by reference
+        // SAFETY: the array has the 64 bytes that are stored
         unsafe { _mm512_storeu_ps(elements.as_mut_ptr(), sums) };
         out.column(col + c)[row..row + n].copy_from_slice(&elements[..n]);
     }
     C
 }
 
-/// Sixteen rows of blocks of 32; `next` are those that come after them.
+/// Multiplies sixteen rows of blocks of 32 by `C` columns; `next` are the blocks that come after those rows.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn sixteen_32<B: Block32, const C: usize>(
     rows: &[&[B]; ROWS],
@@ -158,7 +159,7 @@ fn sixteen_32<B: Block32, const C: usize>(
                 first_16(four[2]),
                 first_16(four[3]),
             ]);
-            // SAFETY: this function has the features
+            // SAFETY: this function is compiled with the features that the callee needs
             let bytes = unsafe { B::bytes(four, first[j]) };
             for c in 0..C {
                 let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
@@ -196,7 +197,7 @@ fn first_halves(v: [__m512i; 4]) -> (__m512, __m512) {
     )
 }
 
-/// Sixteen rows of blocks of 256; `next` are those that come after them.
+/// Multiplies sixteen rows of blocks of 256 by `C` columns; `next` are the blocks that come after those rows.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn sixteen_256<B: Block256, const C: usize>(
     rows: &[&[B]; ROWS],
@@ -209,7 +210,7 @@ fn sixteen_256<B: Block256, const C: usize>(
     let blocks = rows[0].len();
     for b in 0..blocks {
         let row_blocks = at(rows, b);
-        let heads = Heads256::read(&row_blocks);
+        let scales_of = Scales256::read(&row_blocks);
         let mut arranged = [[_mm512_setzero_si512(); 4]; C];
         for c in 0..C {
             let q = cast_ref::<_, [[u8; 64]; 4]>(&x[c][b].q);
@@ -227,9 +228,9 @@ fn sixteen_256<B: Block256, const C: usize>(
                 let r = 4 * quarter + j;
                 let i = ROWS * b + r;
                 prefetch(next.get(i..i + 1).or(rows[r].get(b + AHEAD..b + AHEAD + 1)));
-                // SAFETY: this function has the features
+                // SAFETY: this function is compiled with the features that the callee needs
                 let bytes = unsafe { row_blocks[r].bytes() };
-                let scales = heads.scales(&row_blocks, r);
+                let scales = scales_of.scales(&row_blocks, r);
                 let spread = unpack::spread::<B>(&scales);
                 for c in 0..C {
                     let x16 = load_32(cast_ref(&x[c][b].sums));
@@ -251,7 +252,7 @@ fn sixteen_256<B: Block256, const C: usize>(
                     }
                     four[c][j] = sum;
                     if B::HAS_MIN && B::GROUPS == Groups::Sixteen {
-                        let mins = unpack::groups::<B>(&row_blocks[r].head().mins);
+                        let mins = unpack::groups::<B>(&row_blocks[r].group_scales().mins);
                         four_mins[c][j] = _mm512_zextsi256_si512(_mm256_madd_epi16(mins, x16));
                     }
                 }
@@ -265,14 +266,14 @@ fn sixteen_256<B: Block256, const C: usize>(
         }
         for c in 0..C {
             let x = &x[c][b];
-            let scale = _mm512_mul_ps(heads.d, _mm512_set1_ps(x.scale));
+            let scale = _mm512_mul_ps(scales_of.d, _mm512_set1_ps(x.scale));
             acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(fold(sums[c])), scale, acc[c]);
             if B::HAS_MIN {
                 let sums = match B::GROUPS {
-                    Groups::Eight => heads.min_sums(x),
+                    Groups::Eight => scales_of.min_sums(x),
                     _ => fold(min_sums[c]),
                 };
-                let scale = _mm512_mul_ps(heads.dmin, _mm512_set1_ps(x.scale));
+                let scale = _mm512_mul_ps(scales_of.dmin, _mm512_set1_ps(x.scale));
                 acc[c] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sums), scale, acc[c]);
             }
         }
@@ -280,15 +281,15 @@ fn sixteen_256<B: Block256, const C: usize>(
     acc
 }
 
-/// What sixteen blocks of 256, one of each row, say about their groups.
-struct Heads256 {
+/// The scales and mins of sixteen blocks of 256, one of each row.
+struct Scales256 {
     d: __m512,
     dmin: __m512,
-    /// [`Groups::Eight`]: eight scales and eight mins of row `4 i + j` in `packed[j][i]`
+    /// With [`Groups::Eight`], the eight scales and eight mins of row `4 i + j` in `packed[j][i]`.
     packed: [[[u8; 16]; 4]; 4],
 }
 
-impl Heads256 {
+impl Scales256 {
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn read<B: Block256>(blocks: &[&B; ROWS]) -> Self {
@@ -313,8 +314,8 @@ impl Heads256 {
         } else {
             let (mut d, mut dmin) = ([0; ROWS], [0; ROWS]);
             for r in 0..ROWS {
-                d[r] = blocks[r].head().d.bits();
-                dmin[r] = blocks[r].head().dmin.bits();
+                d[r] = blocks[r].group_scales().d.bits();
+                dmin[r] = blocks[r].group_scales().dmin.bits();
             }
             Self {
                 d: widen(&d),
@@ -330,7 +331,7 @@ impl Heads256 {
         if B::GROUPS == Groups::Eight {
             self.packed[r % 4][r / 4]
         } else {
-            blocks[r].head().scales
+            blocks[r].group_scales().scales
         }
     }
 
@@ -349,12 +350,12 @@ impl Heads256 {
     }
 }
 
-/// `_mm512_dpwssd_epi32`. The compiler makes two instructions of the intrinsic, multiply and add, for a shorter
-/// latency that nobody waits for here; 10 % of Q4_K's decode.
+/// What `_mm512_dpwssd_epi32` computes. The compiler makes two instructions of the intrinsic, multiply and add, for a
+/// shorter latency that nobody waits for here. That would cost 10 % of Q4_K's decode.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: registers only
+    // SAFETY: the instruction works on registers only, and this function is compiled with avx512vnni
     unsafe {
         std::arch::asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
             options(pure, nomem, nostack, preserves_flags));
@@ -362,13 +363,13 @@ pub(super) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
-/// Asks for some blocks of the next sixteen rows. Those lie in one piece, and are asked for in the order of memory.
+/// Asks for some blocks ahead, in the order of memory.
 #[inline(always)]
 pub(super) fn prefetch<B>(blocks: Option<&[B]>) {
     if let Some(blocks) = blocks {
         let first = blocks.as_ptr().cast::<i8>();
         for line in 0..size_of_val(blocks).div_ceil(64) {
-            // SAFETY: a prefetch reads nothing and cannot fault
+            // SAFETY: a prefetch reads nothing and cannot fault, whatever its address
             unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(64 * line)) };
         }
     }
@@ -380,7 +381,7 @@ fn widen(halves: &[u16; ROWS]) -> __m512 {
     _mm512_cvtph_ps(load_32(cast_ref(halves)))
 }
 
-/// The sums within each lane of 128 bits: vector `j`'s lane `i` goes to lane `4 i + j` of int32.
+/// Sums the elements within each lane of 128 bits: lane `i` of vector `j` goes to lane `4 i + j` of int32.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fold_4(v: [__m512i; 4]) -> __m512i {

@@ -1,18 +1,18 @@
-//! Many columns: rows unpacked once, sixteen columns in the elements.
+//! The product of many columns: rows are unpacked once, and sixteen columns lie in the elements of a vector.
 
 use super::unpack::{self, Block32, Block256, first_16, load_4x16, load_16, load_64, store_64};
 use crate::pool::RowTile;
-use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Tile, Q8kTile, TILE};
+use crate::quant::kernels::Product;
 use crate::quant::x86::group_scales::Groups;
 use bytemuck::cast_ref;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of a sweep: eight running sums, eight dots and eight results fit the 32 registers.
+/// Rows of a sweep: eight running sums, eight dot products and eight results fit the 32 registers.
 const ROWS: usize = 8;
-/// Bytes of unpacked rows at a time: a part of the 1 MB of L2 of the smallest core with this level.
+/// Bytes of rows that are unpacked at a time: half of the 1 MB of L2 of the smallest core with this level.
 const SCRATCH: usize = 512 << 10;
 
 /// Eight blocks of 32 weights of a row, unpacked; past the end of the row everything is zero.
@@ -29,9 +29,9 @@ struct Wide32 {
 #[repr(C, align(64))]
 struct Wide256 {
     q: [[u8; 4]; 64],
-    /// with a zero high half where [`fits`]
+    /// The scale of each 16 values, with a zero high half where [`fits`] is true.
     scale: [i32; 16],
-    /// int16 of two neighbouring groups: their mins (of 32 or of 16 values), or minus offset times scale
+    /// Two int16 of neighbouring groups: their mins (of 32 or of 16 values), or minus the offset times their scale.
     pairs: [i32; 8],
     d: f32,
     dmin: f32,
@@ -42,19 +42,18 @@ thread_local! {
     static WIDE_256: RefCell<Vec<Wide256>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The columns of the call that lie in `tiles`.
+/// The columns of the result that lie in `tiles`; see [`crate::quant::Kernels::matmul`].
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn matmul_32<B: Block32>(
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
+    product: &Product<'_>,
     tiles: Range<usize>,
     out: &mut RowTile<'_>,
 ) {
     if tiles.is_empty() {
         return;
     }
+    let (acts, col0) = (product.activations, product.first_column);
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
     let chunks = blocks.div_ceil(8);
     WIDE_32.with_borrow_mut(|wide| {
         let rows = rows_at_a_time(chunks * size_of::<Wide32>());
@@ -82,19 +81,18 @@ pub(super) fn matmul_32<B: Block32>(
     });
 }
 
-/// The columns of the call that lie in `tiles`.
+/// The columns of the result that lie in `tiles`; see [`crate::quant::Kernels::matmul`].
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn matmul_256<B: Block256>(
-    w: &[B],
-    blocks: usize,
-    acts: &Activations,
-    col0: usize,
+    product: &Product<'_>,
     tiles: Range<usize>,
     out: &mut RowTile<'_>,
 ) {
     if tiles.is_empty() {
         return;
     }
+    let (acts, col0) = (product.activations, product.first_column);
+    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
     WIDE_256.with_borrow_mut(|wide| {
         let rows = rows_at_a_time(blocks * size_of::<Wide256>());
         for (i, w) in w.chunks(rows * blocks).enumerate() {
@@ -124,7 +122,7 @@ fn rows_at_a_time(row_bytes: usize) -> usize {
     (SCRATCH / row_bytes / ROWS).max(1) * ROWS
 }
 
-/// Rows `row..row + n` of the columns of tile `t` that belong to the call.
+/// Stores rows `row..row + n` of those columns of tile `t` that are wanted.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store(out: &mut RowTile<'_>, t: usize, col0: usize, row: usize, n: usize, sums: [__m512; ROWS]) {
@@ -160,7 +158,7 @@ fn store(out: &mut RowTile<'_>, t: usize, col0: usize, row: usize, n: usize, sum
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store_ps(a: &mut [[f32; 4]; 4], v: __m512) {
-    // SAFETY: 64 bytes by reference
+    // SAFETY: the array has the 64 bytes that are stored
     unsafe { _mm512_storeu_ps(a.as_mut_ptr().cast(), v) };
 }
 
@@ -170,7 +168,7 @@ fn widen(half: u16) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half))))
 }
 
-/// One to eight blocks.
+/// Unpacks one to eight blocks.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn widen_32<B: Block32>(blocks: &[B]) -> Wide32 {
@@ -183,7 +181,7 @@ fn widen_32<B: Block32>(blocks: &[B]) -> Wide32 {
     for (q, four) in q.as_chunks_mut::<2>().0.iter_mut().zip(blocks.chunks(4)) {
         let four = [0, 1, 2, 3].map(|i| &four[i.min(four.len() - 1)]);
         let first = load_4x16(four.map(first_16));
-        // SAFETY: this function has the features
+        // SAFETY: this function is compiled with the features that the callee needs
         let [low, high] = unsafe { B::bytes(four, first) };
         let index = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
         store_64(&mut q[0], _mm512_permutex2var_epi64(low, index, high));
@@ -201,21 +199,21 @@ fn widen_32<B: Block32>(blocks: &[B]) -> Wide32 {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn widen_256<B: Block256>(block: &B) -> Wide256 {
-    let head = block.head();
+    let groups = block.group_scales();
     let mut wide = Wide256 {
         q: [[0; 4]; 64],
         scale: [0; 16],
         pairs: [0; 8],
-        d: widen(head.d.bits()),
-        dmin: widen(head.dmin.bits()),
+        d: widen(groups.d.bits()),
+        dmin: widen(groups.dmin.bits()),
     };
     let q: &mut [[u8; 64]; 4] = bytemuck::cast_mut(&mut wide.q);
-    // SAFETY: this function has the features
+    // SAFETY: this function is compiled with the features that the callee needs
     let bytes = unsafe { block.bytes() };
     for (q, bytes) in q.iter_mut().zip(unpack::arrange::<B>(bytes)) {
         store_64(q, bytes);
     }
-    let scales = unpack::groups::<B>(&head.scales);
+    let scales = unpack::groups::<B>(&groups.scales);
     let scale = if fits::<B>() {
         _mm512_cvtepu16_epi32(scales)
     } else {
@@ -223,16 +221,16 @@ fn widen_256<B: Block256>(block: &B) -> Wide256 {
     };
     store_64(bytemuck::cast_mut(&mut wide.scale), scale);
     let pairs = match B::GROUPS {
-        Groups::Eight => _mm256_cvtepu8_epi16(load_16(&head.mins)),
-        Groups::Sixteen => unpack::groups::<B>(&head.mins),
+        Groups::Eight => _mm256_cvtepu8_epi16(load_16(&groups.mins)),
+        Groups::Sixteen => unpack::groups::<B>(&groups.mins),
         Groups::Signed => _mm256_mullo_epi16(scales, _mm256_set1_epi16(-B::OFFSET as i16)),
     };
-    // SAFETY: 32 bytes by reference
+    // SAFETY: the array has the 32 bytes that are stored
     unsafe { _mm256_storeu_si256(wide.pairs.as_mut_ptr().cast(), pairs) };
     wide
 }
 
-/// Up to eight unpacked rows times sixteen columns.
+/// Multiplies up to eight unpacked rows by sixteen columns.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn sweep_32<B: Block32>(wide: &[Wide32], blocks: usize, x: &[Q8Tile]) -> [__m512; ROWS] {
@@ -268,7 +266,7 @@ fn sweep_32<B: Block32>(wide: &[Wide32], blocks: usize, x: &[Q8Tile]) -> [__m512
     acc
 }
 
-/// Up to eight unpacked rows times sixteen columns.
+/// Multiplies up to eight unpacked rows by sixteen columns.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn sweep_256<B: Block256>(wide: &[Wide256], blocks: usize, x: &[Q8kTile]) -> [__m512; ROWS] {
@@ -337,12 +335,12 @@ fn sweep_256<B: Block256>(wide: &[Wide256], blocks: usize, x: &[Q8kTile]) -> [__
     acc
 }
 
-/// Sixteen products fit int16, so that `vpdpwssd` can scale them.
+/// Whether the sum of sixteen products fits int16, so that `vpdpwssd` can scale it.
 const fn fits<B: Block256>() -> bool {
     16 * B::MAX * 127 < 1 << 15
 }
 
-/// The rows of a sweep, the last one again and again up to eight.
+/// The rows of a sweep, with the last one repeated up to eight.
 #[inline(always)]
 fn group<T>(wide: &[T], chunks: usize) -> [&[T]; ROWS] {
     let n = wide.len() / chunks;

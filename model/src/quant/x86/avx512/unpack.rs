@@ -1,14 +1,14 @@
-//! From blocks to bytes: every type as unsigned 8-bit values in their natural order, and its scales.
+//! From blocks to bytes: the values of every format as unsigned bytes in their natural order, and the scales.
 
 use crate::quant::format::blocks::{self, IQ4_NL_VALUES};
-use crate::quant::reference::scalar;
+use crate::quant::reference::decode;
 use crate::quant::x86::group_scales::{Grouped, Groups};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
-/// A block of 32 weights.
-pub(super) trait Block32: scalar::Block32 {
-    /// what the bytes have too much
+/// How this level unpacks a block of 32 weights.
+pub(super) trait Block32: decode::Block32 {
+    /// What the values have been increased by.
     const OFFSET: i32;
     /// The values of four blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
     /// `first` has the first 16 bytes of each.
@@ -16,11 +16,11 @@ pub(super) trait Block32: scalar::Block32 {
     /// # Safety
     /// The machine has this level's features.
     unsafe fn bytes(blocks: [&Self; 4], first: __m512i) -> [__m512i; 2];
-    /// Bits of the halves `d` and `m` (0 if there is none).
+    /// The bits of the halves `d` and `m`; `m` is 0 if the format has none.
     fn halves(&self) -> (u16, u16);
 }
 
-/// A block of 256 weights.
+/// How this level unpacks a block of 256 weights.
 pub(super) trait Block256: Grouped {
     /// The values plus [`Grouped::OFFSET`], 64 in a vector, as [`arrange`] orders them.
     ///
@@ -32,28 +32,28 @@ pub(super) trait Block256: Grouped {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn load_16(a: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes by reference
+    // SAFETY: the array has the 16 bytes that are loaded
     unsafe { _mm_loadu_si128(a.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn load_32(a: &[u8; 32]) -> __m256i {
-    // SAFETY: 32 bytes by reference
+    // SAFETY: the array has the 32 bytes that are loaded
     unsafe { _mm256_loadu_si256(a.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn load_64(a: &[u8; 64]) -> __m512i {
-    // SAFETY: 64 bytes by reference
+    // SAFETY: the array has the 64 bytes that are loaded
     unsafe { _mm512_loadu_si512(a.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn store_64(a: &mut [u8; 64], v: __m512i) {
-    // SAFETY: 64 bytes by reference
+    // SAFETY: the array has the 64 bytes that are stored
     unsafe { _mm512_storeu_si512(a.as_mut_ptr().cast(), v) };
 }
 
@@ -71,7 +71,7 @@ fn elements(low: i32, high: i32) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high))
 }
 
-/// Four times 16 bytes.
+/// Four arrays of 16 bytes in one vector.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn load_4x16(a: [&[u8; 16]; 4]) -> __m512i {
@@ -87,7 +87,7 @@ pub(super) fn first_16<B: Pod>(block: &B) -> &[u8; 16] {
     bytemuck::bytes_of(block).first_chunk().unwrap_or(&[0; 16])
 }
 
-/// Low nibbles, high nibbles.
+/// The low nibbles, then the high nibbles.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn nibbles(qs: [&[u8; 16]; 4]) -> [__m512i; 2] {
@@ -132,7 +132,7 @@ macro_rules! block32 {
         }
     };
 }
-/// A field of four blocks.
+/// References to one field of four blocks.
 macro_rules! four {
     ($x:ident, $field:ident) => {
         [&$x[0].$field, &$x[1].$field, &$x[2].$field, &$x[3].$field]
@@ -278,7 +278,7 @@ fn two_bits(qs: &[u8; 32]) -> [__m512i; 2] {
     ]
 }
 
-/// The nibbles of Q4_K and Q5_K.
+/// The nibbles of Q4_K and Q5_K, 64 in a vector.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn four_bits(qs: &[u8; 128]) -> [__m512i; 4] {

@@ -1,21 +1,18 @@
-//! Attention of the query heads of one KV head: sixteen positions at a time, widened once for all of them.
+//! Attention of the query heads of one KV head: sixteen positions at a time. Keys and values of F16 and Q4_0 are widened
+//! to f32 once for all of the heads; those of Q8_0 go to [`q8`].
 
-pub(super) mod q8;
+mod pages;
+mod q8;
 
-use super::rows::prefetch;
 use super::unpack::{load_16, load_32};
-use crate::quant::Paged;
-use crate::quant::dispatch::Heads;
 use crate::quant::format::blocks::Half;
-use crate::quant::format::kv_rows::Rows;
+use crate::quant::format::kv_rows::PagedRows;
+use crate::quant::kernels::Heads;
 use crate::quant::reference::floats;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
+use pages::{BLOCK, ask_ahead, load, store_first};
 use std::arch::x86_64::*;
-
-/// Positions at a time: the elements of a vector. They are of one page.
-pub(super) const BLOCK: usize = 16;
-const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
 
 /// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -28,7 +25,7 @@ pub(super) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     }
 }
 
-/// Heads of `16 * N = 32 * B` values.
+/// Attention for heads of `16 * N = 32 * B` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn attend_sized<const N: usize, const B: usize>(
     heads: &Heads<'_>,
@@ -54,7 +51,7 @@ fn attend_sized<const N: usize, const B: usize>(
     }
 }
 
-/// `scores[head][position] = q . k * scale` for heads of `16 * N` values.
+/// Computes `scores[head][position] = q . k * scale` for heads of `16 * N` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
     let (len, group) = (heads.len, heads.q.len() / heads.d);
@@ -75,7 +72,7 @@ fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
     }
 }
 
-/// `out[head] = sum of weights[head][position] * v` for heads of `16 * N` values.
+/// Computes `out[head] = sum of weights[head][position] * v` for heads of `16 * N` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     let (len, group) = (heads.len, heads.q.len() / heads.d);
@@ -98,36 +95,17 @@ fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
                 }
             }
             for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
-                // SAFETY: 64 bytes by reference
+                // SAFETY: the array has the 64 bytes that are stored
                 unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
             }
         }
     }
 }
 
-/// Asks for the rows of the block that begins at position `first`, a part of them in each of `parts` calls: more lines
-/// at once than a core can wait for would stop it.
-#[inline(always)]
-pub(super) fn ask_ahead(
-    paged: Paged<'_>,
-    first: usize,
-    (part, parts): (usize, usize),
-    heads: &Heads<'_>,
-) {
-    if first < heads.len {
-        let (quants, scales) = paged.rows(first, heads.d).first(BLOCK);
-        let size = quants.len().div_ceil(parts);
-        prefetch(quants.chunks(size).nth(part));
-        if part == 0 {
-            prefetch(Some(scales));
-        }
-    }
-}
-
-/// `n` rows as f32, the last one again and again up to sixteen.
+/// Widens `n` rows to f32, with the last one repeated up to sixteen.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn widen<const N: usize>(wide: &mut [[__m512; N]; BLOCK], rows: Rows<'_>, n: usize) {
+fn widen<const N: usize>(wide: &mut [[__m512; N]; BLOCK], rows: PagedRows<'_>, n: usize) {
     for (i, wide) in wide.iter_mut().enumerate() {
         let (quants, scales) = rows.row(i.min(n - 1));
         let blocks = wide.as_chunks_mut::<2>().0.iter_mut().zip(scales);
@@ -162,33 +140,11 @@ fn widen<const N: usize>(wide: &mut [[__m512; N]; BLOCK], rows: Rows<'_>, n: usi
     }
 }
 
-/// A half in every lane.
+/// The value of a half in every lane.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn broadcast(half: Half) -> __m512 {
     _mm512_cvtph_ps(_mm256_set1_epi16(half.bits() as i16))
-}
-
-/// The first `16 * N` values.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
-    let mut v = [_mm512_setzero_ps(); N];
-    for (v, a) in v.iter_mut().zip(a.as_chunks::<16>().0) {
-        // SAFETY: 64 bytes by reference
-        *v = unsafe { _mm512_loadu_ps(a.as_ptr()) };
-    }
-    v
-}
-
-/// As many elements as `dst` has values, 1 to 16.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn store_first(dst: &mut [f32], v: __m512) {
-    assert!((1..=BLOCK).contains(&dst.len()), "{} of {BLOCK}", dst.len());
-    let mask = 0xffff >> (BLOCK - dst.len());
-    // SAFETY: the mask has as many ones as the slice has elements
-    unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), mask, v) };
 }
 
 /// Lane `p`: the dot product of `q` and row `p`.

@@ -1,50 +1,50 @@
-//! Attention over keys and values of `Q8_0` by int8 dot products: the quants are multiplied as they are stored, what
-//! they meet is a whole number of 16 bits in two planes of 8. Of f32 that keeps all but a 65,000th of the largest.
+//! Attention over keys and values of `Q8_0` by int8 dot products. The quants are multiplied as they are stored; queries
+//! and weights become whole numbers of 16 bits in two planes of 8 bits, which keeps them to a 65,000th of the largest.
 //!
-//! `vpdpbusd` sums four products in each lane of 32 bits. With keys the elements are sixteen positions and the four are
-//! values of a head, with values the other way round: neither needs a sum over elements.
+//! `vpdpbusd` sums four products in each lane of 32 bits. With keys the lanes are sixteen positions and the four products
+//! are of values of a head; with values it is the other way round. Neither needs a sum over lanes.
 
-use super::{BLOCK, ask_ahead, load, store_first};
-use crate::quant::dispatch::Heads;
+use super::pages::{BLOCK, ask_ahead, load, store_first};
 use crate::quant::format::blocks::Half;
-use crate::quant::format::kv_rows::Rows;
+use crate::quant::format::kv_rows::PagedRows;
+use crate::quant::kernels::Heads;
 use crate::quant::x86::avx512::unpack::load_32;
 use bytemuck::cast_slice;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
-/// Most query heads that share what is turned of keys and values.
+/// Most query heads that share one transposition of keys and values.
 pub(in crate::quant::x86::avx512) const HEADS: usize = 8;
-/// Largest head in blocks of 32: so many scales of sixteen rows are in two vectors.
+/// Largest head in blocks of 32: the scales of sixteen such rows fit two vectors.
 const BLOCKS_MAX: usize = 4;
-/// Positions whose values are turned at a time: they and the weights stay in L1, and sums of int32 that are shifted by
-/// 8 bits do not overflow.
+/// Positions whose values are transposed at a time: they and the weights stay in L1, and sums of int32 that are shifted
+/// by 8 bits do not overflow.
 const CHUNK: usize = 4 * PAGE_TOKENS;
 const _: () = assert!(255 * 128 * CHUNK < i32::MAX as usize >> 8);
 
-/// What a key byte has too much when it is read as unsigned.
+/// What a key's byte is increased by so that it can be read as unsigned.
 const OFFSET: i32 = 128;
-/// The largest number of a query; its upper byte is at most 127 after rounding.
+/// The largest whole number of a query; its upper byte is at most 127 after rounding.
 const QUERY_MAX: f32 = 32_512.0;
-/// The largest number of a weight.
+/// The largest whole number of a weight.
 const WEIGHT_MAX: f32 = 65_535.0;
 
-/// A query head: each value is `256 * high + low` times the scale.
+/// A query head as whole numbers: each value is `256 * high + low` times the scale.
 #[derive(Clone, Copy)]
 struct Query<const B: usize> {
-    /// four values in each number
+    /// The upper and the lower bytes, four values in each number.
     high: [[i32; 8]; B],
     low: [[i32; 8]; B],
-    /// what takes [`OFFSET`] out of a block's sums of high and of low
+    /// What takes [`OFFSET`] out of a block's sums of `high` and of `low`.
     start: [[i32; 2]; B],
     scale: f32,
 }
 
-/// A byte from each of the elements, as four numbers of four.
+/// Stores the lowest byte of each element, four to a number.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store_bytes(dst: &mut [i32; 4], v: __m512i) {
-    // SAFETY: 16 bytes by reference
+    // SAFETY: the array has the 16 bytes that are stored
     unsafe { _mm_storeu_si128(dst.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) };
 }
 
@@ -79,7 +79,7 @@ impl<const B: usize> Query<B> {
                 store_bytes(&mut query.low[b].as_chunks_mut().0[half], low);
                 (highs, lows) = (_mm512_add_epi32(highs, high), _mm512_add_epi32(lows, low));
             }
-            // wraps where a value is not a number: the scale is none then, and what is made of it
+            // this wraps where a value is NaN; the scale is NaN then, and so is everything made of it
             query.start[b] =
                 [highs, lows].map(|sum| _mm512_reduce_add_epi32(sum).wrapping_mul(-OFFSET));
         }
@@ -87,7 +87,7 @@ impl<const B: usize> Query<B> {
     }
 }
 
-/// `scores[head][position] = q . k * scale` over keys of `Q8_0`, for heads of `32 * B` values.
+/// Computes `scores[head][position] = q . k * scale` over keys of `Q8_0`, for heads of `32 * B` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(in crate::quant::x86::avx512) fn score<const B: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
     let len = heads.len;
@@ -122,7 +122,7 @@ pub(in crate::quant::x86::avx512) fn score<const B: usize>(heads: &Heads<'_>, sc
     }
 }
 
-/// `out[head] = sum of weights[head][position] * v` over values of `Q8_0`, for heads of `32 * B` values.
+/// Computes `out[head] = sum of weights[head][position] * v` over values of `Q8_0`, for heads of `32 * B` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(in crate::quant::x86::avx512) fn weigh<const B: usize>(
     heads: &Heads<'_>,
@@ -181,19 +181,20 @@ pub(in crate::quant::x86::avx512) fn weigh<const B: usize>(
     }
 }
 
-/// `dst += v * scale`.
+/// Computes `dst += v * scale` for sixteen values.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn add(dst: &mut [f32; 16], v: __m512, scale: __m512) {
-    // SAFETY: 64 bytes by reference, both
+    // SAFETY: the array has the 64 bytes that are loaded and stored
     unsafe {
         let sum = _mm512_fmadd_ps(v, scale, _mm512_loadu_ps(dst.as_ptr()));
         _mm512_storeu_ps(dst.as_mut_ptr(), sum);
     }
 }
 
-/// The weights of a chunk's positions times the scales of the values there: by block their upper and lower bytes, four
-/// positions in each number, and what one of the whole numbers stands for. The scales are used as far as the weights.
+/// The weights of a chunk's positions times the scales of the values there, as whole numbers: by block their upper and
+/// lower bytes, four positions in each number, and what the whole number 1 stands for. Only as many scales are used as
+/// there are weights.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn numbers<const B: usize>(
@@ -207,7 +208,7 @@ fn numbers<const B: usize>(
         let (mut largest, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());
         for (i, weights) in weights.chunks(BLOCK).enumerate() {
             let used = 0xffff >> (BLOCK - weights.len());
-            // SAFETY: the mask has as many ones as the slice has elements
+            // SAFETY: the mask has as many ones as the slice has elements, so nothing past its end is read
             let weights = unsafe { _mm512_maskz_loadu_ps(used, weights.as_ptr()) };
             // what lies behind the last row may be anything
             products[i] = _mm512_maskz_mul_ps(used, weights, scales[i][b]);
@@ -237,30 +238,30 @@ fn inverse(largest: f32, most: f32) -> f32 {
     if largest < 1e-30 { 0.0 } else { most / largest }
 }
 
-/// `so_far`, or what is not a number if `v` has something that is not finite: a maximum may hide it.
+/// `so_far`, or NaN in the lanes where `v` is not finite, which a maximum might hide.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn not_finite(v: __m512, so_far: __m512) -> __m512 {
     _mm512_fmadd_ps(v, _mm512_setzero_ps(), so_far)
 }
 
-/// Sums of the planes put together.
+/// Puts the sums of both planes together.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn whole(high: __m512i, low: __m512i) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<8>(high), low))
 }
 
-/// The scales of sixteen rows, by block.
+/// The scales of sixteen rows, block by block.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn scales<const B: usize>(rows: Rows<'_>) -> [__m512; B] {
+fn scales<const B: usize>(rows: PagedRows<'_>) -> [__m512; B] {
     const { assert!(B <= BLOCKS_MAX) };
     let mut halves = [0u16; BLOCK * BLOCKS_MAX];
     halves[..BLOCK * B].copy_from_slice(cast_slice::<Half, u16>(rows.first(BLOCK).1));
     let [low, high] = [0, 1].map(|i| {
         let halves = &halves.as_chunks::<32>().0[i];
-        // SAFETY: 64 bytes by reference
+        // SAFETY: the array has the 64 bytes that are loaded
         unsafe { _mm512_loadu_si512(halves.as_ptr().cast()) }
     });
     let elements = _mm512_cvtepu16_epi32(_mm256_setr_epi16(
@@ -276,11 +277,11 @@ fn scales<const B: usize>(rows: Rows<'_>) -> [__m512; B] {
     scales
 }
 
-/// Sixteen rows of values by block.
-type Sixteen<const B: usize> = [[[u8; 32]; B]; BLOCK];
+/// Sixteen rows of values, in blocks of 32.
+type SixteenRows<const B: usize> = [[[u8; 32]; B]; BLOCK];
 
 #[inline(always)]
-fn sixteen<const B: usize>(rows: Rows<'_>) -> &Sixteen<B> {
+fn sixteen<const B: usize>(rows: PagedRows<'_>) -> &SixteenRows<B> {
     &rows
         .first(BLOCK)
         .0
@@ -295,7 +296,7 @@ fn sixteen<const B: usize>(rows: Rows<'_>) -> &Sixteen<B> {
 /// Block `b` of rows `i` and `i + 4`.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn two_rows<const B: usize>(rows: &Sixteen<B>, i: usize, b: usize) -> __m512i {
+fn two_rows<const B: usize>(rows: &SixteenRows<B>, i: usize, b: usize) -> __m512i {
     let first = _mm512_castsi256_si512(load_32(&rows[i][b]));
     _mm512_inserti64x4::<1>(first, load_32(&rows[i + 4][b]))
 }
@@ -303,7 +304,7 @@ fn two_rows<const B: usize>(rows: &Sixteen<B>, i: usize, b: usize) -> __m512i {
 /// Block `b` of eight keys, `at` and following: of each key the values 0..4 and 16..20, then 4..8 and 20..24 and so on.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn eight_keys<const B: usize>(rows: &Sixteen<B>, at: usize, b: usize) -> [__m512i; 4] {
+fn eight_keys<const B: usize>(rows: &SixteenRows<B>, at: usize, b: usize) -> [__m512i; 4] {
     let (r0, r1) = (two_rows(rows, at, b), two_rows(rows, at + 1, b));
     let (r2, r3) = (two_rows(rows, at + 2, b), two_rows(rows, at + 3, b));
     let (a, c) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
@@ -319,7 +320,7 @@ fn eight_keys<const B: usize>(rows: &Sixteen<B>, at: usize, b: usize) -> [__m512
 /// Block `b` of sixteen keys plus [`OFFSET`]: vector `j` has values `4 j..4 j + 4` of each, key by key.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn keys<const B: usize>(rows: &Sixteen<B>, b: usize) -> [__m512i; 8] {
+fn keys<const B: usize>(rows: &SixteenRows<B>, b: usize) -> [__m512i; 8] {
     let (low, high) = (eight_keys(rows, 0, b), eight_keys(rows, 8, b));
     let sign = _mm512_set1_epi8(OFFSET as i8);
     let mut keys = [sign; 8];
@@ -335,7 +336,7 @@ fn keys<const B: usize>(rows: &Sixteen<B>, b: usize) -> [__m512i; 8] {
 /// 128 bits have values 0.., 16.., 4.., 20.. and 8.., 24.., 12.., 28...
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn eight_values<const B: usize>(rows: &Sixteen<B>, at: usize, b: usize) -> [[__m512i; 2]; 2] {
+fn eight_values<const B: usize>(rows: &SixteenRows<B>, at: usize, b: usize) -> [[__m512i; 2]; 2] {
     let (r0, r1) = (two_rows(rows, at, b), two_rows(rows, at + 1, b));
     let (r2, r3) = (two_rows(rows, at + 2, b), two_rows(rows, at + 3, b));
     let (a, c) = (_mm512_unpacklo_epi8(r0, r1), _mm512_unpackhi_epi8(r0, r1));

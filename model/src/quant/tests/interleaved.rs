@@ -21,7 +21,15 @@ fn matmul(kernels: &Kernels, ty: GgmlType, w: &[u8], rows: usize, k: usize, x: &
     let acts = quantized(kernels, ty, x, k);
     let mut out = vec![f32::NAN; rows * acts.cols()];
     let out_tile = &mut RowTile::new(&mut out, rows);
-    kernels.matmul((ty, Layout::Interleaved16), w, k, &acts, 0, out_tile);
+    multiply(
+        kernels,
+        (ty, Layout::Interleaved16),
+        w,
+        k,
+        &acts,
+        0,
+        out_tile,
+    );
     out
 }
 
@@ -127,7 +135,7 @@ fn parts_of_groups_are_refused() {
     let refused = std::panic::catch_unwind(|| {
         let mut out = [0.0; 17];
         let out = &mut RowTile::new(&mut out, 17);
-        kernels.matmul((Q4_K, Layout::Interleaved16), &w, k, &acts, 0, out);
+        multiply(kernels, (Q4_K, Layout::Interleaved16), &w, k, &acts, 0, out);
     });
     assert!(refused.is_err());
 }

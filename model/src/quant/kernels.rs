@@ -1,78 +1,90 @@
-//! One table per level, chosen once at run time. A new level is one file with a `TABLE` and one entry in [`TABLES`].
+//! The contract of the kernels: what a level's function table offers, and the sizes that are checked before it is called.
 
-use super::format::activations::{Q8Chunk, Q8kChunk};
+use super::format::activations::Quantizer;
 use super::format::{interleaved, kv_rows};
-use super::reference::scalar;
+use super::reference::decode;
 use super::{ActKind, Activations, Isa, Paged, act_kind, row_bytes};
-use crate::gguf::{GgmlType, Layout};
+use crate::gguf::{GROUP, GgmlType, Layout};
 use crate::pool::{Pool, RowTile};
+use bytemuck::{Pod, cast_slice};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
-/// The levels of this architecture, best first.
-static TABLES: &[&Kernels] = &[
-    #[cfg(target_arch = "aarch64")]
-    &super::arm::dotprod::TABLE,
-    #[cfg(target_arch = "aarch64")]
-    &super::arm::rows::TABLE,
-    #[cfg(target_arch = "x86_64")]
-    &super::x86::avx512::TABLE,
-    #[cfg(target_arch = "x86_64")]
-    &super::x86::avx2::TABLE,
-    &scalar::TABLE,
-];
+/// A product of some rows of a matrix and some columns of activations; the result says how many of each. The sizes that
+/// [`Kernels::matmul`] checks hold for every `Product` that a level is given.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// The format of the weights.
+    pub ty: GgmlType,
+    /// The order of the weights' bytes.
+    pub layout: Layout,
+    /// Bytes that begin with the rows to multiply, `row_bytes(ty, k)` each. What follows them is taken for what this
+    /// thread reads next, and is asked for ahead where that helps.
+    pub weights: &'a [u8],
+    /// Values in a row, and in a column.
+    pub k: usize,
+    /// Columns of `k` values in the form `act_kind(ty)`.
+    pub activations: &'a Activations,
+    /// The column of `activations` that the first column of the result is made of.
+    pub first_column: usize,
+}
 
-/// Type, weights, `k`, activations, their first column, result.
-pub(super) type Matmul = fn(GgmlType, &[u8], usize, &Activations, usize, &mut RowTile<'_>);
+impl<'a> Product<'a> {
+    /// Blocks of one row.
+    #[inline(always)]
+    pub(super) fn row_blocks(&self) -> usize {
+        self.k / self.ty.block_len()
+    }
+
+    /// The bytes of the first `rows` rows.
+    #[inline(always)]
+    pub(super) fn rows(&self, rows: usize) -> &'a [u8] {
+        &self.weights[..self.row_blocks() * self.ty.block_bytes() * rows]
+    }
+
+    /// The blocks of the first `rows` rows.
+    #[inline(always)]
+    pub(super) fn blocks<B: Pod>(&self, rows: usize) -> &'a [B] {
+        cast_slice(self.rows(rows))
+    }
+}
+
+/// The query heads that share one KV head, and the keys and values that they look at.
+#[derive(Clone, Copy)]
+pub struct Heads<'a> {
+    /// The queries, `[heads][d]` for any number of heads.
+    pub q: &'a [f32],
+    /// The keys; the first `len` rows of `d` values count, and nothing else in their pages does.
+    pub k: Paged<'a>,
+    /// The values, in the same shape as the keys.
+    pub v: Paged<'a>,
+    /// Values of one head.
+    pub d: usize,
+    /// Positions that are looked at.
+    pub len: usize,
+    /// What every score is multiplied by before the softmax.
+    pub scale: f32,
+}
+
+/// One way to compute a [`Product`]; see [`Kernels::matmul`].
+pub(super) type Matmul = fn(&Product<'_>, &mut RowTile<'_>);
 
 /// The function table of one level. Its entries rely on the sizes that the methods here assert.
 pub struct Kernels {
     pub(super) isa: Isa,
-    /// may this machine run it?
+    /// Whether this machine can run the level. No other entry is called where it is false.
     pub(super) supported: fn() -> bool,
-    /// does `matmul` read tiles of 16 columns where there are some?
-    pub(super) tiles: bool,
-    /// a column of `k` values to `ceil(k / 256)` chunks
-    pub(super) quantize_q8: fn(&[f32], &mut [Q8Chunk]),
-    /// a column of `k` values to `k / 256` chunks
-    pub(super) quantize_q8k: fn(&[f32], &mut [Q8kChunk]),
+    pub(super) quantizer: Quantizer,
     pub(super) matmul: Matmul,
-    /// the same of a matrix in groups of sixteen rows; none: by way of rows
+    /// The product of an interleaved matrix. Without one, each group goes through `matmul` as sixteen rows.
     pub(super) matmul_interleaved: Option<Matmul>,
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
 }
 
-/// The query heads that share a KV head, and what they look at: see [`Kernels::attend`].
-pub(super) struct Heads<'a> {
-    pub(super) q: &'a [f32],
-    pub(super) k: Paged<'a>,
-    pub(super) v: Paged<'a>,
-    pub(super) d: usize,
-    pub(super) len: usize,
-    pub(super) scale: f32,
-}
-
-/// The forced level cannot run here.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("instruction set `{0}` is not available on this machine")]
-pub struct UnsupportedIsa(pub Isa);
-
 impl Kernels {
-    /// The best level of this machine, or the one forced.
-    ///
-    /// # Errors
-    /// This machine cannot run the forced level.
-    pub fn detect(forced: Option<Isa>) -> Result<&'static Self, UnsupportedIsa> {
-        let mut supported = TABLES.iter().copied().filter(|t| (t.supported)());
-        match forced {
-            None => Ok(supported.next().unwrap_or(&scalar::TABLE)),
-            Some(isa) => supported.find(|t| t.isa == isa).ok_or(UnsupportedIsa(isa)),
-        }
-    }
-
-    /// Its level.
+    /// The instruction-set level that the table is for.
     pub fn isa(&self) -> Isa {
         self.isa
     }
@@ -104,27 +116,23 @@ impl Kernels {
             "quantize: {} values as columns of {k} for {kind:?}",
             x.len()
         );
-        acts.fill(self, kind, x, k, pool, threads);
+        acts.fill(&self.quantizer, kind, x, k, pool, threads);
     }
 
-    /// `out.column(c)[r] = dot(row r of w, column col0 + c of acts)`. The value is the same whatever the rows and
-    /// columns of the call, and on every level: see the module's definition.
-    ///
-    /// # Shapes
-    /// `w` begins with `out.rows()` rows of `row_bytes(ty, k)` bytes, whole groups in [`Layout::Interleaved16`]; what follows is taken for what this thread reads
-    /// next, and asked for ahead where that helps. `acts` holds columns of `k` values in `act_kind(ty)`.
+    /// `out.column(c)[r] = dot(row r of the weights, column first_column + c of the activations)`. The value is the same
+    /// whatever the rows and columns of the call, and on every level: see the definition in [`crate::quant`].
     ///
     /// # Panics
-    /// If the sizes do not fit each other.
-    pub fn matmul(
-        &self,
-        (ty, layout): (GgmlType, Layout),
-        w: &[u8],
-        k: usize,
-        acts: &Activations,
-        col0: usize,
-        out: &mut RowTile<'_>,
-    ) {
+    /// If the sizes do not fit each other; in [`Layout::Interleaved16`] also if the rows are not whole groups.
+    pub fn matmul(&self, product: &Product<'_>, out: &mut RowTile<'_>) {
+        let Product {
+            ty,
+            layout,
+            weights,
+            k,
+            activations: acts,
+            first_column,
+        } = *product;
         assert!(
             acts.kind() == Some(act_kind(ty)) && acts.k() == k,
             "matmul: {ty:?} rows of {k} with activations of {} in {:?}",
@@ -132,25 +140,26 @@ impl Kernels {
             acts.kind()
         );
         assert!(
-            col0.checked_add(out.cols())
+            first_column
+                .checked_add(out.cols())
                 .is_some_and(|end| end <= acts.cols()),
-            "matmul: columns {col0} and {} more of {}",
+            "matmul: columns {first_column} and {} more of {}",
             out.cols(),
             acts.cols()
         );
         assert!(
             row_bytes(ty, k)
                 .and_then(|b| b.checked_mul(out.rows()))
-                .is_some_and(|rows| rows <= w.len()),
+                .is_some_and(|rows| rows <= weights.len()),
             "matmul: {} bytes for {} rows of {k} {ty:?}",
-            w.len(),
+            weights.len(),
             out.rows()
         );
-        if w.is_empty() || out.cols() == 0 {
+        if weights.is_empty() || out.cols() == 0 {
             return;
         }
         match layout {
-            Layout::Rows => (self.matmul)(ty, w, k, acts, col0, out),
+            Layout::Rows => (self.matmul)(product, out),
             Layout::Interleaved16 => {
                 assert!(
                     Layout::groups(ty, out.rows() as u64),
@@ -158,14 +167,15 @@ impl Kernels {
                     out.rows()
                 );
                 match self.matmul_interleaved {
-                    Some(matmul) => matmul(ty, w, k, acts, col0, out),
-                    None => interleaved::by_rows(self.matmul, ty, w, k, acts, col0, out),
+                    Some(matmul) => matmul(product, out),
+                    None => by_rows(self.matmul, product, out),
                 }
             }
         }
     }
 
-    /// `dst = row`, dequantised. The same on every level, with ggml's order of operations.
+    /// Dequantises one row of GGUF blocks to `dst`. The result is the same on every level; the order of operations is
+    /// ggml's.
     ///
     /// # Panics
     /// If `row` is not `row_bytes(ty, dst.len())` long.
@@ -176,16 +186,17 @@ impl Kernels {
             row.len(),
             dst.len()
         );
-        scalar::dequantize_row(ty, row, dst);
+        decode::dequantize_row(ty, row, dst);
     }
 
-    /// `dst` = row `row` of a matrix, dequantised: for embedding look-ups.
+    /// Dequantises row `row` of a whole matrix to `dst`, for embedding look-ups.
     ///
     /// # Panics
     /// If there is no such row.
     pub fn open_row(
         &self,
-        (ty, layout): (GgmlType, Layout),
+        ty: GgmlType,
+        layout: Layout,
         matrix: &[u8],
         row: usize,
         dst: &mut [f32],
@@ -229,29 +240,17 @@ impl Kernels {
     }
 
     /// Attention of the query heads that share one KV head, at one position:
-    /// `out = softmax(q . k * scale) . v`, the maximum subtracted, sums in f32.
+    /// `out = softmax(q . k * scale) . v`, with the maximum subtracted and sums in f32.
     ///
     /// # Shapes
-    /// `q` and `out` are `[g][d]` (any `g`). The first `len` rows of `k` and `v` count, each of `d` values; what else is
-    /// in their pages does not count. `scores` is scratch of at least `g * len`.
+    /// `out` is `[heads][d]`, as `heads.q` is. `scores` is scratch of at least `heads * len` values.
     ///
     /// # Panics
     /// If the sizes do not fit each other, or `d` or `len` is 0.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "keys, values, their shape, scratch and result: all of them the caller's own"
-    )]
-    pub fn attend(
-        &self,
-        q: &[f32],
-        k: Paged<'_>,
-        v: Paged<'_>,
-        d: usize,
-        len: usize,
-        scale: f32,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
+    pub fn attend(&self, heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
+        let Heads {
+            q, k, v, d, len, ..
+        } = *heads;
         assert!(
             d > 0 && len > 0 && q.len().is_multiple_of(d) && out.len() == q.len(),
             "attend: q {} out {} for {len} rows of {d}",
@@ -274,18 +273,7 @@ impl Kernels {
             scores.len(),
             q.len() / d
         );
-        (self.attend)(
-            &Heads {
-                q,
-                k,
-                v,
-                d,
-                len,
-                scale,
-            },
-            scores,
-            out,
-        );
+        (self.attend)(heads, scores, out);
     }
 
     /// Writes one token's key (or value) of a head, `row`, to its slot of a page's chunk. The same on every level.
@@ -306,5 +294,21 @@ impl Kernels {
             chunk.len()
         );
         kv_rows::store(format, chunk, slot, row);
+    }
+}
+
+/// Computes the product of an interleaved matrix with a kernel for rows, group by group.
+fn by_rows(matmul: Matmul, product: &Product<'_>, out: &mut RowTile<'_>) {
+    let bytes = product.row_blocks() * product.ty.block_bytes();
+    let groups = product.weights.chunks_exact(GROUP * bytes);
+    for (i, group) in groups.take(out.rows() / GROUP).enumerate() {
+        interleaved::with_group(product.ty, group, |rows| {
+            let product = Product {
+                layout: Layout::Rows,
+                weights: rows,
+                ..*product
+            };
+            matmul(&product, &mut out.part(GROUP * i, GROUP));
+        });
     }
 }

@@ -1,0 +1,259 @@
+//! The definition of the formats: what the bytes of every block mean.
+
+use crate::gguf::GgmlType;
+use crate::quant::format::blocks::{self, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
+use crate::quant::format::kinds::match_format;
+use bytemuck::{Pod, cast_slice};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+/// The 32 weights of a block: `w = d * q + m`.
+pub(crate) struct Values32 {
+    pub(crate) q: [i8; 32],
+    pub(crate) d: f32,
+    pub(crate) m: f32,
+}
+
+/// The 256 weights of a block, in 16 groups of 16: `w = d * scale * q - dmin * min`.
+pub(crate) struct Values256 {
+    pub(crate) q: [i8; 256],
+    pub(crate) scale: [i16; 16],
+    pub(crate) min: [i16; 16],
+    pub(crate) d: f32,
+    pub(crate) dmin: f32,
+}
+
+/// The definition of a format with 32 weights in a block.
+pub(crate) trait Block32: Pod {
+    /// Whether `m` may be other than zero.
+    const HAS_MIN: bool;
+    fn decode(&self) -> Values32;
+}
+
+/// The definition of a format with 256 weights in a block.
+pub(crate) trait Block256: Pod {
+    /// Whether `dmin` may be other than zero.
+    const HAS_MIN: bool;
+    fn decode(&self) -> Values256;
+}
+
+/// The values of nibbles: the low ones first, then the high ones. Bit `j` of `high` becomes bit 4 of value `j`.
+#[inline(always)]
+fn nibbles(qs: &[u8; 16], high: u32) -> [u8; 32] {
+    std::array::from_fn(|j| {
+        let low = (qs[j % 16] >> (4 * (j / 16))) & 0x0f;
+        low | ((((high >> j) & 1) << 4) as u8)
+    })
+}
+
+macro_rules! block32 {
+    ($block:ident, $has_min:literal, |$b:ident| $q:expr, $m:expr) => {
+        impl Block32 for blocks::$block {
+            const HAS_MIN: bool = $has_min;
+            #[inline(always)]
+            fn decode(&self) -> Values32 {
+                let $b = self;
+                Values32 {
+                    q: $q,
+                    d: $b.d.to_f32(),
+                    m: $m,
+                }
+            }
+        }
+    };
+}
+block32!(Q4_0, false, |b| nibbles(&b.qs, 0).map(|q| q as i8 - 8), 0.0);
+block32!(
+    Q4_1,
+    true,
+    |b| nibbles(&b.qs, 0).map(|q| q as i8),
+    b.m.to_f32()
+);
+block32!(
+    Q5_0,
+    false,
+    |b| nibbles(&b.qs, u32::from_le_bytes(b.qh)).map(|q| q as i8 - 16),
+    0.0
+);
+block32!(
+    Q5_1,
+    true,
+    |b| nibbles(&b.qs, u32::from_le_bytes(b.qh)).map(|q| q as i8),
+    b.m.to_f32()
+);
+block32!(Q8_0, false, |b| b.qs, 0.0);
+block32!(
+    Iq4Nl,
+    false,
+    |b| nibbles(&b.qs, 0).map(|q| IQ4_NL_VALUES[usize::from(q)]),
+    0.0
+);
+
+macro_rules! block256 {
+    ($block:ident, $has_min:literal, |$b:ident| $values:expr) => {
+        impl Block256 for blocks::$block {
+            const HAS_MIN: bool = $has_min;
+            #[inline(always)]
+            fn decode(&self) -> Values256 {
+                let $b = self;
+                $values
+            }
+        }
+    };
+}
+block256!(Q2K, true, |b| Values256 {
+    q: std::array::from_fn(|i| two_bits(&b.qs, i) as i8),
+    scale: b.scales.map(|s| i16::from(s & 15)),
+    min: b.scales.map(|s| i16::from(s >> 4)),
+    d: b.d.to_f32(),
+    dmin: b.dmin.to_f32(),
+});
+block256!(Q3K, false, |b| Values256 {
+    q: std::array::from_fn(|i| {
+        let high = (b.hmask[i % 32] >> (i / 32)) & 1;
+        (two_bits(&b.qs, i) | (high << 2)) as i8 - 4
+    }),
+    scale: q3k_scales(&b.scales).map(|s| i16::from(s) - 32),
+    min: [0; 16],
+    d: b.d.to_f32(),
+    dmin: 0.0,
+});
+block256!(Q4K, true, |b| {
+    let (scales, mins) = scales_and_mins(&b.scales);
+    Values256 {
+        q: std::array::from_fn(|i| four_bits(&b.qs, i) as i8),
+        scale: doubled(scales),
+        min: doubled(mins),
+        d: b.d.to_f32(),
+        dmin: b.dmin.to_f32(),
+    }
+});
+block256!(Q5K, true, |b| {
+    let (scales, mins) = scales_and_mins(&b.scales);
+    Values256 {
+        q: std::array::from_fn(|i| {
+            let high = (b.qh[i % 32] >> (i / 32)) & 1;
+            (four_bits(&b.qs, i) | (high << 4)) as i8
+        }),
+        scale: doubled(scales),
+        min: doubled(mins),
+        d: b.d.to_f32(),
+        dmin: b.dmin.to_f32(),
+    }
+});
+block256!(Q6K, false, |b| Values256 {
+    q: std::array::from_fn(|i| {
+        let (half, j) = (i / 128, i % 128);
+        let low = (b.ql[64 * half + j % 64] >> (4 * (j / 64))) & 0x0f;
+        let high = (b.qh[32 * half + j % 32] >> (2 * (j / 32))) & 3;
+        (low | (high << 4)) as i8 - 32
+    }),
+    scale: b.scales.map(i16::from),
+    min: [0; 16],
+    d: b.d.to_f32(),
+    dmin: 0.0,
+});
+block256!(Q8K, false, |b| Values256 {
+    q: b.qs,
+    scale: [1; 16],
+    min: [0; 16],
+    d: f32::from_le_bytes(b.d),
+    dmin: 0.0,
+});
+
+/// Value `i` of the 2-bit layout of Q2_K and Q3_K.
+#[inline(always)]
+fn two_bits(qs: &[u8; 64], i: usize) -> u8 {
+    (qs[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32))) & 3
+}
+
+/// Value `i` of the 4-bit layout of Q4_K and Q5_K.
+#[inline(always)]
+fn four_bits(qs: &[u8; 128], i: usize) -> u8 {
+    (qs[32 * (i / 64) + i % 32] >> (4 * (i % 64 / 32))) & 0x0f
+}
+
+/// Spreads eight scales or mins of groups of 32 over sixteen groups of 16.
+#[inline(always)]
+fn doubled(bytes: u64) -> [i16; 16] {
+    std::array::from_fn(|g| i16::from(bytes.to_le_bytes()[g / 2]))
+}
+
+/// Dequantises a row to `dst` with ggml's own order of operations. The row is `row_bytes(ty, dst.len())` long, which
+/// [`crate::quant::Kernels::dequantize_row`] has checked.
+pub(in crate::quant) fn dequantize_row(ty: GgmlType, row: &[u8], dst: &mut [f32]) {
+    match_format!(
+        ty,
+        floats => widen_row(ty, row, dst),
+        32 => |B| dequantize_32::<B>(row, dst),
+        256 => |B| dequantize_256::<B>(row, dst),
+    );
+}
+
+fn dequantize_32<B: Block32>(row: &[u8], dst: &mut [f32]) {
+    for (block, dst) in cast_slice::<u8, B>(row)
+        .iter()
+        .zip(dst.chunks_exact_mut(32))
+    {
+        let v = block.decode();
+        for (y, q) in dst.iter_mut().zip(v.q) {
+            *y = f32::from(q) * v.d;
+            if B::HAS_MIN {
+                *y += v.m;
+            }
+        }
+    }
+}
+
+fn dequantize_256<B: Block256>(row: &[u8], dst: &mut [f32]) {
+    for (block, dst) in cast_slice::<u8, B>(row)
+        .iter()
+        .zip(dst.chunks_exact_mut(256))
+    {
+        let v = block.decode();
+        for (g, (dst, q)) in dst
+            .chunks_exact_mut(16)
+            .zip(v.q.chunks_exact(16))
+            .enumerate()
+        {
+            let scale = v.d * f32::from(v.scale[g]);
+            let min = v.dmin * f32::from(v.min[g]);
+            for (y, &q) in dst.iter_mut().zip(q) {
+                *y = scale * f32::from(q);
+                if B::HAS_MIN {
+                    *y -= min;
+                }
+            }
+        }
+    }
+}
+
+/// Halves that are converted at a time.
+const HALVES: usize = 128;
+
+/// Widens a row of F32, F16 or BF16 to f32; `row` and `dst` have the same number of values.
+#[inline(always)]
+pub(in crate::quant) fn widen_row(ty: GgmlType, row: &[u8], dst: &mut [f32]) {
+    match ty {
+        GgmlType::F32 => {
+            for (y, x) in dst.iter_mut().zip(cast_slice::<u8, [u8; 4]>(row)) {
+                *y = f32::from_le_bytes(*x);
+            }
+        }
+        GgmlType::BF16 => {
+            for (y, x) in dst.iter_mut().zip(cast_slice::<u8, [u8; 2]>(row)) {
+                *y = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
+            }
+        }
+        _ => {
+            let mut bits = [0u16; HALVES];
+            for (dst, row) in dst.chunks_mut(HALVES).zip(row.chunks(2 * HALVES)) {
+                let bits = &mut bits[..dst.len()];
+                for (b, x) in bits.iter_mut().zip(cast_slice::<u8, [u8; 2]>(row)) {
+                    *b = u16::from_le_bytes(*x);
+                }
+                bits.reinterpret_cast::<half::f16>()
+                    .convert_to_f32_slice(dst);
+            }
+        }
+    }
+}
