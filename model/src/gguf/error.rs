@@ -1,71 +1,72 @@
-//! Why a file is not a model we read.
+//! Why a file is not a model that we can read.
 
 use std::fmt::Display;
 
-/// Names the key or tensor and the limit; never a path, which the caller knows and a client must not.
+/// Why a file was refused. The error names the key or tensor and the limit, and never a path, which the caller knows and a
+/// client must not know.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     /// The file cannot be opened or mapped.
     #[error("the model file cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    /// Not GGUF at all.
+    /// The file is not GGUF at all.
     #[error("not a GGUF file: it starts with {0:02x?}")]
     Magic([u8; 4]),
-    /// GGUF, but of a version we do not read; a big-endian file shows as 50331648.
+    /// The file is GGUF of a version that we do not read. A big-endian file shows as version 50331648.
     #[error("GGUF version {0} is not supported, only 2 and 3 in little endian")]
     Version(u32),
     /// A length or offset reaches past the end of the file.
     #[error("the file ends inside {what}")]
     Truncated {
-        /// the key, tensor or part of the head
+        /// The key, tensor or part of the header that is cut off.
         what: String,
     },
-    /// A length above its limit.
+    /// A length is above its limit.
     #[error("{what} is {got}, the limit is {limit}")]
     Limit {
-        /// the length of what
+        /// What the length is of.
         what: String,
-        /// in the file
+        /// The length in the file.
         got: u64,
-        /// ours
+        /// The largest length that we accept.
         limit: u64,
     },
-    /// A key or a tensor that comes twice.
+    /// A key or a tensor comes twice.
     #[error("{what} is there twice")]
     Duplicate {
-        /// the key or tensor
+        /// The key or tensor in question.
         what: String,
     },
-    /// Any other value that a rule forbids.
+    /// A value breaks any other rule.
     #[error("{what} {why}")]
     Invalid {
-        /// the key or tensor
+        /// The key or tensor in question.
         what: String,
-        /// the rule, with the limit where there is one
+        /// The rule, with the limit where there is one.
         why: String,
     },
-    /// A tensor of a type that there are no kernels for.
+    /// A tensor has a type that there are no kernels for.
     #[error("tensor {tensor} uses {ty}, which is not supported")]
     UnsupportedType {
-        /// name of the tensor
+        /// The name of the tensor.
         tensor: String,
-        /// ggml's name of the type, or its id
+        /// The name that ggml has for the type, or its id.
         ty: String,
     },
     /// A key that is needed is not there.
     #[error("metadata key `{key}` is missing")]
     Missing {
-        /// the key
+        /// The key in question.
         key: String,
     },
     /// A key is there with another type.
     #[error("metadata key `{key}` is of type {got}, expected {want}")]
     WrongType {
-        /// the key
+        /// The key in question.
         key: String,
-        /// what it has to be
+        /// The type that it must have.
         want: String,
-        /// what it is
+        /// The type that it has.
         got: String,
     },
 }

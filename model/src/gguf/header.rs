@@ -1,39 +1,44 @@
-//! The head of a GGUF file: metadata and tensor entries, parsed and validated in one walk.
+//! The header of a GGUF file: metadata and tensor entries, parsed and validated in one walk.
 //!
-//! Layout after the GGUF specification of ggml (`docs/gguf.md`), versions 2 and 3, little endian. The limits are ours:
-//! ggml's own (2^30 and more) would let a file of a few bytes ask for gigabytes.
+//! The format is that of ggml's GGUF specification (`docs/gguf.md`), versions 2 and 3, little endian. The limits are ours,
+//! because ggml's own (2^30 and more) would let a file of a few bytes ask for gigabytes.
 
 use super::reader::Reader;
 use super::value::{self, MAX_NESTING, Value, ValueType};
-use super::{GgmlType, GgufError, Layout, TensorInfo, pack};
+use super::{GgmlType, GgufError, Layout};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::ops::Range;
 
-/// Tensors of one file.
+/// The magic number of a packed file, in place of `GGUF`.
+pub(super) const PACKED_MAGIC: [u8; 4] = *b"GPAK";
+/// What a packed file adds to the type id of a tensor in [`Layout::Interleaved16`].
+pub(super) const INTERLEAVED16: u32 = 1 << 16;
+/// Most tensors that a file may have.
 pub const MAX_TENSORS: usize = 4096;
-/// Metadata keys of one file.
+/// Most metadata keys that a file may have.
 pub const MAX_KEYS: usize = 1024;
-/// Bytes of a metadata key.
+/// Most bytes of the name of a metadata key.
 pub const MAX_KEY: usize = 256;
-/// Bytes of a tensor name, ggml's own limit.
+/// Most bytes of a tensor's name; the limit is ggml's own.
 pub const MAX_TENSOR_NAME: usize = 64;
-/// Bytes of a string value.
+/// Most bytes of a string value.
 pub const MAX_STRING: usize = 1 << 20;
-/// Bytes of a chat template.
+/// Most bytes of a chat template.
 pub const MAX_TEMPLATE: usize = 64 << 10;
-/// Bytes of a token of the vocabulary.
+/// Most bytes of a token of the vocabulary.
 pub const MAX_TOKEN: usize = 1 << 10;
-/// Bytes between two tensors' starts are a multiple of the alignment: a power of two in this range.
+/// The alignments that a file may ask for, which are powers of two in this range. The distance between the starts of two
+/// tensors is a multiple of the alignment.
 pub const ALIGNMENT: std::ops::RangeInclusive<u64> = 8..=4096;
 /// The alignment of a file that names none (GGUF specification).
 const DEFAULT_ALIGNMENT: u64 = 32;
-/// The fewest bytes of an entry: length, one byte of name, type, one byte of value.
+/// Fewest bytes of a metadata entry: length, one byte of name, type, one byte of value.
 const MIN_KEY_ENTRY: usize = 8 + 1 + 4 + 1;
-/// The fewest bytes of an entry: length, one byte of name, count, one dimension, type, offset.
+/// Fewest bytes of a tensor entry: length, one byte of name, count, one dimension, type, offset.
 const MIN_TENSOR_ENTRY: usize = 8 + 1 + 4 + 8 + 4 + 8;
 
-/// Where a metadata value lies.
+/// A metadata key, and where in the file its value lies.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -41,11 +46,11 @@ pub(super) struct Entry {
     pub(super) at: Range<usize>,
 }
 
-/// What was found, in file order, with indices by name.
+/// What the header says, in file order, with indices by name.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) version: u32,
-    /// see [`super::pack`]
+    /// Whether the file is packed: see [`super::pack`].
     pub(super) packed: bool,
     pub(super) entries: Vec<Entry>,
     pub(super) keys: HashMap<String, usize>,
@@ -53,11 +58,36 @@ pub(super) struct Header {
     pub(super) names: HashMap<String, usize>,
 }
 
-/// Parses and validates everything before the data, and that the data is all there.
+/// One tensor's entry in the header of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The tensor's name in GGUF, such as `blk.0.attn_q.weight`.
+    pub name: String,
+    /// One to four dimensions, innermost first: `dims[0]` is the number of values in a row.
+    pub dims: Vec<u64>,
+    /// The storage type of the values.
+    pub ty: GgmlType,
+    /// The order of the bytes.
+    pub layout: Layout,
+    /// The byte of the file at which the data begins.
+    pub offset: usize,
+    /// The length of the data in bytes.
+    pub bytes: usize,
+}
+
+impl TensorInfo {
+    /// How many rows of `dims[0]` values there are.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.dims[1..].iter().product()
+    }
+}
+
+/// Parses and validates everything before the data, and checks that all of the data is there.
 pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
     let mut reader = Reader::new(bytes, 0);
     let magic = reader.array().map_err(|e| e.at("the magic number"))?;
-    let packed = magic == pack::MAGIC;
+    let packed = magic == PACKED_MAGIC;
     if !packed && magic != *b"GGUF" {
         return Err(GgufError::Magic(magic));
     }
@@ -164,7 +194,7 @@ fn alignment(bytes: &[u8], header: &Header) -> Result<u64, GgufError> {
     }
 }
 
-/// Reads one tensor entry. `next` is where it has to start in the data: tensors lie without gaps or overlaps.
+/// Reads one tensor entry. `next` is where its data has to start, because tensors lie without gaps or overlaps.
 fn read_tensor(
     reader: &mut Reader<'_>,
     i: usize,
@@ -189,14 +219,14 @@ fn read_tensor(
         return Err(GgufError::invalid(what, "has a dimension of 0"));
     }
     let id = reader.u32().map_err(|e| e.at(&what))?;
-    let layout = if packed && id & pack::INTERLEAVED16 != 0 {
+    let layout = if packed && id & INTERLEAVED16 != 0 {
         Layout::Interleaved16
     } else {
         Layout::Rows
     };
     let id = match layout {
         Layout::Rows => id,
-        Layout::Interleaved16 => id ^ pack::INTERLEAVED16,
+        Layout::Interleaved16 => id ^ INTERLEAVED16,
     };
     let ty = GgmlType::from_id(id).map_err(|ty| GgufError::UnsupportedType {
         tensor: name.to_owned(),
@@ -244,7 +274,8 @@ fn read_tensor(
     Ok(tensor)
 }
 
-/// Turns offsets into the data to offsets into the file, of which all must be there. A file without tensors has no data.
+/// Turns offsets in the data into offsets in the file, and checks that all of the data is there. A file without tensors has
+/// no data.
 fn place(
     tensors: &mut [TensorInfo],
     head: usize,

@@ -1,46 +1,46 @@
 //! How a matrix lies in a file: row after row, as GGUF has it, or sixteen rows interleaved, as the kernels stream it.
 //!
-//! A vector of 64 bytes holds a word of sixteen rows, one in each 32-bit lane. So a kernel loads what it multiplies by in
-//! the order of memory, broadcasts four activations to every lane, and has sixteen sums at the end, with nothing to fold:
-//! `vpdpbusd`, `vpmaddubsw` and `sdot` by element all want just this. One layout serves every level, and a file packed on
-//! one machine runs on any other.
+//! When rows are interleaved, a vector of 64 bytes holds one word of each of sixteen rows, one in each 32-bit lane. So a
+//! kernel loads weights in the order of memory, broadcasts four activations to every lane, and has sixteen sums at the end,
+//! with nothing to fold. `vpdpbusd`, `vpmaddubsw` and `sdot` by element all want just this. One layout serves every level,
+//! and a file packed on one machine runs on any other.
 
 use super::GgmlType;
 
-/// Rows of a group.
+/// How many rows are interleaved with each other.
 pub const GROUP: usize = 16;
 
 /// The order of a matrix's bytes. Both orders of a matrix have the same length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// a row's blocks, then the next row's: GGUF
+    /// The blocks of a row, then those of the next row, as in GGUF.
     Rows,
-    /// Groups of [`GROUP`] rows. Of each group block after block; of a block first its 4-byte words, each of all sixteen
-    /// rows side by side, then its 2-byte halves likewise: see [`Words`]. Same length as in rows.
+    /// Groups of [`GROUP`] rows, each block after block. Of a block there are first its 4-byte words, each of all sixteen
+    /// rows side by side, and then its 2-byte halves in the same way: see [`Words`].
     Interleaved16,
 }
 
 /// What a block consists of when sixteen of them are interleaved: 4-byte words, and the halves `d` (and `dmin` or `m`).
-/// All bytes are in one of them. Words lie in the order in which a kernel needs them, and halves, needed last, at the end:
-/// a core's prefetcher follows ascending addresses, and with Q6_K's words in GGUF's order, read here and there within 3 KB,
-/// one core streamed 8.6 GB/s where it does 33 in this one (2 cores of an AMD EPYC, Zen 4).
+/// Every byte is in one of them. Words lie in the order in which a kernel needs them, and halves, which it needs last, at
+/// the end, because a core's prefetcher follows ascending addresses. With Q6_K's words in GGUF's order, read here and there
+/// within 3 KB, one core streamed 8.6 GB/s, and in this order it streams 33 (2 cores of an AMD EPYC, Zen 4).
 #[derive(Debug, Clone, Copy)]
 pub struct Words {
-    /// where the words begin in GGUF's block
+    /// The byte of GGUF's block at which the words begin.
     pub words_at: usize,
-    /// how many
+    /// How many words a block has.
     pub words: usize,
-    /// which of GGUF's words is number `i` here
+    /// Which of GGUF's words is number `i` here.
     pub word: fn(usize) -> usize,
-    /// where the halves begin in GGUF's block
+    /// The byte of GGUF's block at which the halves begin.
     pub halves_at: usize,
-    /// how many
+    /// How many halves a block has.
     pub halves: usize,
 }
 
 impl Layout {
-    /// Can a matrix be in groups? Those types can that files of Q4_0, Q4_1, Q5_0, Q8_0, Q4_K and their mixtures hold, if
-    /// no row is left over.
+    /// Whether a matrix of this type and number of rows can be interleaved. That is possible for the types that files of
+    /// Q4_0, Q4_1, Q5_0, Q8_0, Q4_K and their mixtures hold, if no row is left over.
     #[must_use]
     pub fn groups(ty: GgmlType, rows: u64) -> bool {
         Words::of(ty).is_some() && rows.is_multiple_of(GROUP as u64)
@@ -48,7 +48,7 @@ impl Layout {
 }
 
 impl Words {
-    /// None: the type is always in rows.
+    /// The words and halves of a type, or `None` if it is never interleaved.
     #[must_use]
     pub const fn of(ty: GgmlType) -> Option<Self> {
         let (words_at, words, word, halves_at, halves): (_, _, fn(usize) -> usize, _, _) = match ty
@@ -101,7 +101,7 @@ pub fn interleave(ty: GgmlType, row: usize, rows: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Row `r` of a group, as GGUF has it; `row` is as long as one.
+/// Writes row `r` of a group to `row`, as GGUF has it.
 ///
 /// # Panics
 /// If the type has no groups, or `row` is not a sixteenth of `group`.
@@ -123,7 +123,8 @@ pub fn unpack_row(ty: GgmlType, group: &[u8], r: usize, row: &mut [u8]) {
     }
 }
 
-/// For every word and half of row `r`'s block: where it is in the block, where in the group's block, and its length.
+/// Calls `place` for every word and half of row `r`'s block: with its byte in the block, its byte in the group's block, and
+/// its length.
 #[inline(always)]
 fn places(ty: GgmlType, r: usize, mut place: impl FnMut(usize, usize, usize)) {
     if let Some(w) = Words::of(ty) {
@@ -141,8 +142,8 @@ fn same(i: usize) -> usize {
     i
 }
 
-/// Scales first; then of each half, for each of eight words, low bits of the first and the third 32 values, low bits of the
-/// second and the fourth, high bits of all.
+/// The order of Q6_K: the scales first; then, for each half and each of eight words, the low bits of the first and third 32
+/// values, the low bits of the second and fourth, and the high bits of all.
 fn q6_k(i: usize) -> usize {
     let Some(i) = i.checked_sub(4) else {
         return 48 + i;

@@ -1,8 +1,9 @@
-//! The bounded GGUF reader: a file is mapped, its head is validated in one walk, and everything else is a view of the map.
+//! The bounded GGUF reader: a file is mapped, its header is validated in one walk, and everything else is a view of the
+//! map.
 //!
-//! A model file is hostile until proven otherwise: every length is held against a limit of ours and against the bytes
-//! that are left before anything is allocated, every product and sum is checked, and what a rule forbids is refused with
-//! the name of the key or tensor and the limit. The limits are constants of this module.
+//! A model file is hostile until proven otherwise. Before anything is allocated, every length is checked against a limit of
+//! ours and against the bytes that are left; every product and sum is checked; and what a rule forbids is refused with the
+//! name of the key or tensor and the limit. The limits are constants of this module.
 
 mod error;
 mod header;
@@ -16,7 +17,8 @@ mod vocabulary;
 
 pub use error::GgufError;
 pub use header::{
-    ALIGNMENT, MAX_KEY, MAX_KEYS, MAX_STRING, MAX_TEMPLATE, MAX_TENSOR_NAME, MAX_TENSORS, MAX_TOKEN,
+    ALIGNMENT, MAX_KEY, MAX_KEYS, MAX_STRING, MAX_TEMPLATE, MAX_TENSOR_NAME, MAX_TENSORS,
+    MAX_TOKEN, TensorInfo,
 };
 pub use layout::{GROUP, Layout, Words, interleave, unpack_row};
 pub use map::{Watch, guard, open as open_file};
@@ -29,39 +31,14 @@ use reader::Reader;
 use std::fs::File;
 use std::path::Path;
 
-/// A validated file. Cheap to keep: names and offsets are copied, strings, arrays and tensors stay in the map.
+/// A validated file. It is cheap to keep: names and offsets are copied, while strings, arrays and tensors stay in the map.
 pub struct Gguf {
     bytes: Bytes,
     header: Header,
 }
 
-/// One tensor's entry. `dims` in GGUF order: `dims[0]` is the row length (columns).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// GGUF tensor name, `blk.0.attn_q.weight`
-    pub name: String,
-    /// 1..=4 dimensions, innermost first
-    pub dims: Vec<u64>,
-    /// storage type
-    pub ty: GgmlType,
-    /// order of the bytes
-    pub layout: Layout,
-    /// absolute byte offset in the file
-    pub offset: usize,
-    /// length in bytes
-    pub bytes: usize,
-}
-
-impl TensorInfo {
-    /// Rows of `dims[0]` values.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.dims[1..].iter().product()
-    }
-}
-
 impl Gguf {
-    /// Maps and validates a file. It must not be changed in place while this lives: replace it by rename.
+    /// Maps and validates a file. The file must not be changed in place while this lives; replace it by renaming.
     ///
     /// # Errors
     /// The file cannot be read, or breaks a rule.
@@ -69,7 +46,8 @@ impl Gguf {
         Self::from_file(&map::open(path)?)
     }
 
-    /// [`Self::open`] of a file that is open already: what the caller checked of it is what is mapped.
+    /// Does what [`Self::open`] does for a file that is open already, so that the file the caller checked is the one that is
+    /// mapped.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -77,7 +55,7 @@ impl Gguf {
         Self::from_bytes(map::map(file)?)
     }
 
-    /// Validates bytes already in memory (tests, fuzzing).
+    /// Validates bytes that are already in memory, for tests and fuzzing.
     ///
     /// # Errors
     /// The bytes break a rule.
@@ -89,12 +67,12 @@ impl Gguf {
         Ok(file)
     }
 
-    /// The specification's version, 2 or 3.
+    /// The version of the GGUF specification that the file follows, 2 or 3.
     pub fn version(&self) -> u32 {
         self.header.version
     }
 
-    /// Is the key there at all?
+    /// Whether the file has this key, whatever its type.
     pub fn has(&self, key: &str) -> bool {
         self.header.keys.contains_key(key)
     }
@@ -107,7 +85,7 @@ impl Gguf {
             .filter_map(|entry| Some((entry.key.as_str(), self.decode(entry).ok()?)))
     }
 
-    /// An integer: any unsigned or non-negative signed type is taken if the value fits.
+    /// The integer of a key. Any unsigned or signed type is taken if the value fits.
     ///
     /// # Errors
     /// [`GgufError::Missing`], [`GgufError::WrongType`], or the value does not fit.
@@ -120,7 +98,7 @@ impl Gguf {
         value.ok_or_else(|| does_not_fit(key, "u32"))
     }
 
-    /// A float of either width, as f32.
+    /// The float of a key, of either width, as f32.
     ///
     /// # Errors
     /// As [`Self::u32`].
@@ -132,7 +110,7 @@ impl Gguf {
         )
     }
 
-    /// A bool.
+    /// The bool of a key.
     ///
     /// # Errors
     /// [`GgufError::Missing`] or [`GgufError::WrongType`].
@@ -143,7 +121,7 @@ impl Gguf {
         }
     }
 
-    /// A string, at most [`MAX_STRING`] bytes, a chat template at most [`MAX_TEMPLATE`].
+    /// The string of a key. It has at most [`MAX_STRING`] bytes, and a chat template at most [`MAX_TEMPLATE`].
     ///
     /// # Errors
     /// As [`Self::bool`].
@@ -154,7 +132,7 @@ impl Gguf {
         }
     }
 
-    /// An array, not decoded: for its length, or its first elements.
+    /// The array of a key, not decoded: for its length, or its first elements.
     ///
     /// # Errors
     /// As [`Self::bool`].
@@ -165,7 +143,7 @@ impl Gguf {
         }
     }
 
-    /// `tokenizer.ggml.tokens` and the like: views of the map, at most [`MAX_ARRAY`].
+    /// The strings of an array such as `tokenizer.ggml.tokens`, as views of the map; at most [`MAX_ARRAY`] of them.
     ///
     /// # Errors
     /// As [`Self::bool`].
@@ -176,7 +154,7 @@ impl Gguf {
         })
     }
 
-    /// An array of integers of any type that all fit i32.
+    /// The integers of an array of any integer type, all of which must fit i32.
     ///
     /// # Errors
     /// As [`Self::u32`].
@@ -192,22 +170,12 @@ impl Gguf {
         )
     }
 
-    /// An array of floats of either width.
-    ///
-    /// # Errors
-    /// As [`Self::u32`].
-    pub fn f32s(&self, key: &str) -> Result<Vec<f32>, GgufError> {
-        self.elements(key, "an array of floats that fit f32", |value| {
-            finite(float(value)?)
-        })
-    }
-
     /// All tensors in file order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.header.tensors
     }
 
-    /// A tensor by name.
+    /// The tensor of this name, if the file has it.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.header
             .names
@@ -215,21 +183,21 @@ impl Gguf {
             .map(|&i| &self.header.tensors[i])
     }
 
-    /// The tensor's bytes, a view of the map, never a copy.
+    /// The tensor's bytes, as a view of the map and never a copy.
     ///
     /// # Panics
-    /// The entry is not one of this file's and reaches past its end.
+    /// If the entry is not one of this file's and reaches past its end.
     pub fn data(&self, tensor: &TensorInfo) -> Bytes {
         self.bytes
             .slice(tensor.offset..tensor.offset + tensor.bytes)
     }
 
-    /// Length of the whole file.
+    /// The length of the whole file in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Reads every page of the map, so that what the file needs of memory is resident from now on; a packed file is held
+    /// Reads every page of the map, so that all of the file is resident in memory from now on. A packed file is checked
     /// against its checksums on the way.
     ///
     /// # Errors
@@ -242,13 +210,13 @@ impl Gguf {
         Ok(())
     }
 
-    /// Tells whether all of the file is still there, for a process that called [`guard`].
+    /// Gives a watch that tells whether all of the file is still there, for a process that called [`guard`].
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch::new(&self.bytes)
     }
 
-    /// All before the tensors' data: metadata and the table of tensors.
+    /// The bytes before the tensors' data: metadata and the table of tensors.
     pub fn header(&self) -> &[u8] {
         let first = self.tensors().iter().map(|t| t.offset).min();
         &self.bytes[..first.unwrap_or(self.bytes.len())]
@@ -262,7 +230,7 @@ impl Gguf {
         Ok((entry.ty, self.decode(entry)?))
     }
 
-    /// Decodes a value that was walked once already; an error means that the file was changed since.
+    /// Decodes a value that was walked once before; an error means that the file was changed since.
     fn decode(&self, entry: &Entry) -> Result<Value<'_>, GgufError> {
         let mut reader = Reader::new(&self.bytes[..entry.at.end], entry.at.start);
         match entry.ty {
@@ -307,7 +275,7 @@ fn float(value: Value<'_>) -> Option<f64> {
     }
 }
 
-/// An f64 may be finite and still beyond f32.
+/// The value as f32, unless it is beyond what f32 can hold.
 fn finite(value: f64) -> Option<f32> {
     Some(value as f32).filter(|value| value.is_finite())
 }

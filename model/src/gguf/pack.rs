@@ -1,57 +1,55 @@
-//! The packed file: a GGUF whose matrices lie in groups of sixteen rows, under a magic number of its own.
+//! The packed file: a GGUF whose matrices are interleaved in groups of sixteen rows, under a magic number of its own.
 //!
-//! The head is GGUF's, version 3, read by the same reader under the same limits. What differs: the magic number, so that
-//! nobody takes the data for what it is not; `INTERLEAVED16` added to a tensor's type where its rows are interleaved; tensors
-//! start at whole cache lines; and two keys, the source and the CRC-32 of the head and of every tensor. On request the output
-//! head is there a second time, in four bits ([`REQUANTIZED_HEAD`]).
+//! The header is GGUF's, version 3, read by the same reader under the same limits. It differs in four things. The magic
+//! number is another one, so that nobody takes the data for what it is not. `INTERLEAVED16` is added to a tensor's type
+//! where its rows are interleaved. Tensors start at whole cache lines. And there are two more keys: the source, and the
+//! CRC-32 of the header and of every tensor. On request the LM head is there a second time, in four bits
+//! ([`REQUANTIZED_HEAD`]).
 
+use super::header::{INTERLEAVED16, PACKED_MAGIC};
 use super::{
     Array, GROUP, GgmlType, Gguf, GgufError, Layout, MAX_KEYS, TensorInfo, Value, ValueType,
     interleave,
 };
 use std::io::{self, Seek, SeekFrom, Write};
 
-/// Instead of `GGUF`.
-pub(super) const MAGIC: [u8; 4] = *b"GPAK";
-/// Added to the type id of a tensor in [`Layout::Interleaved16`].
-pub(super) const INTERLEAVED16: u32 = 1 << 16;
-/// A cache line, and a vector of 512 bits.
+/// The alignment of tensors, in bytes: a cache line, which is also a vector of 512 bits.
 const ALIGNMENT: u32 = 64;
-/// What the file was made of.
+/// The key that says what the file was made of.
 const SOURCE: &str = "glowplug.pack.source";
-/// Checksums: of the head without these, and of every tensor in file order.
+/// The key of the checksums: of the header without these, and of every tensor in file order.
 const SUMS: &str = "glowplug.pack.crc32";
-/// Bytes packed at once, or one group of rows where that is more.
+/// How many bytes are packed at once, or one group of rows where that is more.
 const PIECE: usize = 1 << 20;
 
-/// The tensor that holds the output head in four bits. The logits of all tokens are made with it, and those of the best
-/// again with the head itself.
+/// The tensor that holds the LM head in four bits. The logits of all tokens are computed with it, and the largest ones again
+/// with the head itself.
 pub const REQUANTIZED_HEAD: &str = "output_coarse.weight";
-/// 4.5 bits a weight, in blocks of 32, so that any width will do.
-const COARSE: GgmlType = GgmlType::Q4_0;
-/// Turns rows of a type into as many of Q4_0, whose bytes the second slice holds.
+/// The type of the requantised head: 4.5 bits a weight in blocks of 32, which suits nearly any width.
+const REQUANTIZED_TYPE: GgmlType = GgmlType::Q4_0;
+/// Requantises rows of a type to as many rows of Q4_0, whose bytes go to the second slice.
 pub type Requantize = fn(GgmlType, &[u8], &mut [u8]);
 
-/// A file that is not packed.
+/// Why a file was not packed.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// There is nothing to do.
+    /// The file is packed already, so there is nothing to do.
     #[error("the file is packed already")]
     Packed,
-    /// No place for ours.
+    /// The file has so many keys that there is no room for those of a packed file.
     #[error("the file has {0} metadata keys, at most {max} leave room for those of a packed file", max = MAX_KEYS - 3)]
     Keys(usize),
-    /// The head cannot be made smaller.
+    /// The LM head would not get smaller in four bits.
     #[error(
         "`{tensor}` is {ty} with rows of {columns}: only what has more than 4.5 bits a weight, in rows of whole blocks of 32, \
          is worth a requantised head"
     )]
     Head {
-        /// the head
+        /// The name of the head's tensor.
         tensor: String,
-        /// its type
+        /// The type of the head.
         ty: GgmlType,
-        /// width
+        /// How many values a row of the head has.
         columns: u64,
     },
     /// The file cannot be written.
@@ -59,15 +57,15 @@ pub enum PackError {
     Io(#[from] io::Error),
 }
 
-/// A tensor of the packed file.
+/// A tensor of the packed file, and how it is made.
 struct Packed<'a> {
     name: &'a str,
     ty: GgmlType,
     layout: Layout,
     bytes: usize,
-    /// what it is made of
+    /// The tensor that it is made of.
     of: &'a TensorInfo,
-    /// how, if not by copying
+    /// How its values are made, if not by copying.
     requantize: Option<Requantize>,
 }
 
@@ -84,11 +82,11 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// Writes `gguf` packed, with a requantised head if `requantize` can make it. `source` says what it was made of, for [`source`]. The
-/// same bytes come out every time.
+/// Writes `gguf` as a packed file, with a requantised head if `requantize` is given. `source` says what the file was made
+/// of, and the function [`source`] reads it back. The same bytes come out every time.
 ///
 /// # Errors
-/// [`PackError`]; `out` holds an unfinished file then.
+/// [`PackError`], and `out` then holds an unfinished file.
 pub fn write(
     gguf: &Gguf,
     source: &str,
@@ -109,7 +107,7 @@ pub fn write(
         let mut sum = crc32fast::Hasher::new();
         let data = gguf.data(tensor.of);
         let rows = tensor.of.rows().max(1) as usize;
-        // of the file that is read, and of the one that is written
+        // bytes of a row, of the file that is read and of the one that is written
         let (from, to) = (data.len() / rows, tensor.bytes / rows);
         let group = (GROUP * from).max(1);
         for rows in data.chunks(group * (PIECE / group).max(1)) {
@@ -137,7 +135,7 @@ pub fn write(
     Ok(())
 }
 
-/// Of all but the checksums.
+/// The checksum of the header, without the checksums in it.
 fn head_sum(head: &[u8], sums_at: usize, tensors: usize) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&head[..sums_at]);
@@ -145,7 +143,7 @@ fn head_sum(head: &[u8], sums_at: usize, tensors: usize) -> u32 {
     sum.finalize()
 }
 
-/// In groups wherever a kernel would have them.
+/// Interleaved wherever the kernels can multiply by interleaved rows.
 fn layout(of: &TensorInfo, ty: GgmlType) -> Layout {
     if of.dims.len() > 1 && Layout::groups(ty, of.rows()) {
         Layout::Interleaved16
@@ -154,7 +152,7 @@ fn layout(of: &TensorInfo, ty: GgmlType) -> Layout {
     }
 }
 
-/// What the packed file holds, in its order.
+/// The tensors of the packed file, in its order.
 fn tensors(gguf: &Gguf, requantize: Option<Requantize>) -> Result<Vec<Packed<'_>>, PackError> {
     let mut tensors: Vec<_> = gguf.tensors().iter().map(Packed::copied).collect();
     // a tied head is the embedding
@@ -171,26 +169,28 @@ fn tensors(gguf: &Gguf, requantize: Option<Requantize>) -> Result<Vec<Packed<'_>
 fn requantized(head: &TensorInfo, requantize: Requantize) -> Result<Packed<'_>, PackError> {
     let columns = head.dims[0];
     let bits = |ty: GgmlType| 8.0 * ty.block_bytes() as f64 / ty.block_len() as f64;
-    if bits(head.ty) <= bits(COARSE) || !columns.is_multiple_of(COARSE.block_len() as u64) {
+    if bits(head.ty) <= bits(REQUANTIZED_TYPE)
+        || !columns.is_multiple_of(REQUANTIZED_TYPE.block_len() as u64)
+    {
         return Err(PackError::Head {
             tensor: head.name.clone(),
             ty: head.ty,
             columns,
         });
     }
-    // less than the head has
-    let blocks = columns / COARSE.block_len() as u64 * head.rows();
+    // this cannot overflow, because the head itself has more bytes
+    let blocks = columns / REQUANTIZED_TYPE.block_len() as u64 * head.rows();
     Ok(Packed {
         name: REQUANTIZED_HEAD,
-        ty: COARSE,
-        layout: layout(head, COARSE),
-        bytes: blocks as usize * COARSE.block_bytes(),
+        ty: REQUANTIZED_TYPE,
+        layout: layout(head, REQUANTIZED_TYPE),
+        bytes: blocks as usize * REQUANTIZED_TYPE.block_bytes(),
         of: head,
         requantize: Some(requantize),
     })
 }
 
-/// All before the data, with zeros for the checksums, and where those begin.
+/// The bytes before the data, with zeros for the checksums, and where those begin.
 fn head(gguf: &Gguf, source: &str, tensors: &[Packed<'_>]) -> Result<(Vec<u8>, usize), PackError> {
     let keep: Vec<_> = gguf
         .header
@@ -201,7 +201,7 @@ fn head(gguf: &Gguf, source: &str, tensors: &[Packed<'_>]) -> Result<(Vec<u8>, u
     if keep.len() > MAX_KEYS - 3 {
         return Err(PackError::Keys(keep.len()));
     }
-    let mut head = MAGIC.to_vec();
+    let mut head = PACKED_MAGIC.to_vec();
     head.extend(3u32.to_le_bytes());
     head.extend((tensors.len() as u64).to_le_bytes());
     head.extend((keep.len() as u64 + 3).to_le_bytes());
@@ -248,14 +248,14 @@ fn string(head: &mut Vec<u8>, text: &str) {
     head.extend(text.as_bytes());
 }
 
-/// Zeros up to the next cache line; how many.
+/// Writes zeros up to the next cache line, and returns how many.
 fn pad(out: &mut impl Write, at: usize) -> io::Result<usize> {
     let zeros = at.next_multiple_of(ALIGNMENT as usize) - at;
     out.write_all(&[0; ALIGNMENT as usize][..zeros])?;
     Ok(zeros)
 }
 
-/// What [`write()`] was told of the file's source. None: the file is not packed.
+/// What [`write()`] was told of the file's source, or `None` if the file is not packed.
 #[must_use]
 pub fn source(gguf: &Gguf) -> Option<&str> {
     sums(gguf).and_then(|_| gguf.str(SOURCE).ok())
@@ -265,7 +265,7 @@ fn sums(gguf: &Gguf) -> Option<Array<'_>> {
     gguf.header.packed.then(|| gguf.array(SUMS).ok())?
 }
 
-/// A packed file has its keys.
+/// Checks that a packed file has its own keys.
 pub(super) fn check(gguf: &Gguf) -> Result<(), GgufError> {
     if !gguf.header.packed {
         return Ok(());
@@ -281,7 +281,7 @@ pub(super) fn check(gguf: &Gguf) -> Result<(), GgufError> {
     ))
 }
 
-/// Holds a packed file against its checksums; any other has none.
+/// Checks a packed file against its checksums. Any other file has none, and passes.
 pub(super) fn verify(gguf: &Gguf) -> Result<(), GgufError> {
     let (Some(sums), Some(&entry)) = (sums(gguf), gguf.header.keys.get(SUMS)) else {
         return Ok(());

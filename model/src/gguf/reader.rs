@@ -1,9 +1,9 @@
-//! A bounded cursor over bytes that nobody vouches for. It allocates nothing: every length is held against its cap and
-//! against the bytes that are left before anything is made of it.
+//! A bounded cursor over bytes that nobody vouches for. It allocates nothing, and checks every length against its limit and
+//! against the bytes that are left before it is used.
 
 use super::GgufError;
 
-/// Where and how far we have read.
+/// The bytes, and how far they have been read.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -13,20 +13,20 @@ pub(super) struct Reader<'a> {
 /// Why a read did not succeed; [`ReadError::at`] adds the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadError {
-    /// fewer bytes are left than are needed
+    /// Fewer bytes are left than are needed.
     Short,
-    /// a length above its cap
+    /// A length is above its limit.
     TooLong { got: u64, limit: u64 },
-    /// not UTF-8
+    /// A string is not valid UTF-8.
     NotUtf8,
-    /// not a metadata value type
+    /// The id is not that of a metadata value type.
     UnknownType(u32),
-    /// a value that its type does not allow
+    /// A value is not one that its type allows.
     Invalid(&'static str),
 }
 
 impl ReadError {
-    /// The public error, with what was being read.
+    /// Makes the public error, which says what was being read.
     pub(super) fn at(self, what: impl std::fmt::Display) -> GgufError {
         let what = what.to_string();
         match self {
@@ -46,7 +46,7 @@ impl ReadError {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at `pos`, which may be anywhere: past the end nothing is left.
+    /// Starts at `pos`, which may be anywhere; past the end nothing is left.
     pub(super) fn new(bytes: &'a [u8], pos: usize) -> Self {
         Self { bytes, pos }
     }
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         self.pos
     }
 
-    /// Bytes not yet read.
+    /// How many bytes are left.
     pub(super) fn remaining(&self) -> usize {
         self.bytes.len().saturating_sub(self.pos)
     }
@@ -78,17 +78,17 @@ impl<'a> Reader<'a> {
         Ok(*out)
     }
 
-    /// Little endian, like everything here.
+    /// The next four bytes as a little-endian number.
     pub(super) fn u32(&mut self) -> Result<u32, ReadError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// Little endian.
+    /// The next eight bytes as a little-endian number.
     pub(super) fn u64(&mut self) -> Result<u64, ReadError> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A 64-bit count of things of at least `each` bytes, at most `cap` of them and no more than can still follow.
+    /// Reads a 64-bit count of things of at least `each` bytes: at most `cap`, and no more than can still follow.
     pub(super) fn count(&mut self, cap: usize, each: usize) -> Result<usize, ReadError> {
         let got = self.u64()?;
         let limit = cap as u64;
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string of at most `cap` bytes behind its 64-bit length.
+    /// Reads a 64-bit length and a string of that many bytes, at most `cap`.
     pub(super) fn str(&mut self, cap: usize) -> Result<&'a str, ReadError> {
         let len = self.count(cap, 1)?;
         std::str::from_utf8(self.take(len)?).map_err(|_| ReadError::NotUtf8)
@@ -167,7 +167,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is read in whatever order: no panic, and never more bytes than there were.
+        /// Reads anything in any order: that never panics, and never takes more bytes than there were.
         #[test]
         fn any_bytes_any_order(bytes in proptest::collection::vec(any::<u8>(), 0..64), ops in proptest::collection::vec((0u8..5, 0usize..40), 0..16)) {
             let mut reader = Reader::new(&bytes, 0);

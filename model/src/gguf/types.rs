@@ -1,48 +1,60 @@
-//! The closed list of tensor types, with their block sizes.
+//! The closed list of tensor types, with their ids and block sizes.
 
-/// A GGML storage type that glowplug reads. Names and ids are ggml's (`ggml.h`, `enum ggml_type`), block sizes are the
-/// `static_assert`s beside the structs of `ggml-common.h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(non_camel_case_types, missing_docs, reason = "the field's own names")]
-pub enum GgmlType {
-    F32,
-    F16,
-    BF16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q2_K,
-    Q3_K,
-    Q4_K,
-    Q5_K,
-    Q6_K,
-    Q8_K,
-    IQ4_NL,
+macro_rules! types {
+    ($($name:ident: id $id:literal, $values:literal $unit:ident in $bytes:literal bytes;)*) => {
+        /// A GGML storage type that glowplug reads. Names and ids are ggml's (`ggml.h`, `enum ggml_type`), block sizes are
+        /// the `static_assert`s beside the structs of `ggml-common.h`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[allow(non_camel_case_types, missing_docs, reason = "the field's own names")]
+        pub enum GgmlType { $($name),* }
+
+        impl GgmlType {
+            /// Every type, in the order of its id.
+            pub const ALL: [Self; [$($id),*].len()] = [$(Self::$name),*];
+
+            /// The id that ggml gives the type.
+            pub const fn id(self) -> u32 {
+                match self { $(Self::$name => $id),* }
+            }
+
+            /// How many values a block has; a row is a whole number of blocks.
+            pub const fn block_len(self) -> usize {
+                match self { $(Self::$name => $values),* }
+            }
+
+            /// How many bytes a block has.
+            pub const fn block_bytes(self) -> usize {
+                match self { $(Self::$name => $bytes),* }
+            }
+
+            /// The name that people use, such as `Q4_K`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),* }
+            }
+        }
+    };
+}
+types! {
+    F32: id 0, 1 value in 4 bytes;
+    F16: id 1, 1 value in 2 bytes;
+    Q4_0: id 2, 32 values in 18 bytes;
+    Q4_1: id 3, 32 values in 20 bytes;
+    Q5_0: id 6, 32 values in 22 bytes;
+    Q5_1: id 7, 32 values in 24 bytes;
+    Q8_0: id 8, 32 values in 34 bytes;
+    Q2_K: id 10, 256 values in 84 bytes;
+    Q3_K: id 11, 256 values in 110 bytes;
+    Q4_K: id 12, 256 values in 144 bytes;
+    Q5_K: id 13, 256 values in 176 bytes;
+    Q6_K: id 14, 256 values in 210 bytes;
+    Q8_K: id 15, 256 values in 292 bytes;
+    IQ4_NL: id 20, 32 values in 18 bytes;
+    BF16: id 30, 1 value in 2 bytes;
 }
 
 impl GgmlType {
-    /// Every type, in the order of its id.
-    pub const ALL: [Self; 15] = [
-        Self::F32,
-        Self::F16,
-        Self::Q4_0,
-        Self::Q4_1,
-        Self::Q5_0,
-        Self::Q5_1,
-        Self::Q8_0,
-        Self::Q2_K,
-        Self::Q3_K,
-        Self::Q4_K,
-        Self::Q5_K,
-        Self::Q6_K,
-        Self::Q8_K,
-        Self::IQ4_NL,
-        Self::BF16,
-    ];
-
-    /// The type of an id in the file. `Err` is the name of a type that ggml has and glowplug does not, or the bare id.
+    /// The type that an id in a file stands for. `Err` is the name of a type that ggml has and glowplug does not, or the bare
+    /// id.
     ///
     /// # Errors
     /// The id is not in [`Self::ALL`].
@@ -72,76 +84,6 @@ impl GgmlType {
                 41 => "Q1_0".into(),
                 other => format!("type id {other}"),
             })
-    }
-
-    /// ggml's id.
-    pub const fn id(self) -> u32 {
-        match self {
-            Self::F32 => 0,
-            Self::F16 => 1,
-            Self::Q4_0 => 2,
-            Self::Q4_1 => 3,
-            Self::Q5_0 => 6,
-            Self::Q5_1 => 7,
-            Self::Q8_0 => 8,
-            Self::Q2_K => 10,
-            Self::Q3_K => 11,
-            Self::Q4_K => 12,
-            Self::Q5_K => 13,
-            Self::Q6_K => 14,
-            Self::Q8_K => 15,
-            Self::IQ4_NL => 20,
-            Self::BF16 => 30,
-        }
-    }
-
-    /// Values of one block; a row is a whole number of blocks.
-    pub const fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
-            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::Q8_K => 256,
-        }
-    }
-
-    /// Bytes of one block.
-    pub const fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 | Self::IQ4_NL => 18,
-            Self::Q4_1 => 20,
-            Self::Q5_0 => 22,
-            Self::Q5_1 => 24,
-            Self::Q8_0 => 34,
-            Self::Q2_K => 84,
-            Self::Q3_K => 110,
-            Self::Q4_K => 144,
-            Self::Q5_K => 176,
-            Self::Q6_K => 210,
-            Self::Q8_K => 292,
-        }
-    }
-
-    /// The name people use, `Q4_K`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q8_0 => "Q8_0",
-            Self::Q2_K => "Q2_K",
-            Self::Q3_K => "Q3_K",
-            Self::Q4_K => "Q4_K",
-            Self::Q5_K => "Q5_K",
-            Self::Q6_K => "Q6_K",
-            Self::Q8_K => "Q8_K",
-            Self::IQ4_NL => "IQ4_NL",
-        }
     }
 }
 

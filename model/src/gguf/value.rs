@@ -1,10 +1,10 @@
-//! Metadata values: a typed view of the map, decoded when somebody asks.
+//! Metadata values: typed views of the map, decoded when they are asked for.
 
 use super::reader::{ReadError, Reader};
 
-/// Elements of one array: a vocabulary of 262,144 tokens is the largest in use.
+/// Most elements of one array. The largest vocabulary in use has 262,144 tokens.
 pub const MAX_ARRAY: usize = 1 << 20;
-/// An array of arrays is read, anything deeper is refused.
+/// How deep arrays may be nested: an array of arrays is read, and anything deeper is refused.
 pub const MAX_NESTING: usize = 2;
 
 /// The value types of the GGUF specification.
@@ -27,7 +27,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// In the order of their ids.
+    /// All types, in the order of their ids.
     const ALL: [Self; 13] = [
         Self::U8,
         Self::I8,
@@ -44,7 +44,7 @@ impl ValueType {
         Self::F64,
     ];
 
-    /// Reads a type id.
+    /// Reads the id of a type.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ReadError> {
         let id = reader.u32()?;
         usize::try_from(id)
@@ -53,7 +53,7 @@ impl ValueType {
             .ok_or(ReadError::UnknownType(id))
     }
 
-    /// The fewest bytes a value of this type takes: a string has its length, an array its element type and length.
+    /// Fewest bytes that a value of this type takes. A string has at least its length, an array its element type and length.
     fn min_bytes(self) -> usize {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
@@ -88,23 +88,23 @@ impl std::fmt::Display for ValueType {
 /// One metadata value. Strings and arrays are views of the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
-    /// u8, u16, u32, u64
+    /// A value of type u8, u16, u32 or u64.
     Uint(u64),
-    /// i8, i16, i32, i64
+    /// A value of type i8, i16, i32 or i64.
     Int(i64),
-    /// always finite
+    /// A float, which is always finite.
     F32(f32),
-    /// always finite
+    /// A wide float, which is always finite.
     F64(f64),
-    /// stored as 0 or 1
+    /// A bool, which is stored as 0 or 1.
     Bool(bool),
-    /// UTF-8
+    /// A string of valid UTF-8.
     Str(&'a str),
-    /// not decoded yet
+    /// An array that is not decoded yet.
     Array(Array<'a>),
 }
 
-/// An array in the file; elements are decoded one by one as [`Array::iter`] goes.
+/// An array in the file, whose elements [`Array::iter`] decodes one by one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Array<'a> {
     element: ValueType,
@@ -113,22 +113,22 @@ pub struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
-    /// Type of every element.
+    /// The type of every element.
     pub fn element(&self) -> ValueType {
         self.element
     }
 
-    /// Number of elements, at most [`MAX_ARRAY`].
+    /// The number of elements, at most [`MAX_ARRAY`].
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// No elements?
+    /// Whether the array has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements in order. Ends early only if the file was changed after it was opened.
+    /// The elements in order. It ends early only if the file was changed after it was opened.
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (element, mut reader) = (self.element, Reader::new(self.body, 0));
         (0..self.len).map_while(move |_| read(&mut reader, element, usize::MAX, MAX_NESTING).ok())
@@ -182,7 +182,7 @@ pub(super) fn read<'a>(
     })
 }
 
-/// Reads an array's head; its body is taken to be all that follows.
+/// Reads the head of an array, and takes all that follows for its body.
 pub(super) fn open_array<'a>(reader: &mut Reader<'a>) -> Result<Array<'a>, ReadError> {
     let element = ValueType::read(reader)?;
     let len = reader.count(MAX_ARRAY, element.min_bytes())?;

@@ -1,4 +1,4 @@
-//! What the arrays of the vocabulary have to be among themselves, checked before a tokenizer is made of them.
+//! Checks that the arrays of the vocabulary fit each other, before a tokenizer is made of them.
 
 use super::value::{Array, Value, ValueType};
 use super::{Gguf, GgufError};
@@ -6,11 +6,12 @@ use super::{Gguf, GgufError};
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
-/// Values of `tokenizer.ggml.token_type`: undefined, normal, unknown, control, user-defined, unused, byte (`llama.h`).
+/// The largest value of `tokenizer.ggml.token_type`: undefined, normal, unknown, control, user-defined, unused or byte
+/// (`llama.h`).
 const MAX_TOKEN_TYPE: i64 = 6;
 
-/// Checks the `tokenizer.ggml.*` arrays and ids that are there. That merges are made of tokens is for the tokenizer to
-/// see, which needs the map of all tokens anyway.
+/// Checks the `tokenizer.ggml.*` arrays and ids that are there. Whether merges are made of tokens is left to the tokenizer,
+/// which needs the map of all tokens anyway.
 pub(super) fn check(file: &Gguf) -> Result<(), GgufError> {
     let Some(tokens) = array(file, "tokenizer.ggml.tokens", ValueType::Str)? else {
         return Ok(());
@@ -63,7 +64,7 @@ pub(super) fn check(file: &Gguf) -> Result<(), GgufError> {
     Ok(())
 }
 
-/// The array of a key that may be missing, but not be of another type.
+/// The array of a key, which may be missing but may not have elements of another type.
 fn array<'a>(
     file: &'a Gguf,
     key: &str,
