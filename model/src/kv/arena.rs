@@ -1,43 +1,43 @@
-//! The memory of all KV pages: one map, made and touched at start, never grown.
+//! The memory of all KV pages: one map, which is made and touched at start and never grows.
 
 use super::prefix::PageId;
 #[cfg(target_os = "linux")]
 use memmap2::Advice;
 use memmap2::{MmapMut, MmapOptions};
 
-/// The smallest unit in which a kernel hands memory out.
+/// Bytes of the smallest unit in which a kernel hands out memory.
 const TOUCH: usize = 4096;
 
-/// The pages' bytes.
+/// The bytes of all pages, one page behind the other.
 #[derive(Debug)]
 pub struct Arena {
     map: MmapMut,
     page_bytes: usize,
 }
 
-/// The arena could not be had from the system.
+/// The system has no memory for the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no memory for KV pages of {bytes} bytes")]
 pub struct NoMemory {
-    /// asked for
+    /// How many bytes were asked for.
     pub bytes: usize,
 }
 
-/// The system does not let this much memory be locked.
+/// The system does not allow this much memory to be locked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`memory.lock`: the KV pages have {bytes} bytes, RLIMIT_MEMLOCK lets {limit} be locked; raise it \
      (`LimitMEMLOCK=` of a systemd unit, `ulimit -l`) or take fewer `memory.kv_pages`"
 )]
 pub struct NotLocked {
-    /// of the arena
+    /// How many bytes the arena has.
     pub bytes: usize,
-    /// of the process: bytes, as the kernel writes them
+    /// The limit of the process in bytes, as the kernel writes it.
     pub limit: String,
 }
 
 impl Arena {
-    /// Maps all pages and touches them, so that memory is missing now or never.
+    /// Maps all pages and touches them, so that a lack of memory shows now and not later.
     ///
     /// # Errors
     /// [`NoMemory`] when the system refuses or the size overflows.
@@ -50,8 +50,8 @@ impl Arena {
             .len(bytes)
             .map_anon()
             .map_err(|_| NoMemory { bytes })?;
-        // A step reads a few KB of each page: with 4 KB to an entry of the TLB, every read would begin with a walk of
-        // the page table (`model/ARCHITECTURE.md`). A kernel without large pages refuses, and loses only that.
+        // A step reads a few KB of each page. With 4 KB to an entry of the TLB, every read would begin with a walk of the
+        // page table (`model/ARCHITECTURE.md`). A kernel without large pages refuses, and only that gain is lost.
         #[cfg(target_os = "linux")]
         let _ = map.advise(Advice::HugePage);
         map.iter_mut().step_by(TOUCH).for_each(|byte| *byte = 0);
@@ -69,19 +69,19 @@ impl Arena {
         })
     }
 
-    /// All pages, one behind the other.
+    /// The bytes of all pages, one page behind the other.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.map
     }
 
-    /// Bytes of a page.
+    /// How many bytes a page has.
     #[must_use]
     pub fn page_bytes(&self) -> usize {
         self.page_bytes
     }
 
-    /// A page.
+    /// The bytes of one page.
     ///
     /// # Panics
     /// If there is no such page.
@@ -90,7 +90,7 @@ impl Arena {
         &self.map[usize::from(id) * self.page_bytes..][..self.page_bytes]
     }
 
-    /// A page, to write. A page just taken still holds what its last holder wrote.
+    /// The bytes of one page, to write. A page that was just taken still holds what its last holder wrote.
     ///
     /// # Panics
     /// If there is no such page.
@@ -98,7 +98,7 @@ impl Arena {
         &mut self.map[usize::from(id) * self.page_bytes..][..self.page_bytes]
     }
 
-    /// A part of a page, to write: one head's keys or values.
+    /// A part of a page to write, such as one head's keys or values.
     ///
     /// # Panics
     /// If there is no such page, or the part is not in it.
@@ -106,7 +106,7 @@ impl Arena {
         &mut self.page_mut(page)[offset..][..len]
     }
 
-    /// Copies a part of a page to the same place of another.
+    /// Copies a part of a page to the same place in another.
     ///
     /// # Panics
     /// If there is no such page or no such part of it.
@@ -121,7 +121,7 @@ impl Arena {
     }
 }
 
-/// What the process may lock.
+/// How many bytes the process may lock, as the kernel writes it.
 fn lock_limit() -> String {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let soft = limits
@@ -179,7 +179,7 @@ mod tests {
         assert!(Arena::new(4, usize::MAX / 16).is_err());
     }
 
-    /// Kilobytes, because the size of the kernel's pages differs.
+    /// Resident memory in kilobytes, because the size of the kernel's pages differs.
     fn resident() -> usize {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();

@@ -1,4 +1,4 @@
-//! The cache as a step sees it: the arena, a page table for every place in a step, and the rows that are computed.
+//! The cache as a step sees it: the arena, a page table for each place in a step, and the rows that are computed.
 
 use super::{Arena, KvLayout, NoMemory, PageId, PageTable, page_table};
 use crate::quant::{Kernels, Paged, hadamard_transform};
@@ -6,25 +6,25 @@ use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 use heapless::Vec as Bounded;
 
-/// Consecutive tokens of one sequence in a step.
+/// Consecutive tokens of one sequence that a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// its place: which page table
+    /// The place of the sequence, which is the number of its page table.
     pub place: usize,
-    /// position of the first of them
+    /// The position of the first of the tokens.
     pub position: usize,
-    /// how many
+    /// How many tokens there are.
     pub tokens: usize,
 }
 
-/// A row of the step: one token.
+/// A row of the step, which is one token.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     place: usize,
     position: usize,
 }
 
-/// Keys and values of every sequence.
+/// The keys and values of every sequence.
 pub struct KvCache {
     layout: KvLayout,
     arena: Arena,
@@ -69,31 +69,31 @@ impl KvCache {
         }
     }
 
-    /// Rows of the step.
+    /// How many rows the step has.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// Position of a row's token in its sequence.
+    /// The position of a row's token in its sequence.
     #[must_use]
     pub fn position(&self, row: usize) -> usize {
         self.rows[row].position
     }
 
-    /// Are the keys of a layer stored rotated ([`hadamard_transform`])? Then its queries must be rotated as well.
+    /// Whether the keys of a layer are stored rotated ([`hadamard_transform`]), so that its queries must be rotated as well.
     #[must_use]
     pub fn keys_rotated(&self, layer: usize) -> bool {
         self.layout.k()[layer] != KvFormat::F16
     }
 
-    /// Are values stored rotated? Then a sum of them must be rotated back.
+    /// Whether values are stored rotated, so that a sum of them must be rotated back.
     #[must_use]
     pub fn values_rotated(&self) -> bool {
         self.layout.v() != KvFormat::F16
     }
 
-    /// Writes a row's keys and values, each `[kv_heads][head_dim]`; what is stored rotated is so afterwards.
+    /// Writes a row's keys and values, each `[kv_heads][head_dim]`. Those that are stored rotated are rotated in place.
     pub fn store(
         &mut self,
         kernels: &Kernels,
@@ -158,23 +158,23 @@ impl KvCache {
         }
     }
 
-    /// Shape of a page.
+    /// What lies where in a page.
     #[must_use]
     pub fn layout(&self) -> &KvLayout {
         &self.layout
     }
 
-    /// The page table of a place.
+    /// The page table of a place, to change.
     pub fn table(&mut self, place: usize) -> &mut PageTable {
         &mut self.tables[place]
     }
 
-    /// Makes an empty page of one that may have been anybody's: what is not written is zero.
+    /// Fills a page with zeros, because it may have been anybody's.
     pub fn clear(&mut self, page: PageId) {
         self.arena.page_mut(page).fill(0);
     }
 
-    /// Copies the rows of the first `tokens` tokens of a page to a clear one. No other row leaves its page: it may be
+    /// Copies the rows of the first `tokens` tokens of a page to a cleared one. No other row is copied, because it may be
     /// another client's.
     pub fn copy_rows(&mut self, from: PageId, to: PageId, tokens: usize) {
         for (offset, row) in rows(&self.layout) {
@@ -182,7 +182,7 @@ impl KvCache {
         }
     }
 
-    /// Clears the rows of all tokens of a page but the first `tokens`.
+    /// Clears the rows of all but the first `tokens` tokens of a page.
     pub fn keep_rows(&mut self, page: PageId, tokens: usize) {
         for (offset, row) in rows(&self.layout) {
             let rest = (PAGE_TOKENS - tokens) * row;
@@ -191,13 +191,13 @@ impl KvCache {
         }
     }
 
-    /// The bytes of all pages.
+    /// The memory of all pages, to change.
     pub fn arena(&mut self) -> &mut Arena {
         &mut self.arena
     }
 }
 
-/// Every array of [`PAGE_TOKENS`] rows in a page: where it begins, and the bytes of a row.
+/// For every array of [`PAGE_TOKENS`] rows in a page, the byte at which it begins and the bytes of a row.
 fn rows(layout: &KvLayout) -> impl Iterator<Item = (usize, usize)> {
     let heads = (0..layout.layers())
         .flat_map(|layer| (0..layout.kv_heads()).map(move |head| (layer, head)));

@@ -1,58 +1,58 @@
-//! What lies where in a page.
+//! What lies where in a page of keys and values.
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
-/// Where the keys and values of a head lie in a page: for each layer the keys of all KV heads, then their values.
+/// Where the keys and values of each head lie in a page: for each layer the keys of all KV heads, then their values.
 ///
-/// One head's part is [`KvFormat::head_bytes`] long. The format of the keys may differ from layer to layer: those with
-/// a large bias lose too much in few bits.
+/// One head's part is [`KvFormat::head_bytes`] long. The format of the keys may differ from layer to layer, because keys
+/// with a large bias lose too much in few bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvLayout {
     kv_heads: usize,
     head_dim: usize,
     k: Box<[KvFormat]>,
     v: KvFormat,
-    /// where each layer starts in the page
+    /// The byte of the page at which each layer starts.
     starts: Box<[usize]>,
     page_bytes: usize,
 }
 
-/// A page cannot be laid out so.
+/// Why a page cannot be laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// Nothing to store.
+    /// The model has no keys and values to store.
     #[error("a model without layers, KV heads or values in a head has no keys to keep")]
     Empty,
-    /// Every layer has one format for its keys.
+    /// There is not exactly one format of keys for each layer.
     #[error("{formats} formats for the keys of {layers} layers")]
     Formats {
-        /// formats given
+        /// How many formats were given.
         formats: usize,
-        /// layers there are
+        /// How many layers there are.
         layers: usize,
     },
-    /// Keys are ruined by four bits.
+    /// Keys were to be stored in four bits, which ruins them.
     #[error("keys cannot be kept as q4_0, only values can")]
     Keys,
-    /// The format's blocks do not divide a head.
+    /// A head is not a whole number of the format's blocks.
     #[error("{} does not take heads of {head_dim} values", .format.name())]
     Head {
-        /// the format that was asked for
+        /// The format that was asked for.
         format: KvFormat,
-        /// values per head
+        /// How many values a head has.
         head_dim: usize,
     },
-    /// No machine has this many bytes.
+    /// A page would have more bytes than any machine.
     #[error("the bytes of a page overflow")]
     Overflow,
 }
 
 impl KvLayout {
-    /// Lays a page out. `k` holds one format per layer.
+    /// Lays out a page. `k` has one format of keys for each layer.
     ///
     /// # Errors
-    /// What [`LayoutError`] names.
+    /// One of [`LayoutError`] if there is no such layout.
     pub fn new(
         layers: usize,
         kv_heads: usize,
@@ -75,7 +75,7 @@ impl KvLayout {
         if let Some(&format) = k.iter().chain([&v]).find(|f| !f.takes(head_dim)) {
             return Err(LayoutError::Head { format, head_dim });
         }
-        // the largest format's part: the others cannot overflow where it does not
+        // the part of the largest format: where it does not overflow, none of the others does
         head_dim
             .checked_mul(2 * PAGE_TOKENS)
             .ok_or(LayoutError::Overflow)?;
@@ -100,50 +100,50 @@ impl KvLayout {
         })
     }
 
-    /// Transformer blocks.
+    /// How many layers there are.
     #[must_use]
     pub fn layers(&self) -> usize {
         self.k.len()
     }
 
-    /// Key/value heads per block.
+    /// How many KV heads a layer has.
     #[must_use]
     pub fn kv_heads(&self) -> usize {
         self.kv_heads
     }
 
-    /// Values per head.
+    /// How many values a head has.
     #[must_use]
     pub fn head_dim(&self) -> usize {
         self.head_dim
     }
 
-    /// How each layer's keys are stored.
+    /// The format of each layer's keys.
     #[must_use]
     pub fn k(&self) -> &[KvFormat] {
         &self.k
     }
 
-    /// How values are stored.
+    /// The format of the values of all layers.
     #[must_use]
     pub fn v(&self) -> KvFormat {
         self.v
     }
 
-    /// Bytes of a page.
+    /// How many bytes a page has.
     #[must_use]
     pub fn page_bytes(&self) -> usize {
         self.page_bytes
     }
 
-    /// Bytes of keys and values of one token across all layers.
+    /// How many bytes the keys and values of one token have across all layers.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
         // every head's part is PAGE_TOKENS rows, so this leaves nothing over
         self.page_bytes / PAGE_TOKENS
     }
 
-    /// Where in a page a head's keys start.
+    /// The byte of a page at which a head's keys start.
     ///
     /// # Panics
     /// If there is no such layer or head.
@@ -153,7 +153,7 @@ impl KvLayout {
         self.starts[layer] + head * self.k[layer].head_bytes(self.head_dim)
     }
 
-    /// Where in a page a head's values start.
+    /// The byte of a page at which a head's values start.
     ///
     /// # Panics
     /// If there is no such layer or head.

@@ -1,10 +1,10 @@
-//! KV cache: one arena of pages, who holds them, how a prompt finds those that hold its beginning, and the file a
-//! session sleeps in.
+//! The KV cache: one arena of pages, who holds them, how a prompt finds those that hold its beginning, and the file that a
+//! session is stored in.
 //!
-//! A page is the keys and values of 32 tokens across all layers ([`KvLayout`]). All pages lie in one [`Arena`], made
-//! at start and never grown. [`Pages`] says which of them are free, held by running sequences, pinned by idle sessions
-//! or merely cached; it knows ids and tokens, no bytes. [`snapshot`] writes a session's pages to a file and reads them
-//! back as the hostile input a file is.
+//! A page is the keys and values of 32 tokens across all layers ([`KvLayout`]). All pages lie in one [`Arena`], which is
+//! made at start and never grows. [`Pages`] says which of them are free, held by running sequences, pinned by idle sessions
+//! or merely cached; it knows page numbers and tokens, but no bytes. [`snapshot`] writes a session's pages to a file, and
+//! reads them back as the hostile input that a file is.
 
 mod arena;
 mod cache;
@@ -16,5 +16,5 @@ pub mod snapshot;
 pub use arena::{Arena, NoMemory, NotLocked};
 pub use cache::{KvCache, Span};
 pub use layout::{KvLayout, LayoutError};
-pub use pages::{Counts, Found, Missing, PageTable, Pages, Partial, TooManyPages, page_table};
+pub use pages::{Found, Missing, PageCounts, PageTable, Pages, Partial, TooManyPages, page_table};
 pub use prefix::{Owner, PageId};

@@ -1,31 +1,31 @@
-//! Who holds which page: ids and tokens, no bytes, no clock.
+//! Who holds which page. This knows page numbers and tokens, but no bytes and no clock.
 //!
-//! Every page has an [`Owner`], and what one owner's sequences put into pages no other finds: neither the number of
-//! tokens that it has not to compute, nor the time that takes, tells of another's text.
+//! Every page has an [`Owner`], and no other owner finds what its sequences put into pages. So neither the number of tokens
+//! that need not be computed, nor the time that takes, tells anything of another's text.
 //!
 //! A page is in one of three states:
 //! - free: nothing of use is in it;
-//! - held: by running sequences (references) or by idle sessions (pins), by one or by many;
+//! - held by running sequences (references) or by idle sessions (pins), by one or by many;
 //! - cached: held by nobody, but its tokens are known, so that a prompt may find it until its room is needed.
 //!
 //! # The life of a sequence
 //! 1. [`Pages::find`] gives it the pages that hold its prompt's beginning.
-//! 2. [`Pages::reserve`] promises it the pages it will need at most, beyond those found; in this order, because a
-//!    cached page that was found is no longer there to be evicted. Refused, it is released and waits, or the caller
-//!    unpins an idle session and reserves again.
-//! 3. If a page was found that shares a part, the first page taken is made a copy of it, before anything else is taken
-//!    (the taken page may be that very page).
+//! 2. [`Pages::reserve`] promises it the pages that it will need at most, beyond those found. The order matters, because a
+//!    cached page that was found is no longer there to be evicted. If the promise is refused, the sequence is released and
+//!    waits, or the caller unpins an idle session and reserves again.
+//! 3. If a page was found that shares a part of the prompt, the first page taken is made a copy of it before anything else
+//!    is taken. The taken page may be that very page.
 //! 4. [`Pages::take`] turns promises into pages as the sequence grows; it cannot fail.
-//! 5. [`Pages::fill`] says what is in a page once it is full, and in the last one at the end: others find it then.
-//!    Nobody writes into it any more.
+//! 5. [`Pages::fill`] says what is in a page once it is full, and in the last page at the end. Others find it from then on,
+//!    and nobody writes into it any more.
 //! 6. At the end [`Pages::pin`] keeps what an idle session wants kept, [`Pages::release`] gives up the references, and
-//!    [`Pages::unreserve`] the promises that were not used.
+//!    [`Pages::unreserve`] gives up the promises that were not used.
 //!
 //! # Invariants
-//! - Who holds a page holds all pages before it. So what follows a cached page is cached, and there is always a cached
-//!   page that nothing follows: the next to be evicted.
+//! - Whoever holds a page holds all pages before it. So what follows a cached page is cached, and if any page is cached,
+//!   there is one that nothing follows, which is the next to be evicted.
 //! - A page is never older than one that follows it.
-//! - Free and cached pages together are at least as many as are promised.
+//! - There are at least as many free and cached pages as are promised.
 
 use super::prefix::{Owner, PageId, PrefixIndex};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
@@ -33,7 +33,7 @@ use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
 /// The pages of one running sequence, in the order of its tokens.
 pub type PageTable = heapless::Vec<PageId, PAGES_MAX>;
 
-/// An empty table, on the heap: it is 8 KiB, whatever the arena's size.
+/// Makes an empty table on the heap. It has 8 KiB, whatever the arena's size.
 #[must_use]
 pub fn page_table() -> Box<PageTable> {
     Box::default()
@@ -45,22 +45,22 @@ pub struct Pages {
     holders: Box<[Holders]>,
     index: PrefixIndex,
     free: Box<PageTable>,
-    /// pages that are known and held by nobody
+    /// How many pages are known and held by nobody.
     cached: usize,
-    /// pages promised and not yet taken
+    /// How many pages are promised and not yet taken.
     reserved: usize,
-    /// counts uses: a later use has a larger number
+    /// PageCounts uses, so that a later use has a larger number.
     uses: u64,
 }
 
 /// Who holds a page, and when it was last used.
 #[derive(Debug, Clone, Default)]
 struct Holders {
-    /// running sequences
+    /// How many running sequences refer to it.
     refs: u16,
-    /// idle sessions
+    /// How many idle sessions have pinned it.
     pins: u16,
-    /// use counter at its last use
+    /// The count of uses at its last use.
     age: u64,
 }
 
@@ -70,60 +70,60 @@ impl Holders {
     }
 }
 
-/// More pages than an arena may have.
+/// The arena was to have more pages than is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{pages} KV pages, at most {PAGES_MAX}")]
 pub struct TooManyPages {
-    /// asked for
+    /// How many pages were asked for.
     pub pages: usize,
 }
 
-/// What a prompt found.
+/// What a prompt found in known pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// tokens in the full pages that are now in the table
+    /// How many tokens are in the full pages that are now in the table.
     pub tokens: usize,
-    /// a page that shares a part of what follows
+    /// A page that shares a part of what follows.
     pub partial: Option<Partial>,
 }
 
-/// A page whose first tokens are those that come next. It is not held: copy it into the first page taken.
+/// A page whose first tokens are those that come next. It is not held, so it must be copied into the first page taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partial {
-    /// the page
+    /// The number of the page.
     pub page: PageId,
-    /// how many of its tokens are shared; fewer than a page has
+    /// How many of its tokens are shared, which is fewer than a page has.
     pub tokens: usize,
 }
 
-/// There is no room now.
+/// There are not enough pages now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{pages} KV pages are missing")]
 pub struct Missing {
-    /// pages that are missing
+    /// How many pages are missing.
     pub pages: usize,
-    /// pages that idle sessions alone hold: so many more would come from unpinning them
+    /// How many pages only idle sessions hold, so that unpinning them would make room for as many.
     pub pinned: usize,
 }
 
-/// How many pages are what.
+/// How many pages are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// held by a sequence or a session
+pub struct PageCounts {
+    /// Pages that a sequence or a session holds.
     pub used: usize,
-    /// of these, by more than one
+    /// Those of the used pages that more than one holds.
     pub shared: usize,
-    /// held by nobody, and known
+    /// Pages that nobody holds, but whose tokens are known.
     pub cached: usize,
-    /// free
+    /// Pages with nothing of use in them.
     pub free: usize,
 }
 
 impl Pages {
-    /// Books for the pages `0..total`, all free.
+    /// Starts with the pages `0..total`, all of them free.
     ///
     /// # Errors
-    /// [`TooManyPages`] above [`PAGES_MAX`].
+    /// [`TooManyPages`] if `total` is above [`PAGES_MAX`].
     pub fn new(total: usize) -> Result<Self, TooManyPages> {
         Self::with_buckets(total, total.max(1).next_power_of_two())
     }
@@ -147,20 +147,20 @@ impl Pages {
         })
     }
 
-    /// All pages there are. Who needs more can never be served.
+    /// How many pages there are. A request that needs more can never be served.
     #[must_use]
     pub fn total(&self) -> usize {
         self.holders.len()
     }
 
-    /// How many pages are what.
+    /// How many pages are in which state.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> PageCounts {
         let count = |what: fn(usize) -> bool| {
             let holders = self.holders.iter().map(Holders::count);
             holders.filter(|&n| what(n)).count()
         };
-        Counts {
+        PageCounts {
             used: count(|n| n > 0),
             shared: count(|n| n > 1),
             cached: self.cached,
@@ -169,8 +169,8 @@ impl Pages {
     }
 
     /// Puts the owner's full pages that hold the beginning of `tokens` into the empty `table`, as many as there are, and
-    /// names the page that shares the most of what follows. The last token is never among those found: it must be fed
-    /// for its logits.
+    /// names the page that shares the most of what follows. The last token is never among those found, because it must be
+    /// computed for its logits.
     pub fn find(&mut self, owner: Owner, tokens: &[u32], table: &mut PageTable) -> Found {
         debug_assert!(table.is_empty());
         self.uses += 1;
@@ -179,7 +179,7 @@ impl Pages {
             let Some(page) = self.index.get(owner, table.last().copied(), page_tokens) else {
                 break;
             };
-            // the last pages that can be evicted may be promised to others; who finds them could not reserve anyway
+            // the last pages that can be evicted may be promised to others, and whoever found them could not reserve anyway
             let promised = self.is_cached(page) && self.room() == 0;
             if promised || table.push(page).is_err() {
                 break;
@@ -188,7 +188,7 @@ impl Pages {
             self.holders[usize::from(page)].age = self.uses;
         }
         let found = table.len() * PAGE_TOKENS;
-        // a copy must have room for a token, or nobody would ever fill it
+        // a copy must have room for another token, or nobody would ever fill it
         let rest = known[found..].chunks(PAGE_TOKENS - 1).next();
         let parent = table.last().copied();
         let closest = rest.and_then(|rest| self.index.closest(owner, parent, rest));
@@ -202,10 +202,10 @@ impl Pages {
         }
     }
 
-    /// Promises `pages` pages.
+    /// Promises `pages` pages to a sequence.
     ///
     /// # Errors
-    /// [`Missing`], and nothing has changed.
+    /// [`Missing`] if there is no room, and then nothing has changed.
     pub fn reserve(&mut self, pages: usize) -> Result<(), Missing> {
         let room = self.room();
         if pages > room {
@@ -222,14 +222,14 @@ impl Pages {
     /// Gives back promises that were not used.
     ///
     /// # Panics
-    /// If not so many were given.
+    /// If fewer pages are promised.
     pub fn unreserve(&mut self, pages: usize) {
         assert!(pages <= self.reserved, "{pages} pages were not reserved");
         self.reserved -= pages;
     }
 
-    /// Adds a promised page to `table`: a free one, or the oldest cached one that nothing follows. What is in it is the
-    /// last holder's: nobody may read what was not written first.
+    /// Adds a promised page to `table`: a free one, or the oldest cached one that nothing follows. It still holds what its
+    /// last holder wrote, so nobody may read from it what was not written first.
     ///
     /// # Panics
     /// If none was promised.
@@ -246,11 +246,11 @@ impl Pages {
         page
     }
 
-    /// Says that entry `at` of `table` holds `tokens`, so that others of this owner find it; entries before it come first
-    /// and are the owner's. Nobody may write into the page from here on.
+    /// Says that entry `at` of `table` holds `tokens`, so that other sequences of this owner find it. The entries before it
+    /// must have been filled before and be the owner's. Nobody may write into the page from here on.
     ///
-    /// If a page with the same tokens behind the same page is known already, it takes the entry's place and the
-    /// duplicate is freed. A page behind one that is not known or not full stays its sequence's own.
+    /// If a page with the same tokens behind the same page is known already, it takes the entry's place, and the duplicate
+    /// is freed. A page behind one that is not known or not full stays its sequence's own.
     ///
     /// # Panics
     /// If there is no such entry, or more tokens than a page has.
@@ -275,9 +275,9 @@ impl Pages {
         }
     }
 
-    /// Ends a sequence: empties `table` and drops its references. Pages with a token at or behind `keep_tokens` (a
-    /// thought, which the template drops) are freed at once if nobody else holds them, with what is cached behind them;
-    /// so are pages that were never filled. The others stay cached.
+    /// Ends a sequence: empties `table` and drops its references. Pages with a token at or behind `keep_tokens` (a thought,
+    /// which the template drops) are freed at once if nobody else holds them, together with what is cached behind them. So
+    /// are pages that were never filled. The others stay cached.
     pub fn release(&mut self, table: &mut PageTable, keep_tokens: usize) {
         self.uses += 1;
         while let Some(page) = table.pop() {
@@ -299,14 +299,14 @@ impl Pages {
         }
     }
 
-    /// Frees the owner's pages that nobody holds: no prompt finds what is in them any more.
+    /// Frees the owner's pages that nobody holds, so that no prompt finds what is in them any more.
     pub fn forget_cached(&mut self, owner: Owner) {
         while let Some(page) = self.evict(|index, page| index.owner(page) == owner) {
             self.put_free(page);
         }
     }
 
-    /// Keeps a page and all before it for an idle session, which has to remember no more than this `tip`.
+    /// Keeps a page and all pages before it for an idle session, which has to remember only this `tip`.
     ///
     /// # Panics
     /// If nobody holds the page, or it was not filled.
@@ -322,7 +322,7 @@ impl Pages {
         }
     }
 
-    /// Undoes one [`Pages::pin`]. The pages keep the age of their last use.
+    /// Takes back one [`Pages::pin`]. The pages keep the age of their last use.
     ///
     /// # Panics
     /// If the page is not pinned.
@@ -339,18 +339,18 @@ impl Pages {
         }
     }
 
-    /// The pages up to a pinned `tip`, the last one first: what a snapshot holds, backwards.
+    /// The pages up to a pinned `tip`, the last one first, which is what a snapshot holds in reverse order.
     pub fn chain(&self, tip: PageId) -> impl Iterator<Item = PageId> {
         std::iter::successors(Some(tip), |&page| self.index.parent(page))
     }
 
-    /// What a filled page holds; empty for any other.
+    /// The tokens of a filled page, or none for any other page.
     #[must_use]
     pub fn tokens(&self, page: PageId) -> &[u32] {
         self.index.tokens(page)
     }
 
-    /// Pages that may still be promised.
+    /// How many pages may still be promised.
     fn room(&self) -> usize {
         self.free.len() + self.cached - self.reserved
     }
@@ -359,7 +359,7 @@ impl Pages {
         self.holders[usize::from(page)].count() == 0 && self.index.contains(page)
     }
 
-    /// One more reference.
+    /// Adds a reference to a page.
     fn hold(&mut self, page: PageId) {
         if self.is_cached(page) {
             self.cached -= 1;
@@ -372,7 +372,7 @@ impl Pages {
         debug_assert!(put.is_ok(), "page {page} was freed twice");
     }
 
-    /// The oldest cached page that nothing follows, of those that `also` names; no longer known.
+    /// Takes the oldest cached page that nothing follows, of those that `also` accepts, out of the index.
     fn evict(&mut self, also: impl Fn(&PrefixIndex, PageId) -> bool) -> Option<PageId> {
         let leaves = (0..self.total() as PageId).filter(|&page| {
             self.is_cached(page) && self.index.is_leaf(page) && also(&self.index, page)
@@ -383,7 +383,7 @@ impl Pages {
         Some(oldest)
     }
 
-    /// Frees a cached page and all that follow it, which nobody could find any more.
+    /// Frees a cached page and all pages that follow it, which nobody could find any more.
     fn forget(&mut self, root: PageId) {
         let mut at = root;
         loop {

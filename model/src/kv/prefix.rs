@@ -1,25 +1,25 @@
 //! The prefix index: which page holds the tokens that follow a given page.
 //!
-//! A page's place is its owner, its parent (the full page before it, `None` at the start of a text) and its own tokens.
-//! All are compared, so what the hash says is only where to look: two texts that collide find their own pages all the
-//! same. The parent's id stands for all tokens before, because no page leaves the index before its children do.
+//! A page is found by its owner, its parent (the full page before it, or `None` at the start of a text) and its own tokens.
+//! All three are compared, so the hash only says where to look, and two texts that collide still find their own pages. The
+//! parent's number stands for all tokens before, because no page leaves the index before its children do.
 //!
-//! Nobody finds a page of another owner, nor can tell that there is one.
+//! Nobody finds a page of another owner, or can tell that there is one.
 //!
-//! Capacity is the number of pages, taken once: buckets of linked entries, one entry per page, no growth, no tombs.
+//! The capacity is the number of pages: there is one entry for each page, linked into buckets, and nothing ever grows.
 
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
-/// Number of a page in the arena.
+/// The number of a page in the arena.
 pub type PageId = u16;
 
-/// Whose pages they are: who has the same number finds them.
+/// The owner of pages. Whoever has the same number finds them.
 pub type Owner = u64;
 
-/// The index. It knows nothing of who holds a page.
+/// The index of known pages. It does not know who holds a page.
 #[derive(Debug)]
 pub(super) struct PrefixIndex {
-    /// first entry of each; a power of two of them
+    /// The first entry of each bucket; their number is a power of two.
     buckets: Box<[Option<PageId>]>,
     entries: Box<[Entry]>,
 }
@@ -27,15 +27,15 @@ pub(super) struct PrefixIndex {
 /// What is known of one page.
 #[derive(Debug, Clone)]
 struct Entry {
-    /// whose it is, and every page before and behind it
+    /// The owner of this page, and of every page before and behind it.
     owner: Owner,
-    /// the page before it
+    /// The page before this one.
     parent: Option<PageId>,
-    /// next entry of the same bucket
+    /// The next entry of the same bucket.
     next: Option<PageId>,
-    /// entries that have it as their parent
+    /// How many entries have this page as their parent.
     children: u16,
-    /// tokens; 0: not in the index
+    /// How many tokens it has, or 0 if the page is not in the index.
     len: u8,
     tokens: [u32; PAGE_TOKENS],
 }
@@ -49,7 +49,7 @@ impl Entry {
 }
 
 impl PrefixIndex {
-    /// An index for the pages `0..total`, empty. `buckets` must be a power of two.
+    /// Makes an empty index for the pages `0..total`. `buckets` must be a power of two.
     pub(super) fn new(total: usize, buckets: usize) -> Self {
         debug_assert!(buckets.is_power_of_two());
         let none = Entry {
@@ -66,37 +66,37 @@ impl PrefixIndex {
         }
     }
 
-    /// Tokens of a page; 0 when it is not in the index.
+    /// How many tokens a page has, which is 0 if it is not in the index.
     pub(super) fn len(&self, page: PageId) -> usize {
         self.entry(page).len.into()
     }
 
-    /// Its tokens; none when it is not in the index.
+    /// The tokens of a page, of which there are none if it is not in the index.
     pub(super) fn tokens(&self, page: PageId) -> &[u32] {
         self.entry(page).tokens()
     }
 
-    /// Can it be found?
+    /// Whether the page is in the index, so that it can be found.
     pub(super) fn contains(&self, page: PageId) -> bool {
         self.entry(page).len > 0
     }
 
-    /// Whose it is; of no meaning when it is not in the index.
+    /// The owner of a page, which means nothing if the page is not in the index.
     pub(super) fn owner(&self, page: PageId) -> Owner {
         self.entry(page).owner
     }
 
-    /// The page before it.
+    /// The page before this one, if there is one.
     pub(super) fn parent(&self, page: PageId) -> Option<PageId> {
         self.entry(page).parent
     }
 
-    /// Does no page in the index follow it?
+    /// Whether no page in the index follows this one.
     pub(super) fn is_leaf(&self, page: PageId) -> bool {
         self.entry(page).children == 0
     }
 
-    /// A page that follows it.
+    /// One of the pages that follow this one.
     pub(super) fn child(&self, page: PageId) -> Option<PageId> {
         if self.is_leaf(page) {
             return None;
@@ -122,7 +122,7 @@ impl PrefixIndex {
         None
     }
 
-    /// Of the owner's pages behind `parent` the one that shares the most leading tokens with `rest`, and how many.
+    /// The one of the owner's pages behind `parent` that shares the most leading tokens with `rest`, and how many it shares.
     pub(super) fn closest(
         &self,
         owner: Owner,
@@ -141,8 +141,8 @@ impl PrefixIndex {
             .filter(|&(_, shared)| shared > 0)
     }
 
-    /// Puts a page in. It must not be in, its parent must be and of the same owner, and no equal page may be: `get` says
-    /// so.
+    /// Puts a page into the index. The page must not be in it, its parent must be in it and have the same owner, and `get`
+    /// must find no equal page.
     pub(super) fn insert(
         &mut self,
         page: PageId,
@@ -164,7 +164,7 @@ impl PrefixIndex {
         entry.next = next;
     }
 
-    /// Takes a page out. Nothing may follow it.
+    /// Takes a page out of the index. No page may follow it.
     pub(super) fn remove(&mut self, page: PageId) {
         debug_assert!(self.contains(page) && self.is_leaf(page));
         let Entry {
@@ -195,7 +195,8 @@ impl PrefixIndex {
         entry.next = None;
     }
 
-    /// Every page of the owner behind `parent`: a walk over all entries, made once a request or for each page that leaves.
+    /// Every page of the owner behind `parent`. This walks over all entries, once for a request and once for each page that
+    /// leaves.
     fn children(&self, owner: Owner, parent: Option<PageId>) -> impl Iterator<Item = PageId> {
         (0..)
             .zip(&self.entries)
@@ -203,8 +204,8 @@ impl PrefixIndex {
             .map(|(page, _)| page)
     }
 
-    /// FNV-1a over whole words, its high bits folded in. Texts made to collide cost a walk over at most as many entries
-    /// as there are pages.
+    /// The bucket of a page: FNV-1a over whole words, with its high bits folded in. Texts that are made to collide cost a
+    /// walk over at most as many entries as there are pages.
     fn bucket(&self, owner: Owner, parent: Option<PageId>, tokens: &[u32]) -> usize {
         let parent = parent.map_or(u64::from(u32::MAX) + 1, u64::from);
         let words = [owner, parent]
@@ -224,7 +225,7 @@ impl PrefixIndex {
         &mut self.entries[usize::from(page)]
     }
 
-    /// Every link leads to an entry that leads back.
+    /// Checks that every link leads to an entry that leads back.
     #[cfg(test)]
     pub(super) fn check(&self) {
         let mut linked = vec![0; self.entries.len()];

@@ -1,17 +1,18 @@
-//! A session in a file: its tokens, what the caller notes beside them, and its pages.
+//! A session in a file: its tokens, a note that the caller wants back, and its pages.
 //!
 //! # Format
-//! All numbers little endian. The header: magic (8 bytes), version (u32), fingerprint (32 bytes: what model,
-//! tokenizer, formats and configuration the pages belong to), bytes of a page (u64), pages, tokens, bytes of the note
-//! (u32 each), the tokens (u32 each), the note, and the CRC-32 of all this. Then each page and its CRC-32, which also
-//! covers the header's CRC-32 and the page's number: pages cannot change places or come from another file.
+//! All numbers are little endian. The header has a magic number (8 bytes), the version (u32), the fingerprint (32 bytes: what
+//! model, tokenizer, formats and configuration the pages belong to), the bytes of a page (u64), the numbers of pages, of
+//! tokens and of the note's bytes (u32 each), the tokens (u32 each), the note, and the CRC-32 of all this. Then follow the
+//! pages, each with its CRC-32, which also covers the header's CRC-32 and the page's number, so that pages cannot change
+//! places or come from another file.
 //!
-//! The header stands alone: what the caller noted is read whatever model the pages belong to, and also where the pages
-//! are cut off, which is how they are dropped to make room.
+//! The header stands alone. The note is read whatever model the pages belong to, and also where the pages are cut off, which
+//! is how they are dropped to make room.
 //!
-//! The file is a new one with a `~` before its name until all of it is on the disk; then it takes its name. Read back
-//! it is hostile input: nothing is believed that the caps and the file's own length do not allow. The CRCs find what
-//! chance did to it, not what a forger did: who can write the folder can write a session.
+//! The file is a new one with a `~` before its name until all of it is on the disk; then it takes its name. When it is read
+//! back it is hostile input: nothing is believed that the limits and the file's own length do not allow. The CRCs find
+//! accidental damage, but no forgery: whoever can write to the folder can write a session.
 
 use crate::files;
 use crc32fast::Hasher;
@@ -22,89 +23,89 @@ use std::path::{Component, Path};
 
 const MAGIC: [u8; 8] = *b"glowsess";
 const VERSION: u32 = 1;
-/// The header up to the tokens.
+/// Bytes of the header before the tokens.
 const FIXED: usize = 8 + 4 + 32 + 8 + 4 + 4 + 4;
 const CRC: usize = 4;
 
-/// What the name of a file begins with while it is written. No session's name does.
+/// What the name of a file begins with while it is written. The name of a session never does.
 pub(crate) const PART: char = '~';
 
-/// Longest note, in bytes: eight for each token there may be.
+/// Most bytes of a note, which is eight for each token that there may be.
 pub const NOTE_MAX: usize = 1 << 20;
 
-/// What makes pages usable: the hash of all that they depend on.
+/// The hash of everything that pages depend on. Pages with another fingerprint cannot be used.
 pub type Fingerprint = [u8; 32];
 
 /// What is written before the pages.
 #[derive(Debug, Clone, Copy)]
 pub struct Snapshot<'a> {
-    /// what the pages belong to
+    /// The fingerprint of what the pages belong to.
     pub fingerprint: Fingerprint,
-    /// bytes of a page
+    /// How many bytes a page has.
     pub page_bytes: usize,
-    /// the tokens in the pages, whose number says how many pages there are
+    /// The tokens in the pages. Their number says how many pages there are.
     pub tokens: &'a [u32],
-    /// whatever the caller wants back
+    /// Whatever the caller wants back.
     pub note: &'a [u8],
 }
 
-/// What a file may ask for at most.
+/// The limits that a file is checked against.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// bytes of a page: exactly these
+    /// How many bytes a page must have.
     pub page_bytes: usize,
-    /// most pages
+    /// How many pages there may be.
     pub pages: usize,
 }
 
 /// What was read before the pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// pages that follow
+    /// How many pages follow.
     pub pages: usize,
-    /// the tokens in them
+    /// The tokens in those pages.
     pub tokens: Vec<u32>,
-    /// whatever the caller wanted back
+    /// The note that the caller wanted back.
     pub note: Vec<u8>,
 }
 
-/// A snapshot cannot be written or used.
+/// Why a snapshot cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// No snapshot at all.
+    /// The file is no snapshot at all.
     #[error("it is no snapshot")]
     NotOurs,
-    /// Another version's.
+    /// The snapshot has another version.
     #[error("it has version {0}, this program reads {VERSION}")]
     Version(u32),
-    /// Made with another model, tokenizer, format or configuration.
+    /// The snapshot was made with another model, tokenizer, format or configuration.
     #[error("it belongs to another model or configuration")]
     OtherModel,
-    /// Shorter than it says.
+    /// The file is shorter than it says.
     #[error("it is cut off")]
     Truncated,
-    /// It contradicts itself.
+    /// The file contradicts itself or its checksums.
     #[error("its {what} is corrupt")]
     Corrupt {
-        /// which part
+        /// The part of the file that is wrong.
         what: &'static str,
     },
-    /// More than the caps allow, or than a page is.
+    /// A part of the file is larger than the limits allow.
     #[error("its {what} is larger than it may be")]
     TooLarge {
-        /// which part
+        /// The part of the file that is wrong.
         what: &'static str,
     },
-    /// The disk's.
+    /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Writes a snapshot into folder `dir` under `name`, in place of the one there. `pages` gives each page in order.
+/// Writes a snapshot into the folder `dir` under `name`, and replaces the one of this name. `pages` gives the pages in order.
 ///
 /// # Errors
-/// The disk's; more than the caps allow; pages that do not fit the tokens; a name that is a path. A snapshot of this
-/// name that was there before is still there then.
+/// The file cannot be written, is larger than the limits allow, has pages that do not fit the tokens, or has a path for its
+/// name. A snapshot of this name that was there before is then still there.
 pub fn write<'a>(
     dir: &Path,
     name: &str,
@@ -123,22 +124,22 @@ pub fn write<'a>(
     })
 }
 
-/// Bytes of a snapshot's file up to its pages.
+/// How many bytes a snapshot's file has before its pages.
 #[must_use]
 pub fn header_bytes(tokens: usize, note: usize) -> usize {
     FIXED + tokens * size_of::<u32>() + note + CRC
 }
 
-/// Bytes of a page of so many bytes in a snapshot's file.
+/// How many bytes a page of `page` bytes takes in a snapshot's file.
 #[must_use]
 pub fn page_bytes(page: usize) -> usize {
     page + CRC
 }
 
-/// Takes the pages out of a snapshot's file, and leaves what the caller noted. Gives how long it is now.
+/// Takes the pages out of a snapshot's file but leaves the note, and returns the new length of the file.
 ///
 /// # Errors
-/// The disk's, or the file is no snapshot; it is as it was.
+/// The file cannot be changed or is no snapshot, and is then as it was.
 pub fn drop_pages(path: &Path) -> Result<u64, SnapshotError> {
     let none = Limits {
         page_bytes: 0,
@@ -151,7 +152,7 @@ pub fn drop_pages(path: &Path) -> Result<u64, SnapshotError> {
     let file = OpenOptions::new().write(true).open(path)?;
     files::operation("cut")?;
     file.set_len(len)?;
-    // its age is that of what was said
+    // the file keeps the age of the conversation in it
     file.set_modified(written)?;
     Ok(len)
 }
@@ -180,7 +181,7 @@ fn write_all<'a>(
     Ok(())
 }
 
-/// The header without its CRC.
+/// Encodes the header without its CRC.
 fn encode(snapshot: &Snapshot<'_>) -> Result<Vec<u8>, SnapshotError> {
     let Snapshot {
         fingerprint,
@@ -199,7 +200,7 @@ fn encode(snapshot: &Snapshot<'_>) -> Result<Vec<u8>, SnapshotError> {
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(fingerprint);
     bytes.extend_from_slice(&(*page_bytes as u64).to_le_bytes());
-    // the caps above are far below what 32 bits hold
+    // the limits above are far below what 32 bits hold
     for count in [tokens.len().div_ceil(PAGE_TOKENS), tokens.len(), note.len()] {
         bytes.extend_from_slice(&(count as u32).to_le_bytes());
     }
@@ -220,24 +221,24 @@ fn invalid(what: &'static str) -> SnapshotError {
     io::Error::new(io::ErrorKind::InvalidInput, what).into()
 }
 
-/// A snapshot whose header was read: its pages come next.
+/// A snapshot whose header has been read and whose pages come next.
 #[derive(Debug)]
 pub struct Reader {
     file: File,
     header: Header,
     header_crc: u32,
     page_bytes: usize,
-    /// why its pages cannot be used
+    /// Why its pages cannot be used, if they cannot.
     unusable: Option<SnapshotError>,
-    /// pages read
+    /// How many pages have been read.
     read: usize,
 }
 
-/// Reads and checks a snapshot's header, and that the file is no longer than it says. `fingerprint` and `limits` are
-/// those of the pages alone: see [`Reader::unusable`].
+/// Reads and checks a snapshot's header, and checks that the file is no longer than the header says. `fingerprint` and
+/// `limits` only decide whether the pages can be used: see [`Reader::unusable`].
 ///
 /// # Errors
-/// Whatever is wrong with it, as [`SnapshotError`] names it.
+/// Whatever is wrong with the file, as [`SnapshotError`] names it.
 pub fn read_header(
     path: &Path,
     fingerprint: &Fingerprint,
@@ -331,39 +332,39 @@ pub fn read_header(
 }
 
 impl Reader {
-    /// What was read before the pages.
+    /// The header that was read before the pages.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Why no page of it can be read: they belong to another model or configuration, are more than the limit, or are not
-    /// all there.
+    /// Why no page can be read, if so: the pages belong to another model or configuration, are more than the limit, or are
+    /// not all there.
     #[must_use]
     pub fn unusable(&self) -> Option<&SnapshotError> {
         self.unusable.as_ref()
     }
 
-    /// Goes past the next `pages` pages.
+    /// Skips the next `pages` pages.
     ///
     /// # Errors
-    /// The disk's, or there are not so many.
+    /// The file cannot be read, or fewer pages are left.
     pub fn skip_pages(&mut self, pages: usize) -> Result<(), SnapshotError> {
         if pages > self.header.pages - self.read {
             return Err(invalid("all pages were read"));
         }
         let bytes = pages * (self.page_bytes + CRC);
-        // the file's length was found to hold them
+        // the length of the file was checked to hold them
         self.file.seek_relative(bytes as i64)?;
         self.read += pages;
         Ok(())
     }
 
-    /// Reads the next page into `page`, which is worth nothing after an error.
+    /// Reads the next page into `page`, whose contents mean nothing after an error.
     ///
     /// # Errors
-    /// The page is corrupt, the file was shortened meanwhile, all pages were read, or `page` has another size. Once
-    /// [`Self::unusable`].
+    /// The page is corrupt, the file was shortened meanwhile, all pages have been read, or `page` has another size. The first
+    /// call also gives what [`Self::unusable`] says.
     pub fn read_page(&mut self, page: &mut [u8]) -> Result<(), SnapshotError> {
         if let Some(why) = self.unusable.take() {
             self.read = self.header.pages;
@@ -384,7 +385,7 @@ impl Reader {
     }
 }
 
-/// The next field.
+/// Takes the next field of the header.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
     let (field, rest) = bytes.split_first_chunk().ok_or(SnapshotError::Truncated)?;
     *bytes = rest;

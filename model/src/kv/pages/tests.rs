@@ -1,3 +1,6 @@
+//! The bookkeeping of pages: its cases one by one, and any sequence of calls against every invariant.
+//!
+//! One file, because all of it checks one machine with one set of helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
@@ -6,7 +9,7 @@ use proptest::prelude::*;
 const ANY: Owner = 3;
 
 impl Pages {
-    /// Holds every invariant against the tables and tips there are.
+    /// Checks every invariant against the tables and tips that there are.
     fn check(&self, tables: &[&PageTable], tips: &[PageId]) {
         self.index.check();
         let mut refs = vec![0u16; self.total()];
@@ -87,7 +90,7 @@ fn a_repeated_prompt_finds_all_but_its_last_token() {
     assert_eq!((found.tokens, found.partial), (64, partial(first[2], 5)));
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 2,
             shared: 0,
             cached: 1,
@@ -146,7 +149,7 @@ fn a_promise_holds_though_others_find_what_was_to_be_evicted() {
     pages.release(&mut other, usize::MAX);
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 0,
             shared: 0,
             cached: 1,
@@ -201,7 +204,7 @@ fn equal_pages_become_one() {
     assert_eq!(a, b);
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 2,
             shared: 2,
             cached: 0,
@@ -225,7 +228,7 @@ fn a_thought_is_freed_at_once_with_what_was_cached_behind_it() {
     run(&mut pages, &text(160), usize::MAX);
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 3,
             shared: 0,
             cached: 2,
@@ -236,7 +239,7 @@ fn a_thought_is_freed_at_once_with_what_was_cached_behind_it() {
     pages.check(&[], &[]);
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 0,
             shared: 0,
             cached: 1,
@@ -283,7 +286,7 @@ fn what_an_idle_session_holds_is_told_and_not_evicted() {
     pages.check(&[&table], &[]);
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 2,
             shared: 0,
             cached: 1,
@@ -310,7 +313,7 @@ fn a_page_behind_one_that_is_not_known_stays_private() {
     pages.release(&mut table, usize::MAX);
     assert_eq!(
         pages.counts(),
-        Counts {
+        PageCounts {
             used: 0,
             shared: 0,
             cached: 1,
