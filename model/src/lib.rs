@@ -14,7 +14,6 @@
 //! Imports go down only: `engine`, `network`, `ops`, then `quant`, `kv` and `text`, then `gguf`, `pool` and `files`.
 
 #![deny(unsafe_code)]
-
 #![warn(missing_docs)]
 
 pub mod engine;
