@@ -1,4 +1,4 @@
-//! What README.md shows is what the program takes.
+//! What README.md and the pages beside it show is what the program takes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,12 +9,19 @@ use std::path::PathBuf;
 use std::process::Command;
 
 const README: &str = include_str!("../../README.md");
+const PAGES: [&str; 5] = [
+    README,
+    include_str!("../docs/clients.md"),
+    include_str!("../docs/configuration.md"),
+    include_str!("../docs/operations.md"),
+    include_str!("../docs/protocol.md"),
+];
 
-/// The lines between a fence of this language and its end, all blocks together.
+/// The lines between a fence of this language and its end, all blocks of all pages together.
 fn blocks(language: &str) -> String {
     let mut inside = false;
     let mut lines = Vec::new();
-    for line in README.lines() {
+    for line in PAGES.iter().flat_map(|page| page.lines()) {
         match line.strip_prefix("```") {
             Some(rest) => inside = !inside && rest == language,
             None if inside => lines.push(line),
@@ -111,8 +118,43 @@ fn each_topic_that_is_written_to_is_one_the_daemon_reads() {
         "session/me/+/result",
     ] {
         assert!(
-            README.contains(&format!("-t \"$N/{topic}\"")),
+            blocks("sh").contains(&format!("-t \"$N/{topic}\"")),
             "no line for {topic}"
         );
+    }
+}
+
+#[test]
+fn it_is_read_in_five_minutes_and_leads_on() {
+    assert!(README.lines().count() <= 200);
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let pages = [root.clone(), root.join("daemon/docs")];
+    for (page, folder) in PAGES
+        .iter()
+        .zip(pages.iter().chain(std::iter::repeat(&pages[1])))
+    {
+        for link in page
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let text = std::fs::read_to_string(folder.join(file));
+            let text = text.unwrap_or_else(|e| panic!("{link}: {e}"));
+            let headings = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("## "))
+                .map(|heading| {
+                    let heading = heading.to_lowercase().replace(' ', "-");
+                    heading.replace([',', '\'', '.'], "")
+                });
+            assert!(
+                part.is_empty() || headings.into_iter().any(|h| h == part),
+                "{link}"
+            );
+        }
     }
 }

@@ -168,13 +168,13 @@ fn the_embedded_broker_keeps_clients_apart() {
     assert_eq!(metrics["refused"], serde_json::json!({}));
 }
 
-/// The lines of README.md, typed by somebody with a user of Mosquitto.
+/// The lines of daemon/docs/clients.md, typed by somebody with a user of Mosquitto.
 #[test]
-fn what_the_readme_shows_works_on_mosquitto_too() {
+fn what_the_page_for_clients_shows_works_on_mosquitto_too() {
     let world = World::new(Kind::Mosquitto);
-    let readme = include_str!("../../../../README.md");
+    let page = include_str!("../../../../daemon/docs/clients.md");
     let line = |starts: &str, topic: &str| {
-        let found = readme
+        let found = page
             .lines()
             .find(|line| line.starts_with(starts) && line.contains(&format!("-t \"$N/{topic}\"")));
         found
