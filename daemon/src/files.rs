@@ -1,4 +1,4 @@
-//! Files as a whole: replaced, hashed, and known again.
+//! Whole files: replaced, hashed, and recognised again.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
 
-/// What lies beside a file, by its name and more.
+/// The path beside a file that has its name and a suffix.
 #[must_use]
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = OsString::from(path);
@@ -20,7 +20,8 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// The old file or this one is there, whatever happens: written beside it, and named when it is on the disk.
+/// Replaces a file. Whatever happens, either the old file or this one is there afterwards: it is written beside the old
+/// one, and renamed once it is on the disk.
 ///
 /// # Errors
 /// The folder cannot be written; nothing of ours is left there.
@@ -30,7 +31,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// An open file that is text of at most so many bytes. Errors name it.
+/// Reads an open file as text of at most `most` bytes. Errors name the file.
 ///
 /// # Errors
 /// It cannot be read, is longer, or is not UTF-8.
@@ -47,18 +48,18 @@ pub(crate) fn text(path: &Path, file: &File, most: usize) -> io::Result<String> 
     Ok(text)
 }
 
-/// SHA-256 of a whole file, in hexadecimal. Takes seconds for gigabytes: not for the select loop.
+/// The SHA-256 of a whole file in hexadecimal. It takes seconds for gigabytes, so never call it in the select loop.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub(crate) fn sha256(path: &Path) -> io::Result<String> {
     sha256_of(&File::open(path)?)
 }
 
-/// [`sha256`] of a file that is open, from its first byte.
+/// Like [`sha256`], for a file that is open, from its first byte.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub(crate) fn sha256_of(file: &File) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 16];
@@ -76,24 +77,24 @@ pub(crate) fn sha256_of(file: &File) -> io::Result<String> {
     }
 }
 
-/// What a file is known again by without being read: the kernel sets the time of its last change, which nobody can turn
+/// What a file is recognised by without being read. The kernel sets the time of its last change, and nobody can turn it
 /// back without the rights of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp {
     inode: (u64, u64),
     links: u64,
     bytes: u64,
-    /// seconds and nanoseconds, of its content
+    /// When its content was written, in seconds and nanoseconds.
     written: (i64, i64),
-    /// of that, its owner, its rights and its names
+    /// When its content, owner, rights or names were changed.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// Of an open file.
+    /// The stamp of an open file.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system does not say.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let of = file.metadata()?;
         Ok(Self {
@@ -105,8 +106,9 @@ impl Stamp {
         })
     }
 
-    /// As it is kept over restarts. None: it would say nothing, because no kernel set the time of the last change. Who makes an
-    /// image of a file system sets it too, to a whole second, and often to the same one for every file of every image.
+    /// The stamp as it is kept over restarts. None: it would say nothing, because no kernel set the time of the last
+    /// change. Whoever makes an image of a file system sets it too, to a whole second, and often to the same one for
+    /// every file of every image.
     pub(crate) fn lasting(&self) -> Option<String> {
         let Self {
             inode: (device, inode),
@@ -122,7 +124,8 @@ impl Stamp {
         (changed.1 != 0).then_some(text)
     }
 
-    /// Has the file the content that it had? To lose a name, as when another is renamed over it, is a change and none of that.
+    /// Whether the file still has the content that it had before. Losing a name, as when another file is renamed over
+    /// it, is a change but not one of the content.
     pub(crate) fn has_content_of(&self, before: &Self) -> bool {
         let content = |of: &Self| (of.inode, of.bytes, of.written);
         content(self) == content(before)

@@ -1,12 +1,12 @@
 //! Bytes as hexadecimal digits.
 
-/// In lower case.
+/// Writes bytes as digits, in lower case.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `N` bytes of exactly twice as many digits, of either case.
+/// Reads `N` bytes from exactly twice as many digits, of either case.
 #[must_use]
 pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);

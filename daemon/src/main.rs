@@ -1,4 +1,4 @@
-//! `glowplug`, the one binary: see `cli/`.
+//! The binary `glowplug`; see [`glowplug::cli`].
 
 use std::process::ExitCode;
 

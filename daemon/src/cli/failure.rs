@@ -10,22 +10,23 @@ use std::process::ExitCode;
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// bad use or bad input: what was asked for must change (exit code 2)
+    /// Bad use or bad input: what was asked for must change. The exit code is 2.
     #[error("{0}")]
     Use(String),
-    /// a file that was named is not there: bad use as well, but it may come by itself (exit code 2; of a daemon 1)
+    /// A file that was named is not there. This is bad use as well, but the file may come by itself. The exit code is
+    /// 2, but that of a daemon is 1.
     #[error("{0}")]
     Missing(String),
-    /// it went wrong at run time (exit code 1)
+    /// Something went wrong at run time. The exit code is 1.
     #[error("{0}")]
     Run(String),
-    /// the reader of our output went away (`glowplug … | head`): nobody is left to tell
+    /// The reader of our output went away (`glowplug … | head`), so nobody is left to tell.
     #[error("stdout is closed")]
     StdoutClosed,
 }
 
 impl Failure {
-    /// 2 for bad use or bad input, else 1.
+    /// The exit code is 2 for bad use or bad input, else 1.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Use(_) | Self::Missing(_) => 2,
@@ -33,7 +34,8 @@ impl Failure {
         })
     }
 
-    /// For a daemon, which is started again after 1 and not after 2: its files may be on a disk that is not mounted yet.
+    /// The same failure for a daemon, which is started again after exit code 1 and not after 2: its files may be on a
+    /// disk that is not mounted yet.
     pub(crate) fn of_daemon(self) -> Self {
         match self {
             Self::Missing(why) => Self::Run(why),
@@ -41,13 +43,13 @@ impl Failure {
         }
     }
 
-    /// A failed read or write of a file that the user did not choose.
+    /// A read or write failed of a file that the user did not choose.
     pub(crate) fn io(what: &str, path: &std::path::Path, error: &io::Error) -> Self {
         Self::Run(format!("cannot {what} {}: {error}", path.display()))
     }
 }
 
-// A file we cannot read as a model, or text we cannot tokenize, is bad input.
+// A file that cannot be read as a model, or text that cannot be tokenised, is bad input.
 impl From<GgufError> for Failure {
     fn from(error: GgufError) -> Self {
         Self::Use(error.to_string())
@@ -72,7 +74,7 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Writes a result and flushes it: a program may be reading us piece by piece.
+/// Writes a result and flushes it, because a program may be reading it piece by piece.
 pub(crate) fn put(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout
@@ -84,12 +86,12 @@ pub(crate) fn put(text: &str) -> Result<(), Failure> {
         })
 }
 
-/// [`put`] with an end of line.
+/// Writes a line and flushes it.
 pub(crate) fn put_line(text: &str) -> Result<(), Failure> {
     put(&format!("{text}\n"))
 }
 
-/// [`put_line`] of one JSON value.
+/// Writes one JSON value as a line.
 pub(crate) fn put_json(value: &serde_json::Value) -> Result<(), Failure> {
     put_line(&value.to_string())
 }

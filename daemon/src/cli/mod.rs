@@ -1,4 +1,4 @@
-//! The command line: which command, which exit code. Results go to stdout, everything else to stderr.
+//! The command line: which command runs, and with which exit code. Results go to stdout, everything else to stderr.
 
 mod client;
 mod config;
@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// For a client of the daemon: one connection, one thread.
+/// The runtime for a client of the daemon, which has one connection and needs one thread.
 fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

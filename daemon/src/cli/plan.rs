@@ -1,4 +1,4 @@
-//! `glowplug plan [MODEL]`: does it fit, and where every byte goes.
+//! `glowplug plan [MODEL]`: whether it fits, and where every byte goes.
 
 use super::config::sources;
 use super::failure::{Failure, put_json, put_line};
@@ -24,12 +24,12 @@ pub(crate) struct Args {
     /// configuration file [default: /etc/glowplug/config.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// print JSON
+    /// print the plan as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Plans and prints; that it does not fit is a failure at run time.
+/// Makes the plan and prints it. If the model does not fit, that is a failure at run time.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = args.model.as_deref().map(models::resolve).transpose()?;
     let draft = sources::load(args.config.as_deref(), args.board.as_deref())?;

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-/// Run the daemon
+/// Run the daemon until SIGTERM or SIGINT
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// configuration file [default: /etc/glowplug/config.toml, if it is there]
@@ -26,18 +26,18 @@ pub(crate) struct Args {
     board: Option<String>,
 }
 
-/// Runs until SIGTERM or SIGINT; then what runs is drained.
+/// Runs until SIGTERM or SIGINT; then what runs is finished.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let draft =
         sources::load(args.config.as_deref(), args.board.as_deref()).map_err(Failure::of_daemon)?;
     let mut config = sources::finish(draft, None)?;
     match sources::model(&mut config) {
-        // the daemon may know of another, and says what became of this one
+        // the daemon may know of another model, and says what became of this one
         Err(Failure::Missing(why)) => eprintln!("glowplug: {why}"),
         found => drop(found?),
     }
     config.model.remembered = true;
-    // a model that is cut under its map ends what runs with an answer, and the process with a word
+    // if the model's file is cut while it is mapped, requests end with an answer and the process with a message
     guard().map_err(|error| Failure::Run(format!("cannot guard the model's file: {error}")))?;
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// The service manager, as its variables name it: a watchdog may be meant for another process.
+/// The service manager as its variables name it; a watchdog may be meant for another process.
 fn supervisor(var: &dyn Fn(&str) -> Option<OsString>, own: u32) -> Option<Supervisor> {
     let socket = var("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
     let number = |name| var(name)?.to_str()?.parse::<u64>().ok();
@@ -78,8 +78,8 @@ fn supervisor(var: &dyn Fn(&str) -> Option<OsString>, own: u32) -> Option<Superv
     })
 }
 
-/// A model that cannot be served until somebody changes something is bad input, which no other start can help; everything else
-/// went wrong at run time.
+/// The failure for an error of the daemon. A model that cannot be served until somebody changes something is bad input,
+/// which no other start can help; everything else went wrong at run time.
 pub(crate) fn failure(error: &RunError) -> Failure {
     match error {
         RunError::Model(why) => Failure::Use(why.clone()),
@@ -91,7 +91,7 @@ pub(crate) fn failure(error: &RunError) -> Failure {
     }
 }
 
-/// Two threads: the daemon's own work is waiting; the model computes on threads of its own.
+/// The runtime of the daemon. It has two threads, because its own work is waiting; the model computes on other threads.
 pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -100,8 +100,8 @@ pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::Run(format!("cannot start the runtime: {error}")))
 }
 
-/// `GLOWPLUG_LOG` chooses what is logged, in the words of tracing's `EnvFilter`. The broker's own crate tells every
-/// connection, so by default only its warnings are shown.
+/// Starts the log. `GLOWPLUG_LOG` chooses what is logged, in the syntax of tracing's `EnvFilter`. The broker's crate
+/// reports every connection, so by default only its warnings are shown.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("GLOWPLUG_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,glowplug=info,glowplug_model=info"));

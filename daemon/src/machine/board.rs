@@ -1,4 +1,4 @@
-//! Which board this machine is: by what its device tree or its firmware says, and by how much memory it has.
+//! Which board this machine is, judged by its device tree or firmware and by how much memory it has.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::kernel_files;
 
-/// What a device tree calls itself (one of its `compatible` strings), and how the names of its boards begin. The first
-/// that a tree has counts: a board before the chip that it shares with others.
+/// For each chip or board, one of the `compatible` strings of its device tree, and how the names of its boards begin.
+/// The first that a tree has counts, so a board comes before the chip that it shares with others.
 const TREES: &[(&str, &str)] = &[
     ("raspberrypi,4-model-b", "raspberry-pi-4-"),
     ("raspberrypi,4-compute-module", "raspberry-pi-4-"),
@@ -19,7 +19,7 @@ const TREES: &[(&str, &str)] = &[
     ("rockchip,rk3588", "rk3588-"),
     ("rockchip,rk3588s", "rk3588-"),
     ("fsl,imx8mp", "imx8mp-"),
-    // modules of 8 GB: of production, of the developer kit
+    // modules of 8 GB: the one for production, the one of the developer kit
     ("nvidia,p3767-0003", "jetson-orin-nano-"),
     ("nvidia,p3767-0005", "jetson-orin-nano-"),
     ("qcom,sa8155p", "sa8155p"),
@@ -27,23 +27,23 @@ const TREES: &[(&str, &str)] = &[
     ("qcom,sa8295p-adp", "sa8295p"),
 ];
 
-/// Of a board's memory the system sees at least this much: firmware, video and carve-outs keep the rest. Below it is the
-/// next smaller board, or a guest that was given a part of one.
+/// The system sees at least this share of a board's memory; firmware, video and carve-outs keep the rest. If it sees
+/// less, this is the next smaller board, or a guest that was given a part of one.
 const SEEN: f64 = 0.75;
 
 /// How a board was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chosen {
-    /// by its name, in the configuration
+    /// By its name in the configuration.
     Named,
-    /// by this
+    /// By this evidence, in words.
     Found(String),
-    /// not at all, because of this
+    /// It was not found, for this reason.
     Unknown(String),
 }
 
 impl Chosen {
-    /// For people.
+    /// How it was chosen, for people.
     #[must_use]
     pub fn why(&self) -> &str {
         match self {
@@ -52,25 +52,25 @@ impl Chosen {
         }
     }
 
-    /// For programs.
+    /// How it was chosen, for programs.
     #[must_use]
     pub fn json(&self, board: Option<&Board>) -> Value {
         json!({"name": board.map(|board| board.name), "why": self.why()})
     }
 }
 
-/// The board that this machine is, if it is one that is known; and why. `root` is the file system's and `arch` the
-/// machine's, for tests others.
+/// Finds the board that this machine is, if it is a known one, and says why. Tests give another `root` of the file
+/// system and another `arch`.
 #[must_use]
 pub fn find(root: &Path, arch: &str) -> (Option<Board>, Chosen) {
     let (family, evidence) = family(root, arch);
     let Some(memory) = kernel_files::bytes(&root.join("proc/meminfo"), "MemTotal") else {
-        let why = format!("{evidence}; how much memory there is, nobody says");
+        let why = format!("{evidence}; nothing says how much memory there is");
         return (None, Chosen::Unknown(why));
     };
     let evidence = format!("{evidence}, {:.1} GiB", memory as f64 / f64::from(1 << 30));
     let of_family = FILES.iter().filter(|(name, _)| name.starts_with(&family));
-    // the files that are compiled in are sound: a test reads them all
+    // a test reads all files that are compiled in, so they are sound
     let boards = of_family.filter_map(|(name, _)| board::find(name).ok());
     let fits =
         boards.filter(|board| memory <= board.ram.0 && memory as f64 >= board.ram.0 as f64 * SEEN);
@@ -80,7 +80,7 @@ pub fn find(root: &Path, arch: &str) -> (Option<Board>, Chosen) {
     }
 }
 
-/// How the names of the boards begin that this machine may be, and what says so.
+/// How the names of the boards begin that this machine may be, and the evidence for it.
 fn family(root: &Path, arch: &str) -> (String, String) {
     let tree = kernel_files::text(&root.join("proc/device-tree/compatible")).unwrap_or_default();
     let compatible: Vec<&str> = tree.split('\0').filter(|name| !name.is_empty()).collect();

@@ -1,5 +1,5 @@
-//! The processors that this process may use: its affinity mask (cpusets are in it), the CPU quota of its control groups,
-//! and which of them are the fast ones.
+//! The processors that this process may use: its affinity mask (which includes cpusets), the CPU quota of its control
+//! groups, and which processors are the fast ones.
 
 use std::path::Path;
 
@@ -7,28 +7,28 @@ use glowplug_firmware_config::limits::THREADS_MAX;
 
 use super::kernel_files;
 
-/// Processors that are looked at; the kernel's own mask is as long.
+/// Most processors that are looked at; the kernel's own mask is as long.
 const CPUS_MAX: usize = 1024;
-/// Processors within this share of a cluster's fastest belong to it: two clusters of the same cores are often binned to
-/// slightly different clocks.
+/// Processors whose speed is within this share of a cluster's fastest belong to it: two clusters of the same cores
+/// often have slightly different clocks.
 const ALIKE: f64 = 0.9;
-/// Processors below this share of the fastest do not compute unless they are asked to: a run waits for the slowest. A
-/// Cortex-A55 has about 0.4 of the A76 beside it, the gold cores of a Kryo 0.85 of its prime.
+/// Processors below this share of the fastest do not compute unless the configuration says so, because all threads wait
+/// for the slowest. A Cortex-A55 has about 0.4 of the A76 beside it, the gold cores of a Kryo 0.85 of its prime.
 pub(crate) const FAST: f64 = 0.5;
 
-/// Where threads may run.
+/// The processors on which threads may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cores {
-    /// sets of equally fast processors, the fastest first; none when the system does not say
+    /// Sets of equally fast processors, the fastest first. Empty when the system does not say.
     clusters: Vec<Vec<usize>>,
-    /// threads that can run at once
+    /// How many threads can run at once.
     all: usize,
-    /// of those on fast processors
+    /// How many of them run on fast processors.
     fast: usize,
 }
 
 impl Cores {
-    /// Those of this process, now. `root` is the file system's, for tests another.
+    /// Reads those of this process as they are now. Tests give another `root` of the file system.
     #[must_use]
     pub fn here(root: &Path) -> Self {
         let mut cpus: Vec<(usize, u32)> = allowed(root)
@@ -71,20 +71,21 @@ impl Cores {
         }
     }
 
-    /// Threads that can run at once.
+    /// How many threads can run at once.
     #[must_use]
     pub fn all(&self) -> usize {
         self.all
     }
 
-    /// Threads that can run at once on fast processors: as many compute when nobody says how many.
+    /// How many threads can run at once on fast processors. So many compute when the configuration does not say.
     #[must_use]
     pub fn fast(&self) -> usize {
         self.fast
     }
 
-    /// For each of so many threads the processors it is held to: the fastest cluster first, a whole cluster each, so that
-    /// one that another process keeps busy can be left for a sibling. Empty where all processors are alike.
+    /// The processors that each of so many threads is held to. The fastest cluster comes first, and each thread gets a
+    /// whole cluster, so that it can leave a processor that another process keeps busy. Empty where all processors are
+    /// alike.
     #[must_use]
     pub fn places(&self, threads: usize) -> Vec<Vec<usize>> {
         if self.clusters.len() < 2 {
@@ -102,7 +103,7 @@ fn share(part: u32, whole: u32) -> f64 {
     f64::from(part) / f64::from(whole.max(1))
 }
 
-/// The processors of the affinity mask: `0-3,6`.
+/// Reads the processors of the affinity mask, such as `0-3,6`.
 fn allowed(root: &Path) -> Vec<usize> {
     let list = kernel_files::field(&root.join("proc/self/status"), "Cpus_allowed_list");
     let mut cpus = Vec::new();
@@ -115,13 +116,13 @@ fn allowed(root: &Path) -> Vec<usize> {
     cpus
 }
 
-/// Whole processors' worth of time that the control groups leave: a thread more than that would make the others wait for it
-/// at every step.
+/// How many whole processors the quota of the control groups is worth. One thread more would make the others wait for
+/// it at every step.
 fn quota(root: &Path) -> Option<usize> {
     let v2 = kernel_files::cgroups(root, "cpu", "cpu.max", "cpu.cfs_quota_us");
     let quotas = v2.into_iter().filter_map(|(group, text)| {
         let mut numbers = text.split_whitespace();
-        // `max` of version 2 and `-1` of version 1 are no numbers, and no limits
+        // `max` in version 2 and `-1` in version 1 are no numbers, and mean no limit
         let quota: u64 = numbers.next()?.parse().ok()?;
         let period = match numbers.next() {
             Some(period) => period.parse().ok()?,

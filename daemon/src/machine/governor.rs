@@ -1,73 +1,76 @@
-//! How hard the engine may work: readings and `now` in, a [`Decision`] out. A state machine that reads no file and no clock.
+//! How hard the engine may work: readings and `now` go in, a [`Decision`] comes out. A state machine that reads no file
+//! and no clock.
 //!
-//! Two ladders, one for heat and one for pressure. The first rung is climbed at once, each further one when the one before
-//! did not help for [`HOLD`]; down it goes one rung at a time, each after as long of ease. Between a mark that climbs and the
-//! mark of ease nothing changes, so that a temperature that swings by a degree does not switch anything. Nothing that runs
-//! is ever ended.
+//! There are two ladders, one for heat and one for pressure. The first rung is climbed at once, and each further one
+//! when the one before did not help for [`HOLD`]. Down it goes one rung at a time, each after the same time of ease.
+//! Between the mark for climbing and the mark of ease nothing changes, so that a temperature that swings by a degree
+//! switches nothing. Nothing that runs is ever ended.
 
 use std::time::{Duration, Instant};
 
-/// How long a rung is held before the next, up or down. A heat sink answers within some seconds; the pressure files are
-/// averages over ten.
+/// How long a rung is held before the next one, up or down. A heat sink answers within some seconds, and the pressure
+/// files are averages over ten.
 pub const HOLD: Duration = Duration::from_secs(10);
 
 /// Degrees below its trip point at which a zone is at ease.
 const COOL: f32 = -5.0;
-/// Degrees above its trip point at which the whole ladder is climbed at once: next comes the board's own emergency brake.
+/// A zone this many degrees above its trip point climbs the whole ladder at once: next comes the board's own emergency
+/// brake.
 const BURNING: f32 = 5.0;
-/// Share of the highest clock it was ever allowed, below which a processor is being throttled by its kernel.
+/// A processor below this share of the highest clock it was ever allowed is being throttled by its kernel.
 const THROTTLED: f32 = 0.75;
-/// Share of the clock at which it is at ease.
+/// A processor above this share of that clock is at ease.
 const UNTHROTTLED: f32 = 0.9;
-/// Percent of the time in which some task waited for memory: pages are read again and again.
+/// Above this percentage of time in which some task waited for memory, pages are being read again and again.
 const MEMORY: f32 = 20.0;
-/// At ease.
+/// Below this percentage memory is at ease.
 const MEMORY_EASE: f32 = 5.0;
-/// Percent of the time in which some task waited for a processor. Our own threads, one a core, are behind a few of them.
+/// Above this percentage of time in which some task waited for a processor, others suffer. Our own threads, one for
+/// each core, cause a few percent themselves.
 const CPU: f32 = 90.0;
-/// At ease.
+/// Below this percentage the processors are at ease.
 const CPU_EASE: f32 = 60.0;
 
-/// Fewer threads and half the pace; one stream after the other; a quarter of the pace.
+/// The rungs of heat: fewer threads and half the pace; one stream after the other; a quarter of the pace.
 const HEAT_TOP: u8 = 3;
-/// A throttled clock slows us by itself: it is not worth more than the first rung.
+/// A throttled clock slows us down by itself, so it is worth only the first rung.
 const CLOCK_TOP: u8 = 1;
-/// Fewer threads; one stream after the other.
+/// The rungs of memory pressure: fewer threads; one stream after the other.
 const MEMORY_TOP: u8 = 2;
-/// Who waits for processors gets some.
+/// The rung of processor pressure: fewer threads, so that others get some processors.
 const CPU_TOP: u8 = 1;
 
-/// What the sensors say; none: there is no such sensor.
+/// What the sensors say; none where there is no such sensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Readings {
-    /// degrees above its trip point, of the zone where that is most; below it negative
+    /// How many degrees the zone that is furthest above its trip point is above it; negative while all zones are below.
     pub heat: Option<f32>,
-    /// share of its own clock that the processor most limited may use now
+    /// Share of its own clock that the most limited processor may use now.
     pub clock: Option<f32>,
-    /// percent of the last ten seconds in which some task waited for memory
+    /// Percentage of the last ten seconds in which some task waited for memory.
     pub memory: Option<f32>,
-    /// percent of the last ten seconds in which some task waited for a processor
+    /// Percentage of the last ten seconds in which some task waited for a processor.
     pub cpu: Option<f32>,
 }
 
-/// Rungs, 0 is free.
+/// The rungs of the two ladders; on rung 0 nothing is limited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// 0 to 3
+    /// From 0 to [`HEAT_TOP`].
     pub heat: u8,
-    /// 0 to 2
+    /// From 0 to [`MEMORY_TOP`].
     pub pressure: u8,
 }
 
 impl Decision {
-    /// So many of a phase's threads work.
+    /// How many of a phase's threads should work.
     #[must_use]
     pub fn threads(self, all: usize) -> usize {
         let heat = self.pace() as usize;
         all.div_ceil(if self.pressure > 0 { heat.max(2) } else { heat })
     }
 
-    /// A step may come every so many times the duration it has at full speed.
+    /// A step may begin every so many times the duration that it has at full speed.
     #[must_use]
     pub fn pace(self) -> u32 {
         match self.heat {
@@ -77,24 +80,24 @@ impl Decision {
         }
     }
 
-    /// No stream begins beside another: a prompt is the hottest work, and takes pages and a share of every step.
+    /// Whether no stream may begin beside another: a prompt is the hottest work, and takes pages and a share of every
+    /// step.
     #[must_use]
     pub fn one_at_a_time(self) -> bool {
         self.heat > 1 || self.pressure > 1
     }
 }
 
-/// The state machine.
 #[derive(Debug, Default)]
 pub struct Governor {
     heat: Ladder,
     pressure: Ladder,
-    /// the largest share of the clock there was
+    /// The largest share of the clock that was ever seen.
     clock: f32,
 }
 
 impl Governor {
-    /// What follows from these readings. `now` never goes back.
+    /// Decides what follows from these readings. `now` never goes back.
     pub fn step(&mut self, readings: Readings, now: Instant) -> Decision {
         let Readings {
             heat,
@@ -122,17 +125,17 @@ impl Governor {
     }
 }
 
-/// What one reading says of a ladder.
+/// What one reading means for a ladder.
 #[derive(Debug, Clone, Copy)]
 struct Strain {
-    /// worth climbing to
+    /// The rung that it is worth climbing to.
     climb: u8,
-    /// worth staying on
+    /// The rung that it is worth staying on.
     stay: u8,
 }
 
 impl Strain {
-    /// A reading at or above `mark` is worth `top` rungs, and until it is at `ease` it holds them.
+    /// A reading at or above `mark` is worth `top` rungs. They are held until it falls to `ease`.
     fn above(reading: Option<f32>, mark: f32, ease: f32, top: u8) -> Self {
         let worth = |yes: bool| if yes { top } else { 0 };
         Self {
@@ -145,7 +148,7 @@ impl Strain {
 #[derive(Debug, Default)]
 struct Ladder {
     rung: u8,
-    /// of the last change, or since when there has been ease
+    /// When the rung changed last, or since when there has been ease.
     since: Option<Instant>,
 }
 
@@ -169,7 +172,7 @@ impl Ladder {
             }
             self.rung -= 1;
         }
-        // changed, or neither way: the time begins again
+        // it changed, or it points neither way: the time begins again
         self.since = Some(now);
     }
 }

@@ -1,17 +1,17 @@
-//! Files in which the kernel says what there is: read below a root, so that a test can have a machine of its own, and
-//! never beyond a bound.
+//! Files in which the kernel says what there is. They are read below a root, so that a test can have a machine of its
+//! own, and never beyond a bound.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-/// Longest file below `/proc` and `/sys` that is read.
+/// Most bytes of a file below `/proc` and `/sys` that are read.
 const FILE_MAX: u64 = 1 << 20;
 /// Most entries of a folder that are looked at.
 const ENTRIES_MAX: usize = 4096;
 
-/// A file's text; none if it is not there, or not text.
+/// Reads a file's text; none if it is not there or not text.
 pub fn text(path: &Path) -> Option<String> {
     let mut text = String::new();
     let file = File::open(path).ok()?;
@@ -19,25 +19,25 @@ pub fn text(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// The number that a file holds alone.
+/// Reads the number that a file holds alone.
 pub fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
     text(path)?.trim().parse().ok()
 }
 
-/// The value of a line `name: value` of a file such as `/proc/meminfo`.
+/// Reads the value of a line `name: value` of a file such as `/proc/meminfo`.
 pub fn field(path: &Path, name: &str) -> Option<String> {
     let text = text(path)?;
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(value.strip_prefix(':')?.trim().to_owned())
 }
 
-/// A field that is given in kB, in bytes.
+/// Reads a field that is given in kB, in bytes.
 pub fn bytes(path: &Path, name: &str) -> Option<u64> {
     let kib: u64 = field(path, name)?.strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// Folders whose name is this prefix and a number, in the order of the numbers.
+/// The folders whose names are this prefix and a number, in the order of the numbers.
 pub fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let number =
         |name: OsString| -> Option<u32> { name.to_str()?.strip_prefix(prefix)?.parse().ok() };
@@ -50,8 +50,8 @@ pub fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// What a file of a controller says in the control groups that this process is in, of version 2 and 1, from its own group
-/// up to the root. A container sees its own group as the root, sometimes under a path that it cannot see: what is not
+/// Reads a controller's file in all control groups that this process is in, of version 2 and 1, from its own group up
+/// to the root. A container sees its own group as the root, sometimes under a path that it cannot see; what is not
 /// there says nothing.
 pub fn cgroups(root: &Path, controller: &str, v2: &str, v1: &str) -> Vec<(PathBuf, String)> {
     let groups = text(&root.join("proc/self/cgroup")).unwrap_or_default();
@@ -72,7 +72,7 @@ pub fn cgroups(root: &Path, controller: &str, v2: &str, v1: &str) -> Vec<(PathBu
             .components()
             .filter(|part| matches!(part, Component::Normal(_)))
             .collect();
-        // the last ancestor is the empty path: the mount itself
+        // the last ancestor is the empty path, which is the mount itself
         for group in path.ancestors().map(|group| mount.join(group)) {
             if let Some(text) = text(&group.join(file)) {
                 found.push((group, text));

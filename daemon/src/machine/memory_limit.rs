@@ -1,4 +1,4 @@
-//! How much memory the plan may lay out: the least of what the configuration allows, what the control group allows, and
+//! How much memory the plan may use: the least of what the configuration allows, what the control group allows, and
 //! what the machine has left.
 
 use std::path::Path;
@@ -9,18 +9,18 @@ use glowplug_firmware_config::plan::{Limit, LimitSource};
 use super::kernel_files;
 use crate::config::Config;
 
-/// Left to the rest of the system where no board says more.
+/// Bytes that are left to the rest of the system where no board says more.
 const RESERVE: u64 = 128 << 20;
 
-/// Nothing says how much memory there is.
+/// Neither the configuration nor the system says how much memory there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this machine does not say how much memory it has: set `memory.budget`")]
 pub struct Unknown;
 
-/// The limit on this machine, now.
+/// The limit on this machine as it is now.
 ///
 /// # Errors
-/// [`Unknown`] when neither configuration nor system says anything.
+/// [`Unknown`] when neither the configuration nor the system says anything.
 pub fn here(config: &Config) -> Result<Limit, Unknown> {
     let root = &config.root;
     let reserve = config
@@ -57,19 +57,19 @@ fn of_board(board: &Board) -> Limit {
     }
 }
 
-/// What can be had without swapping.
+/// Bytes that can be had without swapping.
 fn available(root: &Path) -> Option<u64> {
     kernel_files::bytes(&root.join("proc/meminfo"), "MemAvailable")
 }
 
 /// The least limit of the control groups that this process is in.
 fn cgroup(root: &Path) -> Option<u64> {
-    // `memory.high` ends nobody: above it the kernel takes pages away and slows down whoever asks for more, which a model that is
-    // read for every token does not survive any better
+    // `memory.high` ends no process, but above it the kernel takes pages away and slows everybody down; a model that is
+    // read for every token does not survive that any better
     let limits = ["memory.max", "memory.high"]
         .into_iter()
         .flat_map(|file| kernel_files::cgroups(root, "memory", file, "memory.limit_in_bytes"));
-    // `max` is no number, and no limit
+    // `max` is no number, and means no limit
     limits
         .filter_map(|(_, text)| text.trim().parse().ok())
         .min()

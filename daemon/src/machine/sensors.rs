@@ -1,5 +1,5 @@
-//! What the board says of its state: temperatures, clocks, pressure. Read twice a second by a thread of its own, which also
-//! asks the [`Governor`] and shows the others what came of it.
+//! What the board says about its state: temperatures, clocks, pressure. A thread of its own reads them twice a second,
+//! asks the [`Governor`], and shows the others what came of it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,33 +10,34 @@ use tokio::sync::watch;
 use super::governor::{Decision, Governor, Readings};
 use super::kernel_files;
 
-/// Between two readings: with a step of the engine well below the two seconds in which a trip must have its effect.
+/// The time between two readings. Together with a step of the engine it is well below the two seconds in which a trip
+/// must have its effect.
 const EVERY: Duration = Duration::from_millis(500);
-/// Most zones, and trip points of one.
+/// Most thermal zones that are looked at.
 const ZONES_MAX: usize = 64;
-/// As above.
+/// Most trip points of a zone that are looked at.
 const TRIPS_MAX: usize = 16;
-/// Zones of parts that we do not heat.
+/// Zones with these words in their type belong to parts that we do not heat.
 const FOREIGN: &[&str] = &["battery", "charger", "wifi", "iwl", "nvme", "modem"];
-/// Trip points below are for fans and are met by day.
+/// Trip points below this are for fans, and are reached every day.
 const TRIP_MIN: f32 = 60.0;
-/// Where neither a zone nor a board says where it throttles.
+/// Where it throttles, if neither a zone nor a board says so.
 const TRIP_DEFAULT: Celsius = Celsius(80);
-/// And so far from the point at which it switches off.
+/// Where only the critical point is known, it throttles this many degrees below it.
 const BELOW_CRITICAL: f32 = 10.0;
-/// A sensor that says anything else is broken or absent.
+/// A sensor that says anything outside of this is broken or absent.
 const SANE: std::ops::Range<f32> = -40.0..150.0;
 
-/// The last readings and what follows from them.
+/// The last readings, and what follows from them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct MachineState {
-    /// of the hottest zone, in degrees Celsius
+    /// Temperature of the hottest zone in degrees Celsius.
     pub temperature: Option<f32>,
-    /// for the engine and for admission
+    /// What the governor decided, for the engine and for admission.
     pub decision: Decision,
 }
 
-/// Reads on until nobody looks any more. `throttle` is the board's. Without a thread to read on, the first state is the last.
+/// Reads until nobody looks any more. `throttle` is the board's. If no thread can be had, the first state is the last.
 #[must_use]
 pub fn watch(root: &Path, throttle: Option<Celsius>) -> watch::Receiver<MachineState> {
     let sensors = Sensors::new(root, throttle.unwrap_or(TRIP_DEFAULT));
@@ -66,17 +67,22 @@ fn tell(state: MachineState) {
     if state.decision == Decision::default() {
         tracing::info!(temperature, "at full speed again");
     } else {
-        tracing::warn!(temperature, heat, pressure, "works less");
+        tracing::warn!(
+            temperature,
+            heat,
+            pressure,
+            "the board is strained: working slower"
+        );
     }
 }
 
-/// Where the readings are.
+/// Where the readings come from.
 #[derive(Debug)]
 struct Sensors {
     zones: Vec<Zone>,
-    /// folders of cpufreq, one for processors that share a clock
+    /// Folders of cpufreq, one for the processors that share a clock.
     policies: Vec<PathBuf>,
-    /// of the whole system
+    /// The folder of the pressure files of the whole system.
     pressure: PathBuf,
 }
 
@@ -87,7 +93,7 @@ struct Zone {
 }
 
 impl Sensors {
-    /// Looks for them: zones do not come and go.
+    /// Looks for the files once: zones do not come and go.
     fn new(root: &Path, throttle: Celsius) -> Self {
         let cpu = root.join("sys/devices/system/cpu/cpufreq");
         Self {
@@ -125,7 +131,7 @@ impl Sensors {
 }
 
 impl Zone {
-    /// None: one that is not ours, or cannot be read.
+    /// A zone, unless it is not ours or cannot be read.
     fn new(folder: &Path, throttle: f32) -> Option<Self> {
         let kind = kernel_files::text(&folder.join("type"))?.to_ascii_lowercase();
         let temperature = folder.join("temp");
@@ -150,13 +156,13 @@ impl Zone {
     }
 }
 
-/// The kernel's files are in thousandths.
+/// Reads a temperature; the kernel's files are in thousandths.
 fn degrees(path: &Path) -> Option<f32> {
     let degrees = kernel_files::number::<f32>(path)? / 1e3;
     SANE.contains(&degrees).then_some(degrees)
 }
 
-/// Percent of the last ten seconds in which some task waited: `some avg10=1.50 avg60=…`.
+/// Reads the percentage of the last ten seconds in which some task waited: `some avg10=1.50 avg60=…`.
 fn waited(path: &Path) -> Option<f32> {
     let text = kernel_files::text(path)?;
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
@@ -180,7 +186,7 @@ mod tests {
         (sensors.zones.iter().map(|zone| zone.trip).collect(), state)
     }
 
-    /// the board's
+    /// where the board throttles
     const THROTTLE: f32 = 82.0;
     const SOC: &str = "sys/class/thermal/thermal_zone0";
 

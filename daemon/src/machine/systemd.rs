@@ -1,6 +1,6 @@
-//! What the service manager is told: the lines of `sd_notify(3)` in datagrams. Ready is told when the model has answered, and
-//! the watchdog is fed by news of the inference thread that went through the server's loop, while nothing waits or what waits
-//! gets on: neither thread can hang unnoticed, nor a queue stand still.
+//! What the service manager is told: the lines of `sd_notify(3)` in datagrams. It is told that we are ready when the
+//! model has answered. Its watchdog is fed when a report of the inference thread went through the server's loop, while
+//! nothing waits or what waits gets on: so neither thread can hang unnoticed, nor can a queue stand still.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,22 +12,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-/// News come, and are passed on, so many times as often as they must.
+/// Reports come, and are passed on, so many times as often as they must.
 const MARGIN: u32 = 4;
-/// How long another model may load: it may have to be packed, on a slow disk.
+/// How long another model may load: it may have to be packed on a slow disk.
 const LOADING: Duration = Duration::from_secs(600);
 
-/// Where a service manager listens, as it told us in the environment.
+/// Where a service manager listens, as the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervisor {
-    /// a path, or `@name`
+    /// The path of its socket, or `@name` of an abstract one.
     pub socket: OsString,
-    /// it restarts us when it has heard nothing for so long
+    /// It restarts us when it has heard nothing for so long.
     pub watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// How often the inference thread must be heard of.
+    /// How often the inference thread must report.
     #[must_use]
     pub fn beat(&self) -> Option<Duration> {
         let beat = self.watchdog.map(|longest| longest / MARGIN);
@@ -35,7 +35,7 @@ impl Supervisor {
     }
 }
 
-/// The line to it; without one nothing is told to nobody.
+/// Connection to systemd's notify socket. Without one, every call does nothing.
 #[derive(Debug, Default)]
 pub struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
@@ -44,7 +44,7 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Opens it. One that does not open is told to the log: the manager will see that nothing comes.
+    /// Opens the socket. If that fails, the log says so; the manager will notice that nothing comes.
     #[must_use]
     pub fn new(supervisor: Option<&Supervisor>) -> Self {
         let Some(supervisor) = supervisor else {
@@ -65,9 +65,9 @@ impl Notify {
         }
     }
 
-    /// The model answers; from here on the watchdog runs.
+    /// The model answers. From here on the watchdog runs.
     pub fn ready(&mut self, now: Instant, model: &str) {
-        // one line: a name is the model file's, and may hold anything
+        // it must stay one line, and a model file's name may hold anything
         let model: String = model.chars().filter(|c| !c.is_control()).collect();
         let watchdog = self.beat.map_or(String::new(), |beat| {
             format!(
@@ -79,7 +79,7 @@ impl Notify {
         self.fed = Some(now);
     }
 
-    /// Another model loads, which has its own time: there are no news of the inference thread.
+    /// Another model loads and has its own time for it: the inference thread reports nothing meanwhile.
     pub fn loading(&mut self) {
         if self.beat.is_some() && self.fed.take().is_some() {
             self.tell(&format!(
@@ -89,8 +89,8 @@ impl Notify {
         }
     }
 
-    /// The inference thread was heard of; what waits has not got on for so long. After as long as the watchdog waits, the
-    /// watchdog is to see it.
+    /// The inference thread has reported; what waits has stood still for so long. Once that is as long as the watchdog
+    /// waits, the watchdog is left to notice it.
     pub fn alive(&mut self, now: Instant, stalled: Duration) {
         let (Some(beat), Some(fed)) = (self.beat, self.fed) else {
             return;
@@ -101,7 +101,7 @@ impl Notify {
         }
     }
 
-    /// What runs is drained from here on.
+    /// What runs is finished from here on, and nothing new is taken.
     pub fn stopping(&mut self) {
         self.tell("STOPPING=1\nSTATUS=drains\n");
         self.fed = None;

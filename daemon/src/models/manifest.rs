@@ -1,4 +1,4 @@
-//! A model's signed manifest: who made the file what it is. It lies beside the model, `MODEL.manifest`, a text that people
+//! A model's signed manifest, `MODEL.manifest` beside the model: it says which file was signed. It is a text that people
 //! can read:
 //!
 //! ```text
@@ -11,8 +11,8 @@
 //! signature = "…"
 //! ```
 //!
-//! The signature is Ed25519's of all lines before it. The first line keeps what is signed here apart from everything else
-//! that a key may sign. The hash of the file says all; the other three say what another file differs in.
+//! The signature is an Ed25519 signature of all lines before it. The first line keeps it apart from everything else
+//! that a key may sign. The hash of the file would be enough; the other fields tell in what another file differs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,61 +32,56 @@ const SIGNATURE: &str = "signature = \"";
 /// Longest manifest, in bytes.
 const LONGEST: u64 = 4096;
 
-/// What a model is.
+/// What a manifest says about a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// `general.architecture`
+    /// The metadata value `general.architecture`.
     pub architecture: String,
-    /// of all bytes
+    /// SHA-256 of the whole file.
     pub file_sha256: String,
-    /// of `tokenizer.chat_template`; none: the file has no template
+    /// SHA-256 of `tokenizer.chat_template`; none if the file has no template.
     pub template_sha256: Option<String>,
-    /// of all other `tokenizer.*`
+    /// SHA-256 of all other `tokenizer.*` keys and values.
     pub tokenizer_sha256: String,
-    /// greater than that of every model before it
+    /// It is greater than that of every model before it.
     pub version: u64,
 }
 
-/// Why a model is not what one of the keys signed.
+/// Why a model is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
-    /// no manifest, and there are keys
     #[error("not signed: there is no manifest beside it, and keys are configured")]
     Unsigned,
-    /// the manifest cannot be read as one
-    #[error("its manifest is none: {0}")]
+    #[error("the manifest cannot be parsed: {0}")]
     Malformed(String),
-    /// of none of the keys, or altered
-    #[error("the signature of its manifest is of none of the configured keys")]
+    /// None of the keys signed the manifest, or it was altered.
+    #[error("none of the configured keys has signed its manifest")]
     Signature,
-    /// something is another than was signed
+    /// This part of the file is not what was signed.
     #[error("altered: its {0} is not the one that was signed")]
     Altered(&'static str),
-    /// a newer one has been served
+    /// A newer model was served here before.
     #[error("version {version} is older than version {least}, which was served here")]
     Older {
-        /// its own
         version: u64,
-        /// the newest that has answered
+        /// The version of the newest model that has answered here.
         least: u64,
     },
-    /// the disk's
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// no model at all
     #[error(transparent)]
     Gguf(#[from] GgufError),
 }
 
-/// The manifest beside a model.
+/// The path of the manifest beside a model.
 #[must_use]
 pub fn path(model: &Path) -> PathBuf {
     files::beside(model, ".manifest")
 }
 
 impl Manifest {
-    /// Reads all of a model.
+    /// Hashes all of a model.
     ///
     /// # Errors
     /// It cannot be read, or is no sound file.
@@ -102,10 +97,10 @@ impl Manifest {
         })
     }
 
-    /// The text of the file.
+    /// Signs the manifest and returns the text of its file.
     ///
     /// # Errors
-    /// None that a manifest of [`Self::of`] has.
+    /// The manifest cannot be written as TOML; one of [`Self::of`] always can.
     pub fn sign(&self, key: &SigningKey) -> Result<String, Untrusted> {
         let body = toml::to_string(self).map_err(|e| Untrusted::Malformed(e.to_string()))?;
         let signed = format!("{FIRST}{body}");
@@ -113,10 +108,10 @@ impl Manifest {
         Ok(format!("{signed}{SIGNATURE}{signature}\"\n"))
     }
 
-    /// Reads the manifest beside a model; believes nothing in it that one of the keys did not sign.
+    /// Reads the manifest beside a model. Nothing in it is believed unless one of the keys signed it.
     ///
     /// # Errors
-    /// [`Untrusted`].
+    /// There is no manifest, it cannot be read, or none of the keys signed it.
     pub fn read(model: &Path, keys: &[VerifyingKey]) -> Result<Self, Untrusted> {
         let mut text = String::new();
         match File::open(path(model)) {
@@ -144,7 +139,7 @@ impl Manifest {
             .and_then(unhex)
             .map(|bytes| Signature::from_bytes(&bytes))
             .ok_or_else(|| malformed("its signature is not 128 hexadecimal digits"))?;
-        // strict: no key and no signature that fits many texts
+        // strict verification refuses weak keys and signatures that fit many texts
         let ours = |key: &VerifyingKey| key.verify_strict(signed.as_bytes(), &signature).is_ok();
         if !keys.iter().any(ours) {
             return Err(Untrusted::Signature);
@@ -155,8 +150,8 @@ impl Manifest {
         toml::from_str(body).map_err(|e| malformed(e.message()))
     }
 
-    /// Is a file this one, as far as its header says, and new enough? The hash of all of it takes longer, and is
-    /// [`Self::file_sha256`].
+    /// Checks that a file is the one that was signed, as far as its header says, and new enough. The hash of the whole
+    /// file takes longer; it is [`Self::file_sha256`].
     ///
     /// # Errors
     /// [`Untrusted::Altered`] or [`Untrusted::Older`].
@@ -189,7 +184,7 @@ fn template(gguf: &Gguf) -> Option<String> {
 
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Every key and value in the order of the file, each with its length or its type before it.
+/// Hashes every key and value in the order of the file, each with its length or its type before it.
 fn tokenizer(gguf: &Gguf) -> String {
     let mut hash = Sha256::new();
     let ours = |key: &str| key.starts_with("tokenizer.") && key != TEMPLATE;

@@ -1,4 +1,5 @@
-//! Files of models: which one is served and why, what it was checked for, what of it is remembered, and what it needs of memory.
+//! Files of models: which one is served and why, what it was checked for, what is remembered about it, and how much
+//! memory it needs.
 
 pub(crate) mod catalogue;
 pub mod manifest;

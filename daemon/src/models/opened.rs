@@ -1,5 +1,5 @@
-//! A model's file, open: what is looked at, hashed and planned for is what is mapped and packed from, whatever lies under its
-//! name by then.
+//! A model's file, opened once. What is looked at, hashed and planned for is what is mapped and packed later, whatever
+//! lies under its name by then.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::files::{self, Stamp};
 
-/// Cheap to copy: all copies are the same open file.
+/// An open file. It is cheap to clone: all clones are the same open file.
 #[derive(Debug, Clone)]
 pub struct Opened {
     path: PathBuf,
@@ -29,10 +29,10 @@ impl Opened {
         Self::of(path.to_owned(), open_file(path)?)
     }
 
-    /// A file that is open, under its name.
+    /// Wraps a file that is open already.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system does not say what the file is.
     pub(crate) fn of(path: PathBuf, file: File) -> io::Result<Self> {
         let stamp = Stamp::of(&file)?;
         Ok(Self {
@@ -42,18 +42,18 @@ impl Opened {
         })
     }
 
-    /// Where it was when it was opened.
+    /// The path where it was when it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// As of when it was opened.
+    /// What it is recognised by, as of when it was opened.
     pub(crate) fn stamp(&self) -> &Stamp {
         &self.stamp
     }
 
-    /// Maps and validates it.
+    /// Maps the file and validates its header.
     ///
     /// # Errors
     /// It cannot be mapped, or is no sound file.
@@ -61,7 +61,7 @@ impl Opened {
         Gguf::from_file(&self.file)
     }
 
-    /// Its text, of at most so many bytes. Errors name it.
+    /// Reads the file as text of at most `most` bytes. Errors name the file.
     ///
     /// # Errors
     /// It cannot be read, is longer, or is not UTF-8.
@@ -69,7 +69,7 @@ impl Opened {
         files::text(&self.path, &self.file, most)
     }
 
-    /// SHA-256 of all of it, in hexadecimal. Takes seconds for gigabytes.
+    /// The SHA-256 of the whole file in hexadecimal. This takes seconds for gigabytes.
     ///
     /// # Errors
     /// It cannot be read, or was changed meanwhile.
@@ -79,10 +79,10 @@ impl Opened {
         Ok(hash)
     }
 
-    /// Has it still the content that it had when it was opened?
+    /// Checks that it still has the content that it had when it was opened.
     ///
     /// # Errors
-    /// Somebody wrote it or shortened it.
+    /// Somebody wrote to it or shortened it.
     pub fn unchanged(&self) -> io::Result<()> {
         if Stamp::of(&self.file)?.has_content_of(&self.stamp) {
             return Ok(());
@@ -92,17 +92,18 @@ impl Opened {
         Err(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
-    /// May others than this process' user and the system write it in place? What was checked of it would not be what is used.
+    /// Whether others than this process's user and the system may write to it in place. Then what was checked might not
+    /// be what is used.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system does not say.
     pub fn is_exposed(&self) -> io::Result<bool> {
         let of = self.file.metadata()?;
         let owners = [0, rustix::process::geteuid().as_raw()];
         if owners.contains(&of.uid()) && of.mode() & 0o022 == 0 {
             return Ok(false);
         }
-        // nobody writes there, whatever the file's mode says
+        // the file system is mounted read-only, so nobody writes there whatever the file's mode says
         let disk = rustix::fs::fstatvfs(&self.file)?;
         Ok(!disk.f_flag.contains(StatVfsMountFlags::RDONLY))
     }

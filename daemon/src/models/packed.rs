@@ -1,5 +1,5 @@
-//! A model's packed file: written once, beside the model, and mapped in its place for as long as the model has the content that
-//! it was made of.
+//! A model's packed file. It is written once beside the model, and mapped in its place as long as the model has the
+//! content that it was made from.
 
 use super::opened::Opened;
 use crate::files::beside;
@@ -12,53 +12,48 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What must stay free on the disk beside the packed file, in sizes of the model: the disk is not only ours.
+/// How much must stay free on the disk besides the packed file, in sizes of the model: the disk is not only ours.
 const SPARE: u64 = 1;
 
-/// Why there is no packed file.
+/// Why no packed file was made.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPacked {
-    /// the model cannot be read, or the file cannot be written
+    /// The model cannot be read, or the file cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// the model is no model, or what was written is not what was to be written
+    /// The model is not sound, or what was written is not what it should be.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// see there
     #[error(transparent)]
     Pack(#[from] pack::PackError),
-    /// the disk is too full
     #[error("{free} bytes are free on the disk, a packed file and as much again needs {needed}")]
     Full {
-        /// there are
         free: u64,
-        /// there would have to be
+        /// How many bytes would have to be free.
         needed: u64,
     },
-    /// two at once
     #[error("another process is writing it")]
     Busy,
 }
 
-/// The packed file beside a model.
+/// The path of the packed file beside a model.
 #[must_use]
 pub fn path(model: &Path) -> PathBuf {
     beside(model, ".packed")
 }
 
-/// What a packed file says of its source: nothing that two models can have in common.
+/// What a packed file says about its source; no two models have it in common.
 fn source(sha256: &str) -> String {
     format!("sha256 {sha256}")
 }
 
-/// A model and its packed file, if it has one: what is mapped.
+/// A model, and its packed file if it has one. One of them is mapped.
 #[derive(Debug, Clone)]
 pub struct Weights {
-    /// the model
     pub model: Opened,
-    /// of all of it
+    /// SHA-256 of the model's whole file.
     pub sha256: String,
-    /// made of just this model
+    /// A packed file that was made of exactly this model.
     pub packed: Option<Opened>,
 }
 
@@ -77,8 +72,8 @@ impl Weights {
         }
     }
 
-    /// Bytes that the packed file has and the model has not: those of a requantised head, if there is one. What each tensor's
-    /// place in a cache line takes, some KB in all, is not counted: the plan is the same before and after packing.
+    /// Bytes that only the packed file has: those of a requantised head, if there is one. The padding of tensors to
+    /// cache lines, some KB in all, is not counted, so that the plan is the same before and after packing.
     #[must_use]
     pub fn requantized_head(&self) -> u64 {
         let gguf = self.packed.as_ref().and_then(|packed| packed.gguf().ok());
@@ -91,16 +86,16 @@ impl Weights {
     /// Maps the packed file if there is one, else the model.
     ///
     /// # Errors
-    /// It cannot be read, or is no sound file.
+    /// The file cannot be read, or is not sound.
     pub fn map(&self) -> Result<Gguf, GgufError> {
         self.packed.as_ref().unwrap_or(&self.model).gguf()
     }
 
-    /// As [`Self::map`], but the packed file is written first if there is none and the disk has room for two. Why there is
-    /// none goes to the log: the model can be served all the same.
+    /// Like [`Self::map`], but first writes the packed file if there is none and the disk has room for two. If it
+    /// cannot be written, the log says why; the model can be served all the same.
     ///
     /// # Errors
-    /// As [`Self::map`]; or the model was changed in place since it was opened.
+    /// Those of [`Self::map`]; or the model was changed in place since it was opened.
     pub fn prepare(&mut self) -> Result<Gguf, GgufError> {
         self.packed.take_if(|packed| packed.unchanged().is_err());
         self.model.unchanged()?;
@@ -137,7 +132,7 @@ impl Weights {
 
     fn pack(&self, bytes: u64) -> Result<Opened, NotPacked> {
         let out = path(self.model.path());
-        // what lies there was made of another model, or by nobody knows whom: its room is wanted
+        // what lies there was made of another model, or nobody knows by whom; its room is needed
         match fs::remove_file(&out) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => room(self.model.path(), bytes)?,
@@ -145,7 +140,7 @@ impl Weights {
         write(&self.model, &self.sha256, &out, false)
     }
 
-    /// Removes the packed file: it proved to be damaged. False: there is none.
+    /// Removes the packed file, because it proved to be damaged. False: there is none.
     #[must_use]
     pub fn discard(&mut self) -> bool {
         let packed = self.packed.take();
@@ -153,7 +148,7 @@ impl Weights {
     }
 }
 
-/// Is there room for a packed file of `bytes`?
+/// Checks that there is room for a packed file of `bytes`.
 fn room(model: &Path, bytes: u64) -> Result<(), NotPacked> {
     let disk = rustix::fs::statvfs(folder(model)).map_err(io::Error::from)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -164,7 +159,7 @@ fn room(model: &Path, bytes: u64) -> Result<(), NotPacked> {
     Ok(())
 }
 
-/// Where a file lies.
+/// The folder that a file lies in.
 fn folder(file: &Path) -> &Path {
     match file.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -172,8 +167,8 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Writes `out`, with a requantised head or without: an old file stays until the new one is whole, on the disk, and has been read
-/// again. What is given back is the file that was written, whatever others put under its name.
+/// Writes `out`, with or without a requantised head. An old file stays until the new one is complete, on the disk, and
+/// was read again. The file that is returned is the one that was written, whatever others put under its name.
 ///
 /// # Errors
 /// [`NotPacked`]; nothing of ours stays behind.
@@ -201,7 +196,7 @@ pub fn write(
         buffered.flush()?;
         file.sync_all()?;
         Gguf::from_file(&file)?.touch()?;
-        // what was read is what has this hash
+        // the bytes that were read are those of this hash
         model.unchanged()?;
         fs::rename(&part, out)?;
         File::open(folder(out))?.sync_all()?;
@@ -209,17 +204,17 @@ pub fn write(
         Ok(())
     })();
     match written {
-        // a rename is a change too: the stamp is taken after it
+        // a rename is a change too, so the stamp is taken after it
         Ok(()) => Ok(Opened::of(out.to_owned(), file)?),
         Err(error) => {
-            // it may be gone already: what counts is the error that there is
+            // it may be gone already; the error that we have is the one that counts
             let _ = fs::remove_file(&part);
             Err(error)
         }
     }
 }
 
-/// A file of ours to write, made anew where another could go on writing in it.
+/// Creates a file to write to, anew where another process could go on writing to the old one.
 fn ours(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options

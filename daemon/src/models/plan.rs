@@ -1,5 +1,5 @@
-//! The memory plan of this daemon: the model's file and the configuration, laid out below a limit before anything is
-//! loaded.
+//! The memory plan of this daemon: what the model's file and the configuration need, laid out below a limit before
+//! anything is loaded.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::Unknown;
 use crate::mqtt;
 
-/// Tokens of context when the configuration has no say and the model allows more.
+/// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
 /// requests, and the text of sessions.
@@ -30,58 +30,48 @@ fn message_bytes(config: &Config) -> u64 {
 /// What the engine is loaded with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// tokens of one sequence at most
+    /// Most tokens of one sequence.
     pub context: usize,
-    /// how keys and values are stored
+    /// How keys and values are stored.
     pub kv: KvFormats,
-    /// are they kept from being swapped out
+    /// Whether they are kept from being swapped out.
     pub lock: bool,
-    /// who finds what is in them
+    /// Whose requests find what is in them.
     pub share: Share,
-    /// for prefill and for decode: as configured, else as `glowplug tune` found, else the fast cores
+    /// Threads for prefill and for decoding: as configured, else as `glowplug tune` found, else the fast cores.
     pub threads: Threads,
-    /// pages, and where every byte goes
+    /// The number of pages, and where every byte goes.
     pub memory: MemoryPlan,
 }
 
-/// Threads of the engine.
+/// The threads of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads {
-    /// for prompts
     pub prefill: usize,
-    /// for steps of decoding
     pub decode: usize,
 }
 
-/// Why there is none.
+/// Why no plan can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// not a sound GGUF file
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// not a network we compute
     #[error(transparent)]
     Dims(#[from] DimsError),
-    /// more context than the model was made for
+    /// More context was configured than the model was made for.
     #[error(transparent)]
     Context(LoadError),
-    /// a format that the model's heads cannot have
+    /// A format was configured that the model's heads cannot have.
     #[error("`memory.kv_format`: {} stores {} values at a time, a head of this model has {head_dim}", format.name(), KvFormat::BLOCK)]
-    Format {
-        /// chosen
-        format: KvFormat,
-        /// of the model
-        head_dim: usize,
-    },
-    /// nobody knows how much memory there is
+    Format { format: KvFormat, head_dim: usize },
     #[error(transparent)]
     Unknown(#[from] Unknown),
-    /// too large
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
 }
 
-/// Plans for an open file; `model` is where it is, `requantized_head` what its packed file has beyond it, in bytes.
+/// Makes the plan for an open file. `model` is its path, and `requantized_head` the bytes that only its packed file
+/// has.
 ///
 /// # Errors
 /// [`PlanError`]; nothing was loaded.
@@ -120,7 +110,7 @@ pub fn plan(
         threads: threads.prefill.max(threads.decode),
     };
     let mut shape = shape(gguf, &dims);
-    // of the packed file, which is mapped instead
+    // the packed file is mapped instead, with its requantised head
     shape.file_bytes += requantized_head;
     let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
     Ok(Plan {
@@ -133,7 +123,8 @@ pub fn plan(
     })
 }
 
-/// See [`Plan::threads`]. On a board that was named and may be elsewhere nothing was measured, and its own cores count.
+/// See [`Plan::threads`]. For a board that was named and may be elsewhere, nothing was measured and its own cores
+/// count.
 fn threads(model: &Path, config: &Config) -> Threads {
     let engine = &config.engine;
     let here = Cores::here(&config.root);
@@ -154,7 +145,8 @@ fn threads(model: &Path, config: &Config) -> Threads {
     }
 }
 
-/// What was chosen, if the heads can have it; else q8_0, or f16 for heads that cannot.
+/// The formats that were chosen, if the heads can have them. Without a choice it is q8_0, or f16 for heads that cannot
+/// have that.
 pub(crate) fn formats(chosen: Option<KvFormats>, head_dim: usize) -> Result<KvFormats, PlanError> {
     let Some(kv) = chosen else {
         let format = if KvFormat::Q8_0.takes(head_dim) {
@@ -223,7 +215,7 @@ mod tests {
         merges: 48_900,
         f16_key_layers: 0,
     };
-    /// DeepSeek-R1-Distill-Qwen-7B Q4_K_M
+    /// The shape of DeepSeek-R1-Distill-Qwen-7B in Q4_K_M.
     const Q7: Shape = Shape {
         file_bytes: 4_683_073_536,
         embed: 3584,

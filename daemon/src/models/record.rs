@@ -1,5 +1,5 @@
-//! What is remembered over restarts of models: `models.json` in the state folder. Several programs of a user may have it open: a
-//! change is made of what is there, under a lock, never of what somebody read a while ago.
+//! What is remembered of models over restarts: `models.json` in the state folder. Several programs of a user may use it
+//! at once, so a change is applied under a lock to what is in the file, never to what was read a while ago.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use super::opened::Opened;
 use crate::files;
 
-/// In the state folder.
+/// Its name in the state folder.
 const FILE: &str = "models.json";
-/// Longest, in bytes.
+/// Most bytes of the file.
 const FILE_MAX: u64 = 1 << 20;
-/// Files whose hashes are remembered.
+/// Most files whose hashes are remembered.
 const KNOWN_MAX: usize = 16;
-/// Daemons that are remembered, by their names.
+/// Most daemons that are remembered, by their names.
 const DAEMONS_MAX: usize = 16;
-/// Tries to lock, and the pause between two: a change takes milliseconds, so somebody who holds the lock for longer is stuck.
+/// Tries to get the lock, and the pause between two. A change takes milliseconds, so whoever holds the lock for longer
+/// is stuck.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,43 +30,44 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     stamp: String,
-    /// of the file; of a packed one, of the model that it was made of
+    /// SHA-256 of the file; for a packed file that of the model that it was made from.
     sha256: String,
 }
 
-/// Of one daemon, by its name on its broker.
+/// What is remembered of one daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Choice {
-    /// what was configured when `chosen` was: another configuration has the last word
+    /// The model that was configured when `chosen` was chosen. If another one is configured now, the configuration
+    /// wins.
     pub(crate) configured: PathBuf,
-    /// over MQTT
+    /// The model that was chosen over MQTT.
     pub(crate) chosen: Option<PathBuf>,
-    /// the last that answered
+    /// The last model that answered.
     pub(crate) good: Option<PathBuf>,
-    /// one that has not answered yet, and how often it was started
+    /// A model that has not answered yet, and how often it was started.
     pub(crate) trial: Option<(PathBuf, u32)>,
-    /// no changes while this is true
+    /// Changes of the model are refused while this is true.
     pub(crate) inhibited: bool,
 }
 
-/// All of it.
+/// Everything that is remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Record {
     daemons: BTreeMap<String, Choice>,
-    /// the greatest that has answered
+    /// The greatest version of a model that has answered.
     pub(crate) version: u64,
     known: BTreeMap<PathBuf, Known>,
 }
 
 impl Record {
-    /// What this daemon chose.
+    /// What is remembered of a daemon.
     pub(crate) fn of(&self, daemon: &str) -> Choice {
         self.daemons.get(daemon).cloned().unwrap_or_default()
     }
 
-    /// The same, to change it.
+    /// What is remembered of a daemon, to be changed.
     pub(crate) fn of_mut(&mut self, daemon: &str) -> &mut Choice {
         while self.daemons.len() >= DAEMONS_MAX && !self.daemons.contains_key(daemon) {
             self.daemons.pop_first();
@@ -73,14 +75,14 @@ impl Record {
         self.daemons.entry(daemon.to_owned()).or_default()
     }
 
-    /// A file was read through, or made here of one that was.
+    /// Remembers the hash of a file that was read through, or that was made here from one that was.
     pub(crate) fn know(&mut self, file: &Opened, sha256: &str) {
         let Some(stamp) = file.stamp().lasting() else {
             self.known.remove(file.path());
             return;
         };
         while self.known.len() >= KNOWN_MAX && !self.known.contains_key(file.path()) {
-            // what is gone first, then anything: it is computed again
+            // files that are gone are forgotten first, then any: the hash can be computed again
             let gone = self.known.keys().find(|path| !path.exists()).cloned();
             match gone {
                 Some(path) => self.known.remove(&path),
@@ -92,32 +94,32 @@ impl Record {
             .insert(file.path().to_owned(), Known { stamp, sha256 });
     }
 
-    /// The hash that [`Self::know`] was told, if this is that file.
+    /// The hash that [`Self::know`] was told, if this is still that file.
     pub(crate) fn known(&self, file: &Opened) -> Option<&str> {
         let known = self.known.get(file.path())?;
         (file.stamp().lasting().as_ref() == Some(&known.stamp)).then_some(known.sha256.as_str())
     }
 }
 
-/// The file, and how it is changed.
+/// The file, and how it is read and changed.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     file: PathBuf,
-    /// one that cannot be read is begun anew, except where versions count
+    /// A file that cannot be read is started anew, unless versions count.
     strict: bool,
 }
 
 impl Ledger {
-    /// The one in a state folder.
+    /// The file in a state folder.
     pub(crate) fn new(state_dir: &Path, strict: bool) -> Self {
         let file = state_dir.join(FILE);
         Self { file, strict }
     }
 
-    /// What is remembered.
+    /// Reads what is remembered.
     ///
     /// # Errors
-    /// It cannot be read, and versions count. `InvalidData`: and that stays so.
+    /// It cannot be read, and versions count. `InvalidData` means that this stays so.
     pub(crate) fn read(&self) -> io::Result<Record> {
         let error = match read(&self.file) {
             Ok(record) => return Ok(record),
@@ -133,10 +135,10 @@ impl Ledger {
         Ok(Record::default())
     }
 
-    /// Changes what is there, whoever wrote it last.
+    /// Changes what is in the file, whoever wrote it last.
     ///
     /// # Errors
-    /// Nothing was changed: it cannot be read or written, or another program holds the lock.
+    /// It cannot be read or written, or another program holds the lock; nothing was changed.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         if let Some(folder) = self.file.parent() {
             // the password of the embedded broker lies there too
@@ -146,7 +148,7 @@ impl Ledger {
         let before = self.read()?;
         let mut record = before.clone();
         change(&mut record);
-        // the storage of a board bears so many writes
+        // the storage of a board bears only so many writes
         if record == before {
             return Ok(());
         }
@@ -157,7 +159,8 @@ impl Ledger {
         files::replace(&self.file, &bytes)
     }
 
-    /// The hash of a file: as it is known, else by reading it through, and known from then on where the folder can be written.
+    /// The hash of a file. If it is not known, the file is read through, and the hash is remembered where the folder
+    /// can be written.
     ///
     /// # Errors
     /// The file cannot be read, or was changed meanwhile.
@@ -174,7 +177,7 @@ impl Ledger {
         Ok(sha256)
     }
 
-    /// The lock is a file of its own: the other one is replaced.
+    /// Takes the lock. It is a file of its own, because the other one is replaced.
     fn lock(&self) -> io::Result<File> {
         let file = File::options()
             .create(true)

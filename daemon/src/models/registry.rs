@@ -1,8 +1,8 @@
-//! Which model is served: what a file must be to be one, and what is remembered of models over restarts.
+//! Which model is served: what a file must be like, and what is remembered of models over restarts.
 //!
-//! A model that was asked for is a [`Candidate`] once it was found, checked and planned for, all before anything of the
-//! one that runs is given up. In the state folder is remembered which model answered last, how often one has failed to,
-//! and the greatest version that was ever served.
+//! A model that was asked for becomes a [`Candidate`] once it was found, checked and planned for, all before anything
+//! of the running one is given up. The state folder remembers which model answered last, how often a model has failed
+//! to, and the greatest version that was ever served.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,25 +22,24 @@ use super::record::{Choice, Ledger, Record};
 use crate::config::Config;
 use crate::config::counter;
 
-/// Starts without an answer, after which a model that answered before, or the configured one, takes the place.
+/// After this many starts without an answer, a model that answered before takes the place, or the configured one.
 pub const STARTS_MAX: u32 = 3;
 
-/// Found, checked and planned for.
+/// A model that was found, checked and planned for.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// what is mapped, and what it was when it was checked
+    /// What is mapped, and what it was when it was checked.
     pub weights: Weights,
-    /// of its manifest; none: nobody has to sign
+    /// The version in its manifest; none if nobody has to sign.
     pub version: Option<u64>,
-    /// what it is loaded with
     pub plan: Plan,
-    /// its own sampling values
+    /// The model's own sampling values.
     pub sampler: SamplerParams,
-    /// what prompts are written with
+    /// The template that prompts are written with.
     pub template: ChatTemplate,
 }
 
-/// A file whose header was checked, and that has room; its weights were not read.
+/// A file whose header was checked and that fits into memory. Its weights were not read.
 #[derive(Debug)]
 pub struct Sighted {
     file: Opened,
@@ -48,34 +47,31 @@ pub struct Sighted {
     template: ChatTemplate,
 }
 
-/// Why a file is no candidate.
+/// Why a file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum UnfitModel {
-    /// not a model we serve, or one that does not fit
+    /// It is not a model that we can serve, or it does not fit.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// not a sound file
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// no prompt can be written for it
+    /// It has no template that prompts can be written with.
     #[error("{0}; `model.template_file` can name another template for the configured model")]
     Template(TextError),
-    /// not signed as it must be
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
-    /// it must be signed, and what was checked could be changed afterwards
+    /// It must be signed, but others could change it after it was checked.
     #[error(
-        "others than this user may write the file: who signed it would say nothing (`chmod go-w`, or give it to this user)"
+        "others than this user may write to the file, so its signature would prove nothing (`chmod go-w`, or give it to this user)"
     )]
     Exposed,
-    /// it cannot be read
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl UnfitModel {
-    /// Does it stay so until somebody changes a file or the configuration? All else may pass: a mount that is not there yet, a
-    /// copy that is under way, memory that somebody else holds for a moment, an error of the disk.
+    /// Whether it stays so until somebody changes a file or the configuration. Everything else may pass: a mount that
+    /// is not there yet, a copy that is under way, memory that somebody else holds for a moment, an error of the disk.
     #[must_use]
     pub fn stays(&self) -> bool {
         match self {
@@ -97,7 +93,7 @@ impl UnfitModel {
     }
 }
 
-/// See [`UnfitModel::stays`].
+/// Whether an error of a file stays; see [`UnfitModel::stays`].
 pub(crate) fn stays(error: &GgufError) -> bool {
     !matches!(error, GgufError::Io(_) | GgufError::Truncated { .. })
 }
@@ -107,18 +103,18 @@ pub(crate) fn stays(error: &GgufError) -> bool {
 pub struct Note {
     ledger: Ledger,
     change: Box<dyn FnOnce(&mut Record) + Send>,
-    /// of the configuration's image, and where that is remembered
+    /// The counter of the configuration's image, and where it is remembered.
     counter: Option<(PathBuf, u64)>,
 }
 
 impl Note {
-    /// Writes it.
+    /// Writes the change.
     ///
     /// # Errors
     /// It will not be remembered, or only in part.
     pub fn write(self) -> io::Result<()> {
         let changed = self.ledger.change(self.change);
-        // one does not wait for the other
+        // one is written even if the other fails
         match self.counter {
             Some((folder, counter)) => counter::served(&folder, counter).and(changed),
             None => changed,
@@ -126,10 +122,10 @@ impl Note {
     }
 }
 
-/// The memory over restarts, and what is checked against it.
+/// What is remembered over restarts, and what files are checked against.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// of this daemon, among those of one user
+    /// The name of this daemon among those of one user.
     name: String,
     configured: PathBuf,
     remembered: bool,
@@ -141,10 +137,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads the state folder. What cannot be read is begun anew, except where versions count.
+    /// Reads the state folder. What cannot be read is started anew, except where versions count.
     ///
     /// # Errors
-    /// There are keys, and it is not known which versions were served; `InvalidData`: that stays so.
+    /// There are keys, and it is not known which versions were served. `InvalidData` means that this stays so.
     pub fn open(config: &Config, configured: PathBuf) -> io::Result<Self> {
         let ledger = Ledger::new(&config.state_dir, !config.trust.is_empty());
         Ok(Self {
@@ -159,8 +155,9 @@ impl Registry {
         })
     }
 
-    /// The model to start with: the one chosen over MQTT, else the configured one. One that has failed so often gives way to
-    /// the last that answered, then to the configured one, then it has its turns again. True: it gave way.
+    /// The model to start with: the one chosen over MQTT, else the configured one. After [`STARTS_MAX`] failed starts
+    /// it gives way to the last one that answered, then to the configured one, then it has its turns again. True: it
+    /// gave way.
     pub fn first(&mut self) -> (PathBuf, bool) {
         if !self.remembered {
             return (self.configured.clone(), false);
@@ -188,7 +185,7 @@ impl Registry {
         (path, fallback)
     }
 
-    /// Is there another model that a later start may serve?
+    /// Whether there is another model that a later start may serve.
     #[must_use]
     pub fn has_way_back(&self) -> bool {
         let choice = self.choice();
@@ -196,7 +193,7 @@ impl Registry {
         self.remembered && wanted.is_some_and(|wanted| !self.ways_back(&choice, wanted).is_empty())
     }
 
-    /// The last that answered, and the configured one, unless it is the one that is wanted.
+    /// The models that may take the place of the wanted one: the last that answered, and the configured one.
     fn ways_back(&self, choice: &Choice, wanted: &Path) -> Vec<PathBuf> {
         let mut ways: Vec<PathBuf> = choice.good.iter().cloned().collect();
         ways.push(self.configured.clone());
@@ -209,12 +206,12 @@ impl Registry {
         self.record.of(&self.name)
     }
 
-    /// At once: the daemon is on its way up, or down.
+    /// Writes a choice at once, because the daemon is on its way up or down.
     fn written(&mut self, choice: Choice) {
         let name = self.name.clone();
         let note = self.note(move |record| {
             let now = record.of_mut(&name);
-            // said by another daemon's operator, or by ours, and not by this start
+            // only an operator changes this one, so it is taken from the file
             let inhibited = now.inhibited;
             *now = Choice {
                 inhibited,
@@ -222,11 +219,11 @@ impl Registry {
             };
         });
         if let Err(error) = note.write() {
-            tracing::warn!("it will not be remembered how this start went: {error}");
+            tracing::warn!("how this start went will not be remembered: {error}");
         }
     }
 
-    /// Changes what is remembered here, and gives what is to be written.
+    /// Changes what is remembered here, and returns the change to be written.
     fn note(&mut self, change: impl Fn(&mut Record) + Send + 'static) -> Note {
         change(&mut self.record);
         Note {
@@ -245,7 +242,7 @@ impl Registry {
         }
     }
 
-    /// A model has answered; `version`: of its manifest; `chosen`: as somebody asked over MQTT.
+    /// A model has answered. `version` is that of its manifest; `chosen` says that somebody asked for it over MQTT.
     pub fn answered(&mut self, weights: &Weights, version: Option<u64>, chosen: bool) -> Note {
         let (name, remembered) = (self.name.clone(), self.remembered);
         let weights = weights.clone();
@@ -258,7 +255,7 @@ impl Registry {
                     .trial
                     .take_if(|(wanted, _)| chosen || *wanted == path);
                 if let Some((_, starts)) = &mut choice.trial {
-                    // it gave way to this one: so it does at the next start
+                    // it gave way to this one, and it will at the next start too
                     *starts = STARTS_MAX;
                 }
                 if chosen {
@@ -268,7 +265,7 @@ impl Registry {
             }
             record.version = record.version.max(version.unwrap_or(0));
             record.know(&weights.model, &weights.sha256);
-            // where models are signed: written here, or known to be, of one that is
+            // where models are signed, this file was written here from one that is, or is known to have been
             if let (Some(_), Some(packed)) = (version, &weights.packed) {
                 record.know(packed, &weights.sha256);
             }
@@ -277,19 +274,19 @@ impl Registry {
         note
     }
 
-    /// Are changes refused?
+    /// Whether changes of the model are refused.
     #[must_use]
     pub fn inhibited(&self) -> bool {
         self.choice().inhibited
     }
 
-    /// Changes are refused from now on. Written, over restarts too.
+    /// Refuses changes from now on; once it is written, also over restarts.
     pub fn inhibit(&mut self) -> Note {
         let name = self.name.clone();
         self.note(move |record| record.of_mut(&name).inhibited = true)
     }
 
-    /// They are not any more, when this is written and [`Self::allowed`] is told.
+    /// Allows changes again, once this is written and [`Self::allowed`] was called.
     pub fn allow(&self) -> Note {
         let name = self.name.clone();
         Note {
@@ -299,15 +296,15 @@ impl Registry {
         }
     }
 
-    /// [`Self::allow`] was written.
+    /// The change of [`Self::allow`] was written.
     pub fn allowed(&mut self) {
         self.record.of_mut(&self.name).inhibited = false;
     }
 
-    /// Opens a file and checks all that takes no time: who signed it, its header, and whether it fits.
+    /// Opens a file and checks everything that takes no time: who signed it, its header, and whether it fits.
     ///
     /// # Errors
-    /// [`UnfitModel`]; nothing is loaded.
+    /// [`UnfitModel`]; nothing was loaded.
     pub fn sight(
         &self,
         path: &Path,
@@ -347,10 +344,11 @@ impl Registry {
         })
     }
 
-    /// Reads the file through unless its hash is known, which takes seconds for gigabytes, and plans with what will be mapped.
+    /// Reads the file through unless its hash is known, which takes seconds for gigabytes, and plans for what will be
+    /// mapped.
     ///
     /// # Errors
-    /// [`UnfitModel`]; nothing is loaded.
+    /// [`UnfitModel`]; nothing was loaded.
     pub fn read(
         &self,
         sighted: Sighted,
@@ -374,7 +372,7 @@ impl Registry {
         let gguf = file.gguf()?;
         let mut weights = Weights::new(file, sha256);
         if manifest.is_some() {
-            // nobody signed what is packed: it counts if it was made here, and is made again if that is not known
+            // nobody signed a packed file: it counts if it was made here, and if that is not known it is made again
             weights
                 .packed
                 .take_if(|packed| self.record.known(packed) != Some(&weights.sha256));
@@ -395,10 +393,10 @@ impl Registry {
         })
     }
 
-    /// [`Self::sight`] and [`Self::read`].
+    /// Does [`Self::sight`] and [`Self::read`].
     ///
     /// # Errors
-    /// [`UnfitModel`]; nothing is loaded.
+    /// [`UnfitModel`]; nothing was loaded.
     pub fn check(
         &self,
         path: &Path,
@@ -408,7 +406,8 @@ impl Registry {
         self.read(self.sight(path, config, limit)?, config, limit)
     }
 
-    /// The file that a name means: beside the configured one, with or without its suffix, or as the catalogue has it.
+    /// Finds the file that a name means: one beside the configured one, with or without its suffix, or one of the
+    /// catalogue.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         let folder = self.configured.parent()?;

@@ -1,5 +1,5 @@
-//! The thread counts that `glowplug tune` measured, in a small file beside the model: written by the command, read by the
-//! memory plan of a daemon whose configuration names none.
+//! The thread counts that `glowplug tune` measured, in a small file beside the model. The command writes it; the memory
+//! plan reads it if the configuration names no counts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,46 +10,38 @@ use glowplug_firmware_config::limits::THREADS_MAX;
 use glowplug_model::quant::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
 
-/// A file above this is not ours: four values are some 80 bytes.
+/// A larger file is not ours: its four values take some 80 bytes.
 const BYTES_MAX: u64 = 4096;
 
-/// What was found, and where: another machine's counts are worth nothing here.
+/// The thread counts, and where they were measured: another machine's counts are worth nothing here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuned {
-    /// instruction set it was measured with
+    /// The instruction set that they were measured with.
     isa: String,
-    /// threads that the machine runs at once
+    /// How many threads the machine runs at once.
     cores: usize,
-    /// threads for prefill
     pub prefill: usize,
-    /// threads for decode
     pub decode: usize,
 }
 
-/// What a file beside the model is not.
+/// Why the file beside a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Useless {
-    /// it could not be read
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// too large, or not what `tune` writes
+    /// It is too large, or not what `glowplug tune` writes.
     #[error("not a file of `glowplug tune`: {0}")]
     Malformed(String),
-    /// the model is on another machine now, or its instruction set is forced to another
+    /// The model is on another machine now, or the instruction set is forced to another one.
     #[error(
         "measured with {isa} on {cores} cores, which is not this machine: run `glowplug tune` here"
     )]
-    Elsewhere {
-        /// the file's
-        isa: String,
-        /// the file's
-        cores: usize,
-    },
+    Elsewhere { isa: String, cores: usize },
 }
 
 impl Tuned {
-    /// Counts found on this machine.
+    /// The counts that were measured on this machine.
     #[must_use]
     pub fn here(isa: Option<Isa>, cores: usize, prefill: usize, decode: usize) -> Self {
         Self {
@@ -60,13 +52,13 @@ impl Tuned {
         }
     }
 
-    /// The file beside a model.
+    /// The path of the file beside a model.
     #[must_use]
     pub fn path(model: &Path) -> PathBuf {
         files::beside(model, ".tuned.json")
     }
 
-    /// What was found for this model on this machine, if anything was.
+    /// Reads what was measured for this model on this machine, if anything was.
     ///
     /// # Errors
     /// There is a file, and it is [`Useless`].
@@ -98,7 +90,7 @@ impl Tuned {
         Ok(Some(tuned))
     }
 
-    /// Writes the file: the old one or this one is there, whatever happens.
+    /// Writes the file. Whatever happens, either the old file or this one is there afterwards.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -109,7 +101,7 @@ impl Tuned {
     }
 }
 
-/// The level that would be used. (A forced one that is not there is refused where the model is loaded.)
+/// The instruction set that would be used. (A forced one that this machine lacks is refused where the model is loaded.)
 fn level(isa: Option<Isa>) -> String {
     match Kernels::detect(isa) {
         Ok(kernels) => kernels.isa().to_string(),

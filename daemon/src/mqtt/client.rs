@@ -158,7 +158,7 @@ impl Connection {
         let _ = self.0.disconnect_with_timeout(limit).await;
     }
 
-    /// Disconnects at once.
+    /// Disconnects at once, whatever is under way.
     pub(super) async fn disconnect_now(&self) {
         let _ = self.0.disconnect_now().await;
     }
@@ -203,7 +203,12 @@ impl Reader {
             let event = match timeout(silence, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
                 Ok(Err(e)) => return end_of(e),
-                Err(_) => return Ending::nobody(format!("silence for {} s", silence.as_secs())),
+                Err(_) => {
+                    return Ending::nobody(format!(
+                        "the broker was silent for {} s",
+                        silence.as_secs()
+                    ));
+                }
             };
             match event {
                 rumqttc::Event::Incoming(Packet::ConnAck(ack)) => {

@@ -24,7 +24,7 @@ pub enum Lane {
     Chunk,
     /// Answers what was not accepted, or a repeated request.
     Refusal,
-    /// Answers an administrator.
+    /// Answers an administrator's verb.
     Admin,
     /// Says how the daemon is. A newer one on the same topic replaces one that waits.
     State,

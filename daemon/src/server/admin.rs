@@ -1,4 +1,4 @@
-//! The admin verbs that concern the whole daemon: what is answered at once, and what begins.
+//! The admin verbs that concern the whole daemon: some are answered at once, others begin something.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use crate::wire::fault::{Code, Fault};
 const RETRY_MS: u64 = 1000;
 
 impl Daemon {
-    /// An admin verb that concerns the whole daemon.
+    /// Does or begins an admin verb that concerns the whole daemon.
     pub(super) fn admin(&mut self, asked: Admin, asker: Asker) {
         if self.link.room(Lane::Admin) <= self.unanswered() {
-            // what cannot be answered is not done
+            // a verb whose answer has no room is not done
             return self.admission.count_refused("reply_dropped");
         }
         let done = match asked {
@@ -44,7 +44,7 @@ impl Daemon {
                 Ok(path) => return self.ask_for(path, asker),
                 Err(fault) => Err(fault),
             },
-            // the engine's
+            // admission handles this one
             Admin::Forget(_) => return,
         };
         match done {
@@ -53,7 +53,7 @@ impl Daemon {
         }
     }
 
-    /// Answers that are still to come: of a change of the model, and of a drain.
+    /// Answers that are still owed: of a change of the model, and of a drain.
     fn unanswered(&self) -> usize {
         let change = match &self.models.change {
             Change::No | Change::Checking(None) | Change::Loading(None) => 0,
@@ -111,7 +111,8 @@ impl Daemon {
         }
     }
 
-    /// Changes are refused at once; that they are allowed again, and over restarts, is so when it is written.
+    /// Inhibits or allows changes of the model. Changes are refused from now on; they are allowed again, and either
+    /// holds over restarts, once it is written.
     fn inhibit(&mut self, on: bool, asker: Asker) {
         if self.models.waiting.inhibit.is_some() {
             let why = "another `inhibit` is being written";
@@ -129,12 +130,12 @@ impl Daemon {
         self.write(note, Some(Waited::Inhibit(on)));
     }
 
-    /// Who chose the model that is served is told when it is so over restarts too.
+    /// Answers whoever chose the model, once it is known whether the choice holds over restarts.
     pub(super) fn chose(&mut self, written: bool) {
         match self.models.waiting.choice.take() {
             Some(asker) if written => self.admin(Admin::Model(None), asker),
             Some(asker) => {
-                let why = "the model is served until the daemon ends, and not longer: it cannot be written down";
+                let why = "the model is served, but only until the daemon ends: the state folder cannot be written";
                 self.refuse(&asker, &Fault::new(Code::Internal, why));
             }
             None => {}
@@ -153,9 +154,9 @@ impl Daemon {
             return self.reply(&asker.to, asker.done(&json!({"on": on})), Lane::Admin);
         }
         let why = if on {
-            "changes are inhibited until the daemon ends, and not longer: it cannot be written down"
+            "changes are inhibited, but only until the daemon ends: the state folder cannot be written"
         } else {
-            "changes stay inhibited: that they are not any more cannot be written down"
+            "changes stay inhibited: the state folder cannot be written"
         };
         self.refuse(&asker, &Fault::new(Code::Internal, why));
     }

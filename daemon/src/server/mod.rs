@@ -1,5 +1,5 @@
-//! The daemon's select loop: carries events to the state machines and their actions to the world, and decides nothing
-//! about requests itself.
+//! The daemon's select loop. It carries events to the state machines and their actions to the world, and decides
+//! nothing about requests itself.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ const SAVE: Duration = Duration::from_secs(20);
 /// How long a shutdown waits for the last frames and the final status to reach the broker.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Tokio's clock, which tests can stop, as the one the state machines take.
+/// The clock of tokio, which tests can stop, in the type that the state machines take.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -129,7 +129,7 @@ impl Daemon {
         self.stop(failed).await
     }
 
-    /// Until there is nothing left to do; why, if it is a failure.
+    /// Runs until there is nothing left to do. Returns why it ended, if that is a failure.
     async fn work(
         &mut self,
         mut events: Events,
@@ -187,7 +187,7 @@ impl Daemon {
         }
     }
 
-    /// Does what the engine has to do get on?
+    /// Takes note of whether what the engine has to do gets on.
     fn look(&mut self) {
         let waits = !self.admission.engine_is_idle();
         self.inference
@@ -229,7 +229,7 @@ impl Daemon {
                 self.inference.conversations = conversations;
                 return self.engine_ended(ended, reports);
             }
-            // without a last word: it panicked
+            // it panicked, so there was no last report
             None => {
                 let why = Err("the inference thread ended".to_owned().into());
                 return self.engine_ended(why, reports);
@@ -254,7 +254,7 @@ impl Daemon {
                         },
                     );
                 }
-                // accepted or refused: either way it is ours now
+                // accepted or refused: either way the request is ours now
                 if let Some(ack) = incoming.ack
                     && self.link.ack(ack).is_err()
                 {
@@ -284,7 +284,7 @@ impl Daemon {
             .as_ref()
             .map(|worker| worker.send(command));
         if !matches!(sent, Some(Ok(()))) {
-            // its last report ends the daemon; nothing waits for this command any more
+            // its last report ends the daemon, and nothing waits for this command any more
             tracing::error!("the inference thread is gone");
         }
     }
@@ -304,7 +304,7 @@ impl Daemon {
         }
     }
 
-    /// Last frames, the final status, a clean goodbye.
+    /// Sends the last frames and the final status, and disconnects.
     async fn stop(mut self, failed: Option<Lost>) -> Result<(), RunError> {
         let mut out = Vec::new();
         self.admission.abandon(now(), Finish::Failed, &mut out);
@@ -316,19 +316,19 @@ impl Daemon {
         );
         self.link.close(CLOSE).await;
         if let Some(worker) = self.inference.worker {
-            // sessions are saved by the thread on its way out
+            // the thread saves the sessions on its way out
             worker.stop(SAVE).await;
         }
         if let Some(writes) = self.models.writes.take()
             && tokio::time::timeout(SAVE, writes).await.is_err()
         {
-            tracing::warn!("what is to be remembered was not written in time");
+            tracing::warn!("the state folder was not written in time");
         }
         if failed.is_none() && self.inference.model.is_none() {
             self.models.registry.interrupted();
         }
         match failed {
-            // no fault of a model's, and another start can help
+            // this is no fault of the model, and another start can help
             Some(lost) if self.embedded.as_ref().is_some_and(Embedded::is_over) => {
                 Err(RunError::Broke(lost.why))
             }
@@ -360,7 +360,7 @@ impl Shutdown {
     }
 }
 
-/// What comes from the inference thread, if there is one.
+/// Where reports of the inference thread come in, if there is one.
 type Reports = Option<mpsc::Receiver<Report>>;
 
 async fn next_report(reports: &mut Reports) -> Option<Report> {
@@ -370,7 +370,7 @@ async fn next_report(reports: &mut Reports) -> Option<Report> {
     }
 }
 
-/// Why the embedded broker is gone; there may be none.
+/// Waits until the embedded broker has ended, and says why; for ever if there is none.
 async fn ended(embedded: &mut Option<Embedded>) -> String {
     match embedded {
         Some(embedded) => embedded.ended().await,
@@ -378,7 +378,7 @@ async fn ended(embedded: &mut Option<Embedded>) -> String {
     }
 }
 
-/// A moment of the state machines' clock.
+/// Waits until a moment of the state machines' clock; for ever if there is none.
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when.into()).await,

@@ -1,6 +1,6 @@
-//! A change of models: the new one is checked beside what runs, what was accepted is finished, the engine gives its memory
-//! back, the new one loads, and what came meanwhile is its. One that does not load is followed by the one before. Nothing
-//! accepted is dropped, and no answer is of two models.
+//! A change of models. The new model is checked while the old one runs, what was accepted is finished, the engine gives
+//! its memory back, the new engine loads, and what came meanwhile is answered by it. If it does not load, the model
+//! before takes its place. Nothing accepted is dropped, and no answer mixes two models.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,44 +23,45 @@ use crate::requests::admission::Action;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::fault::{Code, Fault};
 
-/// How far it is.
+/// How far the change is.
 #[derive(Debug, Default)]
 pub(super) enum Change {
-    /// none is under way
+    /// No change is under way.
     #[default]
     No,
-    /// a file is being checked, beside the engine that runs; nobody asked: the first one
+    /// A file is being checked while the engine runs. Without an asker it is the first model.
     Checking(Option<Asker>),
-    /// what was accepted is finished
+    /// What was accepted is being finished.
     Finishing(Box<Candidate>, Asker),
-    /// the engine ends
+    /// The old engine is ending.
     Ending(Box<Candidate>, Asker),
-    /// the next engine loads; the model before takes its place if it cannot
+    /// The next engine loads. The model before takes its place if it cannot.
     Loading(Option<(Asker, Box<Candidate>)>),
-    /// the model before loads again, and why
+    /// The model before loads again, for this reason.
     Returning(Asker, String),
 }
 
-/// From beside the loop: a thread that reads a whole file, or one that writes what is to be remembered.
+/// What work beside the loop has found: a thread that reads a whole file, or a task that writes what should be
+/// remembered.
 #[derive(Debug)]
 pub(super) enum Finding {
-    /// a candidate, or why it is none
+    /// A file that is fit to be served, or why it is not.
     Checked(Result<Box<Candidate>, UnfitModel>),
-    /// what somebody waits for was written, or was not
+    /// Whether what somebody waits for was written.
     Written(Waited, bool),
 }
 
-/// What is answered when it is written.
+/// What is answered once it is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Waited {
-    /// an `inhibit` with this
+    /// An `inhibit` with this value of `on`.
     Inhibit(bool),
-    /// a model that was chosen, and answers
+    /// The choice of a model that answers now.
     Choice,
 }
 
 impl Daemon {
-    /// The model that answers now.
+    /// The model that answers now, if one does.
     pub(super) fn serves(&self) -> Option<(&ModelInfo, &Candidate)> {
         match self.models.change {
             Change::Loading(_) | Change::Returning(..) => None,
@@ -73,7 +74,7 @@ impl Daemon {
         self.check(move |registry, config, limit| registry.check(&path, config, limit));
     }
 
-    /// In a thread of its own, which nobody waits for: the daemon may end before it.
+    /// Checks a file in a thread of its own. Nobody waits for the thread, so the daemon may end before it.
     pub(super) fn check(
         &mut self,
         check: impl FnOnce(&Registry, &Config, &Limit) -> Result<Candidate, UnfitModel> + Send + 'static,
@@ -88,7 +89,7 @@ impl Daemon {
             Finding::Checked(checked.map(Box::new))
         });
         if let Err(error) = spawned {
-            // one check at a time: there is room
+            // there is one check at a time, so there is room
             let _ = self
                 .models
                 .found
@@ -96,7 +97,7 @@ impl Daemon {
         }
     }
 
-    /// A thread has found something. An error: there is nothing to serve.
+    /// Takes a finding. An error means that there is nothing to serve.
     pub(super) fn finding(&mut self, finding: Finding, reports: &mut Reports) -> Result<(), Lost> {
         let checked = match finding {
             Finding::Checked(checked) => checked,
@@ -117,7 +118,7 @@ impl Daemon {
             (Change::Checking(None), Err(error)) => return Err(lost(&error)),
             (Change::Checking(Some(asker)), checked) => {
                 let fit = checked.map_err(|error| {
-                    tracing::warn!("the model that was asked for is refused: {error}");
+                    tracing::warn!("the requested model is refused: {error}");
                     refused(error)
                 });
                 match fit.and_then(|fit| self.may_change().map(|()| fit)) {
@@ -126,7 +127,7 @@ impl Daemon {
                             let why = "a change of the model took its place";
                             self.refuse(&waits, &Fault::new(Code::Superseded, why));
                         }
-                        // what was drained serves again
+                        // a daemon that was drained serves again
                         self.admission.resume();
                         self.admission.hold();
                         self.intake.sampler(candidate.sampler.clone());
@@ -142,7 +143,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// What need not wait for news.
+    /// Does what need not wait for an event: answers a drain, and ends the engine once it is idle.
     pub(super) fn advance(&mut self) {
         if self.admission.outstanding() == 0
             && let Some(asker) = self.models.waiting.drain.take()
@@ -155,7 +156,7 @@ impl Daemon {
         }
         self.models.change = match std::mem::take(&mut self.models.change) {
             Change::Finishing(next, asker) if self.admission.engine_is_idle() => {
-                // it is kept until it has ended: it saves the sessions, which a shutdown has to wait for
+                // the thread is kept until it has ended: it saves the sessions, and a shutdown has to wait for that
                 if let Some(worker) = &mut self.inference.worker {
                     worker.leave();
                 }
@@ -167,16 +168,16 @@ impl Daemon {
         };
     }
 
-    /// The engine is gone. An error: and it should not be.
+    /// The engine is gone. An error means that it should not be.
     pub(super) fn engine_ended(
         &mut self,
         ended: Result<(), Lost>,
         reports: &mut Reports,
     ) -> Result<(), Lost> {
         match (std::mem::take(&mut self.models.change), ended) {
-            // as it was meant to; one that broke on its way out is gone as well
+            // it was meant to end; if it broke on its way out, it is gone as well
             (change @ Change::Ending(..), _) if self.run.ending != Shutdown::No => {
-                // no model is loaded for a daemon that stops
+                // a daemon that stops loads no model
                 (self.inference.worker, *reports, self.models.change) = (None, None, change);
                 Ok(())
             }
@@ -187,7 +188,7 @@ impl Daemon {
                 Ok(())
             }
             (Change::Loading(Some((asker, before))), Err(Lost { why, .. })) => {
-                tracing::error!("the model that was asked for does not load: {why}");
+                tracing::error!("the requested model does not load: {why}");
                 self.models.served = Some(*before);
                 self.load_engine(reports)?;
                 self.models.change = Change::Returning(asker, why);
@@ -218,7 +219,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// The model has answered.
+    /// The model has passed its self-test: it is served from now on.
     pub(super) fn loaded(&mut self, info: ModelInfo, out: &mut Vec<Action>) {
         tracing::info!(
             model = info.name,
@@ -252,25 +253,27 @@ impl Daemon {
             }
             Change::Loading(Some((asker, _))) => self.admin(Admin::Model(None), asker),
             Change::Returning(asker, why) => {
-                let why = format!("the model does not load, the one before is served: {why}");
+                let why = format!("the model does not load, so the one before is served: {why}");
                 self.refuse(&asker, &Fault::new(Code::Internal, why));
             }
             _ => {}
         }
     }
 
-    /// Writes what is to be remembered beside the loop, one after the other.
+    /// Writes what should be remembered, beside the loop and one note after the other.
     pub(super) fn write(&mut self, note: Note, waited: Option<Waited>) {
         let (before, found) = (self.models.writes.take(), self.models.found.clone());
         self.models.writes = Some(tokio::spawn(async move {
             if let Some(before) = before {
-                // one that panicked has nothing to say
+                // if it panicked, there is nothing to learn from it
                 let _ = before.await;
             }
             let written = tokio::task::spawn_blocking(move || note.write()).await;
             let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
             if let Err(error) = &written {
-                tracing::error!("the state folder: {error}; it will not be remembered");
+                tracing::error!(
+                    "cannot write to the state folder: {error}; this will not be remembered"
+                );
             }
             if let Some(waited) = waited {
                 // nobody may be listening any more
@@ -279,14 +282,14 @@ impl Daemon {
         }));
     }
 
-    /// Takes nothing more; what was accepted goes on.
+    /// Takes nothing more. What was accepted goes on.
     pub(super) fn drain(&mut self) {
         self.admission.drain();
         self.run.since = status::unix_ms();
         self.publish_status();
     }
 
-    /// The daemon stops: who waits for a change, a drain or an `inhibit` is told.
+    /// The daemon stops: tells everybody who waits for a change, a drain or an `inhibit`.
     pub(super) fn give_up_change(&mut self) {
         let asker = match std::mem::take(&mut self.models.change) {
             Change::Checking(asker) => asker,
@@ -320,7 +323,8 @@ fn refused(unfit: UnfitModel) -> Fault {
     }
 }
 
-/// A panic while a file is checked is said of the file: who asked is answered, and can ask for another.
+/// Turns a panic while a file is checked into an error of that file, so that the asker is answered and can ask for
+/// another one.
 fn guarded<T>(check: impl FnOnce() -> Result<T, UnfitModel>) -> Result<T, UnfitModel> {
     catch_unwind(AssertUnwindSafe(check))
         .unwrap_or_else(|_| Err(io::Error::other("checking the file panicked").into()))

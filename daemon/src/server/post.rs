@@ -1,5 +1,5 @@
-//! What goes out, and what the broker says of it: replies, the daemon's own status, messages that the broker does not
-//! take, and another daemon of the same name.
+//! What goes out, and what the broker says about it: replies, the daemon's own status, publications that the broker
+//! does not take, and another daemon of the same name.
 
 use bytes::Bytes;
 use glowplug_model::engine::Finish;
@@ -13,29 +13,28 @@ use crate::wire::chat::reply::{self, encode};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 
-/// Bytes of a reply besides its frame, at most: a Response Topic, Correlation Data, the rest.
+/// Most bytes of a reply besides its frame: a Response Topic, Correlation Data, and the rest.
 const TOPIC_AND_PROPERTIES: usize = 2048;
 
-/// How it stands with the broker.
+/// How things stand with the broker.
 #[derive(Debug)]
 pub(super) struct Post {
-    /// connected
     up: bool,
-    /// our status was published, by this run of the daemon
+    /// This run of the daemon has published its status.
     told: bool,
-    /// another daemon has our name: what we would answer is its to answer
+    /// Another daemon has our name, so our requests are its to answer.
     away: bool,
-    /// and this connection is about to end for it
+    /// This connection is about to end because of that.
     leaving: bool,
-    /// another daemon of our name, if there is one
+    /// What is known of another daemon of our name.
     rival: Rival,
-    /// and the log says so
+    /// The log has said that there is one.
     contested: bool,
-    /// connections lost or not made since the last one that stood
+    /// Connections that were lost or not made since the last one that stood.
     losses: u32,
-    /// bytes of the longest frame that the broker may take, after those it did not
+    /// Most bytes of a frame, as learned from frames that the broker did not take.
     frame_max: usize,
-    /// why the last attempt failed
+    /// Why the last attempt to connect failed.
     reason: String,
 }
 
@@ -55,32 +54,32 @@ impl Default for Post {
     }
 }
 
-/// A status, ours or another's.
+/// A `status`, ours or that of another daemon.
 #[derive(Deserialize)]
 struct Seen {
     state: String,
     boot_id: String,
 }
 
-/// Times that a broker has another's status in the place of ours before the other one is believed to live: a broker that
-/// was killed may come back with what it kept of an earlier run.
+/// After so many times that the broker has another's status in place of ours, the other daemon is believed to live. A
+/// broker that was killed may come back with what it kept of an earlier run.
 const SIGHTINGS: u32 = 3;
 
-/// What another's status means.
+/// What the status of another daemon means for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// nothing, or nothing yet
+    /// Nothing, or nothing yet.
     Wait,
-    /// the last word of one that is gone: the broker is to keep ours
+    /// It is the last will of one that is gone: the broker should keep our status instead.
     Repeat,
-    /// it lives, and goes
+    /// The other one lives, and it has to go.
     Stay,
-    /// it lives, and stays
+    /// The other one lives, and we have to go.
     Go,
 }
 
-/// Another daemon of our name. Two of them throw each other out, or both answer: the one with the greater boot id stays,
-/// which both know.
+/// Another daemon of our name. The two throw each other out, or both answer. The one with the greater boot id stays,
+/// and both know which that is.
 #[derive(Debug, Default)]
 struct Rival {
     boot_id: String,
@@ -88,17 +87,17 @@ struct Rival {
 }
 
 impl Rival {
-    /// A status that is not ours came in: on a connection that stands (`up`), or before it did, after so many losses.
+    /// A status that is not ours came in: on a connection that stands (`up`), or before it stood, after so many losses.
     fn seen(&mut self, seen: &Seen, ours: &str, up: bool, losses: u32) -> Verdict {
         if up && seen.state == "offline" {
             return Verdict::Repeat;
         }
         let again = self.boot_id == seen.boot_id;
         self.sightings = match (up, again) {
-            // it is there now
+            // the other one is there now
             (true, _) => SIGHTINGS,
             (false, true) if self.sightings >= SIGHTINGS => SIGHTINGS,
-            // who is thrown out finds the broker where it was; one that was killed takes a moment
+            // one that was thrown out finds the broker where it was; a broker that was killed takes a moment
             (false, true) if losses <= 1 => self.sightings + 1,
             (false, _) => 1,
         };
@@ -114,10 +113,10 @@ impl Rival {
 }
 
 impl Daemon {
-    /// News of the connection. Messages are not its business.
+    /// Takes an event of the connection. Publications are not handled here.
     pub(super) fn connection(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            // found out before the last subscription was granted
+            // the other daemon was noticed before the last subscription was granted
             Event::Up { .. } if self.post.leaving => {}
             Event::Up { packet_max } => {
                 tracing::info!("connected to the broker");
@@ -134,7 +133,7 @@ impl Daemon {
                 self.post.leaving = false;
                 self.post.losses += 1;
                 let (was_up, at) = (std::mem::take(&mut self.post.up), self.broker());
-                // a broker that is away is said once
+                // the log says once that a broker is away
                 if was_up || reason != self.post.reason {
                     if refused {
                         tracing::error!(
@@ -164,7 +163,7 @@ impl Daemon {
         }
     }
 
-    /// For the log; the embedded one needs no words.
+    /// Where the broker is, for the log; nothing for the embedded one.
     fn broker(&self) -> String {
         match &self.config.mqtt.server {
             Some(server) => format!(" at {}:{} (`mqtt.url`)", server.host, server.port),
@@ -172,12 +171,12 @@ impl Daemon {
         }
     }
 
-    /// Somebody's status came in on our topic.
+    /// A status came in on our own topic.
     pub(super) fn status_seen(&mut self, payload: &[u8], out: &mut Vec<Action>) {
         let Ok(seen) = serde_json::from_slice::<Seen>(payload) else {
             return;
         };
-        // before our own was told, the broker keeps that of the run before
+        // before we have published ours, the broker keeps that of the run before
         if seen.boot_id == self.run.boot_id || !self.post.told {
             return;
         }
@@ -203,7 +202,8 @@ impl Daemon {
         }
     }
 
-    /// What was accepted is the other daemon's to answer when it is asked again; twice would be once too often.
+    /// Ends what was accepted without an answer: the other daemon answers it when it is asked again, and two answers
+    /// would be one too many.
     fn give_way(&mut self, out: &mut Vec<Action>) {
         self.post.away = true;
         self.admission.end_all(now(), Finish::Interrupted, out);
@@ -227,7 +227,7 @@ impl Daemon {
         }
     }
 
-    /// A reply that the broker does not take is followed by a small one that says so, where its client may hear it.
+    /// The broker does not take a reply: a small one that says so follows, on a topic where its client may hear it.
     fn refused(&mut self, out: Outgoing, why: Refusal) {
         let bytes = out.message.payload.len();
         self.admission.count_refused(why.name());
@@ -236,7 +236,7 @@ impl Daemon {
             self.admission.frame_max(self.post.frame_max);
         }
         if out.lane == Lane::Chunk {
-            // the last frame repeats it
+            // the last frame repeats this text
             return;
         }
         tracing::warn!(
@@ -254,7 +254,7 @@ impl Daemon {
                 default,
                 Fault::new(
                     Code::ResponseTopicDenied,
-                    "the broker takes no message on the Response Topic",
+                    "the broker does not take messages on the Response Topic",
                 ),
             ),
             (false, _) => (
@@ -305,7 +305,7 @@ impl Daemon {
         }
     }
 
-    /// Only while connected: every connection begins with both.
+    /// Publishes a retained message while connected. Every connection begins with both of them.
     pub(super) fn publish_retained(&mut self, topic: String, payload: Bytes) {
         if self.post.up {
             let mut message = Publication::new(topic, payload, Qos::AtLeastOnce);

@@ -1,9 +1,9 @@
-//! Whether what waits gets on: a state machine, without a clock. A thread that is heard of and a queue that moves are two
-//! things, and only both together are a daemon that works.
+//! Whether what waits gets on. A state machine without a clock. A thread that reports and a queue that moves are two
+//! things, and a daemon works only with both.
 
 use std::time::{Duration, Instant};
 
-/// Since when what the engine has to do has not got on.
+/// Remembers since when the engine's work has not got on.
 #[derive(Debug, Default)]
 pub struct Stall {
     progress: u64,
@@ -21,7 +21,7 @@ impl Stall {
         self.progress = progress;
     }
 
-    /// For how long; 0 while it gets on, or has nothing to do.
+    /// How long the work has stood still; 0 while it gets on or there is none.
     #[must_use]
     pub fn lasts(&self, now: Instant) -> Duration {
         self.since

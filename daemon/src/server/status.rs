@@ -18,13 +18,13 @@ use crate::mqtt::PACKET_MAX;
 use crate::requests::admission::{Admission, share};
 use crate::wire::chat::reply::encode;
 
-/// `{"state", "boot_id", "since"}`; `since` is Unix time in milliseconds.
+/// Encodes `{"state", "boot_id", "since"}`; `since` is Unix time in milliseconds.
 #[must_use]
 pub fn status(state: &str, boot_id: &str, since: u64) -> Bytes {
     encode(&json!({"state": state, "boot_id": boot_id, "since": since}))
 }
 
-/// Unix time in milliseconds; for people only, nothing is decided by it.
+/// Unix time in milliseconds. It is for people only; nothing is decided by it.
 #[must_use]
 pub fn unix_ms() -> u64 {
     SystemTime::now()
@@ -32,14 +32,14 @@ pub fn unix_ms() -> u64 {
         .map_or(0, |d| d.as_millis() as u64)
 }
 
-/// What resident bytes stay below: what was configured, else what was planned.
+/// What resident memory stays below, in bytes: the configured budget, else what was planned.
 #[must_use]
 pub fn budget(config: &Config, plan: &MemoryPlan) -> u64 {
     config.memory.budget.unwrap_or_else(|| plan.total())
 }
 
-/// Which model is served. `sha256` is of the file, `version` of its signed manifest; `fallback`: it took the place of the one
-/// that was asked for, which did not answer.
+/// Which model is served. `sha256` is that of the file, `version` that of its signed manifest. `fallback` says that it
+/// took the place of the configured one, which did not answer.
 #[must_use]
 pub fn model(model: &ModelInfo, of: &Candidate, fallback: bool) -> Value {
     json!({
@@ -54,7 +54,7 @@ pub fn model(model: &ModelInfo, of: &Candidate, fallback: bool) -> Value {
     })
 }
 
-/// What can be asked of this daemon; `about` is [`model`]'s.
+/// Encodes what can be asked of this daemon; `about` comes from [`model`].
 #[must_use]
 pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value) -> Bytes {
     let mut memory: serde_json::Map<String, serde_json::Value> = plan
@@ -91,14 +91,14 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value
     }))
 }
 
-/// Tokens per second between two readings of the engine's meter.
+/// The rate of decoding between two readings.
 #[derive(Debug, Default)]
 pub struct Speed {
     last: Load,
 }
 
 impl Speed {
-    /// While it decoded; 0 if it did not.
+    /// Tokens per second of the time spent decoding since the last reading; 0 if nothing was decoded.
     pub fn since_last(&mut self, load: Load) -> f64 {
         let tokens = load.tokens.saturating_sub(self.last.tokens);
         let seconds = load
@@ -114,27 +114,22 @@ impl Speed {
     }
 }
 
-/// Every number there is, at a moment.
+/// All numbers of the daemon at one moment.
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
-    /// requests
     pub admission: &'a Admission,
-    /// the engine
     pub load: Load,
-    /// the board
     pub state: MachineState,
-    /// bytes
+    /// What resident memory stays below, in bytes.
     pub budget: u64,
-    /// of this run of the daemon
     pub boot_id: &'a str,
-    /// how long it has run
     pub uptime: Duration,
-    /// for how long what waits has not got on
+    /// How long the engine's work has stood still.
     pub stalled: Duration,
 }
 
 impl Reading<'_> {
-    /// `tokens_per_second` is that of all streams together since the metrics before.
+    /// The payload of `metrics`. `tokens_per_second` is the rate of all streams together since the metrics before.
     #[must_use]
     pub fn metrics(&self, tokens_per_second: f64) -> Value {
         let (resident, peak) = resident();
@@ -164,8 +159,8 @@ impl Reading<'_> {
         })
     }
 
-    /// The metrics over the whole run: tokens per second of all the time spent decoding, and how much of the prompts was
-    /// found computed; none as long as no prompt was.
+    /// The metrics over the whole run: tokens per second of all time spent decoding, and which share of the prompts was
+    /// found in the cache; null before the first prompt.
     #[must_use]
     pub fn stats(&self) -> Value {
         let counters = self.admission.counters();
@@ -180,7 +175,7 @@ impl Reading<'_> {
     }
 }
 
-/// Bytes resident now and at most so far; 0 where the kernel does not say.
+/// Bytes of resident memory now, and at most so far; 0 where the kernel does not say.
 fn resident() -> (u64, u64) {
     let status = Path::new("/proc/self/status");
     let bytes = |name| kernel_files::bytes(status, name).unwrap_or(0);

@@ -145,7 +145,8 @@ fn name(name: Option<String>) -> Result<Option<String>, Fault> {
                 || name.starts_with('.')
                 || name.contains(['/', '\\', '\0']) =>
         {
-            let why = format!("must be the name of a file, no path, of at most {NAME_MAX} bytes");
+            let why =
+                format!("must be the name of a file without a path, of at most {NAME_MAX} bytes");
             Err(Fault::invalid("name", why))
         }
         name => Ok(name),

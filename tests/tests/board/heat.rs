@@ -144,7 +144,12 @@ fn heat_makes_it_work_less_and_ends_nothing() {
         frame(m, "a").filter(|f| f["object"] == "chat.completion")
     });
     assert_eq!(last["choices"][0]["finish_reason"], "cancelled");
-    assert!(world.daemon.said().contains("works less"));
+    assert!(
+        world
+            .daemon
+            .said()
+            .contains("the board is strained: working slower")
+    );
 }
 
 #[test]

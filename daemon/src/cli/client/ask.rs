@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// Ask a running daemon over MQTT
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// the question
+    /// the question to ask the model
     text: String,
     #[command(flatten)]
     target: Target,
@@ -34,7 +34,7 @@ pub(crate) struct Manner {
     no_thinking: bool,
 }
 
-/// Connects, asks, prints.
+/// Asks the question and prints the answer.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     client_runtime()?.block_on(async {
         let mut client = args.target.connect(args.manner.session.as_deref())?;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// A chat request over a whole conversation, or what is new in a session.
+/// Builds a chat request from a whole conversation, or from what is new in a session.
 pub(crate) fn request(messages: &[Value], manner: &Manner, stream: bool) -> Value {
     let mut request = json!({ "messages": messages, "stream": stream });
     if manner.no_thinking {
@@ -76,7 +76,7 @@ pub(crate) fn request(messages: &[Value], manner: &Manner, stream: bool) -> Valu
     request
 }
 
-/// One message of a conversation.
+/// Builds one message of a conversation.
 pub(crate) fn turn(role: &str, content: &str) -> Value {
     json!({ "role": role, "content": content })
 }

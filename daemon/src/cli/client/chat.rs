@@ -1,4 +1,5 @@
-//! `glowplug chat`: a conversation with a running daemon, kept here and sent whole each time, or kept there as a session.
+//! `glowplug chat`: a conversation with a running daemon. It is kept here and sent whole each time, or kept there as a
+//! session.
 
 use super::ask::{Manner, request, turn};
 use super::print;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
 use tokio::sync::mpsc;
 
-/// Longest line that is read: above it, every daemon would refuse the request.
+/// Longest line that is read. Every daemon would refuse a longer one.
 const LINE_MAX: usize = crate::mqtt::PACKET_MAX / 4;
 
 /// Talk with a running daemon over MQTT: /reset forgets the conversation, ctrl-c breaks off an answer, ctrl-d ends
@@ -24,7 +25,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Connects and talks until stdin ends.
+/// Talks with the daemon until stdin ends.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = client_runtime()?;
     let result = runtime.block_on(async {
@@ -34,13 +35,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         client.close().await;
         result
     });
-    // the thread that reads stdin may be blocked there for ever
+    // the thread that reads stdin may be blocked in it for ever
     runtime.shutdown_background();
     result
 }
 
-/// Reads questions and prints answers until stdin ends. `messages` is the conversation so far; in a session it stays
-/// empty, the daemon has it.
+/// Reads questions and prints answers until stdin ends. `messages` is the conversation so far. In a session it stays
+/// empty, because the daemon has it.
 pub(crate) async fn converse(
     client: &mut Client,
     mut messages: Vec<Value>,
@@ -50,7 +51,7 @@ pub(crate) async fn converse(
     let mut lines = lines()?;
     loop {
         if io::stdin().is_terminal() {
-            // a prompt that cannot be shown is no reason to end
+            // failing to show a prompt is no reason to end
             let _ = write!(io::stderr(), "> ").and_then(|()| io::stderr().flush());
         }
         let line = tokio::select! {
@@ -103,7 +104,7 @@ pub(crate) async fn converse(
                     messages.push(turn("assistant", text));
                 }
             }
-            // too long for the context, a full queue: the conversation can go on, without this question
+            // too long for the context, or a full queue: the conversation can go on without this question
             Err(failure @ Failure::Use(_)) => {
                 eprintln!("glowplug: {failure}");
                 messages.pop();
@@ -113,7 +114,7 @@ pub(crate) async fn converse(
     }
 }
 
-/// The lines of stdin, read by a thread of its own: a blocking read cannot be broken off.
+/// The lines of stdin. A thread of its own reads them, because a blocking read cannot be interrupted.
 fn lines() -> Result<mpsc::Receiver<Result<String, Failure>>, Failure> {
     let (sender, lines) = mpsc::channel(1);
     let read = move || {

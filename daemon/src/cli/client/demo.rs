@@ -1,4 +1,5 @@
-//! `glowplug demo`: the zero-setup path. Fetches a model, starts the daemon with its embedded broker, asks over MQTT.
+//! `glowplug demo`: the way without any set-up. It fetches a model, starts the daemon with its embedded broker, and
+//! asks it over MQTT.
 
 use super::Client;
 use super::ask::{Manner, request, turn};
@@ -20,13 +21,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// What is asked without `--prompt`.
+/// The question that is asked without `--prompt`.
 const QUESTION: &str = "What is MQTT? Answer in one sentence.";
 
-/// Tokens of an answer without a thought: the smallest models do not find an end by themselves.
+/// Most tokens of an answer: the smallest models do not find an end by themselves.
 const ANSWER_MAX: u32 = 256;
 
-/// How long the daemon may take to stop, when its answer is out.
+/// How long the daemon may take to stop once its answer is out.
 const STOP: Duration = Duration::from_secs(10);
 
 /// See it work: fetches a model, starts the daemon with its own broker on loopback, and asks it over MQTT
@@ -40,7 +41,8 @@ pub(crate) struct Args {
     prompt: String,
 }
 
-/// Fetches, starts, asks, explains; and stops, or goes on as a chat.
+/// Fetches the model, starts the daemon, asks the question and explains what happened. Then it stops, or goes on as a
+/// chat.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = fetch(&args.model)?;
     let mut draft = sources::load(None, None)?;
@@ -54,14 +56,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let (started, starting) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move {
-            // sent or dropped: both mean stop
+            // either the signal was sent or the sender is gone; both mean stop
             let _ = stopped.await;
         };
         let mut daemon = tokio::spawn(server::run(config.clone(), started, shutdown));
         let talk = async {
             match starting.await {
                 Ok(started) => talk(args, &config, started.server).await,
-                // it ended before it began: its own error tells why
+                // the daemon ended before it began; its own error says why
                 Err(_) => std::future::pending().await,
             }
         };
@@ -70,16 +72,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             ended = &mut daemon => return Err(early_end(ended)),
         };
         drop(stop);
-        // the answer is out: a daemon that does not stop in time ends with this process
+        // the answer is out, so a daemon that does not stop in time may end with this process
         let _ = timeout(STOP, daemon).await;
         result
     });
-    // on a terminal, a thread waits for the next line of stdin
+    // on a terminal a thread waits for the next line of stdin
     runtime.shutdown_background();
     result
 }
 
-/// The file of the model, fetched if it is not here.
+/// The file of the model, which is fetched if it is not here.
 fn fetch(model: &str) -> Result<PathBuf, Failure> {
     match catalogue::find(model)? {
         Some(entry) if !Path::new(model).is_file() => {
@@ -90,7 +92,7 @@ fn fetch(model: &str) -> Result<PathBuf, Failure> {
     }
 }
 
-/// MQTT's own port if nobody has it, else any.
+/// MQTT's own port if it is free, else any other.
 fn free_port() -> u16 {
     match TcpListener::bind(("127.0.0.1", 1883)) {
         Ok(_) => 1883,
@@ -137,7 +139,7 @@ async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failur
     Ok(())
 }
 
-/// The memory plan in `info`, a line per consumer.
+/// Explains the memory plan in `info`, a line for each consumer.
 fn explain_memory(info: Option<&Value>) {
     let Some(memory) = info.map(|info| &info["memory"]) else {
         return;
@@ -153,7 +155,7 @@ fn explain_memory(info: Option<&Value>) {
     }
 }
 
-/// Lines for a second terminal, as they are to be typed.
+/// Prints commands that can be typed in a second terminal.
 fn explain_topics(config: &Config, server: &Server) {
     let broker = format!("-h {} -p {}", server.host, server.port);
     let user = if config.mqtt.server.is_some() {

@@ -1,4 +1,4 @@
-//! `glowplug health`: a real round trip to the daemon, for service managers and updates.
+//! `glowplug health`: a real round trip to the daemon and its model, for service managers and updates.
 
 use super::ask::{Manner, request, turn};
 use super::{Reply, Target};
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// After our deadline, for the daemon's word on it to come: it says why.
+/// Time after our own deadline for the daemon to say why it did not answer.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A real round trip to the daemon and its model; succeeds only when a token came back
@@ -22,12 +22,12 @@ pub(crate) struct Args {
     /// how long to wait for the answer, also of a daemon that is not there yet, still loading or busy, in seconds
     #[arg(long, default_value_t = 5, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: u32,
-    /// print JSON
+    /// print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Tries until it answers or the time is over.
+/// Tries until the model answers or the time is over.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let deadline = Duration::from_secs(args.wait.into());
     client_runtime()?.block_on(async {
@@ -61,8 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// The smallest request that goes the whole way to the model and back. It goes before what others ask, for which the model
-/// may be busy for minutes, and is given up by the daemon too when we stop waiting.
+/// The smallest request that goes all the way to the model and back. It is urgent, because the model may be busy with
+/// other requests for minutes. The daemon gives it up too when we stop waiting.
 fn ping(left: Duration) -> Value {
     let mut ping = request(&[turn("user", "ping")], &Manner::default(), false);
     ping["thinking"] = json!(false);
@@ -73,8 +73,8 @@ fn ping(left: Duration) -> Value {
     ping
 }
 
-/// How it ended with a token of the model, or why that is not healthy. A daemon that only says that it is busy is not known
-/// to answer anybody.
+/// How the request ended with a token of the model, or why that is not healthy. A daemon that only says that it is busy
+/// may not answer anybody.
 fn verdict(reply: Reply) -> Result<String, String> {
     match reply {
         Reply::Final(frame) => {

@@ -1,4 +1,5 @@
-//! A client of a running daemon: one connection, one request at a time. What `ask`, `chat`, `demo` and `health` share.
+//! A client of a running daemon, with one connection and one request at a time: what `ask`, `chat`, `demo` and `health`
+//! share.
 
 use super::config::sources;
 use super::failure::Failure;
@@ -17,10 +18,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a daemon that says `starting` may take to load its model.
 const LOADING: Duration = Duration::from_secs(120);
 
-/// Longest silence while an answer is due: a queue of long answers before ours takes its time.
+/// Longest silence while an answer is due: a queue of long answers before ours takes time.
 const SILENCE: Duration = Duration::from_secs(900);
 
-/// Longest frame that is taken: a final frame repeats the whole answer, escaped.
+/// Longest frame that is taken: a final frame repeats the whole answer, with escapes.
 const FRAME_MAX: usize = mqtt::PACKET_MAX;
 
 /// Where the daemon is, and who asks
@@ -38,7 +39,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Connects, with an ear for what becomes of `session`. Must be called inside a tokio runtime.
+    /// Connects, and listens for what becomes of `session`. It must be called inside a tokio runtime.
     pub(crate) fn connect(&self, session: Option<&str>) -> Result<Client, Failure> {
         if let Some(session) = session.filter(|session| !valid_segment(session)) {
             return Err(Failure::Use(format!(
@@ -65,7 +66,7 @@ impl Target {
                 )));
             }
             Some(client) => client.clone(),
-            // a session is its client's: the next time it must be the same one
+            // a session belongs to its client, so the next time it must be the same one
             None if session.is_some() => "cli".to_owned(),
             None => format!("cli-{:08x}", fastrand::u32(..)),
         };
@@ -73,7 +74,7 @@ impl Target {
     }
 }
 
-/// What a daemon says of itself in its retained status.
+/// What a daemon says about itself in its retained status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DaemonState {
     Starting,
@@ -82,16 +83,15 @@ enum DaemonState {
     Offline,
 }
 
-/// How a request ended.
+/// How the daemon ended a request.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// the final frame
+    /// The final frame of an answer.
     Final(Value),
-    /// the error frame's `error`
+    /// The object `error` of an error frame.
     Error {
-        /// one of the protocol's codes
+        /// One of the error codes of the protocol.
         code: String,
-        /// for people
         message: String,
     },
 }
@@ -128,8 +128,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts to connect to `server` as `name`. Credentials: the configured ones for a configured user; the local
-    /// user's for a broker on this machine, if this user has any; else none.
+    /// Starts to connect to `server` as `name`. A configured user gets the configured credentials; for a broker on this
+    /// machine the local user's are taken, if this user may read them; else there are none.
     pub(crate) fn connect(
         config: &Config,
         server: Server,
@@ -177,8 +177,8 @@ impl Client {
         })
     }
 
-    /// Waits until the daemon says that it is online. Fails at the first refusal, unless `patient`: then it waits for
-    /// broker and daemon until `deadline`.
+    /// Waits until the daemon says that it is online. Fails at the first refusal, unless `patient` says until when to
+    /// wait for broker and daemon.
     pub(crate) async fn ready(&mut self, patient: Option<Instant>) -> Result<(), Failure> {
         let mut why = "no connection".to_owned();
         let start = Instant::now();
@@ -218,7 +218,7 @@ impl Client {
         }
     }
 
-    /// The retained `info`, once it has come.
+    /// The daemon's retained `info`, if it has come.
     pub(crate) fn info(&self) -> Option<&Value> {
         self.info.as_ref()
     }
@@ -232,8 +232,8 @@ impl Client {
             .map_err(|error| Failure::Run(error.to_string()))
     }
 
-    /// Makes the daemon forget the history of a session, which this client was connected for. One that it does not know
-    /// is forgotten already.
+    /// Makes the daemon forget the history of the session that this client was connected for. If the daemon does not
+    /// know it, it is forgotten already.
     pub(crate) async fn reset(&mut self, session: &str) -> Result<(), Failure> {
         let topic = self.topics.session(&self.name, session, "reset");
         self.send(topic.clone(), String::new())?;
@@ -245,7 +245,7 @@ impl Client {
                 Ok(Some(event)) => event,
             };
             if matches!(event, Event::Up { .. }) {
-                // doing it twice is doing it once
+                // a reset can be repeated
                 self.send(topic.clone(), String::new())?;
             }
             let result = self
@@ -335,15 +335,15 @@ impl Client {
                     next = Some(due + 1);
                     on_delta(&frame["choices"][0]["delta"])?;
                 }
-                // sent again by the broker
+                // the broker sent this one again
                 (Some(seq), Some(due)) if seq < due => {}
-                // a chunk was lost: what follows would not join
+                // a chunk was lost, so what follows would not join
                 _ => next = None,
             }
         }
     }
 
-    /// Follows the connection and the daemon's state; returns a reply frame.
+    /// Follows the connection and the daemon's state. Returns a frame if it is one of our replies.
     fn take(&mut self, event: Event) -> Option<Value> {
         let Incoming { message, ack, .. } = match event {
             Event::Up { .. } => {
@@ -358,7 +358,7 @@ impl Client {
             Event::Incoming(incoming) => incoming,
         };
         if let Some(ack) = ack {
-            // unacknowledged, it is sent again: the frame is then seen twice, and the second time ignored
+            // if this fails, the frame comes again and is ignored the second time
             let _ = self.link.ack(ack);
         }
         let value: Option<Value> = serde_json::from_slice(&message.payload).ok();
@@ -380,18 +380,18 @@ impl Client {
         value
     }
 
-    /// Ends the connection, with what is queued sent.
+    /// Sends what is queued, then ends the connection.
     pub(crate) async fn close(self) {
         self.link.close(Duration::from_secs(2)).await;
     }
 
-    /// The daemon's node name.
+    /// The node name of the daemon.
     pub(crate) fn node(&self) -> &str {
         &self.node
     }
 }
 
-/// What the broker does not let this client do.
+/// What the broker does not let this client do, in words.
 fn refusal(event: &Event) -> Option<String> {
     match event {
         Event::Unsubscribed { filter, reason } => Some(format!(

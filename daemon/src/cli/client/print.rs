@@ -1,4 +1,4 @@
-//! An answer as it comes over MQTT: the text on stdout, thoughts on stderr.
+//! Prints an answer as it comes over MQTT: the text on stdout, thoughts on stderr.
 
 use super::{Client, Reply};
 use crate::cli::failure::{Failure, put};
@@ -24,7 +24,7 @@ pub(crate) async fn stream(client: &mut Client, request: Value) -> Result<Value,
     Ok(frame)
 }
 
-/// One line of figures about a final frame, for stderr.
+/// One line with figures about a final frame, for stderr.
 pub(crate) fn figures(frame: &Value) -> String {
     let (usage, timings) = (&frame["usage"], &frame["timings"]);
     format!(
@@ -44,7 +44,7 @@ struct Printer {
 impl Printer {
     fn delta(&mut self, delta: &Value) -> Result<(), Failure> {
         if let Some(thought) = delta["reasoning_content"].as_str() {
-            // nobody may be listening there, and it is not the result
+            // stderr may be closed, and a thought is not the result
             let _ = io::stderr().write_all(thought.as_bytes());
         }
         match delta["content"].as_str() {
@@ -56,7 +56,7 @@ impl Printer {
         }
     }
 
-    /// What the whole text has and the chunks so far had not.
+    /// Prints what the whole text has and the chunks so far did not have.
     fn rest(&mut self, whole: &str) -> Result<(), Failure> {
         let rest = whole.strip_prefix(self.shown.as_str()).unwrap_or_default();
         put(rest)?;

@@ -1,4 +1,4 @@
-//! `glowplug bench MODEL`: how fast, how large, and how close to what the memory of this machine can give.
+//! `glowplug bench MODEL`: how fast a model is, how large, and how close to what this machine's memory allows.
 
 use super::probe;
 use crate::cli::failure::{Failure, put_json, put_line};
@@ -10,7 +10,8 @@ use serde_json::json;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Tokens decoded and prefilled once before anything is timed: brings the weights into memory and wakes the threads.
+/// Tokens that are decoded and prefilled once before anything is timed. This brings the weights into memory and wakes
+/// the threads.
 const WARM_UP: usize = 16;
 
 /// Speed and size of a model on this machine
@@ -18,10 +19,10 @@ const WARM_UP: usize = 16;
 pub(crate) struct Args {
     /// path of a GGUF file, or a name of the catalogue
     model: String,
-    /// tokens of prompt
+    /// tokens of the prompt to prefill
     #[arg(short, long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     prompt: u32,
-    /// tokens to decode
+    /// tokens to decode after it
     #[arg(short = 'n', long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     decode: u32,
     /// threads, for prompt and decoding alike [default: all cores]
@@ -39,12 +40,12 @@ pub(crate) struct Args {
     /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
     #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
     kv_format: Option<KvFormats>,
-    /// print JSON
+    /// print the figures as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Loads, runs, probes, prints.
+/// Loads the model, measures it and the machine's memory, and prints the figures.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let streams = args.streams.unwrap_or(1);
     if !(1..=STREAMS_MAX).contains(&streams) {
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let config = models::engine_config(&gguf, context, streams, args.threads, args.kv_format)?;
     let threads = config.decode_threads;
-    // the tokenizer is counted in load time and memory, since the daemon has it too
+    // the tokenizer counts for load time and memory, because the daemon has it too
     let (mut evaluator, tokenizer) = Evaluator::load_with_tokenizer(&gguf, &config)?;
     let load_s = start.elapsed().as_secs_f64();
 
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let isa = evaluator.isa();
     let peak_rss_bytes = probe::peak_rss_bytes()?;
-    // the probe needs memory of its own: only after the peak is read, and with ours given back
+    // the probe needs memory of its own, so it runs after the peak was read and ours was given back
     drop((evaluator, tokenizer));
     let probe_gbps = probe::read_gbps(threads)?;
 
@@ -131,8 +132,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     ))
 }
 
-/// Seconds for `prompt` tokens of prefill of one stream (to the first token decoded), and for `decode` tokens of each of
-/// `streams`, each begun with `depth` tokens in the cache.
+/// Measures the seconds for a prefill of `prompt` tokens of one stream (to the first token decoded), and for `decode`
+/// tokens of each of `streams`. Each begins with `depth` tokens in the cache.
 pub(in crate::cli) fn run_once(
     evaluator: &mut Evaluator,
     ids: &[u32],
@@ -159,10 +160,10 @@ pub(in crate::cli) fn run_once(
     Ok((prefill, start.elapsed().as_secs_f64()))
 }
 
-/// Bytes of weights that decoding one token reads: every tensor, but only rows of the embedding table, and of a head that has
-/// a requantised one beside it.
+/// Bytes of weights that decoding one token reads: every tensor, but only single rows of the embedding table, and of a
+/// head that has a requantised one beside it.
 fn bytes_per_token(gguf: &Gguf) -> u64 {
-    // each of them is scanned for want of the one before
+    // the first of these that the file has is read as a whole
     let scanned = [pack::REQUANTIZED_HEAD, "output.weight", "token_embd.weight"];
     let scan = scanned.into_iter().find(|name| gguf.tensor(name).is_some());
     let read = gguf
@@ -172,7 +173,7 @@ fn bytes_per_token(gguf: &Gguf) -> u64 {
     read.map(|tensor| tensor.bytes as u64).sum()
 }
 
-/// The same ids every time, spread over the vocabulary.
+/// Token ids that are the same every time and spread over the vocabulary.
 pub(in crate::cli) fn ids(count: usize, vocab: usize) -> Vec<u32> {
     (0..count)
         .map(|i| (i.wrapping_mul(7919) % vocab.max(1)) as u32)

@@ -1,4 +1,4 @@
-//! `glowplug eval MODEL`: perplexity, and the distribution at every position.
+//! `glowplug eval MODEL`: the perplexity, and the distribution at every position.
 
 use super::score::Scores;
 use crate::cli::failure::{Failure, put_json, put_line};
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A text is cut into sequences of so many tokens, each evaluated on its own.
+/// A text is cut into sequences of so many tokens, and each is evaluated on its own.
 const SEQUENCE: usize = 512;
 
 /// Most bytes of `--text` or `--tokens` that are read.
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
     #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
     kv_format: Option<KvFormats>,
-    /// print JSON
+    /// print the perplexity as JSON
     #[arg(long)]
     json: bool,
 }
@@ -120,7 +120,7 @@ fn score(evaluator: &mut Evaluator, tokens: Vec<u32>, top: usize) -> Result<Scor
     Ok(scores)
 }
 
-/// Every sequence but the last has [`SEQUENCE`] tokens.
+/// Cuts a text into sequences. All but the last have [`SEQUENCE`] tokens.
 fn from_text(
     text: &[u8],
     path: &Path,

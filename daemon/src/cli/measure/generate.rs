@@ -1,4 +1,4 @@
-//! `glowplug generate MODEL --prompt TEXT`: the engine without a broker, the first thing to run on a new board.
+//! `glowplug generate MODEL --prompt TEXT`: the engine without a broker. It is the first thing to run on a new board.
 
 use crate::cli::failure::{Failure, put, put_json};
 use crate::cli::models;
@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-/// Tokens of context, if the model has as many.
+/// Tokens of context, if the model allows as many.
 const CONTEXT: usize = 4096;
 
 /// One answer without a broker: the text alone on stdout, thoughts on stderr
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Loads, asks, streams.
+/// Loads the model, asks it, and prints the answer as it comes.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let gguf = models::open(&args.model)?;
     let context = models::trained_context(&gguf)?.min(CONTEXT);
@@ -115,14 +115,14 @@ fn probability(text: &str) -> Result<f32, String> {
     within(text, 0.0..=1.0)
 }
 
-/// The number of a flag; clap puts the flag's name before the error.
+/// Reads the number of a flag. Clap puts the flag's name before the error.
 fn within(text: &str, limits: RangeInclusive<f32>) -> Result<f32, String> {
     let number = text.parse().map_err(|_| "not a number".to_owned())?;
     let error = || format!("must be from {} to {}", limits.start(), limits.end());
     limits.contains(&number).then_some(number).ok_or_else(error)
 }
 
-/// What has come so far.
+/// What has come of the answer so far.
 struct Answer {
     json: bool,
     content: String,
@@ -151,7 +151,7 @@ impl Answer {
                 if self.json {
                     self.reasoning.push_str(&reasoning);
                 } else {
-                    // nobody may be listening there, and it is not the result
+                    // stderr may be closed, and a thought is not the result
                     let _ = io::stderr().write_all(reasoning.as_bytes());
                     put(&content)?;
                 }

@@ -1,4 +1,4 @@
-//! How fast this machine reads memory, and how much of it we hold: what `bench` measures itself against.
+//! How fast this machine reads memory, and how much of it we hold: `bench` compares the model with these.
 
 use crate::cli::failure::Failure;
 use crate::machine::kernel_files;
@@ -8,19 +8,19 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-/// The buffer that is read: far larger than any cache.
+/// The size of the buffer that is read: far larger than any cache.
 const BUFFER_MAX: u64 = 1 << 30;
 const BUFFER_MIN: u64 = 64 << 20;
 
-/// Passes over the buffer; the best one counts, since others on the machine can only slow a pass down.
+/// Passes over the buffer. The best one counts, because others on the machine can only slow a pass down.
 const PASSES: usize = 7;
 
-/// Read bandwidth in GB/s (1e9 bytes): `threads` threads stream through a buffer of 1 GiB, or of half the memory that
-/// is available if that is less.
+/// Read bandwidth in GB/s (1e9 bytes). `threads` threads stream through a buffer of 1 GiB, or of half the available
+/// memory if that is less.
 pub(crate) fn read_gbps(threads: usize) -> Result<f64, Failure> {
     let available = bytes("/proc/meminfo", "MemAvailable")?;
     let len = (available / 2).clamp(BUFFER_MIN, BUFFER_MAX);
-    // ones, not zeros: the kernel would map all of an untouched buffer to one page
+    // ones and not zeros, because the kernel would map all of an untouched buffer to one page
     let buffer = vec![1u8; len as usize];
     let barrier = Barrier::new(threads);
     let share = buffer.len().div_ceil(threads);
@@ -50,17 +50,17 @@ pub(crate) fn read_gbps(threads: usize) -> Result<f64, Failure> {
     Ok(buffer.len() as f64 / seconds / 1e9)
 }
 
-/// Reads every byte: looks for one that is not there, with the widest vectors that the machine has.
+/// Reads every byte, by looking for one that is not there with the widest vectors of this machine.
 fn scan(part: &[u8]) -> bool {
     memchr::memchr(0, part).is_none()
 }
 
-/// Most bytes this process has had resident so far (`VmHWM`: anonymous memory and mapped file pages).
+/// Most bytes of resident memory that this process has had so far (`VmHWM`: anonymous memory and mapped file pages).
 pub(crate) fn peak_rss_bytes() -> Result<u64, Failure> {
     bytes("/proc/self/status", "VmHWM")
 }
 
-/// The bytes of a line `name: 123 kB`.
+/// Reads a line `name: 123 kB` in bytes.
 fn bytes(file: &str, name: &str) -> Result<u64, Failure> {
     kernel_files::bytes(Path::new(file), name)
         .ok_or_else(|| Failure::Run(format!("{file} does not say `{name}`")))

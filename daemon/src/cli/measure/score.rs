@@ -1,18 +1,18 @@
-//! Logits to what `eval` reports: the most likely tokens, and the loss of the one that came.
+//! From logits to what `eval` reports: the most likely tokens, and the loss of the one that came.
 
 use serde::{Serialize, Serializer};
 
 /// One sequence, in the shape of the `--out` file.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Scores {
-    /// the sequence, `n` ids
+    /// The sequence of `n` token ids.
     pub(crate) tokens: Vec<u32>,
-    /// `n` positions of `k` ids, the most likely first: what the model expects after each token
+    /// For each of `n` positions the `k` most likely ids after that token, the most likely first.
     pub(crate) top_ids: Vec<Vec<u32>>,
-    /// ln p of each of `top_ids`
+    /// The natural logarithm of the probability of each of `top_ids`.
     #[serde(serialize_with = "rounded_rows")]
     pub(crate) top_logprobs: Vec<Vec<f64>>,
-    /// `n - 1` losses: -ln p of token `i + 1` at position `i`
+    /// The `n - 1` losses: -ln p of token `i + 1` at position `i`.
     #[serde(serialize_with = "rounded")]
     pub(crate) nll: Vec<f64>,
 }
@@ -29,7 +29,7 @@ impl Scores {
         );
         self.top_ids.push(ids);
         if let Some(next) = next {
-            // an id outside the vocabulary was refused before; its loss would be infinite
+            // an id outside the vocabulary was refused before, because its loss would be infinite
             self.nll.push(
                 logits
                     .get(next as usize)
@@ -48,7 +48,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
         .ln()
 }
 
-/// The `k` largest, largest first; of equals the smaller id first.
+/// The ids of the `k` largest logits, the largest first; of equals the smaller id first.
 fn top(logits: &[f32], k: usize) -> Vec<u32> {
     let order = |a: &u32, b: &u32| {
         logits[*b as usize]
@@ -64,7 +64,7 @@ fn top(logits: &[f32], k: usize) -> Vec<u32> {
     ids
 }
 
-// six decimals: the differences of interest are of 1e-3
+// six decimals are enough, because the differences of interest are of 1e-3
 fn round(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }

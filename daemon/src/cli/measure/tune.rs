@@ -1,4 +1,4 @@
-//! `glowplug tune MODEL`: the thread counts that are fastest here, for prefill and for decode.
+//! `glowplug tune MODEL`: which thread counts are fastest here, for prefill and for decoding.
 
 use super::bench::{ids, median, run_once};
 use crate::cli::failure::{Failure, put_json, put_line};
@@ -10,13 +10,13 @@ use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-/// Tokens of prompt: two full steps.
+/// Tokens of the prompt, which take two full steps.
 const PREFILL: usize = 128;
-/// Tokens decoded: five seconds on the slowest board.
+/// Tokens that are decoded, which take five seconds on the slowest board.
 const DECODE: usize = 16;
-/// Turns, each with all counts: a minute in which something else ran costs one figure of each count.
+/// Rounds through all counts: a minute in which something else ran costs one figure of each count.
 const ROUNDS: usize = 3;
-/// As fast as the fastest within this: the smaller count leaves cores to others.
+/// A count within this share of the fastest counts as equally fast; the smaller one leaves cores to others.
 const AS_FAST: f64 = 0.97;
 
 /// Measure how many threads are fastest for a model on this machine; the daemon uses what was found
@@ -24,7 +24,7 @@ const AS_FAST: f64 = 0.97;
 pub(crate) struct Args {
     /// path of a GGUF file, or a name of the catalogue
     model: String,
-    /// print JSON
+    /// print the counts as JSON
     #[arg(long)]
     json: bool,
 }
@@ -36,7 +36,7 @@ struct Measured {
     decode_tps: f64,
 }
 
-/// Measures, writes the file beside the model, prints.
+/// Measures the counts, writes them to the file beside the model, and prints them.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
     let cores = Cores::here(Path::new("/")).all();
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     put_line(&format!("written to {}", file.display()))
 }
 
-/// Medians over [`ROUNDS`] turns through all counts.
+/// Takes the medians over [`ROUNDS`] rounds through all counts.
 fn measure(model: &Path, counts: &[usize]) -> Result<Vec<Measured>, Failure> {
     let gguf = models::open(&model.to_string_lossy())?;
     let context = PREFILL.max(DECODE).min(models::trained_context(&gguf)?);
@@ -103,7 +103,7 @@ fn measure(model: &Path, counts: &[usize]) -> Result<Vec<Measured>, Failure> {
         .collect())
 }
 
-/// Thread counts worth a try: all up to eight, then doubled, and all cores.
+/// Thread counts that are worth a try: all up to eight, then doubled ones, and all cores.
 fn candidates(cores: usize) -> Vec<usize> {
     let mut counts: Vec<usize> = (1..=cores.min(8)).collect();
     let mut more = 16;

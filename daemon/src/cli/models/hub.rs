@@ -1,4 +1,4 @@
-//! One file from a model hub over HTTP: what the hub says of it, and its bytes, resumed where they stopped.
+//! One file from a model hub over HTTP: what the hub says about it, and its bytes, resumed where they stopped.
 
 use indicatif::ProgressBar;
 use std::fs::{File, OpenOptions};
@@ -8,37 +8,31 @@ use std::time::Duration;
 use ureq::http::{Response, Uri, header};
 use ureq::{Agent, Body};
 
-/// Each wait on the network is bounded by one of these; a slow transfer that moves is not broken off.
+/// Each wait on the network is bounded by one of these. A slow transfer that moves is not interrupted.
 const CONNECT: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(60);
 
-/// Redirects followed to find what the hub says of a file (a renamed repository answers with one).
+/// Redirects that are followed to find what the hub says about a file; a renamed repository answers with one.
 const HOPS_MAX: u32 = 5;
 
 /// What went wrong with the hub.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HubError {
-    /// no connection, or it broke
+    /// There is no connection, or it broke.
     #[error("{0}")]
     Http(#[source] Box<ureq::Error>),
-    /// it answered, but not with the file
+    /// It answered, but not with the file.
     #[error("the hub answers {0}")]
     Status(u16),
-    /// no usable `X-Linked-Etag` and `X-Linked-Size`
+    /// It sent no usable `X-Linked-Etag` and `X-Linked-Size`.
     #[error("the hub reports no SHA-256 and size of the file")]
     NoReport,
-    /// another length than it should have
+    /// The file has another length than it should have.
     #[error("the hub sent {got} bytes of {want}")]
-    Length {
-        /// bytes here
-        got: u64,
-        /// bytes there
-        want: u64,
-    },
-    /// the disk
+    Length { got: u64, want: u64 },
     #[error("writing the download: {0}")]
     Disk(#[source] io::Error),
-    /// the connection broke
+    /// The connection broke while the file was read.
     #[error("reading the download: {0}")]
     Broken(#[source] io::Error),
 }
@@ -49,12 +43,11 @@ impl From<ureq::Error> for HubError {
     }
 }
 
-/// What a hub says of a file stored with it.
+/// What a hub says about a file that it stores.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// lower-case hex
+    /// The hash in lower-case hexadecimal.
     pub(crate) sha256: String,
-    /// length
     pub(crate) bytes: u64,
 }
 
@@ -71,8 +64,8 @@ fn agent(redirects: u32) -> Agent {
         .into()
 }
 
-/// Asks the hub for hash and length of a file: the headers `X-Linked-Etag` (of a file in large-file storage it is
-/// the SHA-256) and `X-Linked-Size`, which stand on the redirect to the storage and not on what it leads to.
+/// Asks the hub for the hash and length of a file. They are the headers `X-Linked-Etag` (the SHA-256 of a file in
+/// large-file storage) and `X-Linked-Size`, which come with the redirect to the storage and not with what it leads to.
 pub(crate) fn report(url: &str) -> Result<Report, HubError> {
     let agent = agent(0);
     let mut url = url.to_owned();
@@ -131,8 +124,8 @@ fn absolute(base: &str, location: &str) -> Option<String> {
     ))
 }
 
-/// Downloads `url`, a file of exactly `bytes` bytes, to `part`. What `part` already holds is kept if the hub can go on
-/// from there, and a connection that breaks is taken up again as long as each attempt brings something.
+/// Downloads `url`, a file of exactly `bytes` bytes, to `part`. What `part` already holds is kept if the hub can
+/// continue from there. A connection that breaks is resumed as long as each attempt brings something.
 pub(crate) fn fetch(
     url: &str,
     part: &Path,
@@ -166,7 +159,7 @@ fn length(file: &File) -> Result<u64, HubError> {
     Ok(file.metadata().map_err(HubError::Disk)?.len())
 }
 
-/// One request: appends what comes, and fails unless the file is whole afterwards.
+/// Makes one request and appends what comes. It fails unless the file is complete afterwards.
 fn attempt(
     agent: &Agent,
     url: &str,
@@ -182,7 +175,7 @@ fn attempt(
     let mut response = request.call()?;
     let mut have = match response.status().as_u16() {
         206 if starts_at(&response, from) => from,
-        // no ranges here: from the beginning
+        // this hub has no ranges, so it begins at the beginning
         200 => {
             file.set_len(0).map_err(HubError::Disk)?;
             0
@@ -217,7 +210,7 @@ fn attempt(
     Ok(())
 }
 
-/// Does the answer to a range request begin where we asked?
+/// Whether the answer to a range request begins where we asked.
 fn starts_at(response: &Response<Body>, from: u64) -> bool {
     let range = response
         .headers()

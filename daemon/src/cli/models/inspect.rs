@@ -16,12 +16,12 @@ const TEXT_MAX: usize = 100;
 pub(crate) struct Args {
     /// path of a GGUF file, or a name of the catalogue
     model: String,
-    /// print JSON
+    /// print everything as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Reads and prints.
+/// Reads the header of the file and prints what it says.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let path = models::resolve(&args.model)?;
     let gguf = Gguf::open(&path)?;
@@ -100,7 +100,7 @@ fn unsupported(gguf: &Gguf) -> Vec<String> {
     .collect()
 }
 
-/// Number of tensors and their bytes, by type.
+/// The number of tensors and their bytes, by type.
 fn types(gguf: &Gguf) -> BTreeMap<String, (usize, u64)> {
     let mut types = BTreeMap::new();
     for tensor in gguf.tensors() {
@@ -111,7 +111,7 @@ fn types(gguf: &Gguf) -> BTreeMap<String, (usize, u64)> {
     types
 }
 
-/// Arrays by their length: a vocabulary is not what somebody looks for here.
+/// A metadata value as JSON. Arrays are given by their length, because nobody looks for a vocabulary here.
 fn json_value(value: Value<'_>) -> Json {
     match value {
         Value::Uint(v) => json!(v),
@@ -131,7 +131,7 @@ fn text_value(value: Value<'_>) -> String {
             format!("{head:?}… ({} bytes)", text.len())
         }
         Value::Array(v) => format!("{} x {}", v.len(), v.element()),
-        // shortest digits that give this f32, not those of the f64 that JSON has
+        // the shortest digits that give this f32, not those of the f64 that JSON has
         Value::F32(v) => v.to_string(),
         value => json_value(value).to_string(),
     }

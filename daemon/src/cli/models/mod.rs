@@ -87,13 +87,13 @@ pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
     opened().map_err(|error| Failure::Use(format!("{}: {error}", path.display())))
 }
 
-/// A model beside which a packed file lies, and whether that was made of just this model, for which the model is read through
-/// once.
+/// A model that has a packed file beside it, and whether that was made of exactly this model, for which the model is
+/// read through once.
 fn weights(file: &Opened) -> io::Result<Option<Weights>> {
     if !packed::path(file.path()).is_file() {
         return Ok(None);
     }
-    // a record that cannot be read is the daemon's to begin anew
+    // a record that cannot be read is left for the daemon to start anew
     let sha256 = Ledger::new(&state_dir(), true).sha256(file)?;
     Ok(Some(Weights::new(file.clone(), sha256)))
 }
@@ -103,7 +103,7 @@ pub(crate) fn requantized_head(file: &Opened) -> io::Result<u64> {
     Ok(weights(file)?.map_or(0, |weights| weights.requantized_head()))
 }
 
-/// The context length the model was made for.
+/// The context length that the model was made for.
 pub(crate) fn trained_context(gguf: &Gguf) -> Result<usize, Failure> {
     let dims = Dims::from_gguf(gguf).map_err(|error| Failure::Use(error.to_string()))?;
     Ok(dims.context_train)
@@ -121,7 +121,8 @@ pub(crate) fn forced_isa() -> Result<Option<Isa>, Failure> {
     }
 }
 
-/// An engine for one request at a time, with a KV cache of `context` tokens, on `threads` threads or on all there are.
+/// The configuration of an engine for one request at a time, with a KV cache of `context` tokens, on `threads` threads
+/// or on all fast ones.
 pub(crate) fn engine_config(
     gguf: &Gguf,
     context: usize,
@@ -150,7 +151,7 @@ pub(crate) fn engine_config(
     })
 }
 
-/// The value of `--kv-format`.
+/// Parses the value of `--kv-format`.
 pub(crate) fn kv_format(text: &str) -> Result<KvFormats, String> {
     config::kv_format(text).map_err(|error| error.to_string())
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 pub(crate) struct Args {
     /// path of a GGUF file, or a name of the catalogue
     model: String,
-    /// where to write
+    /// file to write the packed model to
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// add the output head in four bits: it finds the tokens whose logits the head itself then makes
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     four_bit_head: bool,
 }
 
-/// Writes, reads again, says so.
+/// Writes the packed file, reads it again, and prints its size.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
     let begun = Instant::now();

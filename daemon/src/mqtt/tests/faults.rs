@@ -227,7 +227,7 @@ async fn half_open_connections_are_found() {
     };
     let (idle, full) = tokio::join!(half_open(10), half_open(4 << 20));
     assert!(
-        idle.contains("ping") && full.contains("silence"),
+        idle.contains("ping") && full.contains("silent"),
         "{idle}; {full}"
     );
 }

@@ -81,7 +81,10 @@ impl Admission {
                 Fault::new(Code::ModelLoading, "the model is being loaded")
                     .retry_after(LOADING_RETRY_MS),
             ),
-            Phase::Draining => Some(Fault::new(Code::Draining, "the daemon takes nothing more")),
+            Phase::Draining => Some(Fault::new(
+                Code::Draining,
+                "the daemon takes no more requests",
+            )),
             Phase::Online => None,
         }
     }

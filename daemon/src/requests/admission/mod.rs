@@ -37,7 +37,6 @@ const _: () = assert!(
 pub enum Phase {
     /// The first model loads.
     Starting,
-    /// Requests are taken.
     Online,
     /// Requests end, and no new ones are taken.
     Draining,
@@ -55,7 +54,7 @@ pub struct Arrival {
     pub request: Request,
     /// Fields of its body that had no effect.
     pub ignored: Vec<&'static str>,
-    /// Counted from now.
+    /// Counted from the arrival.
     pub deadline: Option<Duration>,
 }
 
