@@ -1,4 +1,4 @@
-//! Tokens in, logits out, without requests: what `eval` and `bench` measure.
+//! Tokens in, logits out, without requests: `eval` and `bench` measure the model through this.
 
 use super::config::{EngineConfig, LoadError};
 use super::model::Model;
@@ -7,31 +7,31 @@ use crate::kv::Span;
 use crate::text::Tokenizer;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 
-/// Rows of logits computed at once: 16 rows of a 151,936-token vocabulary are 9.7 MB.
+/// Rows of logits that are computed at once. 16 rows of a vocabulary of 151,936 tokens are 9.7 MB.
 const LOGIT_ROWS: usize = 16;
 
-/// More tokens than the cache was made for.
+/// More tokens were fed to a stream than its part of the cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the KV cache of a stream holds {limit} tokens, {needed} are needed")]
 pub struct TooLong {
-    /// position after the last
+    /// Position after the last token.
     pub needed: usize,
-    /// the configured context
+    /// Tokens that the cache holds for one stream.
     pub limit: usize,
 }
 
-/// Some sequences of equal length, driven by hand: stream 0 for what needs one, all of them in [`Self::decode`].
+/// A model whose streams are fed by hand. What needs only one stream uses stream 0; [`Self::decode`] feeds all of them.
 pub struct Evaluator {
     model: Model,
     context: usize,
-    /// tokens in the cache, of each stream
+    /// tokens in the cache, by stream
     lengths: Vec<usize>,
-    /// of the last token of each stream of the last step: `[streams * vocab]`
+    /// logits of the last token of each stream in the last step: `[streams * vocab]`
     logits: Vec<f32>,
 }
 
 impl Evaluator {
-    /// Maps the weights; no tokenizer is built. `config.pages` are shared out evenly among `config.streams`.
+    /// Maps the weights without building a tokenizer. Each of `config.streams` gets an equal part of `config.pages`.
     ///
     /// # Errors
     /// As [`super::Engine::load`].
@@ -71,42 +71,42 @@ impl Evaluator {
         }
     }
 
-    /// Size of a row of logits.
+    /// Length of a row of logits.
     #[must_use]
     pub fn vocab(&self) -> usize {
         self.model.network.dims().vocab
     }
 
-    /// The instruction set in use.
+    /// Name of the instruction set in use.
     #[must_use]
     pub fn isa(&self) -> String {
         self.model.runtime.kernels.isa().to_string()
     }
 
-    /// Empties the cache.
+    /// Empties the cache of all streams.
     pub fn reset(&mut self) {
         self.lengths.fill(0);
     }
 
-    /// The next `tokens` positions of a stream.
-    fn span(&mut self, place: usize, tokens: usize) -> Result<Span, TooLong> {
-        let position = self.lengths[place];
+    /// Takes the next `tokens` positions of a stream.
+    fn span(&mut self, stream: usize, tokens: usize) -> Result<Span, TooLong> {
+        let position = self.lengths[stream];
         let (needed, limit) = (position + tokens, self.context);
         if needed > limit {
             return Err(TooLong { needed, limit });
         }
-        self.lengths[place] = needed;
+        self.lengths[stream] = needed;
         Ok(Span {
-            place,
+            place: stream,
             position,
             tokens,
         })
     }
 
-    /// From an empty cache: `sink(position, logits)` for every token, in order.
+    /// Feeds `tokens` to the empty cache and calls `sink(position, logits)` for each of them, in order.
     ///
     /// # Errors
-    /// [`TooLong`] when `tokens` are more than the context.
+    /// [`TooLong`] if there are more `tokens` than the context holds.
     pub fn logits(
         &mut self,
         tokens: &[u32],
@@ -129,7 +129,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// Feeds a prompt to a stream, after what it holds; gives the likeliest next token.
+    /// Feeds a prompt to a stream, behind what the stream holds, and gives the likeliest next token.
     ///
     /// # Errors
     /// [`TooLong`]; the cache keeps the chunks that went in.
@@ -145,10 +145,10 @@ impl Evaluator {
         Ok(next)
     }
 
-    /// Feeds the first `tokens.len()` streams a token each and replaces it by the likeliest next.
+    /// Feeds the first `tokens.len()` streams a token each and replaces it by the likeliest next one.
     ///
     /// # Errors
-    /// [`TooLong`].
+    /// [`TooLong`] if one of these streams is full.
     pub fn decode(&mut self, tokens: &mut [u32]) -> Result<(), TooLong> {
         let spans = (0..tokens.len())
             .map(|stream| self.span(stream, 1))
@@ -163,7 +163,7 @@ impl Evaluator {
     }
 }
 
-/// The likeliest token, the lowest id among equals.
+/// The likeliest token, and of equally likely ones the one with the lowest id.
 fn greedy(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, logit) in logits.iter().enumerate() {

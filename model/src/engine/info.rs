@@ -1,33 +1,33 @@
-//! What is told of a loaded model.
+//! What users are told of a loaded model.
 
 use super::model::Model;
 use crate::gguf::{GgmlType, Gguf};
 use crate::text::SamplerParams;
 use std::collections::HashMap;
 
-/// Longest name of a model, in characters: it is in every frame.
+/// Longest name of a model, in characters. The name is in every frame, so it must be short.
 const NAME_MAX: usize = 96;
 
 /// What `info`, `inspect` and `demo` tell of the loaded model. Every text is short and on one line, whatever the file says.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    /// `general.name` without control characters, at most 96 characters, else the architecture
+    /// `general.name` without control characters, cut to 96 characters; the architecture if the file has no name.
     pub name: String,
-    /// `qwen2` ...
+    /// Name of the architecture as the file has it, for example `qwen2`.
     pub architecture: String,
-    /// `Q4_K_M` from `general.file_type`, else the type that holds the most bytes
+    /// The name for `general.file_type`, for example `Q4_K_M`; else the type that most bytes of the file have.
     pub quantisation: String,
-    /// most tokens of a sequence
+    /// Most tokens of a sequence.
     pub context: usize,
-    /// token ids
+    /// Number of token ids.
     pub vocab: usize,
-    /// does it think
+    /// Whether the model writes thoughts before its answers.
     pub thinks: bool,
-    /// the model's own recommended values where the file has them, else 0.6 / 0.95 / 40 / 0
+    /// The values that the file recommends; those of [`SamplerParams::default`] where it recommends none.
     pub sampler: SamplerParams,
-    /// length of the file
+    /// Length of the file, in bytes.
     pub file_bytes: u64,
-    /// instruction set in use
+    /// Name of the instruction set in use.
     pub isa: String,
 }
 
@@ -53,7 +53,7 @@ impl ModelInfo {
     }
 }
 
-/// What of a file's text can be a name, if anything.
+/// The part of a file's text that can be shown as a name, if there is any.
 fn name(text: &str) -> Option<String> {
     let shown = text.chars().filter(|c| !c.is_control());
     let name: String = shown.take(NAME_MAX).collect();
@@ -61,8 +61,8 @@ fn name(text: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// How a model is to be sampled where a request does not say: its own recommended values where the file has them, by the
-/// keys that llama.cpp's converter writes from a model's `generation_config.json`.
+/// The sampler of a request that sets nothing: the values that the file recommends, by the keys that llama.cpp's converter
+/// writes from a model's `generation_config.json`, and the defaults for the others.
 #[must_use]
 pub fn recommended(gguf: &Gguf) -> SamplerParams {
     let float = |key: &str, default| gguf.f32(key).unwrap_or(default);
@@ -76,7 +76,7 @@ pub fn recommended(gguf: &Gguf) -> SamplerParams {
     }
 }
 
-/// Numbers are llama.cpp's `enum llama_ftype`.
+/// The name of the file's quantisation. The numbers are those of llama.cpp's `enum llama_ftype`.
 fn quantisation(gguf: &Gguf) -> String {
     let named = match gguf.u32("general.file_type") {
         Ok(0) => "F32",

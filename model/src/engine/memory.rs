@@ -1,40 +1,43 @@
-//! Which pages a sequence gets and what becomes of them: the bookkeeping of [`Pages`], the bytes of the cache, and the
-//! sessions that hold pages between two turns.
+//! Which pages a sequence gets, and what becomes of them afterwards. This joins the bookkeeping of [`Pages`], the bytes of
+//! the cache, and the sessions that hold pages between two turns.
 //!
-//! What waits holds nothing that it waits for. A sequence that has started holds all pages it can ever need; one that has
-//! not holds none. Between two turns a session's pages are a cache of what was said: whoever starts may have them, of an
-//! idle session first, of one whose turn waits last, and once its turn starts the sequence alone holds what it found of
-//! them. So whatever does not need more pages than there are starts when nothing else runs.
+//! A sequence that waits for pages holds none, so no two can wait for each other. A sequence that has started holds all
+//! pages that it can ever need. Between two turns the pages of a session are a cache of what was said, and a sequence that
+//! starts may take them: those of idle sessions first, those of a session whose turn waits last. Once that turn starts, its
+//! sequence alone holds what it found of them. So every request that needs no more pages than there are starts at the
+//! latest when nothing else runs.
 
-use super::RequestId;
+use super::request::RequestId;
 use super::scheduler::{Admitted, PARKED_MAX, Scheduler};
-use super::sequence::{Place, Sequence};
-use super::session::files::{Snapshots, Unsaved};
+use super::sequence::{Sequence, Slot};
+use super::session::files::Snapshots;
+use super::session::unsaved::Unsaved;
 use super::session::{SessionKey, Sessions};
 use crate::kv::{KvCache, PageId, Pages, Partial};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STREAMS_MAX};
 use heapless::Vec as Bounded;
 use std::collections::BTreeMap;
 
-/// Page tables: one for every place in a step, and one for every parked sequence.
+/// Page tables: one for every sequence in a step, and one for every parked sequence.
 pub(super) const TABLES: usize = STREAMS_MAX + PARKED_MAX;
 
 /// What became of a sequence that asked for its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    /// it holds all it can ever need
+    /// it holds all pages that it can ever need
     Started,
-    /// it holds nothing: what runs has what it lacks
+    /// it holds nothing, because the sequences that run have the pages that it lacks
     Waits,
-    /// it holds nothing: a session was written to its file for it, which is enough for one step
+    /// it holds nothing yet: a session was written to its file for it, which is enough work for one step
     Later,
 }
 
+/// Pages, sessions and their files.
 pub(super) struct Memory {
     pub(super) pages: Pages,
     pub(super) sessions: Sessions,
     pub(super) snapshots: Option<Snapshots>,
-    /// tables that nobody has
+    /// page tables that no sequence has
     tables: Bounded<usize, TABLES>,
 }
 
@@ -48,8 +51,9 @@ impl Memory {
         }
     }
 
-    /// All that the scheduler decides before a step; `started` hears of those that have their pages from now on. At most
-    /// one session is written to its file meanwhile. False: nothing was done, and nothing can be before something ends.
+    /// Does all that the scheduler decides before a step and calls `started` for each sequence that has its pages from now
+    /// on. At most one session is written to its file meanwhile. Gives false if nothing was done, and nothing can be done
+    /// before something ends.
     pub(super) fn admit(
         &mut self,
         kv: &mut KvCache,
@@ -76,8 +80,8 @@ impl Memory {
         worked || later
     }
 
-    /// Gives a sequence the pages that hold the beginning of its prompt already, and reserves all others that it can
-    /// ever need.
+    /// Gives a sequence the pages that already hold the beginning of its prompt, and reserves all others that it can ever
+    /// need.
     fn start(&mut self, kv: &mut KvCache, sequence: &mut Sequence) -> Start {
         let Some(&table) = self.tables.last() else {
             return Start::Waits;
@@ -94,7 +98,7 @@ impl Memory {
             return reserved;
         }
         self.tables.pop();
-        let mut place = Place {
+        let mut slot = Slot {
             table,
             reserved: needed,
         };
@@ -103,10 +107,10 @@ impl Memory {
         let recalled = asleep
             && own
                 .as_ref()
-                .is_some_and(|key| self.recall(kv, key, sequence, &mut place, partial));
+                .is_some_and(|key| self.recall(kv, key, sequence, &mut slot, partial));
         if !recalled && let Some(Partial { page, tokens }) = found.partial {
-            let own = self.take(kv, &mut place);
-            // where it was the only page to be had, it is clear now
+            let own = self.take(kv, &mut slot);
+            // if the page taken is the one found, because it was the only free one, it is clear now
             if own != page {
                 kv.copy_rows(page, own, tokens);
                 sequence.fed += tokens;
@@ -116,12 +120,12 @@ impl Memory {
             self.hold(key, None);
         }
         sequence.cached = sequence.fed;
-        sequence.place = Some(place);
+        sequence.slot = Some(slot);
         Start::Started
     }
 
-    /// Reserves pages, at the cost of sessions if it must be: first of the sequence's `own`, of which it holds already
-    /// what it found. Nobody loses anything where all of it would not be enough.
+    /// Reserves pages, and takes them from sessions if it must: first from the sequence's `own`, of which it holds already
+    /// what it found. If all of them would not be enough, no session loses anything.
     fn reserve(&mut self, kv: &mut KvCache, pages: usize, own: Option<&SessionKey>) -> Start {
         while let Err(missing) = self.pages.reserve(pages) {
             if missing.pages > missing.pinned {
@@ -142,14 +146,15 @@ impl Memory {
         Start::Started
     }
 
-    /// Saves a session if it can be and gives its pages back; what was said stays. True if that took the time of a write.
+    /// Saves a session if that is possible and gives its pages back; its text stays in memory. Gives true if that took the
+    /// time of a write.
     pub(super) fn unload(&mut self, kv: &mut KvCache, key: &SessionKey) -> bool {
         let mut wrote = false;
         if let Some(snapshots) = &mut self.snapshots
             && let Some(session) = self.sessions.get_mut(key)
             && !(session.saved && session.paged)
         {
-            // not saved: it is computed again when it goes on
+            // a session that could not be saved is computed again when it goes on
             let saved = snapshots.save(key, session, &self.pages, kv);
             wrote = !matches!(saved, Err(Unsaved::Worn(_)));
         }
@@ -157,15 +162,15 @@ impl Memory {
         wrote
     }
 
-    /// Reads what the file of a session has of a prompt beyond what was found of it, into the sequence's own pages: more
-    /// than the `partial` tokens that may be copied, or nothing. False: no page was taken. What cannot be read is computed
-    /// again.
+    /// Reads the pages that a session's file has of a prompt, beyond what was found in memory, into pages of the sequence.
+    /// It reads more than the `partial` tokens that could be copied, or nothing. Gives false if no page was taken. What
+    /// cannot be read is computed again.
     fn recall(
         &mut self,
         kv: &mut KvCache,
         key: &SessionKey,
         sequence: &mut Sequence,
-        place: &mut Place,
+        slot: &mut Slot,
         partial: usize,
     ) -> bool {
         let Some(snapshots) = &self.snapshots else {
@@ -176,7 +181,7 @@ impl Memory {
             self.unpage(key);
             return false;
         };
-        // the last token must be fed for its logits
+        // the last token must be fed in any case, for its logits
         let prompt = &sequence.tokens[..sequence.prompt.saturating_sub(1)];
         let pairs = file.header().tokens.iter().zip(prompt);
         let common = pairs.take_while(|(a, b)| a == b).count();
@@ -185,16 +190,16 @@ impl Memory {
         }
         let skipped = file.skip_pages(sequence.fed / PAGE_TOKENS);
         while sequence.fed < common {
-            let (at, page) = (sequence.fed, self.take(kv, place));
+            let (at, page) = (sequence.fed, self.take(kv, slot));
             if skipped.is_err() || file.read_page(kv.arena().page_mut(page)).is_err() {
-                // a damaged file costs this session its pages, and nobody anything else
+                // a damaged file costs this session its pages, and nobody else anything
                 kv.clear(page);
                 self.unpage(key);
                 break;
             }
             sequence.fed = common.min(at + PAGE_TOKENS);
             if sequence.fed == at + PAGE_TOKENS {
-                let (table, tokens) = (kv.table(place.table), &sequence.tokens[at..sequence.fed]);
+                let (table, tokens) = (kv.table(slot.table), &sequence.tokens[at..sequence.fed]);
                 self.pages
                     .fill(sequence.owner, table, at / PAGE_TOKENS, tokens);
             } else {
@@ -204,38 +209,38 @@ impl Memory {
         true
     }
 
-    /// A session's file has no pages of use: it is not opened again when its session goes on.
+    /// Notes that a session's file has no pages of use, so that it is not opened for them again.
     fn unpage(&mut self, key: &SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.paged = false;
         }
     }
 
-    /// Makes room for the next `tokens` of a sequence, from its reservation.
+    /// Takes pages from a sequence's reservation until its table has room for the next `tokens`.
     pub(super) fn grow(&mut self, kv: &mut KvCache, sequence: &mut Sequence, tokens: usize) {
-        if let Some(mut place) = sequence.place {
+        if let Some(mut slot) = sequence.slot {
             let needed = (sequence.fed + tokens).div_ceil(PAGE_TOKENS);
-            while kv.table(place.table).len() < needed {
-                self.take(kv, &mut place);
+            while kv.table(slot.table).len() < needed {
+                self.take(kv, &mut slot);
             }
-            sequence.place = Some(place);
+            sequence.slot = Some(slot);
         }
     }
 
-    /// The next page of a table, from its reservation.
-    fn take(&mut self, kv: &mut KvCache, place: &mut Place) -> PageId {
-        place.reserved -= 1;
-        let page = self.pages.take(kv.table(place.table));
+    /// Takes the next page of a table from its reservation.
+    fn take(&mut self, kv: &mut KvCache, slot: &mut Slot) -> PageId {
+        slot.reserved -= 1;
+        let page = self.pages.take(kv.table(slot.table));
         kv.clear(page);
         page
     }
 
-    /// `tokens` more of a sequence are in the cache: pages that became full can be found by others from now on.
+    /// Notes that `tokens` more of a sequence are in the cache. Pages that became full can be found by others from now on.
     pub(super) fn fed(&mut self, kv: &mut KvCache, sequence: &mut Sequence, tokens: usize) {
         let before = sequence.fed / PAGE_TOKENS;
         sequence.fed += tokens;
-        if let Some(place) = sequence.place {
-            let table = kv.table(place.table);
+        if let Some(slot) = sequence.slot {
+            let table = kv.table(slot.table);
             for i in before..sequence.fed / PAGE_TOKENS {
                 let tokens = &sequence.tokens[i * PAGE_TOKENS..][..PAGE_TOKENS];
                 self.pages.fill(sequence.owner, table, i, tokens);
@@ -243,14 +248,14 @@ impl Memory {
         }
     }
 
-    /// Gives back what a sequence holds. What is worth keeping can still be found; if it was a turn of a session, the
-    /// session holds it from now on.
+    /// Gives back what a sequence holds. Pages that are worth keeping can still be found. If it answered a turn of a session,
+    /// the session holds them from now on.
     pub(super) fn end(&mut self, kv: &mut KvCache, sequence: &mut Sequence) {
-        let Some(place) = sequence.place.take() else {
+        let Some(slot) = sequence.slot.take() else {
             return;
         };
         let keep = sequence.keep();
-        let table = kv.table(place.table);
+        let table = kv.table(slot.table);
         if let Some(last) = keep.div_ceil(PAGE_TOKENS).checked_sub(1) {
             let tokens = &sequence.tokens[last * PAGE_TOKENS..keep];
             self.pages.fill(sequence.owner, table, last, tokens);
@@ -259,13 +264,13 @@ impl Memory {
                 self.hold(&turn.session, Some(tip));
             }
         }
-        self.pages.release(kv.table(place.table), keep);
-        self.pages.unreserve(place.reserved);
-        // it came from there
-        let _ = self.tables.push(place.table);
+        self.pages.release(kv.table(slot.table), keep);
+        self.pages.unreserve(slot.reserved);
+        // there is room: the table came from this list
+        let _ = self.tables.push(slot.table);
     }
 
-    /// A session holds the pages up to `tip` instead of those before.
+    /// Lets a session hold the pages up to `tip` instead of those that it held.
     pub(super) fn hold(&mut self, key: &SessionKey, tip: Option<PageId>) {
         if let Some(session) = self.sessions.get_mut(key) {
             if let Some(tip) = tip {
@@ -277,7 +282,7 @@ impl Memory {
         }
     }
 
-    /// Forgets a session and what it holds.
+    /// Forgets a session and unpins its pages.
     pub(super) fn forget(&mut self, key: &SessionKey) {
         if let Some(tip) = self.sessions.remove(key).and_then(|s| s.tip) {
             self.pages.unpin(tip);

@@ -1,5 +1,5 @@
-//! Requests in, tokens out: the one owner of network, KV cache and sequences. Never blocks, never reads a clock: the
-//! inference thread of the daemon calls [`Engine::step`] in a loop.
+//! Requests in, tokens out. The engine owns the network, the KV cache and all sequences. It never blocks and never reads a
+//! clock: the inference thread of the daemon calls [`Engine::step`] in a loop.
 
 mod config;
 mod drafts;
@@ -13,16 +13,17 @@ mod scheduler;
 mod sequence;
 mod session;
 mod shape;
+mod step;
 
 use crate::gguf::{Gguf, Watch};
-use crate::kv::{Owner, Pages, Span};
+use crate::kv::{Owner, Pages};
 use crate::text::ChatTemplate;
 use drafts::{Drafted, Drafts};
 use memory::{Memory, TABLES};
 use model::Model;
 use prompt::Preparing;
 use scheduler::Scheduler;
-use sequence::{Next, Sequence};
+use sequence::Sequence;
 use session::files::Snapshots;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -39,24 +40,24 @@ pub use request::{
 pub use session::verbs::Conversations;
 pub use shape::shape;
 
-/// Numbers for `metrics`.
+/// What the engine holds at the moment, for `metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// in the next step
+    /// Requests that have a place in the next step.
     pub running: usize,
-    /// waiting
+    /// Requests that wait, those whose prompt is being prepared included.
     pub queued: usize,
-    /// begun, and without a place
+    /// Requests that have started and lost their place in the step.
     pub parked: usize,
-    /// 32-token pages
+    /// KV pages of the arena.
     pub pages_total: usize,
-    /// held by a sequence or a session
+    /// Pages that a sequence or a session holds.
     pub pages_used: usize,
-    /// free, or kept only until they are needed
+    /// Pages that are free, or kept only until somebody needs them.
     pub pages_free: usize,
-    /// of those used, held by more than one
+    /// Pages that more than one sequence or session holds.
     pub pages_shared: usize,
-    /// named sessions in memory
+    /// Named sessions in memory.
     pub sessions: usize,
 }
 
@@ -65,26 +66,26 @@ pub struct Engine {
     model: Model,
     prompts: PromptBuilder,
     info: ModelInfo,
-    /// those whose prompt is being prepared
+    /// requests whose prompt is being prepared
     preparing: BTreeMap<RequestId, Preparing>,
     scheduler: Scheduler,
     sequences: BTreeMap<RequestId, Sequence>,
     memory: Memory,
-    /// none: answers are decoded token by token
+    /// without them answers are decoded token by token
     drafts: Option<Drafts>,
-    /// what the last step computed beyond its token
+    /// the draft that the last run of the network computed, until all of it is checked
     drafted: Option<Drafted>,
     share: Share,
-    /// of clients, for the scheduler and as owners of pages
+    /// hashes the names of clients, for the scheduler and for the owners of pages
     hasher: RandomState,
-    /// the next id of a request of our own, downwards
+    /// the next id of a request of the engine's own; these count down
     own: RequestId,
-    /// of the weights' file
+    /// tells whether the file of the weights is still whole
     watch: Watch,
 }
 
 impl Engine {
-    /// Maps the weights, makes every buffer.
+    /// Maps the weights and builds tokenizer, template, thread pool and KV cache.
     ///
     /// # Errors
     /// [`LoadError`]; nothing stays behind.
@@ -119,27 +120,27 @@ impl Engine {
         })
     }
 
-    /// Prompts are written by this template instead of the file's own.
+    /// Writes prompts with this template instead of the file's own from now on.
     pub fn set_template(&mut self, template: ChatTemplate) {
         self.info.thinks = template.thinks();
         self.prompts.template = Arc::new(Ok(template));
     }
 
-    /// Tells whether all of the weights are still there, where the process is guarded against their loss: what is computed
-    /// without them is nothing to go by.
+    /// Tells whether all of the weights are still there, where the process is guarded against their loss. What was computed
+    /// without them must not be used.
     #[must_use]
     pub fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// About the model.
+    /// What `info` and `inspect` tell of the loaded model.
     #[must_use]
     pub fn model(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// Ends a request in any state with this reason: its [`Event::Finished`] comes with the next step. False: unknown,
-    /// or already ending.
+    /// Ends a request in any state for this reason; its [`Event::Finished`] comes with the next step. Gives false if the
+    /// request is not known or ends already.
     pub fn end(&mut self, id: RequestId, why: Finish) -> bool {
         if let Some(ends) = self.end_preparing(id, why) {
             return ends;
@@ -148,7 +149,7 @@ impl Engine {
             Some(sequence) if sequence.ended.is_none() => {
                 sequence.ended = Some(why);
                 if why == Finish::Superseded {
-                    // the request that takes its place goes on from what it said
+                    // the request that supersedes it goes on from what this one said
                     let turn = sequence.answered();
                     self.settle(id, turn);
                 }
@@ -158,203 +159,25 @@ impl Engine {
         }
     }
 
-    /// Closes an open thought of a running request; false if unknown or not thinking.
+    /// Closes the open thought of a running request. Gives false if the request is not known or not thinking.
     pub fn end_thinking(&mut self, id: RequestId) -> bool {
         match self.sequences.get_mut(&id) {
-            Some(sequence) if sequence.place.is_some() => sequence
+            Some(sequence) if sequence.slot.is_some() => sequence
                 .end_thinking(&self.prompts.tokenizer)
                 .unwrap_or(false),
             _ => false,
         }
     }
 
-    /// One bounded piece of work: the ends that are due, who starts, and one pass of the network: a token of every stream
-    /// that decodes and a chunk of one prompt; or the next token of a draft that came true.
-    pub fn step(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> Worked {
-        let mut worked = self.finish_ended(sink);
-        if self.check(sink) {
-            return Worked::Little;
-        }
-        worked |= self.admit(sink);
-        let sequences = &self.sequences;
-        let plan = self
-            .scheduler
-            .step(&|id| sequences.get(&id).map_or(0, Sequence::remaining));
-        if plan.is_empty() {
-            return if worked {
-                Worked::Little
-            } else {
-                Worked::Nothing
-            };
-        }
-        Worked::Pass(self.compute(&plan, sink))
-    }
-
-    /// The ends that are due: what a step begins with, and all that may be asked while the next one is put off. False when
-    /// there was none.
-    pub fn finish_ended(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        let mut worked = self.finish_preparing(sink);
-        while let Some((id, why)) = self
-            .sequences
-            .values()
-            .find_map(|s| s.ended.map(|why| (s.id, why)))
-        {
-            self.finish(id, why, sink);
-            worked = true;
-        }
-        worked
-    }
-
-    /// From the next step on: with other numbers of threads (of those there are) and places for streams. What runs goes on.
+    /// Sets how many of the loaded threads are used and how many streams may run, from the next step on. Streams that run
+    /// already go on.
     pub fn limit(&mut self, effort: Effort) {
         self.model
             .threads(effort.prefill_threads, effort.decode_threads);
         self.scheduler.limit(effort.streams);
     }
 
-    /// All that the scheduler decides; false if there is nothing to decide.
-    fn admit(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
-        let Self {
-            scheduler,
-            sequences,
-            memory,
-            model,
-            ..
-        } = self;
-        memory.admit(&mut model.kv, scheduler, sequences, &mut |sequence| {
-            if !sequence.is_own() {
-                sink(
-                    sequence.id,
-                    Event::Started {
-                        prompt_tokens: sequence.prompt as u32,
-                        cached_tokens: sequence.cached as u32,
-                    },
-                );
-            }
-        })
-    }
-
-    /// One pass of the network for `plan`: how many tokens of whom. Gives how many it was for.
-    fn compute(
-        &mut self,
-        plan: &[(RequestId, usize)],
-        sink: &mut dyn FnMut(RequestId, Event),
-    ) -> usize {
-        // prompts first: then the rows whose logits are wanted lie together, from the last token of a prompt on
-        let mut order: Vec<(RequestId, usize)> = plan.to_vec();
-        order.sort_by_key(|(id, _)| self.sequences.get(id).is_none_or(|s| s.remaining() == 0));
-        let draft = self.draft(plan);
-        let (mut spans, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, n) in order {
-            let Some(sequence) = self.sequences.get_mut(&id) else {
-                continue;
-            };
-            let fed = n + draft.tokens.len();
-            self.memory.grow(&mut self.model.kv, sequence, fed);
-            let Some(place) = sequence.place else {
-                continue;
-            };
-            let (position, end) = (sequence.fed, sequence.fed + n);
-            spans.push(Span {
-                place: place.table,
-                position,
-                tokens: fed,
-            });
-            tokens.extend_from_slice(&sequence.tokens[position..end]);
-            wanted.push((
-                id,
-                n,
-                (end == sequence.tokens.len()).then(|| tokens.len() - 1),
-            ));
-        }
-        tokens.extend_from_slice(&draft.tokens);
-        let hidden = self.model.step(&spans, &tokens);
-        for (id, n, _) in &wanted {
-            self.scheduler.served(*id, *n);
-            if let Some(sequence) = self.sequences.get_mut(id) {
-                self.memory.fed(&mut self.model.kv, sequence, *n);
-            }
-        }
-        let Some(first) = wanted.iter().find_map(|(_, _, row)| *row) else {
-            return tokens.len();
-        };
-        let mut logits = self.model.logits(hidden, first..tokens.len());
-        for (id, _, row) in &wanted {
-            if let Some(row) = row {
-                let mut rows = logits.chunks_exact_mut(self.info.vocab);
-                if let Some(logits) = rows.nth(row - first) {
-                    self.sample(*id, logits, sink);
-                }
-            }
-        }
-        if let [(id, ..)] = wanted[..]
-            && !draft.tokens.is_empty()
-            && let Some(sequence) = self.sequences.get(&id)
-        {
-            let len = sequence.tokens.len();
-            self.drafted = Some(Drafted::new(id, len, draft, logits));
-        }
-        tokens.len()
-    }
-
-    /// The next token of a sequence.
-    fn sample(
-        &mut self,
-        id: RequestId,
-        logits: &mut [f32],
-        sink: &mut dyn FnMut(RequestId, Event),
-    ) {
-        let Some(sequence) = self.sequences.get_mut(&id) else {
-            return;
-        };
-        if sequence.is_own() {
-            return self.finish(id, Finish::Stop, sink);
-        }
-        if sequence.fed == sequence.prompt {
-            sink(id, Event::Prefilled);
-        }
-        match sequence.sample(logits, &self.prompts.tokenizer, sink) {
-            Ok(Next::Feed) => {}
-            Ok(Next::Finish(why)) => self.finish(id, why, sink),
-            Err(_) => self.finish(id, Finish::Failed, sink),
-        }
-    }
-
-    /// Gives back what a sequence holds, then says that it ended.
-    fn finish(&mut self, id: RequestId, why: Finish, sink: &mut dyn FnMut(RequestId, Event)) {
-        self.scheduler.remove(id);
-        let Some(mut sequence) = self.sequences.remove(&id) else {
-            return;
-        };
-        if why == Finish::Failed {
-            // a number that is none may be in the cache, where the next prompt of these words would find it
-            sequence.distrust();
-        }
-        self.memory.end(&mut self.model.kv, &mut sequence);
-        if sequence.is_own() {
-            return self.settle(id, None);
-        }
-        let turn = sequence.finish(why, sink);
-        self.settle(id, turn);
-    }
-
-    /// After a panic inside of [`Self::step`]: the requests that were started and not finished are gone, with all that
-    /// they held.
-    pub fn recover(&mut self) {
-        let started = self.scheduler.running().chain(self.scheduler.parked());
-        let started: Vec<RequestId> = started.collect();
-        for id in started {
-            self.scheduler.remove(id);
-            if let Some(mut sequence) = self.sequences.remove(&id) {
-                // what the cache holds of it is not trusted
-                sequence.distrust();
-                self.memory.end(&mut self.model.kv, &mut sequence);
-            }
-            self.settle(id, None);
-        }
-    }
-
-    /// Now.
+    /// Counts requests, pages and sessions as they are now.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let pages = self.memory.pages.counts();
@@ -370,7 +193,7 @@ impl Engine {
         }
     }
 
-    /// Who finds what a client's prompts put into pages.
+    /// The owner of the pages that a client's prompts fill: only the same owner finds them again.
     fn owner(&self, client: &str) -> Owner {
         match self.share {
             Share::Client => self.hasher.hash_one(client),
@@ -378,7 +201,7 @@ impl Engine {
         }
     }
 
-    /// A client as the scheduler knows it.
+    /// The number by which the scheduler knows a client.
     fn share(&self, client: &str) -> u64 {
         self.hasher.hash_one(client)
     }

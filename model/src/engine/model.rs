@@ -1,4 +1,4 @@
-//! A loaded model: network, cache and runtime, fed with tokens. Knows nothing of requests.
+//! A loaded model: network, cache and runtime, which are fed with tokens and know nothing of requests.
 
 use super::config::{EngineConfig, LoadError};
 use crate::gguf::Gguf;
@@ -23,11 +23,11 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// With page tables for `places` sequences.
+    /// Loads the weights and makes a cache with `tables` page tables, one for each sequence that holds pages.
     pub(super) fn load(
         gguf: &Gguf,
         config: &EngineConfig,
-        places: usize,
+        tables: usize,
     ) -> Result<Self, LoadError> {
         let dims = Dims::from_gguf(gguf)?;
         if config.context == 0 || config.context > dims.context_train {
@@ -36,7 +36,7 @@ impl Model {
                 limit: dims.context_train,
             });
         }
-        // resident size is what it will be from the start: no answer makes the daemon grow
+        // read all of the file now: the daemon then has its full size from the start, and no answer makes it grow
         gguf.touch()?;
         let kernels = Kernels::detect(config.isa)?;
         let threads = config.prefill_threads.max(config.decode_threads);
@@ -44,7 +44,7 @@ impl Model {
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
         let network = Network::load(gguf, dims, &Device::flex())?;
-        let mut kv = KvCache::new(layout, config.pages, places)?;
+        let mut kv = KvCache::new(layout, config.pages, tables)?;
         if config.lock {
             kv.arena().lock()?;
         }
@@ -58,16 +58,16 @@ impl Model {
         })
     }
 
-    /// [`Self::load`], and beside it on a thread of its own the tokenizer, which takes as long and needs nothing of the
-    /// weights.
+    /// Does [`Self::load`] and builds the tokenizer on a thread of its own meanwhile: that takes as long and needs nothing
+    /// of the weights.
     pub(super) fn load_with_tokenizer(
         gguf: &Gguf,
         config: &EngineConfig,
-        places: usize,
+        tables: usize,
     ) -> Result<(Self, Tokenizer), LoadError> {
         std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::from_gguf(gguf));
-            let model = Self::load(gguf, config, places);
+            let model = Self::load(gguf, config, tables);
             let tokenizer = tokenizer
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic));
@@ -75,16 +75,17 @@ impl Model {
         })
     }
 
-    /// So many threads of the pool from now on.
+    /// Sets how many threads of the pool are used from now on.
     pub(super) fn threads(&mut self, prefill: usize, decode: usize) {
         let all = self.runtime.pool.threads();
         self.prefill_threads = prefill.clamp(1, all);
         self.decode_threads = decode.clamp(1, all);
     }
 
-    /// One step: `tokens` are those of the spans, one after the other. Hidden states of all of them.
+    /// Feeds the network with `tokens`, which are those of the spans one after the other, and gives their hidden states.
     pub(super) fn step(&mut self, spans: &[Span], tokens: &[u32]) -> Tensor<2> {
-        // weights are read once for all streams, and for a draft: only a prompt is worth the threads of prefill
+        // a step of answers, or of a draft, reads the weights once and is bound by memory: only a prompt gains from the
+        // threads of prefill
         let draft = spans.len() == 1 && tokens.len() <= 1 + DRAFT_MAX;
         let prefill = !draft && spans.iter().any(|span| span.tokens > 1);
         self.runtime.threads = if prefill {
@@ -97,7 +98,7 @@ impl Model {
             .forward(tokens, &mut self.kv, &mut self.runtime)
     }
 
-    /// Logits of some rows of a step's hidden states: `[rows.len() * vocab]`.
+    /// Logits of these rows of the hidden states of a step: `[rows.len() * vocab]`.
     pub(super) fn logits(&mut self, hidden: Tensor<2>, rows: Range<usize>) -> Vec<f32> {
         self.network.logits(hidden, rows, &mut self.runtime)
     }

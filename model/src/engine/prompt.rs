@@ -1,63 +1,65 @@
-//! From a request to its prompt, in three steps: what was said is gathered from the session, the prompt is prepared from
-//! that alone, and the engine accepts it into its queue. The step in the middle takes time that grows with the text and
-//! needs nothing of the engine, so that another thread can do it while the engine goes on.
+//! From a request to its prompt in three steps. The engine gathers what was said from the session; the prompt is prepared
+//! from that alone; the engine accepts the result into its queue. The second step takes time that grows with the text and
+//! needs nothing of the engine, so another thread can do it while the engine goes on.
 
+use super::Engine;
+use super::config::EngineConfig;
 use super::request::{Event, Finish, Outcome, Priority, Refusal, Request, RequestId};
 use super::scheduler::{Job, SubmitError};
-use super::sequence::{Sequence, Turn};
-use super::session::{SessionKey, text};
-use super::{Engine, EngineConfig};
+use super::sequence::Sequence;
+use super::session::{SessionKey, Turn, text};
 use crate::text::{ChatTemplate, Message, Prompt, Role, TextError, Tokenizer};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Prompts that are gathered and not yet accepted, at most.
+/// Most prompts that are gathered and not yet accepted.
 const PREPARING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 
-/// Bytes of text whose preparation counts as one token of its client's share: on the machine that the shares were tuned on,
-/// they take 6 ms, and a token of the smallest model of the catalogue 11.
+/// Bytes of text whose preparation counts as one token of the client's share. On the machine that the shares were tuned on
+/// they take 6 ms, and a token of the smallest model of the catalogue takes 11 ms.
 const BYTES_A_TOKEN: usize = 16 << 10;
 
-/// What prompts are made with. Cheap to clone, and the same as long as its engine lives.
+/// Everything that prompts are made with: tokenizer, template and limits. It is cheap to clone and stays the same as long as
+/// its engine lives.
 #[derive(Debug, Clone)]
 pub struct PromptBuilder {
     pub(super) tokenizer: Arc<Tokenizer>,
-    /// an error: prompts are fed as they are or not at all
+    /// if it is an error, only raw prompts can be made
     pub(super) template: Arc<Result<ChatTemplate, TextError>>,
-    /// tokens of one sequence at most
+    /// most tokens of one sequence
     pub(super) context: usize,
     /// tokens that the whole cache holds, but no more than `context`
     pub(super) whole: usize,
     /// whether sessions may forget their oldest turns
     pub(super) window: bool,
-    /// bytes of the longest token, if every text is made of tokens
+    /// bytes of the longest token; none if some bytes have no token
     longest: Option<usize>,
 }
 
-/// A request and everything that its prompt is made of.
+/// A request, with everything that its prompt is made of.
 #[derive(Debug)]
 pub struct PromptJob {
     id: RequestId,
-    /// its `messages` are the new ones
+    /// its `messages` are only the new ones
     request: Request,
-    /// what its session said before
+    /// the messages of its session before it
     history: Vec<Message>,
 }
 
-/// A request whose prompt is made, or is none.
+/// A request, with its prompt or the reason why it has none.
 #[derive(Debug)]
 pub struct Prepared {
     id: RequestId,
     request: Request,
-    /// the prompt, and which messages of the session were forgotten for it
+    /// the prompt, and the range of the session's messages that were forgotten for it
     prompt: Result<(Prompt, Range<usize>), Refusal>,
-    /// of text that was rendered and read for it
+    /// bytes of text that were rendered and read for it
     bytes: usize,
 }
 
-/// What the engine knows of a request whose prompt is being prepared.
+/// What the engine keeps of a request whose prompt is being prepared.
 #[derive(Debug)]
 pub(super) struct Preparing {
     session: Option<SessionKey>,
@@ -69,7 +71,7 @@ pub(super) struct Preparing {
 }
 
 impl Preparing {
-    /// Work of the engine's own on a session.
+    /// The engine's own work on a session.
     pub(super) fn own(session: SessionKey) -> Self {
         Self {
             session: Some(session),
@@ -101,7 +103,7 @@ impl PromptJob {
         self.request.priority
     }
 
-    /// Of text that its prompt is made of.
+    /// Bytes of the text that its prompt is made of.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let all = self.history.iter().chain(&self.request.messages);
@@ -125,7 +127,7 @@ impl PromptBuilder {
         }
     }
 
-    /// Renders and tokenises. Takes time that grows with the text and depends on nothing else; may be called on any thread.
+    /// Renders and tokenises a prompt. This takes time that grows with the text, and may be called on any thread.
     #[must_use]
     pub fn prepare(&self, job: PromptJob) -> Prepared {
         let PromptJob {
@@ -146,7 +148,7 @@ impl PromptBuilder {
         }
     }
 
-    /// The tokens of these messages; their text is added to `bytes`.
+    /// Makes the prompt of these messages. The bytes of their text are added to `bytes`.
     pub(super) fn prompt(
         &self,
         request: &Request,
@@ -178,8 +180,8 @@ impl PromptBuilder {
         }
     }
 
-    /// Refuses what is too long for the context even if every token of it were the longest that there is, before any work
-    /// goes into it. Only what people say is counted: a template may leave out other messages, and blanks around each.
+    /// Refuses text that is too long for the context even if all of its tokens were as long as tokens can be, before any work
+    /// goes into it. Only the user's messages count, without the blanks around each: a template may leave out the rest.
     fn may_fit(&self, request: &Request) -> Result<(), Refusal> {
         let said = request.messages.iter().filter(|m| m.role == Role::User);
         let bytes: usize = said.map(|m| m.content.trim().len()).sum();
@@ -197,25 +199,25 @@ impl PromptBuilder {
 }
 
 impl Engine {
-    /// What prompts are prepared with.
+    /// The builder that prepares the prompts of this engine.
     #[must_use]
     pub fn prompts(&self) -> &PromptBuilder {
         &self.prompts
     }
 
-    /// Takes a request into the bounded queue; gives the number of requests before it. [`Self::gather`],
+    /// Takes a request into the bounded queue and gives the number of requests before it. This is [`Self::gather`],
     /// [`PromptBuilder::prepare`] and [`Self::accept`] in one.
     ///
     /// # Errors
-    /// [`Refusal`]; at a bound of sessions some may have gone to their files, nothing else has changed.
+    /// [`Refusal`]; nothing has changed, except that at a bound some sessions may have gone to their files.
     pub fn submit(&mut self, id: RequestId, request: Request) -> Result<usize, Refusal> {
         let job = self.gather(id, request)?;
         let prepared = self.prompts.prepare(job);
         self.accept(prepared)
     }
 
-    /// Gathers what the prompt of a request is made of. From here on it is the engine's: it is its session's turn,
-    /// [`Self::end`] ends it, and its prompt is to be prepared and handed to [`Self::accept`].
+    /// Gathers what the prompt of a request is made of. From here on the engine has the request: it is the turn of its
+    /// session, and [`Self::end`] ends it. The caller prepares the prompt and hands it to [`Self::accept`].
     ///
     /// # Errors
     /// [`Refusal`], as for [`Self::submit`].
@@ -258,14 +260,14 @@ impl Engine {
         Ok(PromptJob::new(id, request, history))
     }
 
-    /// Takes a request with its prompt into the bounded queue; gives the number of requests before it, 0 if it was ended
-    /// meanwhile, or is a [`Self::chore`].
+    /// Takes a request with its prompt into the bounded queue and gives the number of requests before it; 0 if it was ended
+    /// meanwhile or is a [`Self::chore`].
     ///
     /// # Errors
-    /// [`Refusal`]: nothing is left of it.
+    /// [`Refusal`]; nothing is left of the request.
     pub fn accept(&mut self, prepared: Prepared) -> Result<usize, Refusal> {
         let (id, bytes) = (prepared.id, prepared.bytes);
-        // refused or not, it was done for this client
+        // the work was done for this client, whether the request is refused or not
         let client = self.share(&prepared.request.client);
         self.scheduler
             .charge(client, (bytes / BYTES_A_TOKEN) as u64);
@@ -288,7 +290,7 @@ impl Engine {
         before
     }
 
-    /// Into the scheduler's queue, as a turn of its session.
+    /// Puts a request into the scheduler's queue, as the turn of its session.
     fn queue(
         &mut self,
         prepared: Prepared,
@@ -345,7 +347,7 @@ impl Engine {
         Ok(before)
     }
 
-    /// Ends one whose prompt is being prepared; none: it is not.
+    /// Ends a request whose prompt is being prepared. Gives none if its prompt is not being prepared.
     pub(super) fn end_preparing(&mut self, id: RequestId, why: Finish) -> Option<bool> {
         let preparing = self.preparing.get_mut(&id)?;
         let ends = preparing.ended.is_none();
@@ -356,7 +358,7 @@ impl Engine {
         Some(ends)
     }
 
-    /// Says so of those that ended while their prompt was being prepared. False if there was none.
+    /// Reports the requests that ended while their prompts were being prepared. Gives false if there was none.
     pub(super) fn finish_preparing(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
         let before = self.preparing.len();
         self.preparing.retain(|id, preparing| {
@@ -379,14 +381,13 @@ impl Engine {
         self.preparing.len() < before
     }
 
-    /// Own work that is being prepared for this session is of no use any more.
+    /// Drops the engine's own work on this session that is being prepared.
     pub(super) fn drop_chores(&mut self, key: &SessionKey) {
         self.preparing
             .retain(|_, p| !(p.own && p.session.as_ref() == Some(key)));
     }
 
-    /// Makes a session's turn that has ended a part of it, where its last event is yet to come: the next turn goes on from
-    /// it.
+    /// Adds a turn that has ended to its session before its last event is reported, so that the next turn goes on from it.
     fn settle_ended(&mut self, key: &SessionKey) {
         let busy = self.memory.sessions.get(key).and_then(|s| s.busy);
         if let Some(id) = busy

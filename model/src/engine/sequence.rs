@@ -1,50 +1,51 @@
-//! One request: from its prompt to its last token, and the text of it on the way out.
+//! One request from its prompt to its last token, and the text of its tokens on the way out.
 
 use super::drafts::Odds;
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
-use super::session::SessionKey;
+use super::session::Turn;
 use crate::kv::Owner;
 use crate::text::{
-    Message, Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer,
-    Utf8Stream,
+    Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer, Utf8Stream,
 };
 use std::collections::VecDeque;
 
-/// What ends a thought that the model does not end itself.
+/// The text that closes a thought which the model does not close itself.
 const CLOSE: &str = "\n</think>\n\n";
-/// A thought leaves a quarter of the request's tokens to this mark and the answer, and so many at least.
+/// A thought is closed when a quarter of the request's tokens is left for [`CLOSE`] and the answer, or this many tokens if
+/// they are more.
 const ANSWER_MIN: usize = 16;
 
-/// In any state from its acceptance to its end; buffers are made when it is taken in.
+/// A request that was accepted, in any state up to its end. Its buffers are allocated when it is accepted.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// whose pages it finds and fills
+    /// the owner whose pages it finds and fills
     pub(super) owner: Owner,
-    /// the prompt, and what was sampled or written for the model since: the last one is yet to be fed
+    /// the prompt, and the tokens that were sampled or written for the model since; the last one is not fed yet
     pub(super) tokens: Vec<u32>,
+    /// tokens of the prompt
     pub(super) prompt: usize,
-    /// prompt tokens that were in the cache when its turn came
+    /// tokens of the prompt that were in the cache when the sequence started
     pub(super) cached: usize,
-    /// tokens in the cache now
+    /// tokens of it that are in the cache now
     pub(super) fed: usize,
-    /// tokens it may have at most
+    /// most tokens that it may have, prompt and answer
     pub(super) limit: usize,
-    /// set from outside between two steps
+    /// why it ends with the next step; set between two steps
     pub(super) ended: Option<Finish>,
-    /// its page table and its reservation, once its turn has come
-    pub(super) place: Option<Place>,
-    /// the conversation that it is a turn of
+    /// its page table and its reservation, once it has started
+    pub(super) slot: Option<Slot>,
+    /// the turn of a conversation that it answers
     pub(super) turn: Option<Turn>,
-    /// messages that its session has forgotten for it
+    /// messages that its session forgot to make room for the prompt
     pub(super) forgotten: usize,
-    /// how its drafts did
+    /// how often its drafts came true
     pub(super) odds: Odds,
     sampler: Sampler,
     thinking: Thinking,
     max_tokens: u32,
     completion: u32,
     reasoning: u32,
-    /// tokens that are written for the model, at most those of the closing mark
+    /// tokens that are written for the model next: the rest of [`CLOSE`]
     forced: VecDeque<u32>,
     closed: bool,
     utf8: Utf8Stream,
@@ -52,33 +53,24 @@ pub(super) struct Sequence {
     stops: StopStrings,
 }
 
-/// What a started sequence holds of the cache.
+/// The part of the cache that a started sequence holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    /// which page table
+pub(super) struct Slot {
+    /// number of its page table
     pub(super) table: usize,
-    /// pages reserved and not yet taken
+    /// pages that are reserved for it and not yet in its table
     pub(super) reserved: usize,
-}
-
-/// What a turn of a session adds to it.
-pub(super) struct Turn {
-    pub(super) session: SessionKey,
-    /// the new messages of the request
-    pub(super) messages: Vec<Message>,
-    /// the answer so far, without the thought
-    pub(super) answer: String,
 }
 
 /// What a sampled token leads to.
 pub(super) enum Next {
-    /// it is the last of [`Sequence::tokens`] now
+    /// it is the last of [`Sequence::tokens`] now and is fed in the next step
     Feed,
     Finish(Finish),
 }
 
 impl Sequence {
-    /// `limit`: tokens it may have at most, prompt and answer.
+    /// `limit` is the most tokens that it may have, prompt and answer.
     pub(super) fn new(
         id: RequestId,
         owner: Owner,
@@ -106,7 +98,7 @@ impl Sequence {
             fed: 0,
             limit,
             ended: None,
-            place: None,
+            slot: None,
             turn: None,
             forgotten: 0,
             odds: Odds::default(),
@@ -123,13 +115,13 @@ impl Sequence {
         }
     }
 
-    /// Tokens of the prompt that are still to be fed; 0: it decodes.
+    /// Tokens of the prompt that are still to be fed. A sequence that decodes has none.
     pub(super) fn remaining(&self) -> usize {
         self.prompt.saturating_sub(self.fed)
     }
 
-    /// Tokens whose keys and values are worth keeping when it ends: those before a thought, whose text no later prompt
-    /// repeats.
+    /// Tokens whose keys and values are worth keeping when it ends. After a thought these are only the prompt: no later
+    /// prompt repeats the text of a thought.
     pub(super) fn keep(&self) -> usize {
         if self.reasoning > 0 {
             self.prompt.min(self.fed)
@@ -138,35 +130,35 @@ impl Sequence {
         }
     }
 
-    /// Computed for its pages alone: see [`super::Engine::tidy`].
+    /// Whether it is the engine's own work, computed only for its pages: see [`super::Engine::tidy`].
     pub(super) fn is_own(&self) -> bool {
         self.max_tokens == 0
     }
 
-    /// Its turn, if anything was answered.
+    /// Takes its turn out of it, if anything was answered.
     pub(super) fn answered(&mut self) -> Option<Turn> {
         self.turn.take().filter(|_| self.completion > 0)
     }
 
-    /// Nothing of it is worth keeping.
+    /// Keeps nothing of it: neither its pages nor its turn.
     pub(super) fn distrust(&mut self) {
         (self.fed, self.turn) = (0, None);
     }
 
-    /// Closes an open thought: the closing mark is written for the model. False if none is open.
+    /// Closes an open thought by writing [`CLOSE`] for the model. Gives false if no thought is open.
     pub(super) fn end_thinking(&mut self, tokenizer: &Tokenizer) -> Result<bool, TextError> {
         if self.closed || self.splitter.side() != Side::Thought {
             return Ok(false);
         }
         self.forced.extend(tokenizer.encode(CLOSE, true)?);
         self.closed = true;
-        // what the model would have said next may be the rest of a character
+        // the rest of a character that has begun will not come any more
         self.utf8.cut();
         Ok(true)
     }
 
-    /// Must an open thought end now: by its budget, or so that tokens are left for an answer? Where thoughts are off the
-    /// model may still open one; it is not paid for.
+    /// Whether an open thought must end now, by its budget or so that tokens are left for an answer. Where thoughts are off,
+    /// the model may still open one, which is closed at once.
     fn has_thought_enough(&self) -> bool {
         let all = self.limit.saturating_sub(self.prompt);
         let left = self.limit.saturating_sub(self.tokens.len());
@@ -178,7 +170,7 @@ impl Sequence {
         left <= (all / 4).max(ANSWER_MIN) || budget.is_some_and(|most| self.reasoning >= most)
     }
 
-    /// Takes the next token from the logits of the last one (or the forced one) and turns it into text.
+    /// Draws the next token from the logits of the last one, unless one is written for the model, and turns it into text.
     pub(super) fn sample(
         &mut self,
         logits: &mut [f32],
@@ -202,7 +194,7 @@ impl Sequence {
             && self.end_thinking(tokenizer)?
             && let Some(first) = self.forced.pop_front()
         {
-            // a turn that would end without an answer: the thought ends instead
+            // the model would end its turn without an answer: only its thought ends
             (token, logprobs, forced) = (first, None, true);
         }
         self.sampler.accept(token);
@@ -249,8 +241,8 @@ impl Sequence {
         }
     }
 
-    /// The text still held back, unless a stop string cut it off, and the last event. Gives back the turn, if one was
-    /// answered.
+    /// Gives out the text that is still held back, unless a stop string cut it off, and the last event. Returns the turn if
+    /// it was answered.
     pub(super) fn finish(
         mut self,
         finish: Finish,
@@ -295,6 +287,7 @@ impl Sequence {
     }
 }
 
+/// A token and its alternatives with their texts.
 fn named(tokenizer: &Tokenizer, token: u32, logprob: f32, top: Vec<(u32, f32)>) -> TokenLogprob {
     let text = |token| {
         let bytes = tokenizer.token_bytes(token);

@@ -1,4 +1,4 @@
-//! What the memory plan needs to know of a file, without loading it.
+//! What the memory plan needs to know of a model file, read without loading it.
 
 use crate::gguf::{Gguf, Value};
 use crate::network::dims::Dims;
@@ -6,8 +6,8 @@ use crate::network::key_formats;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::plan::Shape;
 
-/// Numbers of a file whose dimensions are checked. What a vocabulary lacks costs
-/// nothing here: it is refused when it is loaded.
+/// The numbers that the memory plan needs of a file whose dimensions are checked. A vocabulary that is missing counts as
+/// empty here and is refused when the file is loaded.
 #[must_use]
 pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
     let bytes = |token: Value<'_>| match token {

@@ -1,44 +1,44 @@
-//! Where the last tokens of a sequence stood before, in its prompt or in its own answer: what followed them there may
+//! Finds where the last tokens of a sequence stood before, in its prompt or in its own answer. What followed them there may
 //! follow again.
 
-/// Earlier places of the last token that are looked at, the latest first. Each costs a few nanoseconds; a step takes
+/// Earlier positions of the last token that are looked at, the latest first. Each costs a few nanoseconds; a step takes
 /// milliseconds.
 const WALK: usize = 256;
 
-/// Tokens that are compared at most: a longer match says no more.
+/// Most tokens that are compared. A longer match promises no more.
 pub(super) const MATCH_MAX: usize = 32;
 
-/// Tokens that may stand in the place of others within a copy, and of those others: a name that was changed.
+/// Most tokens of a changed piece within a copy, for example a name, before the change and after it.
 const CHANGED_MAX: usize = 3;
 
-/// So many must be the same before the change, or it is chance.
+/// Tokens that must be the same before the change; fewer may be chance.
 const COPIED_MIN: usize = 4;
 
-/// An index of one sequence's tokens, made once for the longest there can be.
+/// An index of one sequence's tokens, allocated once for the longest sequence.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    /// by hash of a token: the position after the latest one of that hash; 0 is none
+    /// by the hash of a token, the position after the latest token of that hash; 0 if there is none
     latest: Box<[u32]>,
-    /// by position: the one before it under the same hash; 0 is none
+    /// by position, the position before it under the same hash; 0 if there is none
     earlier: Box<[u32]>,
     /// positions below this are in the index
     indexed: usize,
 }
 
-/// A place where the last `len` tokens stood before.
+/// An earlier position at which the last `len` tokens stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
-    /// position of what followed there
+    /// position of the token that followed them there
     pub(super) at: usize,
     /// tokens that are the same, 1 to [`MATCH_MAX`]
     pub(super) len: usize,
-    /// tokens that are the same before those, beyond a change of at most [`CHANGED_MAX`]: 0, or [`COPIED_MIN`] to
+    /// tokens that are the same before those, beyond a change of at most [`CHANGED_MAX`] tokens: 0, or [`COPIED_MIN`] to
     /// [`MATCH_MAX`]
     pub(super) copied: usize,
 }
 
 impl Match {
-    /// Of the end of `tokens` with what ends before `at`.
+    /// Compares the end of `tokens` with the text that ends before `at`.
     fn of(tokens: &[u32], at: usize) -> Self {
         let (there, here) = (&tokens[..at], tokens);
         let len = same(there, here);
@@ -60,7 +60,7 @@ impl Match {
         }
     }
 
-    /// With as many tokens more.
+    /// The match when `more` tokens behind it have come true.
     pub(super) fn and(self, more: usize) -> Self {
         Self {
             len: self.len + more,
@@ -73,14 +73,14 @@ impl Match {
     }
 }
 
-/// Tokens at the ends of both that are the same, at most [`MATCH_MAX`].
+/// Counts the tokens at the ends of both that are the same, at most [`MATCH_MAX`].
 fn same(a: &[u32], b: &[u32]) -> usize {
     let pairs = a.iter().rev().zip(b.iter().rev());
     pairs.take(MATCH_MAX).take_while(|(a, b)| a == b).count()
 }
 
 impl Lookup {
-    /// For sequences of up to `context` tokens.
+    /// Allocates an index for sequences of up to `context` tokens.
     pub(super) fn new(context: usize) -> Self {
         Self {
             latest: vec![0; context.max(1).next_power_of_two()].into(),
@@ -89,18 +89,19 @@ impl Lookup {
         }
     }
 
-    /// Forgets everything, for another sequence.
+    /// Forgets all tokens, before another sequence is indexed.
     pub(super) fn restart(&mut self) {
         self.latest.fill(0);
         self.indexed = 1;
     }
 
-    /// The match of the end of `tokens` with most tokens the same, of equal ones the latest. What was given before is their
-    /// beginning.
-    ///
-    /// # Panics
-    /// If they are more than the context.
+    /// The match of the end of `tokens` with the most equal tokens, and of several such the latest. `tokens` must go on from
+    /// what the call before was given, unless [`Self::restart`] came between. There is no match in more tokens than the index
+    /// has room for.
     pub(super) fn find(&mut self, tokens: &[u32]) -> Option<Match> {
+        if tokens.len() > self.earlier.len() {
+            return None;
+        }
         for at in self.indexed..tokens.len() {
             let slot = self.slot(tokens[at - 1]);
             self.earlier[at] = std::mem::replace(&mut self.latest[slot], at as u32);
@@ -113,7 +114,7 @@ impl Lookup {
                 break;
             }
             let found = Match::of(tokens, at);
-            // the same hash need not be the same token
+            // tokens of the same hash may differ
             if found.len > 0 && best.is_none_or(|best| found.score() > best.score()) {
                 best = Some(found);
             }
@@ -123,7 +124,7 @@ impl Lookup {
     }
 
     fn slot(&self, token: u32) -> usize {
-        // the upper bits of a product: ids that differ by a power of two must not meet
+        // the upper bits of a product, so that ids which differ by a power of two do not collide
         let hash = u64::from(token).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         hash as usize & (self.latest.len() - 1)
     }
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The definition.
+    /// Finds the match by its definition.
     fn longest(tokens: &[u32]) -> Option<Match> {
         let n = tokens.len();
         let run = |a: usize, b: usize| {
@@ -172,7 +173,7 @@ mod tests {
             tokens in prop::collection::vec(0u32..6, 0..200),
             slots in 1usize..300,
         ) {
-            // whatever collides
+            // with any number of slots, so that hashes collide
             let mut lookup = Lookup { latest: vec![0; slots.next_power_of_two()].into(), ..Lookup::new(200) };
             for end in 0..=tokens.len() {
                 prop_assert_eq!(lookup.find(&tokens[..end]), longest(&tokens[..end]));

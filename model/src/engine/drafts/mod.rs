@@ -1,51 +1,52 @@
 //! Drafts without a draft model: what followed the same tokens before may follow them again. A step that feeds the guesses
-//! with the last token reads the weights once, and samples a token for each of them that comes true: the text is what it
-//! would have been, sooner.
+//! with the last token reads the weights only once and yields a token for each guess that comes true. The text is the same
+//! as without drafts, and it comes sooner.
 
 mod gate;
 mod lookup;
 mod steps;
 
-use super::RequestId;
+use super::request::RequestId;
 use gate::Gate;
 pub(super) use gate::Odds;
 use lookup::{Lookup, Match};
 
-/// Drafts for one sequence at a time: where several decode, their columns fill the step already.
+/// Makes drafts for one sequence at a time. Where several decode, their tokens fill the step already.
 #[derive(Debug)]
 pub(super) struct Drafts {
     lookup: Lookup,
-    /// whose tokens it knows
+    /// the request whose tokens are in the index
     of: Option<RequestId>,
     gate: Gate,
-    /// columns of the last step, if it was one that a draft could have been for; else 0
+    /// columns of the last step if a draft was possible in it, else 0
     columns: usize,
 }
 
-/// What may come next.
+/// Tokens that may come next.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     /// at most [`DRAFT_MAX`](glowplug_firmware_config::limits::DRAFT_MAX)
     pub(super) tokens: Vec<u32>,
-    /// what the first of them follows
+    /// the match that the first of them follows
     after: Option<Match>,
 }
 
 /// A draft that was fed, while its tokens are checked.
 #[derive(Debug)]
 pub(super) struct Drafted {
-    /// whose it is
+    /// the request that it is a draft of
     pub(super) id: RequestId,
-    /// how many tokens the sequence had when it was fed and the next was sampled
+    /// tokens of the sequence when the draft had been fed and the first token was sampled
     len: usize,
     draft: Draft,
     /// a row for the token before the draft and for each of its tokens
     logits: Vec<f32>,
+    /// tokens of the draft that were compared so far
     checked: usize,
 }
 
 impl Drafted {
-    /// For a sequence that has `len` tokens, the last of them sampled from the first row.
+    /// A draft of a sequence that has `len` tokens, the last of them sampled from the first row of `logits`.
     pub(super) fn new(id: RequestId, len: usize, draft: Draft, logits: Vec<f32>) -> Self {
         Self {
             id,
@@ -56,12 +57,12 @@ impl Drafted {
         }
     }
 
-    /// How many tokens the sequence has now, unless something else was added.
+    /// Tokens that the sequence has now if nothing but the draft was added to it.
     pub(super) fn len(&self) -> usize {
         self.len + self.checked
     }
 
-    /// The next guess, what it follows, and the logits of what follows it.
+    /// The next guess, the match that it follows, and the logits of the token behind it.
     fn next(&mut self, vocab: usize) -> Option<(u32, Match, &mut [f32])> {
         let (at, logits) = (self.checked, self.logits.chunks_exact_mut(vocab));
         self.checked += 1;
@@ -75,7 +76,7 @@ impl Drafted {
 }
 
 impl Drafts {
-    /// For sequences of up to `context` tokens.
+    /// Makes an index for sequences of up to `context` tokens.
     pub(super) fn new(context: usize) -> Self {
         Self {
             lookup: Lookup::new(context),
@@ -85,7 +86,7 @@ impl Drafts {
         }
     }
 
-    /// What is worth trying after `tokens`, at most `room` tokens.
+    /// The tokens that are worth trying behind `tokens`, at most `room` of them.
     pub(super) fn guess(
         &mut self,
         id: RequestId,
@@ -105,7 +106,7 @@ impl Drafts {
             after: found,
         };
         if let Some(found) = found {
-            // what followed there, and once that has come up to here, the draft itself
+            // what followed the match, and where that reaches the end of the text, the draft itself
             for at in found.at..found.at + width {
                 let token = match tokens.get(at) {
                     Some(&token) => token,
@@ -117,12 +118,12 @@ impl Drafts {
         draft
     }
 
-    /// The next step is none that [`Self::guess`] was asked for.
+    /// Notes that no draft is possible in the next step.
     pub(super) fn pass(&mut self) {
         self.columns = 0;
     }
 
-    /// The last step took so long.
+    /// Notes how long the last step took.
     pub(super) fn took(&mut self, seconds: f64) {
         self.gate.took(self.columns, seconds);
     }
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(guess(1, &copied, 9)[..3], [6, 7, 8]);
         assert_eq!(guess(1, &copied, 2), [6, 7]);
         assert!(guess(1, &copied, 0).is_empty());
-        // another sequence knows nothing of it
+        // nothing of it is guessed for another sequence
         assert!(guess(2, &[1, 2, 3, 4, 5], 9).is_empty());
         let mut same = vec![3, 4];
         same.extend([5; 12]);

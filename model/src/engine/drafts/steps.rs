@@ -1,10 +1,11 @@
-//! Drafts in the engine's steps: guessed before a pass of the network, checked one by one after it.
+//! Drafts in the engine's steps: they are guessed before a run of the network and checked one by one after it.
 
 use super::Draft;
-use crate::engine::{Engine, Event, RequestId};
+use crate::engine::Engine;
+use crate::engine::request::{Event, RequestId};
 
 impl Engine {
-    /// What may follow, where a single stream decodes.
+    /// The draft for the next step, if a single stream decodes in it.
     pub(in crate::engine) fn draft(&mut self, plan: &[(RequestId, usize)]) -> Draft {
         let Some(drafts) = &mut self.drafts else {
             return Draft::default();
@@ -21,14 +22,14 @@ impl Engine {
         Draft::default()
     }
 
-    /// The next token from the rows of the last draft: if the token guessed is the one that was sampled, it is in the cache
-    /// already, and what follows it is sampled from its logits. False: there is no draft, or no more of it. A step each, so
-    /// that a cancel is seen before the next token here too.
+    /// Takes the next token from the logits of the last draft. If the guessed token is the one that was sampled, it is in the
+    /// cache already, and the token behind it is sampled from its logits. Gives false if there is no draft, or no more of it.
+    /// Each token is a step of its own, so that a cancel is seen before the next one.
     pub(in crate::engine) fn check(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
         let Some(mut drafted) = self.drafted.take() else {
             return false;
         };
-        // it may have ended since, or its thought have been closed
+        // the request may have ended since, or its thought may have been closed
         let Some(sequence) = self.sequences.get_mut(&drafted.id) else {
             return false;
         };
@@ -51,8 +52,8 @@ impl Engine {
         true
     }
 
-    /// The last [`Self::step`], a pass of the network, took so many seconds: what a draft costs is measured, not believed.
-    /// Optional.
+    /// Tells how many seconds the last [`Self::step`] took, if it ran the network. The price of drafts is learned from this;
+    /// without it, an assumed price is used.
     pub fn took(&mut self, seconds: f64) {
         if let Some(drafts) = &mut self.drafts {
             drafts.took(seconds);

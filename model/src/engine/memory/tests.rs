@@ -5,7 +5,7 @@ mod worlds;
 
 use super::*;
 use crate::engine::request::{Priority, Request};
-use crate::engine::sequence::Turn;
+use crate::engine::session::Turn;
 use crate::gguf::Gguf;
 use crate::kv::{KvLayout, Owner, Pages};
 use crate::text::Prompt;
@@ -360,7 +360,7 @@ impl World {
 
     fn cancel(&mut self, at: usize) {
         let (_, sequence) = self.waiting.remove(at);
-        assert_eq!(sequence.place, None);
+        assert_eq!(sequence.slot, None);
         self.memory.sessions.release(sequence.id);
         self.admit();
     }
@@ -382,7 +382,7 @@ impl World {
         };
         self.memory.grow(&mut self.kv, sequence, tokens);
         for position in sequence.fed..sequence.fed + tokens {
-            let page = self.kv.table(sequence.place.unwrap().table)[position / PAGE_TOKENS];
+            let page = self.kv.table(sequence.slot.unwrap().table)[position / PAGE_TOKENS];
             let bytes = self.kv.arena().page_mut(page);
             let slot = position % PAGE_TOKENS;
             write(&self.layout, bytes, slot, sequence.tokens[position]);
@@ -447,7 +447,7 @@ impl World {
         // what the attention of a running sequence reads, and what lies beside it
         let mut holders = HashMap::new();
         for (client, sequence) in std::mem::take(&mut self.running) {
-            let table = self.kv.table(sequence.place.unwrap().table).clone();
+            let table = self.kv.table(sequence.slot.unwrap().table).clone();
             let computed = &sequence.tokens[..sequence.fed];
             assert!(computed.iter().all(|token| is_own(client, *token)));
             for (at, page) in table.iter().enumerate() {

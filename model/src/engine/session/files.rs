@@ -1,7 +1,9 @@
-//! Sessions in files: what was said, and the pages that hold it. A file is believed only as far as its checksums go. What
-//! was said is any model's; pages are those of the model, the tokenizer and the formats they were computed with.
+//! Sessions in files: what was said, and the pages that hold it. A file is believed only as far as its checksums go. The
+//! text can be used with any model, the pages only with the model, the tokenizer and the formats that they were computed
+//! with.
 
 use super::stored::{Stored, name, owner};
+use super::unsaved::Unsaved;
 use super::wear::Wear;
 use super::{Session, SessionKey};
 use crate::engine::request::Notice;
@@ -17,39 +19,26 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Notices that nobody has read yet; more of them are lost.
+/// Most notices that wait to be read; more of them are lost.
 const NOTICES_MAX: usize = 16;
 
-/// The folder, and what pages in its files must have been made with.
+/// The folder of session files, and what the pages in them must have been computed with.
 pub(in crate::engine) struct Snapshots {
     folder: PathBuf,
     fingerprint: [u8; 32],
     page_bytes: usize,
-    /// of the arena
+    /// pages of the arena
     pages: usize,
     wear: Wear,
-    /// nothing before the folder could be read
+    /// empty until the folder could be read
     stored: Stored,
+    /// whether the folder was read
     read: bool,
-    /// seconds, of whoever calls [`crate::engine::Engine::expire`]
+    /// seconds of the clock of [`crate::engine::Engine::expire`]
     now: i64,
-    /// the disk did not do what it was told the last time
+    /// whether the last write or removal failed
     failing: bool,
     notices: Vec<Notice>,
-}
-
-/// A session is not in its file.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::engine) enum Unsaved {
-    /// it cannot be written
-    #[error(transparent)]
-    File(#[from] SnapshotError),
-    /// so much was written today
-    #[error("{0} bytes of sessions a day are what the storage bears")]
-    Worn(u64),
-    /// there are as many files, or bytes in them, as there may be
-    #[error("there are as many files as there may be")]
-    Full,
 }
 
 /// What a file says besides tokens and pages.
@@ -67,14 +56,8 @@ struct Said {
     content: String,
 }
 
-impl From<io::Error> for Unsaved {
-    fn from(error: io::Error) -> Self {
-        Self::File(error.into())
-    }
-}
-
 impl Snapshots {
-    /// A folder that cannot be made or read is tried again, and is a [`Notice`] until then.
+    /// Makes and reads the folder. If that fails, it is tried again later, and a [`Notice`] says so.
     pub(in crate::engine) fn new(
         folder: &Path,
         gguf: &Gguf,
@@ -98,14 +81,14 @@ impl Snapshots {
         snapshots
     }
 
-    /// It is so many seconds later than the beginning.
+    /// Sets the clock: `now` seconds have passed since the daemon began.
     pub(in crate::engine) fn at(&mut self, now: u64) {
         self.wear.at(now);
         self.now = i64::try_from(now).unwrap_or(i64::MAX);
         self.look();
     }
 
-    /// Looks what is in the folder, until that has succeeded once.
+    /// Reads which files the folder has, until that has succeeded once.
     fn look(&mut self) {
         if self.read {
             return;
@@ -116,14 +99,14 @@ impl Snapshots {
             (self.stored, self.read) = (stored, true);
             written
         });
-        // that it can be written again is known when something was
+        // a folder that could be read may still refuse writes: only a failure is noted here
         if done.is_err() {
-            // it was noted, which is all that can be done now
+            // the error is noted, and nothing else can be done now
             let _ = self.heard(done);
         }
     }
 
-    /// Writes a session to its file, if the storage still bears that today.
+    /// Writes a session to its file, unless too much was written today.
     pub(in crate::engine) fn save(
         &mut self,
         key: &SessionKey,
@@ -135,7 +118,7 @@ impl Snapshots {
         self.save_now(key, session, pages, kv)
     }
 
-    /// The same, whatever was written today.
+    /// Writes a session to its file, however much was written today.
     pub(in crate::engine) fn save_now(
         &mut self,
         key: &SessionKey,
@@ -152,13 +135,13 @@ impl Snapshots {
         let arena = kv.arena();
         let pages: Vec<&[u8]> = chain.iter().map(|page| arena.page(*page)).collect();
         match self.write(key, session, &tokens, &pages) {
-            // what was said needs less room
+            // the text without the pages needs less room
             Err(Unsaved::Full) => self.write(key, session, &[], &[]),
             written => written,
         }
     }
 
-    /// Writes what was said alone, if the storage still bears that today.
+    /// Writes only the text of a session to its file, unless too much was written today.
     pub(in crate::engine) fn save_text(
         &mut self,
         key: &SessionKey,
@@ -215,8 +198,7 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Takes note of whether the disk does what it is told: said when it begins to fail, and when it has done something
-    /// again.
+    /// Notes whether the disk did what it was told. A [`Notice`] says when it begins to fail and when it works again.
     fn heard<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
         match &done {
             Err(error) if !self.failing => {
@@ -242,7 +224,7 @@ impl Snapshots {
         std::mem::take(&mut self.notices)
     }
 
-    /// Opens the file of a session; its pages follow.
+    /// Opens the file of a session and checks its header. The pages are read from the reader.
     pub(in crate::engine) fn open(&self, key: &SessionKey) -> Result<Reader, SnapshotError> {
         let limits = Limits {
             page_bytes: self.page_bytes,
@@ -256,7 +238,7 @@ impl Snapshots {
         }
     }
 
-    /// What was said in a session, by its file. A file that is of no use is a [`Notice`].
+    /// Reads what was said in a session from its file. If the file is of no use, a [`Notice`] says so.
     pub(in crate::engine) fn known(&mut self, key: &SessionKey) -> Option<Session> {
         let session = match self.open(key) {
             Ok(reader) => session(note(&reader)?).ok_or(SnapshotError::NotOurs),
@@ -280,21 +262,21 @@ impl Snapshots {
         }
     }
 
-    /// Is there a file of this session?
+    /// Whether there is a file of this session.
     pub(in crate::engine) fn has(&self, key: &SessionKey) -> bool {
         self.stored.has(&name(&key.client, &key.name))
     }
 
-    /// A session is in its file alone from now on.
+    /// Notes that a session is in its file alone from now on.
     pub(in crate::engine) fn shelved(&mut self, key: &SessionKey, session: &Session) {
         self.stored
             .touch(&name(&key.client, &key.name), session.seen);
     }
 
-    /// Forgets the file of a session, and what a killed process has left of it. Gives if there was one.
+    /// Removes the file of a session, and the part of one that a killed process may have left. Gives whether there was one.
     ///
     /// # Errors
-    /// It may be there still, or again after a power cut.
+    /// The file may still be there, or be there again after a power cut.
     pub(in crate::engine) fn remove(&mut self, key: &SessionKey) -> io::Result<bool> {
         let name = name(&key.client, &key.name);
         let path = self.folder.join(&name);
@@ -310,11 +292,11 @@ impl Snapshots {
         Ok(was_there)
     }
 
-    /// Forgets the files of a client's sessions, those of other models too. Gives how many there were besides those of the
-    /// sessions that are given.
+    /// Removes the files of a client's sessions, those of other models too. Gives how many there were, not counting those of
+    /// the sessions `besides`.
     ///
     /// # Errors
-    /// The folder's; some of the files may be there still.
+    /// The folder cannot be read, or a file cannot be removed; some of the files may still be there.
     pub(in crate::engine) fn remove_client(
         &mut self,
         client: &str,
@@ -329,7 +311,7 @@ impl Snapshots {
         Ok(gone.len())
     }
 
-    /// A disk where nothing had to be removed has done nothing.
+    /// Notes whether a removal worked, unless there was nothing to remove: that says nothing about the disk.
     fn removed<T: Default + PartialEq>(&mut self, done: io::Result<T>) -> io::Result<T> {
         match done {
             Ok(none) if none == T::default() => Ok(none),
@@ -337,7 +319,7 @@ impl Snapshots {
         }
     }
 
-    /// Removes the files whose names begin so, and gives these.
+    /// Removes the files whose names begin with `begin`, and gives their names.
     fn remove_all(&self, begin: &str) -> io::Result<Vec<String>> {
         let mut gone = Vec::new();
         files::operation("read folder")?;
@@ -359,7 +341,7 @@ impl Snapshots {
         Ok(gone)
     }
 
-    /// Removes some of the files whose sessions nobody used for `seconds`, besides those of the sessions that are given.
+    /// Removes some of the files whose sessions nobody used in the last `seconds`, but none of the sessions `besides`.
     pub(in crate::engine) fn expire(&mut self, seconds: u64, besides: &[SessionKey]) {
         let besides = besides.iter().map(|k| name(&k.client, &k.name));
         let besides: BTreeSet<String> = besides.collect();
@@ -393,8 +375,8 @@ fn session(note: Note) -> Option<Session> {
     ))
 }
 
-/// Of all that pages depend on: model, tokenizer and template (the file's header, its length, the begin of each tensor)
-/// and the format of the cache. The whole file would take seconds to read.
+/// A hash of all that pages depend on: model, tokenizer and template (by the file's header, its length and the beginning of
+/// each tensor, because reading the whole file would take seconds) and the format of the cache.
 fn fingerprint(gguf: &Gguf, layout: &KvLayout) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(gguf.header());

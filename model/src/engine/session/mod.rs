@@ -1,13 +1,13 @@
-//! Named conversations: what was said, and which pages hold it.
+//! Named conversations in memory: what was said, and which pages hold it.
 
 pub(super) mod files;
 pub(super) mod stored;
+pub(super) mod unsaved;
 pub(super) mod verbs;
 pub(super) mod wear;
 pub(super) mod window;
 
 use super::request::{RequestId, SessionBound};
-use super::sequence::Turn;
 use crate::kv::PageId;
 use crate::text::{Message, Role};
 use glowplug_firmware_config::limits::{
@@ -17,38 +17,38 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-/// A session belongs to one client: the same name of another client is another session.
+/// The key of a session. A session belongs to one client: the same name of another client is another session.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SessionKey {
     pub(super) client: Arc<str>,
     pub(super) name: Arc<str>,
 }
 
-/// One conversation.
+/// What was said in one conversation, and where its pages are.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     pub(super) messages: Vec<Message>,
     pub(super) turns: usize,
-    /// the last of the pages that hold it; they are pinned
+    /// the last of the pages that hold it; all of them are pinned
     pub(super) tip: Option<PageId>,
-    /// the request that is its turn now
+    /// the request that is its turn now, if there is one
     pub(super) busy: Option<RequestId>,
-    /// a thought was cut out of it: its last answer is to be computed again, in idle time
+    /// whether its last answer is to be computed again in idle time, because a thought was cut out of it
     pub(super) stale: bool,
-    /// what was said is in its file
+    /// whether its file has all that was said
     pub(super) saved: bool,
-    /// and the file's pages can be used, as far as is known
+    /// whether the pages in its file can be used, as far as is known
     pub(super) paged: bool,
-    /// bytes of the request that is its turn now
+    /// bytes of text of the request that is its turn now
     asked: usize,
-    /// of [`Sessions::clock`]
+    /// [`Sessions::clock`] when it was last used
     used: u64,
-    /// seconds, of whoever calls [`super::Engine::expire`]; below 0 before that clock began
+    /// when it was last used, in seconds of the clock of [`super::Engine::expire`]; below 0 before that clock began
     pub(super) seen: i64,
 }
 
 impl Session {
-    /// One that was saved.
+    /// A session as it was saved.
     pub(super) fn restored(messages: Vec<Message>, turns: usize) -> Self {
         Self {
             messages,
@@ -59,15 +59,23 @@ impl Session {
         }
     }
 
-    /// In bytes, with what is being asked.
+    /// Bytes of its text, those that are being asked included.
     pub(super) fn text(&self) -> usize {
         text(&self.messages) + self.asked
     }
 }
 
-/// What messages cost, in bytes.
+/// What a request adds to its session when it ends.
+pub(super) struct Turn {
+    pub(super) session: SessionKey,
+    /// the new messages of the request
+    pub(super) messages: Vec<Message>,
+    /// the answer so far, without the thought
+    pub(super) answer: String,
+}
+
+/// Bytes that messages cost: each its text and its own size.
 pub(super) fn text(messages: &[Message]) -> usize {
-    // a message costs its text and itself
     let bytes = |m: &Message| m.content.len() + size_of::<Message>();
     messages.iter().map(bytes).sum()
 }
@@ -76,9 +84,11 @@ pub(super) fn text(messages: &[Message]) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     map: BTreeMap<SessionKey, Session>,
+    /// bytes of text of all sessions
     text: usize,
-    /// counts uses
+    /// counts the uses of all sessions, to order them
     clock: u64,
+    /// seconds of the clock of [`super::Engine::expire`]
     now: i64,
 }
 
@@ -95,7 +105,7 @@ impl Sessions {
         self.map.get_mut(key)
     }
 
-    /// The bound that stands in the way of so many more bytes of text in this session, which is made if it is not there.
+    /// The bound that `text` more bytes in this session would break; a session that is not there would be made.
     pub(super) fn bound(&self, key: &SessionKey, text: usize) -> Option<SessionBound> {
         let new = !self.map.contains_key(key);
         let own = self.of(&key.client).map(|(_, session)| session.text());
@@ -111,9 +121,9 @@ impl Sessions {
         }
     }
 
-    /// Who can leave the memory at a bound, so that this session has a place: an idle one of the same client, else, where
-    /// the bound is that of all, of another. The first is one that is `kept` elsewhere already, then the one that was used
-    /// longest ago.
+    /// The session that leaves the memory at a bound to make room for the one that `asks`: an idle one of the same client,
+    /// or, where the bound is on all sessions, of another. One that is `kept` elsewhere goes first, then the one that was
+    /// used longest ago.
     pub(super) fn leaver(
         &self,
         bound: SessionBound,
@@ -131,7 +141,7 @@ impl Sessions {
         })
     }
 
-    /// Those of a client.
+    /// The sessions of a client.
     pub(super) fn of(&self, client: &Arc<str>) -> impl Iterator<Item = (&SessionKey, &Session)> {
         let first = SessionKey {
             client: client.clone(),
@@ -141,7 +151,7 @@ impl Sessions {
         from.take_while(move |(key, _)| key.client == *client)
     }
 
-    /// Takes note of a use; makes the session if it is not there.
+    /// Notes that a session is used now, and makes it if it is not there.
     pub(super) fn open(&mut self, key: &SessionKey) -> &mut Session {
         self.clock += 1;
         let session = self.map.entry(key.clone()).or_default();
@@ -149,7 +159,7 @@ impl Sessions {
         session
     }
 
-    /// A request of so many bytes is its turn from now on.
+    /// Makes a request of `asked` bytes the turn of a session, which is busy from now on.
     pub(super) fn begin(&mut self, key: &SessionKey, id: RequestId, asked: usize) -> &Session {
         let before = self.map.get(key).map_or(0, |session| session.asked);
         self.text = self.text + asked - before;
@@ -158,14 +168,14 @@ impl Sessions {
         session
     }
 
-    /// A session read from its file, or of another engine.
+    /// Takes in a session that was read from its file, or that comes from another engine.
     pub(super) fn restore(&mut self, key: SessionKey, session: Session) {
         self.text += session.text();
         self.clock = self.clock.max(session.used);
         self.map.insert(key, session);
     }
 
-    /// What was asked and answered becomes part of the conversation. Nothing if the session is gone.
+    /// Adds what was asked and answered to the conversation. Does nothing if the session is gone.
     pub(super) fn settle(&mut self, turn: Turn, thinks: bool) {
         let Some(session) = self.map.get_mut(&turn.session) else {
             return;
@@ -181,7 +191,7 @@ impl Sessions {
         self.text += session.text() - before;
     }
 
-    /// Takes messages out of a conversation.
+    /// Takes these messages out of a conversation.
     pub(super) fn cut(&mut self, key: &SessionKey, messages: Range<usize>) {
         if let Some(session) = self.map.get_mut(key) {
             self.text -= text(&session.messages[messages.clone()]);
@@ -190,7 +200,7 @@ impl Sessions {
         }
     }
 
-    /// A request has ended.
+    /// Frees the session of a request that has ended.
     pub(super) fn release(&mut self, id: RequestId) {
         if let Some(session) = self.map.values_mut().find(|s| s.busy == Some(id)) {
             session.busy = None;
@@ -198,21 +208,24 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session; its pages are to be unpinned.
+    /// Forgets a session. The caller unpins its pages.
     pub(super) fn remove(&mut self, key: &SessionKey) -> Option<Session> {
         let session = self.map.remove(key)?;
         self.text -= session.text();
         Some(session)
     }
 
-    /// The idle session that was used longest ago, of those that `also` names.
-    pub(super) fn victim(&self, also: impl Fn(&Session) -> bool) -> Option<SessionKey> {
-        let idle = self.map.iter().filter(|(_, s)| s.busy.is_none() && also(s));
+    /// The idle session that was used longest ago, of those that are `wanted`.
+    pub(super) fn idle(&self, wanted: impl Fn(&Session) -> bool) -> Option<SessionKey> {
+        let idle = self
+            .map
+            .iter()
+            .filter(|(_, s)| s.busy.is_none() && wanted(s));
         idle.min_by_key(|(_, s)| s.used).map(|(key, _)| key.clone())
     }
 
-    /// The session whose pages go first: of the idle ones the one used longest ago, else of those whose turn waits the
-    /// one that came last. Where a turn runs, its sequence holds the pages.
+    /// The session whose pages go first: the idle one that was used longest ago, or if none is idle, the one whose waiting
+    /// turn came last. The pages of a turn that runs are held by its sequence.
     pub(super) fn holder(&self) -> Option<SessionKey> {
         let holders = self.map.iter().filter(|(_, s)| s.tip.is_some());
         let order = |s: &Session| match s.busy {
@@ -224,7 +237,7 @@ impl Sessions {
             .map(|(key, _)| key.clone())
     }
 
-    /// The sessions that nobody used for `expire` seconds before `now`.
+    /// The sessions that nobody used in the last `expire` seconds before `now`.
     pub(super) fn expired(&mut self, now: u64, expire: u64) -> Vec<SessionKey> {
         let seconds = |seconds| i64::try_from(seconds).unwrap_or(i64::MAX);
         let (now, expire) = (seconds(now), seconds(expire));
@@ -234,7 +247,7 @@ impl Sessions {
         keys.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Takes what was said out of all of them; the pages stay behind. Who takes it in begins a new clock.
+    /// Takes all sessions out, without their pages. Their times count from a clock that begins now.
     pub(super) fn take(&mut self) -> Vec<(SessionKey, Session)> {
         self.text = 0;
         let now = self.now;
@@ -254,7 +267,7 @@ impl Sessions {
         .collect()
     }
 
-    /// All of them.
+    /// The keys of all sessions.
     pub(super) fn keys(&self) -> Vec<SessionKey> {
         self.map.keys().cloned().collect()
     }
@@ -308,9 +321,9 @@ mod tests {
             sessions.open(k);
         }
         sessions.open(&keys[0]);
-        assert_eq!(sessions.victim(|_| true), Some(keys[1].clone()));
+        assert_eq!(sessions.idle(|_| true), Some(keys[1].clone()));
         sessions.get_mut(&keys[1]).unwrap().busy = Some(7);
-        assert_eq!(sessions.victim(|_| true), Some(keys[2].clone()));
+        assert_eq!(sessions.idle(|_| true), Some(keys[2].clone()));
         assert_eq!(sessions.expired(10, 11), []);
         sessions.open(&keys[2]);
         assert_eq!(sessions.expired(15, 10), [keys[0].clone()]);

@@ -1,7 +1,7 @@
-//! Which files of sessions there are, how long, and since when. Their number and their bytes are bounded for each client
-//! and in all: at a bound a client's own files give way, the oldest first, and nobody else's.
+//! Which session files there are, their lengths and their ages. Their number and their bytes are bounded for each client
+//! and in all. At a bound a client's own files give way, the oldest first, and nobody else's.
 
-use super::files::Unsaved;
+use super::unsaved::Unsaved;
 use crate::files;
 use crate::kv::snapshot::{self, PART};
 use glowplug_firmware_config::limits::{
@@ -16,56 +16,57 @@ use std::path::Path;
 use std::time::SystemTime;
 
 const SUFFIX: &str = ".session";
-/// Digits of a hash in a file's name: half of it is enough, nobody finds a name of another one's.
+/// Hexadecimal digits of a hash in a file's name. Half of a SHA-256 is enough: nobody finds another name with the same one.
 const DIGITS: usize = 32;
-/// Files that expire in one sweep.
+/// Most files that expire in one sweep.
 const EXPIRED_MAX: usize = 256;
 
-/// The name of a session's file. No part of a client's name is part of a path; a client's files are known by how their
-/// names begin.
+/// The name of a session's file. It holds hashes, so that no part of a client's name is part of a path. The files of a
+/// client begin with [`owner`].
 pub(in crate::engine) fn name(client: &str, session: &str) -> String {
-    format!("{}-{}{SUFFIX}", hex(client), hex(session))
+    format!("{}-{}{SUFFIX}", hashed(client), hashed(session))
 }
 
 /// How the names of a client's files begin.
 pub(in crate::engine) fn owner(client: &str) -> String {
-    format!("{}-", hex(client))
+    format!("{}-", hashed(client))
 }
 
-fn hex(name: &str) -> String {
-    let hash = Sha256::digest(name.as_bytes());
-    let half = hash[..DIGITS / 2].iter();
-    half.map(|byte| format!("{byte:02x}")).collect()
+fn hashed(name: &str) -> String {
+    let mut hash = format!("{:x}", Sha256::digest(name.as_bytes()));
+    hash.truncate(DIGITS);
+    hash
 }
 
 fn is_ours(name: &str) -> bool {
     name.ends_with(SUFFIX) && name.len() == 2 * DIGITS + 1 + SUFFIX.len() && name.is_ascii()
 }
 
+/// The session files of a folder, as far as this process knows them.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Stored {
     files: BTreeMap<String, Entry>,
-    /// counts what was put
+    /// counts the files that were put or used, to order them
     puts: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     bytes: u64,
-    /// has it pages, as far as is known
+    /// whether it has pages, as far as is known
     pages: bool,
-    /// when its session was last used, in the seconds of the caller's clock
+    /// when its session was last used, in seconds of the caller's clock
     seen: i64,
-    /// of [`Stored::puts`]
+    /// [`Stored::puts`] when it was last put or used
     order: u64,
 }
 
 impl Stored {
-    /// Looks what is in a folder, and removes what a killed process has left half written. The age of a file is what the
-    /// clock of its file system says now; from then on the caller's clock counts, which nobody sets.
+    /// Reads which files a folder has, and removes those that a killed process has left half written. The age of a file is
+    /// taken from the clock of its file system once; from then on the caller's clock counts, which nobody sets.
     ///
     /// # Errors
-    /// The folder cannot be read. What is no more than that it cannot be written is the second of what it gives.
+    /// The folder cannot be read. If it can only not be written, the second value of the result says so.
     pub(in crate::engine) fn read(folder: &Path, now: i64) -> io::Result<(Self, io::Result<()>)> {
         files::operation("read folder")?;
         let (mut found, mut parts) = (Vec::new(), Vec::new());
@@ -77,7 +78,7 @@ impl Stored {
             if name.strip_prefix(PART).is_some_and(is_ours) {
                 parts.push(entry.path());
             } else if is_ours(&name) && found.len() < SNAPSHOTS_MAX {
-                // those of a folder with more, which somebody else has filled, are known when these are gone
+                // a folder with more files was filled by somebody else: the others are seen after a restart
                 let of = entry.metadata()?;
                 found.push((of.modified()?, name, of.len()));
             }
@@ -106,7 +107,7 @@ impl Stored {
         Some(self.files.get(name)?.seen)
     }
 
-    /// Takes note of a file.
+    /// Notes a file that was written.
     pub(in crate::engine) fn put(&mut self, name: String, bytes: u64, pages: bool, seen: i64) {
         self.puts += 1;
         let order = self.puts;
@@ -121,7 +122,7 @@ impl Stored {
         );
     }
 
-    /// The session of a file was used.
+    /// Notes that the session of a file was used.
     pub(in crate::engine) fn touch(&mut self, name: &str, seen: i64) {
         self.puts += 1;
         if let Some(entry) = self.files.get_mut(name) {
@@ -129,19 +130,19 @@ impl Stored {
         }
     }
 
-    /// A file is gone.
+    /// Notes that a file is gone.
     pub(in crate::engine) fn forget(&mut self, name: &str) {
         self.files.remove(name);
     }
 
-    /// The names of files that begin so.
+    /// The names of the files that begin with `owner`.
     pub(in crate::engine) fn of<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = &'a str> {
         let begin = (Bound::Included(owner), Bound::Unbounded);
         let names = self.files.range::<str, _>(begin).map(|(name, _)| &**name);
         names.take_while(move |name| name.starts_with(owner))
     }
 
-    /// Some of the files whose sessions nobody used for `expire` seconds before `now`.
+    /// Some of the files whose sessions nobody used in the last `expire` seconds before `now`, but none of `besides`.
     pub(in crate::engine) fn expired(
         &self,
         now: i64,
@@ -156,12 +157,12 @@ impl Stored {
         old.take(EXPIRED_MAX).cloned().collect()
     }
 
-    /// Makes room for a file of so many bytes, in place of one of its name if there is one. The pages of others of its
-    /// client go before what was said, which nobody can compute again.
+    /// Makes room for a file of so many bytes, which replaces one of its name if there is one. Pages of the client's other
+    /// files go before their texts, which nobody can compute again.
     ///
     /// # Errors
-    /// [`Unsaved::Full`]: files of other clients are in the way, or the file alone is too long; nothing has changed. The
-    /// disk's.
+    /// [`Unsaved::Full`] if files of other clients are in the way, or the file alone is too long: nothing has changed then.
+    /// [`Unsaved::File`] if the disk refuses.
     pub(in crate::engine) fn make_room(
         &mut self,
         folder: &Path,
@@ -203,7 +204,7 @@ impl Stored {
                 oldest.map(|(name, entry)| (name.to_owned(), entry.bytes))
             };
             if few && let Some((oldest, before)) = oldest(true) {
-                // one that is no snapshot gives way as a whole
+                // a file that is no snapshot keeps its bytes here, and is removed as a whole when its turn comes
                 let left = snapshot::drop_pages(&folder.join(&oldest)).unwrap_or(before);
                 if let Some(entry) = self.files.get_mut(&oldest) {
                     (entry.bytes, entry.pages) = (left, false);
@@ -220,7 +221,7 @@ impl Stored {
     }
 }
 
-/// What time it is for files in this folder, which can be written.
+/// The time of the folder's file system, taken from a file that is written for it.
 fn clock(folder: &Path) -> io::Result<SystemTime> {
     let path = folder.join(format!("{PART}{}", name("", "")));
     files::operation("open")?;

@@ -1,26 +1,25 @@
-//! The engine's side of named conversations: whose turn it is, what a client may do to them, and idle work.
+//! What the engine does with named conversations: what a client may do to them, how they make room for each other, and
+//! the work on them in idle time.
 
-use super::files::{Snapshots, Unsaved};
-use super::{Session, SessionKey};
+use super::files::Snapshots;
+use super::{Session, SessionKey, Turn};
 use crate::engine::memory::Memory;
 use crate::engine::prompt::{Preparing, PromptJob};
 use crate::engine::request::{
     Event, Finish, Notice, Priority, Refusal, RequestId, SessionBound, SessionFault, SessionState,
     SessionVerb, Thinking,
 };
-use crate::engine::sequence::{Sequence, Turn};
+use crate::engine::sequence::Sequence;
 use crate::engine::{Engine, Request};
 use crate::kv::Pages;
-use crate::kv::snapshot::SnapshotError;
-use std::io;
 use std::sync::Arc;
 
-/// What was said in an engine's sessions, for the engine after it.
+/// What was said in an engine's sessions, on its way to the engine that replaces it.
 #[derive(Debug, Default)]
 pub struct Conversations(Vec<(SessionKey, Session)>);
 
 impl Engine {
-    /// Does something to a client's session, between two steps.
+    /// Does what a client asks for its session, between two steps.
     ///
     /// # Errors
     /// [`SessionFault`]; nothing has changed.
@@ -49,14 +48,14 @@ impl Engine {
                 }
                 Ok(state(session, &memory.pages))
             }
-            // one that is only in its file is what was to be done
+            // the session is in its file alone: there is nothing left to do
             (SessionVerb::Save, None) => {
                 let known = memory.snapshots.as_mut().and_then(|s| s.known(&key));
                 let session = known.ok_or(SessionFault::NotFound)?;
                 Ok(state(&session, &memory.pages))
             }
             (SessionVerb::Reset | SessionVerb::Drop, _) => {
-                // the file first: what is still there is not forgotten
+                // the file first: if it cannot be removed, the session must not look forgotten
                 let in_file = memory.remove_file(&key)?;
                 if !in_memory && !in_file {
                     return Err(SessionFault::NotFound);
@@ -70,11 +69,11 @@ impl Engine {
         }
     }
 
-    /// Forgets a client: its sessions, their files, and what of its text is in pages that nobody holds; where all clients
-    /// share them, all such pages go. Its requests are to be ended before ([`Self::end`]); gives how many sessions it had.
+    /// Forgets a client: its sessions, their files, and its text in pages that nobody holds. Where all clients share pages,
+    /// all such pages go. The caller ends the client's requests before ([`Self::end`]). Gives how many sessions it had.
     ///
     /// # Errors
-    /// [`SessionFault::Failed`]: files could not be removed; all else is forgotten.
+    /// [`SessionFault::Failed`] if files could not be removed; all else is forgotten.
     pub fn forget(
         &mut self,
         client: &str,
@@ -96,13 +95,13 @@ impl Engine {
         Ok(sessions.len() + in_files)
     }
 
-    /// Forgets a session in memory, and the idle work on it, whose end would bring its pages back.
+    /// Forgets a session in memory, and first the idle work on it, whose end would bring its pages back.
     fn forget_session(&mut self, key: &SessionKey) {
         self.end_tidying(key);
         self.memory.forget(key);
     }
 
-    /// Ends the idle work on a session: it must not end after the session has become another.
+    /// Ends the idle work on a session, which must not end later, when the session may have become another.
     pub(in crate::engine) fn end_tidying(&mut self, key: &SessionKey) {
         self.drop_chores(key);
         let of = |sequence: &&Sequence| {
@@ -114,20 +113,20 @@ impl Engine {
         }
     }
 
-    /// What an operator should know of the files of sessions, since this was asked last.
+    /// What an operator should know of the files of sessions: everything since the last call.
     pub fn notices(&mut self) -> Vec<Notice> {
         let snapshots = self.memory.snapshots.as_mut();
         snapshots.map(Snapshots::notices).unwrap_or_default()
     }
 
-    /// The end of an engine that another takes the place of: what was said in its sessions.
+    /// Ends an engine that another one replaces, and gives what was said in its sessions.
     #[must_use]
     pub fn into_conversations(mut self) -> Conversations {
         Conversations(self.memory.sessions.take())
     }
 
-    /// Goes on with the conversations of the engine before, whatever its model was: they are computed again, or found in
-    /// their files.
+    /// Goes on with the conversations of the engine before, whatever its model was. Their pages are computed again, or read
+    /// from their files.
     pub fn adopt(&mut self, before: Conversations) {
         let memory = &mut self.memory;
         for (key, mut session) in before.0 {
@@ -139,8 +138,9 @@ impl Engine {
         }
     }
 
-    /// Ends the sessions that nobody used for `seconds`; `now` is of the caller's clock, in seconds. Those that are only in
-    /// files are as old as their files were when the folder was first read, and end a few at a time.
+    /// Ends the sessions that nobody used in the last `seconds`; `now` is the time of the caller's clock, in seconds.
+    /// Sessions that are only in files are as old as their files were when the folder was first read; they end a few at a
+    /// time.
     pub fn expire(&mut self, now: u64, seconds: u64) {
         let expired = self.memory.sessions.expired(now, seconds);
         for key in &expired {
@@ -156,14 +156,14 @@ impl Engine {
         };
         snapshots.at(now);
         for key in &expired {
-            // it may be there still: it is as old as this, and tried again
+            // a file that could not be removed is as old as this one and is tried again
             let _ = snapshots.remove(key);
         }
         snapshots.expire(seconds, &sessions.keys());
     }
 
-    /// Saves every session that has changed, if there is a folder, whatever was written today: it is the end. Gives how many
-    /// could not be saved.
+    /// Saves every session that has changed, if there is a folder. The daily limit of writes does not count, because the
+    /// daemon stops. Gives how many sessions could not be saved.
     pub fn save_all(&mut self) -> usize {
         let memory = &mut self.memory;
         let Some(snapshots) = &mut memory.snapshots else {
@@ -184,11 +184,11 @@ impl Engine {
         failed
     }
 
-    /// Makes sure that a session is in memory if it is anywhere, and has room for so many more bytes of text. At a bound,
-    /// others make room (see `Sessions::leaver`): what was said in them is in their files from then on.
+    /// Brings a session into memory if it has a file, and makes room for `text` more bytes in it. At a bound other sessions
+    /// leave the memory (see `Sessions::leaver`); they are in their files from then on.
     ///
     /// # Errors
-    /// [`Refusal::Sessions`]: who would have to make room has no file, and would be lost.
+    /// [`Refusal::Sessions`] if the session that would have to leave has no file and would be lost.
     pub(in crate::engine) fn room_for(
         &mut self,
         key: &SessionKey,
@@ -212,7 +212,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A request has ended: its session is free again, and has what was answered.
+    /// Frees the session of a request that has ended, and adds the turn that was answered.
     pub(in crate::engine) fn settle(&mut self, id: RequestId, turn: Option<Turn>) {
         let sessions = &mut self.memory.sessions;
         sessions.release(id);
@@ -221,11 +221,11 @@ impl Engine {
         }
     }
 
-    /// Work for when there is nothing else to do: the last answer of a session, which was computed after a thought that is
-    /// no part of the conversation any more, is computed again without it. Its prompt is to be prepared and handed to
-    /// [`Self::accept`]. None if there is no such work.
+    /// Gives work for when there is nothing else to do. The last answer of a session was computed after a thought that is no
+    /// part of the conversation any more; it is computed again without the thought, so that the next turn finds its pages.
+    /// The caller prepares the prompt and hands it to [`Self::accept`]. Gives none if there is no such work.
     pub fn chore(&mut self) -> Option<PromptJob> {
-        let key = self.memory.sessions.victim(|session| session.stale)?;
+        let key = self.memory.sessions.idle(|session| session.stale)?;
         let session = self.memory.sessions.get_mut(&key)?;
         session.stale = false;
         let history = session.messages.clone();
@@ -243,7 +243,7 @@ impl Engine {
         Some(PromptJob::new(id, request, history))
     }
 
-    /// A [`Self::chore`] that is prepared and accepted at once. False if there is none.
+    /// Prepares and accepts a [`Self::chore`] at once. Gives false if there is none.
     pub fn tidy(&mut self) -> bool {
         while let Some(job) = self.chore() {
             let id = job.id();
@@ -257,7 +257,7 @@ impl Engine {
 }
 
 impl Memory {
-    /// Would nothing of a session be lost if it left the memory?
+    /// Whether nothing of a session would be lost if it left the memory.
     fn kept(&self, key: &SessionKey, session: &Session) -> bool {
         let in_file = || self.snapshots.as_ref().is_some_and(|s| s.has(key));
         session.messages.is_empty() || session.saved && in_file()
@@ -268,7 +268,7 @@ impl Memory {
         self.sessions.leaver(bound, asks, kept)
     }
 
-    /// Sees to it that what was said in a session is in its file. False: it is not.
+    /// Sees to it that what was said in a session is in its file. Gives false if it is not.
     fn shelve(&mut self, key: &SessionKey) -> bool {
         let kept = self.sessions.get(key).is_some_and(|s| self.kept(key, s));
         let (Some(snapshots), Some(session)) = (&mut self.snapshots, self.sessions.get_mut(key))
@@ -282,32 +282,11 @@ impl Memory {
         true
     }
 
-    /// Forgets a session's file; gives if there was one.
+    /// Removes a session's file. Gives whether there was one.
     fn remove_file(&mut self, key: &SessionKey) -> Result<bool, SessionFault> {
         match &mut self.snapshots {
             Some(snapshots) => Ok(snapshots.remove(key)?),
             None => Ok(false),
-        }
-    }
-}
-
-impl From<Unsaved> for SessionFault {
-    fn from(unsaved: Unsaved) -> Self {
-        match unsaved {
-            Unsaved::Worn(per_day) => Self::Worn { per_day },
-            Unsaved::Full | Unsaved::File(SnapshotError::TooLarge { .. }) => Self::Full,
-            Unsaved::File(SnapshotError::Io(error)) => error.into(),
-            Unsaved::File(error) => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<io::Error> for SessionFault {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        match error.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => Self::Full,
-            _ => Self::Failed(error.to_string()),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! What may be written to the files of sessions in a day, for the sake of the storage. Days begin with the daemon.
+//! How many bytes may be written to session files in a day, so that the storage lasts. Days count from the start of the
+//! daemon.
 
-use super::files::Unsaved;
+use super::unsaved::Unsaved;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const DAY_S: u64 = 86_400;
-/// One client may have so many of a day's bytes written that others are left theirs.
+/// One client may write a quarter of a day's bytes, so that others are left theirs.
 const SHARES: u64 = 4;
-/// Clients whose writes are counted; another one that comes on the same day has to wait for the next.
+/// Clients whose writes are counted. Another client that comes on the same day has to wait for the next.
 const CLIENTS_MAX: usize = 1024;
 
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub(in crate::engine) struct Wear {
 }
 
 impl Wear {
-    /// None: as much as it takes.
+    /// Without `per_day` there is no limit.
     pub(in crate::engine) fn new(per_day: Option<u64>) -> Self {
         Self {
             per_day: per_day.unwrap_or(u64::MAX),
@@ -29,7 +30,7 @@ impl Wear {
         }
     }
 
-    /// It is so many seconds later than the beginning.
+    /// Sets the clock: `now` seconds have passed since the daemon began.
     pub(in crate::engine) fn at(&mut self, now: u64) {
         if now / DAY_S != self.day {
             (self.day, self.written) = (now / DAY_S, 0);
@@ -37,7 +38,7 @@ impl Wear {
         }
     }
 
-    /// May a file of this client be written today?
+    /// Checks whether a file of this client may be written today.
     pub(in crate::engine) fn check(&self, client: &str) -> Result<(), Unsaved> {
         if self.written >= self.per_day {
             return Err(Unsaved::Worn(self.per_day));
@@ -54,10 +55,10 @@ impl Wear {
         }
     }
 
-    /// It was.
+    /// Counts a file of this client that was written.
     pub(in crate::engine) fn wrote(&mut self, client: &Arc<str>, bytes: u64) {
         self.written = self.written.saturating_add(bytes);
-        // at the end everything is written, whoever it is of
+        // at shutdown everything is written, whatever client it belongs to: the table still does not grow
         if self.by.len() < CLIENTS_MAX || self.by.contains_key(client) {
             let by = self.by.entry(client.clone()).or_default();
             *by = by.saturating_add(bytes);

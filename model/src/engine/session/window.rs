@@ -1,7 +1,8 @@
-//! A conversation that has outgrown the context and may forget its beginning: whole turns go, the oldest first.
+//! How a conversation that has outgrown the context forgets its beginning: whole turns go, the oldest first.
 //!
-//! What is left is a prompt like any other: computed exactly, found by others, of the template's shape. So much goes at once
-//! that half of the context is free, so that the turns to come find their beginning in the cache again.
+//! What is left is a prompt like any other: it is computed exactly, later prompts find its pages, and it has the shape that
+//! the template gives. Enough turns go at once to free half of the context, so that the next turns find their beginning in
+//! the cache again.
 
 use super::SessionKey;
 use crate::engine::memory::Memory;
@@ -11,11 +12,11 @@ use crate::text::{Message, Prompt, Role};
 use std::ops::Range;
 
 impl PromptBuilder {
-    /// The prompt of a request whose first `history` messages are its session's, and which of these were forgotten for it:
-    /// they are taken out of `messages`. The text that was read for it is added to `bytes`.
+    /// Makes the prompt of a request whose first `history` messages are its session's. Gives it with the range of messages
+    /// that were forgotten for it, which are taken out of `messages`. The bytes of text that were read are added to `bytes`.
     ///
     /// # Errors
-    /// [`Refusal`]: no prompt, or not even the new messages have room.
+    /// [`Refusal`] if there is no prompt, or not even the new messages have room.
     pub(in crate::engine) fn fit(
         &self,
         request: &Request,
@@ -26,7 +27,7 @@ impl PromptBuilder {
         let (prompt, limit) = (self.prompt(request, messages, bytes)?, self.context);
         let (tokens, whole) = (prompt.tokens.len(), self.whole);
         let answer = (request.max_tokens as usize).clamp(1, (whole / 4).max(1));
-        // own work computes a conversation as it is
+        // the engine's own work computes a conversation as it is
         let may = self.window && history > 0 && request.max_tokens > 0;
         if !may || tokens + answer <= whole {
             return if tokens < limit {
@@ -40,7 +41,7 @@ impl PromptBuilder {
             let left = [&messages[..system], &messages[end..]].concat();
             self.prompt(request, &left, bytes)
         };
-        // the fewest turns whose loss is enough: the prompt gets shorter with each
+        // finds the fewest turns whose loss is enough; the prompt gets shorter with each
         let (mut enough, mut few) = (ends.len().saturating_sub(1), 0);
         while few < enough {
             let middle = usize::midpoint(few, enough);
@@ -72,8 +73,8 @@ fn turns(history: &[Message]) -> (usize, Vec<usize>) {
 }
 
 impl Memory {
-    /// Takes messages out of a session. Its pages are held no longer: what of them the next prompt begins with is found as
-    /// long as nobody needs their room.
+    /// Takes messages out of a session and holds its pages no longer. The next prompt still finds those that it begins with,
+    /// as long as nobody needs their room.
     pub(in crate::engine) fn cut(&mut self, key: &SessionKey, messages: Range<usize>) {
         self.sessions.cut(key, messages);
         self.hold(key, None);

@@ -132,7 +132,7 @@ impl Arena {
             .memory
             .admit(kv, &mut self.scheduler, sequences, &mut |_| {});
         for id in self.scheduler.waiting() {
-            assert_eq!(self.sequences[&id].place, None);
+            assert_eq!(self.sequences[&id].slot, None);
         }
         let plan = self.scheduler.step(&|id| self.sequences[&id].remaining());
         for &(id, tokens) in &plan {
@@ -193,7 +193,7 @@ impl Arena {
             5 => {
                 let which = self.random.below(self.sequences.len().max(1));
                 if let Some(&id) = self.sequences.keys().nth(which) {
-                    let waits = self.sequences[&id].place.is_none();
+                    let waits = self.sequences[&id].slot.is_none();
                     let trusted = waits || self.random.below(4) > 0;
                     self.end(id, trusted);
                 }
@@ -264,7 +264,7 @@ fn a_turn_that_parts_from_its_session_has_the_room_of_what_it_drops() {
         arena.submit(0, Some(key(0, 0)), tokens, 8);
         assert!(arena.step());
         let (_, sequence) = arena.sequences.iter().next().unwrap();
-        assert!(sequence.cached >= before * PAGE_TOKENS && sequence.place.is_some());
+        assert!(sequence.cached >= before * PAGE_TOKENS && sequence.slot.is_some());
         arena.idle(0);
     }
 }
