@@ -91,13 +91,13 @@ impl PromptJob {
         }
     }
 
-    /// Whose prompt it is.
+    /// The request that the prompt is for.
     #[must_use]
     pub fn id(&self) -> RequestId {
         self.id
     }
 
-    /// How soon it must run.
+    /// How soon the request must run.
     #[must_use]
     pub fn priority(&self) -> Priority {
         self.request.priority

@@ -161,6 +161,7 @@ impl Engine {
         sink: &mut dyn FnMut(RequestId, Event),
     ) {
         self.scheduler.remove(id);
+        self.forget_draft(id);
         let Some(mut sequence) = self.sequences.remove(&id) else {
             return;
         };
@@ -182,6 +183,7 @@ impl Engine {
         let started: Vec<RequestId> = started.collect();
         for id in started {
             self.scheduler.remove(id);
+            self.forget_draft(id);
             if let Some(mut sequence) = self.sequences.remove(&id) {
                 // the panic may have left its part of the cache half written
                 sequence.distrust();

@@ -1,6 +1,6 @@
 //! Guessed tokens: the same answers, in fewer passes of the network.
 
-use super::world::{Heard, config, load, request, tiny, turn};
+use super::world::{Heard, answer, config, load, request, tiny, turn};
 use glowplug_model::engine::{EngineConfig, Event, Finish, Request, Worked};
 use glowplug_model::text::SamplerParams;
 use glowplug_tests::Think;
@@ -127,6 +127,16 @@ fn an_end_is_seen_between_the_tokens_of_a_draft() {
         }
     });
     assert_eq!(ended, Some((Finish::Cancelled, tokens)));
+}
+
+/// The index of the first request's tokens is no index of the second's, and may reach further than its text.
+#[test]
+fn an_id_may_be_used_again() {
+    let mut engine = load(&tiny(Think::Never), &config(64, 4));
+    let short = request("c", "oil 42 a b", 20);
+    let expected = answer(&mut engine, 1, short.clone());
+    answer(&mut engine, 2, request("c", COPIED, 60));
+    assert_eq!(answer(&mut engine, 2, short).0, expected.0);
 }
 
 /// Among several streams nobody is served more than another.

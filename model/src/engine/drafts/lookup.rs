@@ -95,12 +95,15 @@ impl Lookup {
         self.indexed = 1;
     }
 
-    /// The match of the end of `tokens` with the most equal tokens, and of several such the latest. `tokens` must go on from
-    /// what the call before was given, unless [`Self::restart`] came between. There is no match in more tokens than the index
-    /// has room for.
+    /// The match of the end of `tokens` with the most equal tokens, and of several such the latest. They go on from those
+    /// of the call before, unless [`Self::restart`] came between. There is no match in more tokens than the index has room
+    /// for.
     pub(super) fn find(&mut self, tokens: &[u32]) -> Option<Match> {
         if tokens.len() > self.earlier.len() {
             return None;
+        }
+        if tokens.len() < self.indexed {
+            self.restart();
         }
         for at in self.indexed..tokens.len() {
             let slot = self.slot(tokens[at - 1]);

@@ -118,6 +118,13 @@ impl Drafts {
         draft
     }
 
+    /// Forgets a request that has ended: its id may come again with other tokens.
+    pub(super) fn forget(&mut self, id: RequestId) {
+        if self.of == Some(id) {
+            self.of = None;
+        }
+    }
+
     /// Notes that no draft is possible in the next step.
     pub(super) fn pass(&mut self) {
         self.columns = 0;

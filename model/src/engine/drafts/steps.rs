@@ -48,8 +48,18 @@ impl Engine {
         self.memory.fed(&mut self.model.kv, sequence, 1);
         self.scheduler.served(id, 1);
         self.sample(id, logits, sink);
-        self.drafted = Some(drafted);
+        if self.sequences.contains_key(&id) {
+            self.drafted = Some(drafted);
+        }
         true
+    }
+
+    /// Forgets the draft of a request that has ended, so that none is checked for another request of the same id.
+    pub(in crate::engine) fn forget_draft(&mut self, id: RequestId) {
+        self.drafted.take_if(|drafted| drafted.id == id);
+        if let Some(drafts) = &mut self.drafts {
+            drafts.forget(id);
+        }
     }
 
     /// Tells how many seconds the last [`Self::step`] took, if it ran the network. The price of drafts is learned from this;
