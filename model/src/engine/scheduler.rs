@@ -1,65 +1,66 @@
-//! Who runs, who waits, who is parked, and what the next step computes: a pure state machine. It knows requests by
-//! their numbers, reads no clock and holds no pages; the engine tells it what happened and does what it says.
+//! Decides who runs, who waits, who is parked, and what the next step computes. It is a pure state machine: it knows
+//! requests by their numbers, reads no clock and holds no pages. The engine tells it what happened and does what it says.
+//! One file, because it is one machine: each rule reads the fields that the others write.
 //!
-//! # Whose turn it is
-//! 1. The higher rank.
-//! 2. Of one rank, a parked one: its pages are held already.
-//! 3. Then the one whose pages were not to be had when its turn came: it keeps its turn, so that small requests cannot
-//!    starve a large one of pages.
-//! 4. Then the client that was served least of late ([`SHARE_TOKENS`]), and of those the one
-//!    whose turn was longest ago.
+//! # Who goes first
+//! 1. The request of the higher rank.
+//! 2. Of the same rank, a parked one, because it holds its pages already.
+//! 3. Then the one that was first before and could not get its pages. It stays first, so that small requests cannot starve a
+//!    large one of pages.
+//! 4. Then the one whose client was served least of late ([`SHARE_TOKENS`]), and of those the one whose client last started
+//!    a request longest ago.
 //! 5. Then the one that came first.
 //!
-//! When all places are taken, a running one of a lower rank is parked: it loses its place and keeps its progress and its
-//! pages.
+//! When all places in the step are taken, a running request of a lower rank is parked: it loses its place and keeps its
+//! progress and its pages.
 //!
-//! Of those whose prompts are not yet in the cache, one has a chunk of its own in each step: prompts of the highest rank
-//! take turns by share as well, so that a short one is not kept waiting by all of a long one.
+//! Of the running requests whose prompts are not yet in the cache, one has a chunk of its prompt in each step. Which one it
+//! is follows rank and share as well, so that a short prompt does not wait for all of a long one.
 //!
 //! # Rank
-//! The rank is the priority that was asked for, as far as the others' shares go, and is settled at the start:
-//! - a client has one urgent one at a time, and only while what its urgent ones were served is at most
-//!   [`URGENT_TOKENS`] more than its equal share of all that was served meanwhile. Other urgent ones of its rank as
-//!   normal: nobody can use urgency to be served more than its share for long, or to keep another's urgent ones out.
-//! - background work without a place for [`AGE_TOKENS`] ranks as normal.
+//! The rank is the priority that was asked for, as far as the shares of the other clients allow. It is settled at the start:
+//! - A client has one urgent request at a time, and only while its urgent requests were served at most [`URGENT_TOKENS`]
+//!   more than its equal share of all tokens served meanwhile. Its other urgent requests rank as normal. So nobody can use
+//!   urgency to be served more than its share for long, or to keep another client's urgent requests out.
+//! - Background work that had no place for [`AGE_TOKENS`] ranks as normal.
 
 use super::request::{Priority, RequestId};
 use glowplug_firmware_config::limits::{QUEUE_MAX, STEP_TOKENS, STREAMS_MAX};
 use heapless::Vec;
 use std::cmp::Reverse;
 
-/// Most parked requests. One starts only when no parked one has its rank, so when it has started, all of its rank are
-/// running, and they are at most the places: so many have started as each of the three ranks at any time. (What ages
-/// while parked keeps others from starting, and adds none.) Somebody is parked only for one that takes its place: of
-/// three times the places, one third runs.
+/// Most parked requests. A request starts only when no parked one has its rank. So once it has started, all started
+/// requests of its rank are running, and these are at most as many as the places. Hence of each of the three ranks at most
+/// that many have started at any time. (A request that ages while parked keeps others from starting and adds none.) A
+/// request is parked only for one that takes its place, so of three times the places one third runs.
 pub(super) const PARKED_MAX: usize = 2 * STREAMS_MAX;
 
-/// Prompt tokens in a step in which nobody decodes.
+/// Prompt tokens in a step in which no request decodes.
 pub(super) const PREFILL_ALONE: usize = STEP_TOKENS;
 
-/// Tokens in a step in which somebody decodes, so that a running stream's gap stays under 2.5 times its median. Measured
-/// on the 1.5B and two AVX-512 cores: alone a step takes 82 ms, with 8 tokens 145 ms, with 16 of them 186 ms and up to
-/// 232 ms.
+/// Tokens in a step in which some request decodes, so that the gap between two tokens of a running stream stays below 2.5
+/// times its median. Measured with the 1.5B on two AVX-512 cores: a step of one token takes 82 ms, of 8 tokens 145 ms, of 16
+/// tokens 186 ms and up to 232 ms.
 pub(super) const STEP_BESIDE: usize = 8;
 
-/// Of these at least so many are of a prompt, however many decode: it must make headway.
+/// At least so many tokens of such a step are of a prompt, however many requests decode, so that the prompt makes headway.
 pub(super) const PREFILL_BESIDE: usize = 4;
 
-/// When so many tokens were served, what was served before counts half.
+/// After so many tokens, everything that was served before counts half.
 pub(super) const SHARE_TOKENS: u64 = 8192;
 
-/// How far beyond its share urgent work may bring a client: a few spoken questions with their answers.
+/// How far beyond its share urgent work may bring a client. It is enough for a few spoken questions with their answers.
 pub(super) const URGENT_TOKENS: u64 = 512;
 
-/// Tokens served while background work waits or is parked, after which it ranks as normal: minutes.
+/// Background work that waits or is parked ranks as normal after so many tokens were served: some minutes.
 pub(super) const AGE_TOKENS: u64 = 8192;
 
 const _: () = assert!(STREAMS_MAX + PREFILL_BESIDE <= STEP_TOKENS);
 
-/// What a share is counted in: so many are a token.
+/// Shares are counted in these parts of a token.
 const PARTS: u64 = 1 << 16;
 
-/// The queue, and those who start at once.
+/// Requests that may wait: a full queue, and those that start at once.
 const WAITING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 
 /// Clients whose service is remembered.
@@ -71,11 +72,10 @@ const _: () = assert!(CLIENTS_MAX > WAITING_MAX + STREAMS_MAX + PARKED_MAX);
 /// What the scheduler knows of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Job {
-    /// unique among the live ones
+    /// unique among the jobs that have not ended
     pub(super) id: RequestId,
-    /// hash of the client's name; clients that collide share their share
+    /// hash of the client's name; clients that collide have one share together
     pub(super) client: u64,
-    /// how soon
     pub(super) priority: Priority,
 }
 
@@ -84,75 +84,68 @@ pub(super) struct Job {
 pub(super) enum SubmitError {
     /// the queue is full and the job would not start at once
     #[error("{waiting} requests are waiting, the limit is {limit}")]
-    Full {
-        /// now
-        waiting: usize,
-        /// cap
-        limit: usize,
-    },
+    Full { waiting: usize, limit: usize },
     /// a bug of the caller: a job of this id has not ended
     #[error("request {0} was submitted twice")]
     Twice(RequestId),
 }
 
-/// Where a job is.
+/// The state of a job that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// not started, no pages
+pub(super) enum JobState {
+    /// it has not started and has no pages
     Waiting,
-    /// in the step
+    /// it has a place in the step
     Running,
-    /// started, no place in the step
+    /// it has started and has no place in the step
     Parked,
 }
 
-/// What [`Scheduler::admit`] decided: one job has a place from now on, and perhaps another lost it.
+/// What [`Scheduler::admit`] decided: one job has a place from now on, and another may have lost it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admitted {
-    /// from the queue; its pages were reserved
+    /// a waiting job whose pages were reserved, and the job that was parked for it
     Started {
-        /// it
         id: RequestId,
-        /// the one that was parked for it
         parked: Option<RequestId>,
     },
-    /// from being parked; perhaps in the place of background work, where it has aged
+    /// a parked job, and the job that was parked for it: background work, where the parked job has aged
     Resumed {
-        /// it
         id: RequestId,
-        /// the one that was parked for it
         parked: Option<RequestId>,
     },
 }
 
+/// A job that has not ended.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     job: Job,
     /// index in the table of clients
     client: usize,
-    /// jobs submitted before
+    /// number of jobs submitted before it
     arrival: u64,
-    /// its turn had come, its pages were not free
+    /// it was first once and could not get its pages
     due: bool,
-    /// its rank since it started
+    /// its rank, once it has started
     rank: Option<Priority>,
     /// [`Scheduler::total`] when it came or was parked; none while it runs
     idle: Option<u64>,
 }
 
+/// A client whose service is remembered.
 #[derive(Debug, Clone, Copy)]
 struct Client {
-    /// hash
+    /// hash of its name
     name: u64,
-    /// live ones
+    /// jobs that have not ended
     jobs: usize,
-    /// tokens, the older ones discounted
+    /// tokens it was served, older ones discounted
     service: u64,
-    /// starts of all clients up to its last one
-    turn: u64,
-    /// one of its jobs started as urgent, and has not ended
+    /// number of starts of all clients up to its last one
+    last_start: u64,
+    /// whether one of its jobs started as urgent and has not ended
     urgent: bool,
-    /// [`Scheduler::share`] at which what its urgent ones were served will have been its share
+    /// value of [`Scheduler::share`] at which all that its urgent jobs were served is no more than its share
     paid: u64,
 }
 
@@ -160,16 +153,16 @@ struct Client {
 #[derive(Clone, Copy)]
 enum Place {
     Free,
-    /// of a running one (its index) that is parked for it
+    /// the place of the running job of this index, which is parked for it
     Of(usize),
 }
 
-/// The state machine.
+/// The queue, the running and the parked requests, and the shares of their clients.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     max_streams: usize,
     queue: usize,
-    /// by arrival
+    /// in the order of arrival
     waiting: Vec<Entry, WAITING_MAX>,
     running: Vec<Entry, STREAMS_MAX>,
     parked: Vec<Entry, PARKED_MAX>,
@@ -180,14 +173,14 @@ pub(super) struct Scheduler {
     level: u64,
     /// tokens served since the last halving
     recent: u64,
-    /// tokens served, ever
+    /// tokens served since the beginning
     total: u64,
-    /// what has been the equal share of a client that always wants something, in [`PARTS`]
+    /// tokens that an equal share would have given a client that always had a request, in [`PARTS`]
     share: u64,
 }
 
 impl Scheduler {
-    /// `max_streams` places (1 to [`STREAMS_MAX`]) and a queue of `queue` (to [`QUEUE_MAX`]).
+    /// A scheduler with `max_streams` places (1 to [`STREAMS_MAX`]) and a queue of `queue` requests (up to [`QUEUE_MAX`]).
     #[must_use]
     pub(super) fn new(max_streams: usize, queue: usize) -> Self {
         Self {
@@ -206,15 +199,15 @@ impl Scheduler {
         }
     }
 
-    /// From now on so many places, at most [`STREAMS_MAX`]: who runs beyond them goes on, and nobody takes a place that
-    /// becomes free until there are fewer.
+    /// Sets the number of places, at most [`STREAMS_MAX`]. Jobs that run beyond them go on, and none of their places is given
+    /// away when they end.
     pub(super) fn limit(&mut self, max_streams: usize) {
         self.max_streams = max_streams.clamp(1, STREAMS_MAX);
     }
 
-    /// Takes a job into the queue; gives the number of those before it, as things stand: the waiting whose turn comes
-    /// sooner, and all others that do not yield to it. Beyond the limit of the queue it takes those who start at once,
-    /// if their pages are free: so an urgent one is not refused for the background work that waits.
+    /// Takes a job into the queue and gives the number of jobs before it as things stand: the waiting ones that go first, and
+    /// the started ones that do not yield to it. When the queue is full it still takes a job that starts at once if its pages
+    /// are free, so that an urgent job is not refused because background work waits.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing has changed.
@@ -242,21 +235,21 @@ impl Scheduler {
         put(&mut self.waiting, entry);
         self.clients[client].jobs += 1;
         self.arrivals += 1;
-        let (turn, rank) = (self.turn(&entry), self.rank(&entry));
-        let ahead = self.waiting.iter().filter(|e| self.turn(e) < turn);
+        let (order, rank) = (self.order(&entry), self.rank(&entry));
+        let ahead = self.waiting.iter().filter(|e| self.order(e) < order);
         let started = self.running.iter().chain(&self.parked);
         Ok(ahead.count() + started.filter(|e| self.rank(e) >= rank).count())
     }
 
-    /// Forgets a job that has ended, in whatever state; `None`: unknown.
-    pub(super) fn remove(&mut self, id: RequestId) -> Option<State> {
+    /// Forgets a job that has ended and gives the state that it was in; none if it is not known.
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<JobState> {
         let at = |entries: &[Entry]| entries.iter().position(|e| e.job.id == id);
         let (entry, state) = if let Some(i) = at(&self.running) {
-            (self.running.remove(i), State::Running)
+            (self.running.remove(i), JobState::Running)
         } else if let Some(i) = at(&self.waiting) {
-            (self.waiting.remove(i), State::Waiting)
+            (self.waiting.remove(i), JobState::Waiting)
         } else {
-            (self.parked.remove(at(&self.parked)?), State::Parked)
+            (self.parked.remove(at(&self.parked)?), JobState::Parked)
         };
         let client = &mut self.clients[entry.client];
         client.jobs -= 1;
@@ -264,26 +257,26 @@ impl Scheduler {
         Some(state)
     }
 
-    /// In the step, at most `max_streams`.
+    /// The jobs that have a place in the step.
     pub(super) fn running(&self) -> impl ExactSizeIterator<Item = RequestId> {
         self.running.iter().map(|e| e.job.id)
     }
 
-    /// In the queue, by arrival.
+    /// The jobs in the queue, in the order of arrival.
     pub(super) fn waiting(&self) -> impl ExactSizeIterator<Item = RequestId> {
         self.waiting.iter().map(|e| e.job.id)
     }
 
-    /// Without a place, at most [`PARKED_MAX`].
+    /// The jobs that were parked, at most [`PARKED_MAX`].
     pub(super) fn parked(&self) -> impl ExactSizeIterator<Item = RequestId> {
         self.parked.iter().map(|e| e.job.id)
     }
 
-    /// Gives a place to the one whose turn it is; to be repeated until `None`, before every step. `reserve` is asked at
-    /// most once a call, for a waiting job that has a place: true reserves all its pages, and then it has started. When
-    /// it is false nobody of the same or a lower rank starts; but a parked one may resume, because its end is what
-    /// frees pages. One that could not have its pages even alone must not be submitted: it would keep its turn for
-    /// ever.
+    /// Gives a place to the job that goes first. The caller repeats this before every step until it gives none. `reserve` is
+    /// asked at most once in a call, for a waiting job that has a place: if it gives true, all pages of the job are reserved
+    /// and the job has started. If it gives false, no job of the same or a lower rank starts; but a parked one may resume,
+    /// because its end frees pages. A job that could not have its pages even alone must not be submitted: it would stay
+    /// first for ever.
     pub(super) fn admit(&mut self, reserve: &mut dyn FnMut(RequestId) -> bool) -> Option<Admitted> {
         let parked = self.first(&self.parked);
         if let Some((index, rank)) = self.first(&self.waiting)
@@ -296,7 +289,7 @@ impl Scheduler {
                 let entry = self.waiting.remove(index);
                 self.starts += 1;
                 let client = &mut self.clients[entry.client];
-                client.turn = self.starts;
+                client.last_start = self.starts;
                 client.urgent |= rank == Priority::Urgent;
                 let parked = self.run(entry, rank, place);
                 return Some(Admitted::Started { id, parked });
@@ -312,7 +305,7 @@ impl Scheduler {
         })
     }
 
-    /// Gives it the place; who was parked for it.
+    /// Gives the entry its place. Returns the job that was parked for it.
     fn run(&mut self, mut entry: Entry, rank: Priority, place: Place) -> Option<RequestId> {
         let parked = match place {
             Place::Free => None,
@@ -328,10 +321,10 @@ impl Scheduler {
         parked
     }
 
-    /// The next step: who is in it, with how many tokens. Each one that decodes has 1; of those whose prompt is not yet
-    /// in the cache, one has a part of it: the highest rank, then the client that was served least of late, then the one
-    /// that came first. `remaining`: prompt
-    /// tokens to go, 0 when it decodes. Empty only when nobody runs.
+    /// The jobs of the next step, each with its number of tokens. A job that decodes has one token. Of those whose prompt is
+    /// not yet in the cache, one has a part of it: the one of the highest rank, then of the client that was served least of
+    /// late, then the one that came first. `remaining` gives the prompt tokens that are still to be fed, 0 for a job that
+    /// decodes. The step is empty only when no job runs.
     pub(super) fn step(
         &self,
         remaining: &dyn Fn(RequestId) -> usize,
@@ -355,8 +348,8 @@ impl Scheduler {
         step
     }
 
-    /// A job was served so many tokens: they count for its client's share. To be told before it is removed; unknown
-    /// jobs are left out.
+    /// Counts the tokens that a job was served for its client's share. This must be called before the job is removed; an
+    /// unknown job counts for nobody.
     pub(super) fn served(&mut self, id: RequestId, tokens: usize) {
         let Some(&Entry { client, rank, .. }) = self.entries().find(|e| e.job.id == id) else {
             return;
@@ -380,7 +373,7 @@ impl Scheduler {
         self.level = running.min().unwrap_or(self.level);
     }
 
-    /// Work beside the steps that is worth so many tokens counts for a client's share too.
+    /// Counts work outside of the steps, worth so many tokens, for a client's share.
     pub(super) fn charge(&mut self, client: u64, tokens: u64) {
         if tokens > 0 {
             let client = self.client(client);
@@ -392,7 +385,7 @@ impl Scheduler {
         self.running.iter().chain(&self.waiting).chain(&self.parked)
     }
 
-    /// As the module's head has it.
+    /// The rank of a job, by the rules at the head of this file.
     fn rank(&self, entry: &Entry) -> Priority {
         let aged = entry.idle.is_some_and(|at| self.total - at >= AGE_TOKENS);
         match entry.rank.unwrap_or(entry.job.priority) {
@@ -404,32 +397,32 @@ impl Scheduler {
         }
     }
 
-    /// May a waiting one of this client rank as urgent?
+    /// Whether a waiting job of this client may rank as urgent.
     fn may_press(&self, client: usize) -> bool {
         let Client { paid, urgent, .. } = self.clients[client];
         !urgent && paid <= self.share + URGENT_TOKENS * PARTS
     }
 
-    /// Smaller goes first.
-    fn turn(&self, entry: &Entry) -> impl Ord + use<> {
+    /// The order of waiting or parked jobs: the smallest goes first.
+    fn order(&self, entry: &Entry) -> impl Ord + use<> {
         let client = &self.clients[entry.client];
         (
             Reverse(self.rank(entry)),
             !entry.due,
             client.service,
-            client.turn,
+            client.last_start,
             entry.arrival,
         )
     }
 
-    /// The one whose turn it is, and its rank.
+    /// The index of the job that goes first, and its rank.
     fn first(&self, entries: &[Entry]) -> Option<(usize, Priority)> {
-        let index = (0..entries.len()).min_by_key(|&i| self.turn(&entries[i]))?;
+        let index = (0..entries.len()).min_by_key(|&i| self.order(&entries[i]))?;
         Some((index, self.rank(&entries[index])))
     }
 
-    /// A place for one of this rank. Who yields is the lowest, of the client that was served most, and the one that came
-    /// last.
+    /// A place for a job of this rank. If none is free, the job of the lowest rank yields; of several the one whose client
+    /// was served most, and then the one that came last.
     fn place(&self, rank: Priority) -> Option<Place> {
         if self.running.len() < self.max_streams {
             return Some(Place::Free);
@@ -442,7 +435,7 @@ impl Scheduler {
         (self.running[yields].rank < Some(rank)).then_some(Place::Of(yields))
     }
 
-    /// Would a new one be in the next step, if its pages are free?
+    /// Whether a new job would be in the next step if its pages are free.
     fn starts_at_once(&self, job: Job) -> bool {
         let urgent_before = |client: u64, waiting: &[Entry]| {
             let urgent = |e: &Entry| e.job.priority == Priority::Urgent;
@@ -462,21 +455,22 @@ impl Scheduler {
         let places = self.max_streams.saturating_sub(self.running.len()) + yield_to_it;
         let before = |e: &Entry| self.rank(e) >= rank;
         let waiting = self.waiting.iter().enumerate().filter(|(i, e)| {
-            // only the first of a client will be urgent
+            // only the first urgent job of a client will rank as urgent
             let second = || urgent_before(e.job.client, &self.waiting[..*i]);
             before(e) && !(rank == Priority::Urgent && second())
         });
         waiting.count() + self.parked.iter().filter(|e| before(e)).count() < places
     }
 
-    /// The client's index, made if need be; in a full table the absent one that was served least is forgotten. Who
-    /// comes back starts level with those that run: the time without a request earns no credit.
+    /// The index of a client in the table, where it is entered if it is new. In a full table the client without a job that was
+    /// served least is forgotten. A client that comes back starts level with those that run: the time without a request earns
+    /// it no credit.
     fn client(&mut self, name: u64) -> usize {
         let new = Client {
             name,
             jobs: 0,
             service: 0,
-            turn: 0,
+            last_start: 0,
             urgent: false,
             paid: 0,
         };
@@ -499,7 +493,7 @@ impl Scheduler {
     }
 }
 
-/// Its room was asked for before.
+/// Appends to a list that the caller knows to have room.
 fn put<T, const N: usize>(list: &mut Vec<T, N>, item: T) {
     let pushed = list.push(item);
     debug_assert!(pushed.is_ok(), "a bound of the scheduler is wrong");

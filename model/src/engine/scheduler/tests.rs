@@ -161,7 +161,7 @@ fn background_work_yields_to_normal_and_goes_on_after_it() {
     assert_eq!(admit(&mut s, &[]), [instead(4, 3)]);
     let mut order = vec![];
     for id in [4, 3, 1, 2] {
-        assert_eq!(s.remove(id), Some(State::Running));
+        assert_eq!(s.remove(id), Some(JobState::Running));
         order.extend(admit(&mut s, &[]));
     }
     assert_eq!(order, [resumed(3), resumed(1), started(2)]);
@@ -370,9 +370,9 @@ fn a_job_ends_in_any_state_and_only_once() {
             "{id}"
         );
     }
-    assert_eq!(s.remove(1), Some(State::Parked));
-    assert_eq!(s.remove(3), Some(State::Waiting));
-    assert_eq!(s.remove(2), Some(State::Running));
+    assert_eq!(s.remove(1), Some(JobState::Parked));
+    assert_eq!(s.remove(3), Some(JobState::Waiting));
+    assert_eq!(s.remove(2), Some(JobState::Running));
     for id in [1, 2, 3, 4] {
         assert_eq!(s.remove(id), None);
     }
@@ -430,7 +430,7 @@ fn one_request_beside_a_flood_is_next() {
         }
         admit(&mut s, &[]);
         s.submit(job(1000, 2, Normal)).unwrap();
-        assert_eq!(s.remove(0), Some(State::Running));
+        assert_eq!(s.remove(0), Some(JobState::Running));
         assert_eq!(admit(&mut s, &[]), [started(1000)], "{streams}");
         // the same for its next one, whatever the others were served meanwhile
         s.served(1000, 50);

@@ -75,7 +75,7 @@ impl World {
     fn end(&mut self, id: RequestId) {
         let work = self.live.remove(&id).unwrap();
         let state = self.s.remove(id).unwrap();
-        assert_eq!(state == State::Waiting, !work.holds);
+        assert_eq!(state == JobState::Waiting, !work.holds);
         self.free += if work.holds { work.pages } else { 0 };
     }
 
