@@ -1,4 +1,5 @@
-//! A button that asks and a line of display that answers: what a Cortex-M with 4 KB for it needs besides its MQTT client.
+//! A button that asks and a line of a display that shows the answer. It needs less than 4 KB of a Cortex-M, besides its MQTT
+//! client.
 //!
 //! `cargo build -p glowplug-firmware-config --example button --target thumbv7em-none-eabihf` builds it without std; the
 //! same file speaks to a real daemon in `tests/tests/whole/small.rs`.
@@ -9,16 +10,16 @@
 use glowplug_firmware_config::wire::{self, Body, Message, Request, WireError};
 use heapless::String;
 
-/// Longest answer that is shown.
+/// Longest answer that is shown, in bytes.
 const LINE: usize = 1024;
-/// Longest request.
+/// Longest request, in bytes.
 const PAYLOAD: usize = 1024;
 
 /// All that the client holds. Its MQTT client needs its own buffers: a chunk has some hundred bytes, the final frame the
 /// whole answer, which `max_tokens` bounds.
 pub struct Button {
     payload: [u8; PAYLOAD],
-    /// what was said so far
+    /// the answer as far as it has come
     pub line: String<LINE>,
     asked: u32,
     next: u32,
@@ -26,21 +27,21 @@ pub struct Button {
 
 const _: () = assert!(size_of::<Button>() < 4096);
 
-/// What a reply came to.
+/// What the button's light shows after a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Light {
-    /// more is to come
+    /// the answer is not complete yet
     Busy,
-    /// the line is the answer
+    /// the line has the whole answer
     Done,
     /// ask again after so many milliseconds
     Later(u32),
-    /// somebody must look
+    /// somebody must look at it
     Failed,
 }
 
 impl Button {
-    /// Never pressed.
+    /// A button that was never pressed.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -51,10 +52,10 @@ impl Button {
         }
     }
 
-    /// What to publish to `wire::request_topic`.
+    /// Gives the payload to publish to `wire::request_topic`.
     ///
     /// # Errors
-    /// The question is too long.
+    /// [`WireError::TooLong`] if the question is too long.
     pub fn press(&mut self, question: &str) -> Result<&[u8], WireError> {
         self.asked = self.asked.wrapping_add(1);
         self.next = 0;
@@ -74,7 +75,7 @@ impl Button {
         request.write(&mut self.payload)
     }
 
-    /// A message came on `wire::reply_topic`.
+    /// Takes in a message that came on `wire::reply_topic`.
     pub fn hear(&mut self, payload: &[u8]) -> Light {
         let Ok(frame) = wire::read(payload) else {
             return Light::Failed;
@@ -84,7 +85,7 @@ impl Button {
         }
         match frame.body {
             Body::Chunk { content, .. } => {
-                // one that was lost is in the final frame
+                // after a lost chunk the line waits for the final frame, which has everything
                 if frame.seq == self.next && content.push_to(&mut self.line) {
                     self.next += 1;
                 }
@@ -110,10 +111,10 @@ impl Default for Button {
     }
 }
 
-/// Of the press with this number.
+/// The request id of the press with this number.
 fn id(asked: u32) -> String<12> {
     let mut id = String::new();
-    // it has room for every number
+    // 12 bytes have room for every number
     let _ = core::fmt::write(&mut id, format_args!("b{asked}"));
     id
 }

@@ -1,4 +1,4 @@
-//! Boards: what is known of one before anything runs on it. A board is one file in `boards/`, and its name is the file's.
+//! Boards: what is known of a board before anything runs on it. Each board is one file in `boards/`, named after it.
 
 use crate::kv::KvFormat;
 use crate::limits::CLIENT_MAX;
@@ -10,7 +10,7 @@ mod raw;
 #[cfg(feature = "std")]
 pub use raw::{BoardError, find};
 
-/// Clusters of a board.
+/// Most clusters that a board has.
 pub const CLUSTERS_MAX: usize = 4;
 
 macro_rules! files {
@@ -19,7 +19,7 @@ macro_rules! files {
     };
 }
 
-/// The boards that are compiled in: name, and the text of the file. With feature `std`, [`find`] reads them.
+/// The boards that are compiled in: the name and the text of each file. With feature `std`, [`find`] reads them.
 pub const FILES: &[(&str, &str)] = files![
     "generic-aarch64-4g",
     "generic-x86-64-8g",
@@ -35,33 +35,33 @@ pub const FILES: &[(&str, &str)] = files![
     "sa8295p",
 ];
 
-/// One board.
+/// What one board has, and the model that is meant for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Board {
-    /// of [`FILES`]
+    /// Its name, which is in [`FILES`].
     pub name: &'static str,
-    /// memory on the board
+    /// Memory of the board.
     pub ram: Bytes,
-    /// what firmware, kernel and everything else on the board need of it
+    /// Memory that firmware, kernel and everything else on the board need.
     pub reserve: Bytes,
-    /// its cores, the fastest first
+    /// Its cores, the fastest cluster first.
     pub clusters: Vec<Cluster, CLUSTERS_MAX>,
-    /// where it begins to slow down, if a thermal zone of it does not say
+    /// Temperature at which it slows down, for boards whose thermal zones do not say.
     pub throttle: Celsius,
-    /// what its storage bears of our writing
+    /// Bytes that may be written to its storage in a day, so that the storage lasts.
     pub writes_per_day: Bytes,
-    /// what it is for where nobody says
+    /// The model that is served if the configuration names none.
     pub model: Fit,
 }
 
 impl Board {
-    /// What is left for us.
+    /// Memory that is left for the daemon: all of it but the reserve.
     #[must_use]
     pub fn memory(&self) -> Bytes {
         Bytes(self.ram.0.saturating_sub(self.reserve.0))
     }
 
-    /// Cores that compute at least this share of what the fastest does.
+    /// Number of cores that have at least this share of the capacity of the fastest.
     #[must_use]
     pub fn cores(&self, least: f64) -> usize {
         let fast = f64::from(Capacity::FULL.0) * least;
@@ -73,24 +73,24 @@ impl Board {
     }
 }
 
-/// Cores that are alike.
+/// Cores of a board that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cluster {
-    /// how many
+    /// Number of cores in the cluster.
     pub cores: usize,
-    /// of each
+    /// Capacity of each core.
     pub capacity: Capacity,
 }
 
-/// A model that fits a board, and how.
+/// A model that fits a board, and how it is loaded there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fit {
-    /// in the catalogue
+    /// Name of the model in the catalogue.
     pub name: String<CLIENT_MAX>,
-    /// tokens
+    /// Most tokens of one sequence.
     pub context: usize,
-    /// of keys
+    /// Format of the keys in the KV cache.
     pub k: KvFormat,
-    /// of values
+    /// Format of the values in the KV cache.
     pub v: KvFormat,
 }

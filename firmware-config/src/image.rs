@@ -7,97 +7,100 @@
 //! | 4 | `GPCF` |
 //! | 2 | schema of the settings: [`SCHEMA`] |
 //! | 2 | bytes of the settings |
-//! | 8 | counter: greater than that of every image before |
+//! | 8 | counter, greater than that of every image before |
 //! | … | [`Settings`], in postcard's format |
 //! | 4 | CRC-32 of all before |
 //! | 64 | Ed25519 signature of [`DOMAIN`] and all before; zeros: not signed |
 //!
-//! The newest good image counts (of two of the same age the first). A new one is written over the other slot, so that a power cut leaves the one before.
+//! The newest good image counts; of two with the same counter it is the first. A new image is written over the other slot, so
+//! that a power cut leaves the one before.
 
 use crate::settings::Settings;
 use ed25519_dalek::{Signature, Signer};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
-/// Bytes of a slot: a sector of common flash.
+/// Bytes of a slot, which is a sector of common flash.
 pub const SLOT: usize = 4096;
-/// Slots of a partition.
+/// Number of slots in a partition.
 pub const SLOTS: usize = 2;
-/// What [`Settings`] are written as. An older image is read as well: 1 ends before `trust`, 2 before `share`. A newer one is refused.
+/// Version of the format in which [`Settings`] are written. Older images are read as well: schema 1 ends before `trust`, and
+/// schema 2 before `share`. A newer one is refused.
 pub const SCHEMA: u16 = 3;
-/// What is signed before the image: a key that signs other things as well signs nothing that is an image by chance.
+/// Bytes that are signed before the image, so that a key which also signs other things never signs an image by chance.
 pub const DOMAIN: &[u8] = b"glowplug configuration\0";
 
-/// What an image begins with.
+/// The first bytes of every image.
 pub const MAGIC: &[u8; 4] = b"GPCF";
 const HEAD: usize = 16;
 const CRC: usize = 4;
 const SIGNATURE: usize = 64;
-/// Bytes of settings that fit.
+/// Most bytes of settings that fit into a slot.
 pub const SETTINGS_MAX: usize = SLOT - HEAD - CRC - SIGNATURE;
 
-/// Why an image is not taken.
+/// Why an image is refused or cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// nothing was ever written here, or something else
+    /// The slot does not begin with [`MAGIC`].
     #[error("no image")]
     Empty,
-    /// it ends before its own length
-    #[error("ends before its own length")]
+    /// The bytes end before the length that the image states.
+    #[error("the image is cut off: it ends before its own length")]
     Truncated,
-    /// of a schema that this version does not read
-    #[error("is of schema {0}, this version reads 1 to {SCHEMA}")]
+    /// This version does not read images of this schema.
+    #[error("the image has schema {0}, this version reads 1 to {SCHEMA}")]
     Schema(u16),
-    /// altered or half written
-    #[error("altered or half written: the CRC is another")]
+    /// The image was altered or only half written.
+    #[error("checksum mismatch: the image is damaged or incomplete")]
     Crc,
-    /// no signature, and there are keys
-    #[error("not signed, and keys are configured")]
+    /// The image has no signature, but keys are configured.
+    #[error("the image is not signed, but keys are configured")]
     Unsigned,
-    /// of none of the keys, or of another image
-    #[error("the signature is of none of the configured keys")]
+    /// No configured key made the signature, or it is the signature of another image.
+    #[error("the signature matches none of the configured keys")]
     Signature,
-    /// older than one that was accepted before
-    #[error("has counter {counter}, at least {least} is accepted")]
+    /// The image is older than one that was accepted before.
+    #[error("the image has counter {counter}, at least {least} is accepted")]
     Old {
-        /// its counter
+        /// Counter of the image.
         counter: u64,
-        /// the least that is accepted
+        /// The smallest counter that is accepted.
         least: u64,
     },
-    /// its settings are none
-    #[error("its settings cannot be read")]
+    /// The bytes of the settings cannot be decoded.
+    #[error("the settings in the image cannot be read")]
     Settings,
-    /// too many bytes of settings to be written
+    /// The settings have too many bytes for a slot.
     #[error("the settings take more than {SETTINGS_MAX} bytes")]
     TooLong,
 }
 
-/// What an image must be to be taken.
+/// What an image must have to be accepted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Trust<'a> {
-    /// who may sign; none: nobody needs to
+    /// Keys that may have signed it. If there are none, it need not be signed.
     pub keys: &'a [VerifyingKey],
-    /// the least counter
+    /// The smallest counter that is accepted.
     pub least: u64,
 }
 
-/// A good image.
+/// An image that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// its age among images
+    /// Its counter: a newer image has a larger one.
     pub counter: u64,
-    /// does it carry a signature, whosever it is
+    /// Whether it carries a signature, of whatever key.
     pub signed: bool,
-    /// which of the keys signed it
+    /// Index of the key in [`Trust::keys`] that signed it.
     pub key: Option<usize>,
-    /// what it says
+    /// The settings that it holds.
     pub settings: Settings,
 }
 
-/// Reads the image that a slot begins with; what follows it does not count.
+/// Reads the image that a slot begins with. What follows the image does not count.
 ///
 /// # Errors
-/// The first check that it does not pass. Settings are read last, when all else is as it was written.
+/// The first check that the image does not pass. The settings are read last, when everything else was found to be as it was
+/// written.
 pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
     let (magic, rest) = take::<4>(slot).ok_or(ImageError::Empty)?;
     if magic != MAGIC {
@@ -110,7 +113,7 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
     let (settings, rest) = rest.split_at_checked(length).ok_or(ImageError::Truncated)?;
     let (crc, rest) = take(rest).ok_or(ImageError::Truncated)?;
     let (signature, _) = take::<SIGNATURE>(rest).ok_or(ImageError::Truncated)?;
-    // before the schema: of an altered image no word is believed
+    // checked before the schema, because nothing of a damaged image is believed
     if crc32fast::hash(&slot[..HEAD + length]) != u32::from_le_bytes(*crc) {
         return Err(ImageError::Crc);
     }
@@ -134,9 +137,10 @@ pub fn read(slot: &[u8], trust: Trust<'_>) -> Result<Image, ImageError> {
     })
 }
 
-/// What an older schema ends before is empty: of each a zero, for a table of an empty list or an absent value.
+/// Decodes settings. Where an older schema ends, zeros are added, one for each table that it lacks: a zero is an empty list or
+/// an absent value.
 fn settings_of(schema: u16, bytes: &[u8]) -> Option<Settings> {
-    // settings that no slot has room for are none, even where more than a slot was handed over
+    // more settings than a slot has room for are refused, even if the caller gave more bytes than a slot
     if bytes.len() > SETTINGS_MAX {
         return None;
     }
@@ -153,7 +157,7 @@ fn take<const N: usize>(bytes: &[u8]) -> Option<(&[u8; N], &[u8])> {
     bytes.split_first_chunk()
 }
 
-/// Which of the keys signed these bytes; none where there are no keys.
+/// Finds the key that signed these bytes. Gives none if there are no keys.
 fn signer(
     signed: &[u8],
     signature: &[u8; SIGNATURE],
@@ -167,14 +171,14 @@ fn signer(
     }
     let (message, length) = message(signed).ok_or(ImageError::Signature)?;
     let signature = Signature::from_bytes(signature);
-    // strict: no key and no signature that fits many messages
+    // strict: it refuses weak keys and signatures that fit many messages
     keys.iter()
         .position(|key| key.verify_strict(&message[..length], &signature).is_ok())
         .map(Some)
         .ok_or(ImageError::Signature)
 }
 
-/// What is signed, and how long it is.
+/// The bytes that are signed, and how many of the buffer they are.
 fn message(signed: &[u8]) -> Option<([u8; DOMAIN.len() + SLOT], usize)> {
     let mut message = [0; DOMAIN.len() + SLOT];
     let length = DOMAIN.len() + signed.len();
@@ -185,15 +189,15 @@ fn message(signed: &[u8]) -> Option<([u8; DOMAIN.len() + SLOT], usize)> {
     Some((message, length))
 }
 
-/// The slots of a partition; what is behind them does not count.
+/// The slots of a partition. What lies behind them does not count.
 pub fn slots(partition: &[u8]) -> impl Iterator<Item = &[u8]> {
     partition.chunks(SLOT).take(SLOTS)
 }
 
-/// The newest good image of a partition, and its slot.
+/// Finds the newest good image of a partition, and the number of its slot.
 ///
 /// # Errors
-/// Without a good one, of the slots' errors the one that says most: any other before [`ImageError::Empty`].
+/// If no slot has a good image, the error of a slot that has a bad one, or else [`ImageError::Empty`].
 pub fn newest(partition: &[u8], trust: Trust<'_>) -> Result<(usize, Image), ImageError> {
     let mut best: Option<(usize, Image)> = None;
     let mut error = ImageError::Empty;
@@ -211,10 +215,10 @@ pub fn newest(partition: &[u8], trust: Trust<'_>) -> Result<(usize, Image), Imag
     best.ok_or(error)
 }
 
-/// Writes an image for a slot. What is behind it in the slot is the caller's.
+/// Writes an image to the beginning of a slot and leaves the rest of the slot as it is.
 ///
 /// # Errors
-/// [`ImageError::TooLong`].
+/// [`ImageError::TooLong`] if the settings do not fit.
 pub fn write(
     settings: &Settings,
     counter: u64,

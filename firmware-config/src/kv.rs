@@ -1,23 +1,24 @@
-//! Formats of the KV cache, and what a page of it costs.
+//! Formats of the KV cache, and the bytes of a page of it.
 
 use crate::limits::PAGE_TOKENS;
 
 /// How keys or values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KvFormat {
-    /// `f16`: half floats
+    /// `f16`: half-precision floats.
     F16,
-    /// `q8_0`: 32 signed bytes and a half-float scale
+    /// `q8_0`: blocks of 32 signed bytes with a half-float scale.
     Q8_0,
-    /// `q4_0`: 32 nibbles (the value plus 8) and a half-float scale; values only, keys lose too much by it
+    /// `q4_0`: blocks of 32 nibbles (the value plus 8) with a half-float scale. It is for values only, because keys lose too
+    /// much by it.
     Q4_0,
 }
 
 impl KvFormat {
-    /// Values that share a scale, and what a head's size must be a multiple of.
+    /// Values that share a scale. A head's size must be a multiple of this.
     pub const BLOCK: usize = 32;
 
-    /// Its name in the configuration.
+    /// The name of the format in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,13 +28,13 @@ impl KvFormat {
         }
     }
 
-    /// Can a head of this size be stored so?
+    /// Whether a head of this size can be stored in this format.
     #[must_use]
     pub const fn takes(self, head_dim: usize) -> bool {
         matches!(self, Self::F16) || head_dim.is_multiple_of(Self::BLOCK)
     }
 
-    /// Bytes of the quants and of the scales of one head's key (or value) of one token.
+    /// Bytes of one head's key (or value) of one token: those of the quants, then those of the scales.
     #[must_use]
     pub const fn row_bytes(self, head_dim: usize) -> [usize; 2] {
         let scales = head_dim / Self::BLOCK * 2;
@@ -44,7 +45,7 @@ impl KvFormat {
         }
     }
 
-    /// Bytes of one head's keys (or values) of one page: [`PAGE_TOKENS`] rows of quants, then as many rows of scales.
+    /// Bytes of one head's keys (or values) in one page: [`PAGE_TOKENS`] rows of quants, then as many rows of scales.
     #[must_use]
     pub const fn head_bytes(self, head_dim: usize) -> usize {
         let [quants, scales] = self.row_bytes(head_dim);
@@ -52,11 +53,12 @@ impl KvFormat {
     }
 }
 
-/// What [`formats`] reads.
+/// What is wrong with a text that [`formats`] does not read.
 pub const FORMATS: &str =
     "is not `f16`, `q8_0`, or one of these for keys, `/`, and `f16`, `q8_0` or `q4_0` for values";
 
-/// Of keys and of values, as [`FORMATS`] says.
+/// Reads the formats of keys and of values: one name for both, or two with `/` between them. Gives none for other texts; see
+/// [`FORMATS`].
 #[must_use]
 pub fn formats(text: &str) -> Option<(KvFormat, KvFormat)> {
     let (k, v) = text.split_once('/').unwrap_or((text, text));

@@ -1,4 +1,4 @@
-//! Ceilings: constants that size fixed-capacity types and refusals. Choices below them are configuration.
+//! Ceilings: they size fixed-capacity types and refuse what is larger. Choices below them are configuration.
 
 /// Longest `{client}` topic segment, in bytes (protocol.md).
 pub const CLIENT_MAX: usize = 64;
@@ -8,42 +8,43 @@ pub const ID_MAX: usize = 64;
 pub const BASE_TOPIC_MAX: usize = 128;
 /// Most requests that may wait, whatever the configuration says.
 pub const QUEUE_MAX: usize = 256;
-/// Default and ceiling of a request's payload, in bytes.
+/// Largest payload of a request if the configuration does not say, in bytes.
 pub const PAYLOAD_DEFAULT: usize = 256 * 1024;
 /// Largest `max_payload_bytes` that may be configured.
 pub const PAYLOAD_MAX: usize = 4 * 1024 * 1024;
 /// Tokens in one KV page, across all layers.
 pub const PAGE_TOKENS: usize = 32;
-/// Most KV pages of an arena: 131,072 tokens. Sizes page tables and the prefix index.
+/// Most KV pages of an arena, which are 131,072 tokens. It sizes page tables and the prefix index.
 pub const PAGES_MAX: usize = 4096;
-/// Most tokens in one step: a chunk of prefill, or a token of every stream. A cancel waits for one step at most; scratch
-/// grows with it (`64 * ff * 4` bytes: 2.3 MB on the 1.5B).
+/// Most tokens in one step: a chunk of a prompt, or a token of every stream. A cancel waits for at most one step, and the
+/// scratch memory of a step grows with it (`64 * ff * 4` bytes: 2.3 MB on the 1.5B).
 pub const STEP_TOKENS: usize = 64;
 /// Most sequences in one step.
 pub const STREAMS_MAX: usize = 8;
-/// Most tokens of a draft. With the token before it as many columns, and rows of logits, as [`STREAMS_MAX`] streams have.
+/// Most tokens of a draft. With the token before it they are as many columns, and rows of logits, as [`STREAMS_MAX`] streams
+/// have.
 pub const DRAFT_MAX: usize = STREAMS_MAX - 1;
-/// Most named sessions in memory, of all clients. The others are in files, or are refused where there are none.
+/// Most named sessions in memory, of all clients. The others are in files, or are refused where there are no files.
 pub const SESSIONS_MAX: usize = 1024;
-/// And of one client.
+/// Most named sessions in memory of one client.
 pub const SESSIONS_PER_CLIENT: usize = 128;
 /// Text of all sessions in memory together, in bytes.
 pub const SESSION_TEXT_MAX: usize = 8 * 1024 * 1024;
-/// And of one client.
+/// Text of the sessions of one client in memory, in bytes.
 pub const SESSION_TEXT_PER_CLIENT: usize = 1024 * 1024;
 /// Most files of sessions, of all clients.
 pub const SNAPSHOTS_MAX: usize = 4096;
-/// And of one client.
+/// Most files of sessions of one client.
 pub const SNAPSHOTS_PER_CLIENT: usize = 256;
 /// All files of sessions together, in bytes.
 pub const SNAPSHOT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-/// And those of one client.
+/// The session files of one client together, in bytes.
 pub const SNAPSHOT_BYTES_PER_CLIENT: u64 = SNAPSHOT_BYTES_MAX / 8;
 /// Longest name of a session, in bytes; the characters are those of a client's segment.
 pub const SESSION_NAME_MAX: usize = 64;
-/// Most inference threads.
+/// Most threads of the inference pool.
 pub const THREADS_MAX: usize = 64;
-/// Most stop strings of a request, and the longest, in bytes.
+/// Most stop strings of a request.
 pub const STOPS_MAX: usize = 16;
 /// Longest stop string, in bytes.
 pub const STOP_BYTES_MAX: usize = 256;

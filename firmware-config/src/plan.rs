@@ -1,37 +1,37 @@
-//! The memory plan: does a model fit, with these choices, below this limit? A pure function says where every byte goes,
-//! or names the line that does not fit. The constants of its estimates are measured, and say on what.
+//! The memory plan: whether a model fits below a limit, with the choices that were made. A pure function says where every byte
+//! goes, or names the line that does not fit. The constants of its estimates are measured, and each says on what.
 
 use core::fmt;
 
 use crate::kv::KvFormat;
 use crate::limits::{DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
 
-/// What is resident of the program besides its threads: 18.6 MB of code and libraries (of 24 MB in the file) and 3.1 MB
-/// of heap (runtime, broker, templates, tables) after the first answers. x86-64, release build, glibc.
+/// Resident bytes of the program besides its threads: 18.6 MB of code and libraries (of 24 MB in the file) and 3.1 MB of heap
+/// (runtime, broker, templates, tables) after the first answers, measured on x86-64 with glibc and a release build.
 const PROGRAM: u64 = 22_000_000;
-/// What an inference thread adds: 20 to 32 KiB of stack and heap, between 1, 2 and 8 threads.
+/// Bytes that an inference thread adds: 20 to 32 KiB of stack and heap, measured between 1, 2 and 8 threads.
 const THREAD: u64 = 32 << 10;
-/// A slot of the tokenizer's hash tables, two by token and one by merge. The tables have a power of two of slots, 7/8 of
-/// which may be in use. This and the next three: the heap with vocabularies cut to 16,000 to 151,936 tokens, and
-/// their sum is within 0.6 MB of every one (5.6 to 45.8 MB).
+/// Bytes of a slot of the tokenizer's two hash tables by token. A table has a power of two of slots, of which 7/8 may be in
+/// use. This and the next three were fitted to the heap with vocabularies cut to 16,000 to 151,936 tokens, and their sum is
+/// within 0.6 MB of every one (5.6 to 45.8 MB).
 const TOKEN_SLOT: u64 = 67;
-/// As above.
+/// Bytes of a slot of the tokenizer's hash table by merge, which is sized in the same way.
 const MERGE_SLOT: u64 = 17;
-/// Two strings on the heap for a token, besides its bytes, which are held three times.
+/// Bytes of the two heap strings of a token, without its text, which is held three times.
 const TOKEN: u64 = 66;
-/// What building leaves behind for a merge.
+/// Bytes that building the tokenizer leaves behind for a merge.
 const MERGE: u64 = 66;
-/// Values of f32 for a token of vocabulary and stream: its logit, and the sampler's candidate (id and logit).
+/// Values of f32 for each token of the vocabulary and each stream: its logit, and the sampler's candidate (id and logit).
 const LOGIT_VALUES: u64 = 3;
-/// The last line is a part of all the others, by so much: what estimates and the allocator may be wrong by.
+/// The reserve is this part of all other lines: so much may the estimates and the allocator be wrong.
 const RESERVE_DIVISOR: u64 = 50;
 const F32: u64 = 4;
 
-/// What a model's file says.
+/// Sizes that a model's file states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "names of the field")]
 pub struct Shape {
-    /// the whole file, which is mapped
+    /// Bytes of the whole file, which is mapped.
     pub file_bytes: u64,
     pub layers: usize,
     pub embed: usize,
@@ -40,64 +40,65 @@ pub struct Shape {
     pub head_dim: usize,
     pub ff: usize,
     pub vocab: usize,
-    /// of all tokens of the vocabulary together
+    /// Bytes of all tokens of the vocabulary together.
     pub token_bytes: u64,
     pub merges: usize,
-    /// layers whose keys stay in f16 whatever is chosen
+    /// Layers whose keys stay in f16, whatever format is chosen.
     pub f16_key_layers: usize,
 }
 
-/// What the configuration says, and the program around it.
+/// What the configuration chooses, and what the program around the engine holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// tokens of one sequence at most
+    /// Most tokens of one sequence.
     pub context: usize,
-    /// how keys are stored
+    /// Format of the keys in the KV cache.
     pub k: KvFormat,
-    /// how values are stored
+    /// Format of the values in the KV cache.
     pub v: KvFormat,
-    /// none: what the limit leaves, between what one context needs and what `streams` contexts need
+    /// Pages of the KV cache. If none are chosen, it gets what the limit leaves, between the pages of one context and those of
+    /// `streams` contexts.
     pub kv_pages: Option<usize>,
-    /// sequences in one step
+    /// Most sequences in one step.
     pub streams: usize,
-    /// requests that wait
+    /// Most requests that wait.
     pub queue: usize,
-    /// of each of them
+    /// Largest payload of each request.
     pub max_payload_bytes: usize,
-    /// other messages that may be held: outbox, packets, finals for repetition
+    /// Bytes of other messages that may be held: outbox, packets, and final frames kept for repeated requests.
     pub message_bytes: u64,
-    /// tokens of the widest step
+    /// Tokens of the widest step.
     pub step_tokens: usize,
-    /// inference threads
+    /// Threads of the inference pool.
     pub threads: usize,
 }
 
-/// How much memory there is.
+/// How much memory there is, and who limits it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// for everything in the plan
+    /// Bytes for everything in the plan.
     pub bytes: u64,
-    /// who says so
+    /// Where the limit comes from.
     pub from: LimitSource,
 }
 
 impl Limit {
-    /// The one that is met first; none without any.
+    /// The smallest of several limits. Gives none if there are none.
     pub fn least(limits: impl IntoIterator<Item = Self>) -> Option<Self> {
         limits.into_iter().min_by_key(|limit| limit.bytes)
     }
 }
 
-/// Where a limit comes from.
+/// The source of a memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitSource {
-    /// `memory.budget`
+    /// The configuration key `memory.budget`.
     Config,
-    /// the control group this process runs in, or one above it
+    /// The control group of this process, or one above it.
     Cgroup,
-    /// memory that the system can give now, less a reserve
+    /// The memory that the system can give now, less a reserve.
     Available,
-    /// the board's memory, less a reserve
+    /// The memory of the board, less a reserve.
     Board,
 }
 
@@ -112,54 +113,54 @@ impl fmt::Display for LimitSource {
     }
 }
 
-/// Where every byte goes. Made by [`plan`].
+/// Where every byte goes. [`plan`] makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// KV pages of the arena
+    /// KV pages of the arena.
     pub pages: usize,
-    /// of one
+    /// Bytes of one page.
     pub page_bytes: u64,
-    /// below which all of it is
+    /// The limit that the whole plan stays below.
     pub limit: Limit,
     lines: [(&'static str, u64); LINES],
 }
 
 const LINES: usize = 7;
-/// The first lines, which are there from the start; behind them is room for what comes and goes.
+/// Number of the lines that are in memory from the start. The others are room for what comes and goes.
 const RESIDENT: usize = 5;
 
 impl MemoryPlan {
-    /// Every consumer with its bytes: `weights`, `kv_pages`, `scratch`, `tokenizer`, `program`; then `messages` and
-    /// `reserve`, which are room and not yet memory.
+    /// Every consumer with its bytes: `weights`, `kv_pages`, `scratch`, `tokenizer`, `program`, and then `messages` and
+    /// `reserve`, which are room for later.
     pub fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.lines.into_iter()
     }
 
-    /// The sum of all lines, never above the limit.
+    /// The sum of all lines, which is never above the limit.
     #[must_use]
     pub fn total(&self) -> u64 {
         sum(&self.lines)
     }
 
-    /// The sum of what is in memory without any message: all but `messages` and `reserve`.
+    /// The bytes that are in memory before any message came: all lines but `messages` and `reserve`.
     #[must_use]
     pub fn resident(&self) -> u64 {
         sum(&self.lines[..RESIDENT])
     }
 }
 
-/// Why there is no plan.
+/// Why a model does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DoesNotFit {
-    /// the first line that crosses the limit
+    /// The first line that crosses the limit.
     pub line: &'static str,
-    /// what this line needs
+    /// Bytes that this line needs.
     pub bytes: u64,
-    /// by how much the limit is too small for the whole plan
+    /// Bytes by which the limit is too small for the whole plan.
     pub missing: u64,
-    /// the whole plan, with the fewest KV pages that are of use
+    /// Bytes of the whole plan, with the fewest KV pages that are of use.
     pub need: u64,
-    /// what there is
+    /// The limit that is too small.
     pub limit: Limit,
 }
 
@@ -182,10 +183,10 @@ impl fmt::Display for DoesNotFit {
 
 impl core::error::Error for DoesNotFit {}
 
-/// Lays everything out below the limit.
+/// Lays out all memory below the limit.
 ///
 /// # Errors
-/// [`DoesNotFit`] with the fewest pages: those asked for, or what one context needs.
+/// [`DoesNotFit`] if not even the fewest pages fit: those that were chosen, or else those of one context.
 pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan, DoesNotFit> {
     let page_bytes = page_bytes(shape, choice);
     let lines = |pages: usize| {
@@ -236,7 +237,7 @@ pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan,
     })
 }
 
-/// Keys and values of [`PAGE_TOKENS`] tokens in all layers.
+/// Bytes of the keys and values of [`PAGE_TOKENS`] tokens in all layers.
 fn page_bytes(shape: &Shape, choice: &Choice) -> u64 {
     let head = |format: KvFormat, layers: usize| {
         product(&[layers as u64, format.head_bytes(shape.head_dim) as u64])
@@ -248,9 +249,9 @@ fn page_bytes(shape: &Shape, choice: &Choice) -> u64 {
     product(&[shape.kv_heads as u64, heads])
 }
 
-/// What the steps work in: activations of the widest one (hidden, normed, q, k and v, gate and up, and their quantised
-/// copies), scores of attention, logits, rotation angles. By the first steps of 64 tokens of one stream with 512 tokens
-/// of context, the heap grows by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this says 2.5, 5.9 and 9.0.
+/// Bytes that the steps work in: activations of the widest step (hidden, normed, q, k and v, gate and up, and their quantised
+/// copies), attention scores, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
+/// context, the heap grows by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimates 2.5, 5.9 and 9.0 MB.
 fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     let heads = product(&[shape.heads as u64, shape.head_dim as u64]);
     let wide = 3_u64

@@ -1,8 +1,8 @@
-//! The keys of the configuration file in types of a fixed size: what a flash image holds (see [`crate::image`]).
+//! The keys of the configuration file in types of a fixed size, as a flash image holds them (see [`crate::image`]).
 //!
-//! The shape is that of the file, so that one reader checks the values of both; here only sizes are bounded, and a key
-//! that is not known is refused. A size is in bytes and a thought a table: the file's other ways to write them are made
-//! so when an image is written.
+//! The shape is that of the file, so that one reader checks the values of both. Here only sizes are bounded, and a key that is
+//! not known is refused. A size is a number of bytes and the thinking setting a table; the other ways to write them in a file
+//! are turned into these when an image is written.
 
 use crate::limits::{BASE_TOPIC_MAX, CLIENT_MAX, KEYS_MAX};
 use heapless::{String, Vec};
@@ -15,144 +15,144 @@ pub const ALLOW_MAX: usize = 4;
 
 type Text = Option<String<TEXT_MAX>>;
 
-/// All of it. What is `None` has its default. What is new goes to the end: see [`crate::image::SCHEMA`].
+/// All keys. A key that is `None` has its default. New tables go to the end: see [`crate::image::SCHEMA`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// one topic level
+    /// Name of the node, which is one topic level.
     pub node: Option<String<CLIENT_MAX>>,
-    /// levels before it
+    /// Topic levels before the node.
     pub base_topic: Option<String<BASE_TOPIC_MAX>>,
-    /// a name of [`crate::board::FILES`]
+    /// Name of a board in [`crate::board::FILES`].
     pub board: Option<String<CLIENT_MAX>>,
-    /// the broker
+    /// Connection to the broker.
     pub mqtt: Mqtt,
-    /// the embedded one
+    /// The broker inside of the daemon.
     pub broker: Broker,
-    /// what is served
+    /// The model that is served.
     pub model: Model,
-    /// how much it may take
+    /// Memory that the daemon may take.
     pub memory: Memory,
-    /// the inference side
+    /// Limits and defaults of the inference side.
     pub engine: Engine,
-    /// what is kept
+    /// What is kept of sessions.
     pub sessions: Sessions,
-    /// who may sign models
+    /// Keys that may sign models.
     pub trust: Trust,
-    /// `memory.share`; here because its table is not the last
+    /// The key `memory.share`. It stands here because the table `memory` is not the last one.
     pub share: Option<String<CLIENT_MAX>>,
 }
 
-/// `[mqtt]`.
+/// The table `[mqtt]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mqtt {
-    /// `mqtt://host:port`
+    /// Address of the broker: `mqtt://host:port`.
     pub url: Text,
-    /// for the broker
+    /// User name for the broker.
     pub username: Text,
-    /// a path
+    /// Path of the file with the password.
     pub password_file: Text,
-    /// seconds
+    /// Seconds between two reports of metrics.
     pub metrics_interval_s: Option<u64>,
-    /// prefixes of topics
+    /// Prefixes of topics that a request may name for its reply.
     pub response_topic_allow: Vec<String<BASE_TOPIC_MAX>, ALLOW_MAX>,
 }
 
-/// `[broker]`.
+/// The table `[broker]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Broker {
-    /// address and port
+    /// Address and port that the embedded broker listens on.
     pub listen: Option<String<CLIENT_MAX>>,
 }
 
-/// `[model]`.
+/// The table `[model]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
-    /// of a GGUF or packed file
+    /// Path of a GGUF file or a packed file.
     pub path: Text,
-    /// in the catalogue
+    /// Name of the model in the catalogue.
     pub name: Option<String<CLIENT_MAX>>,
-    /// tokens
+    /// Most tokens of one sequence.
     pub context: Option<u64>,
-    /// `cpu`
+    /// The device that computes: `cpu`.
     pub device: Option<String<CLIENT_MAX>>,
 }
 
-/// `[memory]`.
+/// The table `[memory]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
-    /// bytes
+    /// Most bytes that the daemon may take.
     pub budget: Option<u64>,
-    /// of keys and values
+    /// Formats of keys and values: see [`crate::kv::formats`].
     pub kv_format: Option<String<CLIENT_MAX>>,
-    /// pages of [`crate::limits::PAGE_TOKENS`] tokens
+    /// KV pages of [`crate::limits::PAGE_TOKENS`] tokens each.
     pub kv_pages: Option<u64>,
-    /// not to be swapped out
+    /// Whether the KV cache is locked into memory.
     pub lock: bool,
 }
 
-/// `[engine]`.
+/// The table `[engine]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Engine {
-    /// sequences in one step
+    /// Most sequences in one step.
     pub max_streams: Option<u64>,
-    /// requests that may wait
+    /// Most requests that may wait.
     pub queue: Option<u64>,
-    /// of each phase
+    /// Threads of each phase of inference.
     pub threads: Threads,
-    /// bytes
+    /// Largest payload of a request, in bytes.
     pub max_payload_bytes: Option<u64>,
-    /// where a request does not say
+    /// Most tokens of an answer where the request does not say.
     pub max_tokens: Option<u64>,
-    /// milliseconds
+    /// Milliseconds of text that are sent in one frame.
     pub chunk_ms: Option<u64>,
-    /// seconds
+    /// Seconds for which a repeated request is recognised.
     pub dedup_window_s: Option<u64>,
-    /// where a request does not say
+    /// Whether the model thinks where the request does not say.
     pub thinking: Option<Thought>,
 }
 
-/// `engine.threads`.
+/// The table `engine.threads` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Threads {
-    /// of prompts
+    /// Threads used for prompts.
     pub prefill: Option<u64>,
-    /// of answers
+    /// Threads used for answers.
     pub decode: Option<u64>,
 }
 
-/// `engine.thinking`.
+/// The table `engine.thinking` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Thought {
-    /// tokens; 0: no thought; `None`: as many as it likes
+    /// Most tokens of a thought. With 0 the model does not think, and with `None` it thinks as long as it likes.
     pub budget: Option<u32>,
-    /// to the client
+    /// Whether the client is sent the thought.
     pub visible: bool,
 }
 
-/// `[sessions]`.
+/// The table `[sessions]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sessions {
-    /// a path
+    /// Path of the folder of saved sessions.
     pub dir: Text,
-    /// seconds
+    /// Seconds after which an unused session ends.
     pub expire_s: Option<u64>,
-    /// the oldest turns may go
+    /// Whether a session may forget its oldest turns.
     pub window: bool,
 }
 
-/// `[trust]`.
+/// The table `[trust]` of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trust {
-    /// public keys in hexadecimal
+    /// Public keys in hexadecimal digits.
     pub keys: Vec<String<CLIENT_MAX>, KEYS_MAX>,
 }

@@ -1,11 +1,11 @@
-//! Numbers with their units.
+//! Numbers that carry their units.
 
-/// A size.
+/// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
 impl Bytes {
-    /// `1400 MiB`, `1.5 GiB`, `800 MB` or a number of bytes; none: it is no size, or 0, or above what a board has.
+    /// Reads `1400 MiB`, `1.5 GiB`, `800 MB` or a number of bytes. Gives none if it is no size, 0, or larger than any memory.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -29,16 +29,17 @@ impl Bytes {
     }
 }
 
-/// A temperature in degrees.
+/// A temperature in degrees Celsius.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Celsius(pub u8);
 
-/// How much a core computes, as the kernel's `cpu_capacity` has it: the fastest of a system has [`Capacity::FULL`].
+/// How much a core computes compared with the others, as the kernel's `cpu_capacity` has it. The fastest core of a system has
+/// [`Capacity::FULL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Capacity(pub u16);
 
 impl Capacity {
-    /// Of the fastest.
+    /// Capacity of the fastest core.
     pub const FULL: Self = Self(1024);
 }
 

@@ -1,7 +1,7 @@
 //! Requests and replies of the MQTT contract for a small client: a microcontroller with a few KB to spare.
 //!
-//! A request is written into the caller's buffer, a reply is read where it lies: nothing here holds more than a few words.
-//! The client brings MQTT, subscribes to [`reply_topic`] and publishes to [`request_topic`].
+//! A request is written into the caller's buffer, and a reply is read where it lies, so nothing here holds more than a few
+//! words. The client brings its own MQTT: it subscribes to [`reply_topic`] and publishes to [`request_topic`].
 
 use crate::limits::{BASE_TOPIC_MAX, CLIENT_MAX};
 use core::fmt::Write;
@@ -9,48 +9,48 @@ use heapless::String;
 use serde::{Deserialize, Serialize};
 use serde_json_core::str::{EscapedStr, EscapedStringFragment};
 
-/// Longest topic here: base, node, client, and the words between them.
+/// Longest topic, in bytes: base, node, client, and the words between them.
 pub const TOPIC_MAX: usize = 2 * BASE_TOPIC_MAX + CLIENT_MAX + 24;
-/// How deep objects and arrays of a reply may lie in each other: the contract's go four deep.
+/// Most objects and arrays that lie in each other in a reply. Those of the contract are four deep.
 const DEPTH_MAX: usize = 8;
 
-/// A topic.
+/// The name of a topic.
 pub type Topic = String<TOPIC_MAX>;
 
 /// Why something was not written or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// no room for it in the buffer, or in a topic
-    #[error("no room for it")]
+    /// The buffer, or the topic, has no room for it.
+    #[error("the buffer is too small")]
     TooLong,
-    /// not UTF-8, not JSON, or deeper than any reply
-    #[error("not JSON as the contract has it")]
+    /// The payload is not UTF-8, not JSON, or nested deeper than any reply.
+    #[error("the payload is not JSON of the contract")]
     Malformed,
-    /// JSON, and no reply of the contract
-    #[error("no reply")]
+    /// The payload is JSON, but not a reply of the contract.
+    #[error("the payload is not a reply")]
     NoReply,
 }
 
-/// `{base}/{node}/chat/{client}/request`.
+/// The topic `{base}/{node}/chat/{client}/request`, which a client publishes requests to.
 ///
 /// # Errors
-/// [`WireError::TooLong`].
+/// [`WireError::TooLong`] if it has more than [`TOPIC_MAX`] bytes.
 pub fn request_topic(base: &str, node: &str, client: &str) -> Result<Topic, WireError> {
     topic(base, node, client, "request")
 }
 
-/// `{base}/{node}/chat/{client}/reply`.
+/// The topic `{base}/{node}/chat/{client}/reply`, which a client subscribes to.
 ///
 /// # Errors
-/// [`WireError::TooLong`].
+/// [`WireError::TooLong`] if it has more than [`TOPIC_MAX`] bytes.
 pub fn reply_topic(base: &str, node: &str, client: &str) -> Result<Topic, WireError> {
     topic(base, node, client, "reply")
 }
 
-/// `{base}/{node}/chat/{client}/cancel`, for [`Cancel`].
+/// The topic `{base}/{node}/chat/{client}/cancel`, which a client publishes [`Cancel`] to.
 ///
 /// # Errors
-/// [`WireError::TooLong`].
+/// [`WireError::TooLong`] if it has more than [`TOPIC_MAX`] bytes.
 pub fn cancel_topic(base: &str, node: &str, client: &str) -> Result<Topic, WireError> {
     topic(base, node, client, "cancel")
 }
@@ -61,61 +61,61 @@ fn topic(base: &str, node: &str, client: &str, what: &str) -> Result<Topic, Wire
     Ok(topic)
 }
 
-/// A chat request. What is `None` is not written, and has the daemon's default.
+/// A chat request. What is `None` is not written and gets the daemon's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Request<'a> {
-    /// in every frame of the reply; at most 64 bytes
+    /// Name of the request, which every frame of the reply has; at most 64 bytes.
     pub id: &'a str,
-    /// what is said, the last by the user
+    /// What was said, in order. The last message is the user's.
     pub messages: &'a [Message<'a>],
-    /// frames as they come, or the final one alone
+    /// Whether frames come while the answer is written, or only the final one.
     pub stream: bool,
-    /// of thinking and answer together
+    /// Most tokens of thought and answer together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
-    /// a conversation that the daemon keeps
+    /// Name of a conversation that the daemon keeps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<&'a str>,
-    /// `Some(false)`: no thought is paid for
+    /// Whether the model may think before it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thinking: Option<bool>,
-    /// `urgent`, `normal` or `background`
+    /// How soon it must run: `urgent`, `normal` or `background`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<&'a str>,
 }
 
-/// One message of a request.
+/// One message of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Message<'a> {
-    /// `system`, `user`, `assistant` or `tool`
+    /// Who speaks: `system`, `user`, `assistant` or `tool`.
     pub role: &'a str,
-    /// text
+    /// Text of the message.
     pub content: &'a str,
 }
 
-/// Ends this client's request of that id; with `None` all of them.
+/// A message that ends the client's request of this id, or all of its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Cancel<'a> {
-    /// of the request
+    /// Name of the request that ends. With `None`, all of the client's requests end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
 }
 
 impl Request<'_> {
-    /// Writes the payload; gives what of the buffer it takes.
+    /// Writes the payload and gives the part of the buffer that it takes.
     ///
     /// # Errors
-    /// [`WireError::TooLong`].
+    /// [`WireError::TooLong`] if the buffer is too small.
     pub fn write<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], WireError> {
         write(self, buffer)
     }
 }
 
 impl Cancel<'_> {
-    /// Writes the payload; gives what of the buffer it takes.
+    /// Writes the payload and gives the part of the buffer that it takes.
     ///
     /// # Errors
-    /// [`WireError::TooLong`].
+    /// [`WireError::TooLong`] if the buffer is too small.
     pub fn write<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], WireError> {
         write(self, buffer)
     }
@@ -126,53 +126,53 @@ fn write<'b>(value: &impl Serialize, buffer: &'b mut [u8]) -> Result<&'b [u8], W
     buffer.get(..length).ok_or(WireError::TooLong)
 }
 
-/// A frame of a reply, where it lies.
+/// A frame of a reply, which borrows from the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// of the request
+    /// Name of the request that it answers.
     pub id: &'a str,
-    /// from 0, no gaps
+    /// Number of the frame, counted from 0 without gaps.
     pub seq: u32,
-    /// what it says
+    /// What the frame says.
     pub body: Body<'a>,
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// a piece of the answer, or of the thought before it
+    /// A piece of the answer, or of the thought before it.
     Chunk {
-        /// of the answer
+        /// New text of the answer.
         content: Text<'a>,
-        /// of the thought
+        /// New text of the thought.
         reasoning: Text<'a>,
     },
-    /// the end, with the whole answer
+    /// The end, with the whole answer.
     Final {
-        /// all of it
+        /// Text of the whole answer.
         content: Text<'a>,
-        /// `stop`, `length`, `cancelled`, …
+        /// Why it ended: `stop`, `length`, `cancelled` and others.
         finish: &'a str,
-        /// how many tokens it took
+        /// Tokens of thought and answer.
         completion_tokens: u32,
     },
-    /// the end without an answer
+    /// The end without an answer.
     Error {
-        /// a code of the contract
+        /// An error code of the contract.
         code: &'a str,
-        /// when to ask again
+        /// Milliseconds after which the client may ask again.
         retry_after_ms: Option<u32>,
     },
 }
 
-/// Text as JSON has it.
+/// A text with the escapes that JSON has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text<'a>(EscapedStr<'a>);
 
 impl Text<'_> {
-    /// The text, character by character; an escape that is none is U+FFFD and the end.
+    /// The characters of the text. At an escape that is not valid there is a U+FFFD, and the text ends.
     pub fn chars(&self) -> impl Iterator<Item = char> {
-        // the reader does not go past such an escape: it would give the error again and again
+        // the reader does not go past such an escape and would give the same error for ever
         let fragments = self.0.fragments().scan(false, |ended, fragment| {
             let before = core::mem::replace(ended, fragment.is_err());
             (!before).then_some(fragment)
@@ -187,7 +187,7 @@ impl Text<'_> {
         })
     }
 
-    /// Appends the text. False: there was room for its beginning only.
+    /// Appends the text. Gives false if there was only room for its beginning.
     pub fn push_to<const N: usize>(&self, out: &mut String<N>) -> bool {
         self.chars().all(|char| out.push(char).is_ok())
     }
@@ -236,7 +236,7 @@ struct Fault<'a> {
 /// Reads a payload of the reply topic.
 ///
 /// # Errors
-/// [`WireError::Malformed`], [`WireError::NoReply`]. Fields that this version does not know are passed over.
+/// [`WireError::Malformed`] or [`WireError::NoReply`]. Fields that this version does not know are ignored.
 pub fn read(payload: &[u8]) -> Result<Frame<'_>, WireError> {
     if !shallow(payload) {
         return Err(WireError::Malformed);
@@ -276,7 +276,8 @@ fn text(text: Option<EscapedStr<'_>>) -> Text<'_> {
     Text(text.unwrap_or(EscapedStr("")))
 }
 
-/// The reader calls itself for every object in an object: a small stack must know how deep that goes.
+/// Whether objects and arrays are not nested too deeply. The JSON reader calls itself for each, which a small stack must know
+/// the depth of.
 fn shallow(payload: &[u8]) -> bool {
     let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
     payload.iter().all(|byte| {
@@ -420,14 +421,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..300usize) {
-            let _ = read(&bytes);
+        fn what_is_read_lies_in_the_payload(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..300usize) {
             let mut frame = br#"{"id":"b1","seq":4,"object":"chat.completion","choices":[{"message":{"content":"a\u00e4"},"finish_reason":"stop"}]}"#.to_vec();
             let (place, len) = (at % frame.len(), frame.len());
             let end = (place + bytes.len() % 8).min(len);
             frame.splice(place..end, bytes.iter().copied().take(8));
-            if let Ok(Frame { body: Body::Final { content, .. }, .. }) = read(&frame) {
-                prop_assert!(content.chars().count() <= frame.len());
+            for payload in [&bytes, &frame] {
+                let Ok(read) = read(payload) else { continue };
+                // a frame says no more than its payload, and its words are words of it
+                let text = std::string::String::from_utf8_lossy(payload);
+                prop_assert!(text.contains(read.id));
+                match read.body {
+                    Body::Chunk { content, reasoning } => {
+                        prop_assert!(content.chars().chain(reasoning.chars()).count() <= payload.len());
+                    }
+                    Body::Final { content, finish, .. } => {
+                        prop_assert!(content.chars().count() <= payload.len() && text.contains(finish));
+                    }
+                    Body::Error { code, .. } => prop_assert!(text.contains(code)),
+                }
             }
         }
     }

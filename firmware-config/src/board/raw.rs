@@ -11,28 +11,28 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-/// Why there is no such board: file, key, limit.
+/// Why a board cannot be used. The message names the file, the key and the limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BoardError {
-    /// no file of this name
+    /// There is no board of this name.
     #[error("`{0}` is not known")]
     Unknown(String),
-    /// not TOML, or a key that is not known
+    /// The file is not TOML, or has a key that is not known.
     #[error("board {file}: {why}")]
     Syntax {
-        /// which board
+        /// Name of the board.
         file: &'static str,
-        /// with the line
+        /// What is wrong, with the line.
         why: String,
     },
-    /// a value outside its limits
+    /// The file has a value outside its limits.
     #[error("board {file}: `{key}`: {why}")]
     Invalid {
-        /// which board
+        /// Name of the board.
         file: &'static str,
-        /// which value
+        /// The key of the value.
         key: &'static str,
-        /// the limit it breaks
+        /// The limit that the value breaks.
         why: String,
     },
 }
@@ -81,10 +81,11 @@ struct RawFit {
     kv_format: String,
 }
 
-/// The board of this name.
+/// Finds and reads the board of this name.
 ///
 /// # Errors
-/// [`BoardError::Unknown`]; the others say that a file is not sound, which a test rules out for those compiled in.
+/// [`BoardError::Unknown`] if there is none. The other errors say that a file is not sound, which a test rules out for the
+/// files that are compiled in.
 pub fn find(name: &str) -> Result<Board, BoardError> {
     let file = FILES.iter().find(|(known, _)| *known == name);
     let Some((name, text)) = file else {
