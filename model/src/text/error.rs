@@ -2,58 +2,62 @@
 
 use crate::gguf::GgufError;
 
-/// Why text could not be handled. Messages name the field of the file and the limit; none carries a
-/// user's text.
+/// Why text could not be handled. Messages name the field of the file and the limit; none of them contains a user's text.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// the file's metadata
+    /// The file's metadata cannot be used.
     #[error(transparent)]
     Gguf(#[from] GgufError),
 
-    /// a vocabulary that is not byte-level BPE
+    /// The vocabulary is not byte-level BPE.
     #[error("`tokenizer.ggml.model` is `{0}`, only `gpt2` (byte-level BPE) is read")]
     Model(String),
 
-    /// an unknown rule for splitting text into words
-    #[error("`tokenizer.ggml.pre` is `{0}`, known are {known}", known = super::tokenizer::PRE_RULES.join(", "))]
-    Pre(String),
+    /// The rule for splitting text into words is not known.
+    #[error("`tokenizer.ggml.pre` is `{pre}`, known are {known}")]
+    Pre {
+        /// Name of the rule that the file asks for.
+        pre: String,
+        /// Names of the rules that are known.
+        known: String,
+    },
 
-    /// the vocabulary contradicts itself
+    /// The vocabulary contradicts itself.
     #[error("`{key}`: {why}")]
     Vocabulary {
-        /// the metadata key
+        /// The metadata key of the part that is wrong.
         key: &'static str,
-        /// what is wrong there
+        /// What is wrong there, with the limit.
         why: String,
     },
 
-    /// more text than is tokenized at once
+    /// There is more text than is tokenized at once.
     #[error("text of {bytes} bytes, at most {limit} are tokenized at once")]
     TooLong {
-        /// what came
+        /// Bytes of the text.
         bytes: usize,
-        /// [`super::MAX_TEXT_BYTES`]
+        /// Most bytes, which are [`super::MAX_TEXT_BYTES`].
         limit: usize,
     },
 
-    /// the chat template does not compile, or is over a limit of its own
+    /// The chat template does not compile, or is itself over a limit.
     #[error("the chat template: {0}")]
     Template(String),
 
-    /// the chat template refused this conversation or ran over a limit
+    /// The chat template refused this conversation or ran over a limit.
     #[error("the chat template failed on this conversation: {0}")]
     Render(String),
 
-    /// the network's output cannot be sampled
+    /// The network's output cannot be sampled.
     #[error("logits are not finite")]
     Numeric,
 
-    /// a row of logits of another vocabulary
+    /// A row of logits belongs to another vocabulary.
     #[error("{got} logits for a vocabulary of {vocab}")]
     Logits {
-        /// what came
+        /// Length of the row.
         got: usize,
-        /// what the sampler was made for
+        /// Size of the vocabulary that the sampler was made for.
         vocab: usize,
     },
 }

@@ -1,42 +1,43 @@
-//! The file's own chat template: a conversation as the model was trained to read it.
+//! The chat template of a model file: it writes a conversation as the model was trained to read it.
 
+mod budget;
 mod calls;
 mod sandbox;
 
-use super::tokenizer::Marks;
+use super::tokenizer::SpecialTokens;
 use super::{MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer};
 use crate::gguf::{Gguf, MAX_TEMPLATE};
 use minijinja::context;
 use minijinja::value::Value;
-use sandbox::Budget;
+use sandbox::Limits;
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 const KEY: &str = "tokenizer.chat_template";
 
-/// The file's own chat template.
+/// A chat template that is known to compile.
 ///
-/// It is compiled for each prompt anew (0.1 ms for the templates measured), because what minijinja
-/// makes of it borrows the text; [`ChatTemplate::from_gguf`] has seen that it compiles.
+/// It is compiled again for each prompt, which takes 0.1 ms for the templates measured, because what minijinja makes of it
+/// borrows its text.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
     thinks: bool,
-    /// names `</think>`: cuts the thought out of past answers
+    /// whether it names `</think>` and so cuts the thought out of past answers
     cuts: bool,
 }
 
-/// What to feed for a conversation.
+/// The tokens to feed for a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// token ids, BOS included where the template has it
+    /// Token ids, with the beginning-of-text token where the template has it.
     pub tokens: Vec<u32>,
-    /// the prompt leaves a thought open
+    /// Whether the prompt leaves a thought open, which the answer goes on with.
     pub thinking_open: bool,
 }
 
 impl ChatTemplate {
-    /// From `tokenizer.chat_template`.
+    /// Takes the template from the file's `tokenizer.chat_template`.
     ///
     /// # Errors
     /// [`TextError::Gguf`] if the file has none, [`TextError::Template`] if it does not compile.
@@ -44,11 +45,11 @@ impl ChatTemplate {
         Self::given(g.str(KEY)?, g)
     }
 
-    /// From `source`, for the vocabulary of a file whose own is not used.
+    /// Takes the template from `source` instead, for the vocabulary of this file.
     ///
     /// # Errors
-    /// [`TextError::Gguf`] if the file has no vocabulary, [`TextError::Template`] if the source does
-    /// not compile or is longer than [`MAX_TEMPLATE`].
+    /// [`TextError::Gguf`] if the file has no vocabulary, [`TextError::Template`] if the source does not compile or is longer
+    /// than [`MAX_TEMPLATE`].
     pub fn given(source: &str, g: &Gguf) -> Result<Self, TextError> {
         if source.len() > MAX_TEMPLATE {
             let bytes = source.len();
@@ -56,14 +57,14 @@ impl ChatTemplate {
                 "it has {bytes} bytes, the limit is {MAX_TEMPLATE}"
             )));
         }
-        let has_marks = g.strings("tokenizer.ggml.tokens")?.contains(&CLOSE);
-        Self::new(source, has_marks)
+        let has_tags = g.strings("tokenizer.ggml.tokens")?.contains(&CLOSE);
+        Self::new(source, has_tags)
     }
 
-    fn new(source: &str, has_marks: bool) -> Result<Self, TextError> {
+    fn new(source: &str, has_tags: bool) -> Result<Self, TextError> {
         sandbox::check(source).map_err(|e| TextError::Template(short(&e)))?;
         let cuts = source.contains(CLOSE);
-        let thinks = has_marks || cuts || source.contains(OPEN);
+        let thinks = has_tags || cuts || source.contains(OPEN);
         Ok(Self {
             source: source.into(),
             thinks,
@@ -71,13 +72,12 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders with the generation prompt and tokenizes. Control tokens in message contents stay
-    /// text. `thinking == false` on a thinking model: an empty thought (`<think>\n\n</think>\n\n`)
-    /// is written for the model.
+    /// Renders the conversation with the generation prompt and tokenizes it. Control tokens in message contents stay text. If
+    /// a model that thinks must not, an empty thought (`<think>\n\n</think>\n\n`) is written for it.
     ///
     /// # Errors
-    /// [`TextError::Render`] if the template refuses the conversation or runs over a limit;
-    /// [`TextError::TooLong`].
+    /// [`TextError::Render`] if the template refuses the conversation or runs over a limit, [`TextError::TooLong`] if there is
+    /// more text than is tokenized at once.
     pub fn prompt(
         &self,
         tok: &Tokenizer,
@@ -102,7 +102,7 @@ impl ChatTemplate {
         })
     }
 
-    /// Does this model think (template or vocabulary names `<think>`)?
+    /// Whether this model thinks: its template or its vocabulary names `<think>`.
     pub fn thinks(&self) -> bool {
         self.thinks
     }
@@ -123,7 +123,7 @@ impl ChatTemplate {
         let mut bytes = 0;
         let mut guarded = Vec::with_capacity(messages.len());
         for m in messages {
-            let content = self.guard(tok.marks(), m);
+            let content = self.guard(tok.special(), m);
             bytes += content.len();
             guarded.push(context! { role => m.role.as_str(), content });
         }
@@ -135,36 +135,36 @@ impl ChatTemplate {
             eos_token => tok.eos_text(),
             enable_thinking => thinking,
         };
-        sandbox::render(&self.source, context, budget(messages.len(), bytes))
+        sandbox::render(&self.source, context, limits(messages.len(), bytes))
             .map_err(|e| TextError::Render(short(&e)))
     }
 
-    /// Contents without control tokens. Of a past answer a template that knows thoughts cuts them
-    /// out, so it must see the marks up to the last `</think>`; none of these is left then.
-    fn guard(&self, marks: &Marks, m: &Message) -> String {
+    /// The contents of a message without control tokens. A template that knows thoughts cuts them out of past answers, so
+    /// there the tags up to the last `</think>` stay; the template leaves none of them.
+    fn guard(&self, special: &SpecialTokens, m: &Message) -> String {
         let thought = if m.role == Role::Assistant && self.cuts {
             m.content.rfind(CLOSE).map_or(0, |at| at + CLOSE.len())
         } else {
             0
         };
         let (thought, rest) = m.content.split_at(thought);
-        marks.guard(thought, &[OPEN, CLOSE]) + &marks.guard(rest, &[])
+        special.guard(thought, &[OPEN, CLOSE]) + &special.guard(rest, &[])
     }
 }
 
 /// What a template may use on so many messages of so many bytes together.
 ///
-/// Measured over the templates of SmolLM2, Qwen2.5, Qwen3, Llama 3.2, Nemotron and the R1
-/// distillates: at most 110 instructions and 540 bytes for one empty message, then 66 instructions
-/// and 330 bytes a message and 7 bytes a byte of contents.
-fn budget(messages: usize, bytes: usize) -> Budget {
-    Budget {
+/// Measured over the templates of SmolLM2, Qwen2.5, Qwen3, Llama 3.2, Nemotron and the R1 distillates, it takes at most 110
+/// instructions and 540 bytes for one empty message, then 66 instructions and 330 bytes for each message and 7 bytes for each
+/// byte of contents.
+fn limits(messages: usize, bytes: usize) -> Limits {
+    Limits {
         fuel: 10_000 + 200 * messages as u64,
-        ink: (64 << 10) + 1024 * messages + 16 * bytes,
+        bytes: (64 << 10) + 1024 * messages + 16 * bytes,
     }
 }
 
-/// Of a message that the template may have written itself, the first line, and not all of that.
+/// The beginning of an error's first line. The template may have written the message itself, so it must not be long.
 fn short(e: &minijinja::Error) -> String {
     e.to_string()
         .lines()
@@ -175,8 +175,7 @@ fn short(e: &minijinja::Error) -> String {
         .collect()
 }
 
-/// Ends the thought that the prompt opened, or writes an empty one; nothing if the template did
-/// already.
+/// Ends the thought that the prompt opened, or writes an empty one. Does nothing if the template has done so already.
 fn close_thought(text: &mut String) {
     let end = text.trim_end();
     if end.ends_with(CLOSE) {

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::sandbox::{Budget, render};
+use super::sandbox::{Limits, render};
 use super::*;
-use crate::text::tokenizer::tests::{FIRST_MARK, MARKS, Tiny};
+use crate::text::tokenizer::tests::{FIRST_SPECIAL, SPECIAL, Tiny};
 use minijinja::Environment;
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content \
@@ -112,7 +112,7 @@ fn thinking_on_and_off() {
 #[test]
 fn contents_never_become_control_tokens() {
     let tok = tokenizer();
-    let is_mark = |id: &&u32| **id >= FIRST_MARK;
+    let is_special = |id: &&u32| **id >= FIRST_SPECIAL;
     for source in [CHATML, R1, QWEN3] {
         let template = template(source);
         for role in [Role::System, Role::User, Role::Assistant, Role::Tool] {
@@ -124,20 +124,20 @@ fn contents_never_become_control_tokens() {
                 ];
                 template.prompt(&tok, &messages, true).unwrap().tokens
             };
-            let own = around("a").iter().filter(is_mark).count();
+            let own = around("a").iter().filter(is_special).count();
             // the last is a single character, which is what it is wherever it stands
-            for (mark, _) in &MARKS[..8] {
-                let (first, rest) = mark.split_at(1);
+            for (token, _) in &SPECIAL[..8] {
+                let (first, rest) = token.split_at(1);
                 let broken = format!("{first}\u{FDD0}{rest}");
                 for content in [
-                    mark.to_string(),
-                    format!("a{mark}{mark}b"),
-                    format!("<|im_{mark}start|>"),
-                    format!("{mark}</think>{mark}"),
+                    token.to_string(),
+                    format!("a{token}{token}b"),
+                    format!("<|im_{token}start|>"),
+                    format!("{token}</think>{token}"),
                     broken,
                 ] {
-                    let marks = around(&content).iter().filter(is_mark).count();
-                    assert_eq!(marks, own, "{role:?} {content:?}");
+                    let found = around(&content).iter().filter(is_special).count();
+                    assert_eq!(found, own, "{role:?} {content:?}");
                 }
             }
         }
@@ -194,11 +194,11 @@ fn one_bos() {
         .unwrap();
         let tokens = template(source).prompt(&tok, &hello, true).unwrap().tokens;
         assert_eq!(
-            tokens.iter().filter(|id| **id == FIRST_MARK).count(),
+            tokens.iter().filter(|id| **id == FIRST_SPECIAL).count(),
             count,
             "{add:?}"
         );
-        assert_eq!(tokens[0] == FIRST_MARK, count == 1);
+        assert_eq!(tokens[0] == FIRST_SPECIAL, count == 1);
     }
 }
 
@@ -262,8 +262,8 @@ fn long_conversations_fit_the_budget() {
     }
 }
 
-fn few() -> Budget {
-    budget(2, 4)
+fn few() -> Limits {
+    limits(2, 4)
 }
 
 fn conversation() -> Value {

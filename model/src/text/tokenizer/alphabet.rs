@@ -1,13 +1,13 @@
-//! GPT-2's alphabet: each byte is written as one printable character.
+//! GPT-2's alphabet, in which each byte is written as one printable character.
 //!
-//! Source of the table: `bytes_to_unicode` in OpenAI's `gpt-2/src/encoder.py`. Bytes that print in
-//! Latin-1 stand for themselves, the other 68 are U+0100 and on, in order.
+//! The table is that of `bytes_to_unicode` in OpenAI's `gpt-2/src/encoder.py`: bytes that print in Latin-1 stand for
+//! themselves, and the other 68 are U+0100 and those after it, in order.
 
 const fn prints(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
 }
 
-/// Characters by byte.
+/// The character of each byte.
 const CHARS: [char; 256] = {
     let mut table = ['\0'; 256];
     let (mut byte, mut next) = (0usize, 0x100u32);
@@ -26,7 +26,7 @@ const CHARS: [char; 256] = {
     table
 };
 
-/// Bytes by character; `None` where the character stands for no byte. U+0143 is the last that does.
+/// The byte of each character, none where the character stands for no byte. U+0143 is the last that does.
 const BYTES: [Option<u8>; 0x144] = {
     let mut table = [None; 0x144];
     let mut byte = 0;

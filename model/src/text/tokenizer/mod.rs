@@ -1,17 +1,16 @@
 //! Text to token ids and back.
 
 mod alphabet;
-mod marks;
+mod special_tokens;
 mod split;
 mod vocabulary;
 
-pub(super) use marks::Marks;
-pub(super) use split::PRE_RULES;
+pub(super) use special_tokens::SpecialTokens;
 
 use super::TextError;
 use crate::gguf::Gguf;
 use alphabet::char_of;
-use marks::Stretch;
+use special_tokens::Stretch;
 use split::Rule;
 use std::borrow::Cow;
 use tokenizers::Model;
@@ -21,17 +20,17 @@ use vocabulary::{Pieces, Vocabulary};
 /// Longest text that is tokenized at once, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
-/// The file's vocabulary, byte-level BPE; built once from the metadata.
+/// A byte-level BPE tokenizer, built once from the file's metadata.
 ///
-/// Words are found by the closed rules of `tokenizer.ggml.pre` and merged by the `tokenizers` crate
-/// (a heap, so O(n log n) in the longest word). Its cache of words is off: it never forgets, and
-/// ten thousand words of a client's choosing are 80 MB.
+/// Words are found by the closed rules of `tokenizer.ggml.pre` and merged by the `tokenizers` crate, which takes O(n log n) in
+/// the longest word. The crate's cache of words is off: it never forgets, and ten thousand words of a client's choosing are
+/// 80 MB.
 #[derive(Debug)]
 pub struct Tokenizer {
     bpe: BPE,
     rule: Rule,
-    marks: Marks,
-    /// ids of the 256 bytes; a vocabulary need not have all, and text loses those it has not
+    special: SpecialTokens,
+    /// ids of the 256 bytes; a vocabulary need not have all of them, and text loses the bytes that it lacks
     bytes: Vec<Option<u32>>,
     pieces: Pieces,
     ends: Vec<u32>,
@@ -44,17 +43,16 @@ pub struct Tokenizer {
 #[derive(Debug)]
 struct Named {
     id: u32,
-    /// as a template writes it
+    /// its text as a template writes it
     text: String,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.ggml.*`.
+    /// Builds the tokenizer from the keys `tokenizer.ggml.*` of a file.
     ///
     /// # Errors
-    /// [`TextError::Model`] and [`TextError::Pre`] for a kind of vocabulary that is not known, by
-    /// its name; [`TextError::Vocabulary`] when tokens, types or merges contradict each other;
-    /// [`TextError::Gguf`] when one is missing.
+    /// [`TextError::Model`] or [`TextError::Pre`] if the kind of vocabulary is not known, [`TextError::Vocabulary`] if tokens,
+    /// types or merges contradict each other, [`TextError::Gguf`] if one of them is missing.
     pub fn from_gguf(g: &Gguf) -> Result<Self, TextError> {
         Self::build(&Vocabulary::read(g)?)
     }
@@ -68,14 +66,14 @@ impl Tokenizer {
         };
         let (bos, eos) = (named(v.bos), named(v.eos));
         let add_bos = v.add_bos.unwrap_or(rule.bos);
-        let (marks, ends, pieces) = (Marks::new(&v.marks())?, v.ends(), Pieces::new(v));
+        let (special, ends, pieces) = (SpecialTokens::new(&v.special())?, v.ends(), Pieces::new(v));
         let bpe = v.bpe(rule.whole_words)?;
         let id = |byte| bpe.token_to_id(char_of(byte).encode_utf8(&mut [0; 4]));
         let bytes = (0..=255).map(id).collect();
         Ok(Self {
             bpe,
             rule,
-            marks,
+            special,
             bytes,
             pieces,
             ends,
@@ -85,25 +83,25 @@ impl Tokenizer {
         })
     }
 
-    /// Ids of `text`. Nothing is added (no BOS).
+    /// Gives the ids of `text`. Nothing is added, not even a beginning-of-text token.
     ///
-    /// `special`: control tokens in the text become their ids, otherwise they stay text. The
-    /// vocabulary's user-defined words become their ids either way, as in llama.cpp.
+    /// With `special`, control tokens in the text become their ids; otherwise they stay text. The vocabulary's user-defined
+    /// words become their ids either way, as in llama.cpp.
     ///
     /// # Errors
-    /// [`TextError::TooLong`] over [`MAX_TEXT_BYTES`].
+    /// [`TextError::TooLong`] if the text has more than [`MAX_TEXT_BYTES`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
         self.encode_stretches(text, special, Cow::Borrowed)
     }
 
-    /// Ids of a rendered template: its control tokens are read, those in guarded contents are text.
+    /// Gives the ids of a rendered template. Its own control tokens are read, and those in guarded contents stay text.
     pub(super) fn encode_guarded(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        self.encode_stretches(text, true, Marks::unguard)
+        self.encode_stretches(text, true, SpecialTokens::unguard)
     }
 
-    /// What a template's contents are guarded against.
-    pub(super) fn marks(&self) -> &Marks {
-        &self.marks
+    /// The special tokens that message contents are guarded against.
+    pub(super) fn special(&self) -> &SpecialTokens {
+        &self.special
     }
 
     fn encode_stretches<'t>(
@@ -120,8 +118,8 @@ impl Tokenizer {
         }
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut letters = String::new();
-        self.marks.split(text, special, |stretch| match stretch {
-            Stretch::Mark(id) => {
+        self.special.split(text, special, |stretch| match stretch {
+            Stretch::Special(id) => {
                 ids.push(id);
                 Ok(())
             }
@@ -138,7 +136,7 @@ impl Tokenizer {
         letters: &mut String,
         ids: &mut Vec<u32>,
     ) -> Result<(), TextError> {
-        // bytes that the vocabulary lacks are lost, and nothing merges across them
+        // bytes that the vocabulary lacks are lost, and no merge goes across them
         for run in word
             .as_bytes()
             .split(|&byte| self.bytes[usize::from(byte)].is_none())
@@ -157,19 +155,19 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The bytes of one token (not always whole UTF-8); empty for control and unused tokens and for
-    /// ids that are not in the vocabulary.
+    /// The bytes of one token, which need not be whole UTF-8. Control tokens, unused tokens and ids that are not in the
+    /// vocabulary have none.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         self.pieces.get(id).to_vec()
     }
 
-    /// Does this id end a turn (the file's eos and eot, `<|im_end|>`, `<｜end▁of▁sentence｜>` …)?
+    /// Whether this token ends a turn: the file's eos and eot, `<|im_end|>`, `<｜end▁of▁sentence｜>` and others of this kind.
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.contains(&id)
     }
 
-    /// Bytes of the longest token: a text of `n` bytes has at least `n / longest` tokens. None: the vocabulary lacks bytes,
-    /// and a text of them has no tokens at all.
+    /// Bytes of the longest token: a text of `n` bytes has at least `n / longest` tokens. There is none if the vocabulary lacks
+    /// bytes, because a text of these has no tokens at all.
     pub fn longest(&self) -> Option<usize> {
         if self.bytes.iter().any(Option::is_none) {
             return None;
@@ -178,7 +176,7 @@ impl Tokenizer {
         lengths.max().filter(|longest| *longest > 0)
     }
 
-    /// Number of ids.
+    /// Number of token ids.
     pub fn vocab(&self) -> usize {
         self.pieces.count()
     }
@@ -188,17 +186,17 @@ impl Tokenizer {
         self.bos.as_ref().map(|t| t.id)
     }
 
-    /// Does a prompt of this model start with [`Self::bos`] (`tokenizer.ggml.add_bos_token`)?
+    /// Whether a prompt of this model starts with [`Self::bos`], by `tokenizer.ggml.add_bos_token`.
     pub fn adds_bos(&self) -> bool {
         self.add_bos
     }
 
-    /// `bos_token` of a template.
+    /// The variable `bos_token` of a template.
     pub(super) fn bos_text(&self) -> &str {
         self.bos.as_ref().map_or("", |t| &t.text)
     }
 
-    /// `eos_token` of a template.
+    /// The variable `eos_token` of a template.
     pub(super) fn eos_text(&self) -> &str {
         self.eos.as_ref().map_or("", |t| &t.text)
     }

@@ -1,29 +1,28 @@
-//! Splits text into the words that byte-pair merges stay within.
+//! Splits text into words. Byte-pair merges do not go across the border of a word.
 //!
-//! The rules are closed: no expression comes from a model file. Source of the rules: llama.cpp
-//! `src/llama-vocab.cpp` (`llm_tokenizer_bpe`), which follows each model's own `tokenizer.json`.
-//! They end in `\s+(?!\S)|\s+`; the look-ahead is done by hand here, so that the rest is a plain
-//! regular expression that never backtracks: one pass over a word.
+//! The rules are closed: no expression comes from a model file. They are those of llama.cpp's `src/llama-vocab.cpp`
+//! (`llm_tokenizer_bpe`), which follows each model's own `tokenizer.json`. They end in `\s+(?!\S)|\s+`. The look-ahead is done
+//! by hand here, so that the rest is a plain regular expression that never backtracks and passes over a word once.
 
 use crate::text::TextError;
 use regex::Regex;
 
-/// How a vocabulary wants its text split.
+/// The rule by which a vocabulary splits text.
 #[derive(Debug)]
 pub(super) struct Rule {
     words: Regex,
-    /// each numeric character is cut out before the other rules see the text
+    /// whether each numeric character is cut out before the other rules see the text
     lone_digits: bool,
-    /// white space that ends in a newline is a word of its own
+    /// whether white space that ends in a newline is a word of its own
     newlines: bool,
-    /// a word that is itself a token is that token, whatever the merges say
+    /// whether a word that is itself a token is that token, whatever the merges say
     pub(super) whole_words: bool,
-    /// does a prompt start with BOS if the file does not say?
+    /// whether a prompt starts with the beginning-of-text token if the file does not say
     pub(super) bos: bool,
 }
 
-/// What `tokenizer.ggml.pre` may be.
-pub(in crate::text) const PRE_RULES: [&str; 5] =
+/// The values of `tokenizer.ggml.pre` that are known.
+pub(super) const PRE_RULES: [&str; 5] =
     ["qwen2", "deepseek-r1-qwen", "smollm", "llama-bpe", "gpt-2"];
 
 const GPT2: &str = r"\A(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+)";
@@ -37,14 +36,19 @@ const LLAMA3: &str = concat!(
 );
 
 impl Rule {
-    /// The rule of this name; another is refused.
+    /// Finds the rule of this name. A name that is not known is refused.
     pub(super) fn named(name: &str) -> Result<Self, TextError> {
         let (words, lone_digits, newlines, llama) = match name {
             "qwen2" | "deepseek-r1-qwen" => (QWEN2, false, true, false),
             "smollm" => (GPT2, true, false, false),
             "llama-bpe" => (LLAMA3, false, true, true),
             "gpt-2" => (GPT2, false, false, false),
-            _ => return Err(TextError::Pre(name.into())),
+            _ => {
+                return Err(TextError::Pre {
+                    pre: name.into(),
+                    known: PRE_RULES.join(", "),
+                });
+            }
         };
         let words = Regex::new(words)
             .map_err(|e| TextError::vocabulary("tokenizer.ggml.pre", e.to_string()))?;
@@ -57,7 +61,7 @@ impl Rule {
         })
     }
 
-    /// Calls `word` with each word in turn; together they are `text`.
+    /// Calls `word` with each word, one after the other. Together they are `text`.
     pub(super) fn split<'t, E>(
         &self,
         text: &'t str,
@@ -83,8 +87,7 @@ impl Rule {
         word: &mut impl FnMut(&'t str) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some(first) = text.chars().next() {
-            // every character is a word of some alternative; should a table disagree, it stands
-            // alone
+            // every character is a word by some alternative; if the tables of the crate disagree, it stands alone
             let end = self.words.find(text).map_or(first.len_utf8(), |m| m.end());
             let (head, tail) = text.split_at(self.leave_one(&text[..end], &text[end..]));
             word(head)?;
@@ -93,8 +96,7 @@ impl Rule {
         Ok(())
     }
 
-    /// `\s+(?!\S)`: of white space before a word the last character goes to that word (which may
-    /// take it or not).
+    /// Does what `\s+(?!\S)` does: of white space before a word the last character is left to that word.
     fn leave_one(&self, found: &str, rest: &str) -> usize {
         let Some(last) = found.chars().next_back().filter(|c| c.is_whitespace()) else {
             return found.len();
@@ -158,7 +160,7 @@ mod tests {
         }
     }
 
-    /// The rules as published, look-ahead and all.
+    /// The rules as they are published, with the look-ahead.
     fn published(rule: &str, text: &str) -> Vec<String> {
         let contraction = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])";
         let tail = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

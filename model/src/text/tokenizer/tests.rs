@@ -4,7 +4,7 @@ use super::vocabulary::{CONTROL, NORMAL, UNUSED, USER_DEFINED};
 use super::*;
 use proptest::prelude::*;
 
-/// Letters of all bytes, "he", "ll", "hell" and " w", ChatML's and R1's marks, a user-defined
+/// Letters of all bytes, "he", "ll", "hell" and " w", ChatML's and R1's tags, a user-defined
 /// emoji.
 pub(in crate::text) struct Tiny {
     pub(in crate::text) tokens: Vec<(String, i32)>,
@@ -14,9 +14,9 @@ pub(in crate::text) struct Tiny {
 }
 
 /// Id of `<|endoftext|>`, the first after the letters and words.
-pub(in crate::text) const FIRST_MARK: u32 = 260;
-/// Marks in the order of their ids.
-pub(in crate::text) const MARKS: [(&str, i32); 9] = [
+pub(in crate::text) const FIRST_SPECIAL: u32 = 260;
+/// The special tokens in the order of their ids.
+pub(in crate::text) const SPECIAL: [(&str, i32); 9] = [
     ("<|endoftext|>", CONTROL),
     ("<|im_start|>", CONTROL),
     ("<|im_end|>", CONTROL),
@@ -32,9 +32,9 @@ impl Default for Tiny {
     fn default() -> Self {
         let bytes = (0..=255u8).map(|b| (char_of(b).to_string(), NORMAL));
         let words = ["he", "ll", "hell", "Ġw"].map(|w| (w.to_string(), NORMAL));
-        let marks = MARKS.map(|(text, ty)| (text.to_string(), ty));
+        let special = SPECIAL.map(|(text, ty)| (text.to_string(), ty));
         Self {
-            tokens: bytes.chain(words).chain(marks).collect(),
+            tokens: bytes.chain(words).chain(special).collect(),
             merges: vec!["h e", "l l", "he ll", "Ġ w"],
             pre: "qwen2",
             add_bos: None,
@@ -49,8 +49,8 @@ impl Tiny {
             tokens: self.tokens.iter().map(|(t, _)| t.as_str()).collect(),
             types: self.tokens.iter().map(|(_, ty)| *ty).collect(),
             merges: self.merges.clone(),
-            bos: Some(FIRST_MARK),
-            eos: Some(FIRST_MARK + 2),
+            bos: Some(FIRST_SPECIAL),
+            eos: Some(FIRST_SPECIAL + 2),
             other_ends: vec![],
             add_bos: self.add_bos,
         })
@@ -233,8 +233,8 @@ fn text_is_bounded() {
 
 proptest! {
     #[test]
-    fn text_goes_there_and_back(text in "[hel w<|im_start>think/👍\\PC]{0,40}", pre in 0..PRE_RULES.len()) {
-        let t = Tiny { pre: PRE_RULES[pre], ..Tiny::default() }.build().unwrap();
+    fn text_goes_there_and_back(text in "[hel w<|im_start>think/👍\\PC]{0,40}", pre in 0..split::PRE_RULES.len()) {
+        let t = Tiny { pre: split::PRE_RULES[pre], ..Tiny::default() }.build().unwrap();
         let ids = t.encode(&text, false).unwrap();
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| t.token_bytes(id)).collect();
         prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);

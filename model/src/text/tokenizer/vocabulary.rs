@@ -1,7 +1,7 @@
 //! What the metadata says of the vocabulary, and what is made of it.
 
 use super::alphabet::byte_of;
-use super::marks::Mark;
+use super::special_tokens::SpecialToken;
 use crate::gguf::{Gguf, MAX_ARRAY, MAX_TOKEN};
 use crate::text::TextError;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -28,8 +28,8 @@ const END_NAMES: [&str; 7] = [
     "<｜end▁of▁sentence｜>",
 ];
 
-/// Views of the file. That the arrays are as long as each other and the ids within them, the reader
-/// has checked.
+/// The vocabulary as the file has it. The GGUF reader has checked that the arrays are as long as each other and that the ids
+/// lie within them.
 pub(super) struct Vocabulary<'a> {
     pub(super) pre: &'a str,
     pub(super) tokens: Vec<&'a str>,
@@ -37,7 +37,7 @@ pub(super) struct Vocabulary<'a> {
     pub(super) merges: Vec<&'a str>,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
-    /// end of turn, end of message
+    /// ids of the end-of-turn and the end-of-message token
     pub(super) other_ends: Vec<u32>,
     pub(super) add_bos: Option<bool>,
 }
@@ -82,11 +82,11 @@ impl<'a> Vocabulary<'a> {
             .map(|(id, (text, ty))| (id, *text, *ty))
     }
 
-    /// Control tokens and user-defined words.
-    pub(super) fn marks(&self) -> Vec<Mark<'a>> {
+    /// The control tokens and the user-defined words.
+    pub(super) fn special(&self) -> Vec<SpecialToken<'a>> {
         self.entries()
             .filter(|(_, _, ty)| matches!(*ty, CONTROL | USER_DEFINED))
-            .map(|(id, text, ty)| Mark {
+            .map(|(id, text, ty)| SpecialToken {
                 id,
                 text,
                 control: ty == CONTROL,
@@ -94,7 +94,7 @@ impl<'a> Vocabulary<'a> {
             .collect()
     }
 
-    /// Ids that end a turn.
+    /// The ids of the tokens that end a turn.
     pub(super) fn ends(&self) -> Vec<u32> {
         let named = |(_, text, ty): &(u32, &str, i32)| *ty == CONTROL && END_NAMES.contains(text);
         let named = self.entries().filter(named).map(|(id, _, _)| id);
@@ -107,7 +107,7 @@ impl<'a> Vocabulary<'a> {
         ends
     }
 
-    /// Every merge is of two known tokens and makes a known one, none of them a control token: no
+    /// Builds the merger. Every merge is of two known tokens and makes a known one, none of them a control token, so that no
     /// text can be merged into one.
     pub(super) fn bpe(&self, whole_words: bool) -> Result<BPE, TextError> {
         let mut vocab = Vocab::with_capacity(self.tokens.len());
@@ -148,7 +148,7 @@ impl<'a> Vocabulary<'a> {
 #[derive(Debug)]
 pub(super) struct Pieces {
     bytes: Vec<u8>,
-    /// where each token ends
+    /// where each token ends in `bytes`
     ends: Vec<u32>,
 }
 
@@ -169,7 +169,7 @@ impl Pieces {
                 USER_DEFINED => pieces.bytes.extend_from_slice(text.as_bytes()),
                 _ => text.chars().for_each(|c| match byte_of(c) {
                     Some(byte) => pieces.bytes.push(byte),
-                    // not one of the letters: it means itself
+                    // a character that stands for no byte means itself
                     None => pieces
                         .bytes
                         .extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
