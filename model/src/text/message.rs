@@ -1,16 +1,16 @@
-//! What a conversation is made of.
+//! The messages that a conversation is made of.
 
 /// One chat message as the template sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// who speaks
+    /// Who speaks in this message.
     pub role: Role,
-    /// what; may be empty for an assistant turn
+    /// The text; may be empty for an assistant.
     pub content: String,
 }
 
 impl Message {
-    /// What the user said.
+    /// A message of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self {
             role: Role::User,
@@ -19,16 +19,16 @@ impl Message {
     }
 }
 
-/// OpenAI's roles.
+/// Who speaks, by OpenAI's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// instructions
+    /// Instructions for the whole conversation.
     System,
-    /// the person
+    /// The person who asks.
     User,
-    /// the model
+    /// The model that answers.
     Assistant,
-    /// a tool's result
+    /// The result of a tool.
     Tool,
 }
 

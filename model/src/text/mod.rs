@@ -1,11 +1,10 @@
-//! Text in and text out: tokenizer, chat template, thought splitter, stop strings, sampler. Knows
-//! nothing of tensors.
+//! Text in and text out: tokenizer, chat template, thought splitter, stop strings and sampler. This room knows nothing of
+//! tensors.
 //!
-//! The path of a request: [`ChatTemplate::prompt`] writes the conversation as the model was trained
-//! to read it and [`Tokenizer`] turns it into ids. The path of an answer: [`Sampler`] draws an id,
-//! [`Tokenizer::token_bytes`] gives its bytes, [`Utf8Stream`] whole characters, [`ThoughtSplitter`]
-//! the side, [`StopStrings`] the end. Everything that comes out of the model file (vocabulary,
-//! merges, template) is taken as hostile.
+//! A request takes this path: [`ChatTemplate::prompt`] writes the conversation as the model was trained to read it, and
+//! [`Tokenizer`] turns it into ids. An answer takes this one: [`Sampler`] draws an id, [`Tokenizer::token_bytes`] gives its
+//! bytes, [`Utf8Stream`] joins them to whole characters, [`ThoughtSplitter`] tells thought from answer, and [`StopStrings`]
+//! finds the end. Everything that comes out of the model file (vocabulary, merges, template) is treated as hostile.
 
 mod error;
 mod message;
@@ -19,7 +18,7 @@ mod utf8;
 pub use error::TextError;
 pub use message::{Message, Role};
 pub use sample::{MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
-pub use stop::{MAX_STOP_BYTES, MAX_STOPS, StopStrings};
+pub use stop::StopStrings;
 pub use template::{ChatTemplate, Prompt};
 pub use thought::{Side, ThoughtSplitter};
 pub use tokenizer::{MAX_TEXT_BYTES, Tokenizer};

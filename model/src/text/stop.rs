@@ -1,37 +1,34 @@
-//! Stop strings over the answer.
+//! Ends an answer at a stop string.
 
-/// Most stop strings of one request.
-pub const MAX_STOPS: usize = 16;
-/// Longest stop string, in bytes.
-pub const MAX_STOP_BYTES: usize = 256;
+use glowplug_firmware_config::limits::{STOP_BYTES_MAX, STOPS_MAX};
 
-/// Cuts the text at the first stop string and holds back what may still become one.
+/// Cuts the text at the first stop string, and holds back what may still become one.
 ///
-/// "First" is the one that is complete first, so that the answer does not depend on how the text is
-/// cut into pushes; of several that are complete at the same byte the longest counts.
+/// The first stop string is the one that is complete first, so that the answer does not depend on how the text is cut into
+/// pushes. Of several that are complete at the same byte the longest counts.
 #[derive(Debug)]
 pub struct StopStrings {
     stops: Vec<String>,
-    /// text not yet given out: a proper prefix of some stop string, so shorter than
-    /// [`MAX_STOP_BYTES`] between pushes
+    /// text that is not given out yet; between pushes it is a proper prefix of some stop string, so it is shorter than
+    /// [`STOP_BYTES_MAX`]
     held: String,
     stopped: bool,
 }
 
 impl StopStrings {
-    /// At most [`MAX_STOPS`] strings of at most [`MAX_STOP_BYTES`] bytes are kept (the daemon
-    /// refuses more, naming the field); empty ones stop nothing.
+    /// Keeps at most [`STOPS_MAX`] strings of at most [`STOP_BYTES_MAX`] bytes; the daemon refuses more and names the field.
+    /// Empty strings stop nothing.
     pub fn new(stops: &[String]) -> Self {
-        let fits = |s: &&String| !s.is_empty() && s.len() <= MAX_STOP_BYTES;
+        let fits = |s: &&String| !s.is_empty() && s.len() <= STOP_BYTES_MAX;
         Self {
-            stops: stops.iter().filter(fits).take(MAX_STOPS).cloned().collect(),
+            stops: stops.iter().filter(fits).take(STOPS_MAX).cloned().collect(),
             held: String::new(),
             stopped: false,
         }
     }
 
-    /// Appends safe text to `out`; true when a stop string was found: it and everything after it is
-    /// dropped, now and in later pushes.
+    /// Appends text to `out` that is no part of a stop string. Gives true when a stop string was found; it and everything after
+    /// it is dropped, now and in later pushes.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
         if self.stopped {
             return true;
@@ -54,13 +51,13 @@ impl StopStrings {
         false
     }
 
-    /// End of the text: what was held back did not become a stop string.
+    /// Ends the text and gives out what was held back, which did not become a stop string.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
     }
 
-    /// Length of the longest end of `held` that begins a stop string.
+    /// Bytes of the longest end of `held` that begins a stop string.
     fn undecided(&self) -> usize {
         let held = &self.held;
         let longest = |stop: &String| {
@@ -69,8 +66,7 @@ impl StopStrings {
                 .rev()
                 .find(|&n| held.as_bytes().ends_with(&stop.as_bytes()[..n]))
         };
-        // the end of whole text that equals the start of whole text starts at a character, so the
-        // cut is at one
+        // both are whole UTF-8, so an end that equals a beginning starts at a character
         self.stops.iter().filter_map(longest).max().unwrap_or(0)
     }
 }
@@ -125,16 +121,16 @@ mod tests {
     #[test]
     fn is_bounded() {
         let many: Vec<String> = (0..100).map(|i| format!("{i:03}")).collect();
-        assert_eq!(StopStrings::new(&many).stops.len(), MAX_STOPS);
-        let (long, fits) = ("x".repeat(MAX_STOP_BYTES + 1), "x".repeat(MAX_STOP_BYTES));
+        assert_eq!(StopStrings::new(&many).stops.len(), STOPS_MAX);
+        let (long, fits) = ("x".repeat(STOP_BYTES_MAX + 1), "x".repeat(STOP_BYTES_MAX));
         assert_eq!(StopStrings::new(&[long, fits.clone()]).stops, [fits]);
         let (mut stop, mut out) = (
-            StopStrings::new(&["x".repeat(MAX_STOP_BYTES - 1) + "y"]),
+            StopStrings::new(&["x".repeat(STOP_BYTES_MAX - 1) + "y"]),
             String::new(),
         );
         for _ in 0..10 {
             stop.push(&"x".repeat(1000), &mut out);
-            assert!(stop.held.len() < MAX_STOP_BYTES);
+            assert!(stop.held.len() < STOP_BYTES_MAX);
         }
     }
 

@@ -3,53 +3,51 @@
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// White space before a mark that is still "the very start of the output". Models write a newline
-/// or two; the limit bounds what is held back.
+/// Most bytes of white space before a tag that still counts as the very start of the output. Models write a newline or two;
+/// the limit bounds what is held back.
 const MAX_LEADING: usize = 64;
 
-/// Splits generated text at `<think>` / `</think>`; marks are in neither side, a partial mark is
-/// held back.
+/// Splits generated text at the tags `<think>` and `</think>`. The tags are in neither side, and a partial tag is held back.
 ///
-/// The thought may be opened by the prompt, by the model, or never: `<think>` is a mark only at the
-/// very start of the output, later it is text. After a thought every `</think>` is swallowed,
-/// because R1 distillates like to write a second one; the same holds for one at the very start,
-/// which they write after an empty thought in the prompt. Newlines right after a mark are dropped.
-/// How the text is cut into pushes does not matter.
+/// The thought may be opened by the prompt, by the model, or never. `<think>` is a tag only at the very start of the output;
+/// later it is text. After a thought every `</think>` is dropped, because R1 distillates like to write a second one. So is one
+/// at the very start, which they write after an empty thought in the prompt. Newlines right after a tag are dropped. How the
+/// text is cut into pushes does not matter.
 #[derive(Debug)]
 pub struct ThoughtSplitter {
-    state: State,
-    /// not yet given out: white space at the very start and a partial mark
+    state: SplitState,
+    /// text that is not given out yet: white space at the very start, and a partial tag
     held: String,
 }
 
-/// Which side a piece is on.
+/// Which side of the output a piece belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// `reasoning_content`
+    /// The thought: `reasoning_content` on the wire.
     Thought,
-    /// `content`
+    /// The answer: `content` on the wire.
     Answer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// nothing but white space so far
+enum SplitState {
+    /// nothing but white space has come so far
     Start,
-    /// `fresh`: no text of it yet
+    /// in a thought, of which no text has come yet if it is `fresh`
     Thought { fresh: bool },
-    /// an answer without a thought: all of it is text
+    /// in an answer without a thought, in which tags are text
     Plain,
-    /// the answer after a thought; `fresh`: no text of it yet
+    /// in the answer after a thought, of which no text has come yet if it is `fresh`
     Answer { fresh: bool },
 }
 
 impl ThoughtSplitter {
-    /// `open`: the prompt already opened the thought.
+    /// Splits an output whose thought the prompt has opened already, if `open`.
     pub fn new(open: bool) -> Self {
         let state = if open {
-            State::Thought { fresh: true }
+            SplitState::Thought { fresh: true }
         } else {
-            State::Start
+            SplitState::Start
         };
         Self {
             state,
@@ -57,34 +55,34 @@ impl ThoughtSplitter {
         }
     }
 
-    /// Feeds text; `emit(side, piece)` is called with what is decided, never with an empty piece.
+    /// Takes text and calls `emit(side, piece)` with what is decided, never with an empty piece.
     pub fn push(&mut self, text: &str, emit: &mut dyn FnMut(Side, &str)) {
         self.held.push_str(text);
         while self.advance(emit) {}
     }
 
-    /// End of the text: what was held back is emitted.
+    /// Ends the text and emits what was held back.
     pub fn finish(&mut self, emit: &mut dyn FnMut(Side, &str)) {
         self.give(self.held.len(), emit);
     }
 
-    /// On which side the next text goes, as far as known.
+    /// The side that the next text belongs to, as far as that is known.
     pub fn side(&self) -> Side {
         match self.state {
-            State::Thought { .. } => Side::Thought,
-            State::Start | State::Plain | State::Answer { .. } => Side::Answer,
+            SplitState::Thought { .. } => Side::Thought,
+            SplitState::Start | SplitState::Plain | SplitState::Answer { .. } => Side::Answer,
         }
     }
 
-    /// One step; true if there may be another.
+    /// Takes one step through the held text. Gives true if there may be another.
     fn advance(&mut self, emit: &mut dyn FnMut(Side, &str)) -> bool {
         match self.state {
-            State::Start => self.start(),
-            State::Thought { fresh } => {
+            SplitState::Start => self.start(),
+            SplitState::Thought { fresh } => {
                 if fresh {
                     self.drop_newlines();
-                    match self.leading_mark(&[OPEN]) {
-                        Leading::Mark(_, end) => {
+                    match self.leading_tag(&[OPEN]) {
+                        Leading::Tag(_, end) => {
                             self.held.drain(..end);
                             return true;
                         }
@@ -94,11 +92,11 @@ impl ThoughtSplitter {
                 }
                 self.until_close(emit)
             }
-            State::Plain => {
+            SplitState::Plain => {
                 self.give(self.held.len(), emit);
                 false
             }
-            State::Answer { fresh } => {
+            SplitState::Answer { fresh } => {
                 if fresh {
                     self.drop_newlines();
                 }
@@ -107,33 +105,33 @@ impl ThoughtSplitter {
         }
     }
 
-    /// At the very start: which of the three kinds of output is it?
+    /// Decides at the very start which of the three kinds of output this is.
     fn start(&mut self) -> bool {
-        match self.leading_mark(&[OPEN, CLOSE]) {
-            Leading::Mark(mark, end) => {
+        match self.leading_tag(&[OPEN, CLOSE]) {
+            Leading::Tag(tag, end) => {
                 self.held.drain(..end);
-                self.state = if mark == OPEN {
-                    State::Thought { fresh: true }
+                self.state = if tag == OPEN {
+                    SplitState::Thought { fresh: true }
                 } else {
-                    State::Answer { fresh: true }
+                    SplitState::Answer { fresh: true }
                 };
                 true
             }
             Leading::Undecided => false,
             Leading::Text => {
-                self.state = State::Plain;
+                self.state = SplitState::Plain;
                 true
             }
         }
     }
 
-    /// Emits up to the closing mark and drops that; or all but what may become one.
+    /// Emits the text up to a closing tag and drops the tag; without one, emits all but what may become one.
     fn until_close(&mut self, emit: &mut dyn FnMut(Side, &str)) -> bool {
         if let Some(at) = self.held.find(CLOSE) {
             self.give(at, emit);
             self.held.drain(..CLOSE.len());
-            if let State::Thought { .. } = self.state {
-                self.state = State::Answer { fresh: true };
+            if let SplitState::Thought { .. } = self.state {
+                self.state = SplitState::Answer { fresh: true };
             }
             return true;
         }
@@ -145,7 +143,7 @@ impl ThoughtSplitter {
         false
     }
 
-    /// Emits the first `len` bytes on the present side.
+    /// Emits the first `len` held bytes on the present side.
     fn give(&mut self, len: usize, emit: &mut dyn FnMut(Side, &str)) {
         if len == 0 {
             return;
@@ -153,8 +151,8 @@ impl ThoughtSplitter {
         emit(self.side(), &self.held[..len]);
         self.held.drain(..len);
         match &mut self.state {
-            State::Thought { fresh } | State::Answer { fresh } => *fresh = false,
-            State::Start | State::Plain => {}
+            SplitState::Thought { fresh } | SplitState::Answer { fresh } => *fresh = false,
+            SplitState::Start | SplitState::Plain => {}
         }
     }
 
@@ -163,17 +161,17 @@ impl ThoughtSplitter {
         self.held.drain(..self.held.len() - text.len());
     }
 
-    /// Does what is held begin, after white space, with one of these marks?
-    fn leading_mark(&self, marks: &[&'static str]) -> Leading {
+    /// Whether the held text begins, after white space, with one of these tags.
+    fn leading_tag(&self, tags: &[&'static str]) -> Leading {
         let text = self.held.trim_start();
         let white = self.held.len() - text.len();
         if white > MAX_LEADING {
             return Leading::Text;
         }
-        if let Some(mark) = marks.iter().find(|m| text.starts_with(**m)) {
-            return Leading::Mark(mark, white + mark.len());
+        if let Some(tag) = tags.iter().find(|m| text.starts_with(**m)) {
+            return Leading::Tag(tag, white + tag.len());
         }
-        if marks.iter().any(|m| m.starts_with(text)) {
+        if tags.iter().any(|m| m.starts_with(text)) {
             Leading::Undecided
         } else {
             Leading::Text
@@ -182,8 +180,8 @@ impl ThoughtSplitter {
 }
 
 enum Leading {
-    /// the mark, and where it ends
-    Mark(&'static str, usize),
+    /// the tag, and where it ends
+    Tag(&'static str, usize),
     Undecided,
     Text,
 }
@@ -194,7 +192,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// (thought, answer) of these pushes.
+    /// The thought and the answer of these pushes.
     fn run<'a>(open: bool, parts: impl IntoIterator<Item = &'a str>) -> (String, String) {
         let (mut thought, mut answer) = (String::new(), String::new());
         let mut splitter = ThoughtSplitter::new(open);

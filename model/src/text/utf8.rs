@@ -1,19 +1,18 @@
-//! Bytes of tokens to whole characters.
+//! Joins the bytes of tokens to whole characters.
 
-/// Bytes of tokens in, whole UTF-8 characters out; an incomplete tail (at most three bytes) is held
-/// back, and is no text if the answer ends there: the rest of the character was never said.
+/// Takes the bytes of tokens and gives whole UTF-8 characters. An incomplete tail of at most three bytes is held back. If the
+/// answer ends there it is dropped, because the rest of the character was never said.
 ///
-/// Whatever the cuts between pushes, the text is that of [`String::from_utf8_lossy`] over all
-/// bytes but that tail: one U+FFFD for each maximal invalid part, as the Unicode standard (3.9,
-/// "U+FFFD Substitution of Maximal Subparts") has it.
+/// Wherever the cuts between pushes are, the text is that of [`String::from_utf8_lossy`] over all bytes but that tail, with
+/// one U+FFFD for each maximal invalid part, as the Unicode standard has it (3.9, "U+FFFD Substitution of Maximal Subparts").
 #[derive(Debug, Default)]
 pub struct Utf8Stream {
-    /// what may still become a character, always shorter than one
+    /// bytes that may still become a character, always fewer than one has
     tail: Vec<u8>,
 }
 
 impl Utf8Stream {
-    /// Appends to `out` what is complete; invalid bytes become U+FFFD.
+    /// Appends to `out` the characters that are complete. Invalid bytes become U+FFFD.
     pub fn push(&mut self, bytes: &[u8], out: &mut String) {
         self.tail.extend_from_slice(bytes);
         let mut at = 0;
@@ -34,13 +33,13 @@ impl Utf8Stream {
         self.tail.drain(..at);
     }
 
-    /// Drops an incomplete tail: what follows is not of the same text.
+    /// Drops an incomplete tail, because the next bytes are not of the same text.
     pub fn cut(&mut self) {
         self.tail.clear();
     }
 }
 
-/// Could more bytes still make these a character? `part` is a maximal invalid part.
+/// Whether more bytes can still make a character of `part`, which is a maximal invalid part.
 fn is_prefix(part: &[u8]) -> bool {
     std::str::from_utf8(part).is_err_and(|e| e.error_len().is_none())
 }

@@ -1,8 +1,8 @@
 //! Draws the next token from a row of logits.
 //!
-//! The order of the knobs and what each means are llama.cpp's (`src/llama-sampler.cpp`, the default
-//! chain of `common/sampling.cpp`): bias, penalties, top-k, top-p, min-p, temperature, draw.
-//! Exponentials are our own, so that a seed gives the same tokens on every platform.
+//! The order of the parameters and their meanings are those of llama.cpp (`src/llama-sampler.cpp`, the default chain of
+//! `common/sampling.cpp`): bias, penalties, top-k, top-p, min-p, temperature, draw. Exponentials are our own, so that a seed
+//! gives the same tokens on every platform.
 
 mod exp;
 mod top;
@@ -12,39 +12,38 @@ use exp::{exp, sum_exp};
 use std::collections::VecDeque;
 use top::{Top, nucleus, select_nucleus};
 
-/// How many taken tokens the penalties look back on (llama.cpp's `penalty_last_n`).
+/// Tokens that the penalties look back on (llama.cpp's `penalty_last_n`).
 pub const PENALTY_WINDOW: usize = 64;
-/// Most alternatives reported with a token, as OpenAI has it.
+/// Most alternatives that are reported with a token, as in OpenAI's interface.
 pub const MAX_TOP_LOGPROBS: u8 = 20;
 
-/// Every sampling knob of the protocol.
+/// Every sampling parameter of the protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerParams {
-    /// 0 is greedy
+    /// Divides the logits before the draw. At 0 the likeliest token is taken.
     pub temperature: f32,
-    /// 1 is off
+    /// Keeps the likeliest tokens that have this probability together. 1 keeps all of them.
     pub top_p: f32,
-    /// 0 is off
+    /// Keeps this many of the likeliest tokens. 0 keeps all of them.
     pub top_k: u32,
-    /// 0 is off
+    /// Keeps tokens that have at least this share of the probability of the likeliest. 0 keeps all of them.
     pub min_p: f32,
-    /// 1 is off
+    /// Divides positive logits of recent tokens and multiplies negative ones. 1 changes nothing.
     pub repeat_penalty: f32,
-    /// 0 is off
+    /// Subtracted from the logits of recent tokens. 0 changes nothing.
     pub presence_penalty: f32,
-    /// 0 is off
+    /// Subtracted from the logits of recent tokens once for each time they came. 0 changes nothing.
     pub frequency_penalty: f32,
-    /// added to logits first
+    /// Token ids and what is added to their logits, before anything else.
     pub logit_bias: Vec<(u32, f32)>,
-    /// same seed, same build, same model: same tokens
+    /// Seed of the draw. The same seed, build and model give the same tokens.
     pub seed: u64,
-    /// how many alternatives to report, at most [`MAX_TOP_LOGPROBS`]; None: no logprobs at all
+    /// Number of alternatives to report, at most [`MAX_TOP_LOGPROBS`]. With `None`, no log-probabilities are reported at all.
     pub top_logprobs: Option<u8>,
 }
 
 impl Default for SamplerParams {
-    /// What models without a recommendation of their own are sampled with: temperature 0.6, top-p 0.95, top-k 40, nothing
-    /// else.
+    /// How a model is sampled that recommends nothing itself: temperature 0.6, top-p 0.95, top-k 40, and all else off.
     fn default() -> Self {
         Self {
             temperature: 0.6,
@@ -61,17 +60,17 @@ impl Default for SamplerParams {
     }
 }
 
-/// One drawn token.
+/// A token that was drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
-    /// id
+    /// Id of the token.
     pub token: u32,
-    /// ln p of the model's own distribution (before the knobs), with the likeliest alternatives,
-    /// best first
+    /// Logarithm of its probability in the model's own distribution, before any parameter, and the likeliest alternatives, best
+    /// first.
     pub logprobs: Option<(f32, Vec<(u32, f32)>)>,
 }
 
-/// The knobs, the penalty window and the generator of one sequence.
+/// The parameters, the penalty window and the random generator of one sequence.
 #[derive(Debug)]
 pub struct Sampler {
     p: SamplerParams,
@@ -79,13 +78,12 @@ pub struct Sampler {
     window: Window,
     rng: SplitMix64,
     top: Top,
-    /// logits as they were before bias and penalties, of the tokens that these changed
+    /// logits of the tokens that bias and penalties changed, as they were before
     raw: Vec<(u32, f32)>,
 }
 
 impl Sampler {
-    /// All buffers are made here, sized by `vocab`. Biases of ids that are not in the vocabulary
-    /// are dropped.
+    /// Allocates all buffers, for rows of `vocab` logits. Biases of ids that are not in the vocabulary are dropped.
     pub fn new(mut p: SamplerParams, vocab: usize) -> Self {
         p.logit_bias.retain(|(id, _)| (*id as usize) < vocab);
         Self {
@@ -100,12 +98,11 @@ impl Sampler {
         }
     }
 
-    /// Draws from one row; bias and penalties are written into `logits`. A logit of -inf is a token
-    /// that cannot come.
+    /// Draws a token from one row. Bias and penalties are written into `logits`. A token whose logit is -inf cannot come.
     ///
     /// # Errors
-    /// [`TextError::Numeric`] if a logit is NaN or +inf, or all are -inf; [`TextError::Logits`] if
-    /// the row is not one of this vocabulary.
+    /// [`TextError::Numeric`] if a logit is NaN or +inf, or all are -inf; [`TextError::Logits`] if the row has not one logit for
+    /// each token of the vocabulary.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<Sampled, TextError> {
         if logits.len() != self.vocab {
             return Err(TextError::Logits {
@@ -113,7 +110,7 @@ impl Sampler {
                 vocab: self.vocab,
             });
         }
-        // counted, not searched: a loop without an early way out becomes vectors
+        // counted and not searched, because a loop without an early exit is compiled to vector instructions
         let bad = |block: &[f32]| block.iter().filter(|l| !is_logit(**l)).count() > 0;
         if logits.chunks(1024).any(bad) {
             return Err(TextError::Numeric);
@@ -135,13 +132,13 @@ impl Sampler {
         Ok(Sampled { token, logprobs })
     }
 
-    /// The token that was really taken (drawn or forced): enters the penalty window. Prompt tokens
-    /// too.
+    /// Enters a token into the penalty window. The caller does this for each token that is taken, drawn or forced, and for
+    /// those of the prompt.
     pub fn accept(&mut self, token: u32) {
         self.window.push(token);
     }
 
-    /// Bias, then penalties.
+    /// Applies the bias, and then the penalties.
     fn change(&mut self, logits: &mut [f32]) -> Result<(), TextError> {
         let p = &self.p;
         self.raw.clear();
@@ -163,7 +160,7 @@ impl Sampler {
                 *logit -= count as f32 * p.frequency_penalty + p.presence_penalty;
             }
         }
-        // knobs out of all bounds
+        // parameters out of all bounds may have made a logit infinite
         if self
             .raw
             .iter()
@@ -175,7 +172,7 @@ impl Sampler {
         }
     }
 
-    /// Top-k, top-p, min-p, temperature, draw.
+    /// Applies top-k, top-p, min-p and temperature, and draws.
     fn draw(&mut self, logits: &[f32]) -> Result<u32, TextError> {
         let (best, max) = self.top.scan(logits).ok_or(TextError::Numeric)?;
         let SamplerParams {
@@ -201,14 +198,13 @@ impl Sampler {
                 return Ok(*id);
             }
         }
-        // rounding ate the last bit of the sum
+        // rounding lost the last bit of the sum
         Ok(best)
     }
 
-    /// Leaves in `top.found` what top-k and then top-p leave (all if both are off).
+    /// Leaves in `top.found` the tokens that top-k and then top-p keep, which are all if both are off.
     fn top_k_top_p(&mut self, logits: &[f32], max: f32) {
-        /// How many are looked at first when only top-p limits them: mostly enough, and sorted in
-        /// microseconds.
+        /// Tokens that are looked at first when only top-p limits them. They are mostly enough, and sorted in microseconds.
         const FIRST: usize = 256;
         let (k, top_p) = (self.p.top_k as usize, f64::from(self.p.top_p));
         let limited = 0 < k && k < self.vocab;
@@ -239,7 +235,7 @@ fn is_logit(l: f32) -> bool {
     l < f32::INFINITY
 }
 
-/// The last tokens taken.
+/// The tokens that were taken last.
 #[derive(Debug)]
 struct Window {
     tokens: VecDeque<u32>,
@@ -253,7 +249,7 @@ impl Window {
         self.tokens.push_back(token);
     }
 
-    /// Each token once, with how often it stands in the window.
+    /// Each token of the window once, with how often it stands there.
     fn counts(&self) -> impl Iterator<Item = (u32, usize)> {
         self.tokens.iter().enumerate().filter_map(|(at, token)| {
             let first = !self.tokens.iter().take(at).any(|t| t == token);
@@ -262,8 +258,8 @@ impl Window {
     }
 }
 
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014: 64 bits of state
-/// that any seed may be, the same numbers on every platform.
+/// The generator of Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014. Any 64 bits may be the
+/// seed, and the numbers are the same on every platform.
 #[derive(Debug)]
 struct SplitMix64(u64);
 
@@ -275,7 +271,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// 0 ≤ u < 1, in steps of 2^-53.
+    /// A number from 0 to below 1, in steps of 2^-53.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

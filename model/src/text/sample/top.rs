@@ -1,24 +1,24 @@
-//! The highest of many logits, without sorting them all.
+//! Finds the highest of many logits without sorting all of them.
 
 use super::exp::{exp, sum_exp};
 use std::cmp::Ordering;
 
-/// Logits per block. With 151,936 logits the maxima of the blocks are 2,374: few enough to select
-/// among them in microseconds, and more than any usual top-k.
+/// Logits of a block. 151,936 logits have 2,374 blocks, whose maxima are few enough to select among in microseconds, and more
+/// than any usual top-k.
 const BLOCK: usize = 64;
 
-/// Finds the highest logits of a row; holds the buffers for it.
+/// Finds the highest logits of a row, and holds the buffers for that.
 #[derive(Debug)]
 pub(super) struct Top {
-    /// maxima of the blocks of the scanned row
+    /// maximum of each block of the scanned row
     maxima: Vec<f32>,
-    /// the same, to be reordered
+    /// a copy of the maxima that is reordered
     order: Vec<f32>,
-    /// what [`Self::of`] or [`Self::all`] found
+    /// tokens and logits that [`Self::of`] or [`Self::all`] found
     pub(super) found: Vec<(u32, f32)>,
 }
 
-/// Higher logit first, of equal ones the lower id.
+/// The order that puts the higher logit first, and of equal ones the lower id.
 fn better(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
     b.1.partial_cmp(&a.1)
         .unwrap_or(Ordering::Equal)
@@ -26,7 +26,7 @@ fn better(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
 }
 
 impl Top {
-    /// For rows of `vocab` logits.
+    /// Allocates the buffers for rows of `vocab` logits.
     pub(super) fn new(vocab: usize) -> Self {
         let blocks = vocab.div_ceil(BLOCK);
         Self {
@@ -36,8 +36,8 @@ impl Top {
         }
     }
 
-    /// Looks at a row, which the other calls must be given unchanged. Returns its highest logit, of
-    /// equal ones the one with the lowest id; `None` if none is above -inf.
+    /// Looks at a row, which the other calls must be given unchanged. Gives its highest logit, of equal ones the one with the
+    /// lowest id, or none if no logit is above -inf.
     pub(super) fn scan(&mut self, logits: &[f32]) -> Option<(u32, f32)> {
         self.maxima.clear();
         let max = |block: &[f32]| {
@@ -58,20 +58,19 @@ impl Top {
         Some(((block * BLOCK + at) as u32, highest))
     }
 
-    /// Finds all of a row with their ids, in the order of the ids.
+    /// Finds all logits of a row with their ids, in the order of the ids.
     pub(super) fn all(&mut self, logits: &[f32]) {
         self.found.clear();
         self.found.extend((0..).zip(logits.iter().copied()));
     }
 
-    /// Finds the `n` highest of the scanned row with their ids, best first.
+    /// Finds the `n` highest logits of the scanned row with their ids, best first.
     pub(super) fn of(&mut self, logits: &[f32], n: usize) {
         self.found.clear();
         if n == 0 {
             return;
         }
-        // At least n logits reach the n-th highest maximum, so whatever is below it is not among
-        // the n highest.
+        // at least n logits reach the n-th highest maximum, so a logit below it is not among the n highest
         let least = if n < self.maxima.len() {
             self.order.clone_from(&self.maxima);
             let descending = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(Ordering::Equal);
@@ -93,8 +92,8 @@ impl Top {
         self.found.sort_unstable_by(better);
     }
 
-    /// ln Σ e^logit of a row and its `n` highest with their ln p, best first, without those that
-    /// cannot come. The row need not be scanned.
+    /// Gives ln Σ e^logit of a row, and its `n` highest logits as logarithms of probabilities, best first, without tokens that
+    /// cannot come. The row need not be scanned before.
     pub(super) fn logprobs(&mut self, logits: &[f32], n: usize) -> (f32, Vec<(u32, f32)>) {
         let max = self.scan(logits).map_or(0.0, |(_, max)| max);
         let log_sum = max + sum_exp(logits, max).ln() as f32;
@@ -104,7 +103,7 @@ impl Top {
     }
 }
 
-/// How many of the best reach `mass` together; `None` if all do not.
+/// How many of the best reach `mass` together. Gives none if not even all of them do.
 pub(super) fn nucleus(best_first: &[(u32, f32)], max: f32, mass: f64) -> Option<usize> {
     let mut sum = 0.0;
     let reaches = |(_, l): &(u32, f32)| {
@@ -114,12 +113,10 @@ pub(super) fn nucleus(best_first: &[(u32, f32)], max: f32, mass: f64) -> Option<
     best_first.iter().position(reaches).map(|at| at + 1)
 }
 
-/// As [`nucleus`] over candidates in any order: brings the best to the front, as many as reach
-/// `mass`, without sorting them (a flat distribution over a whole vocabulary takes 5 ms instead of
-/// 40).
+/// Does what [`nucleus`] does for candidates in any order: it brings the best, as many as reach `mass`, to the front. It does
+/// not sort them, so a flat distribution over a whole vocabulary takes 5 ms instead of 40.
 pub(super) fn select_nucleus(candidates: &mut [(u32, f32)], max: f32, mut mass: f64) -> usize {
-    // the answer lies in from..to; what is before `from` is better than all that follows and does
-    // not reach `mass`
+    // the answer lies in from..to; the candidates before `from` are better than all that follow and do not reach `mass`
     let (mut from, mut to) = (0, candidates.len());
     while to - from > 1 {
         let middle = from + (to - from) / 2;
