@@ -5,7 +5,7 @@ use crate::limits::PAGE_TOKENS;
 /// How keys or values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KvFormat {
-    /// `f16`: half-precision floats.
+    /// `f16`: floats of half precision.
     F16,
     /// `q8_0`: blocks of 32 signed bytes with a half-float scale.
     Q8_0,

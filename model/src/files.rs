@@ -1,5 +1,5 @@
-//! Files that are replaced as a whole. After a crash, a full disk or a power cut the old file is there or the new one,
-//! never a part of either.
+//! Replaces files as a whole. After a crash, a full disk or a power cut the old file is there or the new one, never a part of
+//! either.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::path::Path;
 #[cfg(test)]
 pub(crate) mod fault;
 
-/// Comes before every operation on the disk. In tests it can fail, or end the caller there as SIGKILL does.
+/// Called before every operation on the disk. In tests it can fail, or end the caller there as SIGKILL would.
 #[cfg(not(test))]
 pub(crate) fn operation(_what: &'static str) -> io::Result<()> {
     Ok(())
@@ -17,7 +17,7 @@ pub(crate) fn operation(_what: &'static str) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) use fault::operation;
 
-/// How many of `bytes` the next write may take: all of them but in tests.
+/// The part of `bytes` that the next write takes: all of them, except in tests.
 #[cfg(not(test))]
 fn writable(bytes: &[u8]) -> io::Result<&[u8]> {
     Ok(bytes)
@@ -25,13 +25,13 @@ fn writable(bytes: &[u8]) -> io::Result<&[u8]> {
 #[cfg(test)]
 use fault::writable;
 
-/// Makes a file, or puts it in place of the one at `path`: `write` fills `part`, which lies in the same folder. The bytes
-/// are on the disk before the file gets its name, and the name is on the disk before this returns. `mode` is that of a
-/// new `part`, less the umask.
+/// Makes or replaces the file at `path`. `write` fills `part`, which lies in the same folder and is then renamed. The bytes are
+/// on the disk before the file gets its name, and the name is on the disk before this returns. `mode` is that of a new `part`,
+/// less the umask.
 ///
 /// # Errors
-/// The disk's, and those of `write`. What was at `path` is there still, and `part` is removed; but after an error of the
-/// very last operation, which brings the name to the disk, the new file has its name.
+/// The error of `write`, or of the disk. What was at `path` is still there, and `part` is removed. Only after an error of the
+/// very last operation, which brings the name to the disk, the new file has its name already.
 pub fn replace<E: From<io::Error>>(
     path: &Path,
     part: &Path,
@@ -48,14 +48,14 @@ pub fn replace<E: From<io::Error>>(
     let mut file = Part(file);
     let written = write(&mut file).and_then(|()| Ok(file.name(part, path)?));
     if let Err(error) = written {
-        // the first error is the one that counts
+        // the error of the write is the one to report
         let _ = fs::remove_file(part);
         return Err(error);
     }
     Ok(sync_folder(path)?)
 }
 
-/// A file that has no name yet.
+/// A file that does not have its final name yet.
 struct Part(File);
 
 impl Part {
@@ -77,10 +77,10 @@ impl Write for Part {
     }
 }
 
-/// Brings what happened to the names in a file's folder to the disk.
+/// Brings changes of the names in a file's folder to the disk.
 ///
 /// # Errors
-/// The disk's.
+/// The folder cannot be opened or synced.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     operation("sync folder")?;
     match path.parent() {
@@ -89,15 +89,15 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file; gives if it was there. [`sync_folder`] makes it last.
+/// Removes a file and gives whether it was there. The removal survives a power cut after [`sync_folder`].
 ///
 /// # Errors
-/// It is there still.
+/// The file is still there.
 pub fn remove(path: &Path) -> io::Result<bool> {
     operation("remove")?;
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
-        // of what is not there a file system that cannot be written says that it cannot be written
+        // a read-only file system gives its own error even for a file that is not there
         Err(error) => match fs::symlink_metadata(path) {
             Err(none) if is_missing(&none) => Ok(false),
             _ => Err(error),
@@ -105,17 +105,17 @@ pub fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Does an error say that a file is not there?
+/// Whether an error says that a file is not there.
 #[must_use]
 pub fn is_missing(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory)
 }
 
-/// Makes a folder that only its owner can look into, with those above it; one that is there stays as it is.
+/// Makes a folder that only its owner can look into, and those above it. A folder that is there stays as it is.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be made.
 pub fn make_private_folder(folder: &Path) -> io::Result<()> {
     operation("make folder")?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder)

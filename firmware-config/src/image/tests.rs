@@ -218,7 +218,7 @@ fn settings_longer_than_a_slot_are_refused_where_more_than_a_slot_is_read() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
+    fn what_is_read_from_any_bytes_can_be_written_again(bytes in prop::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
         let mut bytes = bytes;
         if whole && bytes.len() > HEAD + CRC {
             // past the checks before the settings

@@ -149,7 +149,7 @@ pub enum LoadError {
     Context {
         /// Tokens asked for by the configuration.
         asked: usize,
-        /// The file's `context_length`.
+        /// Tokens that the file states as `context_length`.
         limit: usize,
     },
 }

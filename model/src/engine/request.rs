@@ -127,7 +127,7 @@ pub enum Event {
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Why it ended.
+    /// The reason why it ended.
     pub finish: Finish,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
@@ -152,7 +152,7 @@ pub enum Finish {
     Cancelled,
     /// The deadline of the request passed.
     DeadlineExceeded,
-    /// The daemon stops.
+    /// The daemon is stopping now.
     Interrupted,
     /// A newer request of the same session took its place.
     Superseded,

@@ -1,4 +1,4 @@
-//! Faults of the disk, at the nth operation of this thread. For tests.
+//! Faults of the disk for tests: one happens at the nth operation of a thread.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// What happens at an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// it fails with this number
+    /// it fails with this error number
     Errno(i32),
-    /// a write takes half of its bytes; nothing happens to any other operation
+    /// a write takes half of its bytes; any other operation works
     Short,
-    /// nothing is done any more, not even what follows an error
+    /// nothing is done any more, not even the handling of an error
     Kill,
 }
 
@@ -22,8 +22,8 @@ thread_local! {
     static LOG: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Does `work` with a fault at its `nth` operation, from 0. Gives what it gave, none if it was killed; and if the fault
-/// happened at all.
+/// Does `work` with a fault at its `nth` operation, counted from 0. Gives its result, none if it was killed, and whether the
+/// fault happened at all.
 pub(crate) fn at<T>(nth: usize, fault: Fault, work: impl FnOnce() -> T) -> (Option<T>, bool) {
     NEXT.set(Some((nth, fault)));
     let done = match catch_unwind(AssertUnwindSafe(work)) {
@@ -34,14 +34,14 @@ pub(crate) fn at<T>(nth: usize, fault: Fault, work: impl FnOnce() -> T) -> (Opti
     (done, NEXT.take().is_none())
 }
 
-/// The operations of `work`, in their order.
+/// The operations that `work` does, in their order.
 pub(crate) fn operations(work: impl FnOnce()) -> Vec<&'static str> {
     LOG.take();
     work();
     LOG.take()
 }
 
-/// The fault that is due.
+/// The fault that happens at this operation, if it is due.
 fn due(what: &'static str) -> io::Result<Option<Fault>> {
     LOG.with_borrow_mut(|log| log.push(what));
     let Some((left, fault)) = NEXT.get() else {

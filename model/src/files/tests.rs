@@ -8,13 +8,13 @@ use std::path::PathBuf;
 const OLD: &[u8] = b"old";
 const NEW: &[u8] = b"the new one";
 
-struct Place {
+struct Files {
     _dir: tempfile::TempDir,
     path: PathBuf,
     part: PathBuf,
 }
 
-impl Place {
+impl Files {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (path, part) = (dir.path().join("f"), dir.path().join("f.part"));
@@ -40,29 +40,29 @@ impl Place {
 /// What a power cut can undo is undone in this order: nothing has a name before it is on the disk.
 #[test]
 fn the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return() {
-    let place = Place::new();
-    let done = fault::operations(|| place.replace().unwrap());
+    let files = Files::new();
+    let done = fault::operations(|| files.replace().unwrap());
     let last = ["sync", "rename", "sync folder"];
     assert_eq!(
         done,
         [&["open", "write", "write", "write"], &last[..]].concat()
     );
-    assert_eq!(place.content(), NEW);
+    assert_eq!(files.content(), NEW);
 }
 
 #[test]
 fn killed_at_any_operation_it_leaves_the_old_one_or_the_new_one() {
     for nth in 0.. {
-        let place = Place::new();
-        let (done, happened) = fault::at(nth, Fault::Kill, || place.replace());
+        let files = Files::new();
+        let (done, happened) = fault::at(nth, Fault::Kill, || files.replace());
         assert_eq!(done.is_none(), happened);
         // all but the name's way to the disk
         let expected = if nth < 6 { OLD } else { NEW };
-        assert_eq!(place.content(), expected, "operation {nth}");
+        assert_eq!(files.content(), expected, "operation {nth}");
         // what is left of the part is in nobody's way
-        place.replace().unwrap();
-        assert_eq!(place.content(), NEW);
-        assert!(!place.part.exists());
+        files.replace().unwrap();
+        assert_eq!(files.content(), NEW);
+        assert!(!files.part.exists());
         if !happened {
             break;
         }
@@ -73,17 +73,17 @@ fn killed_at_any_operation_it_leaves_the_old_one_or_the_new_one() {
 fn any_operation_that_fails_is_an_error_and_leaves_no_part() {
     for number in [libc::EIO, libc::ENOSPC, libc::EROFS, libc::EINTR] {
         for nth in 0.. {
-            let place = Place::new();
-            let (done, happened) = fault::at(nth, Fault::Errno(number), || place.replace());
+            let files = Files::new();
+            let (done, happened) = fault::at(nth, Fault::Errno(number), || files.replace());
             let done = done.unwrap();
             // an interrupted write is taken up again
             let retried = number == libc::EINTR && (1..4).contains(&nth);
             assert_eq!(done.is_err(), happened && !retried, "{number} at {nth}");
             if let Err(error) = done {
                 assert_eq!(error.raw_os_error(), Some(number));
-                assert_eq!(place.content(), if nth < 6 { OLD } else { NEW });
+                assert_eq!(files.content(), if nth < 6 { OLD } else { NEW });
             }
-            assert!(!place.part.exists(), "{number} at {nth}");
+            assert!(!files.part.exists(), "{number} at {nth}");
             if !happened {
                 break;
             }
@@ -94,10 +94,10 @@ fn any_operation_that_fails_is_an_error_and_leaves_no_part() {
 #[test]
 fn a_short_write_is_taken_up_again() {
     for nth in 1..4 {
-        let place = Place::new();
-        let (done, _) = fault::at(nth, Fault::Short, || place.replace());
+        let files = Files::new();
+        let (done, _) = fault::at(nth, Fault::Short, || files.replace());
         done.unwrap().unwrap();
-        assert_eq!(place.content(), NEW);
+        assert_eq!(files.content(), NEW);
     }
 }
 

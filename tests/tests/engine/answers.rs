@@ -1,17 +1,22 @@
-//! What an answer may be: whole characters, an end to every thought, nothing from numbers that are none.
+//! What every answer keeps to: whole characters, an end to every thought, and nothing from logits that are not finite.
 
-use super::world::{Heard, answer, config, load, request, tiny, turn};
-use glowplug_model::engine::{Engine, Finish, Outcome, Refusal, Request, Thinking};
+use super::world::{Heard, answer, config, load, new_id, request, tiny, turn};
+use glowplug_firmware_config::kv::KvFormat;
+use glowplug_model::engine::{
+    Engine, EngineConfig, Finish, KvFormats, Outcome, Refusal, Request, Thinking,
+};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;
+use glowplug_model::quant::{Isa, Kernels};
 use glowplug_model::text::{ChatTemplate, Message, Role};
 use glowplug_tests::{Kv, Think, Tiny, Types};
 
-/// The vocabulary begins with the 256 bytes; after its merges come the control tokens and the marks of a thought.
+/// The ids of an end token and of `<think>`. The vocabulary begins with the 256 bytes; behind its merges are the control tokens
+/// and the tags of a thought.
 const END: u32 = 282;
 const OPEN: u32 = 283;
 
-/// A request whose every free token is `token`.
+/// A request in which the model says nothing but `token`.
 fn only(token: u32, mut request: Request) -> Request {
     request.sampler.logit_bias = vec![(token, 100.0)];
     request
@@ -28,12 +33,12 @@ fn no_budget(mut request: Request) -> Request {
 
 #[test]
 fn a_character_that_is_not_finished_is_no_text_and_no_history() {
-    // the first byte of a character of four
+    // the first byte of a character that has four
     let cut = u32::from(0xF0_u8);
     let mut engine = load(&tiny(Think::Never), &config(64, 2));
     let (said, outcome) = answer(&mut engine, 1, only(cut, turn("c", "s", "hi", 1)));
     assert_eq!((said.as_str(), outcome.completion_tokens), ("", 1));
-    // what follows in the session follows an empty answer
+    // the session goes on from an empty answer
     let (_, next) = answer(&mut engine, 2, turn("c", "s", "hi", 1));
     let says = |role, content: &str| Message {
         role,
@@ -47,10 +52,10 @@ fn a_character_that_is_not_finished_is_no_text_and_no_history() {
     ];
     let (_, same) = answer(&mut engine, 3, same);
     assert_eq!(next.prompt_tokens, same.prompt_tokens);
-    // bytes that are no character in the middle of a text are shown as such
+    // bytes in the middle of a text that are no character are shown as U+FFFD
     let (said, _) = answer(&mut engine, 4, only(cut, request("c", "hi", 3)));
     assert_eq!(said, "\u{FFFD}\u{FFFD}");
-    // a cancel cuts no other way
+    // a cancel cuts in the same way
     let mut heard = Heard::default();
     engine.submit(5, only(cut, request("c", "hi", 99))).unwrap();
     while heard.text.get(&5).is_none_or(|said| said.len() < 9) {
@@ -66,7 +71,7 @@ fn a_character_that_is_not_finished_is_no_text_and_no_history() {
 fn a_thought_leaves_tokens_for_the_answer() {
     let mut engine = load(&tiny(Think::Prompt), &config(64, 1));
     let a = u32::from(b'a');
-    // of many tokens the last quarter is the answer's, with the mark before it; of few the last 16
+    // the last quarter of many tokens is left for the closing tag and the answer, and the last 16 of few
     for (id, most, thought) in [
         (1, 200, 150),
         (2, 40, 24),
@@ -87,7 +92,7 @@ fn a_thought_leaves_tokens_for_the_answer() {
             "{most}: {said:?}"
         );
     }
-    // a budget that is smaller counts
+    // a smaller budget of the request counts
     let mut small = only(a, no_budget(request("c", "hi", 200)));
     small.thinking.budget = Some(5);
     let (said, outcome) = answer(&mut engine, 6, small);
@@ -105,14 +110,14 @@ fn a_turn_that_would_end_in_its_thought_ends_the_thought() {
         1,
         only(END, no_budget(request("c", "hi", 200))),
     );
-    // nothing was thought: the mark is what was reasoned, then the turn ends
+    // nothing was thought: only the closing tag counts as reasoning, and then the turn ends
     assert_eq!(outcome.finish, Finish::Stop);
     assert!(outcome.reasoning_tokens > 0, "{outcome:?}");
     assert!(
         outcome.completion_tokens > outcome.reasoning_tokens,
         "{outcome:?}"
     );
-    // where it may not even be closed there is an end all the same
+    // where there are no tokens left to close it, the request ends all the same
     let (said, outcome) = answer(&mut engine, 2, only(END, no_budget(request("c", "hi", 2))));
     assert_eq!((said.as_str(), outcome.finish), ("", Finish::Length));
 }
@@ -134,7 +139,7 @@ fn a_thought_that_nobody_asked_for_is_closed_at_once() {
     assert!(outcome.reasoning_tokens <= 12, "{outcome:?}");
 }
 
-/// A model that has no numbers for one word of its vocabulary, which others do not say.
+/// A model whose embedding of one word is not finite. Only one client says that word.
 fn sick(value: f32) -> Engine {
     let whole = Tiny {
         think: Think::Never,
@@ -153,18 +158,11 @@ fn sick(value: f32) -> Engine {
         value_of.copy_from_slice(&value.to_le_bytes());
     }
     let file = Gguf::from_bytes(writer.build().into()).unwrap();
-    let kv = glowplug_model::engine::KvFormats {
-        k: glowplug_firmware_config::kv::KvFormat::F16,
-        v: glowplug_firmware_config::kv::KvFormat::F16,
+    let config = EngineConfig {
+        kv: KvFormats::both(KvFormat::F16),
+        ..config(64, 4)
     };
-    Engine::load(
-        &file,
-        &glowplug_model::engine::EngineConfig {
-            kv,
-            ..config(64, 4)
-        },
-    )
-    .unwrap()
+    Engine::load(&file, &config).unwrap()
 }
 
 #[test]
@@ -181,7 +179,7 @@ fn numbers_that_are_none_end_their_own_stream_alone() {
             engine.submit(id, request("c", prompt, 40)).unwrap();
             engine.step(&mut |id, event| heard.take(id, event));
         }
-        // more than a page of words that are well, then the one that is not
+        // more than a page of good words, and then the bad one
         let long = "so it is with the rain ".repeat(4) + "z";
         engine.submit(9, turn("d", "s", &long, 40)).unwrap();
         heard.idle(&mut engine);
@@ -196,14 +194,62 @@ fn numbers_that_are_none_end_their_own_stream_alone() {
             assert_eq!(&heard.text[&id], said, "{value}: {prompt}");
             assert_eq!(same(&heard.ended[&id]), same(outcome), "{value}: {prompt}");
         }
-        // its pages are not found by the next prompt, not even by the same one
+        // the next prompt does not find its pages, not even the same prompt
         let (_, again) = answer(&mut engine, 10, turn("d", "s", &long, 40));
         assert_eq!(again.finish, Finish::Failed);
-        // the beginning of the template's text is everybody's
+        // every client has the beginning of the template's text
         assert!(again.cached_tokens < 32, "{again:?}");
         let well = answer(&mut engine, 11, turn("d", "s", "the rain", 40)).0;
         assert_eq!(well, alone[0].0);
         assert_eq!(engine.counts().pages_free + engine.counts().pages_used, 64);
+    }
+}
+
+/// A model whose embedding of `Z` is not finite. That row is read for nothing else.
+fn sick_at_every_level() -> Gguf {
+    const Z: usize = 90;
+    let tiny = Tiny {
+        think: Think::Never,
+        tied_head: false,
+        types: Types {
+            token_embd: GgmlType::F32,
+            ..Types::all(GgmlType::Q8_0)
+        },
+        ..Tiny::new(Arch::Llama)
+    };
+    let mut writer = tiny.writer();
+    let row = 4 * tiny.embed as usize;
+    writer.tensor("token_embd.weight").data[Z * row..][..row].fill(0xff);
+    Gguf::from_bytes(writer.build().into()).unwrap()
+}
+
+#[test]
+fn who_has_none_fails_alone_at_every_level() {
+    let gguf = sick_at_every_level();
+    for isa in Isa::ALL {
+        if Kernels::detect(Some(isa)).is_err() {
+            continue;
+        }
+        let mut config = config(32, 4);
+        config.isa = Some(isa);
+        let mut engine = Engine::load(&gguf, &config).unwrap();
+        let story = || request("bob", "the rain", 120);
+        let (alone, _) = answer(&mut engine, new_id(), story());
+        for steps in [0, 1, 3, 20] {
+            let (good, bad) = (new_id(), new_id());
+            let mut heard = Heard::default();
+            engine.submit(good, story()).unwrap();
+            for _ in 0..steps {
+                engine.step(&mut |id, event| heard.take(id, event));
+            }
+            engine
+                .submit(bad, request("mallory", "the rain Z", 50))
+                .unwrap();
+            heard.idle(&mut engine);
+            assert_eq!(heard.finish(bad), Finish::Failed, "{isa}");
+            assert_eq!(heard.text.get(&bad), None, "{isa}");
+            assert_eq!(heard.text[&good], alone, "{isa}, after {steps} steps");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one client may have of sessions: beyond it its own make room, and nobody else's.
+//! How many sessions one client may have. Beyond that its own sessions make room, and nobody else's.
 
 use super::world::{Heard, answer, config, load, new_id, tiny, turn};
 use glowplug_firmware_config::limits::{
@@ -14,7 +14,7 @@ const NAMES: u64 = 10_000;
 const OTHERS: [&str; 3] = ["b", "c", "d"];
 const LONG: &str = "the rain in the plain falls mainly on the train. ";
 
-/// In memory where that can be, since a file is brought to the disk for each.
+/// A folder that is in memory where that is possible, because every file is synced.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
@@ -29,7 +29,7 @@ fn bounded(sessions: Option<PathBuf>, session_writes: Option<u64>) -> EngineConf
     }
 }
 
-/// What the second turn of each of the others must cost.
+/// What the second turn of each of the other clients must cost.
 fn expected(engine: &mut Engine) -> u32 {
     answer(engine, new_id(), turn("b", "s", LONG, 8));
     let (_, second) = answer(engine, new_id(), turn("b", "s", "and now?", 4));
@@ -67,7 +67,7 @@ fn others_go_on(config: &EngineConfig) -> u64 {
     for other in OTHERS {
         let (_, second) = answer(&mut engine, new_id(), turn(other, "s", "and now?", 4));
         assert_eq!(second.prompt_tokens, expected, "{other}");
-        // and more
+        // and many more than that
         answer(&mut engine, new_id(), turn(other, "t", "hi", 1));
     }
     taken
@@ -91,7 +91,7 @@ fn ten_thousand_names_with_files() {
 fn ten_thousand_names_when_the_days_writes_are_used_up() {
     let folder = folder();
     let taken = others_go_on(&bounded(Some(folder.path().to_owned()), Some(1)));
-    // the first one that made room was written
+    // the first session that made room was written
     assert_eq!(
         (taken, files(folder.path())),
         (SESSIONS_PER_CLIENT as u64 + 1, 1)
@@ -111,7 +111,7 @@ fn ten_thousand_names_where_nothing_can_be_written() {
 fn a_client_at_its_bound_makes_room_by_itself() {
     let mut engine = load(&tiny(Think::Never), &bounded(None, None));
     flood(&mut engine, SESSIONS_PER_CLIENT as u64 + 7);
-    // one that says nothing is nothing to lose
+    // a session without text has nothing to lose
     engine.session("mallory", "5", SessionVerb::Reset).unwrap();
     answer(&mut engine, new_id(), turn("mallory", "new", "hi", 1));
     assert_eq!(
@@ -173,7 +173,7 @@ fn a_session_that_made_room_is_found_by_every_verb_and_by_its_next_turn() {
     );
     assert_eq!(next.prompt_tokens, expected);
     let forgotten = engine.forget("mallory", &mut |_, _| {});
-    // those in memory, and the one that was asked to be saved
+    // the sessions in memory, and the one that a client saved
     assert_eq!(forgotten, Ok(SESSIONS_PER_CLIENT + 2));
     assert_eq!((engine.counts().sessions, files(folder.path())), (0, 0));
     assert_eq!(engine.notices(), Vec::<Notice>::new());

@@ -1,4 +1,4 @@
-//! Guessed tokens: the same answers, in fewer passes of the network.
+//! Drafts give the same answers in fewer runs of the network.
 
 use super::world::{Heard, answer, config, load, request, tiny, turn};
 use glowplug_model::engine::{EngineConfig, Event, Finish, Request, Worked};
@@ -7,7 +7,7 @@ use glowplug_tests::Think;
 
 const COPIED: &str = "oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 ";
 
-/// All that is said to these requests, one after the other, and in how many passes of the network.
+/// All events of these requests, one after the other, and the number of runs of the network.
 fn answers(drafts: bool, requests: &[Request], seconds: impl Fn(usize) -> f64) -> (String, usize) {
     let with = EngineConfig {
         drafts,
@@ -19,7 +19,7 @@ fn answers(drafts: bool, requests: &[Request], seconds: impl Fn(usize) -> f64) -
         engine.submit(id as u64, request.clone()).unwrap();
         loop {
             let mut sink = |_: u64, event: Event| {
-                // the end of a request and its logprobs too
+                // the text has the end of a request and its logprobs too
                 said.push_str(&format!("{event:?}\n"));
             };
             match engine.step(&mut sink) {
@@ -106,7 +106,7 @@ fn they_stop_where_they_do_not_pay() {
 fn an_end_is_seen_between_the_tokens_of_a_draft() {
     let mut engine = load(&tiny(Think::Never), &config(64, 4));
     engine.submit(1, request("c", COPIED, 90)).unwrap();
-    // the prompt takes two passes, the second gives the first token
+    // the prompt takes two runs, and the second gives the first token
     let (mut tokens, mut drafted) = (0, false);
     while !drafted {
         match engine.step(&mut |_, _| {}) {
@@ -139,7 +139,7 @@ fn an_id_may_be_used_again() {
     assert_eq!(answer(&mut engine, 2, short).0, expected.0);
 }
 
-/// Among several streams nobody is served more than another.
+/// Of several streams none is served more than another.
 #[test]
 fn streams_together_get_a_token_a_step() {
     let mut engine = load(&tiny(Think::Never), &config(64, 4));

@@ -1,5 +1,5 @@
-//! Files of sessions on disks that fail, and in processes that are killed: what was said is what it was before or after,
-//! what is forgotten stays forgotten, and answers go on.
+//! Session files on disks that fail, and in processes that are killed. What was said is as it was before or after the write,
+//! what was forgotten stays forgotten, and answers go on.
 
 use super::world::{Heard, answer, config, load, new_id, tiny, turn};
 use glowplug_model::engine::{Engine, EngineConfig, Notice, SessionFault, SessionVerb, Worked};
@@ -27,7 +27,7 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// The name under which a file is written.
+/// The name that a session's file has while it is written.
 fn part(file: &Path) -> PathBuf {
     let name = file.file_name().unwrap().to_str().unwrap();
     file.with_file_name(format!("~{name}"))
@@ -59,7 +59,7 @@ fn a_full_disk_refuses_a_save_and_nothing_else_until_there_is_room() {
     let old = fs::read(&file).unwrap();
     for _ in 2..5 {
         answer(&mut engine, new_id(), turn("a", "s", "and now?", 4));
-        // no byte has room there
+        // a device on which no byte has room
         symlink("/dev/full", part(&file)).unwrap();
         let full = engine.session("a", "s", SessionVerb::Save);
         assert_eq!(full, Err(SessionFault::Full));
@@ -98,7 +98,7 @@ fn a_folder_that_cannot_be_made_is_one_notice_and_costs_no_answer() {
     assert_eq!(engine.save_all(), 1);
     let said = engine.notices();
     assert!(matches!(&said[..], [Notice::Failing(_)]), "{said:?}");
-    // what was in the way is gone: the next sweep finds the folder, and what is in it
+    // once the obstacle is gone, the next sweep finds the folder and what is in it
     let other = folder.path().join("other");
     first_turn(&mut load(&tiny, &saved(&other)), &other);
     fs::remove_file(dir.parent().unwrap()).unwrap();
@@ -128,7 +128,7 @@ fn what_is_forgotten_leaves_no_part_and_what_cannot_be_removed_is_said() {
     fs::write(part(&file), b"the canary").unwrap();
     assert_eq!(engine.forget("a", &mut |_, _| {}), Ok(1));
     assert_eq!(names(folder.path()), [] as [PathBuf; 0]);
-    // a start sweeps
+    // a start removes what is left of it
     fs::write(part(&file), b"the canary").unwrap();
     let mut engine = load(&tiny, &saved(folder.path()));
     assert_eq!(names(folder.path()), [] as [PathBuf; 0]);
@@ -176,7 +176,7 @@ fn files_expire_by_their_own_age_and_a_refused_turn_costs_none() {
         load(&tiny, &saved(folder.path()))
     };
     let mut engine = aged(500);
-    // much later by the engine's clock it is as old as it was and so much more
+    // much later by the engine's clock it is older by just that time
     engine.expire(300, 900);
     assert!(file.exists());
     let long = "the rain in the plain ".repeat(80);
@@ -184,7 +184,7 @@ fn files_expire_by_their_own_age_and_a_refused_turn_costs_none() {
         .submit(new_id(), turn("a", "s", &long, 4))
         .unwrap_err();
     assert_eq!(engine.counts().sessions, 1);
-    // a turn is a use, refused or not
+    // a turn counts as a use, whether it is refused or not
     engine.expire(1199, 900);
     assert!(file.exists() && engine.counts().sessions == 1);
     engine.expire(1200, 900);
@@ -212,7 +212,7 @@ fn a_session_that_is_reset_while_it_is_tidied_stays_empty() {
         while !heard.ended.contains_key(&1) {
             engine.step(&mut |id, event| heard.take(id, event));
         }
-        // some of the idle work
+        // does some of the idle work
         let idle = (0..at).all(|_| engine.step(&mut |_, _| {}) != Worked::Nothing || engine.tidy());
         steps = at;
         let counts = engine.counts();
@@ -234,7 +234,7 @@ fn a_session_that_is_reset_while_it_is_tidied_stays_empty() {
     assert!(tidied > 0 && steps > 2, "{tidied} of {steps}");
 }
 
-/// Nor where its prompt was being prepared at that time.
+/// The same holds where the prompt of the idle work is being prepared at that time.
 #[test]
 fn idle_work_that_is_prepared_for_a_session_of_before_is_not_accepted() {
     for verb in [SessionVerb::Reset, SessionVerb::Drop] {
@@ -253,7 +253,7 @@ fn idle_work_that_is_prepared_for_a_session_of_before_is_not_accepted() {
     }
 }
 
-/// The rest of [`killed_at_a_byte_of_the_file_the_old_one_is_there_or_the_new_one`]: in a process of its own.
+/// The part of [`killed_at_a_byte_of_the_file_the_old_one_is_there_or_the_new_one`] that runs in a process of its own.
 #[test]
 #[ignore = "it is killed"]
 fn save_and_be_killed() {
@@ -263,7 +263,7 @@ fn save_and_be_killed() {
     engine.session("a", "s", SessionVerb::Save).unwrap();
 }
 
-/// The kernel sends SIGXFSZ to who writes beyond the limit: the process dies in the middle of a write, at this byte.
+/// The kernel sends SIGXFSZ to a process that writes beyond its limit, so it dies in the middle of a write, at this byte.
 #[test]
 fn killed_at_a_byte_of_the_file_the_old_one_is_there_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -296,7 +296,7 @@ fn killed_at_a_byte_of_the_file_the_old_one_is_there_or_the_new_one() {
         } else {
             assert!(status.success() && fs::read(&file).unwrap() == new);
         }
-        // the next start knows the old one, and has swept
+        // the next start knows the old file and has removed the part
         let expected = if limit < len { 1 } else { 2 };
         assert_eq!(turns(&mut load(&model, &saved(folder.path()))), expected);
         assert_eq!(names(folder.path()), std::slice::from_ref(&file));

@@ -1,4 +1,4 @@
-//! The engine from outside, on tiny models: memory that cannot be exceeded, many streams, sessions.
+//! The engine from outside, on tiny models: the bounds of memory, many streams, sessions, drafts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -6,7 +6,6 @@ mod answers;
 mod bounds;
 mod drafts;
 mod files;
-mod numbers;
 mod prompts;
 mod sessions;
 mod share;

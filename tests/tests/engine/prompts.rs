@@ -1,11 +1,11 @@
-//! Prompts that are prepared beside the engine, as late as it likes.
+//! Prompts that are prepared outside of the engine and come back at any time.
 
-use super::world::{Heard, Random, answer, config, load, request, tiny, turn};
+use super::world::{Heard, answer, config, load, request, tiny, turn};
 use glowplug_model::engine::{
     Engine, EngineConfig, Finish, Prepared, Priority, PromptJob, Refusal, RequestId, SessionFault,
     SessionVerb,
 };
-use glowplug_tests::Think;
+use glowplug_tests::{SplitMix, Think};
 use std::collections::BTreeMap;
 
 fn prepare(engine: &Engine, job: PromptJob) -> Prepared {
@@ -69,7 +69,7 @@ fn what_ends_before_its_prompt_is_there_ends_once_and_frees_its_session() {
     assert_eq!(engine.counts().queued, 0);
 }
 
-/// A client cancels and asks again at once: what was said before the cancel is said.
+/// A client that cancels and asks again at once goes on from what was said before the cancel.
 #[test]
 fn the_next_turn_goes_on_from_one_that_was_just_ended() {
     let mut engine = load(&tiny(Think::Never), &config(64, 2));
@@ -87,7 +87,7 @@ fn the_next_turn_goes_on_from_one_that_was_just_ended() {
     let (first, second) = (&heard.ended[&1], &heard.ended[&2]);
     assert_eq!(first.finish, Finish::Cancelled);
     assert!(second.prompt_tokens > first.prompt_tokens + first.completion_tokens / 2);
-    // each of the two was said once
+    // each of the two is in the session once
     let state = engine.session("a", "s", SessionVerb::Reset).unwrap();
     assert_eq!(state.turns, 0);
 }
@@ -95,7 +95,7 @@ fn the_next_turn_goes_on_from_one_that_was_just_ended() {
 #[test]
 fn what_is_refused_leaves_nothing_and_counts_for_its_client() {
     let mut engine = load(&tiny(Think::Never), &config(64, 1));
-    // even of the longest tokens it would be too many
+    // the text would be too many tokens even if all of them were the longest
     let refused = engine.gather(1, turn("f", "s", &"x".repeat(256 << 10), 8));
     assert!(matches!(
         refused.unwrap_err(),
@@ -105,7 +105,7 @@ fn what_is_refused_leaves_nothing_and_counts_for_its_client() {
         }
     ));
     assert_eq!(engine.counts().sessions, 0);
-    // blanks around it are not counted: a template may take them away
+    // blanks around the text do not count, because a template may remove them
     let blank = format!("hi{}", " ".repeat(256 << 10));
     let job = engine.gather(1, turn("f", "s", &blank, 8)).unwrap();
     let prepared = prepare(&engine, job);
@@ -116,7 +116,7 @@ fn what_is_refused_leaves_nothing_and_counts_for_its_client() {
     );
     let counts = engine.counts();
     assert_eq!((counts.sessions, counts.queued), (0, 0));
-    // of two that wait for one place, the one goes first whose client had less done
+    // of two requests that wait for one place, the one goes first whose client had less work done for it
     let mut heard = Heard::default();
     engine.submit(2, request("f", "the rain", 4)).unwrap();
     engine.submit(3, request("g", "the rain", 4)).unwrap();
@@ -174,12 +174,13 @@ fn own_work_on_what_is_no_more_is_not_done() {
     }
 }
 
-/// Random lives: requests whose prompts come back in any order and at any time, or never for what ended; cancels, newer turns
-/// and verbs. Whatever was gathered ends exactly once ([`Heard::take`] sees to it), and a session's turns keep their order.
+/// Random lives: prompts come back in any order and at any time, or never if their request has ended, between cancels, newer
+/// turns and verbs. Every request that was gathered ends exactly once ([`Heard::take`] checks it), and the turns of a session
+/// keep their order.
 #[test]
 fn every_request_ends_once_whenever_its_prompt_comes() {
     for seed in 0..20 {
-        let mut random = Random(seed);
+        let mut random = SplitMix::new(seed, "prompts");
         let think = [Think::Never, Think::Prompt][seed as usize % 2];
         let mut engine = load(
             &tiny(think),
@@ -189,14 +190,14 @@ fn every_request_ends_once_whenever_its_prompt_comes() {
             },
         );
         let mut heard = Heard::default();
-        let (mut jobs, mut turns) = (Vec::new(), BTreeMap::<u64, RequestId>::new());
+        let (mut jobs, mut turns) = (Vec::new(), BTreeMap::<usize, RequestId>::new());
         let (mut id, mut taken, mut refused) = (0, 0, 0);
         for _ in 0..400 {
             match random.below(8) {
                 0 | 1 if jobs.len() < 12 => {
                     id += 1;
                     let session = random.below(4);
-                    let said = "the rain in the plain ".repeat(1 + random.below(12) as usize);
+                    let said = "the rain in the plain ".repeat(1 + random.below(12));
                     let asked = if session == 3 {
                         request("b", &said, 6)
                     } else {
@@ -214,17 +215,17 @@ fn every_request_ends_once_whenever_its_prompt_comes() {
                     }
                 }
                 2 | 3 if !jobs.is_empty() => {
-                    let job = jobs.swap_remove(random.below(jobs.len() as u64) as usize);
+                    let job = jobs.swap_remove(random.below(jobs.len()));
                     let prepared = prepare(&engine, job);
                     if engine.accept(prepared).is_err() {
                         (taken, refused) = (taken - 1, refused + 1);
                     }
                 }
                 4 => {
-                    engine.end(random.below(id + 1), Finish::Cancelled);
+                    engine.end(random.below(id as usize + 1) as u64, Finish::Cancelled);
                 }
                 5 => {
-                    let verb = [SessionVerb::Reset, SessionVerb::Drop][random.below(2) as usize];
+                    let verb = [SessionVerb::Reset, SessionVerb::Drop][random.below(2)];
                     let session = random.below(3).to_string();
                     engine.session("a", &session, verb).ok();
                 }

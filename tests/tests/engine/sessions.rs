@@ -1,12 +1,12 @@
-//! Named conversations: history, reuse, files.
+//! Named conversations: what they remember, which pages they find again, and their files.
 
-use super::world::{Heard, Q8, Random, answer, config, load, request, tiny, turn};
+use super::world::{Heard, Q8, answer, config, load, request, tiny, turn};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
     EngineConfig, Finish, KvFormats, Notice, Refusal, Request, SessionFault, SessionVerb,
 };
 use glowplug_model::text::{Message, Role};
-use glowplug_tests::Think;
+use glowplug_tests::{SplitMix, Think};
 use std::path::{Path, PathBuf};
 
 fn saved(folder: &Path) -> EngineConfig {
@@ -37,7 +37,7 @@ fn a_second_turn_knows_the_first_and_computes_only_what_is_new() {
             warm.cached_tokens,
             warm.prompt_tokens
         );
-        // the same conversation, told at once to an engine that knows nothing of it
+        // the same conversation, asked at once of an engine that knows nothing of it
         let state = engine.session("a", "s", SessionVerb::Save);
         assert_eq!(state, Err(SessionFault::NoFolder));
         let mut other = load(&tiny, &config(64, 2));
@@ -97,7 +97,7 @@ fn a_session_goes_on_after_a_restart() {
     let state = engine.session("a", "s", SessionVerb::Save).unwrap();
     assert!(state.saved && state.turns == 1 && state.tokens >= first.prompt_tokens as usize);
     let (expected, warm) = answer(&mut engine, 2, turn("a", "s", "and now?", 20));
-    // one file only, and what was said since is not in it
+    // there is only one file, and what was said since then is not in it
     drop(engine);
     let mut engine = load(&tiny, &saved(folder.path()));
     let known = engine.session("a", "s", SessionVerb::Save).unwrap();
@@ -134,11 +134,11 @@ fn what_was_said_goes_on_with_another_model_and_another_cache() {
         let mut after = load(model, &config);
         let (_, outcome) = answer(&mut after, 1, turn("a", "s", "and now?", 20));
         assert_eq!(outcome.prompt_tokens, expected.prompt_tokens);
-        // its pages are of use to their own model alone
+        // only its own model can use its pages
         let same = std::ptr::eq(model, &raw const tiny) && kv == Q8;
         assert_eq!(outcome.cached_tokens > 0, same);
         assert_eq!(after.notices(), []);
-        // and are written anew
+        // another model writes them anew
         assert_eq!(after.save_all(), 0);
         let mut again = load(model, &config);
         let (_, outcome) = answer(&mut again, 1, turn("a", "s", "go on", 4));
@@ -174,19 +174,19 @@ fn a_damaged_file_costs_its_session_and_nothing_else() {
     let file = only_file(folder.path());
     let sound = std::fs::read(&file).unwrap();
     let (_, expected) = answer(&mut engine, 2, turn("a", "s", "go on", 8));
-    let mut random = Random(7);
+    let mut random = SplitMix::new(7, "sessions");
     for i in 0..24 {
         let mut bytes = sound.clone();
         if i % 3 == 0 {
-            bytes.truncate(random.below(sound.len() as u64) as usize);
+            bytes.truncate(random.below(sound.len()));
         } else {
-            bytes[random.below(sound.len() as u64) as usize] ^= 1 << random.below(8);
+            bytes[random.below(sound.len())] ^= 1 << random.below(8);
         }
         std::fs::write(&file, bytes).unwrap();
         let mut engine = load(&tiny, &saved(folder.path()));
         let (_, outcome) = answer(&mut engine, 1, turn("a", "s", "go on", 8));
         assert_eq!(outcome.finish, Finish::Length);
-        // either forgotten as a whole, which is said, or what was said is known and damaged pages are computed again
+        // either the session is forgotten, which the client is told, or its text is known and damaged pages are computed again
         let known = match &engine.notices()[..] {
             [] => true,
             [
@@ -204,7 +204,7 @@ fn a_damaged_file_costs_its_session_and_nothing_else() {
     }
 }
 
-/// What a session remembers, as its client could know it.
+/// What a session should remember, as its client could keep track of it.
 fn said(role: Role, content: &str) -> Message {
     Message {
         role,
@@ -215,7 +215,7 @@ fn said(role: Role, content: &str) -> Message {
 #[test]
 fn a_session_that_may_forgets_its_oldest_turns_and_answers_as_if_they_had_not_been() {
     let tiny = tiny(Think::Never);
-    // the arena is the bound in the second
+    // in the second case the arena is the bound
     for pages in [64, 12] {
         let windowed = EngineConfig {
             window: true,
@@ -252,9 +252,9 @@ fn a_session_that_may_forgets_its_oldest_turns_and_answers_as_if_they_had_not_be
             history.push(said(Role::Assistant, &answered));
         }
         assert!(cuts >= 2, "{cuts} of 40 turns forgot");
-        // what is kept is found again by the turns that follow
+        // the turns that follow find the pages of what was kept
         assert_eq!(cold, 0);
-        // more than there is room for, whatever is forgotten
+        // a message that has no room whatever is forgotten
         let long = "the rain in the plain ".repeat(60);
         let refused = engine.submit(99, turn("a", "s", &long, 8)).unwrap_err();
         assert!(
@@ -316,7 +316,7 @@ fn a_forgotten_client_leaves_no_session_no_file_and_no_page() {
         answer(&mut engine, 3, turn("b", "s", "rain in the plain", 8));
         assert_eq!(engine.save_all(), 0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
-        // a request of it and the computing again of its last answer are under way
+        // a request of the session and the idle work on its last answer are under way
         engine.submit(4, turn("a", "s", &long, 100)).unwrap();
         let mut heard = Heard::default();
         for _ in 0..4 {
@@ -327,7 +327,7 @@ fn a_forgotten_client_leaves_no_session_no_file_and_no_page() {
         assert_eq!((forgotten, heard.finish(4)), (Ok(2), Finish::Cancelled));
         assert_eq!(engine.counts().sessions, 1);
         only_file(folder.path());
-        // what the template begins with is b's too
+        // b's prompts begin with the same text of the template
         let (_, other) = answer(&mut engine, 5, request("c", "quite another", 8));
         let (_, again) = answer(&mut engine, 6, turn("a", "s", &long, 8));
         assert_eq!(again.cached_tokens, other.cached_tokens, "{think:?}");
@@ -349,7 +349,7 @@ fn the_engine_after_goes_on_with_what_was_said() {
     let mut whole = load(&tiny, &config(64, 2));
     answer(&mut whole, 1, turn("a", "s", &said, 20));
     let (expected, all) = answer(&mut whole, 2, turn("a", "s", "and now?", 20));
-    // with files and without, of the same model and of another
+    // with files and without them, with the same model and with another
     for (config, save) in [(config(64, 2), false), (saved(folder.path()), true)] {
         let mut before = load(&tiny, &config);
         answer(&mut before, 1, turn("a", "s", &said, 20));
@@ -388,7 +388,7 @@ fn a_days_writes_are_bounded_and_a_session_that_is_not_written_is_computed_again
     let worn = engine.session("b", "s", SessionVerb::Save);
     assert_eq!(worn, Err(SessionFault::Worn { per_day: 1 }));
     only_file(folder.path());
-    // one that has to give way under load is not written either
+    // a session that has to give way under load is not written either
     answer(&mut engine, 3, request("c", "the plain ", 490));
     for id in 0..6 {
         engine
@@ -399,13 +399,13 @@ fn a_days_writes_are_bounded_and_a_session_that_is_not_written_is_computed_again
     only_file(folder.path());
     let (_, again) = answer(&mut engine, 4, turn("b", "s", "and now?", 8));
     assert!(again.prompt_tokens > 20);
-    // the next day
+    // on the next day it is written
     engine.expire(86_400, 1_000_000);
     assert!(engine.session("b", "s", SessionVerb::Save).unwrap().saved);
     answer(&mut engine, 5, turn("a", "s", "and now?", 8));
     let worn = engine.session("a", "s", SessionVerb::Save);
     assert_eq!(worn, Err(SessionFault::Worn { per_day: 1 }));
-    // at the end all are
+    // at shutdown all are written
     assert_eq!(engine.save_all(), 0);
     let mut after = load(&tiny, &config);
     for client in ["a", "b"] {

@@ -1,13 +1,13 @@
-//! What a client can learn of another's prompts: from the numbers it is told, and from what is computed for it, which is
-//! what takes time.
+//! A client learns nothing of another's prompts, neither from the numbers that it is told nor from how much is computed for it,
+//! which is what takes time.
 
-use super::world::{Heard, Random, config, load, request, tiny, turn};
+use super::world::{Heard, config, load, request, tiny, turn};
 use glowplug_model::engine::{Engine, EngineConfig, Request, Share, Worked};
-use glowplug_tests::Think;
+use glowplug_tests::{SplitMix, Think};
 
 const TRIES: u64 = 10_000;
 
-/// As it is written, to end with its first token.
+/// A raw prompt whose answer ends with its first token.
 fn raw(client: &str, said: &str) -> Request {
     Request {
         raw: true,
@@ -15,7 +15,7 @@ fn raw(client: &str, said: &str) -> Request {
     }
 }
 
-/// The tokens that it is told were cached, and the columns that the network computed.
+/// The number of cached tokens that the client is told, and the columns that the network computed.
 fn ask(engine: &mut Engine, id: u64, request: Request) -> (u32, usize) {
     let (mut heard, mut columns) = (Heard::default(), 0);
     engine.submit(id, request).unwrap();
@@ -38,13 +38,13 @@ fn engine(share: Share) -> Engine {
     load(&tiny(Think::Never), &config)
 }
 
-/// Two engines differ in what the victim said alone, in a session and outside of one; the guesser cannot tell which it
-/// asks, however close its guess.
+/// Two engines differ only in what the victim said, in a session and outside of one. The guesser cannot tell them apart,
+/// however close its guess.
 #[test]
 fn ten_thousand_guesses_tell_nothing() {
     let secrets = ["PIN 4711 ".repeat(9), "QED 0815 ".repeat(9)];
     let mut engines = [engine(Share::Client), engine(Share::Client)];
-    let mut random = Random(5);
+    let mut random = SplitMix::new(5, "share");
     let mut near = 0;
     for id in 0..TRIES {
         if id % 500 == 0 {
@@ -58,8 +58,8 @@ fn ten_thousand_guesses_tell_nothing() {
                 ask(engine, 3 * TRIES + id, raw("victim", secret));
             }
         }
-        let secret = &secrets[random.below(2) as usize];
-        let known = random.below(secret.len() as u64 + 1) as usize;
+        let secret = &secrets[random.below(2)];
+        let known = random.below(secret.len() + 1);
         let guess = format!("{}{}", &secret[..known], random.below(10));
         near = near.max(known);
         let told = engines
@@ -68,14 +68,14 @@ fn ten_thousand_guesses_tell_nothing() {
         assert_eq!(told[0], told[1], "{guess}");
     }
     assert_eq!(near, secrets[0].len());
-    // the victim itself finds what it said
+    // the victim itself finds the pages of what it said
     for (engine, secret) in engines.iter_mut().zip(&secrets) {
         let (cached, columns) = ask(engine, 5 * TRIES, raw("victim", secret));
         assert!(cached > 32 && columns == 1);
     }
 }
 
-/// Where the owner says so, what one client had computed is there for all.
+/// Where the configuration shares pages, what was computed for one client is there for all.
 #[test]
 fn what_is_shared_by_all_is_computed_once() {
     let said = "the rain in the plain ".repeat(8);
@@ -87,7 +87,7 @@ fn what_is_shared_by_all_is_computed_once() {
         assert_eq!(own, (columns as u32 - 1, 1));
         let other = ask(&mut engine, 3, raw("b", &said));
         assert_eq!(other, if found { own } else { (0, columns) });
-        // a client that is forgotten takes what is its own along, and everything where nobody knows whose it is
+        // forgetting a client drops its own pages, and all pages where nobody knows whose they are
         engine.forget("a", &mut |_, _| {}).unwrap();
         let left = ask(&mut engine, 4, raw("b", &said));
         assert_eq!(left, if found { (0, columns) } else { own });

@@ -1,23 +1,23 @@
-//! Many streams in one step.
+//! Many streams share one step.
 
-use super::world::{Heard, Random, answer, config, load, request, tiny};
+use super::world::{Heard, answer, config, load, request, tiny};
 use glowplug_firmware_config::limits::{DRAFT_MAX, STEP_TOKENS};
 use glowplug_model::engine::{Effort, Finish, Priority, Refusal, Request, Worked};
-use glowplug_tests::Think;
+use glowplug_tests::{SplitMix, Think};
 
-/// What a stream says does not depend on who else is in the step, on chunks, or on pages shared and copied.
+/// A stream's answer does not depend on the other streams in the step, on chunks, or on pages that are shared and copied.
 #[test]
 fn streams_together_say_what_each_says_alone() {
     let tiny = tiny(Think::Never);
     let prompts: Vec<String> = (0..12u64)
         .map(|i| {
-            let mut random = Random(i);
+            let mut random = SplitMix::new(i, "streams");
             let words = 1 + random.below(60);
-            // some share a beginning, of whole pages and of a part of one
+            // some prompts share a beginning, of whole pages and of a part of a page
             let common =
                 "the rain in the plain falls mainly on the train ".repeat((i % 3) as usize);
             let own: String = (0..words)
-                .map(|_| ["rain ", "plain ", "oil ", "a b ", "42 "][random.below(5) as usize])
+                .map(|_| ["rain ", "plain ", "oil ", "a b ", "42 "][random.below(5)])
                 .collect();
             common + &own
         })
@@ -36,7 +36,7 @@ fn streams_together_say_what_each_says_alone() {
         engine
             .submit(i as u64, request(client, prompt, 24))
             .unwrap();
-        // they come while others run
+        // requests come while others run
         for _ in 0..i {
             engine.step(&mut |id, event| heard.take(id, event));
         }
@@ -73,7 +73,7 @@ fn an_urgent_request_starts_with_the_next_step_and_nothing_is_lost() {
     let mut urgent = request("b", "in the plain", 4);
     urgent.priority = Priority::Urgent;
     engine.submit(3, urgent).unwrap();
-    // what is left of a draft takes no time
+    // checking the rest of a draft takes no time
     let drafted = (0..2 * DRAFT_MAX)
         .take_while(|_| {
             let worked = engine.step(&mut |id, event| heard.take(id, event));
@@ -134,7 +134,7 @@ fn with_less_effort_what_runs_goes_on_and_what_begins_waits() {
         engine.step(&mut |id, event| heard.take(id, event));
         assert_eq!(engine.counts().queued, 1);
     }
-    // an end is told without a step when it is asked for
+    // `finish_ended` reports an end without a step
     assert!(engine.end(3, Finish::Cancelled));
     let said = heard.text[&3].len();
     assert!(engine.finish_ended(&mut |id, event| heard.take(id, event)));
@@ -143,7 +143,7 @@ fn with_less_effort_what_runs_goes_on_and_what_begins_waits() {
         (heard.finish(3), heard.text[&3].len()),
         (Finish::Cancelled, said)
     );
-    // and urgent work does not wait
+    // and urgent work does not wait for background work
     let mut urgent = request("c", "the rain", 60);
     urgent.priority = Priority::Urgent;
     engine.submit(6, urgent).unwrap();
@@ -156,8 +156,8 @@ fn with_less_effort_what_runs_goes_on_and_what_begins_waits() {
     }
 }
 
-/// Where the only page to be had is the very one that shares the prompt's beginning, nothing of it is counted as computed:
-/// it is cleared before its new holder could copy from it.
+/// Where the only free page is the one that shares the prompt's beginning, nothing of it counts as computed, because it is
+/// cleared before its new holder could copy from it.
 #[test]
 fn a_page_taken_to_be_its_own_copy_is_computed_again() {
     let tiny = tiny(Think::Never);
@@ -180,13 +180,12 @@ fn a_page_taken_to_be_its_own_copy_is_computed_again() {
         assert_eq!(engine.counts().pages_used, usize::from(pinned));
         let (said, outcome) = answer(&mut engine, 3, raw("c", second));
         assert_eq!(said, expected.0);
-        // with another page free, it is copied
+        // with another free page, the shared rows are copied
         assert_eq!(outcome.cached_tokens == 0, pinned, "{outcome:?}");
     }
 }
 
-/// Prompts take turns by share: a short one is in the cache within two chunks of a long one, and nobody says anything
-/// else for it.
+/// Prompts alternate by share: a short one is in the cache within two chunks of a long one, and the answers stay the same.
 #[test]
 fn a_short_prompt_does_not_wait_for_all_of_a_long_one() {
     let tiny = tiny(Think::Never);
@@ -201,7 +200,7 @@ fn a_short_prompt_does_not_wait_for_all_of_a_long_one() {
     let mut heard = Heard::default();
     engine.submit(1, request("a", &long, 6)).unwrap();
     let step = engine.step(&mut |id, event| heard.take(id, event));
-    // who is alone has whole chunks
+    // a prompt that is alone has whole chunks
     assert_eq!(step, Worked::Pass(STEP_TOKENS));
     engine.submit(2, request("b", "hi", 6)).unwrap();
     let mut passes = 0;

@@ -1,23 +1,23 @@
-//! Random work against a cache far too small for it: the bounds hold at every step, everybody is answered, nobody hears
-//! another, and in the end nothing is left.
+//! Random work against a cache that is far too small for it. The bounds hold at every step, every request is answered, no client
+//! hears another, and in the end nothing is left.
 
-use super::world::{Heard, Random, answer, config, load, request, tiny, turn};
+use super::world::{Heard, answer, config, load, request, tiny, turn};
 use glowplug_firmware_config::limits::QUEUE_MAX;
 use glowplug_model::engine::{
     Engine, EngineConfig, Finish, Priority, Refusal, RequestId, SessionFault, SessionVerb, Share,
     Worked,
 };
-use glowplug_tests::Think;
+use glowplug_tests::{SplitMix, Think};
 use std::collections::{BTreeMap, HashMap};
 
 const STEPS: u64 = 100_000;
 const PAGES: usize = 64;
-const CLIENTS: u64 = 8;
-/// of each client: 1,000 in all
-const SESSIONS: u64 = 125;
-/// Steps from the acceptance of a request to its end at most: 16 before it, each at most 12 tokens and a few chunks.
+const CLIENTS: usize = 8;
+/// Sessions of each client, which are 1,000 in all.
+const SESSIONS: usize = 125;
+/// Most steps from the acceptance of a request to its end: 16 requests are before it, each of at most 12 tokens and a few chunks.
 const PATIENCE: u64 = 2_000;
-/// Background work has its turn when so many tokens were served to others, at least one with each step.
+/// Background work runs after so many tokens were served to others, at least one with each step.
 const AGED: u64 = 8_192;
 
 const LINES: [&str; 6] = [
@@ -34,17 +34,17 @@ const OPENINGS: [&str; 3] = [
     "the rain in the plain falls mainly on the oil, and on the oil falls mainly the rain of the plain. ",
 ];
 
-/// What is waited for.
+/// A request that has not ended yet.
 struct Open {
-    session: Option<(u64, u64)>,
+    session: Option<(usize, usize)>,
     line: usize,
     expected: String,
-    /// the last step by which it must have ended
+    /// the step by which it must have ended
     by: u64,
     cancelled: bool,
 }
 
-/// What each conversation must sound like, found out by an engine that has nothing else to do.
+/// What each conversation must say, found out by an engine that has nothing else to do.
 struct Alone {
     engine: Engine,
     known: HashMap<Vec<usize>, String>,
@@ -64,7 +64,7 @@ impl Alone {
         self.says_within(lines, 12)
     }
 
-    /// In answers of so many tokens at most; the same with every call.
+    /// The conversation in answers of at most so many tokens, the same with every call.
     fn says_within(&mut self, lines: &[usize], tokens: u32) -> String {
         if let Some(text) = self.known.get(lines) {
             return text.clone();
@@ -89,7 +89,7 @@ fn said(line: usize) -> String {
     OPENINGS[line / LINES.len()].to_owned() + LINES[line % LINES.len()]
 }
 
-fn name(n: u64) -> String {
+fn name(n: usize) -> String {
     n.to_string()
 }
 
@@ -102,20 +102,20 @@ fn a_hundred_thousand_steps_in_64_pages() {
     };
     let mut engine = load(&model, &shared);
     let mut alone = Alone::new();
-    let mut random = Random(3);
+    let mut random = SplitMix::new(3, "stress");
     let mut heard = Heard::default();
     let mut open: BTreeMap<RequestId, Open> = BTreeMap::new();
-    let mut history: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+    let mut history: HashMap<(usize, usize), Vec<usize>> = HashMap::new();
     let (mut id, mut answered, mut refused, mut shared) = (0, 0u64, 0u64, 0u64);
     for step in 0..STEPS {
         let (client, session) = (random.below(CLIENTS), random.below(SESSIONS));
-        // floods and calm
+        // times of flood and times of calm
         let dice = if step / 500 % 2 == 0 { 24 } else { 8 };
         match random.below(dice) {
-            // a question, alone or as a turn of a session
+            // asks a question, alone or as a turn of a session
             0..=3 => {
                 id += 1;
-                let line = random.below((LINES.len() * OPENINGS.len()) as u64) as usize;
+                let line = random.below(LINES.len() * OPENINGS.len());
                 let key = (client, session);
                 let in_session =
                     random.below(2) == 0 && !open.values().any(|o| o.session == Some(key));
@@ -142,7 +142,7 @@ fn a_hundred_thousand_steps_in_64_pages() {
                     Priority::Normal,
                     Priority::Urgent,
                     Priority::Background,
-                ][random.below(4) as usize];
+                ][random.below(4)];
                 let patience = if asked.priority == Priority::Background {
                     AGED + PATIENCE
                 } else {
@@ -167,21 +167,21 @@ fn a_hundred_thousand_steps_in_64_pages() {
                     Err(_) => refused += 1,
                 }
             }
-            // a cancel of anybody
+            // cancels any request
             4 => {
-                if let Some((id, open)) = open.iter_mut().nth(random.below(20) as usize) {
+                if let Some((id, open)) = open.iter_mut().nth(random.below(20)) {
                     open.cancelled |= engine.end(*id, Finish::Cancelled);
                 }
             }
             5 => {
-                let verb = [SessionVerb::Drop, SessionVerb::Reset][random.below(2) as usize];
+                let verb = [SessionVerb::Drop, SessionVerb::Reset][random.below(2)];
                 if engine.session(&name(client), &name(session), verb).is_ok() {
                     history.remove(&(client, session));
                 }
             }
             6 => {
                 engine.expire(step, 5_000);
-                // without a folder, who is there says so
+                // without a folder, a session that exists says that there is none
                 history.retain(|(client, session), _| {
                     let state = engine.session(&name(*client), &name(*session), SessionVerb::Save);
                     state != Err(SessionFault::NotFound)
@@ -230,12 +230,12 @@ fn a_hundred_thousand_steps_in_64_pages() {
     );
 }
 
-/// What ended is what it should be.
+/// Checks that what ended said what it should.
 fn settle(
     engine: &mut Engine,
     heard: &mut Heard,
     open: &mut BTreeMap<RequestId, Open>,
-    history: &mut HashMap<(u64, u64), Vec<usize>>,
+    history: &mut HashMap<(usize, usize), Vec<usize>>,
     answered: &mut u64,
 ) {
     for (id, outcome) in std::mem::take(&mut heard.ended) {
@@ -254,7 +254,7 @@ fn settle(
                     done.cancelled && done.expected.starts_with(&text),
                     "request {id}"
                 );
-                // how much of it was said is chance: begin anew
+                // chance decides how much of it was said, so the conversation begins anew
                 if let Some((client, session)) = done.session {
                     engine
                         .session(&name(client), &name(session), SessionVerb::Drop)
@@ -267,13 +267,13 @@ fn settle(
     }
 }
 
-/// Longest prompt and answer of those below.
+/// The longest prompt and answer of the conversations below.
 const ASKED: usize = 320;
 const ANSWERED: usize = 6;
 
-/// A thousand conversations, far more than there is room for, all asked at once, three times: each turn is taken or
-/// refused for the queue's length, and who was taken is answered within the steps of those before it: a chunk of a prompt
-/// beside others is four tokens at least.
+/// A thousand conversations, far more than there is room for, are all asked at once, three times. Each turn is taken, or refused
+/// because the queue is full. A turn that was taken is answered within the steps of those before it: a chunk of a prompt beside
+/// others is at least four tokens.
 #[test]
 fn a_thousand_sessions_asked_at_once() {
     const PATIENCE: u64 = ((QUEUE_MAX + 4) * (ASKED / 4 + ANSWERED)) as u64;
@@ -287,14 +287,14 @@ fn a_thousand_sessions_asked_at_once() {
     let lines = LINES.len() * OPENINGS.len();
     let (mut step, mut longest, mut refusals) = (0, 0, 0);
     for round in 0..3 {
-        let mut to_ask: Vec<u64> = (0..CLIENTS * SESSIONS).collect();
+        let mut to_ask: Vec<usize> = (0..CLIENTS * SESSIONS).collect();
         let mut open: BTreeMap<RequestId, u64> = BTreeMap::new();
         let mut answered = 0;
         while answered < CLIENTS * SESSIONS {
-            // all who were not taken yet ask again
+            // all that were not taken yet ask again
             to_ask.retain(|&session| {
-                let id = round * CLIENTS * SESSIONS + session;
-                let line = (session + round) as usize % lines;
+                let id = (round * CLIENTS * SESSIONS + session) as RequestId;
+                let line = (session + round) % lines;
                 let (client, name) = (name(session % CLIENTS), name(session));
                 match engine.submit(id, turn(&client, &name, &said(line), ANSWERED as u32)) {
                     Ok(_) => open.insert(id, step).is_some(),
@@ -305,7 +305,7 @@ fn a_thousand_sessions_asked_at_once() {
                     }
                 }
             });
-            // until half of the queue is free again
+            // runs until half of the queue is free again
             while engine.counts().queued > QUEUE_MAX / 2 || to_ask.is_empty() && !open.is_empty() {
                 let worked = engine.step(&mut |id, event| heard.take(id, event));
                 step += 1;
@@ -316,8 +316,8 @@ fn a_thousand_sessions_asked_at_once() {
                     let waited = step - open.remove(&id).unwrap();
                     longest = longest.max(waited);
                     assert!(waited <= PATIENCE, "{id} waited for {waited} steps");
-                    let session = (id % (CLIENTS * SESSIONS)) as usize;
-                    let lines = (0..=round as usize).map(|round| (session + round) % lines);
+                    let session = id as usize % (CLIENTS * SESSIONS);
+                    let lines = (0..=round).map(|round| (session + round) % lines);
                     let expected = alone.says_within(&lines.collect::<Vec<_>>(), ANSWERED as u32);
                     assert_eq!(heard.text.remove(&id).unwrap_or_default(), expected);
                     answered += 1;

@@ -1,10 +1,10 @@
-//! What waits holds nothing that it waits for.
+//! A request that waits for pages holds none, so no two wait for each other.
 
 use super::world::{Heard, answer, config, load, request, tiny, turn};
 use glowplug_model::engine::{EngineConfig, Finish, Refusal, Request};
 use glowplug_tests::Think;
 
-/// Some 150 tokens that no other name has.
+/// A text of some 150 tokens that no other name has.
 fn told(name: &str) -> String {
     (0..12)
         .map(|k| format!("{name}{k} is {}, ok. ", k * 7))
@@ -31,7 +31,7 @@ fn two_sessions_that_fill_the_pages_are_asked_at_once() {
         for id in 3..=5 {
             assert!(matches!(heard.finish(id), Finish::Length | Finish::Stop));
         }
-        // nothing of it depends on who else was asked
+        // the answers do not depend on what else was asked
         let mut alone = load(&tiny(Think::Never), &config(64, 1));
         for (id, session) in [(3, "s"), (4, "t")] {
             answer(&mut alone, 1, turn("a", session, &told(session), 8));
@@ -47,7 +47,7 @@ fn two_sessions_that_fill_the_pages_are_asked_at_once() {
     }
 }
 
-/// The same where they have files: who gives way is written and read again.
+/// The same where they have files: a session that gives way is written and read again.
 #[test]
 fn sessions_that_give_way_while_they_wait_go_on_from_their_files() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! An engine over a tiny model, and what it says.
+//! An engine over a tiny model, and the events of its requests.
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
@@ -56,12 +56,12 @@ pub(crate) fn turn(client: &str, session: &str, said: &str, max_tokens: u32) -> 
     }
 }
 
-/// Everything said of each request.
+/// All events of each request, as far as tests look at them.
 #[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) text: BTreeMap<RequestId, String>,
     pub(crate) cached: BTreeMap<RequestId, u32>,
-    /// in the order of their starts
+    /// requests in the order of their starts
     pub(crate) started: Vec<RequestId>,
     pub(crate) ended: BTreeMap<RequestId, Outcome>,
 }
@@ -85,7 +85,7 @@ impl Heard {
         }
     }
 
-    /// Steps until there is nothing to do.
+    /// Steps the engine until there is nothing left to do.
     pub(crate) fn idle(&mut self, engine: &mut Engine) {
         let mut steps = 0;
         while engine.step(&mut |id, event| self.take(id, event)) != Worked::Nothing || engine.tidy()
@@ -106,24 +106,11 @@ pub(crate) fn new_id() -> RequestId {
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 
-/// One request alone, to its end.
+/// Runs one request alone to its end.
 pub(crate) fn answer(engine: &mut Engine, id: RequestId, request: Request) -> (String, Outcome) {
     let mut heard = Heard::default();
     engine.submit(id, request).unwrap();
     heard.idle(engine);
     let text = heard.text.remove(&id).unwrap_or_default();
     (text, heard.ended.remove(&id).unwrap())
-}
-
-/// Pseudo-random numbers by splitmix64.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
 }

@@ -1,36 +1,36 @@
-//! How many tokens are worth a draft: what they would save by the odds of this sequence so far, against what a wider
-//! step costs by the times measured so far. Pure: times come from the caller's clock, and without any it goes by what is
-//! assumed.
+//! Decides how many tokens to draft: what they would save by the odds of this sequence so far, against what a wider step costs by
+//! the times measured so far. It reads no clock: times come from the caller, and without them it uses assumed ones.
 
 use super::lookup::{MATCH_MAX, Match};
 use glowplug_firmware_config::limits::DRAFT_MAX;
 
-/// Lengths of a match from which on the odds are counted apart.
+/// Lengths of a match that begin a class of their own in the odds.
 const LENGTHS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, MATCH_MAX];
 
-/// What is assumed of them before anything was seen: from edits, forms and summaries by the 1.5B.
+/// Odds that are assumed before anything was seen, taken from edits, forms and summaries by the 1.5B.
 const ASSUMED: [[f64; LENGTHS.len()]; 2] = [
     [0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9, 0.9],
-    // where a copy goes on behind a change
+    // for a copy that goes on behind a change
     [0.6, 0.7, 0.75, 0.8, 0.85, 0.85, 0.9, 0.9, 0.9, 0.9],
 ];
 
-/// The assumption counts as so many guesses.
+/// The assumed odds count as so many guesses.
 const WEIGHT: f64 = 4.0;
 
-/// Guesses of a length that are remembered; then what was seen before counts half. So a text that begins to copy is noticed.
+/// After so many guesses of a class, everything seen before counts half, so that a text which begins to copy is noticed.
 const REMEMBERED: f64 = 64.0;
 
-/// A draft must promise this much more than a plain step: what the estimates are wrong by.
+/// A draft must promise this much more than a plain step, because the estimates may be wrong by as much.
 const MARGIN: f64 = 1.05;
 
-/// What each column more is assumed to cost, of a step of one.
+/// Assumed price of each further column, in steps of one column.
 const SLOPE: f64 = 0.15;
 
-/// After so many wider steps in a row comes one of one column, or its price would be out of date.
+/// After so many wider steps in a row there is one of one column, so that its price stays up to date.
 const WIDE_MAX: u32 = 64;
 
-/// Steps that looked worth it but for the measured price, until it is measured again; each time twice as many.
+/// After so many steps in which only the measured price spoke against a draft, the price is measured again. The number doubles
+/// each time.
 const PATIENCE: u32 = 128;
 
 /// How often the guesses of one sequence came true.
@@ -39,6 +39,7 @@ pub(in crate::engine) struct Odds {
     seen: [[Seen; LENGTHS.len()]; 2],
 }
 
+/// Guesses of one class, and those that were right.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     right: f64,
@@ -46,7 +47,7 @@ struct Seen {
 }
 
 impl Odds {
-    /// A guess after a match was right or wrong.
+    /// Notes whether a guess after a match was right.
     pub(super) fn saw(&mut self, after: Match, right: bool) {
         let (goes_on, class) = class(after);
         let seen = &mut self.seen[goes_on][class];
@@ -57,7 +58,7 @@ impl Odds {
         seen.all += 1.0;
     }
 
-    /// Of the next guess after a match.
+    /// The odds of the next guess after a match.
     fn of(&self, after: Match) -> f64 {
         let (goes_on, class) = class(after);
         let seen = self.seen[goes_on][class];
@@ -65,22 +66,22 @@ impl Odds {
     }
 }
 
-/// Does a copy go on in it, and an index into [`LENGTHS`].
+/// The class of a match: 1 if a copy goes on in it, else 0, and an index into [`LENGTHS`].
 fn class(of: Match) -> (usize, usize) {
     let class = LENGTHS.partition_point(|from| *from <= of.len).max(1) - 1;
     (usize::from(of.copied > 0), class)
 }
 
-/// Seconds of a step by its columns, and the decision.
+/// Knows the seconds of a step by its columns, and decides from them.
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// by columns less one; 0: not measured
+    /// seconds of a step by its columns less one; 0 if not measured
     seconds: [f64; DRAFT_MAX + 1],
-    /// wider steps in a row
+    /// wider steps in a row so far
     wide: u32,
     /// steps declined for their price since the last trial
     declined: u32,
-    /// of these until the next
+    /// steps declined until the next trial
     patience: u32,
 }
 
@@ -97,7 +98,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// How many tokens to draft, at most `most`, after a match if there is one.
+    /// Decides how many tokens to draft after a match, at most `most`. Without a match it drafts none.
     pub(super) fn width(&mut self, odds: &Odds, after: Option<Match>, most: usize) -> usize {
         let most = most.min(DRAFT_MAX);
         let mut width = 0;
@@ -121,8 +122,8 @@ impl Gate {
         width
     }
 
-    /// A step of `columns` columns took so many seconds. Interruptions make steps longer and nothing makes them
-    /// shorter: the estimate falls fast and rises slowly.
+    /// Notes how many seconds a step of `columns` columns took. Interruptions make steps longer and nothing makes them shorter, so
+    /// the estimate falls fast and rises slowly.
     pub(super) fn took(&mut self, columns: usize, seconds: f64) {
         if !(1..=DRAFT_MAX + 1).contains(&columns) || !seconds.is_finite() || seconds <= 0.0 {
             return;
@@ -136,7 +137,7 @@ impl Gate {
             before + (seconds - before).min(before) / 16.0
         };
         self.seconds[columns - 1] = now;
-        // a machine that has become faster is so for all of them
+        // a machine that has become faster is faster for all widths
         if columns == 1 && now < before {
             self.seconds[1..]
                 .iter_mut()
@@ -144,7 +145,7 @@ impl Gate {
         }
     }
 
-    /// Of a step of so many columns: measured, or between those that are.
+    /// The price of a step of so many columns, measured or interpolated between measured ones.
     fn price(&self, columns: usize) -> f64 {
         let measured = |c: &usize| self.seconds[c - 1] > 0.0;
         let below = (1..=columns).rev().find(measured);
@@ -162,12 +163,12 @@ impl Gate {
     }
 }
 
-/// Price of a step before anything was measured, in steps of one column.
+/// The assumed price of a step, in steps of one column.
 fn assumed(columns: usize) -> f64 {
     1.0 + SLOPE * (columns - 1) as f64
 }
 
-/// The draft with the most tokens a second, if it is worth one at all.
+/// The length of the draft that gives the most tokens a second, 0 if a plain step gives more.
 fn best(odds: &Odds, after: Match, most: usize, price: &dyn Fn(usize) -> f64) -> usize {
     let (mut width, mut most_per_second) = (0, MARGIN / price(1));
     let (mut tokens, mut reached) = (1.0, 1.0);

@@ -25,7 +25,7 @@ pub(super) struct Drafts {
 /// Tokens that may come next.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    /// at most [`DRAFT_MAX`](glowplug_firmware_config::limits::DRAFT_MAX)
+    /// the guesses, at most [`DRAFT_MAX`](glowplug_firmware_config::limits::DRAFT_MAX)
     pub(super) tokens: Vec<u32>,
     /// the match that the first of them follows
     after: Option<Match>,

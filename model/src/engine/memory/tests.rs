@@ -1,5 +1,7 @@
-//! What one client's pages hold never comes to another: sequences of several clients over one small arena, their rows
-//! written as a step would write them, each row the same mark of its token in every layer and format.
+//! Shows that what one client's pages hold never comes to another. Sequences of several clients run over one small arena. Their
+//! rows are written as a step would write them, and each row carries a mark of its token in every layer and format.
+//!
+//! One file, because all tests share one machine of clients, pages and files.
 
 mod worlds;
 
@@ -17,18 +19,18 @@ use tempfile::TempDir;
 
 const PAGES: usize = 10;
 const CLIENTS: u32 = 3;
-/// of each client
+/// Sessions that each client has.
 const SESSIONS: u8 = 2;
 const HEAD_DIM: usize = 32;
-/// Tokens that everybody writes; behind them each client has [`CANARIES`] that are its own.
+/// Tokens that all clients write. Behind them each client has [`CANARIES`] tokens of its own.
 const COMMON: u32 = 8;
 const CANARIES: u32 = 8;
 const VOCABULARY: u32 = COMMON + CLIENTS * CANARIES;
-/// Tokens of a prompt at most, and of an answer.
+/// Most tokens of a prompt, and of an answer.
 const PROMPT_MAX: usize = 90;
 const ANSWER_MAX: u32 = 30;
 
-/// Whose secret a token is.
+/// The client whose secret a token is.
 fn owner(token: u32) -> Option<u32> {
     Some(token.checked_sub(COMMON)? / CANARIES)
 }
@@ -37,12 +39,12 @@ fn canary(client: u32, n: u8) -> u32 {
     COMMON + client * CANARIES + u32::from(n) % CANARIES
 }
 
-/// What a client may have in its pages.
+/// Whether a client may have this token in its pages.
 fn is_own(client: u32, token: u32) -> bool {
     owner(token).is_none_or(|of| of == client)
 }
 
-/// Knows a session again that is only in its file, as the engine does at its next turn.
+/// Reads a session that is only in its file, as the engine does at its next turn.
 fn revive(memory: &mut Memory, key: &SessionKey) {
     if memory.sessions.get(key).is_none()
         && let Some(known) = memory.snapshots.as_mut().and_then(|s| s.known(key))
@@ -58,7 +60,7 @@ fn key(client: u32, session: u8) -> SessionKey {
     }
 }
 
-/// An empty file is model enough: its hash is in the snapshots.
+/// A model without tensors, which is enough: snapshots only have its hash.
 fn gguf() -> Gguf {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     bytes.extend([0; 16]);
@@ -71,7 +73,7 @@ fn layout() -> KvLayout {
     KvLayout::new(2, 1, HEAD_DIM, k.into(), KvFormat::Q4_0).unwrap()
 }
 
-/// Every part of a row of a page: where it is, and how long.
+/// Every part of a row of a page: its position and its length.
 fn parts(layout: &KvLayout, slot: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..layout.layers()).flat_map(move |layer| {
         let keys = (layout.k_offset(layer, 0), layout.k()[layer]);
@@ -89,7 +91,7 @@ fn parts(layout: &KvLayout, slot: usize) -> impl Iterator<Item = (usize, usize)>
     })
 }
 
-/// The token whose mark is in a row; none in an empty one. A row is never made of two.
+/// The token whose mark is in a row, or none in an empty row. A row never has parts of two marks.
 fn read(layout: &KvLayout, page: &[u8], slot: usize) -> Option<u32> {
     let mut words = parts(layout, slot).flat_map(|(at, len)| page[at..at + len].as_chunks().0);
     let mark = u16::from_le_bytes(*words.next().unwrap());
@@ -106,7 +108,7 @@ fn write(layout: &KvLayout, page: &mut [u8], slot: usize, token: u32) {
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// a prompt: common tokens, or what the session has, then secrets
+    /// a prompt: common tokens, or those that the session has, and then secrets
     Start {
         client: u32,
         session: Option<u8>,
@@ -120,7 +122,7 @@ enum Op {
         tokens: usize,
         next: u8,
     },
-    /// in any state, waiting as well; `trusted`: what it computed is kept
+    /// the end of a request in any state; what it computed is kept if it is `trusted`
     End {
         which: usize,
         trusted: bool,
@@ -137,11 +139,11 @@ enum Op {
         client: u32,
         session: u8,
     },
-    /// one session's file under another's name
+    /// one session's file gets another's name
     Misplace(usize, usize),
-    /// a bit of a file
+    /// a bit of a file flips
     Flip(usize, usize),
-    /// the arena keeps its bytes, which is worse than what a restart does
+    /// a restart that keeps the bytes of the arena, which is worse than a real one
     Restart,
 }
 
@@ -176,7 +178,7 @@ struct World {
     memory: Memory,
     kv: KvCache,
     layout: KvLayout,
-    /// accepted, its session is busy
+    /// requests that were accepted and whose sessions are busy
     waiting: Vec<(u32, Sequence)>,
     running: Vec<(u32, Sequence)>,
     /// the tokens of each conversation
@@ -342,7 +344,7 @@ impl World {
         if self.share { 0 } else { client.into() }
     }
 
-    /// Who waits starts in the order of arrival, and at once where nothing runs.
+    /// Starts waiting requests in the order of arrival; where nothing runs, one starts at once.
     fn admit(&mut self) {
         while self.running.len() < STREAMS_MAX
             && let Some((_, sequence)) = self.waiting.first_mut()
@@ -365,7 +367,7 @@ impl World {
         self.admit();
     }
 
-    /// Until nobody is left.
+    /// Runs until no request is left.
     fn drain(&mut self) {
         while !self.running.is_empty() {
             self.end(0, true);
@@ -373,7 +375,7 @@ impl World {
         assert!(self.waiting.is_empty());
     }
 
-    /// What a step does to a sequence.
+    /// Does to a sequence what a step does.
     fn feed(&mut self, at: usize, tokens: usize, next: u8) {
         let (client, sequence) = &mut self.running[at];
         let tokens = match sequence.remaining() {
@@ -430,7 +432,7 @@ impl World {
         }
     }
 
-    /// The rows of a page, by the tokens whose marks are in them: those of `tokens`, and nothing else.
+    /// Checks that the rows of a page have the marks of `tokens` and nothing else.
     fn holds(&mut self, page: PageId, tokens: &[u32]) {
         let bytes = self.kv.arena().page(page);
         for slot in 0..PAGE_TOKENS {
@@ -513,8 +515,8 @@ proptest! {
     }
 }
 
-/// A file with good checksums may say anything. It is believed by the client it belongs to, which harms itself: nobody
-/// else finds what was read from it.
+/// A file with good checksums may say anything. The client that it belongs to believes it and only harms itself: nobody else
+/// finds what was read from it.
 #[test]
 fn a_forged_file_is_its_clients_own_harm() {
     let mut world = World::new(false);

@@ -29,7 +29,7 @@ fn resumed(id: RequestId) -> Admitted {
     Admitted::Resumed { id, parked: None }
 }
 
-/// Everything it decides, with pages for all but `large`.
+/// Everything that the scheduler decides, with pages for all jobs but `large`.
 fn admit(s: &mut Scheduler, large: &[RequestId]) -> std::vec::Vec<Admitted> {
     std::iter::from_fn(|| s.admit(&mut |id| !large.contains(&id))).collect()
 }
@@ -42,7 +42,7 @@ fn with(max_streams: usize, queue: usize, jobs: &[Job]) -> Scheduler {
     s
 }
 
-/// Ends what runs, one after the other; the order in which they ran.
+/// Ends the running jobs one after the other, and gives the order in which they ran.
 fn drain(s: &mut Scheduler) -> std::vec::Vec<RequestId> {
     let mut order = vec![];
     loop {

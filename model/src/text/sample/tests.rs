@@ -32,7 +32,7 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     weights.iter().map(|w| w / total).collect()
 }
 
-/// The definition, as slow as can be: the probability of each token.
+/// The definition of sampling, computed slowly: the probability of each token.
 fn reference(p: &SamplerParams, logits: &[f32], taken: &[u32]) -> Vec<f64> {
     let mut logits: Vec<f64> = logits.iter().map(|&l| l.into()).collect();
     for &(id, bias) in &p.logit_bias {
@@ -84,7 +84,7 @@ fn reference(p: &SamplerParams, logits: &[f32], taken: &[u32]) -> Vec<f64> {
     probabilities
 }
 
-/// How likely the sampler takes each token, read from its candidates instead of many draws.
+/// The probability with which the sampler takes each token, read from its candidates instead of from many draws.
 fn probabilities(p: &SamplerParams, logits: &[f32], taken: &[u32]) -> Vec<f64> {
     let mut sampler = Sampler::new(p.clone(), logits.len());
     for &token in taken {
@@ -305,8 +305,7 @@ fn draws_follow_the_distribution() {
     }
 }
 
-/// The published numbers of SplitMix64 for seed 1234567: the same on every platform and for
-/// ever.
+/// The published numbers of SplitMix64 for seed 1234567. They are the same on every platform and never change.
 #[test]
 fn the_generator_is_splitmix64() {
     let mut rng = SplitMix64(1_234_567);

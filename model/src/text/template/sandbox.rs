@@ -28,7 +28,7 @@ const MAX_DEPTH: usize = 100;
 /// What one render may use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// instructions that run
+    /// instructions that may run
     pub(super) fuel: u64,
     /// bytes that are made on the way, the output included
     pub(super) bytes: usize,

@@ -8,7 +8,7 @@ use minijinja::Environment;
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content \
     + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-/// What matters in the R1 distillates' template.
+/// The parts of the R1 distillates' template that matter here.
 const R1: &str = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}\
     {{ '<｜User｜>' + m['content'] }}{% endif %}{% if m['role'] == 'assistant' %}\
     {% set content = m['content'] %}{% if '</think>' in content %}\
@@ -16,7 +16,7 @@ const R1: &str = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user
     {{ '<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}\
     {% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}";
 
-/// What matters in Qwen3's.
+/// The parts of Qwen3's template that matter here.
 const QWEN3: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
     {% if '</think>' in m.content %}{{ m.content.split('</think>')[-1].lstrip('\n') }}\
     {% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}\
@@ -38,7 +38,7 @@ fn says(role: Role, content: &str) -> Message {
     }
 }
 
-/// Does the template's prompt have the ids of this text with control tokens read?
+/// Checks that the template's prompt has the ids of this text, control tokens included.
 #[track_caller]
 fn assert_prompt(source: &str, messages: &[Message], thinking: bool, text: &str, open: bool) {
     let tok = tokenizer();
@@ -271,7 +271,7 @@ fn conversation() -> Value {
     context! { messages => [message("user", "hi"), message("assistant", "ho")], yes => true, n => 3 }
 }
 
-/// The steps put between those of a template change neither what it does nor where it jumps.
+/// The steps that are put between those of a template change neither what it does nor where it jumps.
 #[test]
 fn renders_as_minijinja_does() {
     let mut env = Environment::new();
@@ -312,7 +312,7 @@ fn renders_as_minijinja_does() {
     }
 }
 
-/// By what they use up, not by the clock: 0.03 to 25 ms on a Xeon of 2023, half a second under an emulator.
+/// They end by what they use up, and not by the clock: after 0.03 to 25 ms on a Xeon of 2023, half a second under an emulator.
 #[test]
 fn bombs_end_with_an_error() {
     let fill = |before: &str, what: &str, after: &str| {

@@ -4,8 +4,7 @@ use super::vocabulary::{CONTROL, NORMAL, UNUSED, USER_DEFINED};
 use super::*;
 use proptest::prelude::*;
 
-/// Letters of all bytes, "he", "ll", "hell" and " w", ChatML's and R1's tags, a user-defined
-/// emoji.
+/// A vocabulary of all bytes, "he", "ll", "hell" and " w", the special tokens of ChatML and R1, and a user-defined emoji.
 pub(in crate::text) struct Tiny {
     pub(in crate::text) tokens: Vec<(String, i32)>,
     pub(in crate::text) merges: Vec<&'static str>,

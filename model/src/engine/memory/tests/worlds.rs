@@ -1,14 +1,14 @@
-//! Thousands of small worlds: random arenas, sessions and orders of arrival, admitted as the engine admits them. Whatever
-//! was accepted ends; when nothing runs, nothing waits; what waits holds nothing.
+//! Thousands of small worlds: random arenas, sessions and orders of arrival, admitted as the engine admits them. Every request that
+//! was accepted ends, nothing waits when nothing runs, and a request that waits holds nothing.
 
 use super::*;
 use crate::engine::scheduler::Job;
 
 const WORLDS: u64 = 10_000;
-/// So many have a folder, whose files take the most of the time.
+/// Worlds that have a folder. Their files take most of the time.
 const WITH_FILES: u64 = 100;
 
-/// splitmix64
+/// SplitMix64, as in `glowplug-tests`, which a unit test of this crate cannot use.
 struct Random(u64);
 
 impl Random {
@@ -21,7 +21,7 @@ impl Random {
     }
 }
 
-/// An engine without a network.
+/// An engine without a network, and what was asked of it.
 struct Arena {
     random: Random,
     memory: Memory,
@@ -58,7 +58,7 @@ impl Arena {
         }
     }
 
-    /// As the engine takes a request: its session is busy from here on.
+    /// Takes a request as the engine does: its session is busy from here on.
     fn submit(&mut self, client: u32, session: Option<SessionKey>, tokens: Vec<u32>, answer: u32) {
         let prompt = Prompt {
             tokens,
@@ -102,8 +102,8 @@ impl Arena {
         self.accepted += 1;
     }
 
-    /// What somebody may ask: a question, the next turn of a conversation, one that begins anew or parts from what was
-    /// said; or an idle conversation's last answer is computed again.
+    /// Asks something: a question, the next turn of a conversation, or one that begins anew or differs from what was said. Or
+    /// the last answer of an idle conversation is computed again.
     fn ask(&mut self, client: u32, session: Option<u8>) {
         let session = session.map(|session| key(client, session));
         let known = session
@@ -125,7 +125,7 @@ impl Arena {
         self.submit(client, session, tokens, if own { 0 } else { answer });
     }
 
-    /// A step of the engine; false: it had nothing to do.
+    /// Does a step of the engine. Gives false if it had nothing to do.
     fn step(&mut self) -> bool {
         let (kv, sequences) = (&mut self.kv, &mut self.sequences);
         let worked = self
@@ -152,7 +152,7 @@ impl Arena {
         worked || !plan.is_empty()
     }
 
-    /// In any state; not `trusted`: the network broke down.
+    /// Ends a request in any state. If it is not `trusted`, the network broke down.
     fn end(&mut self, id: RequestId, trusted: bool) {
         self.scheduler.remove(id).unwrap();
         let mut sequence = self.sequences.remove(&id).unwrap();
@@ -173,7 +173,7 @@ impl Arena {
         self.ended += 1;
     }
 
-    /// Until it is idle: then everybody has ended.
+    /// Runs until the engine is idle, and checks that every request has ended.
     fn idle(&mut self, seed: u64) {
         let mut steps = 0;
         while self.step() {
@@ -183,7 +183,7 @@ impl Arena {
         assert_eq!(self.accepted, self.ended, "world {seed} stands still");
     }
 
-    /// Somebody does something.
+    /// Does one random thing, as clients might.
     fn act(&mut self, seed: u64) {
         let (client, session) = (self.random.below(3) as u32, self.random.below(4) as u8);
         match self.random.below(12) {
@@ -218,7 +218,7 @@ impl Arena {
         }
     }
 
-    /// Nothing is left of it.
+    /// Checks that nothing is left of it.
     fn is_empty(&mut self) -> bool {
         for key in self.memory.sessions.keys() {
             self.memory.forget(&key);
@@ -250,7 +250,7 @@ fn in_ten_thousand_worlds_whatever_was_accepted_ends() {
     assert!(accepted > 20 * WORLDS as usize && waited > accepted);
 }
 
-/// A conversation that begins anew needs no page of what was said before, though it is its own.
+/// A conversation that begins anew needs no page of what was said before, although the pages are its own.
 #[test]
 fn a_turn_that_parts_from_its_session_has_the_room_of_what_it_drops() {
     for (before, kept) in [(0, 0), (1, 40), (2, 70)] {
@@ -269,7 +269,7 @@ fn a_turn_that_parts_from_its_session_has_the_room_of_what_it_drops() {
     }
 }
 
-/// Who cannot start yet costs no session its pages, and with a folder no write.
+/// A request that cannot start yet costs no session its pages, and with a folder no write.
 #[test]
 fn nobody_loses_pages_to_one_that_waits_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -294,7 +294,7 @@ fn nobody_loses_pages_to_one_that_waits_all_the_same() {
     assert!(sequence.cached >= 60);
 }
 
-/// A step writes one session at most, however many have to give way.
+/// A step writes at most one session, however many have to give way.
 #[test]
 fn a_step_writes_one_session() {
     let folder = tempfile::tempdir().unwrap();

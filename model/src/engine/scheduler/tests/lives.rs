@@ -1,4 +1,4 @@
-//! Thousands of random lives with few pages, and long ones of clients beside each other.
+//! Thousands of random lives with few pages, and long lives of clients beside each other.
 
 use super::*;
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ struct Work {
     prompt: usize,
     decode: usize,
     holds: bool,
-    /// its pages were not free when it was asked for
+    /// whether its pages were not free when it was first
     refused: bool,
 }
 
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// Its id, if there was room.
+    /// Submits a request and gives its id, if there was room.
     fn submit(
         &mut self,
         client: u64,
@@ -79,7 +79,7 @@ impl World {
         self.free += if work.holds { work.pages } else { 0 };
     }
 
-    /// Of everybody, as things stand.
+    /// The ranks of all jobs, as things stand.
     fn ranks(&self) -> BTreeMap<RequestId, Priority> {
         let entries = self.s.entries();
         entries.map(|e| (e.job.id, self.s.rank(e))).collect()
@@ -111,20 +111,20 @@ impl World {
             let (id, parked) = match decision {
                 Admitted::Started { id, parked } => {
                     assert_eq!(asked, 1);
-                    // nobody whose turn had come was passed
+                    // no job that had been first before was passed
                     let passed = self.live.values().find(|w| {
                         w.refused && !w.holds && ranks[&w.job.id] >= ranks[&id] && w.job.id != id
                     });
                     assert!(was_due || passed.is_none(), "{id} {passed:?}");
                     let mut others = self.s.waiting().chain(self.s.parked());
-                    // what was just parked is of a lower one
+                    // the job that was just parked is of a lower rank
                     assert!(others.all(|other| ranks[&other] <= ranks[&id]));
                     (id, parked)
                 }
                 Admitted::Resumed { id, parked } => (id, parked),
             };
             assert!(self.live[&id].holds);
-            // only a lower one is parked, the lowest, and only when there is no other place
+            // only the lowest job is parked, for a higher one, and only when there is no other place
             assert_eq!(parked.is_some(), running.len() == self.streams);
             if let Some(parked) = parked {
                 assert!(ranks[&parked] < ranks[&id]);
@@ -134,7 +134,7 @@ impl World {
         self.settled(refused);
     }
 
-    /// What holds when there is nothing more to decide: who has no place is not kept out by a lower one.
+    /// Checks what holds when there is nothing more to decide: no job without a place is kept out by a lower one.
     fn settled(&self, refused: Option<Priority>) {
         let ranks = self.ranks();
         let full = self.s.running().len() == self.streams;
@@ -167,7 +167,7 @@ impl World {
         assert_eq!(known.map(|c| c.name).collect::<BTreeSet<_>>(), clients);
     }
 
-    /// Admission and one step; the tokens of it.
+    /// Does admission and one step, and gives the tokens of the step.
     fn step(&mut self) -> std::vec::Vec<(Work, usize)> {
         self.admit();
         let step = self.s.step(&|id| self.live[&id].prompt);
@@ -204,7 +204,7 @@ impl World {
         done
     }
 
-    /// Until nobody is left; fails when it stands still.
+    /// Runs until no job is left, and fails when it stands still.
     fn drain(&mut self) {
         while !self.live.is_empty() {
             assert!(!self.step().is_empty(), "{:?}", self.s);
@@ -215,7 +215,7 @@ impl World {
 #[derive(Debug, Clone)]
 enum Op {
     Submit(u64, Priority, (usize, usize, usize)),
-    /// the n-th live one, in a circle
+    /// the n-th live job, counted in a circle
     Cancel(usize),
     Step,
 }
@@ -230,7 +230,7 @@ struct Flood {
     lengths: std::iter::Cycle<std::vec::IntoIter<(usize, usize)>>,
 }
 
-/// Tokens of a request of a [`Flood`] at most.
+/// Most tokens of a request of a [`Flood`].
 const LONGEST: usize = 80;
 
 impl Flood {
@@ -259,13 +259,13 @@ impl Flood {
         }
     }
 
-    /// Tokens of a step.
+    /// Does a step and gives its tokens.
     fn step(&mut self) -> usize {
         self.pour();
         self.w.step().iter().map(|(_, tokens)| tokens).sum()
     }
 
-    /// Tokens that are served until this one has a place.
+    /// Tokens that are served until this job has a place.
     fn until_started(&mut self, id: RequestId) -> usize {
         let mut tokens = 0;
         while !self.w.s.running().any(|running| running == id) {
@@ -322,8 +322,8 @@ proptest! {
         prop_assert!(w.s.clients.iter().all(|c| c.jobs == 0));
     }
 
-    /// With pages enough, a client's urgent request is in the very next step: it has no other and was not served much
-    /// more than others, and those have not all places for urgent ones.
+    /// With enough pages a client's urgent request is in the very next step, if the client has no other, was not served much more
+    /// than others, and these have not all places for urgent requests.
     #[test]
     fn urgent_work_is_in_the_next_step(
         streams in 1..=STREAMS_MAX,
@@ -361,10 +361,10 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Nobody waits longer than the others' shares: each of the others is served at most what it is behind, and once
-    /// more its places, before a newcomer's turn comes. If what floods is urgent, each first uses up its share of
-    /// urgency, which grows while it does: twice [`URGENT_TOKENS`] and a request for one client, k (k + 1) times for k. A
-    /// step serves a token at least: so many steps are the longest wait.
+    /// No client waits longer than the others' shares. Before a newcomer goes first, each of the others is served at most what it
+    /// is behind, and its places once more. If the flood is urgent, each client first uses up its share of urgency, which grows
+    /// meanwhile: twice [`URGENT_TOKENS`] and a request for one client, k (k + 1) times for k clients. A step serves at least one
+    /// token, so this is also the longest wait in steps.
     #[test]
     fn a_newcomer_waits_no_longer_than_the_shares(
         streams in 1..=STREAMS_MAX,
@@ -390,7 +390,7 @@ proptest! {
         prop_assert!(clients as usize >= streams || flood.w.s.running().any(|r| r == id));
     }
 
-    /// Nor does background work wait for ever, whatever the others ask for.
+    /// Background work does not wait for ever, whatever the others ask for.
     #[test]
     fn background_work_has_its_turn_in_a_flood(
         streams in 1..=STREAMS_MAX,

@@ -54,7 +54,7 @@ impl World {
         snapshots.save(&key(name), &mut said(content), &self.pages, &mut self.kv)
     }
 
-    /// What a daemon does with files in its life.
+    /// Everything that a daemon does with files in its life.
     fn live(&mut self) -> Result<(), Unsaved> {
         let mut snapshots = self.start();
         self.save(&mut snapshots, "s", "new")?;
