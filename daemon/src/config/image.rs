@@ -1,6 +1,6 @@
 //! Between a [`Draft`] and the settings of a flash image. What an image says is checked as a file is: it becomes one.
 
-use super::raw::bytes;
+use super::keys::MEMORY_BUDGET;
 use super::{ConfigError, Draft};
 use glowplug_firmware_config::settings::Settings;
 use toml::Value;
@@ -12,8 +12,10 @@ impl Draft {
     /// [`ConfigError::Type`] names what has no room in an image, or is of another type.
     pub fn to_settings(&self) -> Result<Settings, ConfigError> {
         let mut table = self.table.clone();
-        if let Some(budget) = value(&mut table, "memory", "budget") {
-            *budget = i64::try_from(bytes(budget)?).unwrap_or(i64::MAX).into();
+        if let Some(bytes) = MEMORY_BUDGET.of(&table)?
+            && let Some(budget) = value(&mut table, "memory", "budget")
+        {
+            *budget = i64::try_from(bytes).unwrap_or(i64::MAX).into();
         }
         if let Some(thinking) = value(&mut table, "engine", "thinking")
             && let Value::Boolean(on) = *thinking

@@ -1,4 +1,4 @@
-//! The configuration: a raw table with every key known by name, then a validated [`Config`].
+//! The configuration: values by their keys, which [`keys`] lists, then a checked [`Config`].
 //!
 //! [`Draft`] collects a file and single-value overrides; [`Draft::finish`] checks every value against its limit. Nothing
 //! here reads the environment, the file system or a clock: the command line hands all of that in.
@@ -14,48 +14,17 @@ use glowplug_model::quant::Isa;
 
 use crate::machine::board::Chosen;
 use crate::machine::systemd::Supervisor;
-use raw::Raw;
 
+mod check;
 pub(crate) mod counter;
 mod image;
-mod raw;
-pub(crate) use raw::{kv_format, trust_keys};
-
-/// Every key of the file, in the order of the documentation. A key that is not here is an error.
-pub const KEYS: &[&str] = &[
-    "node",
-    "base_topic",
-    "board",
-    "mqtt.url",
-    "mqtt.username",
-    "mqtt.password_file",
-    "mqtt.metrics_interval_s",
-    "mqtt.response_topic_allow",
-    "broker.listen",
-    "model.path",
-    "model.name",
-    "model.template_file",
-    "model.context",
-    "model.device",
-    "memory.budget",
-    "memory.kv_format",
-    "memory.kv_pages",
-    "memory.lock",
-    "memory.share",
-    "engine.max_streams",
-    "engine.queue",
-    "engine.threads.prefill",
-    "engine.threads.decode",
-    "engine.max_payload_bytes",
-    "engine.max_tokens",
-    "engine.chunk_ms",
-    "engine.dedup_window_s",
-    "engine.thinking",
-    "sessions.dir",
-    "sessions.expire_s",
-    "sessions.window",
-    "trust.keys",
-];
+mod keys;
+mod kinds;
+mod values;
+use keys::is_text;
+pub use keys::{KEYS, entries};
+pub use kinds::Entry;
+pub(crate) use values::trust_keys;
 
 /// Why a configuration was not taken. The text names the key and, for a value, its limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +59,19 @@ pub enum ConfigError {
         /// the feature
         what: &'static str,
     },
+}
+
+fn invalid(key: &'static str, why: impl Into<String>) -> ConfigError {
+    let why = why.into();
+    ConfigError::Invalid { key, why }
+}
+
+/// `q8_0` or `q8_0/q4_0`, as `memory.kv_format` has it.
+///
+/// # Errors
+/// Names the key and the formats there are.
+pub(crate) fn kv_format(text: &str) -> Result<KvFormats, ConfigError> {
+    values::kv_formats(keys::MEMORY_KV_FORMAT.name, text)
 }
 
 /// A configuration as it is collected: file first, then single values.
@@ -143,11 +125,7 @@ impl Draft {
 
     /// Checks everything and fills in the defaults. `host` names the node when the file does not.
     pub fn finish(self, host: &str, state_dir: PathBuf) -> Result<Config, ConfigError> {
-        let raw: Raw = self
-            .table
-            .try_into()
-            .map_err(|e: toml::de::Error| ConfigError::Type(e.message().to_owned()))?;
-        let mut config = raw.validate(host, state_dir)?;
+        let mut config = check::config(&self.table, host, state_dir)?;
         config.counter = self.counter;
         Ok(config)
     }
@@ -163,23 +141,6 @@ impl Draft {
 #[must_use]
 pub fn env_name(key: &str) -> String {
     format!("GLOWPLUG_{}", key.replace('.', "_").to_ascii_uppercase())
-}
-
-/// Keys whose value is text even if it looks like a number or a table.
-fn is_text(key: &str) -> bool {
-    !key.starts_with("engine.")
-        && !matches!(
-            key,
-            "mqtt.metrics_interval_s"
-                | "mqtt.response_topic_allow"
-                | "model.context"
-                | "memory.budget"
-                | "memory.kv_pages"
-                | "memory.lock"
-                | "sessions.expire_s"
-                | "sessions.window"
-                | "trust.keys"
-        )
 }
 
 /// Tables whose inside is listed in [`KEYS`]; `engine.thinking` is a value with a shape of its own.
@@ -344,11 +305,6 @@ pub struct Sessions {
     pub expire: Duration,
     /// one that outgrows the context forgets its oldest turns; else its request is refused
     pub window: bool,
-}
-
-/// Parses an `mqtt.url` as the clients of the command line take it.
-pub fn parse_url(url: &str) -> Result<Server, ConfigError> {
-    raw::server(url)
 }
 
 #[cfg(test)]

@@ -1,0 +1,132 @@
+//! A table of values that were written, made into a [`Config`]: each read by its key, then what keys say together.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Table;
+
+use super::keys::*;
+use super::values::{topic, topic_level};
+use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Sessions, invalid};
+use crate::machine::board::Chosen;
+
+/// Reads every key. `host` names the node where the table does not.
+///
+/// # Errors
+/// Names the first key that is of another type, outside its limits, or does not go with another one.
+pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Config, ConfigError> {
+    let node = NODE.of(table)?.unwrap_or_else(|| topic_level(host));
+    topic(NODE.name, &node)?;
+    if node.contains('/') || node == "any" {
+        let why = "must be one topic level and not `any`, which is the pool's";
+        return Err(invalid(NODE.name, why));
+    }
+    let base_topic = BASE_TOPIC.of(table)?;
+    let base_topic = base_topic.unwrap_or_else(|| "glowplug".to_owned());
+    topic(BASE_TOPIC.name, &base_topic)?;
+    let board = BOARD.of(table)?;
+    let trust = TRUST_KEYS.of(table)?;
+    let model = model(table)?;
+    if !trust.is_empty() && model.template_file.is_some() {
+        let why =
+            "cannot be used with `trust.keys`: what is signed is the model file's own template";
+        return Err(invalid(MODEL_TEMPLATE_FILE.name, why));
+    }
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+    Ok(Config {
+        node,
+        base_topic,
+        mqtt: mqtt(table)?,
+        listen: BROKER_LISTEN.of(table)?.unwrap_or(loopback),
+        model,
+        board_chosen: match board {
+            Some(_) => Chosen::Named,
+            None => Chosen::Unknown("nobody looked".to_owned()),
+        },
+        board,
+        memory: Memory {
+            budget: MEMORY_BUDGET.of(table)?,
+            kv_format: MEMORY_KV_FORMAT.of(table)?,
+            kv_pages: MEMORY_KV_PAGES.of(table)?,
+            lock: MEMORY_LOCK.of(table)?,
+            share: MEMORY_SHARE.of(table)?,
+        },
+        engine: engine(table)?,
+        sessions: Sessions {
+            dir: SESSIONS_DIR.of(table)?,
+            writes_per_day: None,
+            expire: Duration::from_secs(SESSIONS_EXPIRE_S.of(table)?),
+            window: SESSIONS_WINDOW.of(table)?,
+        },
+        trust,
+        counter: None,
+        state_dir,
+        root: PathBuf::from("/"),
+        supervisor: None,
+    })
+}
+
+fn mqtt(table: &Table) -> Result<Mqtt, ConfigError> {
+    let server = MQTT_URL.of(table)?;
+    let username = MQTT_USERNAME.of(table)?;
+    let password_file = MQTT_PASSWORD_FILE.of(table)?;
+    if password_file.is_some() && username.is_none() {
+        return Err(invalid(MQTT_PASSWORD_FILE.name, "needs `mqtt.username`"));
+    }
+    if server.is_none() && username.is_some() {
+        let why = "needs `mqtt.url`; the embedded broker makes its own users";
+        return Err(invalid(MQTT_USERNAME.name, why));
+    }
+    let response_topic_allow = MQTT_RESPONSE_TOPIC_ALLOW.of(table)?;
+    for prefix in &response_topic_allow {
+        topic(MQTT_RESPONSE_TOPIC_ALLOW.name, prefix.trim_end_matches('/'))?;
+    }
+    Ok(Mqtt {
+        server,
+        username,
+        password_file,
+        metrics_interval: Duration::from_secs(MQTT_METRICS_INTERVAL_S.of(table)?),
+        response_topic_allow,
+    })
+}
+
+fn model(table: &Table) -> Result<Model, ConfigError> {
+    let (path, name) = (MODEL_PATH.of(table)?, MODEL_NAME.of(table)?);
+    if path.is_some() && name.is_some() {
+        let why = "and `model.name` exclude each other";
+        return Err(invalid(MODEL_PATH.name, why));
+    }
+    if MODEL_DEVICE
+        .of(table)?
+        .is_some_and(|device| device != "cpu")
+    {
+        return Err(ConfigError::NotYet {
+            key: MODEL_DEVICE.name,
+            what: "a device other than `cpu`",
+        });
+    }
+    Ok(Model {
+        path,
+        name,
+        template_file: MODEL_TEMPLATE_FILE.of(table)?,
+        context: MODEL_CONTEXT.of(table)?,
+        remembered: false,
+    })
+}
+
+fn engine(table: &Table) -> Result<Engine, ConfigError> {
+    let max_tokens = ENGINE_MAX_TOKENS.of(table)?;
+    Ok(Engine {
+        max_streams: ENGINE_MAX_STREAMS.of(table)? as usize,
+        queue: ENGINE_QUEUE.of(table)? as usize,
+        prefill_threads: ENGINE_THREADS_PREFILL.of(table)?,
+        decode_threads: ENGINE_THREADS_DECODE.of(table)?,
+        max_payload_bytes: ENGINE_MAX_PAYLOAD_BYTES.of(table)? as usize,
+        max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
+        chunk: Duration::from_millis(ENGINE_CHUNK_MS.of(table)?),
+        dedup_window: Duration::from_secs(ENGINE_DEDUP_WINDOW_S.of(table)?),
+        thinking: ENGINE_THINKING.of(table)?,
+        isa: None,
+    })
+}

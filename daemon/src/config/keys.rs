@@ -1,0 +1,116 @@
+//! Every configuration key, once. What the file may hold, the `GLOWPLUG_…` variables, the messages of `config check` and
+//! the reference page all follow from this table: a new key is one entry here and one use in [`super::check`].
+
+use std::net::SocketAddr;
+
+use glowplug_firmware_config::board::Board;
+use glowplug_firmware_config::limits::{
+    KEYS_MAX, PAGE_TOKENS, PAGES_MAX, PAYLOAD_DEFAULT, PAYLOAD_MAX, QUEUE_MAX, STREAMS_MAX,
+    THREADS_MAX,
+};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
+
+use super::Server;
+use super::kinds::{
+    Choice, Entry, Key, Keys, Kind, Number, Optional, Parsed, Path, Size, Switch, Text, Texts,
+    Thought,
+};
+use super::values;
+
+/// Defines a constant for each key, and the list of them in the order of the page.
+macro_rules! keys {
+    ($($(#[doc = $about:literal])+ $constant:ident: $kind:ty = $name:literal, $value:expr;)+) => {
+        $(pub(super) const $constant: Key<$kind> = Key {
+            name: $name,
+            about: concat!($($about),+),
+            kind: $value,
+        };)+
+
+        /// Every key, in the order of the page.
+        pub const KEYS: &[&str] = &[$($name),+];
+
+        /// What the page says of every key.
+        #[must_use]
+        pub fn entries() -> Vec<Entry> {
+            vec![$($constant.entry()),+]
+        }
+
+        /// Is the value of this key text, even if it looks like a number or a table?
+        pub(super) fn is_text(key: &str) -> bool {
+            match key {
+                $($name => <$kind as Kind>::TEXT,)+
+                _ => false,
+            }
+        }
+    };
+}
+
+keys! {
+    /// The daemon's name, `{node}` in its topics; one topic level.
+    NODE: Text = "node", Text { default: "the host name" };
+    /// The topic levels before the node.
+    BASE_TOPIC: Text = "base_topic", Text { default: "`glowplug`" };
+    /// The board that this machine is, which says how much memory is ours and which cores are fast.
+    BOARD: Parsed<Board> = "board", Parsed { parse: values::board, form: "a name of a board file", default: "found out" };
+    /// The broker. Absent, the daemon brings its own.
+    MQTT_URL: Parsed<Server> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`", default: "the embedded broker" };
+    /// The daemon's user at that broker.
+    MQTT_USERNAME: Text = "mqtt.username", Text { default: "none" };
+    /// A file whose first line is that user's password.
+    MQTT_PASSWORD_FILE: Path = "mqtt.password_file", Path { default: "none" };
+    /// Seconds between two `metrics`.
+    MQTT_METRICS_INTERVAL_S: Number = "mqtt.metrics_interval_s", Number { min: 1, max: 3600, default: 10 };
+    /// Prefixes below which a Response Topic is honoured, besides the client's own.
+    MQTT_RESPONSE_TOPIC_ALLOW: Texts = "mqtt.response_topic_allow", Texts { max: 16, of: "prefixes" };
+    /// Where the embedded broker listens, on loopback.
+    BROKER_LISTEN: Parsed<SocketAddr> = "broker.listen", Parsed { parse: values::listen, form: "`address:port`", default: "`127.0.0.1:1883`" };
+    /// The GGUF file that is served.
+    MODEL_PATH: Path = "model.path", Path { default: "the board's model" };
+    /// The same by its name in the catalogue; not together with `model.path`.
+    MODEL_NAME: Text = "model.name", Text { default: "the board's model" };
+    /// A chat template instead of the file's own, or where it has none; not together with `trust.keys`.
+    MODEL_TEMPLATE_FILE: Path = "model.template_file", Path { default: "the file's own" };
+    /// Tokens of a conversation with its answer.
+    MODEL_CONTEXT: Optional = "model.context", Optional { min: 32, max: CONTEXT_MAX, default: "4096, or the model's own if that is smaller" };
+    /// What computes.
+    MODEL_DEVICE: Text = "model.device", Text { default: "`cpu`" };
+    /// Resident memory, all told, that the daemon stays within.
+    MEMORY_BUDGET: Size = "memory.budget", Size { default: "what control group, free memory and board leave" };
+    /// How the KV cache is stored; `q8_0/q4_0` is for keys and for values.
+    MEMORY_KV_FORMAT: Parsed<KvFormats> = "memory.kv_format", Parsed { parse: values::kv_formats, form: "a format, or two", default: "`q8_0`, where the model's heads can have it" };
+    /// Pages of the KV cache, of 32 tokens each.
+    MEMORY_KV_PAGES: Optional = "memory.kv_pages", Optional { min: 1, max: PAGES_MAX as u64, default: "what the budget leaves, for `engine.max_streams` contexts" };
+    /// Keeps the KV pages from being swapped out.
+    MEMORY_LOCK: Switch = "memory.lock", Switch;
+    /// Who finds the computed pages of a prompt: its own client alone, so that nothing tells others of it, or all.
+    MEMORY_SHARE: Choice<Share> = "memory.share", Choice { of: &[("client", Share::Client), ("all", Share::All)] };
+    /// Requests that are answered at the same time.
+    ENGINE_MAX_STREAMS: Number = "engine.max_streams", Number { min: 1, max: STREAMS_MAX as u64, default: 4 };
+    /// Requests that wait. One client fills at most half of it, and takes the last place only as its first.
+    ENGINE_QUEUE: Number = "engine.queue", Number { min: 1, max: QUEUE_MAX as u64, default: 16 };
+    /// Threads that compute prompts.
+    ENGINE_THREADS_PREFILL: Optional = "engine.threads.prefill", Optional { min: 1, max: THREADS_MAX as u64, default: "what `glowplug tune` found, else the fast cores" };
+    /// Threads that compute answers.
+    ENGINE_THREADS_DECODE: Optional = "engine.threads.decode", Optional { min: 1, max: THREADS_MAX as u64, default: "what `glowplug tune` found, else the fast cores" };
+    /// Bytes of the longest request.
+    ENGINE_MAX_PAYLOAD_BYTES: Number = "engine.max_payload_bytes", Number { min: 1024, max: PAYLOAD_MAX as u64, default: PAYLOAD_DEFAULT as u64 };
+    /// Tokens of an answer with its thought, where a request does not say.
+    ENGINE_MAX_TOKENS: Number = "engine.max_tokens", Number { min: 1, max: 1 << 20, default: 1024 };
+    /// Milliseconds for which tokens are put together into one frame.
+    ENGINE_CHUNK_MS: Number = "engine.chunk_ms", Number { min: 0, max: 10_000, default: 40 };
+    /// Seconds for which a finished request's final frame is kept for its repetition.
+    ENGINE_DEDUP_WINDOW_S: Number = "engine.dedup_window_s", Number { min: 1, max: 86_400, default: 300 };
+    /// Whether the model thinks, for how many tokens, and whether clients see it; where a request does not say.
+    ENGINE_THINKING: Thought = "engine.thinking", Thought { default: Thinking { enabled: true, budget: Some(512), visible: false } };
+    /// Where conversations are kept over restarts, made with mode 0700. Where it cannot be written, all goes on without.
+    SESSIONS_DIR: Path = "sessions.dir", Path { default: "nowhere" };
+    /// Seconds after which a conversation that nobody went on with is dropped.
+    SESSIONS_EXPIRE_S: Number = "sessions.expire_s", Number { min: 1, max: 365 * 86_400, default: 86_400 };
+    /// Lets a conversation that outgrows the context forget its oldest turns; else its request is refused.
+    SESSIONS_WINDOW: Switch = "sessions.window", Switch;
+    /// Public keys of Ed25519 in hexadecimal: only models that one of them signed are served.
+    TRUST_KEYS: Keys = "trust.keys", Keys { max: KEYS_MAX, parse: values::trust_keys };
+}
+
+/// Most tokens of `model.context`: what the page table of the KV arena can name.
+const CONTEXT_MAX: u64 = (PAGES_MAX * PAGE_TOKENS) as u64;

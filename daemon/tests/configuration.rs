@@ -1,0 +1,68 @@
+//! The table of keys in daemon/docs/configuration.md is the one in the code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use glowplug::config::{Draft, entries, env_name};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+const BEGIN: &str = "<!-- made of daemon/src/config/keys.rs -->\n";
+const END: &str = "<!-- end -->\n";
+
+fn table() -> String {
+    let mut table = String::new();
+    let mut section = None;
+    for entry in entries() {
+        let of = entry.key.split_once('.').map(|(of, _)| of);
+        if table.is_empty() || of != section {
+            let heading = of.map_or("Outside of any table".to_owned(), |of| format!("`[{of}]`"));
+            let columns = "| key | values | default | what it is |\n|---|---|---|---|";
+            write!(table, "\n### {heading}\n\n{columns}\n").unwrap();
+            section = of;
+        }
+        writeln!(
+            table,
+            "| `{}` | {} | {} | {} |",
+            entry.key, entry.values, entry.default, entry.about
+        )
+        .unwrap();
+    }
+    table.push('\n');
+    table
+}
+
+/// `GLOWPLUG_WRITE_PAGES=1 cargo test --release -p glowplug --test configuration` writes the page anew.
+#[test]
+fn the_page_lists_every_key() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let made = format!("{before}{BEGIN}{}{END}{after}", table());
+    if std::env::var_os("GLOWPLUG_WRITE_PAGES").is_some() {
+        std::fs::write(PAGE, &made).unwrap();
+    }
+    assert_eq!(made, std::fs::read_to_string(PAGE).unwrap());
+}
+
+#[test]
+fn what_the_page_says_of_a_number_is_what_is_taken() {
+    let taken = |key: &str, value: u64| {
+        let mut draft = Draft::default();
+        draft.set(key, &value.to_string()).unwrap();
+        draft.finish("host", PathBuf::new()).is_ok()
+    };
+    let mut numbers = 0;
+    for entry in entries() {
+        let Some((min, max)) = entry.values.split_once(" to ") else {
+            continue;
+        };
+        let (min, max): (u64, u64) = (min.parse().unwrap(), max.parse().unwrap());
+        assert!(taken(entry.key, min) && taken(entry.key, max), "{entry:?}");
+        assert!(!taken(entry.key, max + 1), "{entry:?}");
+        assert!(min == 0 || !taken(entry.key, min - 1), "{entry:?}");
+        assert!(env_name(entry.key).starts_with("GLOWPLUG_"));
+        numbers += 1;
+    }
+    assert!(numbers > 10);
+}
