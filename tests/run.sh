@@ -36,26 +36,26 @@ unpack() {
     mkdir -p "$tools/packages"
     (cd "$tools/packages" && apt_here apt-get download "${packages[@]}") || return 1
     for package in "$tools"/packages/*.deb; do
-        dpkg -x "$package" "$tools/root" || return 1
+        dpkg -x "$package" "$tools/unpacked" || return 1
     done
 }
 
 # A program that was unpacked finds its libraries beside it.
 wrap() {
     local libraries
-    libraries=$(find "$tools/root" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd :)
+    libraries=$(find "$tools/unpacked" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd :)
     mkdir -p "$tools/bin"
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$1" >"$tools/bin/${1##*/}"
     chmod +x "$tools/bin/${1##*/}"
 }
 
 export PATH=$tools/bin:$PATH:/usr/sbin
-export PYTHONPATH=$tools/python:$tools/root/usr/lib/python3/dist-packages${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$tools/python:$tools/unpacked/usr/lib/python3/dist-packages${PYTHONPATH:+:$PYTHONPATH}
 
 for program in mosquitto mosquitto_passwd mosquitto_pub; do
     if ! command -v $program >/dev/null; then
         unpack mosquitto mosquitto-clients || missing Mosquitto 'apt-get install mosquitto mosquitto-clients'
-        for unpacked in "$tools"/root/usr/{bin,sbin}/mosquitto*; do
+        for unpacked in "$tools"/unpacked/usr/{bin,sbin}/mosquitto*; do
             wrap "$unpacked"
         done
         break
