@@ -1,6 +1,6 @@
 //! A persistent thread pool with bounded spin, and the disjoint output tiles that its tasks write.
 //!
-//! One file, because it is one proof: who may touch a run's job and output, and when.
+//! One file, because it is one line of reasoning: who may touch a run's job and output, and when.
 //!
 //! A decode step crosses five or six barriers in each layer, so the cost of a barrier is the cost of the pool. Three choices
 //! keep it small, and keep it safe on a shared board:
@@ -421,7 +421,7 @@ fn spins_in(time: Duration) -> u32 {
     };
     let quickest = (0..8).map(|_| batch()).min().unwrap_or(time).as_nanos();
     let spins = time.as_nanos() * u128::from(BATCH) / quickest.max(1);
-    // the limit is for a clock that is too coarse to see a batch, and for Miri, whose clock stands almost still
+    // the limit is for a clock that is too slow to see a batch, and for Miri, whose clock stands almost still
     spins.clamp(1, if cfg!(miri) { 4 } else { 20_000 }) as u32
 }
 

@@ -342,7 +342,7 @@ type Text = Vec<(u8, u8, u8)>;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// a new sequence; `from` takes the first `share` eighths of a running or idle one's text
+    /// A new sequence starts. `from` takes the first `share` eighths of the text of a running or idle one.
     Start {
         from: Option<u8>,
         share: u8,
@@ -350,13 +350,13 @@ enum Op {
         room: u16,
         owner: Owner,
     },
-    /// a running sequence goes on by some tokens
+    /// A running sequence grows by some tokens.
     Grow { which: u8, token: u8, count: u8 },
-    /// it ends, keeps so many eighths of its text, and becomes an idle session or not
+    /// A running sequence ends, keeps some eighths of its text, and becomes an idle session or not.
     End { which: u8, keep: u8, idle: bool },
-    /// it is broken off, nothing said about its last page
+    /// A running sequence is broken off, and nothing is said about its last page.
     Cancel { which: u8 },
-    /// an idle session is dropped
+    /// An idle session is dropped.
     Unpin { which: u8 },
 }
 
@@ -382,13 +382,13 @@ struct Sequence {
     reserved: usize,
 }
 
-/// The books, and beside them what an arena would hold: for each page all tokens its keys and values come from, and whose
-/// they are.
+/// The bookkeeping, and beside it what an arena would hold: for each page its owner and all tokens that its keys and values
+/// come from.
 struct World {
     pages: Pages,
     arena: Vec<(Owner, Vec<u32>)>,
     running: Vec<Sequence>,
-    /// tip, owner and text
+    /// The tip, the owner and the text of each idle session.
     idle: Vec<(PageId, (Owner, Vec<u32>))>,
 }
 

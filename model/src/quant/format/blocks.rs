@@ -3,6 +3,7 @@
 //! The layouts are those of `block_q4_0` and the others in `ggml-common.h` (ggml-org/ggml d99724f2). Every field is an array
 //! of little-endian bytes, so a block has alignment 1 and no padding, and may lie anywhere in a mapped file.
 
+use crate::gguf::GgmlType;
 use bytemuck::{Pod, Zeroable};
 
 /// An IEEE half in little-endian bytes.
@@ -30,55 +31,59 @@ impl Half {
 }
 
 macro_rules! blocks {
-    ($($(#[$doc:meta])* $name:ident: $bytes:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ty),* $(,)? })*) => {$(
+    ($($(#[$doc:meta])* $name:ident: $ty:ident { $($field:ident: $field_ty:ty),* $(,)? })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Pod, Zeroable)]
         #[repr(C)]
-        pub(crate) struct $name { $($(#[$field_doc])* pub(crate) $field: $ty),* }
-        const _: () = assert!(size_of::<$name>() == $bytes && align_of::<$name>() == 1);
+        pub(crate) struct $name { $(pub(crate) $field: $field_ty),* }
+        const _: () = assert!(
+            size_of::<$name>() == GgmlType::$ty.block_bytes() && align_of::<$name>() == 1
+        );
     )*};
 }
 
 blocks! {
-    /// `w = d * (q - 8)`; byte `j` holds value `j` (low nibble) and `j + 16` (high)
-    Q4_0: 18 { d: Half, qs: [u8; 16] }
-    /// `w = d * q + m`; nibbles as in [`Q4_0`]
-    Q4_1: 20 { d: Half, m: Half, qs: [u8; 16] }
-    /// `w = d * (q - 16)`; nibbles as in [`Q4_0`], bit `j` of `qh` is bit 4 of value `j`
-    Q5_0: 22 { d: Half, qh: [u8; 4], qs: [u8; 16] }
-    /// `w = d * q + m`; bits as in [`Q5_0`]
-    Q5_1: 24 { d: Half, m: Half, qh: [u8; 4], qs: [u8; 16] }
-    /// `w = d * q`
-    Q8_0: 34 { d: Half, qs: [i8; 32] }
-    /// `w = d * IQ4_NL_VALUES[q]`; nibbles as in [`Q4_0`]
-    Iq4Nl: 18 { d: Half, qs: [u8; 16] }
-    /// 16 groups of 16: `w = d * (scale & 15) * q - dmin * (scale >> 4)`; of each 128 values, bits `2s..2s+2` of byte
-    /// `j` are value `32 s + j`
-    Q2K: 84 { scales: [u8; 16], qs: [u8; 64], d: Half, dmin: Half }
-    /// 16 groups of 16: `w = d * (scale - 32) * (q - 4)`; low two bits as in [`Q2K`]; bit `i` of `hmask[j]` is bit 2
-    /// of value `32 i + j`
-    Q3K: 110 { hmask: [u8; 32], qs: [u8; 64], scales: [u8; 12], d: Half }
-    /// 8 groups of 32: `w = d * scale * q - dmin * min`; of each 64 values, byte `j` holds value `j` (low nibble) and
-    /// `j + 32` (high); eight 6-bit scales, eight 6-bit mins
-    Q4K: 144 { d: Half, dmin: Half, scales: [u8; 12], qs: [u8; 128] }
-    /// as [`Q4K`]; bit `i` of `qh[j]` is bit 4 of value `32 i + j`
-    Q5K: 176 { d: Half, dmin: Half, scales: [u8; 12], qh: [u8; 32], qs: [u8; 128] }
-    /// 16 groups of 16: `w = d * scale * (q - 32)`; of each 128 values, byte `j` of `ql` holds the low nibbles of
-    /// value `j` and `j + 64`, bits `2s..2s+2` of `qh[j]` the high bits of value `32 s + j`
-    Q6K: 210 { ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: Half }
-    /// `w = d * q`; `d` is an f32, `bsums` (sums of 16) are not needed for weights
-    Q8K: 292 { d: [u8; 4], qs: [i8; 256], bsums: [u8; 32] }
+    /// `w = d * (q - 8)`. Byte `j` holds value `j` (low nibble) and value `j + 16` (high nibble).
+    Q4_0: Q4_0 { d: Half, qs: [u8; 16] }
+    /// `w = d * q + m`. The nibbles are as in [`Q4_0`].
+    Q4_1: Q4_1 { d: Half, m: Half, qs: [u8; 16] }
+    /// `w = d * (q - 16)`. The nibbles are as in [`Q4_0`], and bit `j` of `qh` is bit 4 of value `j`.
+    Q5_0: Q5_0 { d: Half, qh: [u8; 4], qs: [u8; 16] }
+    /// `w = d * q + m`. The bits are as in [`Q5_0`].
+    Q5_1: Q5_1 { d: Half, m: Half, qh: [u8; 4], qs: [u8; 16] }
+    /// `w = d * q`, with one value in each byte.
+    Q8_0: Q8_0 { d: Half, qs: [i8; 32] }
+    /// `w = d * IQ4_NL_VALUES[q]`. The nibbles are as in [`Q4_0`].
+    Iq4Nl: IQ4_NL { d: Half, qs: [u8; 16] }
+    /// 16 groups of 16: `w = d * (scale & 15) * q - dmin * (scale >> 4)`. Of each 128 values, bits `2s..2s+2` of byte `j`
+    /// are value `32 s + j`.
+    Q2K: Q2_K { scales: [u8; 16], qs: [u8; 64], d: Half, dmin: Half }
+    /// 16 groups of 16: `w = d * (scale - 32) * (q - 4)`. The low two bits are as in [`Q2K`], and bit `i` of `hmask[j]` is
+    /// bit 2 of value `32 i + j`.
+    Q3K: Q3_K { hmask: [u8; 32], qs: [u8; 64], scales: [u8; 12], d: Half }
+    /// 8 groups of 32: `w = d * scale * q - dmin * min`. Of each 64 values, byte `j` holds value `j` (low nibble) and value
+    /// `j + 32` (high nibble). `scales` has eight scales and eight mins of 6 bits: see [`scales_and_mins`].
+    Q4K: Q4_K { d: Half, dmin: Half, scales: [u8; 12], qs: [u8; 128] }
+    /// 8 groups of 32, as in [`Q4K`]. Bit `i` of `qh[j]` is bit 4 of value `32 i + j`.
+    Q5K: Q5_K { d: Half, dmin: Half, scales: [u8; 12], qh: [u8; 32], qs: [u8; 128] }
+    /// 16 groups of 16: `w = d * scale * (q - 32)`. Of each 128 values, byte `j` of `ql` holds the low nibbles of values `j`
+    /// and `j + 64`, and bits `2s..2s+2` of `qh[j]` are the high bits of value `32 s + j`.
+    Q6K: Q6_K { ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: Half }
+    /// `w = d * q`, where `d` is an f32. `bsums`, the sums of 16 values each, are not needed for weights.
+    Q8K: Q8_K { d: [u8; 4], qs: [i8; 256], bsums: [u8; 32] }
 }
 
-/// The 16 levels of IQ4_NL (`kvalues_iq4nl`).
+/// The 16 values that a nibble of IQ4_NL may stand for (`kvalues_iq4nl`).
 pub(crate) const IQ4_NL_VALUES: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 
-/// The eight 6-bit scales and the eight 6-bit mins of [`Q4K`] and [`Q5K`], one a byte, first in the lowest byte.
+/// Unpacks the eight 6-bit scales and the eight 6-bit mins of [`Q4K`] and [`Q5K`] to one byte each, the first in the lowest
+/// byte.
 ///
-/// Bytes 0..4 hold scales 0..4 and 4..8 mins 0..4 in their low six bits; the low nibbles of bytes 8..12 are the low
-/// nibbles of scales 4..8, the high ones those of mins 4..8, whose top two bits are the top bits of bytes 0..8.
+/// The low six bits of bytes 0..4 are scales 0..4, and those of bytes 4..8 are mins 0..4. The low nibbles of bytes 8..12
+/// are the low nibbles of scales 4..8, and their high nibbles those of mins 4..8. The top two bits of scales 4..8 and mins
+/// 4..8 are the top bits of bytes 0..8.
 #[inline(always)]
 pub(crate) fn scales_and_mins(s: &[u8; 12]) -> (u64, u64) {
     let a = u32::from_le_bytes([s[0], s[1], s[2], s[3]]);
@@ -92,10 +97,10 @@ pub(crate) fn scales_and_mins(s: &[u8; 12]) -> (u64, u64) {
     )
 }
 
-/// The sixteen 6-bit scales of [`Q3K`], still with their offset of 32.
+/// Unpacks the sixteen 6-bit scales of [`Q3K`], still with their offset of 32.
 ///
-/// Low nibbles: byte `j` of the first eight holds those of scale `j` and `j + 8`. Top two bits: bits `2i..2i+2` of
-/// byte `8 + j` are those of scale `4 i + j`.
+/// Byte `j` of the first eight holds the low nibbles of scales `j` and `j + 8`. Bits `2i..2i+2` of byte `8 + j` are the top
+/// two bits of scale `4 i + j`.
 #[inline(always)]
 pub(crate) fn q3k_scales(s: &[u8; 12]) -> [u8; 16] {
     let low = u64::from_le_bytes([s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]]);

@@ -11,22 +11,22 @@ pub(in crate::quant) type Word = [u8; 64];
 pub(in crate::quant) type Halves = [u8; 32];
 
 macro_rules! interleaved {
-    ($($name:ident: $bytes:literal { $($field:ident: $ty:ty),* })*) => {$(
+    ($($name:ident: $ty:ident { $($field:ident: $field_ty:ty),* })*) => {$(
         /// Sixteen blocks of this format, interleaved as in [`crate::gguf::Layout::Interleaved16`].
         #[derive(Clone, Copy, Pod, Zeroable)]
         #[repr(C)]
-        pub(in crate::quant) struct $name { $(pub(in crate::quant) $field: $ty),* }
-        const _: () = assert!(size_of::<$name>() == GROUP * $bytes && align_of::<$name>() == 1);
+        pub(in crate::quant) struct $name { $(pub(in crate::quant) $field: $field_ty),* }
+        const _: () = assert!(size_of::<$name>() == GROUP * GgmlType::$ty.block_bytes() && align_of::<$name>() == 1);
     )*};
 }
 interleaved! {
-    Q4_0: 18 { qs: [Word; 4], d: Halves }
-    Q4_1: 20 { qs: [Word; 4], d: Halves, m: Halves }
-    Q5_0: 22 { qh: Word, qs: [Word; 4], d: Halves }
-    Q8_0: 34 { qs: [Word; 8], d: Halves }
-    Q4K: 144 { scales: [Word; 3], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
-    Q5K: 176 { scales: [Word; 3], qh: [Word; 8], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
-    Q6K: 210 { scales: [Word; 4], q: [[[Word; 3]; 8]; 2], d: Halves }
+    Q4_0: Q4_0 { qs: [Word; 4], d: Halves }
+    Q4_1: Q4_1 { qs: [Word; 4], d: Halves, m: Halves }
+    Q5_0: Q5_0 { qh: Word, qs: [Word; 4], d: Halves }
+    Q8_0: Q8_0 { qs: [Word; 8], d: Halves }
+    Q4K: Q4_K { scales: [Word; 3], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
+    Q5K: Q5_K { scales: [Word; 3], qh: [Word; 8], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
+    Q6K: Q6_K { scales: [Word; 4], q: [[[Word; 3]; 8]; 2], d: Halves }
 }
 
 thread_local! {

@@ -5,15 +5,15 @@ use crate::quant::{Heads, Isa, Kernels, Paged};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
-/// Rows of a sequence in pages of an arena, the pages out of order, and around them bytes that would be seen: halves
-/// that are not numbers.
+/// The rows of a sequence in pages of an arena. The pages are out of order, and around them are bytes that would show in a
+/// result: halves that are NaN.
 struct Cache {
     arena: Vec<u8>,
     pages: Vec<u16>,
     page_bytes: usize,
     offset: usize,
     format: KvFormat,
-    /// what the rows are when read back
+    /// The rows as they are read back.
     rows: Vec<Vec<f64>>,
 }
 
@@ -52,7 +52,7 @@ impl Cache {
     }
 }
 
-/// What is stored in a slot: the definition, from the layout.
+/// Reads what is stored in a slot, as the layout defines it.
 fn read(format: KvFormat, chunk: &[u8], slot: usize, d: usize) -> Vec<f64> {
     let half = |at: usize| half::f16::from_le_bytes([chunk[at], chunk[at + 1]]).to_f64();
     let value = |i: usize| match format {
@@ -70,7 +70,7 @@ fn read(format: KvFormat, chunk: &[u8], slot: usize, d: usize) -> Vec<f64> {
     (0..d).map(value).collect()
 }
 
-/// Against f64, at every head size and length around the blocks and the pages, in every format.
+/// Compares attention with f64 in every format, at every head size and at lengths around those of blocks and pages.
 #[test]
 fn attention_is_within_its_ceiling() {
     let formats = [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0];
@@ -153,7 +153,7 @@ fn attend(
     );
 }
 
-/// Every slot by itself: what is read back is near enough, and all other bytes are as before.
+/// What is read back from each slot is near enough, and all other bytes are as before.
 #[test]
 fn stored_rows_are_within_their_ceiling() {
     let mut random = Random(9);
@@ -184,7 +184,7 @@ fn stored_rows_are_within_their_ceiling() {
     }
 }
 
-/// Half a step of the quants, and what the half that is the scale is off, as often as it counts.
+/// Checks that the values are off by half a step of the quants, and by what the rounding of the scale adds.
 fn within(format: KvFormat, row: &[f32], got: &[f64]) {
     let off_half = |x: f64| x.abs() / 2048.0 + 2f64.powi(-25);
     let largest = row

@@ -1,8 +1,8 @@
 //! Attention over keys and values of `Q8_0` by int8 dot products. The quants are multiplied as they are stored; queries
 //! and weights become whole numbers of 16 bits in two planes of 8 bits, which keeps them to a 65,000th of the largest.
 //!
-//! `vpdpbusd` sums four products in each lane of 32 bits. With keys the lanes are sixteen positions and the four products
-//! are of values of a head; with values it is the other way round. Neither needs a sum over lanes.
+//! `vpdpbusd` sums four products in each lane of 32 bits. With keys the elements are sixteen positions and the four products
+//! are of values of a head; with values it is the other way round. Neither needs a sum over elements.
 
 use super::pages::{BLOCK, ask_ahead, load, store_first};
 use crate::quant::format::blocks::Half;
@@ -238,7 +238,7 @@ fn inverse(largest: f32, most: f32) -> f32 {
     if largest < 1e-30 { 0.0 } else { most / largest }
 }
 
-/// `so_far`, or NaN in the lanes where `v` is not finite, which a maximum might hide.
+/// `so_far`, or NaN in the elements where `v` is not finite, which a maximum might hide.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn not_finite(v: __m512, so_far: __m512) -> __m512 {
