@@ -36,11 +36,11 @@ impl Random {
 fn scales_at(ty: GgmlType) -> &'static [usize] {
     match ty {
         F32 | F16 | BF16 => &[],
-        Q4_0 | Q5_0 | Q8_0 | IQ4_NL | Q8_K => &[0],
         Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
         Q2_K => &[80, 82],
         Q3_K => &[108],
         Q6_K => &[208],
+        _ => &[0],
     }
 }
 
