@@ -1,4 +1,5 @@
 //! The binary `glowplug`; see [`glowplug::cli`].
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

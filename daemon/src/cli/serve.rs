@@ -2,7 +2,7 @@
 
 use super::config::sources;
 use super::failure::Failure;
-use crate::config::Server;
+use crate::config::BrokerAddress;
 use crate::machine::systemd::Supervisor;
 use crate::mqtt::broker::credentials;
 use crate::server::{self, RunError};
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let password = credentials::local_file(&config.state_dir);
         let announce = async {
             if let (true, Ok(started)) = (embedded, starting.await) {
-                let Server { host, port } = started.server;
+                let BrokerAddress { host, port } = started.server;
                 tracing::info!(
                     "the embedded broker is on mqtt://{host}:{port}; user {}, password in {}",
                     credentials::LOCAL_USER,

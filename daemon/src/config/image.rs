@@ -57,7 +57,7 @@ impl Draft {
         })
     }
 
-    /// As a file.
+    /// What was collected, as the text of a file.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let filled = |(name, value): (&String, &Value)| match value {

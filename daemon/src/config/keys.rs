@@ -10,7 +10,7 @@ use glowplug_firmware_config::limits::{
 };
 use glowplug_model::engine::{KvFormats, Share, Thinking};
 
-use super::Server;
+use super::BrokerAddress;
 use super::kinds::{
     Choice, Entry, Key, Keys, Kind, Number, Optional, Parsed, Path, Size, Switch, Text, Texts,
     Thought,
@@ -53,7 +53,7 @@ keys! {
     /// The board that this machine is, which says how much memory is ours and which cores are fast.
     BOARD: Parsed<Board> = "board", Parsed { parse: values::board, form: "a name of a board file", default: "found out" };
     /// The broker. Absent, the daemon brings its own.
-    MQTT_URL: Parsed<Server> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`", default: "the embedded broker" };
+    MQTT_URL: Parsed<BrokerAddress> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`", default: "the embedded broker" };
     /// The daemon's user at that broker.
     MQTT_USERNAME: Text = "mqtt.username", Text { default: "none" };
     /// A file whose first line is that user's password.
@@ -72,7 +72,7 @@ keys! {
     MODEL_TEMPLATE_FILE: Path = "model.template_file", Path { default: "the file's own" };
     /// Tokens of a conversation with its answer.
     MODEL_CONTEXT: Optional = "model.context", Optional { min: 32, max: CONTEXT_MAX, default: "4096, or the model's own if that is smaller" };
-    /// What computes.
+    /// The device that computes; only the processor so far.
     MODEL_DEVICE: Text = "model.device", Text { default: "`cpu`" };
     /// Resident memory, all told, that the daemon stays within.
     MEMORY_BUDGET: Size = "memory.budget", Size { default: "what control group, free memory and board leave" };

@@ -26,7 +26,7 @@ pub struct Entry {
     pub values: String,
     /// What it is where nothing is written.
     pub default: String,
-    /// What it means.
+    /// What the key is for.
     pub about: &'static str,
 }
 
@@ -84,7 +84,7 @@ fn text<'a>(key: &'static str, value: &'a Value) -> Result<&'a str, ConfigError>
     value.as_str().ok_or_else(|| wrong(key, "a text", value))
 }
 
-/// Any text.
+/// Text that is taken as it is.
 pub(super) struct Text {
     pub(super) default: &'static str,
 }
@@ -195,7 +195,7 @@ fn whole(key: &'static str, value: &Value, min: u64, max: u64) -> Result<u64, Co
     }
 }
 
-/// A whole number.
+/// A whole number within limits.
 pub(super) struct Number {
     pub(super) min: u64,
     pub(super) max: u64,
@@ -289,7 +289,7 @@ impl Kind for Size {
 /// A list of texts.
 pub(super) struct Texts {
     pub(super) max: usize,
-    /// what they are
+    /// the word for several of them
     pub(super) of: &'static str,
 }
 

@@ -29,34 +29,31 @@ pub(crate) use values::trust_keys;
 /// Why a configuration was not taken. The text names the key and, for a value, its limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// not TOML
+    /// The file is not valid TOML.
     #[error("not valid TOML: {0}")]
     Syntax(String),
-    /// no such key
+    /// There is no such key.
     #[error("unknown key `{key}`; the nearest known one is `{nearest}`")]
     UnknownKey {
-        /// as written, with its tables
+        /// The key as it was written, with its tables.
         key: String,
-        /// by edit distance
+        /// The known key with the smallest edit distance.
         nearest: &'static str,
     },
-    /// a value outside its limits
+    /// A value is outside its limits, or does not go with another one.
     #[error("`{key}`: {why}")]
     Invalid {
-        /// which
         key: &'static str,
-        /// the limit it breaks
+        /// The limit that it breaks, as the end of a sentence.
         why: String,
     },
-    /// a value of the wrong type
+    /// A value has the wrong type; the text names its key.
     #[error("wrong type: {0}")]
     Type(String),
-    /// known, documented, not in this version
+    /// The contract knows it, and this version does not have it.
     #[error("`{key}`: {what} comes with a later version")]
     NotYet {
-        /// which
         key: &'static str,
-        /// the feature
         what: &'static str,
     },
 }
@@ -137,7 +134,7 @@ impl Draft {
     }
 }
 
-/// `GLOWPLUG_MQTT_URL` for `mqtt.url`.
+/// The variable of a key: `GLOWPLUG_MQTT_URL` is that of `mqtt.url`.
 #[must_use]
 pub fn env_name(key: &str) -> String {
     format!("GLOWPLUG_{}", key.replace('.', "_").to_ascii_uppercase())
@@ -178,132 +175,97 @@ fn unknown(key: &str) -> ConfigError {
     }
 }
 
-/// A configuration the daemon can run with.
+/// A configuration that the daemon can run with. What a key means is in the table of [`keys`]; the fields that no key sets
+/// say who does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// `{node}`: one topic level
     pub node: String,
-    /// `{base}`: one or more topic levels
     pub base_topic: String,
-    /// the broker and what is published on it
     pub mqtt: Mqtt,
-    /// where the embedded broker listens, when `mqtt.server` is none
+    /// Where the embedded broker listens, if `mqtt.server` is none.
     pub listen: SocketAddr,
-    /// what to serve
     pub model: Model,
-    /// the one named, else the one that the command line found this machine to be
+    /// The board that was named, else the one that the command line found this machine to be.
     pub board: Option<Board>,
-    /// how it was chosen
+    /// Why this board was chosen.
     pub board_chosen: Chosen,
-    /// how much of it, and what the KV cache takes
     pub memory: Memory,
-    /// the inference side
     pub engine: Engine,
-    /// conversations that are kept
     pub sessions: Sessions,
-    /// who may sign models; none: nobody needs to
+    /// The keys that may sign models. If there are none, nobody has to sign.
     pub trust: Vec<VerifyingKey>,
-    /// of the flash image that all of it was read from: older ones are refused when a model has answered with it
+    /// The counter of the flash image that all of it was read from. Once a model has answered with it, older images are
+    /// refused.
     pub counter: Option<u64>,
-    /// where the embedded broker's credentials live
+    /// The folder of what the daemon remembers, and of the embedded broker's password.
     pub state_dir: PathBuf,
-    /// below which the kernel's files are read; `/` but in tests, which the command line may be told. The file has no
-    /// key for it
+    /// The folder below which the kernel's files are read. It is `/`; tests give the command line another one, and the file
+    /// has no key for it.
     pub root: PathBuf,
-    /// the service manager that started us, set by the command line
+    /// The service manager that started the daemon, set by the command line.
     pub supervisor: Option<Supervisor>,
 }
 
-/// `[mqtt]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mqtt {
-    /// an external broker; none: the embedded one
-    pub server: Option<Server>,
-    /// for the external broker
+    /// The external broker; if there is none, the daemon brings its own.
+    pub server: Option<BrokerAddress>,
     pub username: Option<String>,
-    /// a file with the password on its first line
     pub password_file: Option<PathBuf>,
-    /// between two `metrics`
     pub metrics_interval: Duration,
-    /// prefixes below which a Response Topic is honoured, besides the client's own
     pub response_topic_allow: Vec<String>,
 }
 
-/// Where a broker is.
+/// The host and the TCP port of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// name or address
+pub struct BrokerAddress {
     pub host: String,
-    /// TCP port
     pub port: u16,
 }
 
-/// `[model]`. The command line turns `name` into `path` before the daemon runs.
+/// Which model is served. The command line turns `name` into `path` before the daemon runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// a GGUF file
     pub path: Option<PathBuf>,
-    /// a catalogue name
     pub name: Option<String>,
-    /// a chat template, instead of the one of the file that `path` or `name` says
     pub template_file: Option<PathBuf>,
-    /// tokens; none: 4096, or the model's own if that is smaller
     pub context: Option<usize>,
-    /// one that was chosen over MQTT takes its place, and where it fails three starts the last one that answered. Set by
-    /// the command line: who asks for one answer wants it from this model
+    /// Whether a model that was chosen over MQTT takes this one's place, and the last one that answered takes it after three
+    /// failed starts. The command line sets it for the daemon: who asks for one answer wants it from this model.
     pub remembered: bool,
 }
 
-/// `[memory]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// resident bytes, all told; none: not limited by configuration
+    /// The most resident bytes; if there are none, the configuration sets no limit.
     pub budget: Option<u64>,
-    /// of keys and values; none: q8_0, where the model's heads can have it
     pub kv_format: Option<KvFormats>,
-    /// none: what the limit leaves, at most what `engine.max_streams` contexts need
     pub kv_pages: Option<usize>,
-    /// KV pages are kept from being swapped out
     pub lock: bool,
-    /// who finds what is in them
     pub share: Share,
 }
 
-/// `[engine]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
-    /// sequences in one step
     pub max_streams: usize,
-    /// requests that may wait
     pub queue: usize,
-    /// none: as many as the machine has
     pub prefill_threads: Option<usize>,
-    /// none: as many as the machine has
     pub decode_threads: Option<usize>,
-    /// longest request payload
     pub max_payload_bytes: usize,
-    /// when a request does not say
     pub max_tokens: u32,
-    /// tokens of this long go into one frame
     pub chunk: Duration,
-    /// how long a finished request's final frame is kept for its repetition
     pub dedup_window: Duration,
-    /// when a request does not say
     pub thinking: Thinking,
-    /// a forced instruction set, set by the command line; the file has no key for it
+    /// A forced instruction set. The command line sets it, the file has no key for it.
     pub isa: Option<Isa>,
 }
 
-/// `[sessions]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions {
-    /// where snapshots are kept; none: nowhere
     pub dir: Option<PathBuf>,
-    /// bytes a day, as the board's storage bears them; set by the command line, the file has no key for it
+    /// How many bytes a day the board's storage bears. The command line sets it, the file has no key for it.
     pub writes_per_day: Option<u64>,
-    /// a session that was not used for so long is dropped
     pub expire: Duration,
-    /// one that outgrows the context forgets its oldest turns; else its request is refused
     pub window: bool,
 }
 

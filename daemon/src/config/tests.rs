@@ -77,7 +77,7 @@ fn a_full_file_is_taken() {
     .unwrap();
     assert_eq!(
         c.mqtt.server,
-        Some(Server {
+        Some(BrokerAddress {
             host: "broker.lan".into(),
             port: 1884
         })
@@ -220,7 +220,7 @@ fn single_values_override_the_file() {
     assert!(!c.engine.thinking.enabled);
     assert_eq!(
         c.mqtt.server,
-        Some(Server {
+        Some(BrokerAddress {
             host: "::1".into(),
             port: 1999
         })

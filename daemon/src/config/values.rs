@@ -8,7 +8,7 @@ use glowplug_firmware_config::kv;
 use glowplug_firmware_config::limits::{BASE_TOPIC_MAX, KEYS_MAX};
 use glowplug_model::engine::KvFormats;
 
-use super::{ConfigError, Server, invalid};
+use super::{BrokerAddress, ConfigError, invalid};
 use crate::hex::unhex;
 
 /// One of the board files, by its name.
@@ -94,8 +94,8 @@ pub(super) fn topic(key: &'static str, topic: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// `mqtt://host[:port]`.
-pub(super) fn server(key: &'static str, url: &str) -> Result<Server, ConfigError> {
+/// The address of a broker, written `mqtt://host[:port]`.
+pub(super) fn server(key: &'static str, url: &str) -> Result<BrokerAddress, ConfigError> {
     let rest = match url.split_once("://") {
         Some(("mqtt" | "tcp", rest)) => rest,
         Some(("mqtts" | "ssl" | "ws" | "wss", _)) => {
@@ -124,7 +124,7 @@ pub(super) fn server(key: &'static str, url: &str) -> Result<Server, ConfigError
     };
     let port = port.and_then(|p| p.parse::<u16>().ok()).filter(|p| *p != 0);
     match port {
-        Some(port) if !host.is_empty() && !host.contains(['/', ' ']) => Ok(Server {
+        Some(port) if !host.is_empty() && !host.contains(['/', ' ']) => Ok(BrokerAddress {
             host: host.to_owned(),
             port,
         }),

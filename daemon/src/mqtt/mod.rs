@@ -190,7 +190,7 @@ impl std::fmt::Debug for Credentials {
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub server: crate::config::Server,
+    pub server: crate::config::BrokerAddress,
     pub client_id: String,
     /// Without credentials the daemon connects as an anonymous user.
     pub credentials: Option<Credentials>,

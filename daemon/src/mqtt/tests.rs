@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::broker::{self, Embedded, Users};
 use super::*;
-use crate::config::Server;
+use crate::config::BrokerAddress;
 
 const PAYLOAD_MAX: usize = 1000;
 /// For what must come; a machine may be slow.
@@ -47,7 +47,7 @@ async fn start(port: u16) -> Embedded {
 
 fn options(broker: &Embedded, client_id: &str, user: &Credentials, filters: &[&str]) -> Options {
     Options {
-        server: Server {
+        server: BrokerAddress {
             host: broker.address.ip().to_string(),
             port: broker.address.port(),
         },

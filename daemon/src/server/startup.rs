@@ -11,7 +11,7 @@ use super::run_error::{RunError, lost, unserved};
 use super::stall::Stall;
 use super::status::{self, Speed};
 use super::{Daemon, Inference, Models, Run, Shutdown, Waiting, now};
-use crate::config::{Config, Server};
+use crate::config::{BrokerAddress, Config};
 use crate::inference::messages::Load;
 use crate::inference::{Lost, Machine};
 use crate::machine::cores::Cores;
@@ -34,7 +34,7 @@ const FINDINGS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
     /// Where the broker in use is; of the embedded one with the port that it really has.
-    pub server: Server,
+    pub server: BrokerAddress,
 }
 
 /// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
@@ -144,7 +144,7 @@ fn connect(
     config: &Config,
     topics: &Topics,
     run: &Run,
-    server: Server,
+    server: BrokerAddress,
     credentials: Option<Credentials>,
 ) -> (Link, Events) {
     let mut will = Publication::new(
@@ -164,7 +164,7 @@ fn connect(
 }
 
 /// The embedded broker if it is used, where the broker is, and how the daemon logs in.
-type BrokerInUse = (Option<Embedded>, Server, Option<Credentials>);
+type BrokerInUse = (Option<Embedded>, BrokerAddress, Option<Credentials>);
 
 /// Starts the embedded broker unless the configuration names another one.
 async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunError> {
@@ -190,7 +190,7 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
     };
     let own = users.daemon.clone();
     let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
-    let server = Server {
+    let server = BrokerAddress {
         host: embedded.address.ip().to_string(),
         port: embedded.address.port(),
     };

@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::models;
 use crate::cli::models::pull;
 use crate::cli::serve::{failure, server_runtime};
-use crate::config::{Config, Server};
+use crate::config::{BrokerAddress, Config};
 use crate::models::catalogue;
 use crate::mqtt::broker::credentials;
 use crate::server;
@@ -108,7 +108,7 @@ fn early_end(ended: Result<Result<(), server::RunError>, tokio::task::JoinError>
     }
 }
 
-async fn talk(args: &Args, config: &Config, server: Server) -> Result<(), Failure> {
+async fn talk(args: &Args, config: &Config, server: BrokerAddress) -> Result<(), Failure> {
     let mut client = Client::connect(config, server.clone(), "demo".into(), None)?;
     client.ready(None).await?;
     eprintln!(
@@ -156,7 +156,7 @@ fn explain_memory(info: Option<&Value>) {
 }
 
 /// Prints commands that can be typed in a second terminal.
-fn explain_topics(config: &Config, server: &Server) {
+fn explain_topics(config: &Config, server: &BrokerAddress) {
     let broker = format!("-h {} -p {}", server.host, server.port);
     let user = if config.mqtt.server.is_some() {
         String::new()

@@ -3,7 +3,7 @@
 
 use super::config::sources;
 use super::failure::Failure;
-use crate::config::{Config, Server};
+use crate::config::{BrokerAddress, Config};
 use crate::mqtt::broker::credentials;
 use crate::mqtt::{self, Event, Events, Incoming, Lane, Link, Options, Outgoing, Publication, Qos};
 use crate::wire::topics::{Topics, valid_segment};
@@ -55,7 +55,7 @@ impl Target {
             }
         }
         let config = sources::finish(draft, None)?;
-        let server = config.mqtt.server.clone().unwrap_or_else(|| Server {
+        let server = config.mqtt.server.clone().unwrap_or_else(|| BrokerAddress {
             host: config.listen.ip().to_string(),
             port: config.listen.port(),
         });
@@ -132,7 +132,7 @@ impl Client {
     /// machine the local user's are taken, if this user may read them; else there are none.
     pub(crate) fn connect(
         config: &Config,
-        server: Server,
+        server: BrokerAddress,
         name: String,
         session: Option<&str>,
     ) -> Result<Self, Failure> {

@@ -13,7 +13,7 @@ fn out(message: Publication) -> Outgoing {
 /// An embedded broker with a daemon on it that answers every request with a script.
 struct World {
     config: Config,
-    server: Server,
+    server: BrokerAddress,
     daemon: Link,
     _broker: Embedded,
     _folder: tempfile::TempDir,
@@ -40,7 +40,7 @@ impl World {
         let broker = broker::start("127.0.0.1:0".parse().unwrap(), users, 1 << 20)
             .await
             .unwrap();
-        let server = Server {
+        let server = BrokerAddress {
             host: "127.0.0.1".into(),
             port: broker.address.port(),
         };
@@ -247,7 +247,7 @@ async fn no_broker_and_a_wrong_password_end_at_once() {
         .local_addr()
         .unwrap()
         .port();
-    let server = Server {
+    let server = BrokerAddress {
         host: "127.0.0.1".into(),
         port: gone,
     };

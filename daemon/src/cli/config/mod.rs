@@ -31,9 +31,9 @@ enum What {
 /// Check a configuration file, or the newest good image of a partition
 #[derive(clap::Args)]
 struct Check {
-    /// TOML, or an image
+    /// a file in TOML, or an image
     file: PathBuf,
-    /// print JSON
+    /// print JSON, for a program to read
     #[arg(long)]
     json: bool,
 }
@@ -41,7 +41,7 @@ struct Check {
 /// Write a configuration file as an image, into the older slot of a partition
 #[derive(clap::Args)]
 struct Compile {
-    /// TOML
+    /// the file, in TOML
     file: PathBuf,
     /// a partition of two slots, or a file, which is made if it is not there
     #[arg(short, long, value_name = "FILE")]
@@ -59,7 +59,7 @@ struct Compile {
 struct Show {
     /// a partition, or a file
     image: PathBuf,
-    /// print JSON
+    /// print JSON, for a program to read
     #[arg(long)]
     json: bool,
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Read when `--config` does not name another.
 const SYSTEM_FILE: &str = "/etc/glowplug/config.toml";
 
-/// Longest configuration file.
+/// Longest configuration file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
 /// Variables that are read elsewhere and are no keys of the configuration.

@@ -71,7 +71,7 @@ impl Fake {
 
     pub(super) fn options(&self, filters: &[&str]) -> Options {
         Options {
-            server: Server {
+            server: BrokerAddress {
                 host: self.address.ip().to_string(),
                 port: self.address.port(),
             },
