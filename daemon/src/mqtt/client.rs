@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use super::flight::{Cause, WINDOW};
 use super::{
-    Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Refusal,
+    Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Rejection,
     intake_bytes,
 };
 
@@ -77,7 +77,7 @@ pub(super) struct Offer {
 /// How the sending of a publication ended.
 pub(super) enum Settled {
     /// It was acknowledged, or it was refused for this reason.
-    Answered(Option<Refusal>),
+    Answered(Option<Rejection>),
     /// The socket took it; with QoS 0 that is all there is to know.
     Sent,
     /// Nothing is known, because the connection ends.
@@ -171,13 +171,13 @@ async fn settled(notice: PublishNotice) -> Settled {
     match notice.wait_async().await {
         Ok(PublishResult::Qos1(ack)) => Settled::Answered(match ack.reason {
             PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
-            PubAckReason::NotAuthorized => Some(Refusal::Denied),
-            PubAckReason::TopicNameInvalid => Some(Refusal::Topic),
-            PubAckReason::QuotaExceeded => Some(Refusal::Quota),
-            _ => Some(Refusal::Other),
+            PubAckReason::NotAuthorized => Some(Rejection::Denied),
+            PubAckReason::TopicNameInvalid => Some(Rejection::Topic),
+            PubAckReason::QuotaExceeded => Some(Rejection::Quota),
+            _ => Some(Rejection::Other),
         }),
         Ok(_) => Settled::Sent,
-        Err(PublishNoticeError::RetainNotSupported) => Settled::Answered(Some(Refusal::Other)),
+        Err(PublishNoticeError::RetainNotSupported) => Settled::Answered(Some(Rejection::Other)),
         Err(e) => {
             tokio::time::sleep(LAST_WORD).await;
             Settled::Lost(e.to_string())
@@ -340,9 +340,9 @@ fn end_of(error: ConnectionError) -> Ending {
         )) => Ending::Lost(
             format!("the broker refused a message with code {code:#04x}"),
             Cause::Oldest(if code == D::PacketTooLarge as u8 {
-                Refusal::TooLarge
+                Rejection::TooLarge
             } else {
-                Refusal::Other
+                Rejection::Other
             }),
         ),
         ConnectionError::MqttState(StateError::ServerDisconnect {
@@ -350,15 +350,15 @@ fn end_of(error: ConnectionError) -> Ending {
             reason_string,
         }) => {
             let cause = match reason_code {
-                D::NotAuthorized => Cause::Told(Refusal::Denied),
-                D::TopicNameInvalid => Cause::Told(Refusal::Topic),
-                D::PacketTooLarge => Cause::Told(Refusal::TooLarge),
-                D::QuotaExceeded => Cause::Told(Refusal::Quota),
+                D::NotAuthorized => Cause::Told(Rejection::Denied),
+                D::TopicNameInvalid => Cause::Told(Rejection::Topic),
+                D::PacketTooLarge => Cause::Told(Rejection::TooLarge),
+                D::QuotaExceeded => Cause::Told(Rejection::Quota),
                 D::MalformedPacket
                 | D::ProtocolError
                 | D::UnspecifiedError
                 | D::ImplementationSpecificError
-                | D::PayloadFormatInvalid => Cause::Told(Refusal::Closed),
+                | D::PayloadFormatInvalid => Cause::Told(Rejection::Closed),
                 _ => Cause::Other,
             };
             let why = reason_string.map_or(String::new(), |why| format!(" ({why})"));

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Outgoing, Refusal};
+use super::{Outgoing, Rejection};
 
 /// Publications that may be sent and not yet acknowledged.
 pub(super) const WINDOW: usize = 32;
@@ -26,9 +26,9 @@ pub(super) enum Cause {
     /// The broker closed it and gave no reason.
     Closed,
     /// The broker named something in what was sent.
-    Told(Refusal),
+    Told(Rejection),
     /// The broker named something in the acknowledgement of the oldest publication.
-    Oldest(Refusal),
+    Oldest(Rejection),
 }
 
 /// What may be handed over next.
@@ -146,14 +146,14 @@ impl<D> Flight<D> {
     }
 
     /// The connection ended. Returns the publication that is given up, if there is one, and why.
-    pub(super) fn lost(&mut self, cause: Cause, now: Instant) -> Option<(Outgoing, Refusal)> {
+    pub(super) fn lost(&mut self, cause: Cause, now: Instant) -> Option<(Outgoing, Rejection)> {
         let handed = self.handed();
         for entry in &mut self.entries {
             entry.done = None;
         }
         let (blame, why) = match cause {
             Cause::Other => return None,
-            Cause::Closed => (1, Refusal::Closed),
+            Cause::Closed => (1, Rejection::Closed),
             Cause::Told(why) | Cause::Oldest(why) => (BLAME_MAX / 2, why),
         };
         let certain = handed == 1 || matches!(cause, Cause::Oldest(_));
@@ -171,7 +171,7 @@ impl<D> Flight<D> {
             return None;
         }
         let out = self.entries.pop_front()?.out;
-        if out.default_topic.is_some() && why != Refusal::TooLarge {
+        if out.default_topic.is_some() && why != Rejection::TooLarge {
             remember(
                 &mut self.shunned,
                 (out.message.topic.clone(), now),
@@ -252,8 +252,8 @@ mod tests {
         fn only_the_one_to_blame_is_given_up(poison in 0..40_usize, of in 1..40_usize, cause in 0..3_usize) {
             let (cause, most) = [
                 (Cause::Closed, 5),
-                (Cause::Told(Refusal::Topic), 3),
-                (Cause::Oldest(Refusal::TooLarge), 2),
+                (Cause::Told(Rejection::Topic), 3),
+                (Cause::Oldest(Rejection::TooLarge), 2),
             ][cause];
             let (losses, arrived) = worlds(poison, of, cause);
             let others: Vec<String> = (0..of).filter(|i| *i != poison).map(|i| i.to_string()).collect();

@@ -123,7 +123,7 @@ pub enum Event {
         reason: String,
     },
     /// The broker will never take this publication, so it is given up.
-    Refused(Box<Outgoing>, Refusal),
+    Refused(Box<Outgoing>, Rejection),
     /// The connection is gone or could not be made. Another attempt follows.
     Down {
         reason: String,
@@ -141,7 +141,7 @@ pub enum Event {
 
 /// Why the broker does not take a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     TooLarge,
     /// We may not publish on its topic.
     Denied,
@@ -154,7 +154,7 @@ pub enum Refusal {
     Other,
 }
 
-impl Refusal {
+impl Rejection {
     /// The name under which `metrics` counts it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -13,7 +13,7 @@ use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled};
 use super::flight::{Cause, Flight, Next};
 use super::outbox::Outbox;
 use super::{
-    Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Refusal, intake_bytes,
+    Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Rejection, intake_bytes,
 };
 
 /// Events that are not read yet. [`intake_bytes`] bounds their bytes. In a flood of QoS 0 the socket waits, and nothing
@@ -300,9 +300,9 @@ impl Client {
             let m = &out.message;
             let refusal = if m.topic.len() + m.payload.len() + OVERHEAD > offer.packet_max {
                 // encoding it would end the connection, again at every attempt
-                Some(Refusal::TooLarge)
+                Some(Rejection::TooLarge)
             } else if self.flight.shuns(out, Instant::now().into_std()) {
-                Some(Refusal::Closed)
+                Some(Rejection::Closed)
             } else {
                 None
             };
@@ -321,7 +321,7 @@ impl Client {
                 Some(done) => self.flight.handed_over(index, done),
                 None => {
                     if let Some(out) = self.flight.remove(index) {
-                        self.give_up(out, Refusal::Topic);
+                        self.give_up(out, Rejection::Topic);
                     }
                 }
             }
@@ -346,7 +346,7 @@ impl Client {
         Ok(())
     }
 
-    fn give_up(&mut self, out: Outgoing, why: Refusal) {
+    fn give_up(&mut self, out: Outgoing, why: Rejection) {
         self.outbox.release(&out);
         self.reports.push_back(Event::Refused(Box::new(out), why));
     }

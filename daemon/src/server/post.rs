@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::status;
 use super::{Daemon, now};
-use crate::mqtt::{Event, Lane, Outgoing, Publication, Qos, Refusal};
+use crate::mqtt::{Event, Lane, Outgoing, Publication, Qos, Rejection};
 use crate::requests::admission::{Action, Phase};
 use crate::wire::chat::reply::{self, encode};
 use crate::wire::fault::{Code, Fault};
@@ -228,10 +228,10 @@ impl Daemon {
     }
 
     /// The broker does not take a reply: a small one that says so follows, on a topic where its client may hear it.
-    fn refused(&mut self, out: Outgoing, why: Refusal) {
+    fn refused(&mut self, out: Outgoing, why: Rejection) {
         let bytes = out.message.payload.len();
         self.admission.count_refused(why.name());
-        if why == Refusal::TooLarge {
+        if why == Rejection::TooLarge {
             self.post.frame_max = self.post.frame_max.min(bytes.saturating_sub(1));
             self.admission.frame_max(self.post.frame_max);
         }

@@ -31,7 +31,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(600);
 
 /// Why a connection is turned away.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::mqtt) enum Refusal {
+pub(in crate::mqtt) enum TurnedAway {
     /// User name, password or client identifier are not right.
     User,
     /// There is no place for another client.
@@ -71,13 +71,13 @@ impl Visitor {
     }
 
     /// Says why the connection is turned away, and closes it.
-    pub(in crate::mqtt) async fn turn_away(mut self, refusal: Refusal) {
+    pub(in crate::mqtt) async fn turn_away(mut self, why: TurnedAway) {
         let id = &self.connect.client_id;
-        tracing::debug!("the embedded broker turns `{id}` away: {refusal:?}");
+        tracing::debug!("the embedded broker turns `{id}` away: {why:?}");
         // codes of 3.2.2.2 of MQTT 5 and 3.2.2.3 of 3.1.1
-        let (of_5, of_4) = match refusal {
-            Refusal::User => (0x86, 4),
-            Refusal::Full => (0x89, 3),
+        let (of_5, of_4) = match why {
+            TurnedAway::User => (0x86, 4),
+            TurnedAway::Full => (0x89, 3),
         };
         let said: &[u8] = if self.connect.level >= LEVEL_5 {
             &[CONNACK, 3, 0, of_5, 0]

@@ -36,7 +36,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::{Credentials, PACKET_MAX};
 use framing::{CONNECT, Connect, FixedHeader, LEVEL_5, lower_will};
-use listener::{CONNECT_WITHIN, Listener, Refusal, Visitor};
+use listener::{CONNECT_WITHIN, Listener, TurnedAway, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
 use sessions::{SESSIONS_MAX, Sessions};
 
@@ -247,7 +247,7 @@ impl Broker {
     /// Serves one connection until it ends.
     async fn serve(self: Arc<Self>, mut visitor: Visitor) {
         let Some(user) = self.guard.user(&visitor.connect) else {
-            return visitor.turn_away(Refusal::User).await;
+            return visitor.turn_away(TurnedAway::User).await;
         };
         let daemon = user == &self.guard.0.daemon;
         let place = if daemon {
@@ -255,7 +255,7 @@ impl Broker {
         } else if let Ok(place) = self.clients.try_acquire() {
             Some(place)
         } else {
-            return visitor.turn_away(Refusal::Full).await;
+            return visitor.turn_away(TurnedAway::Full).await;
         };
         let config = if daemon {
             &self.for_daemon
@@ -265,7 +265,7 @@ impl Broker {
             &self.for_clients
         };
         let (Some(shutdown), Ok((ours, theirs))) = (self.shutdown.upgrade(), pair()) else {
-            return visitor.turn_away(Refusal::Full).await;
+            return visitor.turn_away(TurnedAway::Full).await;
         };
         let session = self.arrives(&visitor.connect).await;
         let handler = ClientHandler::new(

@@ -4,7 +4,7 @@ use super::fake::{Do, Fake, Got, publish};
 use super::*;
 
 /// Takes the events up to the given number of refusals.
-async fn refusals(events: &mut Events, n: usize) -> Vec<(Outgoing, Refusal)> {
+async fn refusals(events: &mut Events, n: usize) -> Vec<(Outgoing, Rejection)> {
     let mut all = Vec::new();
     while all.len() < n {
         if let Event::Refused(out, why) = event(events).await {
@@ -72,14 +72,14 @@ async fn acknowledgements_have_room_of_their_own() {
 #[tokio::test]
 async fn no_message_can_cost_the_others_their_connection() {
     for (todo, why, connections) in [
-        (Do::Code(0x87), Refusal::Denied, 1),
-        (Do::Code(0x97), Refusal::Quota, 1),
+        (Do::Code(0x87), Rejection::Denied, 1),
+        (Do::Code(0x97), Rejection::Quota, 1),
         // not in the standard for PUBACK; Mosquitto's `message_size_limit`
-        (Do::Code(0x95), Refusal::TooLarge, 3),
-        (Do::Disconnect(0x90), Refusal::Topic, 4),
-        (Do::Disconnect(0x81), Refusal::Closed, 4),
-        (Do::ShortDisconnect(0x81), Refusal::Closed, 6),
-        (Do::Close, Refusal::Closed, 6),
+        (Do::Code(0x95), Rejection::TooLarge, 3),
+        (Do::Disconnect(0x90), Rejection::Topic, 4),
+        (Do::Disconnect(0x81), Rejection::Closed, 4),
+        (Do::ShortDisconnect(0x81), Rejection::Closed, 6),
+        (Do::Close, Rejection::Closed, 6),
     ] {
         let fake = Fake::start(vec![], move |got| {
             if topic_is(got, "out/7") {
@@ -134,7 +134,7 @@ async fn a_response_topic_that_costs_connections_is_not_written_on_again() {
         link.publish(reply(Qos::AtLeastOnce)).unwrap();
     }
     let refused = refusals(&mut events, 20).await;
-    assert!(refused.iter().all(|(_, why)| *why == Refusal::Closed));
+    assert!(refused.iter().all(|(_, why)| *why == Rejection::Closed));
     link.publish(out(qos1("good", "x"))).unwrap();
     fake.until(|f| f.count(|g| topic_is(g, "good")) == 1).await;
     assert!(fake.count(|g| *g == Got::Connect) <= made + 1);
