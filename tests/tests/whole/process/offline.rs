@@ -36,7 +36,7 @@ fn a_daemon_without_a_network_misses_nothing() {
         return;
     };
     let exe = std::env::current_exe().unwrap();
-    let inside = "offline::inside_a_namespace";
+    let inside = "process::offline::inside_a_namespace";
     let test = [
         exe.to_str().unwrap(),
         "--exact",
