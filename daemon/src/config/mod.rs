@@ -208,14 +208,8 @@ pub struct Config {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mqtt {
-<<<<<<< HEAD
     /// The external broker; if there is none, the daemon brings its own.
     pub server: Option<BrokerAddress>,
-=======
-    /// an external broker; none: the embedded one
-    pub server: Option<BrokerAddress>,
-    /// for the external broker
->>>>>>> 8ab58d2 (Name the broker's address, and what a broker rejects)
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     pub metrics_interval: Duration,
@@ -225,10 +219,6 @@ pub struct Mqtt {
 /// The host and the TCP port of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerAddress {
-<<<<<<< HEAD
-=======
-    /// name or address
->>>>>>> 8ab58d2 (Name the broker's address, and what a broker rejects)
     pub host: String,
     pub port: u16,
 }

@@ -18,7 +18,10 @@ fn converses_in_both_versions(kind: Kind) {
     let smol = real_model(Real::Smol);
     let mut world = World::start(kind, folder, &smol, "context = 512", "max_tokens = 16");
     world.online();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/whole/clients/paho_client.py");
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/whole/clients/paho_client.py"
+    );
     let (user, password) = world.user("paho");
     let port = world.port.to_string();
     let mut args = vec![script, &port, password, NODE];
