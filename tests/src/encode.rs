@@ -1,14 +1,14 @@
-//! Random weights in every storage type. The simple formats are really encoded, after the layouts of ggml's
-//! `ggml-common.h`; the others are filled with random bits under scales that give values of the size asked for.
+//! Random weights in every storage type. The simple formats are really encoded, after the layouts in ggml's `ggml-common.h`. The
+//! others are filled with random bits under scales that give values of the size that was asked for.
 
 use crate::SplitMix;
 use glowplug_model::gguf::GgmlType;
 use half::{bf16, f16};
 
-/// `n` random weights, uniform or nearly so, with a standard deviation of about `std`.
+/// Gives `n` random weights, nearly uniform, with a standard deviation of about `std`.
 ///
 /// # Panics
-/// `n` is not a whole number of blocks.
+/// If `n` is not a whole number of blocks.
 pub(crate) fn random(ty: GgmlType, n: usize, std: f32, rng: &mut SplitMix) -> Vec<u8> {
     assert!(n.is_multiple_of(ty.block_len()), "{n} values of {ty}");
     (0..n / ty.block_len())
@@ -45,7 +45,7 @@ fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {
     }
 }
 
-/// Random bits with f16 values at the given offsets.
+/// Gives random bits with f16 values at the given offsets.
 fn bits(ty: GgmlType, scales: &[(usize, f32)], rng: &mut SplitMix) -> Vec<u8> {
     let mut out: Vec<u8> = (0..ty.block_bytes())
         .map(|_| rng.next_u64() as u8)
@@ -56,7 +56,7 @@ fn bits(ty: GgmlType, scales: &[(usize, f32)], rng: &mut SplitMix) -> Vec<u8> {
     out
 }
 
-/// Q4_0 and Q5_0: `d * (q - 2^(b-1))`, the value of largest magnitude on the lowest code.
+/// Encodes Q4_0 and Q5_0: `d * (q - 2^(b-1))`, with the value of largest magnitude on the lowest code.
 fn symmetric(values: &[f32], bits: u32) -> Vec<u8> {
     let half = (1 << (bits - 1)) as f32;
     let peak = values
@@ -68,7 +68,7 @@ fn symmetric(values: &[f32], bits: u32) -> Vec<u8> {
     [&f16::from_f32(d).to_le_bytes()[..], &packed(&codes, bits)].concat()
 }
 
-/// Q4_1 and Q5_1: `d * q + m`.
+/// Encodes Q4_1 and Q5_1: `d * q + m`.
 fn affine(values: &[f32], bits: u32) -> Vec<u8> {
     let min = values.iter().copied().fold(f32::INFINITY, f32::min);
     let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -82,7 +82,7 @@ fn affine(values: &[f32], bits: u32) -> Vec<u8> {
     .concat()
 }
 
-/// Nearest codes of `values / d`, moved by `shift`; all 0 if `d` is.
+/// The nearest codes of `values / d`, moved by `shift`. All of them are 0 if `d` is.
 fn codes(values: &[f32], d: f32, shift: impl Fn(f32) -> f32, bits: u32) -> Vec<u8> {
     let top = ((1 << bits) - 1) as f32;
     let code = |v: f32| {
@@ -95,7 +95,7 @@ fn codes(values: &[f32], d: f32, shift: impl Fn(f32) -> f32, bits: u32) -> Vec<u
     values.iter().map(|&v| code(v) as u8).collect()
 }
 
-/// 32 codes: fifth bits first, bit `i` for code `i`, then nibbles, code `i` low and code `i + 16` high in byte `i`.
+/// Packs 32 codes: first their fifth bits, bit `i` for code `i`, and then nibbles, code `i` low and code `i + 16` high in byte `i`.
 fn packed(codes: &[u8], bits: u32) -> Vec<u8> {
     let fifth = codes
         .iter()
@@ -110,7 +110,7 @@ fn packed(codes: &[u8], bits: u32) -> Vec<u8> {
     high.into_iter().chain(nibbles).collect()
 }
 
-/// `d * q` with an f16 `d`.
+/// Encodes Q8_0: `d * q` with an f16 `d`.
 fn q8_0(values: &[f32]) -> Vec<u8> {
     let (d, q) = int8(values);
     f16::from_f32(d)
@@ -120,7 +120,7 @@ fn q8_0(values: &[f32]) -> Vec<u8> {
         .collect()
 }
 
-/// `d * q` with an f32 `d`, and the sums of every 16 codes.
+/// Encodes Q8_K: `d * q` with an f32 `d`, and the sums of every 16 codes.
 fn q8_k(values: &[f32]) -> Vec<u8> {
     let (d, q) = int8(values);
     let sums = q

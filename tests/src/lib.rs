@@ -1,8 +1,8 @@
-//! What the tests of the whole stand on: tiny seeded models, hostile files, and where the real models are; and, in
-//! [`world`], the real daemon on a real broker.
+//! What the tests of the whole stand on: tiny seeded models, hostile files, the paths of the real models, and in [`world`] the
+//! real daemon on a real broker.
 //!
-//! A test that needs any model makes one with [`Tiny`]; a test that needs a broken one takes a tiny model's
-//! [`GgufWriter`] and breaks it; a test that needs a real one asks [`real_model`].
+//! A test that needs any model makes one with [`Tiny`]. A test that needs a broken one takes a tiny model's [`GgufWriter`] and
+//! breaks it. A test that needs a real one asks [`real_model`].
 #![allow(
     missing_docs,
     reason = "only tests see it; what a name says is not said again"

@@ -1,10 +1,9 @@
-//! A network between an MQTT client and its broker that fails as networks do: a TCP proxy on loopback that delays, cuts,
-//! swallows and slows what it carries.
+//! A network between an MQTT client and its broker that fails as networks do: a TCP proxy on loopback that delays, cuts, loses
+//! and slows what it carries.
 //!
-//! What befalls a connection is its [`Fate`], drawn from the seed of the link and the connection's number alone: the same
-//! seed is the same weather. Besides, [`Link::cut`], [`Link::silence`] and [`Link::refuse`] act at a moment of the test's
-//! choosing. A connection holds one buffer each way, and the kernel's are kept small: what cannot be passed on waits at
-//! its sender.
+//! Each connection has a [`Fate`], which is drawn only from the seed of the link and the connection's number, so the same seed
+//! gives the same faults. Besides, [`Link::cut`], [`Link::silence`] and [`Link::refuse`] act at a moment that the test chooses. A
+//! connection holds one buffer each way, and the kernel's are kept small: what cannot be passed on waits at its sender.
 
 use crate::SplitMix;
 use std::io;
@@ -20,35 +19,35 @@ use tokio::time::sleep;
 
 /// How often a slow connection passes bytes on.
 pub const TICK: Duration = Duration::from_millis(10);
-/// Bytes of a connection in our hands, each way.
+/// Bytes of a connection that the link holds, each way.
 const BUFFER: usize = 4096;
-/// Bytes of a connection in the kernel's hands, each way and side; it may take twice as many.
+/// Bytes of a connection that the kernel holds, each way and on each side. It may take twice as many.
 const KERNEL_BUFFER: u32 = 32 * 1024;
 
-/// What may befall connections; by default nothing.
+/// The faults that connections may meet; by default there are none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// Longest that a connection holds each of its bytes back, in milliseconds. Every connection draws its own delay, so
-    /// that what was sent on two of them changes places.
+    /// Longest time that a connection holds its bytes back, in milliseconds. Every connection draws its own delay, so what was
+    /// sent on two of them may arrive in another order.
     pub delay_ms: u64,
     /// Bytes that reach the client in a [`TICK`].
     pub bytes_per_tick: Option<usize>,
     /// Every connection is closed after at most so many bytes in one direction.
     pub close_within: Option<u64>,
-    /// Every connection swallows, without a word, what follows at most so many bytes in one direction: it is half open.
+    /// Every connection silently loses what follows at most so many bytes in one direction: it is half open.
     pub lose_within: Option<u64>,
 }
 
-/// What was drawn for one connection.
+/// The faults that were drawn for one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fate {
-    /// before each read is passed on
+    /// wait before each read is passed on
     pub delay: Duration,
     /// bytes that reach the client in a [`TICK`]
     pub bytes_per_tick: Option<usize>,
-    /// closed after this byte of either direction
+    /// the connection is closed after this byte of either direction
     pub close_at: Option<u64>,
-    /// lost from this byte on, of either direction
+    /// everything is lost from this byte of either direction on
     pub lose_at: Option<u64>,
 }
 
@@ -66,7 +65,7 @@ impl Fate {
     }
 }
 
-/// What the test asks of the link at a moment. Connections compare with what it was when they began.
+/// What the test asks of the link at a moment. Connections compare it with what it was when they began.
 #[derive(Debug, Clone, Copy, Default)]
 struct Orders {
     cuts: u64,
@@ -90,10 +89,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// To the broker at this port of 127.0.0.1, which need not listen yet.
+    /// Makes a link to the broker at this port of 127.0.0.1, which need not listen yet.
     ///
     /// # Errors
-    /// There is no free port or no thread.
+    /// If there is no free port or no thread.
     pub fn new(seed: u64, to: u16, faults: Faults) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -115,7 +114,7 @@ impl Link {
         })
     }
 
-    /// Connections from now on meet these faults.
+    /// Sets the faults that connections meet from now on.
     pub fn faults(&self, faults: Faults) {
         *self
             .shared
@@ -129,14 +128,14 @@ impl Link {
         self.shared.orders.send_modify(|orders| orders.cuts += 1);
     }
 
-    /// Loses all that the connections of now carry from here on, and tells neither side.
+    /// Loses all that the present connections carry from here on, and tells neither side.
     pub fn silence(&self) {
         self.shared
             .orders
             .send_modify(|orders| orders.silences += 1);
     }
 
-    /// Whether new connections are refused, as where nobody listens.
+    /// Sets whether new connections are refused, as where nobody listens.
     pub fn refuse(&self, refuse: bool) {
         self.shared
             .orders
@@ -154,9 +153,9 @@ impl Drop for Link {
 
 async fn listen(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
-    // where it listened before, connections of that time may still be dying
+    // connections of an earlier listener may still be closing
     socket.set_reuseaddr(true)?;
-    // inherited by what is accepted
+    // accepted connections inherit this
     socket.set_recv_buffer_size(KERNEL_BUFFER)?;
     socket.set_send_buffer_size(KERNEL_BUFFER)?;
     socket.bind(([127, 0, 0, 1], port).into())?;
@@ -172,7 +171,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, port: u16) {
             if orders.wait_for(|orders| !orders.refuse).await.is_err() {
                 return;
             }
-            // somebody else may have taken the port: then it stays refused, and the test sees that
+            // another process may have taken the port: then it stays refused, and the test sees that
             listener = listen(port).await.ok();
             sleep(TICK).await;
             continue;
@@ -195,7 +194,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, port: u16) {
     }
 }
 
-/// A connection until one side ends it, or its fate does.
+/// Carries a connection until one side ends it, or its fate does.
 async fn carry(client: TcpStream, to: SocketAddr, fate: Fate, mut orders: watch::Receiver<Orders>) {
     let begin = *orders.borrow_and_update();
     let Ok(broker) = dial(to).await else { return };
@@ -209,7 +208,7 @@ async fn carry(client: TcpStream, to: SocketAddr, fate: Fate, mut orders: watch:
     let silent = || {
         let mut orders = orders.clone();
         async move {
-            // an error: the link is gone, and its tasks with it
+            // an error means that the link is gone, and its tasks with it
             let _ = orders.wait_for(|now| now.silences > begin.silences).await;
         }
     };
@@ -227,7 +226,7 @@ async fn dial(to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// One direction. Ends when the connection is to be closed; never when it is half open.
+/// Carries one direction. It ends when the connection must be closed, and never when it is half open.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -250,7 +249,7 @@ async fn pass(
         };
         let Ok(n @ 1..) = n else {
             if lost {
-                // that this side is gone is lost too
+                // the end of this side is lost too
                 return std::future::pending().await;
             }
             return;
@@ -293,7 +292,7 @@ mod tests {
 
     fn rest(mut stream: &Stream) -> Vec<u8> {
         let mut all = Vec::new();
-        // a connection that is reset has no more than what came before
+        // a connection that is reset carries no more than what came before
         let _ = stream.read_to_end(&mut all);
         all
     }
@@ -340,7 +339,7 @@ mod tests {
         };
         let (link, mut client, broker) = connected(faults);
         let at = Fate::draw(7, 0, &faults).close_at.unwrap();
-        // the link may be gone before all is written
+        // the link may close before everything is written
         let _ = client.write_all(&[9; 20_000]);
         assert_eq!(rest(&broker).len() as u64, at);
         drop(link);

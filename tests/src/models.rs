@@ -1,22 +1,22 @@
-//! Where the real models are.
+//! Finds the files of the real models.
 
 use std::path::PathBuf;
 
 /// The real models that tests are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Real {
-    /// SmolLM2-135M-Instruct, Q4_1: llama, tied head
+    /// SmolLM2-135M-Instruct in Q4_1, a llama with a tied head.
     Smol,
-    /// Qwen2.5-Coder-0.5B-Instruct, Q4_K_M: qwen2 with Q5_0 and Q8_0, for rows that 256 does not divide
+    /// Qwen2.5-Coder-0.5B-Instruct in Q4_K_M, a qwen2 with Q5_0 and Q8_0 where 256 does not divide the rows.
     Q05,
-    /// Qwen2.5-Coder-1.5B-Instruct, Q4_K_M: qwen2 with Q4_K and Q6_K
+    /// Qwen2.5-Coder-1.5B-Instruct in Q4_K_M, a qwen2 with Q4_K and Q6_K.
     Q15,
 }
 
 /// The file of a real model, in `$GLOWPLUG_MODELS` or `~/.cache/glowplug/models`.
 ///
 /// # Panics
-/// It is not there: the message says how to get it. A test without its model has failed, not passed.
+/// If the file is not there; the message says how to get it. A test without its model has failed, not passed.
 pub fn real_model(model: Real) -> PathBuf {
     let (name, file) = match model {
         Real::Smol => ("smol", "SmolLM2-135M-Instruct.Q4_1.gguf"),

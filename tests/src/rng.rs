@@ -1,11 +1,11 @@
-//! The tests' own random numbers, the same on every machine and for ever.
+//! The tests' own random numbers, which are the same on every machine and never change.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
 pub struct SplitMix(u64);
 
 impl SplitMix {
-    /// A stream of its own for every pair of seed and name.
+    /// Begins a stream, which is another one for every pair of seed and name.
     pub fn new(seed: u64, name: &str) -> Self {
         // FNV-1a
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, b| {
@@ -22,15 +22,15 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `0..n`.
+    /// A number that is uniform in `0..n`.
     ///
     /// # Panics
-    /// `n` is 0.
+    /// If `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next_u64() % n as u64) as usize
     }
 
-    /// Uniform in `-1..1`, in steps of 2^-23.
+    /// A number that is uniform in `-1..1`, in steps of 2^-23.
     pub fn signed(&mut self) -> f32 {
         (self.next_u64() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }

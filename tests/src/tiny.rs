@@ -1,4 +1,4 @@
-//! Tiny models that run: real in every part but the weights, which are random and the same for a seed on every machine.
+//! Tiny models that run. They are real in every part but the weights, which are random and for one seed the same on every machine.
 
 use crate::encode;
 use crate::vocabulary::Vocabulary;
@@ -25,7 +25,7 @@ pub struct Types {
 }
 
 impl Types {
-    /// One type for all.
+    /// The same type for all matrices.
     pub const fn all(ty: GgmlType) -> Self {
         Self {
             token_embd: ty,
@@ -41,19 +41,19 @@ impl Types {
     }
 }
 
-/// Who opens a thought.
+/// Who opens a thought of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Think {
-    /// nobody: neither vocabulary nor template names `<think>`
+    /// nobody does: neither vocabulary nor template names `<think>`
     Never,
-    /// the model, if it happens to: the vocabulary has the marks
+    /// the model does, if it happens to: the vocabulary has the tags
     Model,
-    /// the template, at the end of every prompt
+    /// the template does, at the end of every prompt
     Prompt,
 }
 
-/// A tiny model to be: start from [`Tiny::new`], which has the values of a small model of its architecture, and change what
-/// matters to the test.
+/// A tiny model before it is written. Start from [`Tiny::new`], which has the values of a small model of its architecture, and
+/// change what matters to the test.
 #[derive(Debug, Clone)]
 pub struct Tiny {
     /// qwen2, qwen3 or llama
@@ -114,7 +114,7 @@ impl Tiny {
         }
     }
 
-    /// The smallest that still has every part: for tests that open a file ten thousand times.
+    /// The smallest model that still has every part, for tests that open a file ten thousand times.
     pub fn smallest(arch: Arch) -> Self {
         Self {
             layers: 1,
@@ -136,15 +136,15 @@ impl Tiny {
     /// Writes the file.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         std::fs::write(path, self.bytes())
     }
 
-    /// The file as keys and tensors, to change before it is built.
+    /// The file as keys and tensors, which can be changed before it is built.
     ///
     /// # Panics
-    /// A row is not a whole number of blocks of its type.
+    /// If a row is not a whole number of blocks of its type.
     pub fn writer(&self) -> GgufWriter {
         let mut w = GgufWriter::default();
         let vocabulary = Vocabulary::new(self.think != Think::Never);
@@ -262,14 +262,14 @@ impl Tiny {
         }
     }
 
-    /// Weights that keep the size of what they are multiplied with.
+    /// Adds weights that keep the size of what they are multiplied with.
     fn matrix(&self, w: &mut GgufWriter, name: &str, dims: [u64; 2], ty: GgmlType) {
         assert!(
             dims[0].is_multiple_of(ty.block_len() as u64),
             "{name}: rows of {} in {ty}",
             dims[0]
         );
-        // logits of about 3 either way: neither flat nor all but decided
+        // gives logits from about -3 to 3, so that the choice is neither even nor almost certain
         let gain = if matches!(name, "token_embd.weight" | "output.weight") {
             3.0
         } else {
@@ -281,7 +281,7 @@ impl Tiny {
         w.add(name, &dims, ty.id(), data);
     }
 
-    /// F32 values around a middle.
+    /// Adds F32 values around a middle.
     fn vector(&self, w: &mut GgufWriter, name: &str, len: u64, middle: f32) {
         let mut rng = SplitMix::new(self.seed, name);
         let data = (0..len)

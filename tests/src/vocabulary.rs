@@ -1,18 +1,18 @@
 //! A byte-level BPE vocabulary of 256 bytes, some merges, and the control tokens of ChatML.
 
-/// GPT-2's merges in miniature: both sides and the whole of each are tokens.
+/// A few merges of GPT-2's kind. Both sides and the whole of each are tokens.
 const MERGES: [&str; 24] = [
     "Ġ t", "h e", "i n", "Ġt he", "Ġ a", "e r", "o n", "r e", "a t", "e n", "o r", "Ġ s", "i s",
     "Ġ w", "l l", "e s", "o u", "in g", "a n", "Ġa n", "Ġan d", "h a", "Ġt o", "l o",
 ];
 
-/// Control tokens, type 3.
+/// Control tokens, which have type 3.
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-/// The marks of a thought, user-defined tokens (type 4) as in the files of R1's distillations.
+/// The tags of a thought. They are user-defined tokens (type 4) as in the files of R1's distillates.
 const THINK: [&str; 2] = ["<think>", "</think>"];
 
-/// What stands in `tokenizer.ggml.*`.
+/// The values of the keys `tokenizer.ggml.*`.
 pub(crate) struct Vocabulary {
     pub(crate) tokens: Vec<String>,
     pub(crate) types: Vec<i32>,
@@ -20,7 +20,7 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// With or without the marks of a thought.
+    /// Makes the vocabulary with or without the tags of a thought.
     pub(crate) fn new(think: bool) -> Self {
         let think: &[&str] = if think { &THINK } else { &[] };
         let bytes = (0..=u8::MAX).map(|b| byte_char(b).to_string());
@@ -50,7 +50,7 @@ impl Vocabulary {
     }
 }
 
-/// GPT-2's visible character of a byte: itself where it is printable in Latin-1, else the next free one from U+0100.
+/// GPT-2's visible character of a byte: the byte itself where it is printable in Latin-1, else the next free one from U+0100.
 fn byte_char(byte: u8) -> char {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {

@@ -1,4 +1,4 @@
-//! Writes GGUF files, right ones and wrong ones: every field can be set to what no honest writer would write.
+//! Writes GGUF files, sound ones and broken ones: every field can be set to what no honest writer would write.
 
 /// A metadata value of a type that GGUF knows, or of none.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ impl Kv {
     }
 }
 
-/// A tensor of the file to be.
+/// A tensor of the file that is written.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     pub name: String,
@@ -71,7 +71,7 @@ pub struct Tensor {
     pub data: Vec<u8>,
 }
 
-/// A file to be. The fields may be changed at will before [`GgufWriter::build`].
+/// A file before it is written. The fields may be changed at will before [`GgufWriter::build`].
 #[derive(Debug, Clone)]
 pub struct GgufWriter {
     /// 3 in honest files
@@ -102,7 +102,7 @@ impl Default for GgufWriter {
 }
 
 impl GgufWriter {
-    /// Sets a key, in its place if it is there, else as the last.
+    /// Sets a key where it stands, or adds it as the last.
     pub fn set(&mut self, key: &str, value: impl Into<Kv>) {
         let value = value.into();
         match self.keys.iter_mut().find(|(k, _)| k == key) {
@@ -111,7 +111,7 @@ impl GgufWriter {
         }
     }
 
-    /// Takes a key out.
+    /// Takes a key out of the file.
     pub fn remove(&mut self, key: &str) {
         self.keys.retain(|(k, _)| k != key);
     }
@@ -127,10 +127,10 @@ impl GgufWriter {
         });
     }
 
-    /// A tensor to change.
+    /// A tensor of this name, to change it.
     ///
     /// # Panics
-    /// There is none of this name.
+    /// If there is none.
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {
         let Some(tensor) = self.tensors.iter_mut().find(|t| t.name == name) else {
             panic!("no tensor {name} in this file");
@@ -138,7 +138,7 @@ impl GgufWriter {
         tensor
     }
 
-    /// Takes a tensor out.
+    /// Takes a tensor out of the file.
     pub fn remove_tensor(&mut self, name: &str) {
         self.tensors.retain(|t| t.name != name);
     }
