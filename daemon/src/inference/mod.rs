@@ -175,7 +175,7 @@ fn load(
         prefill_threads: threads.prefill,
         decode_threads: threads.decode,
         drafts: true,
-        places: cores.places(threads.prefill.max(threads.decode)),
+        affinity: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
     };
     let loaded = |model: &mut Weights| Engine::load(&model.prepare()?, &config);

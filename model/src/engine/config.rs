@@ -70,7 +70,7 @@ pub struct EngineConfig {
     /// Threads used for answers.
     pub decode_threads: usize,
     /// The processors that each thread is held to, the caller's own first. If empty, the system places the threads.
-    pub places: Vec<Vec<usize>>,
+    pub affinity: Vec<Vec<usize>>,
     /// The instruction set to use instead of the best one that the processor has.
     pub isa: Option<Isa>,
 }
@@ -94,7 +94,7 @@ impl EngineConfig {
             queue: 1,
             prefill_threads: 1,
             decode_threads: 1,
-            places: Vec::new(),
+            affinity: Vec::new(),
             isa: None,
         }
     }

@@ -40,7 +40,7 @@ impl Model {
         gguf.touch()?;
         let kernels = Kernels::detect(config.isa)?;
         let threads = config.prefill_threads.max(config.decode_threads);
-        let pool = Pool::placed(threads, &config.places).map_err(LoadError::Threads)?;
+        let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
         let network = Network::load(gguf, dims, &Device::flex())?;

@@ -145,7 +145,7 @@ pub(crate) fn engine_config(
     Ok(EngineConfig {
         prefill_threads: threads,
         decode_threads: threads,
-        places: cores.places(threads),
+        affinity: cores.places(threads),
         isa: forced_isa()?,
         ..EngineConfig::new(context, streams, kv)
     })
