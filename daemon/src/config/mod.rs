@@ -1,4 +1,4 @@
-//! The configuration: values by their keys, which [`keys`] lists, then a checked [`Config`].
+//! The configuration: values by their keys, which `keys` lists, then a checked [`Config`].
 //!
 //! [`Draft`] collects a file and single-value overrides; [`Draft::finish`] checks every value against its limit. Nothing
 //! here reads the environment, the file system or a clock: the command line hands all of that in.
@@ -175,7 +175,7 @@ fn unknown(key: &str) -> ConfigError {
     }
 }
 
-/// A configuration that the daemon can run with. What a key means is in the table of [`keys`]; the fields that no key sets
+/// A configuration that the daemon can run with. What a key means is in the table of `keys`; the fields that no key sets
 /// say who does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

@@ -1,5 +1,5 @@
 //! MQTT, as the rest of the daemon sees it: a [`Link`] to publish on and a stream of [`Event`]s. The client crate is
-//! named in [`client`] alone and the embedded broker's in [`broker`] alone.
+//! named in `client` alone and the embedded broker's in `broker` alone.
 //!
 //! ```text
 //! server/cli --Link (outbox: room of its own per lane)--> sending task --> client crate --> broker
