@@ -177,7 +177,7 @@ fn a_daemon_without_its_sessions_folder_serves_and_says_so_once() {
         assert_eq!(refused["error"]["code"], "internal", "{refused}");
     }
     assert_eq!(verb(&mut alice, "kitchen", "drop")["ok"], true);
-    let warned = |said: &str| said.matches("sessions cannot be written").count();
+    let warned = |said: &str| said.matches("session files cannot be written").count();
     assert_eq!(warned(&world.daemon.said()), 1);
     // what was in the way is gone
     let dir = world.folder().join("sessions");

@@ -278,6 +278,6 @@ fn a_model_that_fails_three_starts_gives_way_to_the_last_one_that_answered() {
         world
             .daemon
             .said()
-            .contains("has not answered in its last starts")
+            .contains("did not answer in its last starts")
     );
 }
