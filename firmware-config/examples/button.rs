@@ -2,7 +2,7 @@
 //! client.
 //!
 //! `cargo build -p glowplug-firmware-config --example button --target thumbv7em-none-eabihf` builds it without std; the
-//! same file speaks to a real daemon in `tests/tests/whole/small.rs`.
+//! same file speaks to a real daemon in `tests/tests/whole/clients/small.rs`.
 
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]

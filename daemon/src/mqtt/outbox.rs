@@ -30,7 +30,7 @@ pub enum Lane {
     State,
 }
 
-/// The number of lanes that [`Lane`] has.
+/// How many kinds of publication [`Lane`] has.
 const LANES: usize = 5;
 
 impl Lane {
@@ -147,7 +147,7 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a publication; the order is the same for all lanes.
+    /// Appends a publication; the order is the same for every lane.
     pub(super) fn push(&self, out: Outgoing) -> Result<(), Full> {
         self.queue().push(out)?;
         self.news.notify_one();
