@@ -28,7 +28,8 @@ apt_here() {
 unpack() {
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
     local package packages=()
-    [ -d "$tools/apt/lists/partial" ] || apt_here apt-get update || return 1
+    # every time: lists of a run that broke off, or of last month, name packages that cannot be fetched
+    apt_here apt-get update || return 1
     while read -r package; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || packages+=("$package")
     done < <(apt_here apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
