@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::{ConfigError, invalid};
 
-/// A key of the table in [`super::keys`].
+/// A key of the table in [`super::keys`], with the kind of its value.
 pub(super) struct Key<K> {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
@@ -34,7 +34,7 @@ pub struct Entry {
 pub(super) trait Kind {
     type Value;
 
-    /// Is it text, even if it looks like a number or a table?
+    /// Whether an override is taken as text even where it looks like a number or a table.
     const TEXT: bool = false;
 
     /// Reads the value of `key`, or its absence.
@@ -127,7 +127,7 @@ impl Kind for Path {
 /// Text that means something.
 pub(super) struct Parsed<T> {
     pub(super) parse: fn(&'static str, &str) -> Result<T, ConfigError>,
-    /// what the text looks like
+    /// What the text looks like, for the page.
     pub(super) form: &'static str,
     pub(super) default: &'static str,
 }
@@ -152,6 +152,13 @@ pub(super) struct Choice<T: 'static> {
     pub(super) of: &'static [(&'static str, T)],
 }
 
+impl<T> Choice<T> {
+    fn words(&self, between: &str) -> String {
+        let words = self.of.iter().map(|(word, _)| format!("`{word}`"));
+        words.collect::<Vec<_>>().join(between)
+    }
+}
+
 impl<T: Copy> Kind for Choice<T> {
     type Value = T;
     const TEXT: bool = true;
@@ -162,23 +169,13 @@ impl<T: Copy> Kind for Choice<T> {
             None => self.of[0].0,
         };
         let found = self.of.iter().find(|(word, _)| *word == said);
-        found.map(|(_, is)| *is).ok_or_else(|| {
-            let words: Vec<String> = self
-                .of
-                .iter()
-                .map(|(word, _)| format!("`{word}`"))
-                .collect();
-            invalid(key, format!("`{said}` is none of {}", words.join(", ")))
-        })
+        found
+            .map(|(_, is)| *is)
+            .ok_or_else(|| invalid(key, format!("`{said}` is neither {}", self.words(" nor "))))
     }
 
     fn page(&self) -> (String, String) {
-        let words: Vec<String> = self
-            .of
-            .iter()
-            .map(|(word, _)| format!("`{word}`"))
-            .collect();
-        (words.join(", "), words[0].clone())
+        (self.words(", "), format!("`{}`", self.of[0].0))
     }
 }
 
@@ -289,7 +286,7 @@ impl Kind for Size {
 /// A list of texts.
 pub(super) struct Texts {
     pub(super) max: usize,
-    /// the word for several of them
+    /// The word for several of them, as in `prefixes`.
     pub(super) of: &'static str,
 }
 

@@ -248,6 +248,15 @@ fn wrong_types_name_the_key() {
 }
 
 #[test]
+fn a_word_that_is_no_choice_is_told_the_choices() {
+    let error = load("[memory]\nshare = 'none'").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`memory.share`: `none` is neither `client` nor `all`"
+    );
+}
+
+#[test]
 fn every_key_can_be_set_by_its_environment_name() {
     for key in KEYS {
         assert!(env_name(key).starts_with("GLOWPLUG_"));
@@ -264,15 +273,20 @@ fn every_key_can_be_set_by_its_environment_name() {
 }
 
 #[test]
-fn every_key_has_a_place_in_an_image_but_those_of_other_files() {
+fn every_key_has_a_place_in_an_image_but_those_of_files() {
     // where a configuration is an image, the model file's own template is what is signed
-    const FILES: &str = "model.template_file";
+    const FILE_ONLY: &[&str] = &["model.template_file"];
+    for key in FILE_ONLY {
+        let mut draft = Draft::default();
+        draft.set(key, "7").unwrap();
+        let refused = draft.to_settings().unwrap_err().to_string();
+        assert!(
+            refused.contains(key.rsplit('.').next().unwrap()),
+            "{refused}"
+        );
+    }
     let mut draft = Draft::default();
-    draft.set(FILES, "t.jinja").unwrap();
-    let refused = draft.to_settings().unwrap_err().to_string();
-    assert!(refused.contains("template_file"), "{refused}");
-    let mut draft = Draft::default();
-    let keys = || KEYS.iter().filter(|key| **key != FILES);
+    let keys = || KEYS.iter().filter(|key| !FILE_ONLY.contains(key));
     for key in keys() {
         let value = match *key {
             "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
