@@ -6,7 +6,7 @@ use glowplug_firmware_config::settings::Settings;
 use toml::Value;
 
 impl Draft {
-    /// For an image: a size in bytes and a thought as a table, as [`Settings`] have them.
+    /// Makes the settings of an image, in which a size is a number of bytes and a thought is a table.
     ///
     /// # Errors
     /// [`ConfigError::Type`] names what has no room in an image, or is of another type.
@@ -33,10 +33,10 @@ impl Draft {
         })
     }
 
-    /// Of an image with this counter.
+    /// Reads the settings of an image with this counter.
     ///
     /// # Errors
-    /// None that an image written by [`Self::to_settings`] has.
+    /// Settings that [`Self::to_settings`] made cause none.
     pub fn from_settings(settings: &Settings, counter: u64) -> Result<Self, ConfigError> {
         let mut table =
             toml::Table::try_from(settings).map_err(|e| ConfigError::Type(e.to_string()))?;
@@ -57,7 +57,7 @@ impl Draft {
         })
     }
 
-    /// What was collected, as the text of a file.
+    /// Writes what was collected as the text of a file.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let filled = |(name, value): (&String, &Value)| match value {

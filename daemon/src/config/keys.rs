@@ -35,7 +35,7 @@ macro_rules! keys {
             vec![$($constant.entry()),+]
         }
 
-        /// Is the value of this key text, even if it looks like a number or a table?
+        /// Whether the value of this key is text even where it looks like a number or a table.
         pub(super) fn is_text(key: &str) -> bool {
             match key {
                 $($name => <$kind as Kind>::TEXT,)+

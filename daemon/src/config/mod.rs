@@ -75,7 +75,7 @@ pub(crate) fn kv_format(text: &str) -> Result<KvFormats, ConfigError> {
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     table: toml::Table,
-    /// of the flash image that it was read from
+    /// The counter of the flash image that it was read from.
     counter: Option<u64>,
 }
 
@@ -127,7 +127,7 @@ impl Draft {
         Ok(config)
     }
 
-    /// Of the flash image that it was read from.
+    /// The counter of the flash image that it was read from; a file has none.
     #[must_use]
     pub fn counter(&self) -> Option<u64> {
         self.counter
@@ -140,7 +140,8 @@ pub fn env_name(key: &str) -> String {
     format!("GLOWPLUG_{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
-/// Tables whose inside is listed in [`KEYS`]; `engine.thinking` is a value with a shape of its own.
+/// Checks that each name in a table is a key or a table of keys. `engine.thinking` is a key, so what is inside it is left to
+/// its kind.
 fn check_keys(table: &toml::Table, prefix: &str) -> Result<(), ConfigError> {
     for (name, value) in table {
         let key = if prefix.is_empty() {

@@ -20,12 +20,12 @@ use std::path::Path;
 /// Public keys of Ed25519 in hexadecimal, with commas between them.
 pub(crate) const KEYS: &str = "GLOWPLUG_TRUST_KEYS";
 
-/// Is there an image in a slot of this?
+/// Whether one of the slots holds an image, good or not.
 pub(crate) fn is_one(bytes: &[u8]) -> bool {
     image::slots(bytes).any(|slot| slot.starts_with(MAGIC))
 }
 
-/// Who may sign; none: nobody has to. A variable that is set and names none is an error.
+/// The keys that may sign. If there are none, nobody has to. A variable that is set and names none is an error.
 pub(crate) fn keys() -> Result<Vec<VerifyingKey>, Failure> {
     let text = match env::var(KEYS) {
         Ok(text) => text,
@@ -36,7 +36,7 @@ pub(crate) fn keys() -> Result<Vec<VerifyingKey>, Failure> {
     trust_keys(&text).map_err(|why| Failure::Use(format!("{KEYS}: {why}")))
 }
 
-/// The secret key in a file: 64 hexadecimal digits.
+/// Reads a secret key from a file with 64 hexadecimal digits.
 pub(crate) fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::Use(format!("{}: {error}", path.display())))?;
@@ -83,7 +83,7 @@ pub(crate) fn draft(
     }
 }
 
-/// All good images with their slots, one at least.
+/// Finds all good images with their slots; it is an error if there is none.
 fn good(bytes: &[u8], trust: Trust<'_>) -> Result<Vec<(usize, Image)>, ImageError> {
     image::newest(bytes, trust)?;
     let slots = image::slots(bytes).enumerate();

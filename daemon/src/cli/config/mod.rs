@@ -64,7 +64,6 @@ struct Show {
     json: bool,
 }
 
-/// One of the three.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.what {
         What::Check(args) => check(args),
@@ -141,7 +140,7 @@ fn compile(args: &Compile) -> Result<(), Failure> {
     ))
 }
 
-/// One slot and no other byte: after a power cut the other is as it was.
+/// Writes one slot and no other byte, so that a power cut leaves the other slot as it was.
 fn write(path: &Path, slot: usize, bytes: &[u8; SLOT], new: bool) -> std::io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -205,7 +204,7 @@ fn show(args: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The slots of a partition, and nothing of what is behind them.
+/// Reads the slots of a partition, and nothing of what is behind them.
 fn partition(file: File, path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     file.take((SLOT * SLOTS) as u64)

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// Read when `--config` does not name another.
+/// The file that is read when `--config` names no other.
 const SYSTEM_FILE: &str = "/etc/glowplug/config.toml";
 
 /// Longest configuration file, in bytes.
@@ -23,10 +23,10 @@ const FILE_MAX: u64 = 1 << 20;
 /// Variables that are read elsewhere and are no keys of the configuration.
 const NOT_KEYS: [&str; 4] = ["GLOWPLUG_MODELS", "GLOWPLUG_ISA", "GLOWPLUG_LOG", ROOT];
 
-/// Where another machine's `/proc` and `/sys` are; for tests.
+/// Names the folder in which tests keep another machine's `/proc` and `/sys`.
 const ROOT: &str = "GLOWPLUG_ROOT";
 
-/// The file (`--config`, else the system's if it is there) with the environment's single values and the board over it.
+/// Reads the file (`--config`, else the system's if it is there), then lets the environment and `--board` override it.
 pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Failure> {
     let path = file.unwrap_or(Path::new(SYSTEM_FILE));
     // one that cannot be looked for is an error and no default
@@ -46,14 +46,14 @@ pub(crate) fn load(file: Option<&Path>, board: Option<&str>) -> Result<Draft, Fa
     Ok(draft)
 }
 
-/// A file alone, as the daemon takes it: TOML, or a flash image that is not older than one that was served with. Where there
+/// Reads a file alone, as the daemon takes it: TOML, or a flash image that is not older than one that was served with. Where there
 /// are keys it is an image that one of them signed, and nothing else: who can write a partition can write TOML into it.
 pub(crate) fn file(path: &Path) -> Result<Draft, Failure> {
     let named = |why: String| Failure::Use(format!("{}: {why}", path.display()));
     let mut file = open(path)?;
     let keys = image::keys()?;
     let mut bytes = Vec::new();
-    // of an image the slots alone, however large its partition is
+    // of a partition only the slots are read, however large it is
     (&mut file)
         .take((SLOT * SLOTS) as u64)
         .read_to_end(&mut bytes)
@@ -76,12 +76,12 @@ pub(crate) fn file(path: &Path) -> Result<Draft, Failure> {
     toml(path, bytes, file)
 }
 
-/// A file that somebody makes an image of: TOML, whoever may sign.
+/// Reads a file that an image is made of. It is TOML, and nobody has to have signed it yet.
 pub(crate) fn source(path: &Path) -> Result<Draft, Failure> {
     toml(path, Vec::new(), open(path)?)
 }
 
-/// What was read of a file, and the rest of it.
+/// Parses a file of which the first bytes have been read.
 fn toml(path: &Path, mut bytes: Vec<u8>, rest: File) -> Result<Draft, Failure> {
     let named = |why: String| Failure::Use(format!("{}: {why}", path.display()));
     let left = (FILE_MAX + 1).saturating_sub(bytes.len() as u64);
@@ -102,7 +102,7 @@ fn open(path: &Path) -> Result<File, Failure> {
     })
 }
 
-/// Would a daemon take it?
+/// Checks the settings as the daemon would at start.
 pub(crate) fn valid(path: &Path, draft: Draft) -> Result<(), Failure> {
     draft
         .finish("node", state_dir())
