@@ -21,6 +21,13 @@ const PREPARING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 /// they take 6 ms, and a token of the smallest model of the catalogue takes 11 ms.
 const BYTES_A_TOKEN: usize = 16 << 10;
 
+/// Reading stops at a prompt of more tokens than so many contexts, and of more than [`COUNTED`]: a flood of prompts that are
+/// refused costs little more than one of prompts that are not. A session's history fills one context at most, and new messages
+/// that fill another cannot be answered.
+const CONTEXTS_MAX: usize = 2;
+/// So many tokens are counted in any context, for a refusal that says how many there are.
+const COUNTED: usize = 4096;
+
 /// Everything that prompts are made with: tokenizer, template and limits. It is cheap to clone and stays the same as long as
 /// its engine lives.
 #[derive(Debug, Clone)]
@@ -119,7 +126,7 @@ impl PromptBuilder {
     ) -> Self {
         Self {
             longest: tokenizer.longest(),
-            tokenizer: Arc::new(tokenizer),
+            tokenizer: Arc::new(tokenizer.at_most((CONTEXTS_MAX * config.context).max(COUNTED))),
             template: Arc::new(template),
             context: config.context,
             whole: config.context.min(config.pages * PAGE_TOKENS),
@@ -176,6 +183,10 @@ impl PromptBuilder {
                 Err(invalid("the prompt is empty".to_owned()))
             }
             Ok(prompt) => Ok(prompt),
+            Err(TextError::TooManyTokens { .. }) => Err(Refusal::TextLength {
+                bytes: messages.iter().map(|m| m.content.len()).sum(),
+                limit: self.context,
+            }),
             Err(error) => Err(invalid(error.to_string())),
         }
     }

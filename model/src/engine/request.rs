@@ -179,12 +179,12 @@ pub enum Refusal {
         /// Tokens of the context.
         limit: usize,
     },
-    /// The text is too long for the context, whatever its tokens are.
+    /// The text is too long for the context: whatever its tokens are, or so far that they were not all counted.
     #[error(
         "the prompt has {bytes} bytes, which are more tokens than the {limit} that the context holds"
     )]
     TextLength {
-        /// Bytes of what the user said.
+        /// Bytes of the text.
         bytes: usize,
         /// Tokens of the context.
         limit: usize,

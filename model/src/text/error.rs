@@ -40,6 +40,13 @@ pub enum TextError {
         limit: usize,
     },
 
+    /// The text has more tokens than its reader wants, and nobody counted how many more.
+    #[error("the text has more than {limit} tokens")]
+    TooManyTokens {
+        /// Most tokens of a text.
+        limit: usize,
+    },
+
     /// The chat template does not compile, or is itself over a limit.
     #[error("the chat template: {0}")]
     Template(String),

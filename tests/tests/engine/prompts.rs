@@ -5,6 +5,7 @@ use glowplug_model::engine::{
     Engine, EngineConfig, Finish, Prepared, Priority, PromptJob, Refusal, RequestId, SessionFault,
     SessionVerb,
 };
+use glowplug_model::text::{Message, Role};
 use glowplug_tests::{SplitMix, Think};
 use std::collections::BTreeMap;
 
@@ -110,10 +111,7 @@ fn what_is_refused_leaves_nothing_and_counts_for_its_client() {
     let job = engine.gather(1, turn("f", "s", &blank, 8)).unwrap();
     let prepared = prepare(&engine, job);
     let refused = engine.accept(prepared).unwrap_err();
-    assert!(
-        matches!(refused, Refusal::ContextLength { .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, Refusal::TextLength { .. }), "{refused}");
     let counts = engine.counts();
     assert_eq!((counts.sessions, counts.queued), (0, 0));
     // of two requests that wait for one place, the one goes first whose client had less work done for it
@@ -122,6 +120,38 @@ fn what_is_refused_leaves_nothing_and_counts_for_its_client() {
     engine.submit(3, request("g", "the rain", 4)).unwrap();
     heard.idle(&mut engine);
     assert_eq!(heard.started, [3, 2]);
+}
+
+#[test]
+fn a_prompt_is_counted_up_to_a_bound_and_read_no_further() {
+    let mut counted = 0;
+    for words in (250..20_000).step_by(250) {
+        let mut engine = load(&tiny(Think::Never), &config(64, 1));
+        // of the system, whose bytes are not looked at before
+        let text = " x".repeat(words);
+        let mut asked = request("a", "hi", 8);
+        let system = Message {
+            role: Role::System,
+            content: text.clone(),
+        };
+        asked.messages.insert(0, system);
+        let job = engine.gather(1, asked).unwrap();
+        let prepared = prepare(&engine, job);
+        match engine.accept(prepared) {
+            Ok(_) => assert_eq!(counted, 0, "{words} words"),
+            Err(Refusal::ContextLength { tokens, limit: 512 }) => {
+                assert!((512..=4096).contains(&tokens), "{tokens} tokens");
+                counted += 1;
+            }
+            Err(Refusal::TextLength { bytes, limit: 512 }) => {
+                assert!(counted > 0);
+                assert_eq!(bytes, text.len() + 2);
+                return;
+            }
+            Err(other) => panic!("{words} words: {other}"),
+        }
+    }
+    panic!("no text is too long");
 }
 
 #[test]

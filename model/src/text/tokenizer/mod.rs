@@ -37,6 +37,8 @@ pub struct Tokenizer {
     bos: Option<Named>,
     eos: Option<Named>,
     add_bos: bool,
+    /// most ids of a text
+    most: usize,
 }
 
 /// A token that the file names by a key.
@@ -80,7 +82,14 @@ impl Tokenizer {
             bos,
             eos,
             add_bos,
+            most: usize::MAX,
         })
+    }
+
+    /// The same tokenizer, which stops as soon as a text has more than `most` tokens: [`TextError::TooManyTokens`].
+    #[must_use]
+    pub(crate) fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     /// Gives the ids of `text`. Nothing is added, not even a beginning-of-text token.
@@ -116,18 +125,26 @@ impl Tokenizer {
                 limit: MAX_TEXT_BYTES,
             });
         }
-        let mut ids = Vec::with_capacity(text.len() / 3);
+        let mut ids = Vec::with_capacity((text.len() / 3).min(self.most));
         let mut letters = String::new();
         self.special.split(text, special, |stretch| match stretch {
             Stretch::Special(id) => {
                 ids.push(id);
-                Ok(())
+                self.room_for(&ids)
             }
             Stretch::Text(text) => self.rule.split(&plain(text), |word| {
-                self.encode_word(word, &mut letters, &mut ids)
+                self.encode_word(word, &mut letters, &mut ids)?;
+                self.room_for(&ids)
             }),
         })?;
         Ok(ids)
+    }
+
+    fn room_for(&self, ids: &[u32]) -> Result<(), TextError> {
+        if ids.len() > self.most {
+            return Err(TextError::TooManyTokens { limit: self.most });
+        }
+        Ok(())
     }
 
     fn encode_word(
