@@ -179,7 +179,7 @@ fn space(run: &Run, tally: &Tally) -> Outcome {
 
 /// Was it aborted for want of an allocation that is planned, and could have been refused?
 fn aborted_large(said: &str) -> bool {
-    const LARGE: u64 = 512 << 10;
+    const LARGE: u64 = 64 << 10;
     said.split("memory allocation of ").skip(1).any(|rest| {
         let bytes = rest.split(' ').next().and_then(|n| n.parse::<u64>().ok());
         bytes.is_some_and(|bytes| bytes >= LARGE)
