@@ -12,7 +12,7 @@ use glowplug_model::engine::{KvFormats, Share, Thinking};
 
 use super::BrokerAddress;
 use super::kinds::{
-    Choice, Entry, Key, Keys, Kind, Number, Optional, Parsed, Path, Size, Switch, Text, Texts,
+    Entry, Key, Keys, Kind, Number, OneOf, Optional, Parsed, Path, Size, Switch, Text, Texts,
     Thought,
 };
 use super::values;
@@ -83,7 +83,7 @@ keys! {
     /// Keeps the KV pages from being swapped out.
     MEMORY_LOCK: Switch = "memory.lock", Switch;
     /// Who finds the computed pages of a prompt: its own client alone, so that nothing tells others of it, or all.
-    MEMORY_SHARE: Choice<Share> = "memory.share", Choice { of: &[("client", Share::Client), ("all", Share::All)] };
+    MEMORY_SHARE: OneOf<Share> = "memory.share", OneOf { of: &[("client", Share::Client), ("all", Share::All)] };
     /// Requests that are answered at the same time.
     ENGINE_MAX_STREAMS: Number = "engine.max_streams", Number { min: 1, max: STREAMS_MAX as u64, default: 4 };
     /// Requests that wait. One client fills at most half of it, and takes the last place only as its first.

@@ -148,18 +148,18 @@ impl<T> Kind for Parsed<T> {
 }
 
 /// One of a few words, the first where nothing is written.
-pub(super) struct Choice<T: 'static> {
+pub(super) struct OneOf<T: 'static> {
     pub(super) of: &'static [(&'static str, T)],
 }
 
-impl<T> Choice<T> {
+impl<T> OneOf<T> {
     fn words(&self, between: &str) -> String {
         let words = self.of.iter().map(|(word, _)| format!("`{word}`"));
         words.collect::<Vec<_>>().join(between)
     }
 }
 
-impl<T: Copy> Kind for Choice<T> {
+impl<T: Copy> Kind for OneOf<T> {
     type Value = T;
     const TEXT: bool = true;
 

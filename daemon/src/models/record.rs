@@ -37,7 +37,7 @@ struct Known {
 /// What is remembered of one daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Choice {
+pub(crate) struct DaemonRecord {
     /// The model that was configured when `chosen` was chosen. If another one is configured now, the configuration
     /// wins.
     pub(crate) configured: PathBuf,
@@ -55,7 +55,7 @@ pub(crate) struct Choice {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Record {
-    daemons: BTreeMap<String, Choice>,
+    daemons: BTreeMap<String, DaemonRecord>,
     /// The greatest version of a model that has answered.
     pub(crate) version: u64,
     known: BTreeMap<PathBuf, Known>,
@@ -63,12 +63,12 @@ pub(crate) struct Record {
 
 impl Record {
     /// What is remembered of a daemon.
-    pub(crate) fn of(&self, daemon: &str) -> Choice {
+    pub(crate) fn of(&self, daemon: &str) -> DaemonRecord {
         self.daemons.get(daemon).cloned().unwrap_or_default()
     }
 
     /// What is remembered of a daemon, to be changed.
-    pub(crate) fn of_mut(&mut self, daemon: &str) -> &mut Choice {
+    pub(crate) fn of_mut(&mut self, daemon: &str) -> &mut DaemonRecord {
         while self.daemons.len() >= DAEMONS_MAX && !self.daemons.contains_key(daemon) {
             self.daemons.pop_first();
         }

@@ -18,7 +18,7 @@ use super::manifest::{Manifest, Untrusted};
 use super::opened::Opened;
 use super::packed::Weights;
 use super::plan::{self, Plan, PlanError};
-use super::record::{Choice, Ledger, Record};
+use super::record::{DaemonRecord, Ledger, Record};
 use crate::config::Config;
 use crate::config::counter;
 
@@ -162,13 +162,13 @@ impl Registry {
         if !self.remembered {
             return (self.configured.clone(), false);
         }
-        let mut choice = self.choice();
-        if choice.configured != self.configured {
-            (choice.configured, choice.chosen) = (self.configured.clone(), None);
+        let mut own = self.own_record();
+        if own.configured != self.configured {
+            (own.configured, own.chosen) = (self.configured.clone(), None);
         }
-        let wanted = choice.chosen.as_ref().unwrap_or(&self.configured).clone();
-        let ways = self.ways_back(&choice, &wanted);
-        let starts = match &choice.trial {
+        let wanted = own.chosen.as_ref().unwrap_or(&self.configured).clone();
+        let ways = self.ways_back(&own, &wanted);
+        let starts = match &own.trial {
             Some((path, starts)) if *path == wanted => *starts,
             _ => 0,
         };
@@ -180,42 +180,42 @@ impl Registry {
             Some(None) if !ways.is_empty() => (wanted.clone(), 1, false),
             _ => (wanted.clone(), starts.saturating_add(1), false),
         };
-        choice.trial = Some((wanted, starts));
-        self.written(choice);
+        own.trial = Some((wanted, starts));
+        self.written(own);
         (path, fallback)
     }
 
     /// Whether there is another model that a later start may serve.
     #[must_use]
     pub fn has_way_back(&self) -> bool {
-        let choice = self.choice();
-        let wanted = choice.trial.as_ref().map(|(wanted, _)| wanted);
-        self.remembered && wanted.is_some_and(|wanted| !self.ways_back(&choice, wanted).is_empty())
+        let own = self.own_record();
+        let wanted = own.trial.as_ref().map(|(wanted, _)| wanted);
+        self.remembered && wanted.is_some_and(|wanted| !self.ways_back(&own, wanted).is_empty())
     }
 
     /// The models that may take the place of the wanted one: the last that answered, and the configured one.
-    fn ways_back(&self, choice: &Choice, wanted: &Path) -> Vec<PathBuf> {
-        let mut ways: Vec<PathBuf> = choice.good.iter().cloned().collect();
+    fn ways_back(&self, own: &DaemonRecord, wanted: &Path) -> Vec<PathBuf> {
+        let mut ways: Vec<PathBuf> = own.good.iter().cloned().collect();
         ways.push(self.configured.clone());
         ways.dedup();
         ways.retain(|path| path != wanted && path.is_file());
         ways
     }
 
-    fn choice(&self) -> Choice {
+    fn own_record(&self) -> DaemonRecord {
         self.record.of(&self.name)
     }
 
-    /// Writes a choice at once, because the daemon is on its way up or down.
-    fn written(&mut self, choice: Choice) {
+    /// Writes the record at once, because the daemon is on its way up or down.
+    fn written(&mut self, own: DaemonRecord) {
         let name = self.name.clone();
         let note = self.note(move |record| {
             let now = record.of_mut(&name);
             // only an operator changes this one, so it is taken from the file
             let inhibited = now.inhibited;
-            *now = Choice {
+            *now = DaemonRecord {
                 inhibited,
-                ..choice.clone()
+                ..own.clone()
             };
         });
         if let Err(error) = note.write() {
@@ -235,10 +235,10 @@ impl Registry {
 
     /// The daemon stops before its model has answered, and that is nobody's fault.
     pub fn interrupted(&mut self) {
-        let mut choice = self.choice();
-        if let (true, Some((_, starts))) = (self.remembered, &mut choice.trial) {
+        let mut own = self.own_record();
+        if let (true, Some((_, starts))) = (self.remembered, &mut own.trial) {
             *starts = starts.saturating_sub(1);
-            self.written(choice);
+            self.written(own);
         }
     }
 
@@ -250,18 +250,16 @@ impl Registry {
         let mut note = self.note(move |record| {
             let path = weights.model.path().to_owned();
             if remembered {
-                let choice = record.of_mut(&name);
-                choice
-                    .trial
-                    .take_if(|(wanted, _)| chosen || *wanted == path);
-                if let Some((_, starts)) = &mut choice.trial {
+                let own = record.of_mut(&name);
+                own.trial.take_if(|(wanted, _)| chosen || *wanted == path);
+                if let Some((_, starts)) = &mut own.trial {
                     // it gave way to this one, and it will at the next start too
                     *starts = STARTS_MAX;
                 }
                 if chosen {
-                    choice.chosen = Some(path.clone());
+                    own.chosen = Some(path.clone());
                 }
-                choice.good = Some(path);
+                own.good = Some(path);
             }
             record.version = record.version.max(version.unwrap_or(0));
             record.know(&weights.model, &weights.sha256);
@@ -277,7 +275,7 @@ impl Registry {
     /// Whether changes of the model are refused.
     #[must_use]
     pub fn inhibited(&self) -> bool {
-        self.choice().inhibited
+        self.own_record().inhibited
     }
 
     /// Refuses changes from now on; once it is written, also over restarts.

@@ -46,29 +46,29 @@ impl Known {
     }
 }
 
-/// What one client holds of the window.
+/// The requests of one client that are remembered.
 #[derive(Debug, Default)]
-struct Share {
+struct ClientRequests {
     /// Its requests, the oldest first.
     order: VecDeque<(Instant, Key)>,
     bytes: usize,
 }
 
-/// The window of time in which requests are remembered.
+/// The requests that were answered or cancelled lately.
 #[derive(Debug)]
-pub struct Window {
+pub struct RecentRequests {
     length: Duration,
-    shares: HashMap<Arc<str>, Share>,
+    clients: HashMap<Arc<str>, ClientRequests>,
     known: HashMap<Key, Known>,
     bytes: usize,
 }
 
-impl Window {
+impl RecentRequests {
     #[must_use]
     pub fn new(length: Duration) -> Self {
         Self {
             length,
-            shares: HashMap::new(),
+            clients: HashMap::new(),
             known: HashMap::new(),
             bytes: 0,
         }
@@ -78,16 +78,16 @@ impl Window {
     pub fn insert(&mut self, now: Instant, key: Key, known: Known) {
         self.expire(now);
         self.remove(&key);
-        let share = self.shares.entry(key.client.clone()).or_default();
-        share.bytes += known.bytes();
+        let own = self.clients.entry(key.client.clone()).or_default();
+        own.bytes += known.bytes();
         self.bytes += known.bytes();
-        share.order.push_back((now, key.clone()));
+        own.order.push_back((now, key.clone()));
         self.known.insert(key, known);
         while self.known.len() > ENTRIES_MAX {
-            self.forget_of(|share| share.order.len());
+            self.forget_of(|own| own.order.len());
         }
         while self.bytes > DEDUP_BYTES_MAX {
-            self.forget_of(|share| share.bytes);
+            self.forget_of(|own| own.bytes);
         }
     }
 
@@ -99,9 +99,9 @@ impl Window {
 
     /// Forgets everything about the requests of a client.
     pub fn forget(&mut self, client: &str) {
-        if let Some(share) = self.shares.remove(client) {
-            self.bytes -= share.bytes;
-            for (_, key) in share.order {
+        if let Some(own) = self.clients.remove(client) {
+            self.bytes -= own.bytes;
+            for (_, key) in own.order {
                 self.known.remove(&key);
             }
         }
@@ -109,38 +109,38 @@ impl Window {
 
     fn remove(&mut self, key: &Key) {
         if let Some(known) = self.known.remove(key)
-            && let Some(share) = self.shares.get_mut(&key.client)
+            && let Some(own) = self.clients.get_mut(&key.client)
         {
-            share.order.retain(|(_, other)| other != key);
-            share.bytes -= known.bytes();
+            own.order.retain(|(_, other)| other != key);
+            own.bytes -= known.bytes();
             self.bytes -= known.bytes();
-            if share.order.is_empty() {
-                self.shares.remove(&key.client);
+            if own.order.is_empty() {
+                self.clients.remove(&key.client);
             }
         }
     }
 
     fn expire(&mut self, now: Instant) {
         let (length, bytes, known) = (self.length, &mut self.bytes, &mut self.known);
-        self.shares.retain(|_, share| {
+        self.clients.retain(|_, own| {
             let is_old = |at: Instant| now.saturating_duration_since(at) > length;
-            while let Some((_, key)) = share.order.pop_front_if(|(at, _)| is_old(*at)) {
+            while let Some((_, key)) = own.order.pop_front_if(|(at, _)| is_old(*at)) {
                 let freed = known.remove(&key).map_or(0, |known| known.bytes());
-                share.bytes -= freed;
+                own.bytes -= freed;
                 *bytes -= freed;
             }
-            !share.order.is_empty()
+            !own.order.is_empty()
         });
     }
 
     /// Makes the client that holds most by this measure forget its oldest request. Of equals it is the one whose oldest
     /// is older.
-    fn forget_of(&mut self, measure: impl Fn(&Share) -> usize) {
-        let most = self.shares.values().max_by_key(|share| {
-            let oldest = share.order.front().map(|(at, _)| *at);
-            (measure(share), std::cmp::Reverse(oldest))
+    fn forget_of(&mut self, measure: impl Fn(&ClientRequests) -> usize) {
+        let most = self.clients.values().max_by_key(|own| {
+            let oldest = own.order.front().map(|(at, _)| *at);
+            (measure(own), std::cmp::Reverse(oldest))
         });
-        if let Some((_, key)) = most.and_then(|share| share.order.front()).cloned() {
+        if let Some((_, key)) = most.and_then(|own| own.order.front()).cloned() {
             self.remove(&key);
         }
     }
@@ -163,8 +163,8 @@ mod tests {
         Known::Ended(vec![0; bytes].into())
     }
 
-    fn window(s: u64) -> Window {
-        Window::new(Duration::from_secs(s))
+    fn window(s: u64) -> RecentRequests {
+        RecentRequests::new(Duration::from_secs(s))
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
             let later = now + Duration::from_secs(1);
             w.insert(later, key(&i.to_string(), 0), ended(1));
         }
-        assert_eq!((w.known.len(), w.shares.len()), (ENTRIES_MAX, ENTRIES_MAX));
+        assert_eq!((w.known.len(), w.clients.len()), (ENTRIES_MAX, ENTRIES_MAX));
         assert!(w.get(now, &key("a", 99)).is_none());
     }
 
@@ -221,7 +221,7 @@ mod tests {
         w.insert(now, key("c", 2), Known::Cancelled);
         assert!(w.get(now + Duration::from_secs(10), &key("c", 1)).is_some());
         assert!(w.get(now + Duration::from_secs(11), &key("c", 1)).is_none());
-        assert_eq!((w.bytes, w.known.len(), w.shares.len()), (0, 0, 0));
+        assert_eq!((w.bytes, w.known.len(), w.clients.len()), (0, 0, 0));
     }
 
     #[test]
@@ -234,6 +234,6 @@ mod tests {
         assert_eq!((w.bytes, w.known.len()), (4, 1));
         w.insert(now, key("d", 1), ended(8));
         w.forget("c");
-        assert_eq!((w.bytes, w.known.len(), w.shares.len()), (8, 1, 1));
+        assert_eq!((w.bytes, w.known.len(), w.clients.len()), (8, 1, 1));
     }
 }

@@ -97,7 +97,7 @@ impl Evaluator {
         }
         self.lengths[stream] = needed;
         Ok(Span {
-            place: stream,
+            table: stream,
             position,
             tokens,
         })

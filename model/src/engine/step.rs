@@ -89,7 +89,7 @@ impl Engine {
             };
             let (position, end) = (sequence.fed, sequence.fed + n);
             spans.push(Span {
-                place: slot.table,
+                table: slot.table,
                 position,
                 tokens: fed,
             });

@@ -1,4 +1,4 @@
-//! The cache as a step sees it: the arena, a page table for each place in a step, and the rows that are computed.
+//! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
 use super::{Arena, KvLayout, NoMemory, PageId, PageTable, page_table};
 use crate::quant::{Kernels, Paged, hadamard_transform};
@@ -9,8 +9,8 @@ use heapless::Vec as Bounded;
 /// Consecutive tokens of one sequence that a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The place of the sequence, which is the number of its page table.
-    pub place: usize,
+    /// The number of the page table of the sequence.
+    pub table: usize,
     /// The position of the first of the tokens.
     pub position: usize,
     /// How many tokens there are.
@@ -20,7 +20,7 @@ pub struct Span {
 /// A row of the step, which is one token.
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    place: usize,
+    table: usize,
     position: usize,
 }
 
@@ -33,15 +33,15 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Makes the arena of `pages` pages and `places` empty page tables.
+    /// Makes the arena of `pages` pages and `tables` empty page tables.
     ///
     /// # Errors
     /// [`NoMemory`] when the system refuses.
-    pub fn new(layout: KvLayout, pages: usize, places: usize) -> Result<Self, NoMemory> {
+    pub fn new(layout: KvLayout, pages: usize, tables: usize) -> Result<Self, NoMemory> {
         Ok(Self {
             arena: Arena::new(pages, layout.page_bytes())?,
             layout,
-            tables: (0..places).map(|_| page_table()).collect(),
+            tables: (0..tables).map(|_| page_table()).collect(),
             rows: Bounded::new(),
         })
     }
@@ -55,14 +55,14 @@ impl KvCache {
         for span in spans {
             let end = span.position + span.tokens;
             assert!(
-                end.div_ceil(PAGE_TOKENS) <= self.tables[span.place].len(),
-                "no page for position {end} of place {}",
-                span.place
+                end.div_ceil(PAGE_TOKENS) <= self.tables[span.table].len(),
+                "no page for position {end} of page table {}",
+                span.table
             );
             for position in span.position..end {
-                let place = span.place;
+                let table = span.table;
                 assert!(
-                    self.rows.push(Row { place, position }).is_ok(),
+                    self.rows.push(Row { table, position }).is_ok(),
                     "a step of more than {STEP_TOKENS} tokens"
                 );
             }
@@ -103,8 +103,8 @@ impl KvCache {
         values: &mut [f32],
     ) {
         let rotated = (self.keys_rotated(layer), self.values_rotated());
-        let Row { place, position } = self.rows[row];
-        let page = self.tables[place][position / PAGE_TOKENS];
+        let Row { table, position } = self.rows[row];
+        let page = self.tables[table][position / PAGE_TOKENS];
         let slot = position % PAGE_TOKENS;
         let d = self.layout.head_dim();
         for (head, (key, value)) in keys
@@ -151,7 +151,7 @@ impl KvCache {
     fn sequence(&self, row: usize) -> Paged<'_> {
         Paged {
             arena: self.arena.bytes(),
-            pages: &self.tables[self.rows[row].place],
+            pages: &self.tables[self.rows[row].table],
             page_bytes: self.layout.page_bytes(),
             offset: 0,
             format: self.layout.v(),
@@ -164,9 +164,9 @@ impl KvCache {
         &self.layout
     }
 
-    /// The page table of a place, to change.
-    pub fn table(&mut self, place: usize) -> &mut PageTable {
-        &mut self.tables[place]
+    /// One of the page tables, to change.
+    pub fn table(&mut self, table: usize) -> &mut PageTable {
+        &mut self.tables[table]
     }
 
     /// Fills a page with zeros, because it may have been anybody's.

@@ -240,8 +240,8 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
             for spans in steps {
                 let spans: Vec<Span> = spans
                     .iter()
-                    .map(|&(place, position, tokens)| Span {
-                        place,
+                    .map(|&(table, position, tokens)| Span {
+                        table,
                         position,
                         tokens,
                     })

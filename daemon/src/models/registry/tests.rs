@@ -96,9 +96,9 @@ fn when_every_way_back_fails_the_first_model_has_its_turns_again() {
     before.first();
     answered(&mut before, &chosen, true);
     // it answered after the one that was chosen, which failed
-    let mut choice = before.choice();
-    choice.good = Some(good.clone());
-    before.written(choice);
+    let mut own = before.own_record();
+    own.good = Some(good.clone());
+    before.written(own);
     let mut tried = Vec::new();
     for _ in 0..10 {
         tried.push(registry(&state, &configured).first().0);

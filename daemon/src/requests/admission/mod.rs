@@ -11,7 +11,7 @@ use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{Finish, Request, RequestId};
 
 use super::answer::{Kind, Speaker, Stream};
-use super::dedup::{Key, Known, Window};
+use super::dedup::{Key, Known, RecentRequests};
 use crate::inference::messages::{Command, End, VERBS_MAX, unheard};
 use crate::mqtt::Lane;
 use crate::wire::admin::{Admin, Asker};
@@ -111,7 +111,7 @@ pub struct Admission {
     /// Requests that are accepted but not yet the engine's, while the model is being changed.
     held: Option<BTreeMap<RequestId, Box<Request>>>,
     by_key: HashMap<Key, RequestId>,
-    done: Window,
+    done: RecentRequests,
     next: RequestId,
     starved_until: Option<Instant>,
     service_ms: Option<f64>,
@@ -141,7 +141,7 @@ impl Admission {
             verbs: BTreeMap::new(),
             held: None,
             by_key: HashMap::new(),
-            done: Window::new(window),
+            done: RecentRequests::new(window),
             next: 1,
             starved_until: None,
             service_ms: None,
