@@ -40,6 +40,15 @@ pub const MAX_THREADS: usize = 1024;
 /// (llama.cpp#13079).
 const SPIN: Duration = Duration::from_micros(75);
 
+/// Has all threads of this process allocate from one heap. Otherwise glibc reserves 64 MiB of addresses for each thread, and
+/// keeps what one has freed from the others, so that a process that runs for months grows. Call it before threads are started.
+/// Other systems' allocators have no such heaps.
+pub fn share_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` takes two numbers, and holds the lock of the first heap while it stores one
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// The fields of the state word, which alone decides who may touch the job.
 mod state {
     /// The bit of an open run, which workers may enter.

@@ -7,6 +7,7 @@ use crate::machine::systemd::Supervisor;
 use crate::mqtt::broker::credentials;
 use crate::server::{self, RunError};
 use glowplug_model::gguf::guard;
+use glowplug_model::pool::share_heap;
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub(crate) struct Args {
 
 /// Runs until SIGTERM or SIGINT; then what runs is finished.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    share_heap();
     let draft =
         sources::load(args.config.as_deref(), args.board.as_deref()).map_err(Failure::of_daemon)?;
     let mut config = sources::finish(draft, None)?;
@@ -91,10 +93,11 @@ pub(crate) fn failure(error: &RunError) -> Failure {
     }
 }
 
-/// The runtime of the daemon. It has two threads, because its own work is waiting; the model computes on other threads.
+/// The runtime of the daemon. It is the main thread alone, because its work is waiting, and the model computes on threads
+/// of its own. Workers would take cores from those, and where the system refuses a thread, Tokio panics and then waits for
+/// the workers that it has.
 pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Run(format!("cannot start the runtime: {error}")))

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{Conversations, Engine, EngineConfig, LoadError, Worked};
+use glowplug_model::gguf::GgufError;
+use glowplug_model::kv::NoMemory;
 use glowplug_model::text::ChatTemplate;
 use tokio::sync::{mpsc, watch};
 
@@ -39,6 +41,8 @@ mod self_test;
 const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
 /// How often old sessions are looked for. An idle daemon wakes this often.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked whether a thread that was told to leave has ended.
+const LEFT_POLL: Duration = Duration::from_millis(5);
 /// Reports that the server has not read yet.
 const REPORTS: usize = 64;
 /// After this many panics in consecutive steps the engine is given up.
@@ -127,7 +131,12 @@ impl Worker {
     /// Lets the thread end, and waits for it no longer than this.
     pub async fn stop(mut self, longest: Duration) {
         self.leave();
-        let ended = tokio::task::spawn_blocking(move || self.thread.join());
+        // no thread is started to join this one: a system that is short of them refuses it
+        let ended = async {
+            while !self.thread.is_finished() {
+                tokio::time::sleep(LEFT_POLL).await;
+            }
+        };
         if tokio::time::timeout(longest, ended).await.is_err() {
             tracing::warn!("the inference thread did not end in time; a session may be unsaved");
         }
@@ -178,9 +187,13 @@ fn load(
         affinity: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
     };
-    let loaded = |model: &mut Weights| Engine::load(&model.prepare()?, &config);
+    let loaded = |model: &mut Weights| {
+        let gguf = model.prepare()?;
+        room(plan, threads)?;
+        Engine::load(&gguf, &config)
+    };
     let mut engine = match loaded(&mut model) {
-        Err(LoadError::Gguf(error)) if model.discard() => {
+        Err(LoadError::Gguf(error)) if !lacks_memory(&error) && model.discard() => {
             tracing::warn!("the packed file is thrown away: {error}");
             loaded(&mut model)
         }
@@ -194,6 +207,37 @@ fn load(
         return Err(Lost::weights());
     }
     Ok((engine, model))
+}
+
+/// Whether a file was not mapped for want of memory, which says nothing about the file.
+fn lacks_memory(error: &GgufError) -> bool {
+    matches!(error, GgufError::Io(error) if error.kind() == std::io::ErrorKind::OutOfMemory)
+}
+
+/// Refuses in words a model for whose tables and threads the system has no memory. The libraries that build the tables cannot
+/// be refused an allocation: they abort.
+fn room(plan: &Plan, threads: Threads) -> Result<(), LoadError> {
+    /// At most 0.8 MB are in use while the regular expressions of the tokenizer are compiled, which the plan counts among
+    /// the program's own; twice that, for what is allocated beside them.
+    const EXPRESSIONS: u64 = 1_600_000;
+    /// The stack of a thread of the standard library.
+    const STACK: u64 = 2 << 20;
+    /// The threads that build the tokenizer, prepare prompts and read files.
+    const OTHERS: usize = 3;
+    let tables = plan
+        .memory
+        .lines()
+        .filter(|(line, _)| ["kv_pages", "scratch", "tokenizer"].contains(line));
+    let tables = tables.map(|(_, bytes)| bytes).sum::<u64>();
+    let stacks = (threads.prefill.max(threads.decode) + OTHERS) as u64 * STACK;
+    let bytes = tables + stacks + EXPRESSIONS;
+    let mut room = Vec::<u8>::new();
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // a reserve that nobody looks at is never made
+    if room.try_reserve_exact(bytes).is_ok() && std::hint::black_box(&room).capacity() >= bytes {
+        return Ok(());
+    }
+    Err(LoadError::NoMemory(NoMemory { bytes }))
 }
 
 /// What the thread needs to know besides the model and the plan.

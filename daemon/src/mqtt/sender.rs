@@ -96,9 +96,7 @@ impl Client {
                 break;
             };
             self.reports.push_back(event);
-            if self.report().await.is_err() {
-                break;
-            }
+            self.report().await;
             let goes_on = self.pause(pause).await;
             if !goes_on {
                 break;
@@ -168,7 +166,6 @@ impl Client {
         while self.closing.is_none() {
             tokio::select! {
                 () = sleep_until(until) => return true,
-                () = self.events.closed() => return false,
                 command = self.commands.recv() => match command {
                     // we are away already
                     Some(Goodbye::Leave) => {}
@@ -236,9 +233,7 @@ impl Client {
             if let Err(end) = self.send(connection, &offer).await {
                 return end;
             }
-            if self.report().await.is_err() {
-                return Ending::Closed;
-            }
+            self.report().await;
             if self.closing.is_some() && self.flight.is_empty() && self.outbox.is_empty() {
                 connection.disconnect(GOODBYE).await;
                 return Ending::Closed;
@@ -351,15 +346,17 @@ impl Client {
         self.reports.push_back(Event::Refused(Box::new(out), why));
     }
 
-    /// Tells what happened. An error means that nobody listens any more.
-    async fn report(&mut self) -> Result<(), ()> {
+    /// Tells what happened. At the daemon's goodbye nobody listens any more, but what is queued is still sent.
+    async fn report(&mut self) {
         while !self.reports.is_empty() {
-            let place = self.events.reserve().await.map_err(|_| ())?;
+            let Ok(place) = self.events.reserve().await else {
+                self.reports.clear();
+                return;
+            };
             if let Some(event) = self.reports.pop_front() {
                 place.send((event, None));
             }
         }
-        Ok(())
     }
 }
 

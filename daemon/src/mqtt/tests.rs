@@ -207,6 +207,23 @@ async fn users_and_topics_are_guarded() {
     );
 }
 
+/// A daemon whose model does not load stops before its connection stands.
+#[tokio::test]
+async fn what_is_queued_is_sent_although_nobody_listens_any_more() {
+    let broker = start(0).await;
+    let u = users();
+    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &["glowplug/n/status"]));
+    up(&mut at_client).await;
+    let (daemon, events) = connect(options(&broker, "glowplug-n", &u.daemon, &[]));
+    drop(events);
+    daemon
+        .publish(out(qos1("glowplug/n/status", "offline")))
+        .unwrap();
+    daemon.close(SOON).await;
+    let got = message(&client, &mut at_client).await;
+    assert_eq!(got.message.payload, "offline");
+}
+
 #[tokio::test]
 async fn a_payload_above_the_limit_arrives_as_its_length() {
     let broker = start(0).await;

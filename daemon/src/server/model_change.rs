@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::ModelInfo;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::run_error::lost;
 use super::status;
@@ -268,8 +268,7 @@ impl Daemon {
                 // if it panicked, there is nothing to learn from it
                 let _ = before.await;
             }
-            let written = tokio::task::spawn_blocking(move || note.write()).await;
-            let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let written = beside(move || note.write()).await.flatten();
             if let Err(error) = &written {
                 tracing::error!(
                     "cannot write to the state folder: {error}; this will not be remembered"
@@ -335,12 +334,28 @@ fn background(
     work: impl FnOnce() -> Finding + Send + 'static,
 ) -> io::Result<()> {
     let found = found.clone();
+    files(move || {
+        // nobody may be listening any more
+        let _ = found.blocking_send(work());
+    })
+}
+
+/// Does work on a thread of its own and waits for it. The error is that of a thread which the system refuses, where
+/// `spawn_blocking` would panic, or says that the work did.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (done, end) = oneshot::channel();
+    files(move || {
+        // nobody may be listening any more
+        let _ = done.send(work());
+    })?;
+    end.await
+        .map_err(|_| io::Error::other("the thread that does it panicked"))
+}
+
+fn files(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new()
         .name("files".to_owned())
-        .spawn(move || {
-            // nobody may be listening any more
-            let _ = found.blocking_send(work());
-        })
+        .spawn(work)
         .map(|_| ())
 }
 
@@ -353,5 +368,12 @@ mod tests {
         let checked = guarded::<()>(|| panic!("a bug"));
         assert!(matches!(checked, Err(error) if error.to_string().contains("panicked")));
         assert!(matches!(guarded(|| Ok(1)), Ok(1)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_work_beside_the_loop_is_an_error() {
+        assert!(matches!(beside(|| 1).await, Ok(1)));
+        let done = beside(|| -> u8 { panic!("a bug") }).await;
+        assert!(matches!(done, Err(error) if error.to_string().contains("panicked")));
     }
 }

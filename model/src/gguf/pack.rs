@@ -113,12 +113,12 @@ pub fn write(
         for rows in data.chunks(group * (PIECE / group).max(1)) {
             let mut rows = rows;
             if let Some(requantize) = tensor.requantize {
-                requantized.resize(rows.len() / from * to, 0);
+                resize(&mut requantized, rows.len() / from * to)?;
                 requantize(tensor.of.ty, rows, &mut requantized);
                 rows = &requantized;
             }
             if tensor.layout == Layout::Interleaved16 {
-                piece.resize(rows.len(), 0);
+                resize(&mut piece, rows.len())?;
                 interleave(tensor.ty, to, rows, &mut piece);
                 rows = &piece;
             }
@@ -132,6 +132,13 @@ pub fn write(
     for sum in sums {
         out.write_all(&sum.to_le_bytes())?;
     }
+    Ok(())
+}
+
+/// Gives a buffer this length. Where there is no memory for it, the model is served as it is.
+fn resize(buffer: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
+    buffer.try_reserve_exact(bytes.saturating_sub(buffer.len()))?;
+    buffer.resize(bytes, 0);
     Ok(())
 }
 
@@ -201,7 +208,12 @@ fn head(gguf: &Gguf, source: &str, tensors: &[Packed<'_>]) -> Result<(Vec<u8>, u
     if keep.len() > MAX_KEYS - 3 {
         return Err(PackError::Keys(keep.len()));
     }
-    let mut head = PACKED_MAGIC.to_vec();
+    let mut head = Vec::new();
+    // nearly all of it is the vocabulary
+    let entries = keep.iter().map(|entry| entry.key.len() + entry.at.len());
+    head.try_reserve_exact(entries.sum())
+        .map_err(io::Error::from)?;
+    head.extend(PACKED_MAGIC);
     head.extend(3u32.to_le_bytes());
     head.extend((tensors.len() as u64).to_le_bytes());
     head.extend((keep.len() as u64 + 3).to_le_bytes());

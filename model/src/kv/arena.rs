@@ -15,9 +15,9 @@ pub struct Arena {
     page_bytes: usize,
 }
 
-/// The system has no memory for the arena.
+/// The system has no memory for what is planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no memory for KV pages of {bytes} bytes")]
+#[error("the system has no memory for {bytes} bytes of KV pages, tables and stacks")]
 pub struct NoMemory {
     /// How many bytes were asked for.
     pub bytes: usize,

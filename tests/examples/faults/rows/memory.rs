@@ -134,12 +134,17 @@ fn space(run: &Run, tally: &Tally) -> Outcome {
         .find_map(|l| l.strip_prefix("VmPeak:"))
         .unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let program = program_bytes(world.daemon.pid());
     if Command::new("prlimit").arg("--version").output().is_err() {
         return Err(NotRun("`prlimit` of util-linux".to_owned()));
     }
     let (steps, mut served, mut aborts) = (run.of(16, 200), 0, 0);
     for n in 1..=steps {
-        let limit = format!("--as={}", peak * 1024 * n as u64 / steps as u64);
+        // below the program's own size it is the kernel's, and most of what happens does so just above that; a start asks
+        // for more room than it needs
+        let more = 1.5 * (peak * 1024) as f64 / program as f64;
+        let limit = program as f64 * more.powf(n as f64 / steps as f64);
+        let limit = format!("--as={}", limit as u64);
         tally.injected(1);
         under(&mut world, &["prlimit", &limit], &[]);
         if common::comes(&mut world) {
@@ -175,6 +180,27 @@ fn space(run: &Run, tally: &Tally) -> Outcome {
     Ok(format!(
         "{served} of {steps} starts served, {aborts} were aborted for want of a few bytes"
     ))
+}
+
+/// The bytes that a process's program and libraries are mapped with.
+fn program_bytes(pid: u32) -> u64 {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let files = maps.lines().filter(|line| {
+        let path = line.split_whitespace().nth(5);
+        path.is_some_and(|path| path.ends_with("/glowplug") || path.contains(".so"))
+    });
+    let bytes = files.map(|line| {
+        let (from, to) = line
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .split_once('-')
+            .unwrap();
+        let at = |hex| u64::from_str_radix(hex, 16).unwrap();
+        at(to) - at(from)
+    });
+    // and what the kernel and the loader need besides
+    bytes.sum::<u64>() + (1 << 20)
 }
 
 /// Was it aborted for want of an allocation that is planned, and could have been refused?
