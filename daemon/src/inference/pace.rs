@@ -47,6 +47,10 @@ impl Pace {
                         (full * (WEIGHT - 1) + took.min(full * 2)) / WEIGHT
                     }));
                 }
+                // at full speed a step that was quicker than the average waits for nothing
+                if decision.pace() == 1 {
+                    return Duration::ZERO;
+                }
                 full.unwrap_or(took) * decision.pace()
             }
             // arithmetic is its limit: on half of the threads it took twice as long already
@@ -81,6 +85,10 @@ mod tests {
         for step in [Step::Decode(1), Step::Decode(STREAMS_MAX), Step::Prompt] {
             assert_eq!(pace.pause(step, ms(100), FREE, (4, 4)), ms(0));
             assert_eq!(pace.pause(step, ms(100), PRESSED, (2, 4)), ms(0));
+            // a step that checks a draft takes longer than the next
+            assert_eq!(pace.pause(step, ms(300), FREE, (4, 4)), ms(0));
+            assert_eq!(pace.pause(step, ms(100), FREE, (4, 4)), ms(0));
+            assert_eq!(pace.pause(step, ms(100), PRESSED, (4, 4)), ms(0));
         }
     }
 
