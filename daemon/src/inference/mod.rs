@@ -224,20 +224,22 @@ fn room(plan: &Plan, threads: Threads) -> Result<(), LoadError> {
     const STACK: u64 = 2 << 20;
     /// The threads that build the tokenizer, prepare prompts and read files.
     const OTHERS: usize = 3;
+    let stacks = (threads.prefill.max(threads.decode) + OTHERS) as u64 * STACK;
     let tables = plan
         .memory
         .lines()
         .filter(|(line, _)| ["kv_pages", "scratch", "tokenizer"].contains(line));
-    let tables = tables.map(|(_, bytes)| bytes).sum::<u64>();
-    let stacks = (threads.prefill.max(threads.decode) + OTHERS) as u64 * STACK;
-    let bytes = tables + stacks + EXPRESSIONS;
-    let mut room = Vec::<u8>::new();
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    // a reserve that nobody looks at is never made
-    if room.try_reserve_exact(bytes).is_ok() && std::hint::black_box(&room).capacity() >= bytes {
-        return Ok(());
+    let mut held = Vec::new();
+    for bytes in tables.map(|(_, bytes)| bytes).chain([stacks, EXPRESSIONS]) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut room = Vec::<u8>::new();
+        room.try_reserve_exact(bytes)
+            .map_err(|_| NoMemory { bytes })?;
+        held.push(room);
     }
-    Err(LoadError::NoMemory(NoMemory { bytes }))
+    // what nobody looks at is never reserved
+    std::hint::black_box(&held);
+    Ok(())
 }
 
 /// What the thread needs to know besides the model and the plan.

@@ -1,10 +1,10 @@
 //! The real binary as a process: started, watched, signalled, and never left behind.
 
 use super::client::PATIENCE;
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 /// The binary beside this test's own.
@@ -32,11 +32,15 @@ pub fn glowplug(args: &[&str]) -> Command {
     command
 }
 
-/// `glowplug serve`, and what it says on stderr.
+/// `glowplug serve`, and what it says on stderr. That is a file, so that what it said before it did something else is here when
+/// that is seen.
 pub struct Daemon {
     child: Child,
-    lines: Receiver<String>,
-    said: Vec<String>,
+    stderr: File,
+    /// All that was read of the file.
+    said: Vec<u8>,
+    /// Where the lines begin that were not looked at.
+    seen: usize,
 }
 
 impl Daemon {
@@ -48,29 +52,22 @@ impl Daemon {
 
     /// With this command, which becomes `glowplug serve`.
     pub fn run(mut command: Command, state: &Path, env: &[(&str, &Path)]) -> Self {
-        let mut child = command
+        let stderr = tempfile::tempfile().unwrap();
+        let child = command
             .env("XDG_STATE_HOME", state)
             .env_remove("STATE_DIRECTORY")
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_PID")
             .envs(env.iter().copied())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(stderr.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
         Self {
             child,
-            lines,
+            stderr,
             said: Vec::new(),
+            seen: 0,
         }
     }
 
@@ -78,22 +75,39 @@ impl Daemon {
     pub fn line<T>(&mut self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("the daemon never said {what}; it said {:#?}", self.said)
-            };
-            let found = pick(&line);
-            self.said.push(line);
-            if let Some(found) = found {
-                return found;
+            // asked before reading: what it said at its end is read too
+            let alive = self.alive();
+            self.read();
+            while let Some(end) = self.said[self.seen..].iter().position(|b| *b == b'\n') {
+                let line = String::from_utf8_lossy(&self.said[self.seen..self.seen + end]);
+                let found = pick(&line);
+                self.seen += end + 1;
+                if let Some(found) = found {
+                    return found;
+                }
             }
+            assert!(
+                alive && Instant::now() < until,
+                "the daemon never said {what}; it said {}",
+                self.said()
+            );
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Everything it said until now, or until its end if it has ended.
+    /// Everything it said until now.
     pub fn said(&mut self) -> String {
-        self.said.extend(self.lines.try_iter());
-        self.said.join("\n")
+        self.read();
+        self.seen = self.said.len();
+        String::from_utf8_lossy(&self.said).trim_end().to_owned()
+    }
+
+    fn read(&mut self) {
+        let mut more = [0; 4096];
+        // its own writes move the offset that both share
+        while let Ok(bytes @ 1..) = self.stderr.read_at(&mut more, self.said.len() as u64) {
+            self.said.extend_from_slice(&more[..bytes]);
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -118,8 +132,6 @@ impl Daemon {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // stderr is closed: the rest of it has been read when the channel ends
-                self.said.extend(self.lines.iter());
                 return status;
             }
             assert!(Instant::now() < until, "the daemon does not end");
