@@ -230,7 +230,7 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                 kv
             };
             let (mut kv, mut oracle_kv) = (cache(), cache());
-            // place, position, tokens
+            // table, position, tokens
             let steps: [&[(usize, usize, usize)]; 4] = [
                 &[(0, 0, 30)],
                 &[(1, 0, 5), (0, 30, 1)],
