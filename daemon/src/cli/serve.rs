@@ -29,7 +29,6 @@ pub(crate) struct Args {
 
 /// Runs until SIGTERM or SIGINT; then what runs is finished.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    share_heap();
     let draft =
         sources::load(args.config.as_deref(), args.board.as_deref()).map_err(Failure::of_daemon)?;
     let mut config = sources::finish(draft, None)?;
@@ -95,8 +94,9 @@ pub(crate) fn failure(error: &RunError) -> Failure {
 
 /// The runtime of the daemon. It is the main thread alone, because its work is waiting, and the model computes on threads
 /// of its own. Workers would take cores from those, and where the system refuses a thread, Tokio panics and then waits for
-/// the workers that it has.
+/// the workers that it has. Called before any thread is started, which all allocate from one heap from then on.
 pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    share_heap();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

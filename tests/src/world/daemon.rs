@@ -32,8 +32,8 @@ pub fn glowplug(args: &[&str]) -> Command {
     command
 }
 
-/// `glowplug serve`, and what it says on stderr. That is a file, so that what it said before it did something else is here when
-/// that is seen.
+/// `glowplug serve`, and what it says on stderr. Stderr is a file: what the daemon wrote before it answered is in it when the
+/// answer is here.
 pub struct Daemon {
     child: Child,
     stderr: File,
@@ -104,7 +104,7 @@ impl Daemon {
 
     fn read(&mut self) {
         let mut more = [0; 4096];
-        // its own writes move the offset that both share
+        // at an offset of our own: the file's is where the daemon writes next
         while let Ok(bytes @ 1..) = self.stderr.read_at(&mut more, self.said.len() as u64) {
             self.said.extend_from_slice(&more[..bytes]);
         }

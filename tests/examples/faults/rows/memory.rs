@@ -139,10 +139,10 @@ fn space(run: &Run, tally: &Tally) -> Outcome {
         return Err(NotRun("`prlimit` of util-linux".to_owned()));
     }
     let (steps, mut served, mut aborts) = (run.of(16, 200), 0, 0);
+    // below the program's own size it is the kernel's, and most of what happens does so just above that; a start asks for
+    // more room than it needs
+    let more = 1.5 * (peak * 1024) as f64 / program as f64;
     for n in 1..=steps {
-        // below the program's own size it is the kernel's, and most of what happens does so just above that; a start asks
-        // for more room than it needs
-        let more = 1.5 * (peak * 1024) as f64 / program as f64;
         let limit = program as f64 * more.powf(n as f64 / steps as f64);
         let limit = format!("--as={}", limit as u64);
         tally.injected(1);
