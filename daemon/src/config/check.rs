@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use glowplug_model::engine::Compute;
 use toml::Table;
 
 use super::keys::*;
@@ -97,20 +98,26 @@ fn model(table: &Table) -> Result<Model, ConfigError> {
         let why = "and `model.name` exclude each other";
         return Err(invalid(MODEL_PATH.name, why));
     }
-    if MODEL_DEVICE
-        .of(table)?
-        .is_some_and(|device| device != "cpu")
-    {
-        return Err(ConfigError::NotYet {
-            key: MODEL_DEVICE.name,
-            what: "a device other than `cpu`",
-        });
-    }
+    let device = match MODEL_DEVICE.of(table)?.as_deref() {
+        None | Some("cpu") => Compute::Cpu,
+        Some("gpu") if cfg!(feature = "wgpu") => Compute::Gpu,
+        Some(_) => {
+            return Err(ConfigError::NotYet {
+                key: MODEL_DEVICE.name,
+                what: if cfg!(feature = "wgpu") {
+                    "a device other than `cpu` and `gpu`"
+                } else {
+                    "a device other than `cpu`"
+                },
+            });
+        }
+    };
     Ok(Model {
         path,
         name,
         template_file: MODEL_TEMPLATE_FILE.of(table)?,
         context: MODEL_CONTEXT.of(table)?,
+        device,
         remembered: false,
     })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::image::VerifyingKey;
-use glowplug_model::engine::{KvFormats, Share, Thinking};
+use glowplug_model::engine::{Compute, KvFormats, Share, Thinking};
 use glowplug_model::quant::Isa;
 
 use crate::machine::board::Chosen;
@@ -231,6 +231,7 @@ pub struct Model {
     pub name: Option<String>,
     pub template_file: Option<PathBuf>,
     pub context: Option<usize>,
+    pub device: Compute,
     /// Whether a model that was chosen over MQTT takes this one's place, and the last one that answered takes it after three
     /// failed starts. The command line sets it for the daemon: who asks for one answer wants it from this model.
     pub remembered: bool,

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
-use glowplug_model::engine::{Conversations, Engine, EngineConfig, LoadError, Worked};
+use glowplug_model::engine::{Compute, Conversations, Engine, EngineConfig, LoadError, Worked};
 use glowplug_model::gguf::GgufError;
 use glowplug_model::kv::NoMemory;
 use glowplug_model::text::ChatTemplate;
@@ -169,7 +169,7 @@ fn load(
     threads: Threads,
     cores: &Cores,
 ) -> Result<(Engine, Weights), Lost> {
-    let config = EngineConfig {
+    let mut config = EngineConfig {
         context: plan.context,
         streams: config.max_streams,
         pages: plan.memory.pages,
@@ -186,16 +186,25 @@ fn load(
         drafts: true,
         affinity: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
+        compute: plan.compute,
     };
-    let loaded = |model: &mut Weights| {
+    let once = |model: &mut Weights, config: &EngineConfig| {
         let gguf = model.prepare()?;
         room(plan, threads)?;
-        Engine::load(&gguf, &config)
+        Engine::load(&gguf, config)
     };
-    let mut engine = match loaded(&mut model) {
+    let loaded = |model: &mut Weights, config: &EngineConfig| match once(model, config) {
         Err(LoadError::Gguf(error)) if !lacks_memory(&error) && model.discard() => {
             tracing::warn!("the packed file is thrown away: {error}");
-            loaded(&mut model)
+            once(model, config)
+        }
+        loaded => loaded,
+    };
+    let mut engine = match loaded(&mut model, &config) {
+        Err(LoadError::NoGpu(error)) => {
+            tracing::warn!("the processor computes instead of a GPU: {error}");
+            config.compute = Compute::Cpu;
+            loaded(&mut model, &config)
         }
         loaded => loaded,
     }?;
@@ -354,6 +363,10 @@ fn answer(
                     return Err(format!("{PANICS_MAX} steps in a row panicked").into());
                 }
                 inbox.recover(engine);
+                if let Some(why) = engine.gpu_lost() {
+                    inbox.flush(reports);
+                    return Err(format!("the GPU is lost: {why}").into());
+                }
                 next = Some(Instant::now());
             }
         }

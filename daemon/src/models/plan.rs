@@ -6,7 +6,7 @@ use std::path::Path;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
-use glowplug_model::engine::{KvFormats, LoadError, Share, shape};
+use glowplug_model::engine::{Compute, KvFormats, LoadError, Share, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
@@ -38,6 +38,8 @@ pub struct Plan {
     pub lock: bool,
     /// Whose requests find what is in them.
     pub share: Share,
+    /// The processor that computes. What the host needs is planned for either, so that it can go on without a GPU.
+    pub compute: Compute,
     /// Threads for prefill and for decoding: as configured, else as `glowplug tune` found, else the fast cores.
     pub threads: Threads,
     /// The number of pages, and where every byte goes.
@@ -118,6 +120,7 @@ pub fn plan(
         kv,
         lock: config.memory.lock,
         share: config.memory.share,
+        compute: config.model.device,
         threads,
         memory,
     })

@@ -4,6 +4,7 @@ use crate::gguf::GgufError;
 use crate::kv::{LayoutError, NoMemory, NotLocked, TooManyPages};
 use crate::network::MissingTensor;
 use crate::network::dims::DimsError;
+use crate::ops::no_gpu::NoGpu;
 use crate::quant::{Isa, UnsupportedIsa};
 use crate::text::TextError;
 use glowplug_firmware_config::kv::KvFormat;
@@ -40,6 +41,16 @@ pub enum Share {
     All,
 }
 
+/// Which processor a model runs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// The host's own, by [`Isa`].
+    #[default]
+    Cpu,
+    /// The GPU that Vulkan gives first.
+    Gpu,
+}
+
 /// Everything that is chosen when an engine is loaded. The ceilings are in [`glowplug_firmware_config::limits`].
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -73,6 +84,8 @@ pub struct EngineConfig {
     pub affinity: Vec<Vec<usize>>,
     /// The instruction set to use instead of the best one that the processor has.
     pub isa: Option<Isa>,
+    /// The processor that the network runs on.
+    pub compute: Compute,
 }
 
 impl EngineConfig {
@@ -96,6 +109,7 @@ impl EngineConfig {
             decode_threads: 1,
             affinity: Vec::new(),
             isa: None,
+            compute: Compute::Cpu,
         }
     }
 }
@@ -141,6 +155,9 @@ pub enum LoadError {
     /// The processor lacks the instruction set that was asked for.
     #[error(transparent)]
     Isa(#[from] UnsupportedIsa),
+    /// The GPU cannot run the model.
+    #[error(transparent)]
+    NoGpu(#[from] NoGpu),
     /// The system did not start the worker threads.
     #[error("the inference threads could not be started: {0}")]
     Threads(std::io::Error),

@@ -77,10 +77,10 @@ impl Evaluator {
         self.model.network.dims().vocab
     }
 
-    /// Name of the instruction set in use.
+    /// Name of the instruction set in use, or of the GPU.
     #[must_use]
     pub fn isa(&self) -> String {
-        self.model.runtime.kernels.isa().to_string()
+        self.model.processor()
     }
 
     /// Empties the cache of all streams.
@@ -139,7 +139,7 @@ impl Evaluator {
             let span = self.span(stream, chunk.len())?;
             let hidden = self.model.step(&[span], chunk);
             let last = chunk.len() - 1;
-            self.logits = self.model.logits(hidden, last..last + 1);
+            self.logits = self.model.best_logits(hidden, last..last + 1);
             next = greedy(&self.logits);
         }
         Ok(next)
@@ -154,7 +154,7 @@ impl Evaluator {
             .map(|stream| self.span(stream, 1))
             .collect::<Result<Vec<_>, _>>()?;
         let hidden = self.model.step(&spans, tokens);
-        self.logits = self.model.logits(hidden, 0..tokens.len());
+        self.logits = self.model.best_logits(hidden, 0..tokens.len());
         let vocab = self.vocab();
         for (token, logits) in tokens.iter_mut().zip(self.logits.chunks_exact(vocab)) {
             *token = greedy(logits);

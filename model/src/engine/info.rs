@@ -27,7 +27,7 @@ pub struct ModelInfo {
     pub sampler: SamplerParams,
     /// Length of the file, in bytes.
     pub file_bytes: u64,
-    /// Name of the instruction set in use.
+    /// Name of the instruction set in use, or of the GPU.
     pub isa: String,
 }
 
@@ -48,7 +48,7 @@ impl ModelInfo {
             thinks,
             sampler: recommended(gguf),
             file_bytes: gguf.file_bytes(),
-            isa: model.runtime.kernels.isa().to_string(),
+            isa: model.processor(),
         }
     }
 }

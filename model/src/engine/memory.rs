@@ -191,7 +191,8 @@ impl Memory {
         let skipped = file.skip_pages(sequence.fed / PAGE_TOKENS);
         while sequence.fed < common {
             let (at, page) = (sequence.fed, self.take(kv, slot));
-            if skipped.is_err() || file.read_page(kv.arena().page_mut(page)).is_err() {
+            let mut read = |bytes: &mut [u8]| file.read_page(bytes).is_ok();
+            if skipped.is_err() || !kv.arena().change_page(page, &mut read) {
                 // a damaged file costs this session its pages, and nobody else anything
                 kv.clear(page);
                 self.unpage(key);

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-pub use config::{Effort, EngineConfig, KvFormats, LoadError, Share};
+pub use config::{Compute, Effort, EngineConfig, KvFormats, LoadError, Share};
 pub use evaluator::{Evaluator, TooLong};
 pub use info::{ModelInfo, recommended};
 pub use prompt::{Prepared, PromptBuilder, PromptJob};

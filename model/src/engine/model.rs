@@ -1,15 +1,16 @@
 //! A loaded model: network, cache and runtime, which are fed with tokens and know nothing of requests.
 
-use super::config::{EngineConfig, LoadError};
+use super::config::{Compute, EngineConfig, LoadError};
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, Span};
 use crate::network::dims::Dims;
 use crate::network::{Network, key_formats};
+use crate::ops::processor::Processor;
 use crate::ops::runtime::Runtime;
 use crate::pool::Pool;
 use crate::quant::Kernels;
 use crate::text::Tokenizer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use glowplug_firmware_config::limits::DRAFT_MAX;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -18,6 +19,7 @@ pub(super) struct Model {
     pub(super) network: Network,
     pub(super) kv: KvCache,
     pub(super) runtime: Runtime,
+    processor: Processor,
     prefill_threads: usize,
     decode_threads: usize,
 }
@@ -36,6 +38,10 @@ impl Model {
                 limit: dims.context_train,
             });
         }
+        let processor = match config.compute {
+            Compute::Cpu => Processor::Host,
+            Compute::Gpu => Processor::gpu()?,
+        };
         // read all of the file now: the daemon then has its full size from the start, and no answer makes it grow
         gguf.touch()?;
         let kernels = Kernels::detect(config.isa)?;
@@ -43,8 +49,10 @@ impl Model {
         let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
-        let network = Network::load(gguf, dims, &Device::flex())?;
-        let mut kv = KvCache::new(layout, config.pages, tables)?;
+        processor.check(gguf, &layout, config.pages)?;
+        let network = Network::load(gguf, dims, &processor)?;
+        let mut kv = processor.cache(layout, config.pages, tables)?;
+        processor.wait()?;
         if config.lock {
             kv.arena().lock()?;
         }
@@ -53,6 +61,7 @@ impl Model {
             runtime: Runtime::new(pool, kernels, rope),
             network,
             kv,
+            processor,
             prefill_threads: config.prefill_threads,
             decode_threads: config.decode_threads,
         })
@@ -73,6 +82,19 @@ impl Model {
                 .unwrap_or_else(|panic| resume_unwind(panic));
             Ok((model?, tokenizer?))
         })
+    }
+
+    /// The name of the GPU, or that of the instruction set in use.
+    pub(super) fn processor(&self) -> String {
+        match self.processor.name() {
+            Some(gpu) => gpu.to_owned(),
+            None => self.runtime.kernels.isa().to_string(),
+        }
+    }
+
+    /// Why the GPU cannot be used any more, if that is so.
+    pub(super) fn processor_lost(&self) -> Option<String> {
+        self.processor.wait().err().map(|error| error.to_string())
     }
 
     /// Sets how many threads of the pool are used from now on.
@@ -100,6 +122,12 @@ impl Model {
 
     /// Logits of these rows of the hidden states of a step: `[rows.len() * vocab]`.
     pub(super) fn logits(&mut self, hidden: Tensor<2>, rows: Range<usize>) -> Vec<f32> {
-        self.network.logits(hidden, rows, &mut self.runtime)
+        self.network.logits(hidden, rows, false, &mut self.runtime)
+    }
+
+    /// Does [`Self::logits`], but where the rows are on a device, only the best are read back and all others are -inf.
+    pub(super) fn best_logits(&mut self, hidden: Tensor<2>, rows: Range<usize>) -> Vec<f32> {
+        let device = self.processor.name().is_some();
+        self.network.logits(hidden, rows, device, &mut self.runtime)
     }
 }

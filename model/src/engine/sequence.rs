@@ -170,6 +170,11 @@ impl Sequence {
         left <= (all / 4).max(ANSWER_MIN) || budget.is_some_and(|most| self.reasoning >= most)
     }
 
+    /// Whether the best logits of a row are enough to draw this sequence's next token from.
+    pub(super) fn needs_few_logits(&self) -> bool {
+        self.sampler.needs_few()
+    }
+
     /// Draws the next token from the logits of the last one, unless one is written for the model, and turns it into text.
     pub(super) fn sample(
         &mut self,

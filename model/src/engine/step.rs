@@ -111,7 +111,16 @@ impl Engine {
         let Some(first) = wanted.iter().find_map(|(_, _, row)| *row) else {
             return tokens.len();
         };
-        let mut logits = self.model.logits(hidden, first..tokens.len());
+        let mut sampled = wanted.iter().filter(|(_, _, row)| row.is_some());
+        let few = sampled.all(|(id, ..)| {
+            let sequence = self.sequences.get(id);
+            sequence.is_none_or(Sequence::needs_few_logits)
+        });
+        let mut logits = if few {
+            self.model.best_logits(hidden, first..tokens.len())
+        } else {
+            self.model.logits(hidden, first..tokens.len())
+        };
         for (id, _, row) in &wanted {
             if let Some(row) = row {
                 let mut rows = logits.chunks_exact_mut(self.info.vocab);
@@ -175,6 +184,13 @@ impl Engine {
         }
         let turn = sequence.finish(why, sink);
         self.settle(id, turn);
+    }
+
+    /// Why the GPU cannot be used any more, if that is so. After a panic it is asked for this; the next load then takes the
+    /// processor, because the GPU is not opened again.
+    #[must_use]
+    pub fn gpu_lost(&self) -> Option<String> {
+        self.model.processor_lost()
     }
 
     /// Cleans up after a panic inside of [`Self::step`]: drops the requests that had started, with all that they held.

@@ -1,17 +1,43 @@
-//! The memory of all KV pages: one map, which is made and touched at start and never grows.
+//! The memory of all KV pages, which is made at start and never grows: one map that is touched, or a device's own memory.
 
 use super::prefix::PageId;
 #[cfg(target_os = "linux")]
 use memmap2::Advice;
 use memmap2::{MmapMut, MmapOptions};
+use std::any::Any;
+use std::borrow::Cow;
 
 /// Bytes of the smallest unit in which a kernel hands out memory.
 const TOUCH: usize = 4096;
 
+/// Pages in the memory of a device, which its kernels read and write. They have the bytes that pages of a host have, so
+/// that a session's file can be read wherever the pages are.
+pub trait DevicePages: Send + Sync {
+    /// Reads the bytes of a page, when everything that was sent to the device before is done.
+    ///
+    /// # Errors
+    /// [`PageLost`] if the device does not give them any more.
+    fn read(&self, page: PageId, bytes: &mut [u8]) -> Result<(), PageLost>;
+    /// Writes the bytes of a page, before anything that is sent to the device later begins.
+    fn write(&mut self, page: PageId, bytes: &[u8]);
+    /// The pages as what they are, for the steps of that device.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// The device does not give a page any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the device does not give a page of keys and values: {0}")]
+pub struct PageLost(pub String);
+
+/// Where the bytes are.
+enum Memory {
+    Host(MmapMut),
+    Device(Box<dyn DevicePages>),
+}
+
 /// The bytes of all pages, one page behind the other.
-#[derive(Debug)]
 pub struct Arena {
-    map: MmapMut,
+    memory: Memory,
     page_bytes: usize,
 }
 
@@ -55,24 +81,67 @@ impl Arena {
         #[cfg(target_os = "linux")]
         let _ = map.advise(Advice::HugePage);
         map.iter_mut().step_by(TOUCH).for_each(|byte| *byte = 0);
-        Ok(Self { map, page_bytes })
+        Ok(Self {
+            memory: Memory::Host(map),
+            page_bytes,
+        })
     }
 
-    /// Keeps the arena from being swapped out.
+    /// Takes the pages of a device, each of `page_bytes`.
+    #[must_use]
+    pub fn on_device(pages: Box<dyn DevicePages>, page_bytes: usize) -> Self {
+        Self {
+            memory: Memory::Device(pages),
+            page_bytes,
+        }
+    }
+
+    /// The pages as the device's own steps know them, or `None` where they are on the host.
+    #[must_use]
+    pub fn device(&self) -> Option<&dyn Any> {
+        match &self.memory {
+            Memory::Host(_) => None,
+            Memory::Device(pages) => Some(pages.as_any()),
+        }
+    }
+
+    /// The map of a host's pages.
+    fn map(&self) -> &MmapMut {
+        match &self.memory {
+            Memory::Host(map) => map,
+            Memory::Device(_) => panic!("pages on a device reached a step of the host"),
+        }
+    }
+
+    /// The map of a host's pages, to change.
+    fn map_mut(&mut self) -> &mut MmapMut {
+        match &mut self.memory {
+            Memory::Host(map) => map,
+            Memory::Device(_) => panic!("pages on a device reached a step of the host"),
+        }
+    }
+
+    /// Keeps the arena from being swapped out. A device does as it does.
     ///
     /// # Errors
     /// [`NotLocked`]: the system's limit of locked memory (`RLIMIT_MEMLOCK`) is below the arena's size.
     pub fn lock(&self) -> Result<(), NotLocked> {
-        self.map.lock().map_err(|_| NotLocked {
-            bytes: self.map.len(),
+        let Memory::Host(map) = &self.memory else {
+            return Ok(());
+        };
+        map.lock().map_err(|_| NotLocked {
+            bytes: map.len(),
             limit: lock_limit(),
         })
     }
 
-    /// The bytes of all pages, one page behind the other.
+    /// The bytes of all pages of a host, one page behind the other.
+    ///
+    /// # Panics
+    /// If the pages are on a device.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        self.map()
     }
 
     /// How many bytes a page has.
@@ -81,43 +150,118 @@ impl Arena {
         self.page_bytes
     }
 
-    /// The bytes of one page.
+    /// The bytes of one page, which are read from the device if they are there.
+    ///
+    /// # Errors
+    /// [`PageLost`] if the device does not give them any more.
     ///
     /// # Panics
     /// If there is no such page.
-    #[must_use]
-    pub fn page(&self, id: PageId) -> &[u8] {
-        &self.map[usize::from(id) * self.page_bytes..][..self.page_bytes]
+    pub fn page(&self, id: PageId) -> Result<Cow<'_, [u8]>, PageLost> {
+        match &self.memory {
+            Memory::Host(map) => Ok(Cow::Borrowed(
+                &map[usize::from(id) * self.page_bytes..][..self.page_bytes],
+            )),
+            Memory::Device(pages) => {
+                let mut bytes = vec![0; self.page_bytes];
+                pages.read(id, &mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
     }
 
-    /// The bytes of one page, to write. A page that was just taken still holds what its last holder wrote.
+    /// The bytes of a page, to change and write back.
+    fn copied(&self, id: PageId) -> Vec<u8> {
+        match self.page(id) {
+            Ok(bytes) => bytes.into_owned(),
+            Err(lost) => panic!("{lost}"),
+        }
+    }
+
+    /// Lets the bytes of one page be changed. A page that was just taken still holds what its last holder wrote.
+    ///
+    /// # Panics
+    /// If there is no such page, or a device does not give it any more: the step that needs it cannot go on.
+    pub fn change_page<R>(&mut self, id: PageId, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut bytes = match &mut self.memory {
+            Memory::Host(_) => return change(self.host_page_mut(id)),
+            Memory::Device(_) => self.copied(id),
+        };
+        let result = change(&mut bytes);
+        self.write_page(id, &bytes);
+        result
+    }
+
+    /// Writes all bytes of one page.
+    ///
+    /// # Panics
+    /// If there is no such page, or the bytes are not a page's.
+    pub fn write_page(&mut self, id: PageId, bytes: &[u8]) {
+        assert_eq!(bytes.len(), self.page_bytes, "the bytes of a page");
+        match &mut self.memory {
+            Memory::Host(_) => self.host_page_mut(id).copy_from_slice(bytes),
+            Memory::Device(pages) => pages.write(id, bytes),
+        }
+    }
+
+    /// Fills a page with zeros.
     ///
     /// # Panics
     /// If there is no such page.
-    pub fn page_mut(&mut self, id: PageId) -> &mut [u8] {
-        &mut self.map[usize::from(id) * self.page_bytes..][..self.page_bytes]
+    pub fn clear(&mut self, id: PageId) {
+        match &mut self.memory {
+            Memory::Host(_) => self.host_page_mut(id).fill(0),
+            Memory::Device(pages) => pages.write(id, &vec![0; self.page_bytes]),
+        }
     }
 
-    /// A part of a page to write, such as one head's keys or values.
-    ///
-    /// # Panics
-    /// If there is no such page, or the part is not in it.
-    pub fn chunk_mut(&mut self, page: PageId, offset: usize, len: usize) -> &mut [u8] {
-        &mut self.page_mut(page)[offset..][..len]
-    }
-
-    /// Copies a part of a page to the same place in another.
+    /// Copies parts of a page, each a first byte and a length, to the same places in another.
     ///
     /// # Panics
     /// If there is no such page or no such part of it.
-    pub fn copy_part(&mut self, from: PageId, to: PageId, offset: usize, len: usize) {
-        assert!(
-            offset + len <= self.page_bytes,
-            "{len} bytes at {offset} of a page"
-        );
-        let start = usize::from(from) * self.page_bytes + offset;
-        let to = usize::from(to) * self.page_bytes + offset;
-        self.map.copy_within(start..start + len, to);
+    pub fn copy_parts(
+        &mut self,
+        from: PageId,
+        to: PageId,
+        parts: impl Iterator<Item = (usize, usize)>,
+    ) {
+        let page_bytes = self.page_bytes;
+        let checked = parts.inspect(|(offset, len)| {
+            assert!(
+                offset + len <= page_bytes,
+                "{len} bytes at {offset} of a page"
+            );
+        });
+        match &mut self.memory {
+            Memory::Host(map) => {
+                let [from, to] = [from, to].map(|page| usize::from(page) * page_bytes);
+                for (offset, len) in checked {
+                    let start = from + offset;
+                    map.copy_within(start..start + len, to + offset);
+                }
+            }
+            Memory::Device(_) => {
+                let source = self.copied(from);
+                self.change_page(to, |bytes| {
+                    for (offset, len) in checked {
+                        bytes[offset..][..len].copy_from_slice(&source[offset..][..len]);
+                    }
+                });
+            }
+        }
+    }
+
+    fn host_page_mut(&mut self, id: PageId) -> &mut [u8] {
+        let (start, len) = (usize::from(id) * self.page_bytes, self.page_bytes);
+        &mut self.map_mut()[start..][..len]
+    }
+
+    /// A part of a host's page to write, such as one head's keys or values.
+    ///
+    /// # Panics
+    /// If there is no such page, the part is not in it, or the pages are on a device.
+    pub fn chunk_mut(&mut self, page: PageId, offset: usize, len: usize) -> &mut [u8] {
+        &mut self.host_page_mut(page)[offset..][..len]
     }
 }
 
@@ -142,17 +286,19 @@ mod tests {
         assert_eq!(arena.bytes().len(), 15_000);
         assert!(arena.bytes().iter().all(|&b| b == 0));
         for id in 0..3u8 {
-            arena.page_mut(PageId::from(id)).fill(id + 1);
+            arena.change_page(PageId::from(id), |page| page.fill(id + 1));
         }
         arena.chunk_mut(1, 4990, 10).fill(9);
-        assert!(arena.page(0).iter().all(|&b| b == 1));
-        assert!(arena.page(2).iter().all(|&b| b == 3));
-        assert_eq!(arena.page(1)[4989..], [2, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
-        arena.copy_part(1, 2, 0, 5000);
-        arena.copy_part(2, 2, 100, 50);
+        assert!(arena.page(0).unwrap().iter().all(|&b| b == 1));
+        assert!(arena.page(2).unwrap().iter().all(|&b| b == 3));
+        assert_eq!(
+            arena.page(1).unwrap()[4989..],
+            [2, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]
+        );
+        arena.copy_parts(1, 2, [(0, 5000)].into_iter());
         assert_eq!(arena.page(1), arena.page(2));
-        assert!(arena.page(0).iter().all(|&b| b == 1));
-        assert_eq!(arena.bytes()[5000..10_000], *arena.page(1));
+        assert!(arena.page(0).unwrap().iter().all(|&b| b == 1));
+        assert_eq!(arena.bytes()[5000..10_000], *arena.page(1).unwrap());
     }
 
     #[test]

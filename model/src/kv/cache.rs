@@ -1,6 +1,6 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
-use super::{Arena, KvLayout, NoMemory, PageId, PageTable, page_table};
+use super::{Arena, DevicePages, KvLayout, NoMemory, PageId, PageTable, page_table};
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
@@ -30,6 +30,8 @@ pub struct KvCache {
     arena: Arena,
     tables: Box<[Box<PageTable>]>,
     rows: Bounded<Row, STEP_TOKENS>,
+    /// How many steps have begun.
+    step: u64,
 }
 
 impl KvCache {
@@ -38,12 +40,25 @@ impl KvCache {
     /// # Errors
     /// [`NoMemory`] when the system refuses.
     pub fn new(layout: KvLayout, pages: usize, tables: usize) -> Result<Self, NoMemory> {
-        Ok(Self {
-            arena: Arena::new(pages, layout.page_bytes())?,
+        let arena = Arena::new(pages, layout.page_bytes())?;
+        Ok(Self::with_arena(layout, arena, tables))
+    }
+
+    /// Makes a cache whose pages are in the memory of a device, with `tables` empty page tables.
+    #[must_use]
+    pub fn on_device(layout: KvLayout, pages: Box<dyn DevicePages>, tables: usize) -> Self {
+        let arena = Arena::on_device(pages, layout.page_bytes());
+        Self::with_arena(layout, arena, tables)
+    }
+
+    fn with_arena(layout: KvLayout, arena: Arena, tables: usize) -> Self {
+        Self {
+            arena,
             layout,
             tables: (0..tables).map(|_| page_table()).collect(),
             rows: Bounded::new(),
-        })
+            step: 0,
+        }
     }
 
     /// Sets the rows of the next step, span after span.
@@ -52,6 +67,7 @@ impl KvCache {
     /// If they are more than [`STEP_TOKENS`], or a table has no page for one of them.
     pub fn begin(&mut self, spans: &[Span]) {
         self.rows.clear();
+        self.step += 1;
         for span in spans {
             let end = span.position + span.tokens;
             assert!(
@@ -69,6 +85,12 @@ impl KvCache {
         }
     }
 
+    /// The number of the step that was begun last.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
     /// How many rows the step has.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -79,6 +101,18 @@ impl KvCache {
     #[must_use]
     pub fn position(&self, row: usize) -> usize {
         self.rows[row].position
+    }
+
+    /// The number of the page table of a row's sequence.
+    #[must_use]
+    pub fn table_of(&self, row: usize) -> usize {
+        self.rows[row].table
+    }
+
+    /// The pages of a row's sequence, in the order of its tokens.
+    #[must_use]
+    pub fn pages_of(&self, row: usize) -> &[PageId] {
+        &self.tables[self.rows[row].table]
     }
 
     /// Whether the keys of a layer are stored rotated ([`hadamard_transform`]), so that its queries must be rotated as well.
@@ -171,24 +205,29 @@ impl KvCache {
 
     /// Fills a page with zeros, because it may have been anybody's.
     pub fn clear(&mut self, page: PageId) {
-        self.arena.page_mut(page).fill(0);
+        self.arena.clear(page);
     }
 
     /// Copies the rows of the first `tokens` tokens of a page to a cleared one. No other row is copied, because it may be
     /// another client's.
     pub fn copy_rows(&mut self, from: PageId, to: PageId, tokens: usize) {
-        for (offset, row) in rows(&self.layout) {
-            self.arena.copy_part(from, to, offset, tokens * row);
-        }
+        let parts = rows(&self.layout).map(|(offset, row)| (offset, tokens * row));
+        self.arena.copy_parts(from, to, parts);
     }
 
     /// Clears the rows of all but the first `tokens` tokens of a page.
     pub fn keep_rows(&mut self, page: PageId, tokens: usize) {
-        for (offset, row) in rows(&self.layout) {
-            let rest = (PAGE_TOKENS - tokens) * row;
-            let rows = self.arena.chunk_mut(page, offset + tokens * row, rest);
-            rows.fill(0);
-        }
+        self.arena.change_page(page, |page| {
+            for (offset, row) in rows(&self.layout) {
+                page[offset..][tokens * row..PAGE_TOKENS * row].fill(0);
+            }
+        });
+    }
+
+    /// The pages as the device's own steps know them, or `None` where they are on the host.
+    #[must_use]
+    pub fn device(&self) -> Option<&dyn std::any::Any> {
+        self.arena.device()
     }
 
     /// The memory of all pages, to change.

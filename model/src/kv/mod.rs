@@ -13,7 +13,7 @@ mod pages;
 mod prefix;
 pub mod snapshot;
 
-pub use arena::{Arena, NoMemory, NotLocked};
+pub use arena::{Arena, DevicePages, NoMemory, NotLocked, PageLost};
 pub use cache::{KvCache, Span};
 pub use layout::{KvLayout, LayoutError};
 pub use pages::{Found, Missing, PageCounts, PageTable, Pages, Partial, TooManyPages, page_table};

@@ -6,10 +6,11 @@ mod weights;
 
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
+use crate::ops::processor::Processor;
 use crate::ops::rope::RopeTable;
 use crate::ops::runtime::Runtime;
 use crate::ops::{self, AttentionSpec};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use dims::{Dims, Scaling};
 use glowplug_firmware_config::kv::KvFormat;
 use std::ops::Range;
@@ -62,8 +63,8 @@ impl Network {
     ///
     /// # Errors
     /// [`MissingTensor`], which [`Dims`] of the same file rules out.
-    pub fn load(gguf: &Gguf, dims: Dims, device: &Device) -> Result<Self, MissingTensor> {
-        let weights = Weights::load(gguf, &dims, device)?;
+    pub fn load(gguf: &Gguf, dims: Dims, processor: &Processor) -> Result<Self, MissingTensor> {
+        let weights = Weights::load(gguf, &dims, processor)?;
         let spec = AttentionSpec {
             heads: dims.heads,
             kv_heads: dims.kv_heads,
@@ -110,7 +111,7 @@ impl Network {
             "a token outside of the vocabulary"
         );
         assert_eq!(tokens.len(), kv.rows(), "a step's tokens and its rows");
-        let mut x = ops::embed(&self.like, self.weights.token_embd.matrix(), tokens, rt);
+        let mut x = ops::embed(&self.like, self.weights.token_embd.matrix(), tokens, kv, rt);
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             let q = ops::attention_input(&x, block.attention_input(), self.spec, layer, kv, rt);
             let a = ops::attention(q, self.spec, layer, kv, rt);
@@ -121,10 +122,19 @@ impl Network {
         x
     }
 
-    /// The logits of some rows of a pass: `[rows.len() * vocab]`, row after row.
-    pub fn logits(&self, x: Tensor<2>, rows: Range<usize>, rt: &mut Runtime) -> Vec<f32> {
+    /// The logits of some rows of a pass: `[rows.len() * vocab]`, row after row. With `best`, all but the best may be -inf.
+    pub fn logits(
+        &self,
+        x: Tensor<2>,
+        rows: Range<usize>,
+        best: bool,
+        rt: &mut Runtime,
+    ) -> Vec<f32> {
         let x = x.slice([rows, 0..self.weights.token_embd.cols()]);
         let logits = ops::head(x, self.weights.head(), self.spec.eps, rt);
+        if best {
+            return ops::read_best(logits);
+        }
         match logits.into_data().try_into_vec() {
             Ok(logits) => logits,
             Err(error) => panic!("logits are not f32: {error:?}"),

@@ -3,10 +3,11 @@
 use super::dims::Dims;
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
+use crate::ops::processor::{Processor, mapped};
 use crate::ops::{self, AttentionInput, LmHead, Matrix, MlpInput};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{AllocationProperty, Bytes, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// The file lacks a weight that it should have. [`Dims`] has checked for all of them before.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +29,9 @@ pub(crate) struct QuantLinear {
 }
 
 impl QuantLinear {
-    fn load(gguf: &Gguf, name: &str, device: &Device) -> Result<Self, MissingTensor> {
+    fn load(gguf: &Gguf, name: &str, processor: &Processor) -> Result<Self, MissingTensor> {
         let info = find(gguf, name)?;
-        let blocks = Tensor::from_data(
-            mapped(gguf, info, DType::U8, info.bytes),
-            (device, DType::U8),
-        );
+        let blocks = processor.blocks(gguf, info);
         Ok(Self {
             blocks: Param::initialized(ParamId::new(), blocks),
             ty: info.ty,
@@ -117,10 +115,12 @@ impl Block {
         gguf: &Gguf,
         dims: &Dims,
         layer: usize,
-        device: &Device,
+        processor: &Processor,
     ) -> Result<Self, MissingTensor> {
+        let device = &processor.device();
         let name = |part: &str| format!("blk.{layer}.{part}");
-        let linear = |part: &str| QuantLinear::load(gguf, &name(&format!("{part}.weight")), device);
+        let linear =
+            |part: &str| QuantLinear::load(gguf, &name(&format!("{part}.weight")), processor);
         let vector = |part: &str| Vector::load(gguf, &name(&format!("{part}.weight")), device);
         let head_norm = |part: &str| {
             if dims.qk_norm {
@@ -192,29 +192,32 @@ pub struct Weights {
     pub(super) output_norm: Vector,
     /// The LM head, or `None` where the embedding table is the head.
     output: Option<QuantLinear>,
-    /// The tensor [`REQUANTIZED_HEAD`] of a packed file.
+    /// The tensor [`REQUANTIZED_HEAD`] of a packed file, which a GPU has no use for.
     requantized: Option<QuantLinear>,
 }
 
 impl Weights {
-    /// Makes handles on the mapped file; only the biases are copied.
+    /// Makes handles on the mapped file, where only the biases are copied, or puts the weights into the memory of a GPU.
     ///
     /// # Errors
     /// [`MissingTensor`], which [`Dims`] of the same file rules out.
-    pub fn load(gguf: &Gguf, dims: &Dims, device: &Device) -> Result<Self, MissingTensor> {
+    pub fn load(gguf: &Gguf, dims: &Dims, processor: &Processor) -> Result<Self, MissingTensor> {
         let optional = |there: bool, name| {
             there
-                .then(|| QuantLinear::load(gguf, name, device))
+                .then(|| QuantLinear::load(gguf, name, processor))
                 .transpose()
         };
         Ok(Self {
-            token_embd: QuantLinear::load(gguf, "token_embd.weight", device)?,
+            token_embd: QuantLinear::load(gguf, "token_embd.weight", processor)?,
             blocks: (0..dims.layers)
-                .map(|layer| Block::load(gguf, dims, layer, device))
+                .map(|layer| Block::load(gguf, dims, layer, processor))
                 .collect::<Result<_, _>>()?,
-            output_norm: Vector::load(gguf, "output_norm.weight", device)?,
+            output_norm: Vector::load(gguf, "output_norm.weight", &processor.device())?,
             output: optional(!dims.tied_head, "output.weight")?,
-            requantized: optional(dims.requantized_head, REQUANTIZED_HEAD)?,
+            requantized: optional(
+                dims.requantized_head && processor.name().is_none(),
+                REQUANTIZED_HEAD,
+            )?,
         })
     }
 
@@ -232,16 +235,6 @@ impl Weights {
 fn find<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo, MissingTensor> {
     gguf.tensor(name)
         .ok_or_else(|| MissingTensor(name.to_owned()))
-}
-
-/// A view of the map as tensor data. `AllocationProperty::File` keeps Burn from copying (measured on Burn 0.22.1: the same
-/// pointer, and no anonymous memory). The dtype must be given, or Burn converts to its default integer.
-fn mapped(gguf: &Gguf, info: &TensorInfo, dtype: DType, len: usize) -> TensorData {
-    TensorData::from_bytes(
-        Bytes::from_shared(gguf.data(info), AllocationProperty::File),
-        [len],
-        dtype,
-    )
 }
 
 /// Copies the values of a small F32 tensor.

@@ -164,6 +164,7 @@ impl QuantOps for Flex {
         _like: &FlexTensor,
         table: Matrix<Self>,
         tokens: &[u32],
+        _kv: &KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
         let rows = MatrixRows::new(&table);

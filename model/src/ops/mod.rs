@@ -16,7 +16,11 @@
     )
 )]
 
+#[cfg(feature = "wgpu")]
+pub mod cube;
 mod host;
+pub mod no_gpu;
+pub mod processor;
 mod reference;
 pub mod rope;
 pub mod runtime;
@@ -39,7 +43,7 @@ use runtime::Runtime;
 /// A weight matrix in its GGUF blocks: `rows` rows of `cols` values, as bytes.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct Matrix<B: Backend> {
-    /// The bytes, as a U8 tensor over the mapped file.
+    /// The bytes, as a U8 tensor over the mapped file; on a GPU, the U32 words that [`cube`](self) makes of them.
     pub blocks: IntTensor<B>,
     /// The format of the blocks.
     pub ty: GgmlType,
@@ -120,16 +124,33 @@ pub struct AttentionSpec {
 
 /// The fused steps. `n` is the number of tokens in the step; the cache knows which sequences and positions they are of, by
 /// [`KvCache::begin`].
-#[cfg_attr(not(feature = "ndarray"), backend_extension(Flex))]
-#[cfg_attr(feature = "ndarray", backend_extension(Flex, NdArray))]
+#[cfg_attr(
+    not(any(feature = "ndarray", feature = "wgpu")),
+    backend_extension(Flex)
+)]
+#[cfg_attr(
+    all(feature = "ndarray", not(feature = "wgpu")),
+    backend_extension(Flex, NdArray)
+)]
+#[cfg_attr(
+    all(feature = "wgpu", not(feature = "ndarray")),
+    backend_extension(Flex, Cube)
+)]
+#[cfg_attr(
+    all(feature = "wgpu", feature = "ndarray"),
+    backend_extension(Flex, NdArray, Cube)
+)]
 pub trait QuantOps: Backend {
-    /// Looks the tokens up in the embedding table and gives `[n, cols]`. `like` is any float tensor of the device.
+    /// Looks the tokens up in the embedding table and gives `[n, cols]`. `like` is any float tensor of the device. The cache
+    /// is what a device is told of the step, of which this is the first op.
     fn embed(
         like: &FloatTensor<Self>,
         #[extension_type] table: Matrix<Self>,
         tokens: &[u32],
+        kv: &KvCache,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
+        let _ = kv;
         reference::embed::<Self>(like, table, tokens, rt)
     }
 
@@ -188,6 +209,12 @@ pub trait QuantOps: Backend {
     ) -> FloatTensor<Self> {
         reference::linear::<Self>(reference::rms_norm::<Self>(x, w.norm, eps), w.exact, rt)
     }
+
+    /// Reads of logits, `[n, vocab]`, those that a sampler may need which takes one of the best: at least the
+    /// [`BEST`](crate::text::BEST) best of each row. The others may be -inf.
+    fn read_best(logits: FloatTensor<Self>) -> Vec<f32> {
+        reference::download::<Self>(logits)
+    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -198,12 +225,14 @@ pub fn embed(
     like: &Tensor<1>,
     table: Matrix<Dispatch>,
     tokens: &[u32],
+    kv: &KvCache,
     rt: &mut Runtime,
 ) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::embed(
         &like.clone().into_dispatch(),
         table,
         tokens,
+        kv,
         rt,
     ))
 }
@@ -267,6 +296,11 @@ pub fn mlp_input(x: &Tensor<2>, w: MlpInput<Dispatch>, eps: f32, rt: &mut Runtim
 /// Calls [`QuantOps::head`] on tensors of the dispatching backend.
 pub fn head(x: Tensor<2>, w: LmHead<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::head(x.into_dispatch(), w, eps, rt))
+}
+
+/// Calls [`QuantOps::read_best`] on tensors of the dispatching backend.
+pub fn read_best(logits: Tensor<2>) -> Vec<f32> {
+    <Dispatch as QuantOps>::read_best(logits.into_dispatch())
 }
 
 /// Wraps the bytes of a matrix for the extension: `rows` rows of `cols` values.

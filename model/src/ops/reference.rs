@@ -18,7 +18,7 @@ fn upload<B: Backend>(
     B::float_from_data(TensorData::new(values, shape.into()), device)
 }
 
-fn download<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
+pub(super) fn download<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
     match read_sync(B::float_into_data(tensor)).map(TensorData::try_into_vec) {
         Ok(Ok(values)) => values,
         _ => panic!("the device gave no f32 values"),

@@ -19,6 +19,9 @@ pub struct Runtime {
     pub(super) inputs: LayerInput,
     pub(super) qkv: Vec<f32>,
     pub(super) top_groups: TopGroups,
+    /// What a device was told of the step.
+    #[cfg(feature = "wgpu")]
+    pub(super) uploaded: super::cube::Uploaded,
 }
 
 impl Runtime {
@@ -34,6 +37,8 @@ impl Runtime {
             inputs: LayerInput::default(),
             qkv: Vec::new(),
             top_groups: TopGroups::default(),
+            #[cfg(feature = "wgpu")]
+            uploaded: super::cube::Uploaded::default(),
         }
     }
 }

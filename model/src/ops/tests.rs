@@ -16,15 +16,15 @@ use glowplug_firmware_config::kv::KvFormat;
 use half::f16;
 
 #[cfg(feature = "ndarray")]
-type Oracle = super::NdArray;
+pub(super) type Oracle = super::NdArray;
 #[cfg(not(feature = "ndarray"))]
-type Oracle = Flex;
+pub(super) type Oracle = Flex;
 
 /// Random numbers by splitmix64, the same on every machine.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,11 +32,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn unit(&mut self) -> f32 {
+    pub(super) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    fn floats(&mut self, n: usize) -> Vec<f32> {
+    pub(super) fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.unit()).collect()
     }
 
@@ -46,38 +46,44 @@ impl Random {
             GgmlType::F32 => (0..rows * cols)
                 .flat_map(|_| (self.unit() * scale).to_le_bytes())
                 .collect(),
-            GgmlType::Q8_0 => (0..rows * cols / 32)
-                .flat_map(|_| {
-                    let d = f16::from_f32(scale / 127.0 * (1.0 + self.unit() / 2.0)).to_le_bytes();
-                    let mut block = d.to_vec();
-                    block.extend((0..32).map(|_| self.next() as u8));
-                    block
-                })
-                .collect(),
-            GgmlType::Q4_K => (0..rows * cols / 256)
-                .flat_map(|_| {
-                    let mut block = f16::from_f32(scale / 400.0).to_le_bytes().to_vec();
-                    block.extend(f16::from_f32(scale / 60.0).to_le_bytes());
-                    block.extend((0..140).map(|_| self.next() as u8));
-                    block
-                })
-                .collect(),
-            other => panic!("no test encoder for {other}"),
+            _ => {
+                // where the halves of a block are, and how large they are beside the largest of its integers
+                let (d, m) = match ty {
+                    GgmlType::Q8_0 | GgmlType::IQ4_NL => ((0, 127.0), None),
+                    GgmlType::Q4_0 | GgmlType::Q5_0 => ((0, 12.0), None),
+                    GgmlType::Q4_1 | GgmlType::Q5_1 => ((0, 20.0), Some((2, -1.5))),
+                    GgmlType::Q4_K | GgmlType::Q5_K => ((0, 400.0), Some((2, 60.0))),
+                    GgmlType::Q3_K => ((108, 60.0), None),
+                    GgmlType::Q6_K => ((208, 2000.0), None),
+                    other => panic!("no test encoder for {other}"),
+                };
+                let mut bytes = Vec::new();
+                for _ in 0..rows * cols / ty.block_len() {
+                    let mut block: Vec<u8> =
+                        (0..ty.block_bytes()).map(|_| self.next() as u8).collect();
+                    for (at, part) in [Some(d), m].into_iter().flatten() {
+                        let value = scale / part * (1.0 + self.unit() / 2.0);
+                        block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+                    }
+                    bytes.extend(block);
+                }
+                bytes
+            }
         }
     }
 }
 
 /// The same weights on both backends.
 #[derive(Clone)]
-struct Raw {
-    blocks: Vec<u8>,
-    ty: GgmlType,
-    rows: usize,
-    cols: usize,
+pub(super) struct Raw {
+    pub(super) blocks: Vec<u8>,
+    pub(super) ty: GgmlType,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
 }
 
 impl Raw {
-    fn new(random: &mut Random, ty: GgmlType, rows: usize, cols: usize) -> Self {
+    pub(super) fn new(random: &mut Random, ty: GgmlType, rows: usize, cols: usize) -> Self {
         Self {
             blocks: random.blocks(ty, rows, cols),
             ty,
@@ -86,7 +92,7 @@ impl Raw {
         }
     }
 
-    fn on<B: Backend>(&self) -> Matrix<B> {
+    pub(super) fn on<B: Backend>(&self) -> Matrix<B> {
         let len = self.blocks.len();
         let blocks = B::int_from_data(TensorData::new(self.blocks.clone(), [len]), &device::<B>());
         Matrix {
@@ -103,28 +109,28 @@ fn device<B: Backend>() -> burn::backend::tensor::Device<B> {
     Default::default()
 }
 
-fn on<B: Backend>(values: &[f32], shape: &[usize]) -> FloatTensor<B> {
+pub(super) fn on<B: Backend>(values: &[f32], shape: &[usize]) -> FloatTensor<B> {
     B::float_from_data(
         TensorData::new(values.to_vec(), shape.to_vec()),
         &device::<B>(),
     )
 }
 
-fn read<B: Backend>(t: FloatTensor<B>) -> Vec<f32> {
+pub(super) fn read<B: Backend>(t: FloatTensor<B>) -> Vec<f32> {
     burn::tensor::read_sync(B::float_into_data(t))
         .unwrap()
         .try_into_vec()
         .unwrap()
 }
 
-fn runtime(positions: usize, rope_dims: usize) -> Runtime {
+pub(super) fn runtime(positions: usize, rope_dims: usize) -> Runtime {
     let rope = RopeTable::new(positions, 10_000.0, &vec![1.0; rope_dims / 2]);
     Runtime::new(Pool::new(2).unwrap(), Kernels::detect(None).unwrap(), rope)
 }
 
 /// Relative to the largest magnitude; int8 activations cost about 1/254 of it per product, less in a sum.
 #[track_caller]
-fn close(host: &[f32], oracle: &[f32], ceiling: f32, what: &str) {
+pub(super) fn close(host: &[f32], oracle: &[f32], ceiling: f32, what: &str) {
     assert_eq!(host.len(), oracle.len(), "{what}");
     let largest = oracle.iter().fold(0f32, |m, v| m.max(v.abs()));
     let worst = host
@@ -150,6 +156,8 @@ const TYPES: [GgmlType; 3] = [GgmlType::F32, GgmlType::Q8_0, GgmlType::Q4_K];
 #[test]
 fn embedding_rows_are_the_tables() {
     let mut random = Random(1);
+    let layout = KvLayout::new(1, 1, 8, [KvFormat::F16].into(), KvFormat::F16).unwrap();
+    let kv = KvCache::new(layout, 1, 1).unwrap();
     for ty in TYPES {
         let table = Raw::new(&mut random, ty, 9, 256);
         let tokens = [8, 0, 3, 3];
@@ -158,6 +166,7 @@ fn embedding_rows_are_the_tables() {
             &on::<Flex>(&[0.0], &[1]),
             table.on(),
             &tokens,
+            &kv,
             &mut rt,
         ));
         let oracle = read::<Oracle>(reference::embed::<Oracle>(

@@ -35,6 +35,8 @@ pub use format::kv_rows::Paged;
 pub use hadamard::hadamard_transform;
 pub use kernels::{Heads, Kernels, Product};
 pub use levels::UnsupportedIsa;
+#[cfg(feature = "wgpu")]
+pub(crate) use reference::decode::{Decoded, decode_row};
 pub use reference::requantize::to_q4_0;
 
 use std::fmt;

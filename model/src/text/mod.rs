@@ -17,7 +17,7 @@ mod utf8;
 
 pub use error::TextError;
 pub use message::{Message, Role};
-pub use sample::{MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
+pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
 pub use stop::StopStrings;
 pub use template::{ChatTemplate, Prompt};
 pub use thought::{Side, ThoughtSplitter};

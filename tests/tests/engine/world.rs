@@ -2,7 +2,8 @@
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Request, RequestId, Thinking, Worked,
+    Compute, Engine, EngineConfig, Event, Finish, KvFormats, Outcome, Request, RequestId, Thinking,
+    Worked,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
@@ -23,9 +24,18 @@ pub(crate) fn tiny(think: Think) -> Tiny {
 
 pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
     EngineConfig {
+        compute: compute(),
         pages,
         queue: 16,
         ..EngineConfig::new(512, streams, Q8)
+    }
+}
+
+/// The processor that these tests run on: that of the host, unless `GLOWPLUG_TEST_DEVICE` says `gpu`.
+fn compute() -> Compute {
+    match std::env::var("GLOWPLUG_TEST_DEVICE").as_deref() {
+        Ok("gpu") => Compute::Gpu,
+        _ => Compute::Cpu,
     }
 }
 

@@ -4,7 +4,7 @@ use super::probe;
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use glowplug_firmware_config::limits::STREAMS_MAX;
-use glowplug_model::engine::{Evaluator, KvFormats, TooLong};
+use glowplug_model::engine::{Compute, Evaluator, KvFormats, TooLong};
 use glowplug_model::gguf::{Gguf, pack};
 use serde_json::json;
 use std::hint::black_box;
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// repetitions; medians are printed
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     reps: u32,
+    /// the processor to compute on: `cpu`, or `gpu` in a program that was built with feature `wgpu`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = models::compute)]
+    device: Compute,
     /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
     #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
     kv_format: Option<KvFormats>,
@@ -65,7 +68,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "-c, -p and -n need {context} tokens, the model's context is {trained}"
         )));
     }
-    let config = models::engine_config(&gguf, context, streams, args.threads, args.kv_format)?;
+    let config = models::engine_config(
+        &gguf,
+        context,
+        streams,
+        args.threads,
+        args.kv_format,
+        args.device,
+    )?;
     let threads = config.decode_threads;
     // the tokenizer counts for load time and memory, because the daemon has it too
     let (mut evaluator, tokenizer) = Evaluator::load_with_tokenizer(&gguf, &config)?;
@@ -81,6 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         decode_s.push(decode);
     }
     let isa = evaluator.isa();
+    let device = match args.device {
+        Compute::Cpu => "cpu",
+        Compute::Gpu => "gpu",
+    };
     let peak_rss_bytes = probe::peak_rss_bytes()?;
     // the probe needs memory of its own, so it runs after the peak was read and ours was given back
     drop((evaluator, tokenizer));
@@ -94,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let probe_share = read_gbps / probe_gbps;
     if args.json {
         let mut result = json!({
-            "model": args.model, "packed": packed, "device": "cpu", "isa": isa, "threads": threads, "streams": streams,
+            "model": args.model, "packed": packed, "device": device, "isa": isa, "threads": threads, "streams": streams,
             "prefill_tps": prefill_tps, "decode_tps": decode_tps, "load_s": load_s, "first_token_ms": first_token_ms,
             "peak_rss_bytes": peak_rss_bytes, "bytes_per_token": bytes_per_token, "read_gbps": read_gbps,
             "probe_gbps": probe_gbps, "probe_share": probe_share,
@@ -105,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return put_json(&result);
     }
     put_line(&format!(
-        "model        {} ({}cpu, {isa}, {threads} threads, {depth} tokens in the cache)",
+        "model        {} ({}{device}, {isa}, {threads} threads, {depth} tokens in the cache)",
         args.model,
         if packed { "packed, " } else { "" }
     ))?;

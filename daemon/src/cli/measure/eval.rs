@@ -3,7 +3,7 @@
 use super::score::Scores;
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
-use glowplug_model::engine::{Evaluator, KvFormats};
+use glowplug_model::engine::{Compute, Evaluator, KvFormats};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::Tokenizer;
 use serde_json::json;
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// write tokens, most likely tokens and losses of each sequence to this file, as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// the processor to compute on: `cpu`, or `gpu` in a program that was built with feature `wgpu`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = models::compute)]
+    device: Compute,
     /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
     #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
     kv_format: Option<KvFormats>,
@@ -77,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
     let mut evaluator = Evaluator::load(
         &gguf,
-        &models::engine_config(&gguf, longest, 1, None, args.kv_format)?,
+        &models::engine_config(&gguf, longest, 1, None, args.kv_format, args.device)?,
     )?;
     let top = if args.out.is_some() { args.top } else { 0 };
     let mut all = Vec::with_capacity(sequences.len());

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::{Failure, put, put_json};
 use crate::cli::models;
-use glowplug_model::engine::{Engine, Event, Finish, Outcome, Request, Thinking, Worked};
+use glowplug_model::engine::{Compute, Engine, Event, Finish, Outcome, Request, Thinking, Worked};
 use glowplug_model::text::Message;
 use serde_json::json;
 use std::io::{self, Write};
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// let the model answer without a thought
     #[arg(long)]
     no_thinking: bool,
+    /// the processor to compute on: `cpu`, or `gpu` in a program that was built with feature `wgpu`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = models::compute)]
+    device: Compute,
     /// threads [default: all cores]
     #[arg(short, long)]
     threads: Option<usize>,
@@ -58,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let context = models::trained_context(&gguf)?.min(CONTEXT);
     let mut engine = Engine::load(
         &gguf,
-        &models::engine_config(&gguf, context, 1, args.threads, None)?,
+        &models::engine_config(&gguf, context, 1, args.threads, None, args.device)?,
     )?;
     engine
         .submit(0, request(args, &engine))

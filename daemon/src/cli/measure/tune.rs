@@ -5,7 +5,7 @@ use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use crate::machine::cores::Cores;
 use crate::models::tuned::Tuned;
-use glowplug_model::engine::Evaluator;
+use glowplug_model::engine::{Compute, Evaluator};
 use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -79,7 +79,8 @@ fn measure(model: &Path, counts: &[usize]) -> Result<Vec<Measured>, Failure> {
             if io::stderr().is_terminal() {
                 eprint!("\rround {} of {ROUNDS}, {threads} threads ", round + 1);
             }
-            let config = models::engine_config(&gguf, context, 1, Some(threads), None)?;
+            let config =
+                models::engine_config(&gguf, context, 1, Some(threads), None, Compute::Cpu)?;
             let mut evaluator = Evaluator::load(&gguf, &config)?;
             let ids = ids(context, evaluator.vocab());
             // the first run brings the weights into memory and wakes the threads

@@ -19,7 +19,7 @@ use crate::models::packed::{self, Weights};
 use crate::models::plan::formats;
 use crate::models::record::Ledger;
 use glowplug_firmware_config::limits::THREADS_MAX;
-use glowplug_model::engine::{EngineConfig, KvFormats, LoadError};
+use glowplug_model::engine::{Compute, EngineConfig, KvFormats, LoadError};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
@@ -129,6 +129,7 @@ pub(crate) fn engine_config(
     streams: usize,
     threads: Option<usize>,
     kv_format: Option<KvFormats>,
+    compute: Compute,
 ) -> Result<EngineConfig, Failure> {
     let cores = Cores::here(Path::new("/"));
     let threads = match threads {
@@ -147,8 +148,18 @@ pub(crate) fn engine_config(
         decode_threads: threads,
         affinity: cores.places(threads),
         isa: forced_isa()?,
+        compute,
         ..EngineConfig::new(context, streams, kv)
     })
+}
+
+/// Parses the value of `--device`.
+pub(crate) fn compute(text: &str) -> Result<Compute, String> {
+    match text {
+        "cpu" => Ok(Compute::Cpu),
+        "gpu" => Ok(Compute::Gpu),
+        _ => Err("neither `cpu` nor `gpu`".to_owned()),
+    }
 }
 
 /// Parses the value of `--kv-format`.

@@ -385,9 +385,10 @@ impl World {
         self.memory.grow(&mut self.kv, sequence, tokens);
         for position in sequence.fed..sequence.fed + tokens {
             let page = self.kv.table(sequence.slot.unwrap().table)[position / PAGE_TOKENS];
-            let bytes = self.kv.arena().page_mut(page);
             let slot = position % PAGE_TOKENS;
-            write(&self.layout, bytes, slot, sequence.tokens[position]);
+            self.kv.arena().change_page(page, |bytes| {
+                write(&self.layout, bytes, slot, sequence.tokens[position]);
+            });
         }
         self.memory.fed(&mut self.kv, sequence, tokens);
         if sequence.fed < sequence.tokens.len() {
@@ -434,9 +435,9 @@ impl World {
 
     /// Checks that the rows of a page have the marks of `tokens` and nothing else.
     fn holds(&mut self, page: PageId, tokens: &[u32]) {
-        let bytes = self.kv.arena().page(page);
+        let bytes = self.kv.arena().page(page).unwrap();
         for slot in 0..PAGE_TOKENS {
-            let found = read(&self.layout, bytes, slot);
+            let found = read(&self.layout, &bytes, slot);
             assert_eq!(
                 found,
                 tokens.get(slot).copied(),
@@ -530,8 +531,9 @@ fn a_forged_file_is_its_clients_own_harm() {
     let tip = world.memory.sessions.get(&key(0, 0)).unwrap().tip.unwrap();
     let pages: Vec<PageId> = world.memory.pages.chain(tip).collect();
     for page in pages {
-        let bytes = world.kv.arena().page_mut(page);
-        (0..PAGE_TOKENS).for_each(|slot| write(&world.layout, bytes, slot, canary(0, 7)));
+        world.kv.arena().change_page(page, |bytes| {
+            (0..PAGE_TOKENS).for_each(|slot| write(&world.layout, bytes, slot, canary(0, 7)));
+        });
     }
     world.save(&key(0, 0));
     world.step(Op::Restart);

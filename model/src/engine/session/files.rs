@@ -10,11 +10,12 @@ use crate::engine::request::Notice;
 use crate::files;
 use crate::gguf::Gguf;
 use crate::kv::snapshot::{self, Limits, PART, Reader, Snapshot, SnapshotError};
-use crate::kv::{KvCache, KvLayout, PageId, Pages};
+use crate::kv::{KvCache, KvLayout, PageId, PageLost, Pages};
 use crate::text::{Message, Role};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -133,9 +134,13 @@ impl Snapshots {
         let tokens = chain.iter().flat_map(|page| pages.tokens(*page));
         let tokens: Vec<u32> = tokens.copied().collect();
         let arena = kv.arena();
-        let pages: Vec<&[u8]> = chain.iter().map(|page| arena.page(*page)).collect();
+        let pages: Result<Vec<Cow<'_, [u8]>>, PageLost> =
+            chain.iter().map(|page| arena.page(*page)).collect();
+        // the text without the pages needs less room, and no device
+        let Ok(pages) = pages else {
+            return self.write(key, session, &[], &[]);
+        };
         match self.write(key, session, &tokens, &pages) {
-            // the text without the pages needs less room
             Err(Unsaved::Full) => self.write(key, session, &[], &[]),
             written => written,
         }
@@ -156,7 +161,7 @@ impl Snapshots {
         key: &SessionKey,
         session: &mut Session,
         tokens: &[u32],
-        pages: &[&[u8]],
+        pages: &[Cow<'_, [u8]>],
     ) -> Result<(), Unsaved> {
         let messages = session.messages.iter().map(|m| Said {
             role: m.role.as_str().to_owned(),
@@ -184,7 +189,7 @@ impl Snapshots {
             .make_room(&self.folder, &name, bytes)
             .and_then(|()| {
                 files::make_private_folder(&self.folder)?;
-                snapshot::write(&self.folder, &name, &head, pages.iter().copied())?;
+                snapshot::write(&self.folder, &name, &head, pages.iter().map(AsRef::as_ref))?;
                 Ok(())
             });
         match written {

@@ -178,6 +178,29 @@ fn doubled(bytes: u64) -> [i16; 16] {
     std::array::from_fn(|g| i16::from(bytes.to_le_bytes()[g / 2]))
 }
 
+/// A block of a row as integers and what scales them.
+#[cfg(feature = "wgpu")]
+pub(crate) enum Decoded {
+    Of32(Values32),
+    Of256(Box<Values256>),
+}
+
+/// Gives the blocks of a row one after the other. Gives false, and no block, for a float type, which has none.
+#[cfg(feature = "wgpu")]
+pub(crate) fn decode_row(ty: GgmlType, row: &[u8], give: &mut dyn FnMut(Decoded)) -> bool {
+    match_format!(
+        ty,
+        floats => return false,
+        32 => |B| cast_slice::<u8, B>(row)
+            .iter()
+            .for_each(|block| give(Decoded::Of32(block.decode()))),
+        256 => |B| cast_slice::<u8, B>(row)
+            .iter()
+            .for_each(|block| give(Decoded::Of256(Box::new(block.decode())))),
+    );
+    true
+}
+
 /// Dequantises a row to `dst` with ggml's own order of operations. The row is `row_bytes(ty, dst.len())` long, which
 /// [`crate::quant::Kernels::dequantize_row`] has checked.
 pub(in crate::quant) fn dequantize_row(ty: GgmlType, row: &[u8], dst: &mut [f32]) {

@@ -14,6 +14,8 @@ use top::{Top, nucleus, select_nucleus};
 
 /// Tokens that the penalties look back on (llama.cpp's `penalty_last_n`).
 pub const PENALTY_WINDOW: usize = 64;
+/// Best logits of a row that are read from a device for a sampler that needs few.
+pub const BEST: usize = 128;
 /// Most alternatives that are reported with a token, as in OpenAI's interface.
 pub const MAX_TOP_LOGPROBS: u8 = 20;
 
@@ -96,6 +98,25 @@ impl Sampler {
             raw: Vec::with_capacity(p.logit_bias.len() + PENALTY_WINDOW),
             p,
         }
+    }
+
+    /// Whether the [`BEST`] best logits of a row are enough to draw from, so that the others may be -inf. Penalties only take
+    /// from the tokens of their window; what adds to a logit may make any token the best.
+    #[must_use]
+    pub fn needs_few(&self) -> bool {
+        let p = &self.p;
+        let kept = if p.temperature <= 0.0 {
+            1
+        } else {
+            p.top_k as usize
+        };
+        p.top_logprobs.is_none()
+            && p.logit_bias.is_empty()
+            && p.repeat_penalty >= 1.0
+            && p.presence_penalty >= 0.0
+            && p.frequency_penalty >= 0.0
+            && 0 < kept
+            && kept + PENALTY_WINDOW <= BEST
     }
 
     /// Draws a token from one row. Bias and penalties are written into `logits`. A token whose logit is -inf cannot come.
