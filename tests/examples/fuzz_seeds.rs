@@ -81,7 +81,7 @@ fn sessions(folder: &Path) -> Result<(), Box<dyn Error>> {
             tokens: &tokens,
             note: b"{}",
         };
-        let pages = std::iter::repeat_n(&page[..], tokens.len().div_ceil(32));
+        let pages = std::iter::repeat_n(Ok(page), tokens.len().div_ceil(32));
         snapshot::write(folder, &tokens.len().to_string(), &written, pages)?;
     }
     Ok(())

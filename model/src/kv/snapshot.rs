@@ -14,6 +14,7 @@
 //! back it is hostile input: nothing is believed that the limits and the file's own length do not allow. The CRCs find
 //! accidental damage, but no forgery: whoever can write to the folder can write a session.
 
+use super::PageLost;
 use crate::files;
 use crc32fast::Hasher;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
@@ -96,6 +97,9 @@ pub enum SnapshotError {
         /// The part of the file that is wrong.
         what: &'static str,
     },
+    /// The device that has the pages does not give them any more.
+    #[error(transparent)]
+    Page(#[from] PageLost),
     /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -106,11 +110,11 @@ pub enum SnapshotError {
 /// # Errors
 /// The file cannot be written, is larger than the limits allow, has pages that do not fit the tokens, or has a path for its
 /// name. A snapshot of this name that was there before is then still there.
-pub fn write<'a>(
+pub fn write(
     dir: &Path,
     name: &str,
     snapshot: &Snapshot<'_>,
-    pages: impl Iterator<Item = &'a [u8]>,
+    pages: impl Iterator<Item = Result<impl AsRef<[u8]>, PageLost>>,
 ) -> Result<(), SnapshotError> {
     let mut parts = Path::new(name).components();
     if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
@@ -157,17 +161,19 @@ pub fn drop_pages(path: &Path) -> Result<u64, SnapshotError> {
     Ok(len)
 }
 
-fn write_all<'a>(
+fn write_all(
     file: &mut dyn Write,
     header: &[u8],
     snapshot: &Snapshot<'_>,
-    pages: impl Iterator<Item = &'a [u8]>,
+    pages: impl Iterator<Item = Result<impl AsRef<[u8]>, PageLost>>,
 ) -> Result<(), SnapshotError> {
     let header_crc = crc32fast::hash(header);
     file.write_all(header)?;
     file.write_all(&header_crc.to_le_bytes())?;
     let mut written = 0;
     for page in pages {
+        let page = page?;
+        let page = page.as_ref();
         if page.len() != snapshot.page_bytes {
             return Err(invalid("a page of another size"));
         }

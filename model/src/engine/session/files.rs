@@ -134,14 +134,13 @@ impl Snapshots {
         let tokens = chain.iter().flat_map(|page| pages.tokens(*page));
         let tokens: Vec<u32> = tokens.copied().collect();
         let arena = kv.arena();
-        let pages: Result<Vec<Cow<'_, [u8]>>, PageLost> =
-            chain.iter().map(|page| arena.page(*page)).collect();
-        // the text without the pages needs less room, and no device
-        let Ok(pages) = pages else {
-            return self.write(key, session, &[], &[]);
-        };
-        match self.write(key, session, &tokens, &pages) {
-            Err(Unsaved::Full) => self.write(key, session, &[], &[]),
+        // one after the other, because a device's pages take memory of the host while they are written
+        let pages = chain.iter().map(|page| arena.page(*page));
+        match self.write(key, session, &tokens, pages) {
+            // the text without the pages needs less room, and no device
+            Err(Unsaved::Full | Unsaved::File(SnapshotError::Page(_))) => {
+                self.write(key, session, &[], std::iter::empty())
+            }
             written => written,
         }
     }
@@ -153,15 +152,15 @@ impl Snapshots {
         session: &mut Session,
     ) -> Result<(), Unsaved> {
         self.wear.check(&key.client)?;
-        self.write(key, session, &[], &[])
+        self.write(key, session, &[], std::iter::empty())
     }
 
-    fn write(
+    fn write<'a>(
         &mut self,
         key: &SessionKey,
         session: &mut Session,
         tokens: &[u32],
-        pages: &[Cow<'_, [u8]>],
+        pages: impl ExactSizeIterator<Item = Result<Cow<'a, [u8]>, PageLost>>,
     ) -> Result<(), Unsaved> {
         let messages = session.messages.iter().map(|m| Said {
             role: m.role.as_str().to_owned(),
@@ -183,13 +182,13 @@ impl Snapshots {
         let name = name(&key.client, &key.name);
         let bytes = snapshot::header_bytes(tokens.len(), note.len())
             + pages.len() * snapshot::page_bytes(self.page_bytes);
-        let bytes = bytes as u64;
+        let (bytes, paged) = (bytes as u64, pages.len() > 0);
         let written = self
             .stored
             .make_room(&self.folder, &name, bytes)
             .and_then(|()| {
                 files::make_private_folder(&self.folder)?;
-                snapshot::write(&self.folder, &name, &head, pages.iter().map(AsRef::as_ref))?;
+                snapshot::write(&self.folder, &name, &head, pages)?;
                 Ok(())
             });
         match written {
@@ -198,7 +197,7 @@ impl Snapshots {
             Err(unsaved) => return Err(unsaved),
         }
         self.wear.wrote(&key.client, bytes);
-        self.stored.put(name, bytes, !pages.is_empty(), self.now);
+        self.stored.put(name, bytes, paged, self.now);
         (session.saved, session.paged) = (true, true);
         Ok(())
     }

@@ -25,7 +25,7 @@ fn save(dir: &TempDir, (tokens, pages): &(Vec<u32>, Pages), note: &[u8]) -> Path
         tokens,
         note,
     };
-    write(dir.path(), "s", &snapshot, pages.iter().map(Vec::as_slice)).unwrap();
+    write(dir.path(), "s", &snapshot, pages.iter().map(Ok)).unwrap();
     dir.path().join("s")
 }
 
@@ -207,12 +207,7 @@ fn killed_at_any_byte_or_operation_the_old_one_is_there_or_the_new_one() {
     for nth in 0.. {
         save(&dir, &old, b"old");
         let (done, happened) = fault::at(nth, Fault::Kill, || {
-            write(
-                dir.path(),
-                "s",
-                &snapshot(b"new"),
-                new.1.iter().map(Vec::as_slice),
-            )
+            write(dir.path(), "s", &snapshot(b"new"), new.1.iter().map(Ok))
         });
         assert_eq!(done.is_none(), happened);
         let (header, pages) = load(&path).unwrap();
@@ -242,7 +237,7 @@ fn any_operation_may_fail_and_none_panics() {
             };
             let (_, happened) =
                 fault::at(nth, Fault::Errno(number), || -> Result<_, SnapshotError> {
-                    write(dir.path(), "s", &snapshot, pages.iter().map(Vec::as_slice))?;
+                    write(dir.path(), "s", &snapshot, pages.iter().map(Ok))?;
                     load(&path)?;
                     drop_pages(&path)
                 });
@@ -294,6 +289,15 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
     let tokens = vec![0; PAGES_MAX * PAGE_TOKENS + 1];
     let note = vec![0; NOTE_MAX + 1];
     let page = [0; 21];
+    let lost = [Ok(vec![0; 20]), Err(PageLost("gone".to_owned()))];
+    let snapshot = Snapshot {
+        fingerprint: OURS,
+        page_bytes: 20,
+        tokens: &tokens[..40],
+        note: &[],
+    };
+    let error = write(dir.path(), "s", &snapshot, lost.into_iter()).unwrap_err();
+    assert!(matches!(error, SnapshotError::Page(_)), "{error}");
     let try_write = |name, tokens, note, pages: &[&[u8]]| {
         let snapshot = Snapshot {
             fingerprint: OURS,
@@ -301,7 +305,7 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
             tokens,
             note,
         };
-        write(dir.path(), name, &snapshot, pages.iter().copied()).unwrap_err()
+        write(dir.path(), name, &snapshot, pages.iter().map(Ok)).unwrap_err()
     };
     for pages in [&[][..], &[&page[..20]; 3], &[&page[..]; 2]] {
         try_write("s", &tokens[..40], &[], pages);

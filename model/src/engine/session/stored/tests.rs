@@ -13,7 +13,7 @@ fn save(folder: &TempDir, name: &str) {
         tokens: &[1],
         note: b"said",
     };
-    write(folder.path(), name, &snapshot, [&[7; 20][..]].into_iter()).unwrap();
+    write(folder.path(), name, &snapshot, [Ok([7; 20])].into_iter()).unwrap();
 }
 
 fn fill(stored: &mut Stored, client: &str, files: usize, bytes: u64) {

@@ -1,8 +1,8 @@
 //! Products of a matrix with few columns: a group of units to a few rows, eight values of a row to a unit at a time.
 //!
 //! Neighbouring units load neighbouring words. A unit keeps its values of a few rows in registers and takes the columns one
-//! after the other, so that each is loaded once for all rows. Sums of a row are in as many units as its group has, and are added by the plane, or in shared memory where planes may differ in
-//! width or cannot add.
+//! after the other, so that each is loaded once for all rows. Sums of a row are in as many units as its group has. They are
+//! added by the plane, or in shared memory where planes may differ in width or cannot add.
 
 use super::decode::{load_pair, load_scales};
 use crate::ops::cube::pack::{Format, Scales};

@@ -1,7 +1,8 @@
 //! The columns of a layer input in int8: blocks of 32 with a scale and a sum each, normed before if the step norms.
 //!
-//! A unit has four values, and eight units a block. A K-quant's input has blocks of 32 here too, where the host has one scale for 256 values, because a
-//! kernel goes through a row in blocks of 32. That is the finer of the two. A second plane holds what the first left over, as on the host.
+//! A unit has four values, and eight units a block. A K-quant's input has blocks of 32 here too, where the host has one scale
+//! for 256 values, because a kernel goes through a row in blocks of 32. That is the finer of the two. A second plane holds what
+//! the first left over, as on the host.
 
 use super::decode::round_to_byte;
 use cubecl::prelude::*;
