@@ -308,5 +308,7 @@ fn sum(lines: &[(&'static str, u64)]) -> u64 {
         .fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
+pub mod shapes;
+
 #[cfg(test)]
 mod tests;

@@ -180,22 +180,11 @@ mod tests {
     use glowplug_firmware_config::board::{self, Board};
     use glowplug_firmware_config::limits::PAGE_TOKENS;
     use glowplug_firmware_config::plan::Shape;
+    use glowplug_firmware_config::plan::shapes::{Q15, SMOL};
     use glowplug_firmware_config::units::Bytes;
     use std::path::PathBuf;
 
-    const Q15: Shape = Shape {
-        file_bytes: 1_117_320_768,
-        layers: 28,
-        embed: 1536,
-        heads: 12,
-        kv_heads: 2,
-        head_dim: 128,
-        ff: 8960,
-        vocab: 151_936,
-        token_bytes: 1_372_758,
-        merges: 151_387,
-        f16_key_layers: 0,
-    };
+    /// The shape of Qwen2.5-Coder-0.5B-Instruct in Q4_K_M.
     const Q05: Shape = Shape {
         file_bytes: 491_400_064,
         layers: 24,
@@ -204,19 +193,6 @@ mod tests {
         head_dim: 64,
         ff: 4864,
         ..Q15
-    };
-    const SMOL: Shape = Shape {
-        file_bytes: 98_362_432,
-        layers: 30,
-        embed: 576,
-        heads: 9,
-        kv_heads: 3,
-        head_dim: 64,
-        ff: 1536,
-        vocab: 49_152,
-        token_bytes: 369_170,
-        merges: 48_900,
-        f16_key_layers: 0,
     };
     /// The shape of DeepSeek-R1-Distill-Qwen-7B in Q4_K_M.
     const Q7: Shape = Shape {

@@ -2,36 +2,11 @@
 
 extern crate std;
 
+use super::shapes::{Q15, SMOL};
 use super::*;
 use std::format;
 use std::vec::Vec;
 
-const SMOL: Shape = Shape {
-    file_bytes: 98_362_432,
-    layers: 30,
-    embed: 576,
-    heads: 9,
-    kv_heads: 3,
-    head_dim: 64,
-    ff: 1536,
-    vocab: 49_152,
-    token_bytes: 369_170,
-    merges: 48_900,
-    f16_key_layers: 0,
-};
-const Q15: Shape = Shape {
-    file_bytes: 1_117_320_768,
-    layers: 28,
-    embed: 1536,
-    heads: 12,
-    kv_heads: 2,
-    head_dim: 128,
-    ff: 8960,
-    vocab: 151_936,
-    token_bytes: 1_372_758,
-    merges: 151_387,
-    f16_key_layers: 0,
-};
 const CHOICE: Choice = Choice {
     context: 4096,
     k: KvFormat::Q8_0,

@@ -1,0 +1,33 @@
+//! Shapes of models that people use, as their files state them, for whoever tries a plan without a file.
+
+use super::Shape;
+
+/// The shape of SmolLM2-135M-Instruct in Q4_1.
+pub const SMOL: Shape = Shape {
+    file_bytes: 98_362_432,
+    layers: 30,
+    embed: 576,
+    heads: 9,
+    kv_heads: 3,
+    head_dim: 64,
+    ff: 1536,
+    vocab: 49_152,
+    token_bytes: 369_170,
+    merges: 48_900,
+    f16_key_layers: 0,
+};
+
+/// The shape of Qwen2.5-Coder-1.5B-Instruct in Q4_K_M.
+pub const Q15: Shape = Shape {
+    file_bytes: 1_117_320_768,
+    layers: 28,
+    embed: 1536,
+    heads: 12,
+    kv_heads: 2,
+    head_dim: 128,
+    ff: 8960,
+    vocab: 151_936,
+    token_bytes: 1_372_758,
+    merges: 151_387,
+    f16_key_layers: 0,
+};
