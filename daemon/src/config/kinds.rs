@@ -51,14 +51,9 @@ impl<K: Kind> Key<K> {
     /// # Errors
     /// Those of [`Kind::read`].
     pub(super) fn of(&self, table: &Table) -> Result<K::Value, ConfigError> {
-        let (tables, last) = self.name.rsplit_once('.').unwrap_or(("", self.name));
-        let mut table = Some(table);
-        for name in tables.split('.').filter(|name| !name.is_empty()) {
-            table = table
-                .and_then(|table| table.get(name))
-                .and_then(Value::as_table);
-        }
-        let value = table.and_then(|table| table.get(last));
+        let (mut tables, name) = parts(self.name);
+        let within = tables.try_fold(table, |table, name| table.get(name)?.as_table());
+        let value = within.and_then(|table| table.get(name));
         self.kind.read(self.name, value)
     }
 
@@ -71,6 +66,12 @@ impl<K: Kind> Key<K> {
             about: self.about.trim(),
         }
     }
+}
+
+/// The tables that a key with dots is in, the outermost first, and its own name.
+pub(super) fn parts(key: &str) -> (impl Iterator<Item = &str>, &str) {
+    let (tables, name) = key.rsplit_once('.').unwrap_or(("", key));
+    (tables.split_terminator('.'), name)
 }
 
 fn wrong(key: &str, wanted: &str, value: &Value) -> ConfigError {

@@ -105,9 +105,9 @@ impl Draft {
             Some(v) if !is_text(key) => v,
             _ => toml::Value::String(value.to_owned()),
         };
-        let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let (tables, last) = kinds::parts(key);
         let mut table = &mut self.table;
-        for name in tables.split('.').filter(|s| !s.is_empty()) {
+        for name in tables {
             let slot = table
                 .entry(name)
                 .or_insert_with(|| toml::Value::Table(toml::Table::new()));
