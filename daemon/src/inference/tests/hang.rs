@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::machine::sensors::MachineState;
+use tokio::time::timeout;
 
 /// Between two times that the thread is to be heard of.
 const BEAT: Duration = Duration::from_millis(1);
-/// Silence that is no coincidence.
-const SILENCE: Duration = Duration::from_millis(50);
+/// Silence that is no coincidence, 500 times as long.
+const SILENCE: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
@@ -29,16 +30,17 @@ fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
     for _ in 0..4 {
         reports.blocking_recv().unwrap();
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let mut silent = false;
     state.send_modify(|_| {
-        for _ in 0..200 {
-            std::thread::sleep(SILENCE);
-            // what it said on its way to where it hangs
-            silent = std::iter::from_fn(|| reports.try_recv().ok()).count() == 0;
-            if silent {
-                return;
-            }
-        }
+        // what waits, and what it says on its way to where it hangs; if it said more, it would not hang
+        silent = (0..2 * REPORTS).any(|_| {
+            let next = runtime.block_on(async { timeout(SILENCE, reports.recv()).await });
+            next.is_err()
+        });
     });
     assert!(silent, "it does not hang");
     for _ in 0..4 {
