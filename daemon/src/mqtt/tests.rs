@@ -79,6 +79,18 @@ async fn up(events: &mut Events) {
     }
 }
 
+/// A link whose connection stands.
+async fn connected(
+    broker: &Embedded,
+    client_id: &str,
+    user: &Credentials,
+    filters: &[&str],
+) -> (Link, Events) {
+    let (link, mut events) = connect(options(broker, client_id, user, filters));
+    up(&mut events).await;
+    (link, events)
+}
+
 async fn message(link: &Link, events: &mut Events) -> Incoming {
     loop {
         if let Event::Incoming(mut incoming) = event(events).await {
@@ -109,20 +121,15 @@ fn out(message: Publication) -> Outgoing {
 async fn a_message_goes_through_with_its_properties_and_back() {
     let broker = start(0).await;
     let u = users();
-    let (daemon, mut at_daemon) = connect(options(
+    let (daemon, mut at_daemon) = connected(
         &broker,
         "glowplug-n",
         &u.daemon,
         &["glowplug/n/chat/+/request"],
-    ));
-    up(&mut at_daemon).await;
-    let (client, mut at_client) = connect(options(
-        &broker,
-        "me",
-        &u.local,
-        &["glowplug/+/chat/me/reply"],
-    ));
-    up(&mut at_client).await;
+    )
+    .await;
+    let (client, mut at_client) =
+        connected(&broker, "me", &u.local, &["glowplug/+/chat/me/reply"]).await;
     let mut request = qos1("glowplug/n/chat/me/request", "hi");
     request.properties.correlation_data = Some(Bytes::from_static(&[0, 255]));
     request.properties.response_topic = Some("glowplug/n/chat/me/reply".to_owned());
@@ -188,10 +195,8 @@ async fn users_and_topics_are_guarded() {
     }
     // a publish that is not allowed reaches nobody
     let (daemon, mut at_daemon) =
-        connect(options(&broker, "glowplug-n", &u.daemon, &["glowplug/#"]));
-    up(&mut at_daemon).await;
-    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
-    up(&mut at_client).await;
+        connected(&broker, "glowplug-n", &u.daemon, &["glowplug/#"]).await;
+    let (client, _at_client) = connected(&broker, "me", &u.local, &[]).await;
     client
         .publish(out(qos1("glowplug/n/chat/other/request", "no")))
         .unwrap();
@@ -212,8 +217,7 @@ async fn users_and_topics_are_guarded() {
 async fn what_is_queued_is_sent_although_nobody_listens_any_more() {
     let broker = start(0).await;
     let u = users();
-    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &["glowplug/n/status"]));
-    up(&mut at_client).await;
+    let (client, mut at_client) = connected(&broker, "me", &u.local, &["glowplug/n/status"]).await;
     let (daemon, events) = connect(options(&broker, "glowplug-n", &u.daemon, &[]));
     drop(events);
     daemon
@@ -228,15 +232,9 @@ async fn what_is_queued_is_sent_although_nobody_listens_any_more() {
 async fn a_payload_above_the_limit_arrives_as_its_length() {
     let broker = start(0).await;
     let u = users();
-    let (daemon, mut at_daemon) = connect(options(
-        &broker,
-        "glowplug-n",
-        &u.daemon,
-        &["glowplug/n/ask/+"],
-    ));
-    up(&mut at_daemon).await;
-    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
-    up(&mut at_client).await;
+    let (daemon, mut at_daemon) =
+        connected(&broker, "glowplug-n", &u.daemon, &["glowplug/n/ask/+"]).await;
+    let (client, _at_client) = connected(&broker, "me", &u.local, &[]).await;
     for (bytes, oversize) in [
         (PAYLOAD_MAX, false),
         (PAYLOAD_MAX + 1, true),
@@ -258,15 +256,9 @@ async fn a_payload_above_the_limit_arrives_as_its_length() {
 async fn a_retained_message_shows_that_it_is() {
     let broker = start(0).await;
     let u = users();
-    let (daemon, mut at_daemon) = connect(options(
-        &broker,
-        "glowplug-n",
-        &u.daemon,
-        &["glowplug/n/ask/+"],
-    ));
-    up(&mut at_daemon).await;
-    let (client, mut at_client) = connect(options(&broker, "me", &u.local, &[]));
-    up(&mut at_client).await;
+    let (daemon, mut at_daemon) =
+        connected(&broker, "glowplug-n", &u.daemon, &["glowplug/n/ask/+"]).await;
+    let (client, _at_client) = connected(&broker, "me", &u.local, &[]).await;
     let mut poison = qos1("glowplug/n/ask/me", "again and again");
     poison.retain = true;
     client.publish(out(poison)).unwrap();
@@ -278,13 +270,8 @@ async fn nothing_is_lost_when_the_broker_restarts() {
     let first = start(0).await;
     let port = first.address.port();
     let u = users();
-    let (daemon, mut at_daemon) = connect(options(
-        &first,
-        "glowplug-n",
-        &u.daemon,
-        &["glowplug/n/ask/+"],
-    ));
-    up(&mut at_daemon).await;
+    let (daemon, mut at_daemon) =
+        connected(&first, "glowplug-n", &u.daemon, &["glowplug/n/ask/+"]).await;
     drop(first);
     assert!(matches!(
         event(&mut at_daemon).await,
@@ -314,15 +301,9 @@ async fn nothing_is_lost_when_the_broker_restarts() {
 async fn messages_keep_their_order() {
     let broker = start(0).await;
     let u = users();
-    let (daemon, mut at_daemon) = connect(options(&broker, "glowplug-n", &u.daemon, &[]));
-    up(&mut at_daemon).await;
-    let (client, mut at_client) = connect(options(
-        &broker,
-        "me",
-        &u.local,
-        &["glowplug/+/chat/me/reply"],
-    ));
-    up(&mut at_client).await;
+    let (daemon, _at_daemon) = connected(&broker, "glowplug-n", &u.daemon, &[]).await;
+    let (client, mut at_client) =
+        connected(&broker, "me", &u.local, &["glowplug/+/chat/me/reply"]).await;
     for i in 0..300 {
         daemon
             .publish(out(qos1("glowplug/n/chat/me/reply", i.to_string())))
@@ -352,8 +333,7 @@ async fn cable(to: SocketAddr) -> (SocketAddr, tokio::task::JoinHandle<()>) {
 async fn the_will_speaks_for_a_lost_daemon_and_is_silent_after_a_goodbye() {
     let broker = start(0).await;
     let u = users();
-    let (watch, mut at_watch) = connect(options(&broker, "me", &u.local, &["glowplug/+/status"]));
-    up(&mut at_watch).await;
+    let (watch, mut at_watch) = connected(&broker, "me", &u.local, &["glowplug/+/status"]).await;
     let mut with_will = options(&broker, "glowplug-n", &u.daemon, &[]);
     with_will.will = Some(qos1("glowplug/n/status", "polite is lost"));
     let (polite, mut events) = connect(with_will.clone());

@@ -1,25 +1,18 @@
 //! One file per rule of the network's dimensions: what is broken, and the whole message it is refused with.
 
+use super::Rule;
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::{Arch, Dims, DimsError, Pairing, Rope, Scaling};
 use glowplug_tests::{GgufWriter, Kv, Tiny};
 
 const F16: u32 = 1;
 
-/// A name, how the file is broken, the message.
-type Rule = (&'static str, fn(&mut GgufWriter), &'static str);
-
 fn read(w: &GgufWriter) -> Result<Dims, DimsError> {
     Dims::from_gguf(&Gguf::from_bytes(w.build().into()).unwrap())
 }
 
 fn check(tiny: &Tiny, rules: &[Rule]) {
-    for (name, break_it, message) in rules {
-        let mut w = tiny.writer();
-        break_it(&mut w);
-        let got = read(&w).map_or_else(|e| e.to_string(), |_| "taken".into());
-        assert_eq!(&got, message, "{name}");
-    }
+    super::check(rules, || tiny.writer(), read);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One broken file for each rule of the GGUF reader, with the whole message that it is refused with; and files at the limits
 //! themselves, which are taken.
 
+use super::Rule;
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::Arch;
 use glowplug_tests::{GgufWriter, Kv, Tiny};
@@ -9,9 +10,6 @@ const F32: u32 = 0;
 const BOOL: u32 = 7;
 const STR: u32 = 8;
 const ARRAY: u32 = 9;
-
-/// A name, how the file is broken, and the message that it is refused with.
-type Rule = (&'static str, fn(&mut GgufWriter), &'static str);
 
 fn open(w: &GgufWriter) -> Result<Gguf, GgufError> {
     Gguf::from_bytes(w.build().into())
@@ -22,12 +20,7 @@ fn good() -> GgufWriter {
 }
 
 fn check(rules: &[Rule]) {
-    for (name, break_it, message) in rules {
-        let mut w = good();
-        break_it(&mut w);
-        let got = open(&w).map_or_else(|e| e.to_string(), |_| "taken".into());
-        assert_eq!(&got, message, "{name}");
-    }
+    super::check(rules, good, open);
 }
 
 fn long(n: usize) -> String {
