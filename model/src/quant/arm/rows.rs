@@ -35,33 +35,45 @@ pub(in crate::quant) fn reduce(p: [int32x4_t; 4]) -> int32x4_t {
     vpaddq_s32(vpaddq_s32(p[0], p[1]), vpaddq_s32(p[2], p[3]))
 }
 
-/// Calls `pass(w, x)` for every four rows and up to four of the columns `cols` of `out`, and stores what it returns. A row
-/// has `$blocks` blocks, and `$column` gives the chunks of a column. Rows and columns past the end are repeated, and their
-/// results are dropped.
-macro_rules! passes {
-    ($out:ident, $cols:ident, $w:ident, $blocks:ident, $column:expr, $pass:ident::<$D:ident, $B:ident>($dot:ident)) => {
-        let rows = $out.rows();
-        for r0 in (0..rows).step_by(ROWS) {
-            let row = |r: usize| &$w[(r0 + r).min(rows - 1) * $blocks..][..$blocks];
-            let w: [&[$B]; ROWS] = [row(0), row(1), row(2), row(3)];
-            let keep = ROWS.min(rows - r0);
-            let mut put = |c: usize, sums: float32x4_t| {
-                $out.column(c)[r0..][..keep].copy_from_slice(&to_array(sums)[..keep]);
-            };
-            for c0 in $cols.clone().step_by(COLUMNS) {
-                let column = |c: usize| $column((c0 + c).min($cols.end - 1));
-                match $cols.end - c0 {
-                    1 => put(c0, $pass::<$D, $B, 1>($dot, w, [column(0)])[0]),
-                    2 => {
-                        let sums = $pass::<$D, $B, 2>($dot, w, [column(0), column(1)]);
-                        put(c0, sums[0]);
-                        put(c0 + 1, sums[1]);
-                    }
-                    n => {
-                        let x = [column(0), column(1), column(2), column(3)];
-                        let sums = $pass::<$D, $B, COLUMNS>($dot, w, x);
-                        for (c, sums) in sums.into_iter().enumerate().take(n) {
-                            put(c0 + c, sums);
+/// Defines the product of the formats of one trait. `$column` gives the chunks of a column, and `$pass` multiplies four rows by
+/// one, two or four of them. Rows and columns past the end are repeated, and their results are dropped.
+macro_rules! product {
+    ($product:ident, $Rows:ident, $column:ident, $pass:ident) => {
+        /// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
+        ///
+        /// It is always inlined, so that it is compiled for the level of `dot`.
+        #[inline(always)]
+        pub(in crate::quant) fn $product<D: Dot, B: $Rows>(
+            dot: D,
+            product: &Product<'_>,
+            cols: Range<usize>,
+            out: &mut RowTile<'_>,
+        ) {
+            let (acts, col0) = (product.activations, product.first_column);
+            let rows = out.rows();
+            let (w, blocks) = (product.blocks::<B>(rows), product.row_blocks());
+            for r0 in (0..rows).step_by(ROWS) {
+                let row = |r: usize| &w[(r0 + r).min(rows - 1) * blocks..][..blocks];
+                let w: [&[B]; ROWS] = [row(0), row(1), row(2), row(3)];
+                let keep = ROWS.min(rows - r0);
+                let mut put = |c: usize, sums: float32x4_t| {
+                    out.column(c)[r0..][..keep].copy_from_slice(&to_array(sums)[..keep]);
+                };
+                for c0 in cols.clone().step_by(COLUMNS) {
+                    let column = |c: usize| acts.$column(col0 + (c0 + c).min(cols.end - 1));
+                    match cols.end - c0 {
+                        1 => put(c0, $pass::<D, B, 1>(dot, w, [column(0)])[0]),
+                        2 => {
+                            let sums = $pass::<D, B, 2>(dot, w, [column(0), column(1)]);
+                            put(c0, sums[0]);
+                            put(c0 + 1, sums[1]);
+                        }
+                        n => {
+                            let x = [column(0), column(1), column(2), column(3)];
+                            let sums = $pass::<D, B, COLUMNS>(dot, w, x);
+                            for (c, sums) in sums.into_iter().enumerate().take(n) {
+                                put(c0 + c, sums);
+                            }
                         }
                     }
                 }
@@ -69,48 +81,8 @@ macro_rules! passes {
         }
     };
 }
-
-/// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
-///
-/// It is always inlined, so that it is compiled for the level of `dot`.
-#[inline(always)]
-pub(in crate::quant) fn matmul_32<D: Dot, B: Rows32>(
-    dot: D,
-    product: &Product<'_>,
-    cols: Range<usize>,
-    out: &mut RowTile<'_>,
-) {
-    let (acts, col0) = (product.activations, product.first_column);
-    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
-    passes!(
-        out,
-        cols,
-        w,
-        blocks,
-        |c| acts.q8(col0 + c),
-        pass_32::<D, B>(dot)
-    );
-}
-
-/// What [`matmul_32`] is for blocks of 32, for blocks of 256.
-#[inline(always)]
-pub(in crate::quant) fn matmul_256<D: Dot, B: Rows256>(
-    dot: D,
-    product: &Product<'_>,
-    cols: Range<usize>,
-    out: &mut RowTile<'_>,
-) {
-    let (acts, col0) = (product.activations, product.first_column);
-    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
-    passes!(
-        out,
-        cols,
-        w,
-        blocks,
-        |c| acts.q8k(col0 + c),
-        pass_256::<D, B>(dot)
-    );
-}
+product!(matmul_32, Rows32, q8, pass_32);
+product!(matmul_256, Rows256, q8k, pass_256);
 
 /// Multiplies four rows by `C` columns over all of `k`; the elements of the results are the rows.
 #[inline(always)]

@@ -35,17 +35,23 @@ pub(in crate::quant) trait Rows256: Pod {
     /// How many values share a scale: 16 or 32.
     const GROUP: usize;
     /// Whether `dmin` may be other than zero.
-    const HAS_MIN: bool;
+    const HAS_MIN: bool = false;
     /// The values `64 J..64 J + 64`, 16 in a vector.
     fn values<const J: usize>(&self) -> [int8x16_t; 4];
     /// Element `g` has the scale of group `g` of each row. Only the first `256 / GROUP` elements count.
     fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16];
     /// Element `g` has the min of group `g` of each row.
-    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16];
+    #[inline(always)]
+    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
+        [vdup_n_s16(0); 16]
+    }
     /// The scale `d` of each row.
     fn d(rows: [&Self; ROWS]) -> float32x4_t;
     /// The scale `dmin` of each row's mins.
-    fn dmin(rows: [&Self; ROWS]) -> float32x4_t;
+    #[inline(always)]
+    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
 }
 
 /// Widens a half of each row.
@@ -219,12 +225,6 @@ fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
     each(groups, vreinterpretq_u8_u16)
 }
 
-/// Transposes eight bytes of each row as [`transpose`] does sixteen.
-#[inline(always)]
-fn transpose_8(rows: [u64; ROWS]) -> [uint8x16_t; 4] {
-    transpose(each(rows, |r| vreinterpretq_u8_u64(load_u64(&[r, 0]))))
-}
-
 /// Widens what [`transpose`] made as signed bytes: element `g` is what the four rows have for group `g`.
 #[inline(always)]
 fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
@@ -241,177 +241,93 @@ fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
     groups
 }
 
-const NO_MINS: fn() -> [int16x4_t; 16] = || [vdup_n_s16(0); 16];
-
-impl Rows256 for blocks::Q4K {
-    const MAX: i32 = 15;
-    const OFFSET: i32 = 0;
-    const GROUP: usize = 32;
-    const HAS_MIN: bool = true;
-    #[inline(always)]
-    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        let [a, b] = vectors(&self.qs, 32 * J);
-        signed([low(a), low(b), high(a), high(b)])
-    }
-    #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).0)))
-    }
-    #[inline(always)]
-    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).1)))
-    }
-    #[inline(always)]
-    fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.d))
-    }
-    #[inline(always)]
-    fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.dmin))
-    }
+/// Eight bytes for eight groups. Those of the eight groups that a row does not have are zero.
+#[inline(always)]
+fn eight(bytes: u64) -> uint8x16_t {
+    vreinterpretq_u8_u64(load_u64(&[bytes, 0]))
 }
 
-impl Rows256 for blocks::Q5K {
-    const MAX: i32 = 31;
-    const OFFSET: i32 = 0;
-    const GROUP: usize = 32;
-    const HAS_MIN: bool = true;
-    #[inline(always)]
-    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        let [a, b] = vectors(&self.qs, 32 * J);
-        let [ha, hb] = vectors(&self.qh, 0);
-        let bit = 2 * J as i32;
-        signed([
-            low_under(a, ha, bit, 31),
-            low_under(b, hb, bit, 31),
-            high_under(a, ha, bit + 1, 31),
-            high_under(b, hb, bit + 1, 31),
-        ])
-    }
-    #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).0)))
-    }
-    #[inline(always)]
-    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose_8(each(rows, |b| scales_and_mins(&b.scales).1)))
-    }
-    #[inline(always)]
-    fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.d))
-    }
-    #[inline(always)]
-    fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.dmin))
-    }
+/// The scales are a byte for each group of one block, and so are the mins of the formats that have any.
+macro_rules! rows256 {
+    ($block:ident, max $max:literal, offset $offset:literal, group $group:literal, |$b:ident, $J:ident| $values:expr,
+        scales $scales:expr $(, mins $mins:expr)?) => {
+        impl Rows256 for blocks::$block {
+            const MAX: i32 = $max;
+            const OFFSET: i32 = $offset;
+            const GROUP: usize = $group;
+            #[inline(always)]
+            fn values<const $J: usize>(&self) -> [int8x16_t; 4] {
+                let $b = self;
+                signed($values)
+            }
+            #[inline(always)]
+            fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+                let scales: fn(&Self) -> uint8x16_t = $scales;
+                groups(transpose(each(rows, scales)))
+            }
+            #[inline(always)]
+            fn d(rows: [&Self; ROWS]) -> float32x4_t {
+                halves(each(rows, |b| b.d))
+            }
+            $(
+                const HAS_MIN: bool = true;
+                #[inline(always)]
+                fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+                    let mins: fn(&Self) -> uint8x16_t = $mins;
+                    groups(transpose(each(rows, mins)))
+                }
+                #[inline(always)]
+                fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
+                    halves(each(rows, |b| b.dmin))
+                }
+            )?
+        }
+    };
 }
-
-impl Rows256 for blocks::Q6K {
-    const MAX: i32 = 63;
-    const OFFSET: i32 = 32;
-    const GROUP: usize = 16;
-    const HAS_MIN: bool = false;
-    #[inline(always)]
-    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        let q: [uint8x16_t; 4] = vectors(&self.ql, 64 * (J / 2));
-        let h: [uint8x16_t; 2] = vectors(&self.qh, 32 * (J / 2));
-        signed(if J.is_multiple_of(2) {
-            [
-                low_under(q[0], h[0], 0, 63),
-                low_under(q[1], h[1], 0, 63),
-                low_under(q[2], h[0], 2, 63),
-                low_under(q[3], h[1], 2, 63),
-            ]
-        } else {
-            [
-                high_under(q[0], h[0], 4, 63),
-                high_under(q[1], h[1], 4, 63),
-                high_under(q[2], h[0], 6, 63),
-                high_under(q[3], h[1], 6, 63),
-            ]
-        })
+rows256!(Q2K, max 3, offset 0, group 16, |b, J| each(two_bits::<J>(&b.qs), |q| and(q, 3)),
+    scales |b| low(load_u8(&b.scales)), mins |b| high(load_u8(&b.scales)));
+rows256!(Q3K, max 7, offset 4, group 16, |b, J| {
+    let q = two_bits::<J>(&b.qs);
+    let [ha, hb] = vectors(&b.hmask, 0);
+    let bit = 2 * J as i32;
+    [
+        and(vsliq_n_u8::<2>(q[0], shift(ha, bit)), 7),
+        and(vsliq_n_u8::<2>(q[1], shift(hb, bit)), 7),
+        and(vsliq_n_u8::<2>(q[2], shift(ha, bit + 1)), 7),
+        and(vsliq_n_u8::<2>(q[3], shift(hb, bit + 1)), 7),
+    ]
+}, scales |b| vsubq_u8(load_u8(&q3k_scales(&b.scales)), vdupq_n_u8(32)));
+rows256!(Q4K, max 15, offset 0, group 32, |b, J| {
+    let [x, y] = vectors(&b.qs, 32 * J);
+    [low(x), low(y), high(x), high(y)]
+}, scales |b| eight(scales_and_mins(&b.scales).0), mins |b| eight(scales_and_mins(&b.scales).1));
+rows256!(Q5K, max 31, offset 0, group 32, |b, J| {
+    let [x, y] = vectors(&b.qs, 32 * J);
+    let [hx, hy] = vectors(&b.qh, 0);
+    let bit = 2 * J as i32;
+    [
+        low_under(x, hx, bit, 31),
+        low_under(y, hy, bit, 31),
+        high_under(x, hx, bit + 1, 31),
+        high_under(y, hy, bit + 1, 31),
+    ]
+}, scales |b| eight(scales_and_mins(&b.scales).0), mins |b| eight(scales_and_mins(&b.scales).1));
+rows256!(Q6K, max 63, offset 32, group 16, |b, J| {
+    let q: [uint8x16_t; 4] = vectors(&b.ql, 64 * (J / 2));
+    let h: [uint8x16_t; 2] = vectors(&b.qh, 32 * (J / 2));
+    if J.is_multiple_of(2) {
+        [
+            low_under(q[0], h[0], 0, 63),
+            low_under(q[1], h[1], 0, 63),
+            low_under(q[2], h[0], 2, 63),
+            low_under(q[3], h[1], 2, 63),
+        ]
+    } else {
+        [
+            high_under(q[0], h[0], 4, 63),
+            high_under(q[1], h[1], 4, 63),
+            high_under(q[2], h[0], 6, 63),
+            high_under(q[3], h[1], 6, 63),
+        ]
     }
-    #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose(each(rows, |b| {
-            vreinterpretq_u8_s8(load_s8(&b.scales))
-        })))
-    }
-    #[inline(always)]
-    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
-        NO_MINS()
-    }
-    #[inline(always)]
-    fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.d))
-    }
-    #[inline(always)]
-    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
-        vdupq_n_f32(0.0)
-    }
-}
-
-impl Rows256 for blocks::Q2K {
-    const MAX: i32 = 3;
-    const OFFSET: i32 = 0;
-    const GROUP: usize = 16;
-    const HAS_MIN: bool = true;
-    #[inline(always)]
-    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        signed(each(two_bits::<J>(&self.qs), |q| and(q, 3)))
-    }
-    #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose(each(rows, |b| low(load_u8(&b.scales)))))
-    }
-    #[inline(always)]
-    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        groups(transpose(each(rows, |b| high(load_u8(&b.scales)))))
-    }
-    #[inline(always)]
-    fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.d))
-    }
-    #[inline(always)]
-    fn dmin(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.dmin))
-    }
-}
-
-impl Rows256 for blocks::Q3K {
-    const MAX: i32 = 7;
-    const OFFSET: i32 = 4;
-    const GROUP: usize = 16;
-    const HAS_MIN: bool = false;
-    #[inline(always)]
-    fn values<const J: usize>(&self) -> [int8x16_t; 4] {
-        let q = two_bits::<J>(&self.qs);
-        let [ha, hb] = vectors(&self.hmask, 0);
-        let bit = 2 * J as i32;
-        signed([
-            and(vsliq_n_u8::<2>(q[0], shift(ha, bit)), 7),
-            and(vsliq_n_u8::<2>(q[1], shift(hb, bit)), 7),
-            and(vsliq_n_u8::<2>(q[2], shift(ha, bit + 1)), 7),
-            and(vsliq_n_u8::<2>(q[3], shift(hb, bit + 1)), 7),
-        ])
-    }
-    #[inline(always)]
-    fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
-        let offset = vdupq_n_u8(32);
-        groups(transpose(each(rows, |b| {
-            vsubq_u8(load_u8(&q3k_scales(&b.scales)), offset)
-        })))
-    }
-    #[inline(always)]
-    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
-        NO_MINS()
-    }
-    #[inline(always)]
-    fn d(rows: [&Self; ROWS]) -> float32x4_t {
-        halves(each(rows, |b| b.d))
-    }
-    #[inline(always)]
-    fn dmin(_: [&Self; ROWS]) -> float32x4_t {
-        vdupq_n_f32(0.0)
-    }
-}
+}, scales |b| vreinterpretq_u8_s8(load_s8(&b.scales)));

@@ -10,43 +10,32 @@ use std::arch::x86_64::*;
 /// Rows that share a pass: as many as a vector has elements.
 const ROWS: usize = 8;
 
-/// See [`crate::quant::Kernels::matmul`]: the product of a format with 32 weights in a block.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul_32<B: Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
-    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
-    let (acts, col0) = (product.activations, product.first_column);
-    for first in (0..out.rows()).step_by(ROWS) {
-        let (rows, n) = group(w, blocks, first);
-        let mut c = 0;
-        while c < out.cols() {
-            let x = |i: usize| acts.q8(col0 + c + i);
-            c += match out.cols() - c {
-                1 => store(out, c, first, n, eight_32(&rows, [x(0)])),
-                2 | 3 => store(out, c, first, n, eight_32(&rows, [x(0), x(1)])),
-                _ => store(out, c, first, n, eight_32(&rows, [x(0), x(1), x(2), x(3)])),
-            };
+/// Defines the product of the formats of one trait. `$column` gives the chunks of a column, and `$eight` multiplies eight rows
+/// by one, two or four of them.
+macro_rules! product {
+    ($product:ident, $Block:ident, $column:ident, $eight:ident) => {
+        /// The whole result; see [`crate::quant::Kernels::matmul`].
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $product<B: $Block>(product: &Product<'_>, out: &mut RowTile<'_>) {
+            let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
+            let (acts, col0) = (product.activations, product.first_column);
+            for first in (0..out.rows()).step_by(ROWS) {
+                let (rows, n) = group(w, blocks, first);
+                let mut c = 0;
+                while c < out.cols() {
+                    let x = |i: usize| acts.$column(col0 + c + i);
+                    c += match out.cols() - c {
+                        1 => store(out, c, first, n, $eight(&rows, [x(0)])),
+                        2 | 3 => store(out, c, first, n, $eight(&rows, [x(0), x(1)])),
+                        _ => store(out, c, first, n, $eight(&rows, [x(0), x(1), x(2), x(3)])),
+                    };
+                }
+            }
         }
-    }
+    };
 }
-
-/// See [`crate::quant::Kernels::matmul`]: the product of a format with 256 weights in a block.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul_256<B: Block256>(product: &Product<'_>, out: &mut RowTile<'_>) {
-    let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
-    let (acts, col0) = (product.activations, product.first_column);
-    for first in (0..out.rows()).step_by(ROWS) {
-        let (rows, n) = group(w, blocks, first);
-        let mut c = 0;
-        while c < out.cols() {
-            let x = |i: usize| acts.q8k(col0 + c + i);
-            c += match out.cols() - c {
-                1 => store(out, c, first, n, eight_256(&rows, [x(0)])),
-                2 | 3 => store(out, c, first, n, eight_256(&rows, [x(0), x(1)])),
-                _ => store(out, c, first, n, eight_256(&rows, [x(0), x(1), x(2), x(3)])),
-            };
-        }
-    }
-}
+product!(matmul_32, Block32, q8, eight_32);
+product!(matmul_256, Block256, q8k, eight_256);
 
 /// Rows `first..first + n`, with the last one repeated up to eight.
 #[inline(always)]

@@ -14,67 +14,41 @@ use std::ops::Range;
 /// Rows that share a pass: as many as a vector has elements.
 const ROWS: usize = 16;
 
-/// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn matmul_32<B: Block32>(
-    product: &Product<'_>,
-    cols: Range<usize>,
-    out: &mut RowTile<'_>,
-) {
-    let (acts, col0) = (product.activations, product.first_column);
-    // all of the weights: what follows the rows is what the next call reads
-    let (w, blocks) = (cast_slice::<u8, B>(product.weights), product.row_blocks());
-    for first in (0..out.rows()).step_by(ROWS) {
-        let (rows, n) = group(w, blocks, first, out.rows());
-        let next = following(w, blocks, first);
-        let mut c = cols.start;
-        while c < cols.end {
-            let x = |i: usize| acts.q8(col0 + c + i);
-            c += match cols.end - c {
-                1 => store(out, c, first, n, sixteen_32(&rows, next, [x(0)])),
-                2 | 3 => store(out, c, first, n, sixteen_32(&rows, next, [x(0), x(1)])),
-                _ => store(
-                    out,
-                    c,
-                    first,
-                    n,
-                    sixteen_32(&rows, next, [x(0), x(1), x(2), x(3)]),
-                ),
-            };
+/// Defines the product of the formats of one trait. `$column` gives the chunks of a column, and `$sixteen` multiplies sixteen
+/// rows by one, two or four of them.
+macro_rules! product {
+    ($product:ident, $Block:ident, $column:ident, $sixteen:ident) => {
+        /// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
+        #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+        pub(super) fn $product<B: $Block>(
+            product: &Product<'_>,
+            cols: Range<usize>,
+            out: &mut RowTile<'_>,
+        ) {
+            let (acts, col0) = (product.activations, product.first_column);
+            // all of the weights: what follows the rows is what the next call reads
+            let (w, blocks) = (cast_slice::<u8, B>(product.weights), product.row_blocks());
+            for first in (0..out.rows()).step_by(ROWS) {
+                let (rows, n) = group(w, blocks, first, out.rows());
+                let next = following(w, blocks, first);
+                let mut c = cols.start;
+                while c < cols.end {
+                    let x = |i: usize| acts.$column(col0 + c + i);
+                    c += match cols.end - c {
+                        1 => store(out, c, first, n, $sixteen(&rows, next, [x(0)])),
+                        2 | 3 => store(out, c, first, n, $sixteen(&rows, next, [x(0), x(1)])),
+                        _ => {
+                            let x = [x(0), x(1), x(2), x(3)];
+                            store(out, c, first, n, $sixteen(&rows, next, x))
+                        }
+                    };
+                }
+            }
         }
-    }
+    };
 }
-
-/// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn matmul_256<B: Block256>(
-    product: &Product<'_>,
-    cols: Range<usize>,
-    out: &mut RowTile<'_>,
-) {
-    let (acts, col0) = (product.activations, product.first_column);
-    // all of the weights: what follows the rows is what the next call reads
-    let (w, blocks) = (cast_slice::<u8, B>(product.weights), product.row_blocks());
-    for first in (0..out.rows()).step_by(ROWS) {
-        let (rows, n) = group(w, blocks, first, out.rows());
-        let next = following(w, blocks, first);
-        let mut c = cols.start;
-        while c < cols.end {
-            let x = |i: usize| acts.q8k(col0 + c + i);
-            c += match cols.end - c {
-                1 => store(out, c, first, n, sixteen_256(&rows, next, [x(0)])),
-                2 | 3 => store(out, c, first, n, sixteen_256(&rows, next, [x(0), x(1)])),
-                _ => store(
-                    out,
-                    c,
-                    first,
-                    n,
-                    sixteen_256(&rows, next, [x(0), x(1), x(2), x(3)]),
-                ),
-            };
-        }
-    }
-}
+product!(matmul_32, Block32, q8, sixteen_32);
+product!(matmul_256, Block256, q8k, sixteen_256);
 
 /// Rows `first..first + n` of `all`, with the last one repeated up to sixteen.
 #[inline(always)]
