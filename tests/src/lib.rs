@@ -9,6 +9,7 @@
 )]
 
 mod encode;
+mod floats;
 mod link;
 mod models;
 mod rng;
@@ -17,6 +18,7 @@ mod vocabulary;
 pub mod world;
 mod writer;
 
+pub use floats::in_floats;
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, real_model};
 pub use rng::SplitMix;

@@ -4,6 +4,7 @@ use super::config::{EngineConfig, LoadError};
 use super::model::Model;
 use crate::gguf::Gguf;
 use crate::kv::Span;
+use crate::ops::memory::Traffic;
 use crate::text::Tokenizer;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 
@@ -81,6 +82,18 @@ impl Evaluator {
     #[must_use]
     pub fn isa(&self) -> String {
         self.model.processor()
+    }
+
+    /// What was sent to the GPU and back so far; nothing where the host computes.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.model.traffic()
+    }
+
+    /// Bytes of the GPU that its runtime holds, for this model and all others of the process.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        self.model.reserved()
     }
 
     /// Empties the cache of all streams.

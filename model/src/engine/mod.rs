@@ -38,7 +38,7 @@ pub use request::{
     SessionFault, SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
 };
 pub use session::verbs::Conversations;
-pub use shape::shape;
+pub use shape::{device_memory, shape};
 
 /// What the engine holds at the moment, for `metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,18 +2,20 @@
 
 use super::config::{Compute, EngineConfig, LoadError};
 use crate::gguf::Gguf;
-use crate::kv::{KvCache, KvLayout, Span};
+use crate::kv::{KvCache, KvLayout, PageId, Span};
 use crate::network::dims::Dims;
 use crate::network::{Network, key_formats};
+use crate::ops::memory::Traffic;
+use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::Processor;
 use crate::ops::runtime::Runtime;
 use crate::pool::Pool;
 use crate::quant::Kernels;
 use crate::text::Tokenizer;
 use burn::tensor::Tensor;
-use glowplug_firmware_config::limits::DRAFT_MAX;
+use glowplug_firmware_config::limits::{DRAFT_MAX, PAGE_TOKENS, STEP_TOKENS};
 use std::ops::Range;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 pub(super) struct Model {
     pub(super) network: Network,
@@ -57,14 +59,46 @@ impl Model {
             kv.arena().lock()?;
         }
         let rope = network.rope_table(config.context);
-        Ok(Self {
-            runtime: Runtime::new(pool, kernels, rope),
+        let mut runtime = Runtime::new(pool, kernels, rope);
+        processor.prepare(&mut runtime, &network.dims().widths(config.context));
+        let mut model = Self {
+            runtime,
             network,
             kv,
             processor,
             prefill_threads: config.prefill_threads,
             decode_threads: config.decode_threads,
-        })
+        };
+        if model.processor.name().is_some() {
+            model.warm_up(config)?;
+        }
+        Ok(model)
+    }
+
+    /// Runs a chunk of a prompt and a token on the device and forgets them. Its kernels are compiled now and not when somebody
+    /// waits for an answer, all memory is taken, and a device that cannot run them is known before the model is used.
+    fn warm_up(&mut self, config: &EngineConfig) -> Result<(), LoadError> {
+        let tokens = STEP_TOKENS
+            .min(config.pages * PAGE_TOKENS)
+            .min(config.context);
+        for page in 0..tokens.div_ceil(PAGE_TOKENS) {
+            // there are as many pages as numbers for them
+            let _ = self.kv.table(0).push(page as PageId);
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            for tokens in [tokens, 1] {
+                let span = Span {
+                    table: 0,
+                    position: 0,
+                    tokens,
+                };
+                let hidden = self.step(&[span], &vec![0; tokens]);
+                self.best_logits(hidden, tokens - 1..tokens);
+            }
+        }));
+        self.kv.table(0).clear();
+        self.processor.wait()?;
+        done.map_err(|_| NoGpu::Device("its runtime failed".to_owned()).into())
     }
 
     /// Does [`Self::load`] and builds the tokenizer on a thread of its own meanwhile: that takes as long and needs nothing
@@ -90,6 +124,16 @@ impl Model {
             Some(gpu) => gpu.to_owned(),
             None => self.runtime.kernels.isa().to_string(),
         }
+    }
+
+    /// What was sent to the device and back so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.processor.traffic(&self.runtime)
+    }
+
+    /// Bytes that the GPU's runtime holds, for this model and all others of the process.
+    pub(super) fn reserved(&self) -> u64 {
+        self.processor.reserved()
     }
 
     /// Why the GPU cannot be used any more, if that is so.

@@ -1,8 +1,13 @@
 //! What the memory plan needs to know of a model file, read without loading it.
 
+use super::KvFormats;
 use crate::gguf::{Gguf, Value};
+use crate::kv::KvLayout;
 use crate::network::dims::Dims;
 use crate::network::key_formats;
+use crate::ops::memory::DeviceMemory;
+use crate::ops::no_gpu::NoGpu;
+use crate::ops::processor::Processor;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::plan::Shape;
 
@@ -33,4 +38,22 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
             .filter(|format| **format == KvFormat::F16)
             .count(),
     }
+}
+
+/// What a GPU's memory holds of a file whose dimensions are checked, with `pages` pages and sequences of at most `context`
+/// tokens. No device is opened for it.
+///
+/// # Errors
+/// [`NoGpu`] if there are no kernels for the file or for its heads in these formats, or the program was built without GPUs.
+pub fn device_memory(
+    gguf: &Gguf,
+    dims: &Dims,
+    kv: KvFormats,
+    pages: usize,
+    context: usize,
+) -> Result<DeviceMemory, NoGpu> {
+    let keys = key_formats(gguf, dims, kv.k);
+    let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, kv.v);
+    let layout = layout.map_err(|error| NoGpu::Device(error.to_string()))?;
+    Processor::device_memory(gguf, &layout, pages, &dims.widths(context))
 }

@@ -9,6 +9,7 @@ mod tensors;
 
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, GgufError};
+use crate::ops::memory::Widths;
 pub use crate::ops::rope::RopePairing as Pairing;
 use keys::Keys;
 
@@ -180,6 +181,20 @@ impl Dims {
     /// How many values the keys (or the values) of a position have: `kv_heads * head_dim`.
     pub fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// How wide steps are over sequences of at most `positions` tokens.
+    #[must_use]
+    pub fn widths(&self, positions: usize) -> Widths {
+        Widths {
+            embed: self.embed,
+            queries: self.q_dim(),
+            keys: self.kv_dim(),
+            ff: self.ff,
+            vocab: self.vocab,
+            positions,
+            pairs: self.rope.dims / 2,
+        }
     }
 
     /// Reads the metadata and checks every tensor against it: names, shapes, and the types of norms and biases.

@@ -130,14 +130,7 @@ impl Network {
         best: bool,
         rt: &mut Runtime,
     ) -> Vec<f32> {
-        let x = x.slice([rows, 0..self.weights.token_embd.cols()]);
-        let logits = ops::head(x, self.weights.head(), self.spec.eps, rt);
-        if best {
-            return ops::read_best(logits);
-        }
-        match logits.into_data().try_into_vec() {
-            Ok(logits) => logits,
-            Err(error) => panic!("logits are not f32: {error:?}"),
-        }
+        let logits = ops::head(x, rows, self.weights.head(), self.spec.eps, rt);
+        ops::read_logits(logits, best, rt)
     }
 }

@@ -4,7 +4,7 @@ use super::dims::Dims;
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
 use crate::ops::processor::{Processor, mapped};
-use crate::ops::{self, AttentionInput, LmHead, Matrix, MlpInput};
+use crate::ops::{AttentionInput, LmHead, Matrix, MlpInput, Rest};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -18,6 +18,10 @@ pub struct MissingTensor(String);
 #[derive(Module, Debug)]
 pub(crate) struct QuantLinear {
     blocks: Param<Tensor<1, Int>>,
+    /// The rows behind the first ones, as [`Matrix::rest`] has them.
+    rest: Vec<Param<Tensor<1, Int>>>,
+    #[module(skip)]
+    part_rows: usize,
     #[module(skip)]
     ty: GgmlType,
     #[module(skip)]
@@ -32,8 +36,11 @@ impl QuantLinear {
     fn load(gguf: &Gguf, name: &str, processor: &Processor) -> Result<Self, MissingTensor> {
         let info = find(gguf, name)?;
         let blocks = processor.blocks(gguf, info);
+        let param = |tensor| Param::initialized(ParamId::new(), tensor);
         Ok(Self {
-            blocks: Param::initialized(ParamId::new(), blocks),
+            blocks: param(blocks.first),
+            rest: blocks.rest.into_iter().map(param).collect(),
+            part_rows: blocks.part_rows,
             ty: info.ty,
             layout: info.layout,
             rows: info.rows() as usize,
@@ -43,18 +50,16 @@ impl QuantLinear {
 
     /// The matrix as the ops take it, which is a handle and no copy.
     pub(super) fn matrix(&self) -> Matrix<Dispatch> {
-        ops::matrix(
-            self.blocks.val(),
-            self.ty,
-            self.layout,
-            self.rows,
-            self.cols,
-        )
-    }
-
-    /// How many values a row has.
-    pub(super) fn cols(&self) -> usize {
-        self.cols
+        let rest = self.rest.iter().map(|part| part.val().into_dispatch());
+        Matrix {
+            blocks: self.blocks.val().into_dispatch(),
+            rest: Rest(rest.collect()),
+            part_rows: self.part_rows,
+            ty: self.ty,
+            layout: self.layout,
+            rows: self.rows,
+            cols: self.cols,
+        }
     }
 }
 
@@ -69,18 +74,19 @@ impl Vector {
     fn load(gguf: &Gguf, name: &str, device: &Device) -> Result<Self, MissingTensor> {
         let info = find(gguf, name)?;
         let data = mapped(gguf, info, DType::F32, info.dims[0] as usize);
-        Ok(Self::of(Tensor::from_data(data, (device, DType::F32))))
+        Ok(Self::of(data, device))
     }
 
     fn from_values(values: Vec<f32>, device: &Device) -> Self {
         let len = values.len();
-        Self::of(Tensor::from_data(
-            TensorData::new(values, [len]),
-            (device, DType::F32),
-        ))
+        Self::of(TensorData::new(values, [len]), device)
     }
 
-    fn of(values: Tensor<1>) -> Self {
+    fn of(data: TensorData, device: &Device) -> Self {
+        // on a GPU, a buffer of just this size
+        let values = device.memory_persistent_allocations(data, |data| {
+            Tensor::from_data(data, (device, DType::F32))
+        });
         Self {
             values: Param::initialized(ParamId::new(), values),
         }

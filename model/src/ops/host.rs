@@ -380,8 +380,15 @@ impl QuantOps for Flex {
         tensor(out, [n, ff])
     }
 
-    fn head(x: FlexTensor, w: LmHead<Self>, eps: f32, rt: &mut Runtime) -> FlexTensor {
-        let (n, k) = width(&x);
+    fn head(
+        x: FlexTensor,
+        rows: Range<usize>,
+        w: LmHead<Self>,
+        eps: f32,
+        rt: &mut Runtime,
+    ) -> FlexTensor {
+        let (n, k) = (rows.len(), width(&x).1);
+        let x = &slice::<f32>(&x)[rows.start * k..rows.end * k];
         let Runtime {
             pool,
             kernels,
@@ -391,7 +398,7 @@ impl QuantOps for Flex {
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, slice(&x), slice(&w.norm), eps);
+        inputs.norm(kernels, pool, threads, x, slice(&w.norm), eps);
         let types = [w.exact.ty, w.scan.ty];
         inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &types);
         let (exact, scan, vocab) = (

@@ -19,9 +19,11 @@
 #[cfg(feature = "wgpu")]
 pub mod cube;
 mod host;
+pub mod memory;
 pub mod no_gpu;
 pub mod processor;
 mod reference;
+mod rest;
 pub mod rope;
 pub mod runtime;
 #[cfg(test)]
@@ -36,15 +38,22 @@ use burn::backend::NdArray;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension};
 use burn::backend::{Flex, flex::FlexTensor};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
+pub use rest::Rest;
 use rope::RopePairing;
 use runtime::Runtime;
+use std::ops::Range;
 
 /// A weight matrix in its GGUF blocks: `rows` rows of `cols` values, as bytes.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct Matrix<B: Backend> {
     /// The bytes, as a U8 tensor over the mapped file; on a GPU, the U32 words that [`cube`](self) makes of them.
     pub blocks: IntTensor<B>,
+    /// The rows behind the first [`Self::part_rows`], where a GPU has no buffer for all.
+    #[extension_type]
+    pub rest: Rest<B>,
+    /// How many rows `blocks` has, and each tensor of `rest` but the last one.
+    pub part_rows: usize,
     /// The format of the blocks.
     pub ty: GgmlType,
     /// The order of the bytes.
@@ -200,19 +209,22 @@ pub trait QuantOps: Backend {
         reference::mlp_input::<Self>(x, w, eps, rt)
     }
 
-    /// Final norm and LM head. Takes `x` of `[n, embed]` and gives logits of `[n, vocab]`.
+    /// Final norm and LM head. Takes `x` of `[n, embed]` and gives logits of `[rows.len(), vocab]`, those of some of its rows.
     fn head(
         x: FloatTensor<Self>,
+        rows: Range<usize>,
         #[extension_type] w: LmHead<Self>,
         eps: f32,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
+        let x = reference::part::<Self>(x, 0, rows.start, rows.end);
         reference::linear::<Self>(reference::rms_norm::<Self>(x, w.norm, eps), w.exact, rt)
     }
 
-    /// Reads of logits, `[n, vocab]`, those that a sampler may need which takes one of the best: at least the
-    /// [`BEST`](crate::text::BEST) best of each row. The others may be -inf.
-    fn read_best(logits: FloatTensor<Self>) -> Vec<f32> {
+    /// Reads logits, `[n, vocab]`. With `best`, those are enough which a sampler may need that takes one of the best: at least
+    /// the [`BEST`](crate::text::BEST) best of each row. The others may be -inf then.
+    fn read_logits(logits: FloatTensor<Self>, best: bool, rt: &mut Runtime) -> Vec<f32> {
+        let _ = (best, rt);
         reference::download::<Self>(logits)
     }
 }
@@ -294,28 +306,23 @@ pub fn mlp_input(x: &Tensor<2>, w: MlpInput<Dispatch>, eps: f32, rt: &mut Runtim
 }
 
 /// Calls [`QuantOps::head`] on tensors of the dispatching backend.
-pub fn head(x: Tensor<2>, w: LmHead<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as QuantOps>::head(x.into_dispatch(), w, eps, rt))
-}
-
-/// Calls [`QuantOps::read_best`] on tensors of the dispatching backend.
-pub fn read_best(logits: Tensor<2>) -> Vec<f32> {
-    <Dispatch as QuantOps>::read_best(logits.into_dispatch())
-}
-
-/// Wraps the bytes of a matrix for the extension: `rows` rows of `cols` values.
-pub fn matrix(
-    blocks: Tensor<1, Int>,
-    ty: GgmlType,
-    layout: Layout,
-    rows: usize,
-    cols: usize,
-) -> Matrix<Dispatch> {
-    Matrix {
-        blocks: blocks.into_dispatch(),
-        ty,
-        layout,
+pub fn head(
+    x: Tensor<2>,
+    rows: Range<usize>,
+    w: LmHead<Dispatch>,
+    eps: f32,
+    rt: &mut Runtime,
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as QuantOps>::head(
+        x.into_dispatch(),
         rows,
-        cols,
-    }
+        w,
+        eps,
+        rt,
+    ))
+}
+
+/// Calls [`QuantOps::read_logits`] on tensors of the dispatching backend.
+pub fn read_logits(logits: Tensor<2>, best: bool, rt: &mut Runtime) -> Vec<f32> {
+    <Dispatch as QuantOps>::read_logits(logits.into_dispatch(), best, rt)
 }

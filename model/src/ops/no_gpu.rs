@@ -17,12 +17,10 @@ pub enum NoGpu {
         /// The name of its type.
         ty: &'static str,
     },
-    /// A tensor, or all pages together, are larger than the device's buffers.
-    #[error("{what} takes {bytes} bytes, a buffer of the GPU has at most {limit}")]
+    /// One layer's part of all pages is larger than the device's buffers.
+    #[error("a layer of all KV pages takes {bytes} bytes, a buffer of the GPU has at most {limit}")]
     TooLarge {
-        /// What is too large.
-        what: String,
-        /// How many bytes it takes.
+        /// How many bytes a layer takes.
         bytes: u64,
         /// How many bytes a buffer may have.
         limit: u64,

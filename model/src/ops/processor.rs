@@ -2,10 +2,12 @@
 
 #[cfg(feature = "wgpu")]
 use super::cube::device::Gpu;
+use super::memory::{Blocks, DeviceMemory, Traffic, Widths};
 use super::no_gpu::NoGpu;
+use super::runtime::Runtime;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::{KvCache, KvLayout, NoMemory};
-use burn::tensor::{AllocationProperty, Bytes, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
 /// A processor that models run on.
 pub enum Processor {
@@ -17,6 +19,25 @@ pub enum Processor {
 }
 
 impl Processor {
+    /// Counts the memory of a GPU that a model takes, without opening it.
+    ///
+    /// # Errors
+    /// [`NoGpu`] if there are no kernels for the model, or the program was built without GPUs.
+    pub fn device_memory(
+        gguf: &Gguf,
+        layout: &KvLayout,
+        pages: usize,
+        widths: &Widths,
+    ) -> Result<DeviceMemory, NoGpu> {
+        #[cfg(feature = "wgpu")]
+        return super::cube::plan::memory(gguf, layout, pages, widths);
+        #[cfg(not(feature = "wgpu"))]
+        {
+            let _ = (gguf, layout, pages, widths);
+            Err(NoGpu::NotBuilt)
+        }
+    }
+
     /// Opens the GPU.
     ///
     /// # Errors
@@ -67,12 +88,16 @@ impl Processor {
 
     /// The blocks of a matrix as the steps take them: on the host a view of the mapped file, and on a GPU words of its own.
     #[must_use]
-    pub fn blocks(&self, gguf: &Gguf, info: &TensorInfo) -> Tensor<1, Int> {
+    pub fn blocks(&self, gguf: &Gguf, info: &TensorInfo) -> Blocks {
         match self {
-            Self::Host => Tensor::from_data(
-                mapped(gguf, info, DType::U8, info.bytes),
-                (&self.device(), DType::U8),
-            ),
+            Self::Host => Blocks {
+                first: Tensor::from_data(
+                    mapped(gguf, info, DType::U8, info.bytes),
+                    (&self.device(), DType::U8),
+                ),
+                rest: Vec::new(),
+                part_rows: info.rows() as usize,
+            },
             #[cfg(feature = "wgpu")]
             Self::Gpu(gpu) => gpu.blocks(gguf, info),
         }
@@ -92,9 +117,43 @@ impl Processor {
             Self::Host => KvCache::new(layout, pages, places),
             #[cfg(feature = "wgpu")]
             Self::Gpu(gpu) => {
-                let memory = gpu.pages(pages, layout.page_bytes());
+                let memory = gpu.pages(pages, &layout);
                 Ok(KvCache::on_device(layout, Box::new(memory), places))
             }
+        }
+    }
+
+    /// Takes the memory that steps compute in; those of the host take theirs as they go.
+    pub fn prepare(&self, runtime: &mut Runtime, widths: &Widths) {
+        match self {
+            Self::Host => {
+                let _ = (runtime, widths);
+            }
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(gpu) => gpu.prepare(runtime, widths),
+        }
+    }
+
+    /// What was sent to the device and back; nothing for the host.
+    #[must_use]
+    pub fn traffic(&self, runtime: &Runtime) -> Traffic {
+        match self {
+            Self::Host => {
+                let _ = runtime;
+                Traffic::default()
+            }
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(_) => Gpu::traffic(runtime),
+        }
+    }
+
+    /// Bytes that the GPU's runtime holds for all models; none for the host.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        match self {
+            Self::Host => 0,
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(gpu) => gpu.reserved(),
         }
     }
 

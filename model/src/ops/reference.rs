@@ -36,6 +36,7 @@ fn open_rows<B: Backend>(
     kernels: &Kernels,
     rows: impl IntoIterator<Item = usize>,
 ) -> Vec<f32> {
+    assert!(w.rest.0.is_empty(), "a matrix in parts left its GPU");
     let bytes: Vec<u8> = match read_sync(B::int_into_data(w.blocks)).map(TensorData::try_into_vec) {
         Ok(Ok(bytes)) => bytes,
         _ => panic!("the device gave no bytes"),
@@ -83,7 +84,12 @@ pub(super) fn rms_norm<B: Backend>(
     )
 }
 
-fn part<B: Backend>(x: FloatTensor<B>, dim: usize, from: usize, to: usize) -> FloatTensor<B> {
+pub(super) fn part<B: Backend>(
+    x: FloatTensor<B>,
+    dim: usize,
+    from: usize,
+    to: usize,
+) -> FloatTensor<B> {
     let slices: Vec<Slice> = (0..x.shape().num_dims())
         .map(|d| {
             if d == dim {

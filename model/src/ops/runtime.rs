@@ -19,9 +19,9 @@ pub struct Runtime {
     pub(super) inputs: LayerInput,
     pub(super) qkv: Vec<f32>,
     pub(super) top_groups: TopGroups,
-    /// What a device was told of the step.
+    /// What launches the kernels of a device, with the buffers of a step.
     #[cfg(feature = "wgpu")]
-    pub(super) uploaded: super::cube::Uploaded,
+    pub(super) launcher: Option<super::cube::Launcher>,
 }
 
 impl Runtime {
@@ -38,7 +38,7 @@ impl Runtime {
             qkv: Vec::new(),
             top_groups: TopGroups::default(),
             #[cfg(feature = "wgpu")]
-            uploaded: super::cube::Uploaded::default(),
+            launcher: None,
         }
     }
 }

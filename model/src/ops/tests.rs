@@ -4,7 +4,7 @@ use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;
 use super::{
     AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, LmHead, Matrix, MlpInput, QuantOps,
-    reference,
+    Rest, reference,
 };
 use crate::gguf::GgmlType;
 use crate::kv::{KvCache, KvLayout, Span};
@@ -97,6 +97,8 @@ impl Raw {
         let blocks = B::int_from_data(TensorData::new(self.blocks.clone(), [len]), &device::<B>());
         Matrix {
             blocks,
+            rest: Rest::default(),
+            part_rows: self.rows,
             ty: self.ty,
             layout: crate::gguf::Layout::Rows,
             rows: self.rows,
@@ -351,7 +353,7 @@ fn projections_mlp_and_head_match() {
                 scan: w.on(),
                 requantized: false,
             };
-            let host = Flex::head(on::<Flex>(&a, &[n, cols]), head, 1e-5, &mut rt);
+            let host = Flex::head(on::<Flex>(&a, &[n, cols]), 0..n, head, 1e-5, &mut rt);
             let normed = reference::rms_norm::<Oracle>(
                 on::<Oracle>(&a, &[n, cols]),
                 on::<Oracle>(&norm, &[cols]),
@@ -392,7 +394,13 @@ fn the_best_logits_are_made_by_the_head_itself() {
                 scan: scan.on(),
                 requantized,
             };
-            read::<Flex>(Flex::head(on::<Flex>(&x, &[n, cols]), head, 1e-5, &mut rt))
+            read::<Flex>(Flex::head(
+                on::<Flex>(&x, &[n, cols]),
+                0..n,
+                head,
+                1e-5,
+                &mut rt,
+            ))
         };
         let (want, got) = (logits(&exact, false), logits(&scan, true));
         let few = rows < 16 * 256;

@@ -1,18 +1,19 @@
 //! The steps on a GPU: CubeCL kernels over weights that stay quantised in its memory.
 //!
-//! A step sends its tokens, positions, angles and page numbers in one upload ([`step`]), then some fourteen kernels for each
-//! layer, and reads nothing back but what the sampler needs. Activations are quantised once for each layer input, as on the
-//! host: see [`kernels::quantize`]. [`pack`] says how weights lie in the memory of the device, and [`device`] opens it.
+//! A step sends its tokens, positions, angles and page numbers in one upload, then eleven kernels for each layer, and reads
+//! nothing back but what the sampler needs. Activations are f32: see [`kernels::matvec`]. [`pack`] says how weights lie in the
+//! memory of the device, [`buffers`] what a step computes in, and [`device`] opens it.
 //!
-//! Kernels are launched checked: an index beyond a buffer reads or writes nothing of another.
+//! Kernels are launched checked: an index beyond a buffer reads or writes nothing of another. The tensors of a step are its
+//! buffers, so that they are good until the next step begins.
 
+mod buffers;
 pub mod device;
 mod kernels;
 mod launch;
-mod memory;
 mod pack;
 mod pages;
-mod step;
+pub(super) mod plan;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
@@ -20,14 +21,14 @@ mod tests;
 use super::runtime::Runtime;
 use super::{AttentionInput, AttentionSpec, LmHead, Matrix, MlpInput, QuantOps};
 use crate::kv::KvCache;
+use buffers::Slot;
 use burn::backend::TensorMetadata;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use kernels::quantize::Planes;
-use launch::{Columns, Launcher};
-pub use pack::device_bytes;
+use kernels::matvec::Finish;
+pub(super) use launch::Launcher;
 pub use pages::CubePages;
-pub(super) use step::Uploaded;
+use std::ops::Range;
 
 impl QuantOps for CubeBackend {
     fn embed(
@@ -37,8 +38,8 @@ impl QuantOps for CubeBackend {
         kv: &KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(like);
-        let step = rt.uploaded.step(like, kv, tokens, &rt.rope);
+        let launcher = Launcher::of(&mut rt.launcher, like);
+        let step = launcher.step(kv, tokens, &rt.rope);
         launcher.embed(&table, &step, tokens.len())
     }
 
@@ -50,14 +51,15 @@ impl QuantOps for CubeBackend {
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(x);
-        let step = rt.uploaded.step(x, kv, &[], &rt.rope);
-        let columns = launcher.quantize(x, Some((&w.norm, spec.eps)), Planes::Two);
+        let launcher = Launcher::of(&mut rt.launcher, x);
+        let step = launcher.step(kv, &[], &rt.rope);
+        let n = rows(x);
+        let normed = launcher.norm(x, 0..n, &w.norm, spec.eps);
         let (q, k) = (w.q.rows, w.k.rows);
         let stride = q + 2 * k;
-        let qkv = launcher.floats(columns.count, stride);
+        let qkv = launcher.tensor(Slot::Qkv, [n, stride]);
         for (matrix, first) in [(&w.q, 0), (&w.k, q), (&w.v, q + k)] {
-            launcher.multiply(matrix, &columns, None, (&qkv, stride, first));
+            launcher.multiply(matrix, &normed, Finish::Store, (&qkv, stride, first));
         }
         launcher.finish_heads(&qkv, &w, &spec, &step, layer, kv, rt.rope.cos(0).len())
     }
@@ -69,42 +71,52 @@ impl QuantOps for CubeBackend {
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(&q);
-        let step = rt.uploaded.step(&q, kv, &[], &rt.rope);
-        launcher.attend(&q, &spec, &step, layer, kv)
+        let launcher = Launcher::of(&mut rt.launcher, &q);
+        let step = launcher.step(kv, &[], &rt.rope);
+        launcher.attend(&q, &spec, &step, layer, kv);
+        q
     }
 
-    fn project_add(x: CubeTensor, a: CubeTensor, w: Matrix<Self>, _: &mut Runtime) -> CubeTensor {
-        let launcher = Launcher::of(&x);
-        let columns = launcher.quantize(&a, None, Planes::One);
-        let out = launcher.floats(columns.count, w.rows);
-        launcher.multiply(&w, &columns, Some(&x), (&out, w.rows, 0));
+    fn project_add(x: CubeTensor, a: CubeTensor, w: Matrix<Self>, rt: &mut Runtime) -> CubeTensor {
+        let launcher = Launcher::of(&mut rt.launcher, &x);
+        launcher.multiply(&w, &a, Finish::Add, (&x, w.rows, 0));
+        x
+    }
+
+    fn mlp_input(x: &CubeTensor, w: MlpInput<Self>, eps: f32, rt: &mut Runtime) -> CubeTensor {
+        let launcher = Launcher::of(&mut rt.launcher, x);
+        let (n, ff) = (rows(x), w.gate.rows);
+        let normed = launcher.norm(x, 0..n, &w.norm, eps);
+        let out = launcher.tensor(Slot::Inner, [n, ff]);
+        launcher.multiply(&w.gate, &normed, Finish::Store, (&out, ff, 0));
+        launcher.multiply(&w.up, &normed, Finish::Gate, (&out, ff, 0));
         out
     }
 
-    fn mlp_input(x: &CubeTensor, w: MlpInput<Self>, eps: f32, _: &mut Runtime) -> CubeTensor {
-        let launcher = Launcher::of(x);
-        let columns = launcher.quantize(x, Some((&w.norm, eps)), Planes::One);
-        let out = launcher.floats(columns.count, w.gate.rows);
-        let up = launcher.floats(columns.count, w.up.rows);
-        launcher.multiply(&w.gate, &columns, None, (&out, w.gate.rows, 0));
-        launcher.multiply(&w.up, &columns, None, (&up, w.up.rows, 0));
-        launcher.silu_mul(&out, &up);
+    fn head(
+        x: CubeTensor,
+        rows: Range<usize>,
+        w: LmHead<Self>,
+        eps: f32,
+        rt: &mut Runtime,
+    ) -> CubeTensor {
+        let launcher = Launcher::of(&mut rt.launcher, &x);
+        let (n, vocab) = (rows.len(), w.exact.rows);
+        let normed = launcher.norm(&x, rows, &w.norm, eps);
+        let out = launcher.tensor(Slot::Logits, [n, vocab]);
+        launcher.multiply(&w.exact, &normed, Finish::Store, (&out, vocab, 0));
         out
     }
 
-    fn head(x: CubeTensor, w: LmHead<Self>, eps: f32, _: &mut Runtime) -> CubeTensor {
-        let launcher = Launcher::of(&x);
-        let columns: Columns = launcher.quantize(&x, Some((&w.norm, eps)), Planes::Two);
-        let vocab = w.exact.rows;
-        let out = launcher.floats(columns.count, vocab);
-        launcher.multiply(&w.exact, &columns, None, (&out, vocab, 0));
-        out
-    }
-
-    fn read_best(logits: CubeTensor) -> Vec<f32> {
-        match Launcher::of(&logits).best(&logits) {
-            Ok(best) => best,
+    fn read_logits(logits: CubeTensor, best: bool, rt: &mut Runtime) -> Vec<f32> {
+        let launcher = Launcher::of(&mut rt.launcher, &logits);
+        let read = if best {
+            launcher.best(&logits)
+        } else {
+            launcher.all(&logits)
+        };
+        match read {
+            Ok(logits) => logits,
             Err(error) => panic!("the device gives no logits: {error}"),
         }
     }

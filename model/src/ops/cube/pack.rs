@@ -3,18 +3,22 @@
 //! GGUF's blocks have 18, 34 or 210 bytes, which no load of words fits. Here each part of a block has a region of its own,
 //! and in it row follows row and block follows block, so that neighbouring units load neighbouring words:
 //!
-//! 1. **Quants**, four words of nibbles for each block of 32 values, or eight words of bytes. Byte `j` of word `i` has value
-//!    `4 i + j` in its low nibble and value `16 + 4 i + j` in its high one, so that a mask makes four operands of an integer
-//!    dot product at once.
-//! 2. **High bits**, one word for each block of five bits (bit `8 j + i` is bit 4 of value `4 i + j`), or two for each of six
-//!    (bits `8 j + 2 i` and up of word `k` are the high bits of value `16 k + 4 i + j`).
+//! 1. **Quants**, four words of nibbles for each block of 32 values, or eight words of bytes. Four words are loaded as a vector.
+//!    Byte `j` of word `i` has value `4 j + i` in its low nibble and value `16 + 4 j + i` in its high one, so that a shift and a
+//!    mask of the vector make four neighbouring values. Of bytes, the second four words have the values from 16 on.
+//! 2. **High bits**, one word for each block of five bits (bit `v` is bit 4 of value `v`), or two for each of six (bits `2 v` and
+//!    `2 v + 1` of word `k` are the high bits of value `16 k + v`).
 //! 3. **Scales**, as [`Scales`] says. Their bits are those of the file, and nothing is rounded a second time.
 
 use crate::gguf::{GROUP, GgmlType, Layout, unpack_row};
 use crate::quant::{Decoded, decode_row, row_bytes};
+use std::ops::Range;
 
 /// Values of a block on the device; GGUF's blocks of 256 are eight of these.
 pub(super) const BLOCK: usize = 32;
+
+/// Parts of a matrix have a multiple of this many rows: those of a tile, and whole groups of a file.
+const PART_STEP: usize = 2 * GROUP;
 
 /// What a block's integers are multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +40,7 @@ pub(super) enum Scales {
 pub(super) struct Format {
     /// Bits of a value: 4, 5, 6 or 8.
     pub(super) bits: u32,
-    /// What is taken from a stored value to make it signed; nothing with 8 bits, which are signed already.
+    /// What is taken from a stored value, which is never negative, to make it the quant.
     pub(super) offset: u32,
     /// What the values are multiplied with.
     pub(super) scales: Scales,
@@ -50,7 +54,7 @@ impl Format {
             GgmlType::Q4_1 => (4, 0, Scales::HalfMin),
             GgmlType::Q5_0 => (5, 16, Scales::Half),
             GgmlType::Q5_1 => (5, 0, Scales::HalfMin),
-            GgmlType::Q8_0 | GgmlType::IQ4_NL => (8, 0, Scales::Half),
+            GgmlType::Q8_0 | GgmlType::IQ4_NL => (8, 128, Scales::Half),
             GgmlType::Q3_K => (4, 4, Scales::Sixteens),
             GgmlType::Q4_K => (4, 0, Scales::ByteMin),
             GgmlType::Q5_K => (5, 0, Scales::ByteMin),
@@ -87,6 +91,18 @@ impl Format {
         }
     }
 
+    /// The most rows that lie together in a buffer of `limit` bytes.
+    pub(super) const fn part_rows(self, blocks: usize, limit: u64) -> usize {
+        let fit = limit / (4 * self.words(1, blocks)) as u64;
+        // no row is larger than the smallest buffer that devices give
+        let steps = fit as usize / PART_STEP;
+        if steps == 0 {
+            PART_STEP
+        } else {
+            steps * PART_STEP
+        }
+    }
+
     /// Words of a matrix of `rows` rows of `blocks` blocks.
     pub(super) const fn words(self, rows: usize, blocks: usize) -> usize {
         rows * (blocks * (self.quant_words() + self.high_words()) + self.scale_words(blocks))
@@ -95,35 +111,35 @@ impl Format {
 
 /// Bytes that a matrix takes on a device, or `None` if the device has no kernels for its type.
 #[must_use]
-pub fn device_bytes(ty: GgmlType, rows: usize, cols: usize) -> Option<usize> {
+pub(super) fn device_bytes(ty: GgmlType, rows: usize, cols: usize) -> Option<usize> {
     Some(4 * Format::of(ty)?.words(rows, cols / BLOCK))
 }
 
-/// Makes the words of a matrix. Gives `None` if the device has no kernels for its type.
+/// Makes the words of some rows of a matrix. Gives `None` if the device has no kernels for its type.
 ///
 /// # Panics
-/// If `bytes` are not a matrix of this type and shape.
+/// If `bytes` are not a matrix of this type and shape, or have no such rows.
 #[must_use]
 pub(super) fn pack(
     ty: GgmlType,
     layout: Layout,
     bytes: &[u8],
-    rows: usize,
+    range: Range<usize>,
     cols: usize,
 ) -> Option<Vec<u32>> {
     let format = Format::of(ty)?;
-    let (blocks, row_len) = (cols / BLOCK, row_bytes(ty, cols)?);
-    assert_eq!(bytes.len(), rows * row_len, "the bytes of a matrix");
+    let (rows, blocks, row_len) = (range.len(), cols / BLOCK, row_bytes(ty, cols)?);
+    assert!(range.end * row_len <= bytes.len(), "the bytes of a matrix");
     let mut words = vec![0; format.words(rows, blocks)];
     let (quants, rest) = words.split_at_mut(rows * blocks * format.quant_words());
     let (high, scales) = rest.split_at_mut(rows * blocks * format.high_words());
     let mut unpacked = vec![0; row_len];
-    for r in 0..rows {
+    for (r, of) in range.enumerate() {
         let bytes = match layout {
-            Layout::Rows => &bytes[r * row_len..][..row_len],
+            Layout::Rows => &bytes[of * row_len..][..row_len],
             Layout::Interleaved16 => {
-                let group = &bytes[r / GROUP * GROUP * row_len..][..GROUP * row_len];
-                unpack_row(ty, group, r % GROUP, &mut unpacked);
+                let group = &bytes[of / GROUP * GROUP * row_len..][..GROUP * row_len];
+                unpack_row(ty, group, of % GROUP, &mut unpacked);
                 &unpacked
             }
         };
@@ -188,15 +204,15 @@ impl Row<'_> {
         let quants = &mut self.quants[block * words..][..words];
         let high = &mut self.high[block * high_words..][..high_words];
         for (at, q) in q.iter().enumerate() {
-            let stored = u32::from(q.wrapping_add(self.format.offset as i8) as u8);
-            let (word, byte) = (at / 4, 8 * (at % 4));
+            let stored = u32::from(q.wrapping_add(self.format.offset as u8 as i8) as u8);
+            let (half, word, byte) = (at / 16, at % 4, at % 16 / 4);
             match self.format.bits {
-                8 => quants[word] |= stored << byte,
+                8 => quants[4 * half + word] |= stored << (8 * byte),
                 bits => {
-                    quants[word % 4] |= (stored & 15) << (byte + 4 * (word / 4));
+                    quants[word] |= (stored & 15) << (8 * byte + 4 * half);
                     match bits {
-                        5 => high[0] |= (stored >> 4) << (byte + word),
-                        6 => high[word / 4] |= (stored >> 4) << (byte + 2 * (word % 4)),
+                        5 => high[0] |= (stored >> 4) << at,
+                        6 => high[half] |= (stored >> 4) << (2 * (at % 16)),
                         _ => {}
                     }
                 }

@@ -1,54 +1,86 @@
 //! The pages of keys and values in the memory of the device.
 
-use super::memory;
-use crate::kv::{DevicePages, KvCache, PageId, PageLost};
+use super::buffers;
+use crate::kv::{DevicePages, KvCache, KvLayout, PageId, PageLost};
 use burn::tensor::DType;
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::server::Handle;
 use std::any::Any;
 
-/// All pages, one behind the other, as one buffer that the kernels write in place.
+/// All pages, as a buffer for each layer that the kernels write in place. A layer's part of every page lies there one behind
+/// the other, because all pages together may be larger than a buffer can be.
 pub struct CubePages {
-    arena: CubeTensor,
-    page_bytes: usize,
+    layers: Vec<CubeTensor>,
+    /// The bytes of each layer's part of a page.
+    parts: Vec<usize>,
 }
 
 impl CubePages {
     /// Takes the memory of `pages` pages, whose bytes are those that a step or a write puts there.
     #[must_use]
-    pub(super) fn new(device: &CubeDevice, pages: usize, page_bytes: usize) -> Self {
-        let shape = [pages, page_bytes / 4];
-        let arena = memory::empty(&device.client(), device, shape, DType::U32);
-        Self { arena, page_bytes }
+    pub(super) fn new(device: &CubeDevice, pages: usize, layout: &KvLayout) -> Self {
+        let parts: Vec<usize> = layer_bytes(layout).collect();
+        let client = device.client();
+        let layer = |bytes: &usize| buffers::empty(&client, device, [pages, bytes / 4], DType::U32);
+        Self {
+            layers: parts.iter().map(layer).collect(),
+            parts,
+        }
     }
 
-    /// The buffer of a cache's pages.
-    pub(super) fn of(kv: &KvCache) -> &CubeTensor {
+    /// The buffer of a layer's part of a cache's pages.
+    pub(super) fn of(kv: &KvCache, layer: usize) -> &CubeTensor {
         match kv.device().and_then(|pages| pages.downcast_ref::<Self>()) {
-            Some(pages) => &pages.arena,
+            Some(pages) => &pages.layers[layer],
             None => panic!("pages of a host reached a step of a device"),
         }
     }
 
-    /// The handle of one page.
-    fn page(&self, page: PageId) -> cubecl::server::Handle {
-        let start = (usize::from(page) * self.page_bytes) as u64;
-        let handle = self.arena.handle.clone();
-        let end = handle.size_in_used() - start - self.page_bytes as u64;
-        handle.offset_start(start).offset_end(end)
+    /// The parts of one page, each with its bytes.
+    fn page(&self, page: PageId) -> impl Iterator<Item = (Handle, usize)> {
+        let parts = self.layers.iter().zip(&self.parts);
+        parts.map(move |(layer, bytes)| {
+            let start = (usize::from(page) * bytes) as u64;
+            let handle = layer.handle.clone();
+            let end = handle.size_in_used() - start - *bytes as u64;
+            (handle.offset_start(start).offset_end(end), *bytes)
+        })
     }
+}
+
+/// The bytes of each layer's part of a page.
+pub(super) fn layer_bytes(layout: &KvLayout) -> impl Iterator<Item = usize> {
+    let starts = (0..layout.layers()).map(|layer| layout.k_offset(layer, 0));
+    let ends = (1..layout.layers()).map(|layer| layout.k_offset(layer, 0));
+    let ends = ends.chain([layout.page_bytes()]);
+    starts.zip(ends).map(|(start, end)| end - start)
 }
 
 impl DevicePages for CubePages {
     fn read(&self, page: PageId, bytes: &mut [u8]) -> Result<(), PageLost> {
-        let read = self.arena.client.read_one(self.page(page));
-        bytes.copy_from_slice(&read.map_err(|error| PageLost(error.to_string()))?);
+        let parts = self.page(page).map(|(part, _)| part).collect();
+        let client = &self.layers[0].client;
+        let read = client
+            .read(parts)
+            .map_err(|error| PageLost(error.to_string()))?;
+        let mut rest = bytes;
+        for part in read {
+            let (first, others) = rest.split_at_mut(part.len());
+            first.copy_from_slice(&part);
+            rest = others;
+        }
         Ok(())
     }
 
     fn write(&mut self, page: PageId, bytes: &[u8]) {
-        let bytes = cubecl::bytes::Bytes::from_bytes_vec(bytes.to_vec());
-        self.arena.client.write(&self.page(page), bytes);
+        let mut rest = bytes;
+        for (part, len) in self.page(page) {
+            let (first, others) = rest.split_at(len);
+            let first = cubecl::bytes::Bytes::from_bytes_vec(first.to_vec());
+            self.layers[0].client.write(&part, first);
+            rest = others;
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -15,16 +15,12 @@ pub(in crate::ops::cube) const HEAD_MAX: usize = 4 * UNITS as usize;
 /// The score of no position: no infinity, which WGSL has no number for. Its weight is zero beside any score.
 const LOWEST: f32 = -1e38;
 
-/// `q` and `out` are `[rows][heads * size]`.
+/// Puts the result in the place of `q`, which is `[rows][heads * size]`. `arena` has this layer's part of every page.
 #[cube(launch)]
 pub(in crate::ops::cube) fn attend(
-    q: &[f32],
+    q: &mut [f32],
     step: &[u32],
     arena: &[u32],
-    out: &mut [f32],
-    page_words: u32,
-    k_start: u32,
-    v_start: u32,
     scale: f32,
     #[comptime] h: Heads,
 ) {
@@ -36,8 +32,8 @@ pub(in crate::ops::cube) fn attend(
     let from = (row * comptime!(h.heads) + number) * size;
     let len = step[comptime!(POSITIONS) + row] as usize + 1usize;
     let table = step[comptime!(TABLES) + row] as usize;
-    let k_at = k_start as usize + own * comptime!(head_words(h.keys, h.size));
-    let v_at = v_start as usize + own * comptime!(head_words(h.values, h.size));
+    let k_at = own * comptime!(head_words(h.keys, h.size));
+    let v_at = comptime!(h.key_words()) + own * comptime!(head_words(h.values, h.size));
 
     let mut query = Shared::<[f32]>::new_slice(comptime!(h.size));
     let mut i = unit;
@@ -68,8 +64,8 @@ pub(in crate::ops::cube) fn attend(
         let position = first + unit;
         let mut score = LOWEST.runtime();
         if position < len {
-            let page =
-                step[table + position / comptime!(PAGE_TOKENS)] as usize * page_words as usize;
+            let page = step[table + position / comptime!(PAGE_TOKENS)] as usize
+                * comptime!(h.page_words());
             let slot = position % comptime!(PAGE_TOKENS);
             score = 0.0f32;
             for word in 0..words {
@@ -112,8 +108,8 @@ pub(in crate::ops::cube) fn attend(
             let mut t = slice;
             while t < units && first + t < len {
                 let position = first + t;
-                let page =
-                    step[table + position / comptime!(PAGE_TOKENS)] as usize * page_words as usize;
+                let page = step[table + position / comptime!(PAGE_TOKENS)] as usize
+                    * comptime!(h.page_words());
                 let slot = position % comptime!(PAGE_TOKENS);
                 load_four(
                     arena,
@@ -157,7 +153,7 @@ pub(in crate::ops::cube) fn attend(
     }
     let mut i = unit;
     while i < size {
-        out[from + i] = query[i];
+        q[from + i] = query[i];
         i += units;
     }
 }

@@ -3,8 +3,8 @@
 use crate::ops::cube::pack::{Format, Scales};
 use cubecl::prelude::*;
 
-/// What the integers of a block are multiplied with: `w = d q + min`, where the first sixteen values have `low` for `d` and
-/// the others `high`.
+/// What the integers of a block are multiplied with: `w = d (u - offset) + min`, where the first sixteen values have `low` for
+/// `d` and the others `high`. The offset is that of the format.
 #[derive(CubeType)]
 pub(in crate::ops::cube) struct BlockScales {
     pub(in crate::ops::cube) low: f32,
@@ -56,57 +56,95 @@ pub(in crate::ops::cube) fn signed_byte(word: u32, index: u32) -> i32 {
     i32::cast_from(((word >> (8u32 * index)) & 255u32) ^ 128u32) - 128i32
 }
 
-/// Eight values of a block as two words of signed bytes.
+/// The words of a block's quants, as they are loaded: those of the first sixteen values and of the others.
 #[derive(CubeType)]
-pub(in crate::ops::cube) struct WordPair {
-    /// Values `4 i..4 i + 4`.
-    pub(in crate::ops::cube) low: i32,
-    /// Values `16 + 4 i..16 + 4 i + 4`.
-    pub(in crate::ops::cube) high: i32,
+pub(in crate::ops::cube) struct BlockWords<N: Size> {
+    low: Vector<u32, N>,
+    high: Vector<u32, N>,
+    /// What is above four bits.
+    more_low: Vector<u32, N>,
+    more_high: Vector<u32, N>,
 }
 
-/// Loads the words `i` of the lower and of the upper half of a block, with `i` below four.
+/// Eight values of a block: `4 i..4 i + 4`, and `16 + 4 i..16 + 4 i + 4`.
+#[derive(CubeType)]
+pub(in crate::ops::cube) struct Eight<N: Size> {
+    pub(in crate::ops::cube) low: Vector<f32, N>,
+    pub(in crate::ops::cube) high: Vector<f32, N>,
+}
+
+/// Loads the words of block `number` of a matrix of `all` blocks. `quads` and `words` are both the matrix.
 #[cube]
-pub(in crate::ops::cube) fn load_pair(
-    w: &[u32],
-    rows: usize,
-    blocks: usize,
-    row: usize,
-    block: usize,
-    i: usize,
+pub(in crate::ops::cube) fn load_block<N: Size>(
+    quads: &[Vector<u32, N>],
+    words: &[u32],
+    number: usize,
+    all: usize,
     #[comptime] format: Format,
-) -> WordPair {
-    let number = row * blocks + block;
-    let words = comptime!(format.quant_words());
-    let word = w[number * words + i];
-    let mut low = word;
-    let mut high = word >> 4u32;
+) -> BlockWords<N> {
+    let none = Vector::<u32, N>::new(0u32);
+    let mut more_low = none;
+    let mut more_high = none;
+    if comptime!(format.bits == 5) {
+        let bits = words[all * 4usize + number];
+        let lanes = lane_numbers::<N>();
+        more_low = Vector::new(bits) >> lanes;
+        more_high = Vector::new(bits >> 16u32) >> lanes;
+    }
+    if comptime!(format.bits == 6) {
+        let lanes = lane_numbers::<N>() << Vector::new(1u32);
+        more_low = Vector::new(words[all * 4usize + 2usize * number]) >> lanes;
+        more_high = Vector::new(words[all * 4usize + 2usize * number + 1usize]) >> lanes;
+    }
     if comptime!(format.bits == 8) {
-        high = w[number * words + i + 4usize];
+        BlockWords::<N> {
+            low: quads[2usize * number],
+            high: quads[2usize * number + 1usize],
+            more_low,
+            more_high,
+        }
     } else {
-        low &= 0x0f0f_0f0fu32;
-        high &= 0x0f0f_0f0fu32;
-        let more = rows * blocks * 4usize + number * comptime!(format.high_words());
-        let shift = u32::cast_from(i);
-        if comptime!(format.bits == 5) {
-            let bits = w[more] >> shift;
-            low |= (bits & 0x0101_0101u32) << 4u32;
-            high |= ((bits >> 4u32) & 0x0101_0101u32) << 4u32;
-        }
-        if comptime!(format.bits == 6) {
-            low |= ((w[more] >> (2u32 * shift)) & 0x0303_0303u32) << 4u32;
-            high |= ((w[more + 1usize] >> (2u32 * shift)) & 0x0303_0303u32) << 4u32;
-        }
-        if comptime!(format.offset != 0) {
-            // no byte borrows from the next one, because each is at least 128 before
-            let offset = comptime!(format.offset * 0x0101_0101);
-            low = ((low | 0x8080_8080u32) - offset) ^ 0x8080_8080u32;
-            high = ((high | 0x8080_8080u32) - offset) ^ 0x8080_8080u32;
+        let low = quads[number];
+        BlockWords::<N> {
+            low,
+            high: low >> Vector::new(4u32),
+            more_low,
+            more_high,
         }
     }
-    WordPair {
-        low: i32::reinterpret(low),
-        high: i32::reinterpret(high),
+}
+
+/// The numbers of a vector's values.
+#[cube]
+fn lane_numbers<N: Size>() -> Vector<u32, N> {
+    let mut lanes = Vector::<u32, N>::new(0u32);
+    lanes.insert(1usize, 1u32);
+    lanes.insert(2usize, 2u32);
+    lanes.insert(3usize, 3u32);
+    lanes
+}
+
+/// Opens the eight values `i` of a block, with `i` below four. The offset of the format is still in them.
+#[cube]
+pub(in crate::ops::cube) fn open<N: Size>(
+    block: &BlockWords<N>,
+    i: u32,
+    #[comptime] format: Format,
+) -> Eight<N> {
+    let byte = Vector::new(8u32 * i);
+    let mask = Vector::new(comptime!(if format.bits == 8 { 255u32 } else { 15u32 }));
+    let mut low = (block.low >> byte) & mask;
+    let mut high = (block.high >> byte) & mask;
+    if comptime!(format.bits == 5 || format.bits == 6) {
+        let part = Vector::new(comptime!(if format.bits == 5 { 4u32 } else { 8u32 }) * i);
+        let mask = Vector::new(comptime!(if format.bits == 5 { 1u32 } else { 3u32 }));
+        let four = Vector::new(4u32);
+        low += ((block.more_low >> part) & mask) << four;
+        high += ((block.more_high >> part) & mask) << four;
+    }
+    Eight::<N> {
+        low: Vector::cast_from(low),
+        high: Vector::cast_from(high),
     }
 }
 
@@ -120,8 +158,7 @@ pub(in crate::ops::cube) fn load_scales(
     block: usize,
     #[comptime] format: Format,
 ) -> BlockScales {
-    let before = comptime!(format.quant_words() + format.high_words());
-    let start = rows * blocks * before;
+    let start = rows * blocks * comptime!(format.quant_words() + format.high_words());
     let shift = u32::cast_from(block % 2usize) * 16u32;
     match comptime!(format.scales) {
         Scales::Half => {

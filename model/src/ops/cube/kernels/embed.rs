@@ -1,6 +1,6 @@
 //! Rows of the embedding table.
 
-use super::decode::{load_pair, load_scales, signed_byte};
+use super::decode::{load_block, load_scales, open};
 use super::step_words::TOKENS;
 use crate::ops::cube::pack::Format;
 use cubecl::prelude::*;
@@ -8,33 +8,38 @@ use cubecl::prelude::*;
 /// Units that work on a token.
 pub(in crate::ops::cube) const UNITS: u32 = 64;
 
-/// Writes the rows of the step's tokens, `[tokens][32 * blocks]`. There is a cube of [`UNITS`] for each token.
+/// Writes the rows of the step's tokens, `[tokens][32 * blocks]`, as far as they are among the `rows` rows of this table, which
+/// begin with `first`. `quads` and `words` are both the table. There is a cube of [`UNITS`] for each token.
 #[cube(launch)]
-pub(in crate::ops::cube) fn look_up(
-    w: &[u32],
+pub(in crate::ops::cube) fn look_up<N: Size>(
+    quads: &[Vector<u32, N>],
+    words: &[u32],
     step: &[u32],
-    out: &mut [f32],
+    out: &mut [Vector<f32, N>],
     rows: u32,
+    first: u32,
     blocks: u32,
     #[comptime] format: Format,
 ) {
-    let (rows, blocks) = (rows as usize, blocks as usize);
+    let (rows, first, blocks) = (rows as usize, first as usize, blocks as usize);
     let number = CUBE_POS_X as usize;
-    let row = step[comptime!(TOKENS) + number] as usize;
-    // a pair of words to a unit at a time
-    let mut task = UNIT_POS_X as usize;
-    while task < 4usize * blocks {
-        let (block, i) = (task / 4usize, task % 4usize);
-        let pair = load_pair(w, rows, blocks, row, block, i, format);
-        let scales = load_scales(w, rows, blocks, row, block, format);
-        let at = (number * blocks + block) * 32usize + 4usize * i;
-        #[unroll]
-        for byte in 0..4usize {
-            let low = signed_byte(u32::reinterpret(pair.low), comptime!(byte as u32));
-            let high = signed_byte(u32::reinterpret(pair.high), comptime!(byte as u32));
-            out[at + byte] = f32::cast_from(low) * scales.low + scales.min;
-            out[at + byte + 16usize] = f32::cast_from(high) * scales.high + scales.min;
+    let token = step[comptime!(TOKENS) + number] as usize;
+    let offset = Vector::<f32, N>::new(comptime!(format.offset as f32));
+    if token >= first && token < first + rows {
+        let row = token - first;
+        // eight values to a unit at a time
+        let mut task = UNIT_POS_X as usize;
+        while task < 4usize * blocks {
+            let (block, i) = (task / 4usize, task % 4usize);
+            let at = row * blocks + block;
+            let block_words = load_block(quads, words, at, rows * blocks, format);
+            let values = open(&block_words, i as u32, format);
+            let scales = load_scales(words, rows, blocks, row, block, format);
+            let min = Vector::new(scales.min);
+            let to = (number * blocks + block) * 8usize + i;
+            out[to] = (values.low - offset) * Vector::new(scales.low) + min;
+            out[to + 4usize] = (values.high - offset) * Vector::new(scales.high) + min;
+            task += comptime!(UNITS as usize);
         }
-        task += comptime!(UNITS as usize);
     }
 }

@@ -4,7 +4,7 @@
 //! the pages are.
 
 use super::decode::{float_to_half, half_to_float, round_to_byte, signed_byte};
-use super::step_words::{ANGLES, POSITIONS, TABLES};
+use super::step_words::{ANGLES, POSITIONS, ROWS, TABLES};
 use crate::ops::AttentionSpec;
 use crate::ops::rope::RopePairing;
 use cubecl::prelude::*;
@@ -52,6 +52,16 @@ impl Heads {
             keys,
             values,
         }
+    }
+
+    /// Words of a layer's keys in a page; its values are behind them.
+    pub(in crate::ops::cube) const fn key_words(&self) -> usize {
+        self.kv_heads * head_words(self.keys, self.size)
+    }
+
+    /// Words of a layer in a page.
+    pub(in crate::ops::cube) const fn page_words(&self) -> usize {
+        self.key_words() + self.kv_heads * head_words(self.values, self.size)
     }
 
     /// Whether the scales of two rows may share a word, so that one cube must store all rows.
@@ -213,7 +223,7 @@ fn store(
 }
 
 /// Makes heads of `qkv`, which is `[rows][q, k, v]`: q goes to `q_out`, `[rows][heads * size]`, keys and values go to their
-/// pages. A cube of [`UNITS`] has a head of a row, or a head of all rows where rows share words.
+/// pages, of which `arena` has this layer's part. A cube of [`UNITS`] has a head of a row, or a head of all rows where rows share words.
 #[cube(launch)]
 pub(in crate::ops::cube) fn finish(
     qkv: &[f32],
@@ -223,10 +233,6 @@ pub(in crate::ops::cube) fn finish(
     step: &[u32],
     q_out: &mut [f32],
     arena: &mut [u32],
-    rows: u32,
-    page_words: u32,
-    k_start: u32,
-    v_start: u32,
     eps: f32,
     #[comptime] h: Heads,
 ) {
@@ -240,7 +246,8 @@ pub(in crate::ops::cube) fn finish(
     let normed_here = comptime!(h.normed).runtime() && !is_value;
     let mut head = Shared::<[f32]>::new_slice(comptime!(h.size));
     let mut row = CUBE_POS_Y as usize;
-    while row < rows as usize {
+    let rows = step[comptime!(ROWS)] as usize;
+    while row < rows {
         sync_cube();
         let mut i = unit;
         while i < size {
@@ -291,16 +298,17 @@ pub(in crate::ops::cube) fn finish(
         } else {
             let position = step[comptime!(POSITIONS) + row] as usize;
             let table = step[comptime!(TABLES) + row] as usize;
-            let page =
-                step[table + position / comptime!(PAGE_TOKENS)] as usize * page_words as usize;
+            let page = step[table + position / comptime!(PAGE_TOKENS)] as usize
+                * comptime!(h.page_words());
             let slot = position % comptime!(PAGE_TOKENS);
             if is_value {
                 let own = number - comptime!(h.heads + h.kv_heads);
-                let at = page + v_start as usize + own * comptime!(head_words(h.values, h.size));
+                let values = page + comptime!(h.key_words());
+                let at = values + own * comptime!(head_words(h.values, h.size));
                 store(&mut head, arena, at, slot, size, comptime!(h.values));
             } else {
                 let own = number - comptime!(h.heads);
-                let at = page + k_start as usize + own * comptime!(head_words(h.keys, h.size));
+                let at = page + own * comptime!(head_words(h.keys, h.size));
                 store(&mut head, arena, at, slot, size, comptime!(h.keys));
             }
         }

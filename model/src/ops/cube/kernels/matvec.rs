@@ -1,12 +1,23 @@
-//! Products of a matrix with few columns: a group of units to a few rows, eight values of a row to a unit at a time.
+//! Products of a matrix with few columns: a group of units to a few rows, a block of 32 values of each to a unit at a time.
 //!
-//! Neighbouring units load neighbouring words. A unit keeps its values of a few rows in registers and takes the columns one
-//! after the other, so that each is loaded once for all rows. Sums of a row are in as many units as its group has. They are
-//! added by the plane, or in shared memory where planes may differ in width or cannot add.
+//! Neighbouring units load neighbouring blocks, and a block's quants are one load of 16 bytes, or two. What a unit opens of a
+//! block is multiplied with all columns, and what it loads of a column with all its rows. Sums of a row are in as many units
+//! as its group has. They are added by the plane, or in shared memory where planes may differ in width or cannot add.
 
-use super::decode::{load_pair, load_scales};
+use super::decode::{BlockWords, load_block, load_scales, open};
 use crate::ops::cube::pack::{Format, Scales};
 use cubecl::prelude::*;
+
+/// What becomes of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::ops::cube) enum Finish {
+    /// It is what the kernel writes.
+    Store,
+    /// It is added to what is there.
+    Add,
+    /// It is multiplied with SiLU of what is there: `gate / (1 + e^-gate) * product`.
+    Gate,
+}
 
 /// What a product of few columns is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,8 +26,6 @@ pub(in crate::ops::cube) struct Few {
     pub(in crate::ops::cube) format: Format,
     /// Columns of the product.
     pub(in crate::ops::cube) columns: usize,
-    /// Planes of int8 of each column, which are summed.
-    pub(in crate::ops::cube) planes: usize,
     /// Rows of a group.
     pub(in crate::ops::cube) rows: usize,
     /// Units of a group.
@@ -25,18 +34,37 @@ pub(in crate::ops::cube) struct Few {
     pub(in crate::ops::cube) groups: usize,
     /// Whether a group is a plane, so that the plane adds its sums.
     pub(in crate::ops::cube) plane_sum: bool,
-    /// Whether `add` is added to the product.
-    pub(in crate::ops::cube) add: bool,
+    /// What becomes of the product.
+    pub(in crate::ops::cube) finish: Finish,
 }
 
-/// `out[c * stride + first + r] = row r . x[c]`, plus the same place of `add` where it is asked for. `x` and `x_scales` are
-/// those of [`super::quantize`]. Cubes are `lanes` by `groups` units, and there is one for every `groups * rows` rows.
+/// Puts a product in its place.
+#[cube]
+pub(in crate::ops::cube) fn put(
+    out: &mut [f32],
+    at: usize,
+    product: f32,
+    #[comptime] finish: Finish,
+) {
+    if comptime!(finish == Finish::Store) {
+        out[at] = product;
+    }
+    if comptime!(finish == Finish::Add) {
+        out[at] += product;
+    }
+    if comptime!(finish == Finish::Gate) {
+        let gate = out[at];
+        out[at] = gate / (1.0f32 + (-gate).exp()) * product;
+    }
+}
+
+/// `out[c * stride + first + r] = row r . x[c]`, or what [`Finish`] makes of it. `quads` and `words` are both the matrix, `x`
+/// is `[columns][32 * blocks]`. Cubes are `lanes` by `groups` units, and there is one for every `groups * rows` rows.
 #[cube(launch)]
-pub(in crate::ops::cube) fn multiply_few(
-    w: &[u32],
-    x: &[i32],
-    x_scales: &[f32],
-    add: &[f32],
+pub(in crate::ops::cube) fn multiply_few<N: Size>(
+    quads: &[Vector<u32, N>],
+    words: &[u32],
+    x: &[Vector<f32, N>],
     out: &mut [f32],
     rows: u32,
     blocks: u32,
@@ -52,63 +80,85 @@ pub(in crate::ops::cube) fn multiply_few(
     let columns = comptime!(few.columns);
     let lanes = comptime!(few.lanes);
     let sums = comptime!(few.rows * few.columns);
+    let sixteens = comptime!(few.format.scales == Scales::Sixteens);
     let start = (CUBE_POS_X as usize * comptime!(few.groups) + group) * own;
+    let none = Vector::<f32, N>::new(0.0f32);
 
     let mut acc = Array::<f32>::new(comptime!(few.rows * few.columns));
     #[unroll]
     for i in 0..sums {
         acc[i] = 0.0f32;
     }
-    let mut task = lane;
-    while task < 4usize * blocks {
-        let (block, word) = (task / 4usize, task % 4usize);
-        let mut q = Array::<i32>::new(comptime!(2 * few.rows));
-        let mut d = Array::<f32>::new(comptime!(3 * few.rows));
+    let mut block = lane;
+    while block < blocks {
+        // of each row and column the sums over the first sixteen values of a block and over the others, which are one sum
+        // unless they are scaled apart; and of each column the sums of its own values, for what is the same in all of a block
+        let mut low = Array::<Vector<f32, N>>::new(comptime!(few.rows * few.columns));
+        let mut high = Array::<Vector<f32, N>>::new(comptime!(few.rows * few.columns));
+        let mut low_x = Array::<Vector<f32, N>>::new(comptime!(few.columns));
+        let mut high_x = Array::<Vector<f32, N>>::new(comptime!(few.columns));
+        #[unroll]
+        for i in 0..sums {
+            low[i] = none;
+            high[i] = none;
+        }
+        #[unroll]
+        for c in 0..columns {
+            low_x[c] = none;
+            high_x[c] = none;
+        }
+        let mut loaded = Sequence::<BlockWords<N>>::new();
         #[unroll]
         for r in 0..own {
             // a group that reaches past the last row computes that row again
             let row = min(start + r, rows - 1usize);
-            let pair = load_pair(w, rows, blocks, row, block, word, comptime!(few.format));
-            q[comptime!(2 * r)] = pair.low;
-            q[comptime!(2 * r + 1)] = pair.high;
-            let scales = load_scales(w, rows, blocks, row, block, comptime!(few.format));
-            d[comptime!(3 * r)] = scales.low;
-            d[comptime!(3 * r + 1)] = scales.high;
-            d[comptime!(3 * r + 2)] = scales.min;
+            let number = row * blocks + block;
+            let one = load_block(quads, words, number, rows * blocks, comptime!(few.format));
+            loaded.push(one);
         }
-        #[unroll]
-        for c in 0..columns {
+        for i in 0..4u32 {
+            let mut now_low = Array::<Vector<f32, N>>::new(comptime!(few.columns));
+            let mut now_high = Array::<Vector<f32, N>>::new(comptime!(few.columns));
             #[unroll]
-            for plane in 0..comptime!(few.planes) {
-                let number = comptime!(plane * few.columns + c) * blocks + block;
-                let low_x = x[number * 8usize + word];
-                let high_x = x[number * 8usize + word + 4usize];
-                let scale = x_scales[number * 2usize];
-                // the block's minimum is counted once
-                let sum = select(word == 0usize, x_scales[number * 2usize + 1usize], 0.0f32);
+            for c in 0..columns {
+                let at = (c * blocks + block) * 8usize + i as usize;
+                let (l, h) = (x[at], x[at + 4usize]);
+                low_x[c] += l;
+                high_x[c] += h;
+                now_low[c] = l;
+                now_high[c] = h;
+            }
+            #[unroll]
+            for r in 0..own {
+                let values = open(loaded.index(r), i, comptime!(few.format));
                 #[unroll]
-                for r in 0..own {
+                for c in 0..columns {
                     let at = comptime!(r * few.columns + c);
-                    let low = dp4a(q[comptime!(2 * r)], low_x, 0i32);
-                    if comptime!(few.format.scales == Scales::Sixteens) {
-                        let high = dp4a(q[comptime!(2 * r + 1)], high_x, 0i32);
-                        let both = f32::cast_from(low) * d[comptime!(3 * r)]
-                            + f32::cast_from(high) * d[comptime!(3 * r + 1)];
-                        acc[at] = fma(both, scale, acc[at]);
-                    } else {
-                        let both = dp4a(q[comptime!(2 * r + 1)], high_x, low);
-                        acc[at] = fma(f32::cast_from(both), d[comptime!(3 * r)] * scale, acc[at]);
-                    }
-                    if comptime!(
-                        few.format.scales == Scales::HalfMin
-                            || few.format.scales == Scales::ByteMin
-                    ) {
-                        acc[at] = fma(d[comptime!(3 * r + 2)], scale * sum, acc[at]);
-                    }
+                    low[at] = fma(values.low, now_low[c], low[at]);
+                    high[at] = fma(values.high, now_high[c], high[at]);
                 }
             }
         }
-        task += lanes;
+        #[unroll]
+        for r in 0..own {
+            let row = min(start + r, rows - 1usize);
+            let scales = load_scales(words, rows, blocks, row, block, comptime!(few.format));
+            #[unroll]
+            for c in 0..columns {
+                let at = comptime!(r * few.columns + c);
+                let offset = comptime!(few.format.offset as f32);
+                if sixteens {
+                    let l = Vector::vector_sum(low[at]) - offset * Vector::vector_sum(low_x[c]);
+                    let h = Vector::vector_sum(high[at]) - offset * Vector::vector_sum(high_x[c]);
+                    acc[at] += l * scales.low + h * scales.high;
+                } else {
+                    let sum = Vector::vector_sum(low[at] + high[at]);
+                    let all = Vector::vector_sum(low_x[c] + high_x[c]);
+                    acc[at] += (sum - offset * all) * scales.low + all * scales.min;
+                }
+            }
+        }
+        block += lanes;
     }
     if comptime!(few.plane_sum) {
         #[unroll]
@@ -117,11 +167,7 @@ pub(in crate::ops::cube) fn multiply_few(
             let row = start + comptime!(i / few.columns);
             if lane == 0usize && row < rows {
                 let at = comptime!(i % few.columns) * stride + first + row;
-                if comptime!(few.add) {
-                    out[at] = sum + add[at];
-                } else {
-                    out[at] = sum;
-                }
+                put(out, at, sum, comptime!(few.finish));
             }
         }
     } else {
@@ -140,12 +186,12 @@ pub(in crate::ops::cube) fn multiply_few(
             }
             let row = start + i / columns;
             if row < rows {
-                let at = (i % columns) * stride + first + row;
-                if comptime!(few.add) {
-                    out[at] = sum + add[at];
-                } else {
-                    out[at] = sum;
-                }
+                put(
+                    out,
+                    (i % columns) * stride + first + row,
+                    sum,
+                    comptime!(few.finish),
+                );
             }
             i += lanes;
         }

@@ -7,5 +7,5 @@ pub(super) mod embed;
 pub(super) mod heads;
 pub(super) mod matmul;
 pub(super) mod matvec;
-pub(super) mod quantize;
+pub(super) mod norm;
 pub(super) mod step_words;
