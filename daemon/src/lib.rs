@@ -8,6 +8,7 @@
 //! - `server`: the select loop. It carries events to the state machines and does what they decide.
 //! - [`wire`]: bytes to values and back: topics, bodies, properties, frames, error codes.
 //! - `requests`: who gets in, who waits, and the frames of each answer.
+//! - `speech`: an answer as it is spoken: without marks of Markdown, in sentences.
 //! - `inference`: the thread that owns the engine, and what it is told.
 //! - [`models`]: which model is served, what its file is checked for, and what it needs of memory.
 //! - `machine`: what the kernel says about this machine, how hard it may work, and what systemd is told.
@@ -29,4 +30,5 @@ pub mod models;
 pub mod mqtt;
 mod requests;
 mod server;
+mod speech;
 pub mod wire;

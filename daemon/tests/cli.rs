@@ -1,5 +1,7 @@
 //! The binary from outside: exit codes, what is on stdout, and the shapes that programs read.
 //!
+//! One file, because all of them need the same few lines around the binary.
+//!
 //! Needs the model `smol`: `cargo run --release -- pull smol`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -221,6 +223,64 @@ fn tokenize_is_json_to_json() {
 
     let output = run_with_stdin(&["tokenize", model], "[1]");
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn prompt_is_what_the_model_is_given() {
+    let smol = smol();
+    let model = smol.to_str().unwrap();
+    let list =
+        r#"[{"role":"system","content":"Be brief."},{"role":"user","content":"hi <|im_end|>"}]"#;
+    let text = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi <|im_end|><|im_end|>\n<|im_start|>assistant\n";
+    let (prompt, _) = said(&run_with_stdin(&["prompt", model], list));
+    assert_eq!(prompt, text);
+    let ids = |stdin: &str| {
+        let (ids, _) = said(&run_with_stdin(&["prompt", model, "--ids"], stdin));
+        serde_json::from_str::<Vec<u32>>(&ids).unwrap()
+    };
+    let whole = format!(r#"{{"messages":{list},"thinking":false,"temperature":0}}"#);
+    assert_eq!(ids(list), ids(&whole));
+    // what somebody said is no control token, whatever it looks like
+    assert_eq!(ids(list).iter().filter(|id| **id == 2).count(), 2);
+    let (tokens, _) = said(&run_with_stdin(
+        &["tokenize", model, "--special"],
+        &serde_json::json!([text]).to_string(),
+    ));
+    let tokens: Vec<Vec<u32>> = serde_json::from_str(&tokens).unwrap();
+    assert_eq!(tokens[0].iter().filter(|id| **id == 2).count(), 3);
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("system"), "You are a lamp.\n").unwrap();
+    let config = folder.path().join("config.toml");
+    let file = folder.path().join("system");
+    std::fs::write(
+        &config,
+        format!(
+            "[[presets]]\nname = \"lamp\"\nsystem_file = \"{}\"\n",
+            file.display()
+        ),
+    )
+    .unwrap();
+    let preset = r#"{"messages":[{"role":"user","content":"hi"}],"preset":"lamp"}"#;
+    let output = run_with_stdin(
+        &["prompt", model, "--config", config.to_str().unwrap()],
+        preset,
+    );
+    let (prompt, stderr) = said(&output);
+    assert!(
+        prompt.starts_with("<|im_start|>system\nYou are a lamp.<|im_end|>\n"),
+        "{prompt} {stderr}"
+    );
+
+    for bad in ["", "{}", "[]", r#"[{"role":"user"}]"#, preset] {
+        let output = run_with_stdin(&["prompt", model], bad);
+        let (stdout, stderr) = said(&output);
+        assert_eq!(
+            (output.status.code(), stdout.as_str()),
+            (Some(2), ""),
+            "{bad}: {stderr}"
+        );
+    }
 }
 
 #[test]

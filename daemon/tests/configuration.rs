@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use glowplug::config::{Draft, entries, env_name};
+use glowplug::config::{Draft, entries, env_name, is_in_list};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -16,7 +16,12 @@ fn table() -> String {
     for entry in entries() {
         let of = entry.key.split_once('.').map(|(of, _)| of);
         if table.is_empty() || of != section {
-            let heading = of.map_or("Outside of any table".to_owned(), |of| format!("`[{of}]`"));
+            let heading = of.map_or("Outside of any table".to_owned(), |of| {
+                match of.strip_suffix("[]") {
+                    Some(list) => format!("`[[{list}]]`"),
+                    None => format!("`[{of}]`"),
+                }
+            });
             let columns = "| key | values | default | what it is |\n|---|---|---|---|";
             write!(table, "\n### {heading}\n\n{columns}\n").unwrap();
             section = of;
@@ -49,7 +54,12 @@ fn the_page_lists_every_key() {
 fn what_the_page_says_of_a_number_is_what_is_taken() {
     let taken = |key: &str, value: u64| {
         let mut draft = Draft::default();
-        draft.set(key, &value.to_string()).unwrap();
+        if let Some((list, key)) = key.split_once("[].") {
+            let text = format!("[[{list}]]\nname = \"a\"\n{key} = {value}");
+            draft = Draft::from_toml(&text).unwrap();
+        } else {
+            draft.set(key, &value.to_string()).unwrap();
+        }
         draft.finish("host", PathBuf::new()).is_ok()
     };
     let mut numbers = 0;
@@ -61,7 +71,7 @@ fn what_the_page_says_of_a_number_is_what_is_taken() {
         assert!(taken(entry.key, min) && taken(entry.key, max), "{entry:?}");
         assert!(!taken(entry.key, max + 1), "{entry:?}");
         assert!(min == 0 || !taken(entry.key, min - 1), "{entry:?}");
-        assert!(env_name(entry.key).starts_with("GLOWPLUG_"));
+        assert!(is_in_list(entry.key) || env_name(entry.key).starts_with("GLOWPLUG_"));
         numbers += 1;
     }
     assert!(numbers > 10);

@@ -13,6 +13,7 @@ mod floats;
 mod link;
 mod models;
 mod rng;
+mod script;
 mod tiny;
 mod vocabulary;
 pub mod world;

@@ -1,6 +1,7 @@
 //! Tiny models that run. They are real in every part but the weights, which are random and for one seed the same on every machine.
 
 use crate::encode;
+use crate::script;
 use crate::vocabulary::Vocabulary;
 use crate::{GgufWriter, Kv, SplitMix};
 use glowplug_model::gguf::GgmlType;
@@ -84,6 +85,8 @@ pub struct Tiny {
     /// `tokenizer.ggml.pre`: qwen2, or smollm for llama
     pub pre: &'static str,
     pub think: Think,
+    /// what it says, token by token, whatever it is asked; see [`Tiny::saying`]
+    pub script: Vec<String>,
 }
 
 impl Tiny {
@@ -111,6 +114,7 @@ impl Tiny {
                 Arch::Llama => "smollm",
             },
             think: Think::Model,
+            script: Vec::new(),
         }
     }
 
@@ -147,10 +151,14 @@ impl Tiny {
     /// If a row is not a whole number of blocks of its type.
     pub fn writer(&self) -> GgufWriter {
         let mut w = GgufWriter::default();
-        let vocabulary = Vocabulary::new(self.think != Think::Never);
+        let mut vocabulary = Vocabulary::new(self.think != Think::Never);
+        vocabulary.add(&self.script);
         self.metadata(&mut w, vocabulary.tokens.len() as u32);
         self.tokenizer(&mut w, &vocabulary);
         self.tensors(&mut w, vocabulary.tokens.len() as u64);
+        if !self.script.is_empty() {
+            script::teach(&mut w, &vocabulary, &self.script);
+        }
         w
     }
 

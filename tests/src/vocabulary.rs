@@ -41,6 +41,27 @@ impl Vocabulary {
         }
     }
 
+    /// Adds a token for each of these texts that is none yet, which no merge makes: no prompt has it.
+    pub(crate) fn add(&mut self, texts: &[String]) {
+        for text in texts {
+            let token: String = text.bytes().map(byte_char).collect();
+            if !self.tokens.contains(text) && !self.tokens.contains(&token) {
+                self.tokens.push(token);
+                self.types.push(1);
+            }
+        }
+    }
+
+    /// The id of the token that stands for a text.
+    pub(crate) fn id_of(&self, text: &str) -> u32 {
+        let token: String = text.bytes().map(byte_char).collect();
+        let is_it = |t: &String| t == text || *t == token;
+        let Some(id) = self.tokens.iter().rposition(is_it) else {
+            panic!("no token for {text:?}");
+        };
+        id as u32
+    }
+
     /// The id of a token.
     pub(crate) fn id(&self, token: &str) -> u32 {
         let Some(id) = self.tokens.iter().position(|t| t == token) else {

@@ -8,6 +8,7 @@ use glowplug_model::engine::Compute;
 use toml::Table;
 
 use super::keys::*;
+use super::presets::presets;
 use super::values::{topic, topic_level};
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Sessions, invalid};
 use crate::machine::board::Chosen;
@@ -54,6 +55,7 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             share: MEMORY_SHARE.of(table)?,
         },
         engine: engine(table)?,
+        presets: presets(table)?,
         sessions: Sessions {
             dir: SESSIONS_DIR.of(table)?,
             writes_per_day: None,

@@ -12,8 +12,8 @@ use glowplug_model::engine::{KvFormats, Share, Thinking};
 
 use super::BrokerAddress;
 use super::kinds::{
-    Entry, Key, Keys, Kind, Number, OneOf, Optional, Parsed, Path, Size, Switch, Text, Texts,
-    Thought,
+    Entry, Key, Keys, Kind, Later, List, Number, OneOf, Optional, OwnThought, Parsed, Path, Size,
+    Switch, Text, Texts, Thought,
 };
 use super::values;
 
@@ -102,6 +102,24 @@ keys! {
     ENGINE_DEDUP_WINDOW_S: Number = "engine.dedup_window_s", Number { min: 1, max: 86_400, default: 300 };
     /// Whether the model thinks, for how many tokens, and whether clients see it; where a request does not say.
     ENGINE_THINKING: Thought = "engine.thinking", Thought { default: Thinking { enabled: true, budget: Some(512), visible: false } };
+    /// The name by which a request asks for the preset: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+    PRESETS_NAME: Text = "presets[].name", Text { default: "none, it must be there" };
+    /// The system text, of at most 16 KiB, that comes before what the client says.
+    PRESETS_SYSTEM: Text = "presets[].system", Text { default: "none" };
+    /// A file with the system text instead.
+    PRESETS_SYSTEM_FILE: Path = "presets[].system_file", Path { default: "none" };
+    /// The language of the answers: the system text ends with a sentence that asks for it.
+    PRESETS_LANGUAGE: Text = "presets[].language", Text { default: "none" };
+    /// Whose `ask` uses the preset, and who may name it; `*` stands for any characters. Of several the first is an `ask`'s.
+    PRESETS_CLIENTS: Texts = "presets[].clients", Texts { max: 64, of: "clients" };
+    /// Whether the model thinks, and for how many tokens, where a request does not say.
+    PRESETS_THINKING: OwnThought = "presets[].thinking", OwnThought;
+    /// Most tokens of an answer with its thought; a request may ask for fewer.
+    PRESETS_MAX_TOKENS: Optional = "presets[].max_tokens", Optional { min: 1, max: 1 << 20, default: "`engine.max_tokens`, and no limit" };
+    /// The format of the answers.
+    PRESETS_RESPONSE_FORMAT: Later = "presets[].response_format", Later { what: "a format other than text" };
+    /// Names of tools of the daemon's own that the model may call.
+    PRESETS_TOOLS: Later = "presets[].tools", Later { what: "calling tools" };
     /// Where conversations are kept over restarts, made with mode 0700. Where it cannot be written, all goes on without.
     SESSIONS_DIR: Path = "sessions.dir", Path { default: "nowhere" };
     /// Seconds after which a conversation that nobody went on with is dropped.
@@ -111,6 +129,12 @@ keys! {
     /// Public keys of Ed25519 in hexadecimal: only models that one of them signed are served.
     TRUST_KEYS: Keys = "trust.keys", Keys { max: KEYS_MAX, parse: values::trust_keys };
 }
+
+/// What plain text and small clients get.
+pub(super) const PRESETS: List = List {
+    name: "presets",
+    max: 16,
+};
 
 /// Most tokens of `model.context`: what the page table of the KV arena can name.
 const CONTEXT_MAX: u64 = (PAGES_MAX * PAGE_TOKENS) as u64;

@@ -30,6 +30,36 @@ pub struct Entry {
     pub about: &'static str,
 }
 
+/// A list of tables, `[[name]]` in a file. The keys of its elements are in the table of keys too, as `name[].key`.
+pub(super) struct List {
+    pub(super) name: &'static str,
+    pub(super) max: usize,
+}
+
+impl List {
+    /// Reads every element.
+    ///
+    /// # Errors
+    /// There are too many, or `read` says what is wrong with one; the error counts from 1.
+    pub(super) fn of<T>(
+        &self,
+        table: &Table,
+        read: impl Fn(&Table) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let elements = table.get(self.name).and_then(Value::as_array);
+        let elements = elements.into_iter().flatten().filter_map(Value::as_table);
+        let mut all = Vec::new();
+        for (n, element) in (1..).zip(elements) {
+            if n > self.max {
+                let why = format!("has more than {} tables", self.max);
+                return Err(invalid(self.name, why));
+            }
+            all.push(read(element).map_err(|error| error.in_element(n))?);
+        }
+        Ok(all)
+    }
+}
+
 /// A kind of value.
 pub(super) trait Kind {
     type Value;
@@ -51,7 +81,10 @@ impl<K: Kind> Key<K> {
     /// # Errors
     /// Those of [`Kind::read`].
     pub(super) fn of(&self, table: &Table) -> Result<K::Value, ConfigError> {
-        let (mut tables, name) = parts(self.name);
+        // in a list of tables, what is given is one of them
+        let inner = self.name.rsplit_once("[].");
+        let inner = inner.map_or(self.name, |(_, inner)| inner);
+        let (mut tables, name) = parts(inner);
         let within = tables.try_fold(table, |table, name| table.get(name)?.as_table());
         let value = within.and_then(|table| table.get(name));
         self.kind.read(self.name, value)
@@ -359,7 +392,7 @@ pub(super) struct Thought {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "`engine.thinking` is `false`, `true` or a table of `budget` (tokens) and `visible`"
+    expecting = "is `false`, `true` or a table of `budget` (tokens) and `visible`"
 )]
 enum Written {
     Switch(bool),
@@ -377,29 +410,64 @@ struct WrittenTable {
 impl Kind for Thought {
     type Value = Thinking;
 
-    fn read(&self, _: &'static str, value: Option<&Value>) -> Result<Self::Value, ConfigError> {
-        let Some(value) = value else {
-            return Ok(self.default);
-        };
-        let written = Written::deserialize(value.clone())
-            .map_err(|error| ConfigError::Type(error.message().to_owned()))?;
-        Ok(match written {
-            Written::Switch(enabled) => Thinking {
-                enabled,
-                budget: None,
-                visible: false,
-            },
-            Written::Table(table) => Thinking {
-                enabled: table.budget != Some(0),
-                budget: table.budget,
-                visible: table.visible,
-            },
-        })
+    fn read(&self, key: &'static str, value: Option<&Value>) -> Result<Self::Value, ConfigError> {
+        value.map_or(Ok(self.default), |value| thinking(key, value))
     }
 
     fn page(&self) -> (String, String) {
-        let values = "`true`, `false`, or a table of `budget` (tokens) and `visible`";
         let budget = self.default.budget.unwrap_or_default();
-        (values.to_owned(), format!("`{{ budget = {budget} }}`"))
+        (THINKING.to_owned(), format!("`{{ budget = {budget} }}`"))
+    }
+}
+
+const THINKING: &str = "`true`, `false`, or a table of `budget` (tokens) and `visible`";
+
+fn thinking(key: &'static str, value: &Value) -> Result<Thinking, ConfigError> {
+    let written = Written::deserialize(value.clone())
+        .map_err(|error| ConfigError::Type(format!("`{key}` {}", error.message())))?;
+    Ok(match written {
+        Written::Switch(enabled) => Thinking {
+            enabled,
+            budget: None,
+            visible: false,
+        },
+        Written::Table(table) => Thinking {
+            enabled: table.budget != Some(0),
+            budget: table.budget,
+            visible: table.visible,
+        },
+    })
+}
+
+/// Whether and how a model thinks, where that differs from `engine.thinking`.
+pub(super) struct OwnThought;
+
+impl Kind for OwnThought {
+    type Value = Option<Thinking>;
+
+    fn read(&self, key: &'static str, value: Option<&Value>) -> Result<Self::Value, ConfigError> {
+        value.map(|value| thinking(key, value)).transpose()
+    }
+
+    fn page(&self) -> (String, String) {
+        (THINKING.to_owned(), "`engine.thinking`".to_owned())
+    }
+}
+
+/// What comes with a later version: the key is known, and no value of it is taken.
+pub(super) struct Later {
+    pub(super) what: &'static str,
+}
+
+impl Kind for Later {
+    type Value = ();
+
+    fn read(&self, key: &'static str, value: Option<&Value>) -> Result<(), ConfigError> {
+        let what = self.what;
+        value.map_or(Ok(()), |_| Err(ConfigError::NotYet { key, what }))
+    }
+
+    fn page(&self) -> (String, String) {
+        ("none yet".to_owned(), "none".to_owned())
     }
 }

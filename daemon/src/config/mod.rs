@@ -20,10 +20,13 @@ pub(crate) mod counter;
 mod image;
 mod keys;
 mod kinds;
+mod presets;
 mod values;
 use keys::is_text;
 pub use keys::{KEYS, entries};
 pub use kinds::Entry;
+pub use presets::Preset;
+pub(crate) use presets::check_text;
 pub(crate) use values::trust_keys;
 
 /// Why a configuration was not taken. The text names the key and, for a value, its limit.
@@ -56,6 +59,20 @@ pub enum ConfigError {
         key: &'static str,
         what: &'static str,
     },
+}
+
+impl ConfigError {
+    /// The same, said of an element of a list of tables; `n` counts from 1.
+    fn in_element(self, n: usize) -> Self {
+        match self {
+            Self::Invalid { key, why } => Self::Invalid {
+                key,
+                why: format!("{why} (in number {n})"),
+            },
+            Self::Type(text) => Self::Type(format!("{text} (in number {n})")),
+            other => other,
+        }
+    }
 }
 
 fn invalid(key: &'static str, why: impl Into<String>) -> ConfigError {
@@ -92,9 +109,9 @@ impl Draft {
     }
 
     /// Overrides one value, as an environment variable or a flag does. `key` is one of [`KEYS`]; text values are taken
-    /// as they are, every other one is read as a TOML value.
+    /// as they are, every other one is read as a TOML value. A key of a list of tables is none of a single value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
-        if !KEYS.contains(&key) {
+        if !KEYS.contains(&key) || is_in_list(key) {
             return Err(unknown(key));
         }
         let parsed = toml::from_str::<toml::Table>(&format!("v = {value}"))
@@ -134,6 +151,12 @@ impl Draft {
     }
 }
 
+/// Whether a key is one of the tables of a list, of which there may be several.
+#[must_use]
+pub fn is_in_list(key: &str) -> bool {
+    key.contains("[].")
+}
+
 /// The variable of a key: `GLOWPLUG_MQTT_URL` is that of `mqtt.url`.
 #[must_use]
 pub fn env_name(key: &str) -> String {
@@ -153,9 +176,25 @@ fn check_keys(table: &toml::Table, prefix: &str) -> Result<(), ConfigError> {
             k.strip_prefix(key.as_str())
                 .is_some_and(|rest| rest.starts_with('.'))
         });
+        let list = format!("{key}[]");
+        let is_list = KEYS.iter().any(|k| {
+            k.strip_prefix(list.as_str())
+                .is_some_and(|rest| rest.starts_with('.'))
+        });
         match value {
             _ if KEYS.contains(&key.as_str()) => {}
             toml::Value::Table(inner) if is_table => check_keys(inner, &key)?,
+            toml::Value::Array(elements)
+                if is_list && elements.iter().all(toml::Value::is_table) =>
+            {
+                for inner in elements.iter().filter_map(toml::Value::as_table) {
+                    check_keys(inner, &list)?;
+                }
+            }
+            _ if is_list => {
+                let why = format!("`{key}` is a list of tables, each headed `[[{key}]]`");
+                return Err(ConfigError::Type(why));
+            }
             _ if is_table => return Err(ConfigError::Type(format!("`{key}` is a table"))),
             _ => return Err(unknown(&key)),
         }
@@ -192,6 +231,8 @@ pub struct Config {
     pub board_chosen: Chosen,
     pub memory: Memory,
     pub engine: Engine,
+    /// What plain text and small clients get, in the order of the file.
+    pub presets: Vec<Preset>,
     pub sessions: Sessions,
     /// The keys that may sign models. If there are none, nobody has to sign.
     pub trust: Vec<VerifyingKey>,

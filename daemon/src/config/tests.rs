@@ -260,7 +260,7 @@ fn a_word_that_is_no_choice_is_told_the_choices() {
 
 #[test]
 fn every_key_can_be_set_by_its_environment_name() {
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| !is_in_list(key)) {
         assert!(env_name(key).starts_with("GLOWPLUG_"));
         assert_eq!(
             KEYS.iter().filter(|k| env_name(k) == env_name(key)).count(),
@@ -287,8 +287,15 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
             "{refused}"
         );
     }
+    let list = Draft::from_toml("[[presets]]\nname = 'a'").unwrap();
+    let refused = list.to_settings().unwrap_err().to_string();
+    assert!(refused.contains("presets"), "{refused}");
     let mut draft = Draft::default();
-    let keys = || KEYS.iter().filter(|key| !FILE_ONLY.contains(key));
+    // a list of tables has no bound that an image could hold
+    let keys = || {
+        KEYS.iter()
+            .filter(|key| !FILE_ONLY.contains(key) && !is_in_list(key))
+    };
     for key in keys() {
         let value = match *key {
             "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
@@ -327,6 +334,104 @@ fn leaves(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {
             _ => keys.push(format!("{prefix}{name}")),
         }
     }
+}
+
+#[test]
+fn presets_are_read_in_their_order() {
+    let c = load(
+        r#"
+        [[presets]]
+        name = "cabin"
+        system = "You are a car."
+        language = "German"
+        clients = ["voice-*", "panel"]
+        thinking = false
+        max_tokens = 60
+        [[presets]]
+        name = "all"
+        "#,
+    )
+    .unwrap();
+    let [cabin, all] = &c.presets[..] else {
+        panic!("{:?}", c.presets)
+    };
+    assert_eq!((cabin.name.as_str(), all.name.as_str()), ("cabin", "all"));
+    assert_eq!(
+        cabin.system().as_deref(),
+        Some("You are a car.\n\nAnswer in German.")
+    );
+    assert!(!cabin.thinking.unwrap().enabled);
+    assert_eq!((cabin.max_tokens, all.max_tokens), (Some(60), None));
+    assert_eq!((all.system(), all.thinking), (None, None));
+    for (client, is_for) in [("voice-1", true), ("panel", true), ("panel2", false)] {
+        assert_eq!(cabin.is_for(client), is_for, "{client}");
+        assert!(all.is_for(client));
+    }
+}
+
+#[test]
+fn a_preset_that_is_wrong_is_named_by_key_and_number() {
+    let long = format!("name = 'a'\nsystem = '{}'", "x".repeat(16_385));
+    let table = [
+        ("", "`presets[].name`: must have 1 to 64"),
+        ("name = 'a b'", "`presets[].name`"),
+        ("name = 'a'\nsystem = ''", "`presets[].system`: is empty"),
+        (&long, "has 16385 bytes, the limit is 16384"),
+        (
+            "name = 'a'\nsystem = 'b'\nsystem_file = 'c'",
+            "`presets[].system_file`",
+        ),
+        ("name = 'a'\nlanguage = ''", "`presets[].language`"),
+        (
+            "name = 'a'\nclients = ['a/b']",
+            "`presets[].clients`: `a/b`",
+        ),
+        (
+            "name = 'a'\nclients = 'b'",
+            "`presets[].clients` is a list of texts",
+        ),
+        (
+            "name = 'a'\nthinking = 3",
+            "`presets[].thinking` is `false`",
+        ),
+        (
+            "name = 'a'\nmax_tokens = 0",
+            "`presets[].max_tokens`: 0 is not between",
+        ),
+    ];
+    for (lines, says) in table {
+        let text = format!("[[presets]]\nname = 'first'\n[[presets]]\n{lines}");
+        let error = load(&text).unwrap_err().to_string();
+        assert!(
+            error.contains(says) && error.ends_with("(in number 2)"),
+            "{lines:.40}: {error}"
+        );
+    }
+    let twice = "[[presets]]\nname = 'a'\n".repeat(2);
+    let many: String = (0..17)
+        .map(|n| format!("[[presets]]\nname = 'p{n}'\n"))
+        .collect();
+    for (text, says) in [
+        (twice.as_str(), "`presets[].name`: `a` is there twice"),
+        (&many, "`presets`: has more than 16 tables"),
+        (
+            "presets = 3",
+            "`presets` is a list of tables, each headed `[[presets]]`",
+        ),
+        ("[presets]\nname = 'a'", "`presets` is a list of tables"),
+        (
+            "[[presets]]\nnam = 'a'",
+            "unknown key `presets[].nam`; the nearest known one is `presets[].name`",
+        ),
+        (
+            "[[presets]]\nname = 'a'\ntools = ['b']",
+            "comes with a later version",
+        ),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text:.40}: {error}");
+    }
+    assert!(Draft::default().set("presets[].name", "a").is_err());
 }
 
 #[test]

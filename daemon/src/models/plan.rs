@@ -11,20 +11,24 @@ use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
 use super::tuned::Tuned;
-use crate::config::Config;
+use crate::config::{Config, Preset};
 use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::Unknown;
 use crate::mqtt;
+use crate::speech;
 
 /// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
-/// requests, and the text of sessions.
+/// requests, the text of sessions and of presets, and what answers hold back that are spoken.
 fn message_bytes(config: &Config) -> u64 {
     let embedded = config.mqtt.server.is_none();
     let held = mqtt::bytes(config.engine.max_payload_bytes, embedded);
-    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX) as u64
+    let presets = config.presets.iter().filter_map(Preset::system);
+    let presets: usize = presets.map(|text| text.len()).sum();
+    let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
+    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken) as u64
 }
 
 /// What the engine is loaded with.
@@ -270,6 +274,8 @@ mod tests {
         );
         let larger = plan("[engine]\nmax_payload_bytes = 4194304");
         assert!(larger > embedded + 64 * (3 << 20));
+        let preset = plan("[[presets]]\nname = 'a'\nsystem = 'Be brief.'");
+        assert_eq!(preset - embedded, "Be brief.".len() as u64);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use glowplug_model::engine::{Finish, Outcome};
 
 use super::dedup::Topic;
 use crate::inference::messages::{Text, Timestamps};
+use crate::speech::{Due, Speech};
 use crate::wire::chat::reply::{self, Answer, Delta, Envelope, Timings};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
@@ -46,6 +47,8 @@ pub struct Stream {
     logprobs: bool,
     sent: Sent,
     chunked: Option<Instant>,
+    /// How it is spoken; none: it is given as the model writes it.
+    speech: Option<Speech>,
 }
 
 /// How much was sent: the length of each text, and the number of frames.
@@ -67,7 +70,8 @@ pub struct Speaker {
 }
 
 impl Stream {
-    /// Begins the answer to a request that was accepted at `arrived`.
+    /// Begins the answer to a request that was accepted at `arrived`. If it is `spoken`, its content is without marks of Markdown,
+    /// and its chunks are sentences.
     #[must_use]
     pub fn new(
         id: String,
@@ -76,6 +80,7 @@ impl Stream {
         logprobs: bool,
         ignored: Vec<&'static str>,
         arrived: Instant,
+        spoken: bool,
     ) -> Self {
         let (times, all, sent) = (Timestamps::default(), Text::default(), Sent::default());
         Self {
@@ -89,6 +94,7 @@ impl Stream {
             logprobs,
             sent,
             chunked: None,
+            speech: spoken.then(Speech::default),
         }
     }
 
@@ -103,9 +109,12 @@ impl Stream {
         self.times.started
     }
 
-    /// Adds what the engine said.
-    pub fn push(&mut self, text: Text, times: Timestamps) {
-        self.all.content.push_str(&text.content);
+    /// Adds what the engine said by `now`.
+    pub fn push(&mut self, text: Text, times: Timestamps, now: Instant) {
+        match &mut self.speech {
+            Some(speech) => speech.push(&text.content, now, &mut self.all.content),
+            None => self.all.content.push_str(&text.content),
+        }
         self.all.reasoning.push_str(&text.reasoning);
         self.all.logprobs.extend(text.logprobs);
         self.times.started = self.times.started.or(times.started);
@@ -113,21 +122,48 @@ impl Stream {
         self.times.first_token = self.times.first_token.or(times.first_token);
     }
 
-    /// When the next chunk should be sent; none while there is nothing to send. The first one is due at once.
-    #[must_use]
-    pub fn due(&self, every: Duration) -> Option<Instant> {
-        let unsent = self.all.content.len() > self.sent.content
-            || self.all.reasoning.len() > self.sent.reasoning;
-        (self.kind == Kind::Chat && unsent)
-            .then(|| self.chunked.map_or(self.arrived, |at| at + every))
+    /// Says that no more text comes, so that nothing is held back any longer.
+    pub fn end(&mut self, now: Instant) {
+        if let Some(speech) = &mut self.speech {
+            speech.finish(now, &mut self.all.content);
+        }
     }
 
-    /// A frame with all text that was not sent yet. None: it has more than `longest` bytes, so the broker would not
-    /// take it; the last frame repeats that text.
+    /// When the next chunk should be sent; none while there is nothing to send. The first one is due at once, and so is a
+    /// sentence that has ended.
+    #[must_use]
+    pub fn due(&self, every: Duration) -> Option<Instant> {
+        if self.kind != Kind::Chat {
+            return None;
+        }
+        let next = || self.chunked.map_or(self.arrived, |at| at + every);
+        let thought = self.all.reasoning.len() > self.sent.reasoning;
+        let Some(speech) = &self.speech else {
+            return (thought || self.all.content.len() > self.sent.content).then(next);
+        };
+        let said = speech.due(every).map(|due| match due {
+            Due::Now => self.arrived,
+            Due::At(at) => at,
+        });
+        said.into_iter().chain(thought.then(next)).min()
+    }
+
+    /// A frame with all text that was not sent yet, or with one sentence of it. None: it has more than `longest` bytes, so
+    /// the broker would not take it; the last frame repeats that text.
     pub fn chunk(&mut self, speaker: &Speaker, longest: usize, now: Instant) -> Option<Bytes> {
+        let end = match &mut self.speech {
+            None => self.all.content.len(),
+            // a thought does not wait for a sentence, and takes no clause along
+            Some(speech)
+                if speech.has_next() || self.all.reasoning.len() == self.sent.reasoning =>
+            {
+                speech.next(now).unwrap_or(self.sent.content)
+            }
+            Some(_) => self.sent.content,
+        };
         let delta = Delta {
             role: (self.sent.frames == 0).then_some("assistant"),
-            content: &self.all.content[self.sent.content..],
+            content: &self.all.content[self.sent.content..end],
             reasoning_content: &self.all.reasoning[self.sent.reasoning..],
         };
         let tokens = self
@@ -136,7 +172,7 @@ impl Stream {
         let frame = reply::chunk(self.envelope(speaker), delta, tokens);
         let fits = frame.len() <= longest;
         self.sent = Sent {
-            content: self.all.content.len(),
+            content: end,
             reasoning: self.all.reasoning.len(),
             logprobs: self.all.logprobs.len(),
             frames: self.sent.frames + u64::from(fits),

@@ -8,6 +8,7 @@ use glowplug_model::text::{Message, Role, SamplerParams};
 
 use super::admission::{Action, Admission, Arrival};
 use super::answer::Kind;
+use super::presets::{Presets, Terms};
 use crate::config::Config;
 use crate::mqtt::{Incoming, Publication};
 use crate::wire::admin::{self, Admin, Asker};
@@ -26,6 +27,7 @@ pub struct Intake {
     allow: Vec<String>,
     defaults: ChatDefaults,
     payload_max: usize,
+    presets: Presets,
     sampler: Option<SamplerParams>,
 }
 
@@ -61,6 +63,7 @@ impl Intake {
                 thinking: config.engine.thinking,
             },
             payload_max: config.engine.max_payload_bytes,
+            presets: Presets::new(&config.presets),
             sampler: None,
         }
     }
@@ -145,7 +148,21 @@ impl Intake {
                 } else {
                     Kind::ChatWhole
                 };
-                self.submit(asked, kind, chat, context);
+                let terms = match &chat.preset {
+                    Some(name) => self.presets.named(name, client),
+                    None => Ok(Terms::default()),
+                };
+                let tokens =
+                    |terms: &Terms| terms.tokens(chat.max_tokens, self.defaults.max_tokens);
+                let terms = terms
+                    .and_then(|terms| chat.sampling.check_logprobs(tokens(&terms)).map(|()| terms));
+                match terms {
+                    Ok(terms) => self.submit(asked, kind, chat, terms, context),
+                    Err(fault) => {
+                        let id = id.or(asked.mark).unwrap_or_else(made_id);
+                        context.refuse(&id, Kind::Chat, asked.to, &fault);
+                    }
+                }
             }
             Err(fault) => {
                 let id = id.or(asked.mark).unwrap_or_else(made_id);
@@ -158,6 +175,8 @@ impl Intake {
         let (asked, body) = self.asked(client, incoming, self.topics.answer(client), TEXT);
         match body.and_then(request::parse_ask) {
             Ok(content) => {
+                let terms = self.presets.own(client);
+                let thinking = terms.thinking.unwrap_or(self.defaults.thinking);
                 let chat = ChatRequest {
                     messages: vec![Message {
                         role: Role::User,
@@ -166,25 +185,34 @@ impl Intake {
                     // thinking as configured makes the answer better, but plain text has no place to show it
                     thinking: Some(Thinking {
                         visible: false,
-                        ..self.defaults.thinking
+                        ..thinking
                     }),
                     ..ChatRequest::default()
                 };
-                self.submit(asked, Kind::Ask, chat, context);
+                self.submit(asked, Kind::Ask, chat, terms, context);
             }
             Err(fault) => context.refuse("", Kind::Ask, asked.to, &fault),
         }
     }
 
-    fn submit(&self, asked: Asked<'_>, kind: Kind, chat: ChatRequest, context: &mut Context<'_>) {
+    fn submit(
+        &self,
+        asked: Asked<'_>,
+        kind: Kind,
+        chat: ChatRequest,
+        terms: Terms,
+        context: &mut Context<'_>,
+    ) {
         let expiry_s = asked.message.properties.expiry_s;
         let sampler = self.sampler.clone().unwrap_or_default();
-        let max_tokens = chat.max_tokens.unwrap_or(self.defaults.max_tokens);
+        let max_tokens = terms.tokens(chat.max_tokens, self.defaults.max_tokens);
+        let thinking = chat.thinking.or(terms.thinking);
         let request = Request {
             session: chat.session.map(Into::into),
             priority: chat.priority,
             sampler: chat.sampling.over(&sampler, fastrand::u64(..)),
-            thinking: chat.thinking.unwrap_or(self.defaults.thinking),
+            thinking: thinking.unwrap_or(self.defaults.thinking),
+            system: terms.system,
             stop: chat.stop,
             ..Request::new(asked.client, chat.messages, max_tokens)
         };
@@ -194,6 +222,8 @@ impl Intake {
             made_id: made_id(),
             reply: asked.to,
             request,
+            // plain text is for people, who read or hear it as it is
+            spoken: kind == Kind::Ask || chat.sentences,
             ignored: chat.ignored,
             deadline: properties::deadline(chat.deadline_ms, expiry_s),
         };

@@ -87,7 +87,8 @@ impl Memory {
             return Start::Waits;
         };
         let prompt = &sequence.tokens[..sequence.prompt];
-        let found = self.pages.find(sequence.owner, prompt, kv.table(table));
+        let mut owners = sequence.owners;
+        let found = self.pages.find(&mut owners, prompt, kv.table(table));
         let needed = sequence.limit.div_ceil(PAGE_TOKENS) - kv.table(table).len();
         let own = sequence.turn.as_ref().map(|turn| turn.session.clone());
         let session = own.as_ref().and_then(|key| self.sessions.get(key));
@@ -102,7 +103,7 @@ impl Memory {
             table,
             reserved: needed,
         };
-        sequence.fed = found.tokens;
+        (sequence.fed, sequence.owners) = (found.tokens, owners);
         let partial = found.partial.map_or(0, |partial| partial.tokens);
         let recalled = asleep
             && own
@@ -119,7 +120,7 @@ impl Memory {
         if let Some(key) = &own {
             self.hold(key, None);
         }
-        sequence.cached = sequence.fed;
+        sequence.cached = sequence.fed.max(sequence.given);
         sequence.slot = Some(slot);
         Start::Started
     }
@@ -188,6 +189,8 @@ impl Memory {
         if common <= sequence.fed + partial {
             return false;
         }
+        // what a file says is its client's alone
+        sequence.owners.common = sequence.owners.common.min(sequence.fed);
         let skipped = file.skip_pages(sequence.fed / PAGE_TOKENS);
         while sequence.fed < common {
             let (at, page) = (sequence.fed, self.take(kv, slot));
@@ -202,7 +205,7 @@ impl Memory {
             if sequence.fed == at + PAGE_TOKENS {
                 let (table, tokens) = (kv.table(slot.table), &sequence.tokens[at..sequence.fed]);
                 self.pages
-                    .fill(sequence.owner, table, at / PAGE_TOKENS, tokens);
+                    .fill(sequence.owners, table, at / PAGE_TOKENS, tokens);
             } else {
                 kv.keep_rows(page, sequence.fed - at);
             }
@@ -244,7 +247,7 @@ impl Memory {
             let table = kv.table(slot.table);
             for i in before..sequence.fed / PAGE_TOKENS {
                 let tokens = &sequence.tokens[i * PAGE_TOKENS..][..PAGE_TOKENS];
-                self.pages.fill(sequence.owner, table, i, tokens);
+                self.pages.fill(sequence.owners, table, i, tokens);
             }
         }
     }
@@ -259,7 +262,7 @@ impl Memory {
         let table = kv.table(slot.table);
         if let Some(last) = keep.div_ceil(PAGE_TOKENS).checked_sub(1) {
             let tokens = &sequence.tokens[last * PAGE_TOKENS..keep];
-            self.pages.fill(sequence.owner, table, last, tokens);
+            self.pages.fill(sequence.owners, table, last, tokens);
             let tip = table[last];
             if let Some(turn) = &sequence.turn {
                 self.hold(&turn.session, Some(tip));

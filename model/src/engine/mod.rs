@@ -17,7 +17,7 @@ mod step;
 
 use crate::gguf::{Gguf, Watch};
 use crate::kv::{Owner, Pages};
-use crate::text::ChatTemplate;
+use crate::text::{ChatTemplate, Closing};
 use drafts::{Drafted, Drafts};
 use memory::{Memory, TABLES};
 use model::Model;
@@ -65,6 +65,8 @@ pub struct Counts {
 pub struct Engine {
     model: Model,
     prompts: PromptBuilder,
+    /// ends thoughts that take too long
+    closing: Closing,
     info: ModelInfo,
     /// requests whose prompt is being prepared
     preparing: BTreeMap<RequestId, Preparing>,
@@ -98,13 +100,11 @@ impl Engine {
             Snapshots::new(folder, gguf, layout, config.pages, config.session_writes)
         });
         let memory = Memory::new(pages, snapshots);
+        let thinks = template.as_ref().is_ok_and(ChatTemplate::thinks);
+        let info = ModelInfo::new(gguf, &model, config.context, thinks);
         Ok(Self {
-            info: ModelInfo::new(
-                gguf,
-                &model,
-                config.context,
-                template.as_ref().is_ok_and(ChatTemplate::thinks),
-            ),
+            closing: Closing::new(&tokenizer, &info.architecture)?,
+            info,
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
@@ -162,9 +162,7 @@ impl Engine {
     /// Closes the open thought of a running request. Gives false if the request is not known or not thinking.
     pub fn end_thinking(&mut self, id: RequestId) -> bool {
         match self.sequences.get_mut(&id) {
-            Some(sequence) if sequence.slot.is_some() => sequence
-                .end_thinking(&self.prompts.tokenizer)
-                .unwrap_or(false),
+            Some(sequence) if sequence.slot.is_some() => sequence.end_thinking(&self.closing),
             _ => false,
         }
     }

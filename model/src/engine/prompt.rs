@@ -163,6 +163,7 @@ impl PromptBuilder {
         bytes: &mut usize,
     ) -> Result<Prompt, Refusal> {
         *bytes += messages.iter().map(|m| m.content.len()).sum::<usize>();
+        *bytes += request.system.as_ref().map_or(0, |system| system.len());
         let invalid = |message: String| Refusal::Invalid {
             param: "messages",
             message,
@@ -172,11 +173,16 @@ impl PromptBuilder {
             self.tokenizer.encode(text, true).map(|tokens| Prompt {
                 tokens,
                 thinking_open: false,
+                common: 0,
             })
         } else {
             let none = |error| invalid(format!("the model has no chat template: {error}"));
             let template = self.template.as_ref().as_ref().map_err(none)?;
-            template.prompt(&self.tokenizer, messages, request.thinking.enabled)
+            let thinking = request.thinking.enabled;
+            match &request.system {
+                Some(system) => template.with_system(&self.tokenizer, system, messages, thinking),
+                None => template.prompt(&self.tokenizer, messages, thinking),
+            }
         };
         match prompt {
             Ok(prompt) if prompt.tokens.is_empty() => {
@@ -259,6 +265,7 @@ impl Engine {
             self.end_tidying(key);
             new = self.memory.sessions.get(key).is_none();
             let session = self.memory.sessions.begin(key, id, asked);
+            session.system.clone_from(&request.system);
             history.clone_from(&session.messages);
         }
         let preparing = Preparing {
@@ -323,7 +330,7 @@ impl Engine {
         let priority = request.priority;
         let owner = self.owner(&request.client);
         let (vocab, context) = (self.info.vocab, self.info.context);
-        let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context);
+        let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context, &self.closing);
         sequence.forgotten = forgotten.len();
         let (needed, pages) = (
             sequence.limit.div_ceil(PAGE_TOKENS),

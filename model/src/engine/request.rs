@@ -41,6 +41,9 @@ pub struct Request {
     pub session: Option<Arc<str>>,
     /// How soon it must run, compared with other requests.
     pub priority: Priority,
+    /// A system text of the configuration, said before all messages. It belongs to nobody, so the pages that it fills are found
+    /// by everybody who has it in a request. A session does not keep it.
+    pub system: Option<Arc<str>>,
     /// What was said, in order; never empty.
     pub messages: Vec<Message>,
     /// Whether `messages[0].content` is the whole prompt, without the template (`generate --raw`).
@@ -64,6 +67,7 @@ impl Request {
             client: client.into(),
             session: None,
             priority: Priority::Normal,
+            system: None,
             messages,
             raw: false,
             sampler: SamplerParams::default(),

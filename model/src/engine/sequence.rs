@@ -3,23 +3,28 @@
 use super::drafts::Odds;
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
 use super::session::Turn;
-use crate::kv::Owner;
+use crate::kv::{Owner, Owners};
 use crate::text::{
-    Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer, Utf8Stream,
+    Closing, Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer,
+    Utf8Stream,
 };
+use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::collections::VecDeque;
 
-/// The text that closes a thought which the model does not close itself.
-const CLOSE: &str = "\n</think>\n\n";
-/// A thought is closed when a quarter of the request's tokens is left for [`CLOSE`] and the answer, or this many tokens if
-/// they are more.
+/// A thought is closed when a quarter of the request's tokens is left for the closing words and the answer, or this many tokens
+/// if they are more.
 const ANSWER_MIN: usize = 16;
+/// A thought has at most so many tokens beyond its budget: its closing words.
+const CLOSING_MAX: usize = 16;
 
 /// A request that was accepted, in any state up to its end. Its buffers are allocated when it is accepted.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// the owner whose pages it finds and fills
-    pub(super) owner: Owner,
+    /// whose pages it finds and fills
+    pub(super) owners: Owners,
+    /// tokens of the prompt in full pages that are everybody's: they count as cached whether they are there or not, so that the
+    /// number tells nobody whether others have asked
+    pub(super) given: usize,
     /// the prompt, and the tokens that were sampled or written for the model since; the last one is not fed yet
     pub(super) tokens: Vec<u32>,
     /// tokens of the prompt
@@ -45,7 +50,9 @@ pub(super) struct Sequence {
     max_tokens: u32,
     completion: u32,
     reasoning: u32,
-    /// tokens that are written for the model next: the rest of [`CLOSE`]
+    /// whether any of its tokens was part of a thought
+    thought: bool,
+    /// tokens that are written for the model next: the rest of the closing words
     forced: VecDeque<u32>,
     closed: bool,
     utf8: Utf8Stream,
@@ -78,8 +85,18 @@ impl Sequence {
         prompt: Prompt,
         vocab: usize,
         limit: usize,
+        closing: &Closing,
     ) -> Self {
         let mut sampler = Sampler::new(request.sampler, vocab);
+        if !request.thinking.enabled {
+            // a thought that nobody wants is not begun
+            closing
+                .open
+                .into_iter()
+                .for_each(|open| sampler.never(open));
+        }
+        let common = prompt.common / PAGE_TOKENS * PAGE_TOKENS;
+        let given = common.min(prompt.tokens.len().saturating_sub(1));
         for &token in &prompt.tokens {
             sampler.accept(token);
         }
@@ -91,7 +108,11 @@ impl Sequence {
         tokens.reserve_exact(limit - prompt_len);
         Self {
             id,
-            owner,
+            owners: Owners {
+                own: owner,
+                common: prompt.common,
+            },
+            given,
             tokens,
             prompt: prompt_len,
             cached: 0,
@@ -107,6 +128,7 @@ impl Sequence {
             max_tokens: request.max_tokens,
             completion: 0,
             reasoning: 0,
+            thought: false,
             forced: VecDeque::new(),
             closed: false,
             utf8: Utf8Stream::default(),
@@ -123,7 +145,7 @@ impl Sequence {
     /// Tokens whose keys and values are worth keeping when it ends. After a thought these are only the prompt: no later
     /// prompt repeats the text of a thought.
     pub(super) fn keep(&self) -> usize {
-        if self.reasoning > 0 {
+        if self.thought {
             self.prompt.min(self.fed)
         } else {
             self.fed
@@ -145,29 +167,59 @@ impl Sequence {
         (self.fed, self.turn) = (0, None);
     }
 
-    /// Closes an open thought by writing [`CLOSE`] for the model. Gives false if no thought is open.
-    pub(super) fn end_thinking(&mut self, tokenizer: &Tokenizer) -> Result<bool, TextError> {
-        if self.closed || self.splitter.side() != Side::Thought {
-            return Ok(false);
-        }
-        self.forced.extend(tokenizer.encode(CLOSE, true)?);
-        self.closed = true;
-        // the rest of a character that has begun will not come any more
-        self.utf8.cut();
-        Ok(true)
+    /// Closes an open thought by writing words for the model. Gives false if no thought is open.
+    pub(super) fn end_thinking(&mut self, closing: &Closing) -> bool {
+        let words = self.last_words(closing, self.limit);
+        self.close(closing, words)
     }
 
-    /// Whether an open thought must end now, by its budget or so that tokens are left for an answer. Where thoughts are off,
-    /// the model may still open one, which is closed at once.
-    fn has_thought_enough(&self) -> bool {
+    fn close(&mut self, closing: &Closing, words: &[u32]) -> bool {
+        if self.closed || self.splitter.side() != Side::Thought {
+            return false;
+        }
+        self.forced.extend(words);
+        self.closed = true;
+        // it was enough: the model does not think again in this answer
+        closing
+            .open
+            .into_iter()
+            .for_each(|open| self.sampler.never(open));
+        // the rest of a character that has begun will not come any more
+        self.utf8.cut();
+        true
+    }
+
+    /// The words that an open thought must end with now, by its budget or so that tokens are left for an answer. Where thoughts
+    /// are off, the model may still spell one, which is closed at once.
+    fn must_end<'a>(&self, closing: &'a Closing) -> Option<&'a [u32]> {
+        if !self.thinking.enabled {
+            return Some(&closing.mark);
+        }
         let all = self.limit.saturating_sub(self.prompt);
-        let left = self.limit.saturating_sub(self.tokens.len());
-        let budget = if self.thinking.enabled {
-            self.thinking.budget
+        if self.left() <= (all / 4).max(ANSWER_MIN) {
+            return Some(self.last_words(closing, self.limit));
+        }
+        let budget = self.thinking.budget? as usize;
+        let words = self.last_words(closing, budget);
+        // a sentence that is longer than what may follow the budget begins within it
+        let most = budget.min((budget + CLOSING_MAX).saturating_sub(words.len()));
+        (self.reasoning as usize >= most).then_some(words)
+    }
+
+    /// The closing sentence, unless it is too long for the tokens that are left or for so large a budget, or there was no thought.
+    fn last_words<'a>(&self, closing: &'a Closing, budget: usize) -> &'a [u32] {
+        let words = closing.sentence.len();
+        let fits = words <= self.left() / 2 && words <= budget / 2 + CLOSING_MAX;
+        if fits && self.reasoning > 0 {
+            &closing.sentence
         } else {
-            Some(0)
-        };
-        left <= (all / 4).max(ANSWER_MIN) || budget.is_some_and(|most| self.reasoning >= most)
+            &closing.mark
+        }
+    }
+
+    /// Tokens that may still come.
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.tokens.len())
     }
 
     /// Whether the best logits of a row are enough to draw this sequence's next token from.
@@ -180,11 +232,12 @@ impl Sequence {
         &mut self,
         logits: &mut [f32],
         tokenizer: &Tokenizer,
+        closing: &Closing,
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Result<Next, TextError> {
         let in_thought = self.splitter.side() == Side::Thought;
-        if in_thought && self.has_thought_enough() {
-            self.end_thinking(tokenizer)?;
+        if in_thought && let Some(words) = self.must_end(closing) {
+            self.close(closing, words);
         }
         let (mut token, mut logprobs, mut forced) = match self.forced.pop_front() {
             Some(token) => (token, None, true),
@@ -196,7 +249,7 @@ impl Sequence {
         if in_thought
             && !forced
             && tokenizer.is_end(token)
-            && self.end_thinking(tokenizer)?
+            && self.close(closing, &closing.mark)
             && let Some(first) = self.forced.pop_front()
         {
             // the model would end its turn without an answer: only its thought ends
@@ -204,7 +257,9 @@ impl Sequence {
         }
         self.sampler.accept(token);
         self.completion += 1;
-        self.reasoning += u32::from(in_thought);
+        self.thought |= in_thought;
+        // an empty thought that is closed at once is none
+        self.reasoning += u32::from(in_thought && self.thinking.enabled);
         if !forced && tokenizer.is_end(token) {
             return Ok(Next::Finish(Finish::Stop));
         }
@@ -214,10 +269,16 @@ impl Sequence {
         self.utf8.push(&bytes, &mut text);
         let (mut content, mut reasoning, mut stopped) = (String::new(), String::new(), false);
         let stops = &mut self.stops;
-        self.splitter.push(&text, &mut |side, piece| match side {
+        let mut emit = |side, piece: &str| match side {
             Side::Thought => reasoning.push_str(piece),
             Side::Answer => stopped = stopped || stops.push(piece, &mut content),
-        });
+        };
+        if closing.open == Some(token) && self.splitter.at_line_start() {
+            // a tag that is a token of its own is no text: the model thinks again
+            self.splitter.reopen(&mut emit);
+        } else {
+            self.splitter.push(&text, &mut emit);
+        }
         if !self.thinking.visible {
             reasoning.clear();
         }

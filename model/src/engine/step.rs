@@ -155,7 +155,7 @@ impl Engine {
         if sequence.fed == sequence.prompt {
             sink(id, Event::Prefilled);
         }
-        match sequence.sample(logits, &self.prompts.tokenizer, sink) {
+        match sequence.sample(logits, &self.prompts.tokenizer, &self.closing, sink) {
             Ok(Next::Feed) => {}
             Ok(Next::Finish(why)) => self.finish(id, why, sink),
             Err(_) => self.finish(id, Finish::Failed, sink),

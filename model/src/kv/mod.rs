@@ -17,4 +17,4 @@ pub use arena::{Arena, DevicePages, NoMemory, NotLocked, PageLost};
 pub use cache::{KvCache, Span};
 pub use layout::{KvLayout, LayoutError};
 pub use pages::{Found, Missing, PageCounts, PageTable, Pages, Partial, TooManyPages, page_table};
-pub use prefix::{Owner, PageId};
+pub use prefix::{Owner, Owners, PageId};

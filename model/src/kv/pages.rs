@@ -27,7 +27,7 @@
 //! - A page is never older than one that follows it.
 //! - There are at least as many free and cached pages as are promised.
 
-use super::prefix::{Owner, PageId, PrefixIndex};
+use super::prefix::{Owner, Owners, PageId, PrefixIndex};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
 
 /// The pages of one running sequence, in the order of its tokens.
@@ -168,15 +168,25 @@ impl Pages {
         }
     }
 
-    /// Puts the owner's full pages that hold the beginning of `tokens` into the empty `table`, as many as there are, and
-    /// names the page that shares the most of what follows. The last token is never among those found, because it must be
+    /// Puts the owners' full pages that hold the beginning of `tokens` into the empty `table`, as many as there are, and
+    /// names the page that shares the most of what follows. Where a page that could be everybody's is found among one's own,
+    /// all behind it are one's own too, and `owners` says so. The last token is never among those found, because it must be
     /// computed for its logits.
-    pub fn find(&mut self, owner: Owner, tokens: &[u32], table: &mut PageTable) -> Found {
+    pub fn find(&mut self, owners: &mut Owners, tokens: &[u32], table: &mut PageTable) -> Found {
         debug_assert!(table.is_empty());
         self.uses += 1;
         let known = &tokens[..tokens.len().saturating_sub(1)];
         for page_tokens in known.chunks_exact(PAGE_TOKENS) {
-            let Some(page) = self.index.get(owner, table.last().copied(), page_tokens) else {
+            let parent = table.last().copied();
+            let of = owners.of(table.len());
+            let mut found = self.index.get(of, parent, page_tokens);
+            if found.is_none() && of != owners.own {
+                found = self.index.get(owners.own, parent, page_tokens);
+                if found.is_some() {
+                    owners.common = table.len() * PAGE_TOKENS;
+                }
+            }
+            let Some(page) = found else {
                 break;
             };
             // the last pages that can be evicted may be promised to others, and whoever found them could not reserve anyway
@@ -191,7 +201,8 @@ impl Pages {
         // a copy must have room for another token, or nobody would ever fill it
         let rest = known[found..].chunks(PAGE_TOKENS - 1).next();
         let parent = table.last().copied();
-        let closest = rest.and_then(|rest| self.index.closest(owner, parent, rest));
+        let of = owners.of(table.len());
+        let closest = rest.and_then(|rest| self.index.closest(of, parent, rest));
         let partial = closest.map(|(page, tokens)| {
             self.holders[usize::from(page)].age = self.uses;
             Partial { page, tokens }
@@ -246,15 +257,22 @@ impl Pages {
         page
     }
 
-    /// Says that entry `at` of `table` holds `tokens`, so that other sequences of this owner find it. The entries before it
-    /// must have been filled before and be the owner's. Nobody may write into the page from here on.
+    /// Says that entry `at` of `table` holds `tokens`, so that other sequences of its owner find it. The entries before it
+    /// must have been filled before and be of these owners. Nobody may write into the page from here on.
     ///
     /// If a page with the same tokens behind the same page is known already, it takes the entry's place, and the duplicate
     /// is freed. A page behind one that is not known or not full stays its sequence's own.
     ///
     /// # Panics
     /// If there is no such entry, or more tokens than a page has.
-    pub fn fill(&mut self, owner: Owner, table: &mut PageTable, at: usize, tokens: &[u32]) {
+    pub fn fill(
+        &mut self,
+        owners: impl Into<Owners>,
+        table: &mut PageTable,
+        at: usize,
+        tokens: &[u32],
+    ) {
+        let owner = owners.into().of(at);
         assert!(tokens.len() <= PAGE_TOKENS, "{} tokens", tokens.len());
         let page = table[at];
         let parent = at.checked_sub(1).map(|before| table[before]);

@@ -4,7 +4,8 @@
 //! All three are compared, so the hash only says where to look, and two texts that collide still find their own pages. The
 //! parent's number stands for all tokens before, because no page leaves the index before its children do.
 //!
-//! Nobody finds a page of another owner, or can tell that there is one.
+//! Nobody finds a page of another owner, or can tell that there is one. The first pages of a text may be everybody's: those that
+//! hold nothing but what the configuration says.
 //!
 //! The capacity is the number of pages: there is one entry for each page, linked into buckets, and nothing ever grows.
 
@@ -15,6 +16,35 @@ pub type PageId = u16;
 
 /// The owner of pages. Whoever has the same number finds them.
 pub type Owner = u64;
+
+/// The owner of pages that everybody finds whose text begins with what the configuration says.
+pub(super) const EVERYBODY: Owner = Owner::MAX;
+
+/// Whose the pages of a text are: its first `common` tokens are everybody's as far as they fill pages, the others are `own`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owners {
+    /// Who finds the pages behind the common ones.
+    pub own: Owner,
+    /// Tokens that say nothing about anybody, because the configuration has them.
+    pub common: usize,
+}
+
+impl Owners {
+    /// The owner of the page with this number in the text.
+    pub(super) fn of(self, page: usize) -> Owner {
+        if (page + 1) * PAGE_TOKENS <= self.common {
+            EVERYBODY
+        } else {
+            self.own
+        }
+    }
+}
+
+impl From<Owner> for Owners {
+    fn from(own: Owner) -> Self {
+        Self { own, common: 0 }
+    }
+}
 
 /// The index of known pages. It does not know who holds a page.
 #[derive(Debug)]
@@ -27,7 +57,7 @@ pub(super) struct PrefixIndex {
 /// What is known of one page.
 #[derive(Debug, Clone)]
 struct Entry {
-    /// The owner of this page, and of every page before and behind it.
+    /// The owner of this page, and of every page behind it. Those before it are its own or everybody's.
     owner: Owner,
     /// The page before this one.
     parent: Option<PageId>,
@@ -101,7 +131,9 @@ impl PrefixIndex {
         if self.is_leaf(page) {
             return None;
         }
-        self.children(self.owner(page), Some(page)).next()
+        let behind = (0..).zip(&self.entries);
+        let mut behind = behind.filter(|(_, e)| e.len > 0 && e.parent == Some(page));
+        behind.next().map(|(page, _)| page)
     }
 
     /// The owner's page that holds exactly these tokens behind `parent`.
@@ -141,8 +173,8 @@ impl PrefixIndex {
             .filter(|&(_, shared)| shared > 0)
     }
 
-    /// Puts a page into the index. The page must not be in it, its parent must be in it and have the same owner, and `get`
-    /// must find no equal page.
+    /// Puts a page into the index. The page must not be in it, its parent must be in it and have the same owner or be
+    /// everybody's, and `get` must find no equal page.
     pub(super) fn insert(
         &mut self,
         page: PageId,
@@ -151,7 +183,7 @@ impl PrefixIndex {
         tokens: &[u32],
     ) {
         debug_assert!(!self.contains(page) && self.get(owner, parent, tokens).is_none());
-        debug_assert!(parent.is_none_or(|parent| self.owner(parent) == owner));
+        debug_assert!(parent.is_none_or(|parent| [owner, EVERYBODY].contains(&self.owner(parent))));
         let bucket = self.bucket(owner, parent, tokens);
         let next = self.buckets[bucket].replace(page);
         if let Some(parent) = parent {
@@ -244,15 +276,15 @@ impl PrefixIndex {
         }
         for (page, entry) in (0..).zip(&self.entries) {
             assert_eq!(linked[usize::from(page)], usize::from(entry.len > 0));
-            assert_eq!(
-                self.children(entry.owner, Some(page)).count(),
-                usize::from(entry.children)
-            );
+            let behind = self.entries.iter();
+            let behind = behind.filter(|e| e.len > 0 && e.parent == Some(page));
+            assert_eq!(behind.count(), usize::from(entry.children));
             if entry.len > 0 {
                 let found = self.get(entry.owner, entry.parent, entry.tokens());
                 assert_eq!(found, Some(page), "twice");
                 let before = entry.parent.map_or(entry.owner, |p| self.owner(p));
-                assert_eq!(before, entry.owner, "page {page} follows another owner's");
+                let may = [entry.owner, EVERYBODY].contains(&before);
+                assert!(may, "page {page} follows another owner's");
                 let parent = entry.parent.map_or(PAGE_TOKENS, |p| self.len(p));
                 assert_eq!(parent, PAGE_TOKENS, "page {page} follows no full page");
             } else {

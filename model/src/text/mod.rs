@@ -3,9 +3,10 @@
 //!
 //! A request takes this path: [`ChatTemplate::prompt`] writes the conversation as the model was trained to read it, and
 //! [`Tokenizer`] turns it into ids. An answer takes this one: [`Sampler`] draws an id, [`Tokenizer::token_bytes`] gives its
-//! bytes, [`Utf8Stream`] joins them to whole characters, [`ThoughtSplitter`] tells thought from answer, and [`StopStrings`]
-//! finds the end. Everything that comes out of the model file (vocabulary, merges, template) is treated as hostile.
+//! bytes, [`Utf8Stream`] joins them to whole characters, [`ThoughtSplitter`] tells thought from answer, [`Closing`] ends a
+//! thought that takes too long, and [`StopStrings`] finds the end. Everything that comes out of the model file (vocabulary, merges, template) is treated as hostile.
 
+mod closing;
 mod error;
 mod message;
 mod sample;
@@ -15,11 +16,12 @@ mod thought;
 mod tokenizer;
 mod utf8;
 
+pub use closing::Closing;
 pub use error::TextError;
 pub use message::{Message, Role};
 pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
 pub use stop::StopStrings;
-pub use template::{ChatTemplate, Prompt};
+pub use template::{ChatTemplate, Prompt, conversation};
 pub use thought::{Side, ThoughtSplitter};
 pub use tokenizer::{MAX_TEXT_BYTES, Tokenizer};
 pub use utf8::Utf8Stream;

@@ -10,7 +10,7 @@ const MAX_LEADING: usize = 64;
 /// Splits generated text at the tags `<think>` and `</think>`. The tags are in neither side, and a partial tag is held back.
 ///
 /// The thought may be opened by the prompt, by the model, or never. `<think>` is a tag only at the very start of the output;
-/// later it is text. After a thought every `</think>` is dropped, because R1 distillates like to write a second one. So is one
+/// later it is text, unless the caller knows better ([`Self::reopen`]). After a thought every `</think>` is dropped, because R1 distillates like to write a second one. So is one
 /// at the very start, which they write after an empty thought in the prompt. Newlines right after a tag are dropped. How the
 /// text is cut into pushes does not matter.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct ThoughtSplitter {
     state: SplitState,
     /// text that is not given out yet: white space at the very start, and a partial tag
     held: String,
+    /// whether nothing but white space was given out since the last newline
+    line_start: bool,
 }
 
 /// Which side of the output a piece belongs to.
@@ -52,7 +54,24 @@ impl ThoughtSplitter {
         Self {
             state,
             held: String::new(),
+            line_start: true,
         }
+    }
+
+    /// Whether the next text begins a line of an answer that has begun.
+    pub fn at_line_start(&self) -> bool {
+        let begins = match self.state {
+            SplitState::Start | SplitState::Thought { .. } => return false,
+            SplitState::Plain => self.line_start,
+            SplitState::Answer { fresh } => fresh || self.line_start,
+        };
+        self.held.trim_start().is_empty() && (begins || self.held.contains('\n'))
+    }
+
+    /// Begins another thought, because the model opened one after its answer had begun. What was held back is given out.
+    pub fn reopen(&mut self, emit: &mut dyn FnMut(Side, &str)) {
+        self.finish(emit);
+        self.state = SplitState::Thought { fresh: true };
     }
 
     /// Takes text and calls `emit(side, piece)` with what is decided, never with an empty piece.
@@ -149,6 +168,9 @@ impl ThoughtSplitter {
             return;
         }
         emit(self.side(), &self.held[..len]);
+        let line = self.held[..len].rsplit('\n').next().unwrap_or_default();
+        let blank = line.trim_start().is_empty();
+        self.line_start = blank && (self.line_start || line.len() < len);
         self.held.drain(..len);
         match &mut self.state {
             SplitState::Thought { fresh } | SplitState::Answer { fresh } => *fresh = false,
@@ -261,6 +283,38 @@ mod tests {
         let (t, a) = (Side::Thought, Side::Answer);
         assert_eq!(seen, [(t, "a ".into()), (t, "<b ".into()), (a, "c".into())]);
         assert_eq!(splitter.side(), Side::Answer);
+    }
+
+    #[test]
+    fn a_thought_is_opened_again_at_the_beginning_of_a_line() {
+        let mut seen = (String::new(), String::new());
+        let mut splitter = ThoughtSplitter::new(true);
+        let mut emit = |side, piece: &str| match side {
+            Side::Thought => seen.0.push_str(piece),
+            Side::Answer => seen.1.push_str(piece),
+        };
+        for (part, at_line_start) in [
+            ("a</think>\n\n", true),
+            ("Yes", false),
+            (".", false),
+            ("\n", true),
+            (" ", true),
+            ("x ", false),
+            ("\n\n", true),
+        ] {
+            splitter.push(part, &mut emit);
+            assert_eq!(splitter.at_line_start(), at_line_start, "{part:?}");
+        }
+        splitter.reopen(&mut emit);
+        assert_eq!(splitter.side(), Side::Thought);
+        assert!(!splitter.at_line_start());
+        splitter.push("\nb</think>\n\nNo.", &mut emit);
+        splitter.finish(&mut emit);
+        assert_eq!(seen, ("ab".to_owned(), "Yes.\n x \n\nNo.".to_owned()));
+        // where nothing but white space has come, the tag itself decides
+        let mut splitter = ThoughtSplitter::new(false);
+        splitter.push(" \n", &mut |_, _| {});
+        assert!(!splitter.at_line_start());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What every answer keeps to: whole characters, an end to every thought, and nothing from logits that are not finite.
 
+mod thoughts;
+
 use super::world::{Heard, answer, config, load, new_id, request, tiny, turn};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
@@ -123,7 +125,7 @@ fn a_turn_that_would_end_in_its_thought_ends_the_thought() {
 }
 
 #[test]
-fn a_thought_that_nobody_asked_for_is_closed_at_once() {
+fn a_thought_that_nobody_asked_for_is_not_begun() {
     let mut engine = load(&tiny(Think::Model), &config(64, 1));
     let off = |most| {
         let mut request = only(OPEN, request("c", "hi", most));
@@ -135,8 +137,8 @@ fn a_thought_that_nobody_asked_for_is_closed_at_once() {
         request
     };
     let (said, outcome) = answer(&mut engine, 1, off(64));
-    assert!(said.starts_with("<think>"), "{said:?} {outcome:?}");
-    assert!(outcome.reasoning_tokens <= 12, "{outcome:?}");
+    assert!(!said.contains("<think>"), "{said:?} {outcome:?}");
+    assert_eq!(outcome.reasoning_tokens, 0, "{outcome:?}");
 }
 
 /// A model whose embedding of one word is not finite. Only one client says that word.

@@ -70,6 +70,7 @@ pub(crate) fn turn(client: &str, session: &str, said: &str, max_tokens: u32) -> 
 #[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) text: BTreeMap<RequestId, String>,
+    pub(crate) thoughts: BTreeMap<RequestId, String>,
     pub(crate) cached: BTreeMap<RequestId, u32>,
     /// requests in the order of their starts
     pub(crate) started: Vec<RequestId>,
@@ -88,7 +89,12 @@ impl Heard {
                 self.cached.insert(id, cached_tokens);
             }
             Event::Prefilled => {}
-            Event::Text { content, .. } => self.text.entry(id).or_default().push_str(&content),
+            Event::Text {
+                content, reasoning, ..
+            } => {
+                self.text.entry(id).or_default().push_str(&content);
+                self.thoughts.entry(id).or_default().push_str(&reasoning);
+            }
             Event::Finished(outcome) => {
                 self.ended.insert(id, outcome);
             }

@@ -2,7 +2,7 @@
 
 use super::{r1, smol};
 use glowplug_model::gguf::Gguf;
-use glowplug_model::text::{ChatTemplate, Message, Prompt, Role, Tokenizer};
+use glowplug_model::text::{ChatTemplate, Closing, Message, Prompt, Role, Tokenizer, conversation};
 
 const ROLES: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::Tool];
 
@@ -114,5 +114,87 @@ fn no_content_becomes_a_control_token() {
                 }
             }
         }
+    }
+}
+
+/// A budget of thoughts promises at most 16 tokens beyond it.
+#[test]
+fn r1s_thought_is_closed_in_few_tokens() {
+    let model = Model::new(r1());
+    let closing = Closing::new(&model.tokenizer, "qwen2").unwrap();
+    let tags = model.tokenizer.encode("<think></think>", true).unwrap();
+    assert_eq!(closing.open, Some(tags[0]));
+    assert!(closing.mark.contains(&tags[1]) && closing.mark.len() <= 3);
+    assert!(closing.sentence.contains(&tags[1]) && closing.sentence.len() <= 16);
+    // Qwen3 has the same words, and a sentence of its own that begins within the budget
+    let qwen3 = Closing::new(&model.tokenizer, "qwen3").unwrap();
+    assert!(
+        (17..=32).contains(&qwen3.sentence.len()),
+        "{}",
+        qwen3.sentence.len()
+    );
+}
+
+/// What a preset's text has in common with all prompts ends where the client's words begin.
+#[test]
+fn a_system_text_of_the_configuration_is_common() {
+    let says = |role, content: &str| Message {
+        role,
+        content: content.into(),
+    };
+    for model in [Model::new(smol()), Model::new(r1())] {
+        let prompt = |messages: &[Message]| {
+            let template = &model.template;
+            let prompt = template.with_system(&model.tokenizer, "Be brief.", messages, true);
+            prompt.unwrap()
+        };
+        let conversations = [
+            vec![says(Role::User, "hello")],
+            vec![says(Role::User, "xylophone")],
+            vec![says(Role::User, "")],
+            vec![says(Role::Assistant, "Yes?"), says(Role::User, "hello")],
+            vec![says(Role::System, "Rhyme."), says(Role::User, "hello")],
+        ];
+        let prompts = conversations.each_ref().map(|said| prompt(said));
+        let words = model.tokenizer.encode("Be brief.", false).unwrap();
+        let begins = |prompt: &Prompt| {
+            let at = prompt.tokens.windows(words.len() - 1);
+            at.into_iter()
+                .position(|some| some == &words[..words.len() - 1])
+        };
+        for (prompt, said) in prompts.iter().zip(&conversations) {
+            let at = begins(prompt).unwrap() + words.len() - 1;
+            assert!(
+                (at..prompt.tokens.len()).contains(&prompt.common),
+                "{said:?}"
+            );
+        }
+        // those in which the user begins have all of it in common
+        for prompt in &prompts[..3] {
+            assert_eq!(prompt.common, prompts[0].common);
+            assert_eq!(
+                prompt.tokens[..prompt.common],
+                prompts[0].tokens[..prompt.common]
+            );
+        }
+        // the client's own system message is the end of the text, and nothing of it is common
+        let own = &prompts[4];
+        let whole = conversation("Be brief.", &conversations[4]);
+        assert_eq!(whole[0], says(Role::System, "Be brief.\n\nRhyme."));
+        assert!(
+            own.common < prompts[0].common,
+            "{} {}",
+            own.common,
+            prompts[0].common
+        );
+        assert_eq!(
+            model
+                .prompt(
+                    &[(Role::System, "Be brief.\n\nRhyme."), (Role::User, "hello")],
+                    true
+                )
+                .tokens,
+            own.tokens
+        );
     }
 }

@@ -29,6 +29,9 @@ pub(crate) struct Manner {
     /// a named conversation: the daemon keeps its history for this client, also after the end of this program
     #[arg(long, value_name = "NAME")]
     pub(crate) session: Option<String>,
+    /// one of the presets that the daemon's configuration has for this client
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
     /// let the model answer without a thought
     #[arg(long)]
     no_thinking: bool,
@@ -70,8 +73,11 @@ pub(crate) fn request(messages: &[Value], manner: &Manner, stream: bool) -> Valu
     if manner.no_thinking {
         request["thinking"] = json!(false);
     }
-    if let Some(session) = &manner.session {
-        request["session"] = json!(session);
+    let names = [("session", &manner.session), ("preset", &manner.preset)];
+    for (field, name) in names {
+        if let Some(name) = name {
+            request[field] = json!(name);
+        }
     }
     request
 }
@@ -94,12 +100,17 @@ mod tests {
         );
         let manner = Manner {
             session: Some("s".into()),
+            preset: Some("p".into()),
             no_thinking: true,
         };
         let request = request(&messages, &manner, false);
         assert_eq!(
-            (&request["thinking"], &request["session"]),
-            (&json!(false), &json!("s"))
+            (
+                &request["thinking"],
+                &request["session"],
+                &request["preset"]
+            ),
+            (&json!(false), &json!("s"), &json!("p"))
         );
     }
 }

@@ -4,7 +4,7 @@ use super::image;
 use crate::cli::failure::Failure;
 use crate::cli::folders::state_dir;
 use crate::cli::models;
-use crate::config::{Config, ConfigError, Draft, KEYS, env_name};
+use crate::config::{Config, ConfigError, Draft, KEYS, Preset, check_text, env_name, is_in_list};
 use crate::machine::board;
 use glowplug_firmware_config::image::{SLOT, SLOTS};
 use glowplug_model::engine::KvFormats;
@@ -124,7 +124,8 @@ fn environment(
         if NOT_KEYS.contains(&name) {
             continue;
         }
-        match KEYS.iter().find(|key| env_name(key) == name) {
+        let keys = || KEYS.iter().filter(|key| !is_in_list(key));
+        match keys().find(|key| env_name(key) == name) {
             Some(key) => {
                 let value = value
                     .to_str()
@@ -134,7 +135,7 @@ fn environment(
                     .map_err(|error| Failure::Use(format!("{name}: {error}")))?;
             }
             None => {
-                let names = KEYS.iter().map(|key| env_name(key));
+                let names = keys().map(|key| env_name(key));
                 let nearest = names.min_by_key(|known| strsim::damerau_levenshtein(known, name));
                 let why = format!(
                     "no such key; the nearest is {}",
@@ -164,8 +165,31 @@ pub(crate) fn finish(draft: Draft, model: Option<PathBuf>) -> Result<Config, Fai
     if config.board.is_none() {
         (config.board, config.board_chosen) = board::find(&config.root, env::consts::ARCH);
     }
+    for preset in &mut config.presets {
+        read_system(preset)?;
+    }
     config.sessions.writes_per_day = (config.board.as_ref()).map(|board| board.writes_per_day.0);
     Ok(config)
+}
+
+/// Reads the system text of a preset that has it in a file.
+fn read_system(preset: &mut Preset) -> Result<(), Failure> {
+    let Some(path) = preset.text_file.take() else {
+        return Ok(());
+    };
+    let named = |why: String| {
+        let (name, path) = (&preset.name, path.display());
+        Failure::Use(format!("configuration: the preset `{name}`: {path}: {why}"))
+    };
+    let mut text = String::new();
+    open(&path)?
+        .take(FILE_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| named(error.to_string()))?;
+    let text = text.trim_end().to_owned();
+    check_text(&text).map_err(named)?;
+    preset.text = Some(text);
+    Ok(())
 }
 
 /// The model's file, which a daemon must have; its clients share the configuration and need none. Where nobody says which, it

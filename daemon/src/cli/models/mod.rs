@@ -4,6 +4,7 @@ pub(super) mod hub;
 pub(super) mod inspect;
 pub(super) mod pack;
 pub(super) mod pins;
+pub(super) mod prompt;
 pub(super) mod pull;
 pub(super) mod sign;
 pub(super) mod tokenize;
@@ -24,7 +25,7 @@ use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::Isa;
 use std::env;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The file that `MODEL` means: a path, or a name of the catalogue whose file has been pulled.
@@ -101,6 +102,19 @@ fn weights(file: &Opened) -> io::Result<Option<Weights>> {
 /// Bytes of the requantised head in the packed file beside a model.
 pub(crate) fn requantized_head(file: &Opened) -> io::Result<u64> {
     Ok(weights(file)?.map_or(0, |weights| weights.requantized_head()))
+}
+
+/// What a program or a file gives on stdin, which has at most so many bytes.
+fn stdin(stdin: impl Read, most: u64) -> Result<Vec<u8>, Failure> {
+    let mut input = Vec::new();
+    stdin
+        .take(most + 1)
+        .read_to_end(&mut input)
+        .map_err(|error| Failure::Run(format!("cannot read stdin: {error}")))?;
+    if input.len() as u64 > most {
+        return Err(Failure::Use(format!("stdin is longer than {most} bytes")));
+    }
+    Ok(input)
 }
 
 /// The context length that the model was made for.

@@ -34,17 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn texts(stdin: impl Read) -> Result<Vec<String>, Failure> {
-    let mut input = Vec::new();
-    stdin
-        .take(STDIN_MAX + 1)
-        .read_to_end(&mut input)
-        .map_err(|error| Failure::Run(format!("cannot read stdin: {error}")))?;
-    if input.len() as u64 > STDIN_MAX {
-        return Err(Failure::Use(format!(
-            "stdin is longer than {STDIN_MAX} bytes"
-        )));
-    }
-    serde_json::from_slice(&input)
+    serde_json::from_slice(&models::stdin(stdin, STDIN_MAX)?)
         .map_err(|error| Failure::Use(format!("stdin is not a JSON list of strings: {error}")))
 }
 

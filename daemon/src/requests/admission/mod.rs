@@ -52,6 +52,8 @@ pub struct Arrival {
     pub made_id: String,
     pub reply: ReplyTo,
     pub request: Request,
+    /// Whether the answer is spoken: without marks of Markdown, in sentences.
+    pub spoken: bool,
     /// Fields of its body that had no effect.
     pub ignored: Vec<&'static str>,
     /// Counted from the arrival.
@@ -283,6 +285,7 @@ impl Admission {
             logprobs,
             arrival.ignored,
             now,
+            arrival.spoken,
         );
         if let Some(key) = &key {
             self.by_key.insert(key.clone(), number);

@@ -28,7 +28,7 @@ impl Admission {
         let Some(live) = self.live.get_mut(&update.id) else {
             return;
         };
-        live.stream.push(update.text, update.times);
+        live.stream.push(update.text, update.times, now);
         match update.end {
             Some((end, at)) => self.finish(at, update.id, end, room, out),
             None => self.chunk(now, update.id, room, out),
@@ -61,26 +61,33 @@ impl Admission {
         deadlines.chain(chunks).min()
     }
 
-    fn chunk(&mut self, now: Instant, number: RequestId, room: usize, out: &mut Vec<Action>) {
+    /// Sends the chunks of a request that are due: one, or as many as sentences have ended.
+    fn chunk(&mut self, now: Instant, number: RequestId, mut room: usize, out: &mut Vec<Action>) {
         let Some(live) = self.live.get_mut(&number) else {
             return;
         };
-        if live.stream.due(self.chunk).is_none_or(|due| due > now) {
-            return;
+        let mut dropped = 0;
+        while live.stream.due(self.chunk).is_some_and(|due| due <= now) {
+            if room == 0 {
+                self.starved_until = Some(now + STARVED_RETRY);
+                break;
+            }
+            // the last frame repeats what is dropped
+            match live.stream.chunk(&self.speaker, self.frame_max, now) {
+                Some(frame) => {
+                    out.push(Action::Publish {
+                        to: live.stream.reply.clone(),
+                        frame,
+                        lane: Lane::Chunk,
+                    });
+                    room -= 1;
+                }
+                None => dropped += 1,
+            }
         }
-        if room == 0 {
-            self.starved_until = Some(now + STARVED_RETRY);
-            return;
+        for _ in 0..dropped {
+            self.count_refused("reply_dropped");
         }
-        let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
-            // the last frame repeats this text
-            return self.count_refused("reply_dropped");
-        };
-        out.push(Action::Publish {
-            to: live.stream.reply.clone(),
-            frame,
-            lane: Lane::Chunk,
-        });
     }
 
     pub(super) fn finish(
@@ -88,20 +95,22 @@ impl Admission {
         now: Instant,
         number: RequestId,
         end: End,
-        room: usize,
+        mut room: usize,
         out: &mut Vec<Action>,
     ) {
         let Some(mut live) = self.live.remove(&number) else {
             return;
         };
+        live.stream.end(now);
         let frame = match end {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
                 // a client that prints chunks misses nothing; one that did not get them has the last frame
-                if live.stream.due(Duration::ZERO).is_some()
-                    && room > 0
-                    && let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now)
-                {
+                while live.stream.due(Duration::ZERO).is_some() && room > 0 {
+                    let Some(frame) = live.stream.chunk(&self.speaker, self.frame_max, now) else {
+                        continue;
+                    };
+                    room -= 1;
                     out.push(Action::Publish {
                         to: live.stream.reply.clone(),
                         frame,

@@ -20,6 +20,7 @@ mod changes;
 mod ends;
 mod repeats;
 mod share;
+mod speech;
 mod verbs;
 
 fn machine(queue: usize) -> Admission {
@@ -57,6 +58,7 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
             content_type: "application/json",
         },
         request: Request::new(client, vec![Message::user("hi")], 8),
+        spoken: false,
         ignored: vec![],
         deadline: None,
     }

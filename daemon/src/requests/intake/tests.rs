@@ -13,6 +13,8 @@ use crate::config::Draft;
 use crate::mqtt::{Lane, Properties, Qos};
 use crate::requests::answer::Speaker;
 
+mod presets;
+
 struct World {
     intake: Intake,
     admission: Admission,
@@ -32,11 +34,14 @@ struct Outcome {
 }
 
 fn world() -> World {
-    let config =
-        Draft::from_toml("node = 'n'\nbase_topic = 'b'\n[mqtt]\nresponse_topic_allow = ['apps']")
-            .unwrap()
-            .finish("h", PathBuf::new())
-            .unwrap();
+    world_with("")
+}
+
+/// With these lines at the end of the configuration.
+fn world_with(lines: &str) -> World {
+    let text = "node = 'n'\nbase_topic = 'b'\n[mqtt]\nresponse_topic_allow = ['apps']\n";
+    let draft = Draft::from_toml(&format!("{text}{lines}")).unwrap();
+    let config = draft.finish("h", PathBuf::new()).unwrap();
     let speaker = Speaker {
         node: "n".into(),
         model: String::new(),

@@ -12,8 +12,8 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::messages::MessagesSeed;
 use super::values::{
-    Biases, Modalities, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops, integer,
-    number, text,
+    Biases, Modalities, RawChunk, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops,
+    integer, number, text,
 };
 use crate::wire::fault::Fault;
 use crate::wire::topics::valid_segment;
@@ -71,6 +71,10 @@ pub struct ChatRequest {
     pub priority: Priority,
     /// If it is false, only the final frame is sent.
     pub stream: Option<bool>,
+    /// Whether chunks are whole sentences, for speech.
+    pub sentences: bool,
+    /// The name of one of the configuration's presets.
+    pub preset: Option<String>,
     /// For the answer and the thought together.
     pub max_tokens: Option<u32>,
     pub sampling: Sampling,
@@ -116,6 +120,22 @@ impl Sampling {
             seed: self.seed.unwrap_or(seed),
             top_logprobs: self.logprobs.then_some(self.top_logprobs.unwrap_or(0)),
         }
+    }
+}
+
+impl Sampling {
+    /// # Errors
+    /// The final frame of an answer of so many tokens would have too many log-probabilities.
+    pub fn check_logprobs(&self, max_tokens: u32) -> Result<(), Fault> {
+        let per_token = 1 + u64::from(self.top_logprobs.unwrap_or(0));
+        let all = u64::from(max_tokens) * per_token;
+        if self.logprobs && all > LOGPROBS_MAX {
+            let why = format!(
+                "`max_tokens` times (1 + `top_logprobs`) is {all}, the limit is {LOGPROBS_MAX}"
+            );
+            return Err(Fault::invalid("logprobs", why));
+        }
+        Ok(())
     }
 }
 
@@ -282,15 +302,12 @@ fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
     if request.sampling.top_logprobs.is_some() && !request.sampling.logprobs {
         return Err(Fault::invalid("top_logprobs", "needs `logprobs`: true"));
     }
-    let per_token = 1 + u64::from(request.sampling.top_logprobs.unwrap_or(0));
-    let tokens = u64::from(request.max_tokens.unwrap_or(config.max_tokens));
-    if request.sampling.logprobs && tokens * per_token > LOGPROBS_MAX {
-        let why = format!(
-            "`max_tokens` times (1 + `top_logprobs`) is {}, the limit is {LOGPROBS_MAX}",
-            tokens * per_token
-        );
+    if request.sentences && request.sampling.logprobs {
+        let why = "goes with `chunk`: \"token\": sentences are without marks, and not the text of their tokens";
         return Err(Fault::invalid("logprobs", why));
     }
+    let max_tokens = request.max_tokens.unwrap_or(config.max_tokens);
+    request.sampling.check_logprobs(max_tokens)?;
     Ok(request)
 }
 
@@ -355,6 +372,11 @@ impl Body<'_> {
                     .map_or(Priority::Normal, Priority::from);
             }
             "stream" => r.stream = map.next_value()?,
+            "chunk" => {
+                let chunk = map.next_value::<Option<RawChunk>>()?;
+                r.sentences = matches!(chunk, Some(RawChunk::Sentence));
+            }
+            "preset" => r.preset = text(map, check_session)?,
             "max_tokens" | "max_completion_tokens" => {
                 let given = integer(map, 1, u64::from(u32::MAX))?.map(|n| n as u32);
                 if r.max_tokens.is_some() && given.is_some() && given != r.max_tokens {
@@ -444,7 +466,6 @@ impl Body<'_> {
 /// Reads a field of a feature to come: only a value that asks for nothing is taken.
 fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
     let (what, harmless): (_, &[&str]) = match key {
-        "chunk" => ("a chunk other than \"token\": it", &["token"]),
         "tools" | "functions" => ("calling tools: it", &[]),
         "tool_choice" | "function_call" => ("calling tools: it", &["none"]),
         "response_format" => {

@@ -187,6 +187,14 @@ impl From<RawPriority> for Priority {
     }
 }
 
+/// The field `chunk`: what a chunk holds.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::wire) enum RawChunk {
+    Token,
+    Sentence,
+}
+
 #[derive(Deserialize)]
 pub(in crate::wire) struct ResponseFormat {
     #[serde(rename = "type")]

@@ -10,7 +10,7 @@ use crate::engine::request::{Priority, Request};
 use crate::engine::session::Turn;
 use crate::gguf::Gguf;
 use crate::kv::{KvLayout, Owner, Pages};
-use crate::text::Prompt;
+use crate::text::{Closing, Prompt};
 use glowplug_firmware_config::kv::KvFormat;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -316,6 +316,7 @@ impl World {
         let prompt = Prompt {
             tokens,
             thinking_open: false,
+            common: 0,
         };
         self.next += 1;
         let mut sequence = Sequence::new(
@@ -325,6 +326,7 @@ impl World {
             prompt,
             VOCABULARY as usize,
             PROMPT_MAX + ANSWER_MAX as usize,
+            &Closing::default(),
         );
         if let Some(session) = session {
             let key = key(client, session);

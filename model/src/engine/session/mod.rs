@@ -28,6 +28,8 @@ pub(super) struct SessionKey {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     pub(super) messages: Vec<Message>,
+    /// the configuration's text before them in the last turn; a file does not have it
+    pub(super) system: Option<Arc<str>>,
     pub(super) turns: usize,
     /// the last of the pages that hold it; all of them are pinned
     pub(super) tip: Option<PageId>,
@@ -160,7 +162,7 @@ impl Sessions {
     }
 
     /// Makes a request of `asked` bytes the turn of a session, which is busy from now on.
-    pub(super) fn begin(&mut self, key: &SessionKey, id: RequestId, asked: usize) -> &Session {
+    pub(super) fn begin(&mut self, key: &SessionKey, id: RequestId, asked: usize) -> &mut Session {
         let before = self.map.get(key).map_or(0, |session| session.asked);
         self.text = self.text + asked - before;
         let session = self.open(key);

@@ -228,8 +228,9 @@ impl Engine {
         let key = self.memory.sessions.idle(|session| session.stale)?;
         let session = self.memory.sessions.get_mut(&key)?;
         session.stale = false;
-        let history = session.messages.clone();
+        let (history, system) = (session.messages.clone(), session.system.clone());
         let request = Request {
+            system,
             priority: Priority::Background,
             thinking: Thinking {
                 enabled: true,

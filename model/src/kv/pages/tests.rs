@@ -3,6 +3,8 @@
 //! One file, because all of it checks one machine with one set of helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -62,7 +64,7 @@ impl Pages {
 /// Feeds all of `tokens` to a fresh sequence and ends it; gives the pages it had.
 fn run(pages: &mut Pages, tokens: &[u32], keep: usize) -> Vec<PageId> {
     let mut table = page_table();
-    pages.find(ANY, tokens, &mut table);
+    pages.find_any(tokens, &mut table);
     let found = table.len();
     let needed = tokens.len().div_ceil(PAGE_TOKENS);
     pages.reserve(needed - found).unwrap();
@@ -84,7 +86,7 @@ fn a_repeated_prompt_finds_all_but_its_last_token() {
     let mut pages = Pages::new(8).unwrap();
     let first = run(&mut pages, &text(70), usize::MAX);
     let mut table = page_table();
-    let found = pages.find(ANY, &text(70), &mut table);
+    let found = pages.find_any(&text(70), &mut table);
     assert_eq!(table[..], first[..2]);
     let partial = |page, tokens| Some(Partial { page, tokens });
     assert_eq!((found.tokens, found.partial), (64, partial(first[2], 5)));
@@ -100,17 +102,17 @@ fn a_repeated_prompt_finds_all_but_its_last_token() {
     pages.release(&mut table, usize::MAX);
 
     // a prompt that ends with a page finds that page's tokens but the last
-    let found = pages.find(ANY, &text(64), &mut table);
+    let found = pages.find_any(&text(64), &mut table);
     assert_eq!((found.tokens, found.partial), (32, partial(first[1], 31)));
     let mut other = page_table();
-    let found = pages.find(ANY, &[&text(40)[..], &[99; 40]].concat(), &mut other);
+    let found = pages.find_any(&[&text(40)[..], &[99; 40]].concat(), &mut other);
     assert_eq!((found.tokens, found.partial), (32, partial(first[1], 8)));
     assert_eq!(pages.counts().shared, 1);
     pages.check(&[&table, &other], &[]);
     pages.release(&mut table, usize::MAX);
     pages.release(&mut other, usize::MAX);
     for tokens in [&[][..], &[0], &[5, 6]] {
-        let found = pages.find(ANY, tokens, &mut table);
+        let found = pages.find_any(tokens, &mut table);
         assert_eq!((found.tokens, found.partial, table.len()), (0, None, 0));
     }
 }
@@ -129,7 +131,7 @@ fn a_promise_holds_though_others_find_what_was_to_be_evicted() {
     );
     // one page is not promised: only that one can be held
     let mut other = page_table();
-    let found = pages.find(ANY, &text(128), &mut other);
+    let found = pages.find_any(&text(128), &mut other);
     assert_eq!(found.tokens, 32);
     // the next one is whole, and may be evicted: it could be copied, but not all of it
     assert_eq!(found.partial.unwrap().tokens, 31);
@@ -176,7 +178,7 @@ fn the_page_to_copy_is_the_last_to_be_evicted() {
     let mut pages = Pages::new(1).unwrap();
     run(&mut pages, &[1, 2, 3], usize::MAX);
     let mut table = page_table();
-    let partial = pages.find(ANY, &[1, 2, 4], &mut table).partial.unwrap();
+    let partial = pages.find_any(&[1, 2, 4], &mut table).partial.unwrap();
     assert_eq!(partial, Partial { page: 0, tokens: 2 });
     pages.reserve(1).unwrap();
     // it is its own copy
@@ -190,7 +192,7 @@ fn equal_pages_become_one() {
     let mut pages = Pages::new(4).unwrap();
     let (mut a, mut b) = (page_table(), page_table());
     for table in [&mut a, &mut b] {
-        pages.find(ANY, &text(64), table);
+        pages.find_any(&text(64), table);
         pages.reserve(2).unwrap();
         pages.take(table);
         pages.take(table);
@@ -250,7 +252,7 @@ fn a_thought_is_freed_at_once_with_what_was_cached_behind_it() {
     // unless somebody else holds it
     let mut other = page_table();
     run(&mut pages, &text(64), usize::MAX);
-    pages.find(ANY, &text(65), &mut other);
+    pages.find_any(&text(65), &mut other);
     run(&mut pages, &text(64), 0);
     assert_eq!(pages.counts().used, 2);
     pages.release(&mut other, 64);
@@ -281,7 +283,7 @@ fn what_an_idle_session_holds_is_told_and_not_evicted() {
     assert!(pages.chain(ids[2]).eq([ids[2], ids[1], ids[0]]));
 
     // its next turn finds them, and then the pin can go
-    assert_eq!(pages.find(ANY, &text(80), &mut table).tokens, 64);
+    assert_eq!(pages.find_any(&text(80), &mut table).tokens, 64);
     pages.unpin(ids[2]);
     pages.check(&[&table], &[]);
     assert_eq!(
@@ -410,7 +412,7 @@ impl World {
             return;
         }
         let mut table = page_table();
-        let found = self.pages.find(owner, tokens, &mut table);
+        let found = self.pages.find(&mut owner.into(), tokens, &mut table);
         assert_eq!(found.tokens, table.len() * PAGE_TOKENS);
         for (at, &page) in table.iter().enumerate() {
             let held = (owner, tokens[..(at + 1) * PAGE_TOKENS].to_vec());

@@ -100,8 +100,15 @@ impl Sampler {
         }
     }
 
+    /// Lets this token not come any more.
+    pub fn never(&mut self, token: u32) {
+        if (token as usize) < self.vocab {
+            self.p.logit_bias.push((token, f32::NEG_INFINITY));
+        }
+    }
+
     /// Whether the [`BEST`] best logits of a row are enough to draw from, so that the others may be -inf. Penalties only take
-    /// from the tokens of their window; what adds to a logit may make any token the best.
+    /// from the tokens of their window, and a bias below 0 from its own; what adds to a logit may make any token the best.
     #[must_use]
     pub fn needs_few(&self) -> bool {
         let p = &self.p;
@@ -111,12 +118,12 @@ impl Sampler {
             p.top_k as usize
         };
         p.top_logprobs.is_none()
-            && p.logit_bias.is_empty()
+            && p.logit_bias.iter().all(|(_, bias)| *bias <= 0.0)
             && p.repeat_penalty >= 1.0
             && p.presence_penalty >= 0.0
             && p.frequency_penalty >= 0.0
             && 0 < kept
-            && kept + PENALTY_WINDOW <= BEST
+            && kept + PENALTY_WINDOW + p.logit_bias.len() <= BEST
     }
 
     /// Draws a token from one row. Bias and penalties are written into `logits`. A token whose logit is -inf cannot come.

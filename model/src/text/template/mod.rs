@@ -34,6 +34,8 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
     /// Whether the prompt leaves a thought open, which the answer goes on with.
     pub thinking_open: bool,
+    /// How many of the first tokens are the same whatever the client says: see [`ChatTemplate::with_system`].
+    pub common: usize,
 }
 
 impl ChatTemplate {
@@ -84,11 +86,7 @@ impl ChatTemplate {
         messages: &[Message],
         thinking: bool,
     ) -> Result<Prompt, TextError> {
-        let mut text = self.render(tok, messages, thinking)?;
-        let thinking_open = text.trim_end().ends_with(OPEN);
-        if !thinking && self.thinks {
-            close_thought(&mut text);
-        }
+        let (text, thinking_open) = self.write(tok, messages, thinking)?;
         let mut tokens = tok.encode_guarded(&text)?;
         if let Some(bos) = tok
             .bos()
@@ -98,8 +96,82 @@ impl ChatTemplate {
         }
         Ok(Prompt {
             tokens,
-            thinking_open: thinking_open && thinking,
+            thinking_open,
+            common: 0,
         })
+    }
+
+    /// The same for a [`conversation`] with a system text of the configuration.
+    ///
+    /// The tokens that do not depend on the messages are counted: they are those that the prompt shares with one whose messages
+    /// begin with another letter.
+    ///
+    /// # Errors
+    /// Those of [`Self::prompt`].
+    pub fn with_system(
+        &self,
+        tok: &Tokenizer,
+        system: &str,
+        messages: &[Message],
+        thinking: bool,
+    ) -> Result<Prompt, TextError> {
+        let first = messages.first();
+        let letter = match first.map(|m| m.content.trim_start()) {
+            Some(text) if text.starts_with('x') => "y",
+            _ => "x",
+        };
+        let other = match first {
+            Some(m) if m.role == Role::System => vec![
+                Message {
+                    role: Role::System,
+                    content: letter.to_owned(),
+                },
+                Message::user("x"),
+            ],
+            _ => vec![Message::user(letter)],
+        };
+        let mut prompt = self.prompt(tok, &conversation(system, messages), thinking)?;
+        // a template that refuses the other conversation has nothing in common with it
+        let other = self.prompt(tok, &conversation(system, &other), thinking);
+        let other = other.map_or_else(|_| Vec::new(), |prompt| prompt.tokens);
+        let pairs = prompt.tokens.iter().zip(&other);
+        prompt.common = pairs.take_while(|(a, b)| a == b).count();
+        Ok(prompt)
+    }
+
+    /// The text of a prompt, of which [`Self::prompt`] makes tokens. A control token that somebody said looks in it like one that
+    /// the template wrote.
+    ///
+    /// # Errors
+    /// Those of [`Self::prompt`].
+    pub fn text(
+        &self,
+        tok: &Tokenizer,
+        messages: &[Message],
+        thinking: bool,
+    ) -> Result<String, TextError> {
+        let (text, _) = self.write(tok, messages, thinking)?;
+        let text = SpecialTokens::unguard(&text);
+        let bos = tok.bos_text();
+        if tok.adds_bos() && !text.starts_with(bos) {
+            return Ok(format!("{bos}{text}"));
+        }
+        Ok(text.into_owned())
+    }
+
+    /// Renders the conversation. Gives whether a thought is left open; if there must be none, an empty one is written.
+    fn write(
+        &self,
+        tok: &Tokenizer,
+        messages: &[Message],
+        thinking: bool,
+    ) -> Result<(String, bool), TextError> {
+        let mut text = self.render(tok, messages, thinking)?;
+        let open = text.trim_end().ends_with(OPEN);
+        if !thinking && self.thinks {
+            close_thought(&mut text);
+        }
+        Ok((text, open && thinking))
     }
 
     /// Whether this model thinks: its template or its vocabulary names `<think>`.
@@ -150,6 +222,21 @@ impl ChatTemplate {
         let (thought, rest) = m.content.split_at(thought);
         special.guard(thought, &[OPEN, CLOSE]) + &special.guard(rest, &[])
     }
+}
+
+/// A conversation with a system text of the configuration before it. If the messages begin with a system message of their own, it
+/// is the end of that text, because templates know one such message.
+pub fn conversation(system: &str, messages: &[Message]) -> Vec<Message> {
+    let (own, rest) = match messages {
+        [own, rest @ ..] if own.role == Role::System => (Some(&own.content), rest),
+        _ => (None, messages),
+    };
+    let content = match own {
+        Some(own) => format!("{system}\n\n{own}"),
+        None => system.to_owned(),
+    };
+    let role = Role::System;
+    [&[Message { role, content }], rest].concat()
 }
 
 /// What a template may use on so many messages of so many bytes together.

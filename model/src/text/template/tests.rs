@@ -48,7 +48,8 @@ fn assert_prompt(source: &str, messages: &[Message], thinking: bool, text: &str,
         prompt,
         Prompt {
             tokens: expected,
-            thinking_open: open
+            thinking_open: open,
+            common: 0
         },
         "{text:?}"
     );

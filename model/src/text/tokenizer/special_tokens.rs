@@ -114,7 +114,7 @@ impl SpecialTokens {
     }
 
     /// Takes the breakers out of a stretch of rendered text.
-    pub(super) fn unguard(text: &str) -> std::borrow::Cow<'_, str> {
+    pub(in crate::text) fn unguard(text: &str) -> std::borrow::Cow<'_, str> {
         if text.contains(BREAKER) {
             text.replace(BREAKER, "").into()
         } else {

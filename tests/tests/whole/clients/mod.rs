@@ -4,3 +4,4 @@ mod health;
 mod paho;
 mod sessions;
 mod small;
+mod speech;

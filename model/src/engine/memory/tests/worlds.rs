@@ -63,6 +63,7 @@ impl Arena {
         let prompt = Prompt {
             tokens,
             thinking_open: false,
+            common: 0,
         };
         self.next += 1;
         let id = self.next;
@@ -73,6 +74,7 @@ impl Arena {
             prompt,
             VOCABULARY as usize,
             self.context,
+            &Closing::default(),
         );
         if sequence.limit.div_ceil(PAGE_TOKENS) > self.pages {
             return;
