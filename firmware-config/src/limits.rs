@@ -48,6 +48,16 @@ pub const THREADS_MAX: usize = 64;
 pub const STOPS_MAX: usize = 16;
 /// Longest stop string, in bytes.
 pub const STOP_BYTES_MAX: usize = 256;
+/// Most tools of a request (protocol.md).
+pub const TOOLS_MAX: usize = 128;
+/// The schemas of a request's tools together, in bytes (protocol.md).
+pub const TOOL_SCHEMAS_MAX: usize = 64 * 1024;
+/// Longest name of a tool, in bytes.
+pub const TOOL_NAME_MAX: usize = 64;
+/// Most calls of one answer (protocol.md).
+pub const TOOL_CALLS_MAX: usize = 16;
+/// Levels of lists and objects within each other that a tool's schema or a call's arguments may have.
+pub const TOOL_LEVELS_MAX: usize = 64;
 /// Most bytes of last frames that are kept to answer repeated requests, of all clients together.
 pub const DEDUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most public keys that are asked whether one of them made a signature.

@@ -190,7 +190,7 @@ impl Clients {
                     self.free.push_back(now);
                 }
             }
-            Event::Prefilled => {}
+            Event::Prefilled | Event::Call(_) => {}
         }
     }
 

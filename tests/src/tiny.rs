@@ -350,10 +350,7 @@ mod tests {
 
     #[test]
     fn its_text_is_read_and_written() {
-        let user = [Message {
-            role: Role::User,
-            content: "the rain".into(),
-        }];
+        let user = [Message::new(Role::User, "the rain")];
         for (pre, think, thinks, open) in [
             ("qwen2", Think::Never, false, false),
             ("smollm", Think::Model, true, false),
@@ -367,7 +364,7 @@ mod tests {
             let file = Gguf::from_bytes(tiny.bytes().into()).unwrap();
             let tokenizer = Tokenizer::from_gguf(&file).unwrap();
             let template = ChatTemplate::from_gguf(&file).unwrap();
-            let prompt = template.prompt(&tokenizer, &user, true).unwrap();
+            let prompt = template.prompt(&tokenizer, &user, &[], true).unwrap();
             assert_eq!(
                 prompt.tokens[0],
                 tokenizer.encode("<|im_start|>", true).unwrap()[0]

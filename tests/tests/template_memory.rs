@@ -32,10 +32,7 @@ fn templates_that_grow_are_stopped_while_they_are_small() {
         "{{ 'a'|indent(4000000000) }}{{ [1]|tojson(indent=4000000000) }}".into(),
         "{% for i in range(999) %}".to_owned() + &"text".repeat(15_000) + "{% endfor %}",
     ];
-    let user = [Message {
-        role: Role::User,
-        content: "hi".into(),
-    }];
+    let user = [Message::new(Role::User, "hi")];
     let mut writer = Tiny::smallest(Arch::Qwen2).writer();
     let tokenizer =
         Tokenizer::from_gguf(&Gguf::from_bytes(writer.build().into()).unwrap()).unwrap();
@@ -44,7 +41,7 @@ fn templates_that_grow_are_stopped_while_they_are_small() {
         writer.set("tokenizer.chat_template", bomb.as_str());
         let file = Gguf::from_bytes(writer.build().into()).unwrap();
         let template = ChatTemplate::from_gguf(&file).unwrap();
-        let result = template.prompt(&tokenizer, &user, true);
+        let result = template.prompt(&tokenizer, &user, &[], true);
         assert!(matches!(result, Err(TextError::Render(_))), "{bomb:.80}");
     }
     let grown = peak() - before;

@@ -294,6 +294,7 @@ impl Inbox {
                 update.text.reasoning.push_str(&reasoning);
                 update.text.logprobs.extend(logprobs);
             }
+            Event::Call(call) => self.update(id).text.calls.push(call),
             Event::Finished(outcome) => {
                 self.running.retain(|running| *running != id);
                 self.prefill.retain(|prompt| *prompt != id);

@@ -7,6 +7,7 @@ use glowplug_model::engine::{
     Conversations, Counts, Finish, ModelInfo, Outcome, Prepared, Refusal, Request, RequestId,
     SessionFault, SessionState, TokenLogprob,
 };
+use glowplug_model::text::ToolCall;
 
 use super::lost::Lost;
 use crate::models::packed::Weights;
@@ -99,6 +100,8 @@ pub struct Text {
     pub reasoning: String,
     /// One for each token of both, if they were asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// Calls of tools, each of them complete.
+    pub calls: Vec<ToolCall>,
 }
 
 /// When the stages of one request began, all by the same monotonic clock.

@@ -97,8 +97,7 @@ impl Prompts {
                 limit: WAITING_MAX,
             });
         }
-        let bytes: usize = request.messages.iter().map(|m| m.content.len()).sum();
-        let cost = 1 + (bytes / BYTES_A_UNIT) as u64;
+        let cost = 1 + (request.bytes() / BYTES_A_UNIT) as u64;
         let paid = self.paid.entry(request.client.clone()).or_default();
         let start = self.clock.max(*paid);
         *paid = start + cost;
@@ -208,10 +207,7 @@ mod tests {
     fn asked(client: &str, bytes: usize, priority: Priority) -> Box<Request> {
         let mut request = request(client, None);
         request.priority = priority;
-        request.messages = vec![Message {
-            role: Role::User,
-            content: "x".repeat(bytes),
-        }];
+        request.messages = vec![Message::new(Role::User, "x".repeat(bytes))];
         request
     }
 

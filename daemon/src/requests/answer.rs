@@ -9,7 +9,7 @@ use glowplug_model::engine::{Finish, Outcome};
 use super::dedup::Topic;
 use crate::inference::messages::{Text, Timestamps};
 use crate::speech::{Due, Speech};
-use crate::wire::chat::reply::{self, Answer, Delta, Envelope, Timings};
+use crate::wire::chat::reply::{self, Answer, Call, Delta, Envelope, Timings};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 
@@ -57,6 +57,7 @@ struct Sent {
     content: usize,
     reasoning: usize,
     logprobs: usize,
+    calls: usize,
     frames: u64,
 }
 
@@ -117,6 +118,7 @@ impl Stream {
         }
         self.all.reasoning.push_str(&text.reasoning);
         self.all.logprobs.extend(text.logprobs);
+        self.all.calls.extend(text.calls);
         self.times.started = self.times.started.or(times.started);
         self.times.prefilled = self.times.prefilled.or(times.prefilled);
         self.times.first_token = self.times.first_token.or(times.first_token);
@@ -129,12 +131,16 @@ impl Stream {
         }
     }
 
-    /// When the next chunk should be sent; none while there is nothing to send. The first one is due at once, and so is a
-    /// sentence that has ended.
+    /// When the next chunk should be sent; none while there is nothing to send. The first one is due at once, and so are a
+    /// sentence that has ended and a call.
     #[must_use]
     pub fn due(&self, every: Duration) -> Option<Instant> {
         if self.kind != Kind::Chat {
             return None;
+        }
+        if self.all.calls.len() > self.sent.calls {
+            // a call is complete, and somebody waits to act on it
+            return Some(self.arrived);
         }
         let next = || self.chunked.map_or(self.arrived, |at| at + every);
         let thought = self.all.reasoning.len() > self.sent.reasoning;
@@ -148,7 +154,7 @@ impl Stream {
         said.into_iter().chain(thought.then(next)).min()
     }
 
-    /// A frame with all text that was not sent yet, or with one sentence of it. None: it has more than `longest` bytes, so
+    /// A frame with all text that was not sent yet, or with one sentence of it; after the text a frame for each call. None: it has more than `longest` bytes, so
     /// the broker would not take it; the last frame repeats that text.
     pub fn chunk(&mut self, speaker: &Speaker, longest: usize, now: Instant) -> Option<Bytes> {
         let end = match &mut self.speech {
@@ -161,10 +167,14 @@ impl Stream {
             }
             Some(_) => self.sent.content,
         };
+        let call = (end == self.sent.content && self.all.reasoning.len() == self.sent.reasoning)
+            .then(|| self.all.calls.get(self.sent.calls))
+            .flatten();
         let delta = Delta {
             role: (self.sent.frames == 0).then_some("assistant"),
             content: &self.all.content[self.sent.content..end],
             reasoning_content: &self.all.reasoning[self.sent.reasoning..],
+            tool_calls: call.map(|call| [Call::in_chunk(self.sent.calls, call)]),
         };
         let tokens = self
             .logprobs
@@ -175,6 +185,7 @@ impl Stream {
             content: end,
             reasoning: self.all.reasoning.len(),
             logprobs: self.all.logprobs.len(),
+            calls: self.sent.calls + usize::from(call.is_some()),
             frames: self.sent.frames + u64::from(fits),
         };
         self.chunked = Some(now);
@@ -213,7 +224,7 @@ impl Stream {
         }
         if self.kind == Kind::Ask {
             return if self.all.content.trim().is_empty() {
-                reply::no_text(outcome.finish)
+                reply::no_text(outcome.finish, &self.all.calls)
             } else {
                 Bytes::from(self.all.content.clone())
             };
@@ -222,6 +233,7 @@ impl Stream {
             content: &self.all.content,
             reasoning: &self.all.reasoning,
             logprobs: self.logprobs.then_some(self.all.logprobs.as_slice()),
+            calls: &self.all.calls,
             outcome,
             timings: self.timings(outcome, now),
             ignored: &self.ignored,

@@ -178,10 +178,7 @@ impl Intake {
                 let terms = self.presets.own(client);
                 let thinking = terms.thinking.unwrap_or(self.defaults.thinking);
                 let chat = ChatRequest {
-                    messages: vec![Message {
-                        role: Role::User,
-                        content,
-                    }],
+                    messages: vec![Message::new(Role::User, content)],
                     // thinking as configured makes the answer better, but plain text has no place to show it
                     thinking: Some(Thinking {
                         visible: false,
@@ -214,6 +211,7 @@ impl Intake {
             thinking: thinking.unwrap_or(self.defaults.thinking),
             system: terms.system,
             stop: chat.stop,
+            tools: chat.tools,
             ..Request::new(asked.client, chat.messages, max_tokens)
         };
         let arrival = Arrival {

@@ -6,11 +6,15 @@ use super::Engine;
 use super::config::EngineConfig;
 use super::request::{Event, Finish, Outcome, Priority, Refusal, Request, RequestId};
 use super::scheduler::{Job, SubmitError};
-use super::sequence::Sequence;
+use super::sequence::{Calls, Sequence};
 use super::session::{SessionKey, Turn, text};
-use crate::text::{ChatTemplate, Message, Prompt, Role, TextError, Tokenizer};
+use crate::text::{
+    CallSplitter, ChatTemplate, Convention, Message, Prompt, Role, TextError, Tokenizer, Tool,
+    Tools, settle_results,
+};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use std::collections::btree_map::Entry;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -113,8 +117,8 @@ impl PromptJob {
     /// Bytes of the text that its prompt is made of.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let all = self.history.iter().chain(&self.request.messages);
-        all.map(|m| m.content.len()).sum()
+        let history = self.history.iter().map(Message::bytes);
+        history.sum::<usize>() + self.request.bytes()
     }
 }
 
@@ -162,8 +166,11 @@ impl PromptBuilder {
         messages: &[Message],
         bytes: &mut usize,
     ) -> Result<Prompt, Refusal> {
-        *bytes += messages.iter().map(|m| m.content.len()).sum::<usize>();
-        *bytes += request.system.as_ref().map_or(0, |system| system.len());
+        let tools = request.offered();
+        let text = messages.iter().map(Message::bytes).sum::<usize>()
+            + tools.iter().map(Tool::bytes).sum::<usize>()
+            + request.system.as_ref().map_or(0, |system| system.len());
+        *bytes += text;
         let invalid = |message: String| Refusal::Invalid {
             param: "messages",
             message,
@@ -179,9 +186,10 @@ impl PromptBuilder {
             let none = |error| invalid(format!("the model has no chat template: {error}"));
             let template = self.template.as_ref().as_ref().map_err(none)?;
             let thinking = request.thinking.enabled;
+            let tok = &self.tokenizer;
             match &request.system {
-                Some(system) => template.with_system(&self.tokenizer, system, messages, thinking),
-                None => template.prompt(&self.tokenizer, messages, thinking),
+                Some(system) => template.with_system(tok, system, messages, tools, thinking),
+                None => template.prompt(tok, messages, tools, thinking),
             }
         };
         match prompt {
@@ -190,7 +198,7 @@ impl PromptBuilder {
             }
             Ok(prompt) => Ok(prompt),
             Err(TextError::TooManyTokens { .. }) => Err(Refusal::TextLength {
-                bytes: messages.iter().map(|m| m.content.len()).sum(),
+                bytes: text,
                 limit: self.context,
             }),
             Err(error) => Err(invalid(error.to_string())),
@@ -238,7 +246,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal`], as for [`Self::submit`].
-    pub fn gather(&mut self, id: RequestId, request: Request) -> Result<PromptJob, Refusal> {
+    pub fn gather(&mut self, id: RequestId, mut request: Request) -> Result<PromptJob, Refusal> {
         if self.sequences.contains_key(&id) || self.preparing.contains_key(&id) {
             return Err(Refusal::Invalid {
                 param: "id",
@@ -260,13 +268,25 @@ impl Engine {
         let (mut history, mut new) = (Vec::new(), false);
         if let Some(key) = &session {
             self.settle_ended(key);
+            self.room_for(key, text(&request.messages))?;
+            self.end_tidying(key);
+            let known = self.memory.sessions.get(key);
+            new = known.is_none();
+            history = known.map_or_else(Vec::new, |session| session.messages.clone());
+        }
+        if !request.raw {
+            let fills = session.is_some();
+            let settled = settle_results(&history, &mut request.messages, fills);
+            settled.map_err(|misplaced| Refusal::Invalid {
+                param: "messages",
+                message: misplaced.to_string(),
+            })?;
+        }
+        if let Some(key) = &session {
             let asked = text(&request.messages);
             self.room_for(key, asked)?;
-            self.end_tidying(key);
-            new = self.memory.sessions.get(key).is_none();
             let session = self.memory.sessions.begin(key, id, asked);
             session.system.clone_from(&request.system);
-            history.clone_from(&session.messages);
         }
         let preparing = Preparing {
             session,
@@ -326,11 +346,16 @@ impl Engine {
             session,
             messages: std::mem::take(&mut request.messages),
             answer: String::new(),
+            calls: Vec::new(),
+            offered: request.tools.is_some(),
         });
         let priority = request.priority;
         let owner = self.owner(&request.client);
         let (vocab, context) = (self.info.vocab, self.info.context);
+        let calls = request.tools.as_ref().map(|tools| self.splitter(tools));
+        let seed = self.hasher.hash_one(id);
         let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context, &self.closing);
+        sequence.calls = calls.map(|splitter| Calls::new(splitter, seed));
         sequence.forgotten = forgotten.len();
         let (needed, pages) = (
             sequence.limit.div_ceil(PAGE_TOKENS),
@@ -363,6 +388,15 @@ impl Engine {
         sequence.turn = turn;
         self.sequences.insert(id, sequence);
         Ok(before)
+    }
+
+    /// Finds the calls in an answer to a request with these tools.
+    fn splitter(&self, tools: &Tools) -> CallSplitter {
+        let template = self.prompts.template.as_ref().as_ref();
+        let (convention, most) = template.map_or((Convention::Hermes, 1), ChatTemplate::calls);
+        let names = tools.list.iter().map(|tool| tool.name().to_owned());
+        let most = if tools.parallel { most } else { 1 };
+        CallSplitter::new(convention, names.collect(), most)
     }
 
     /// Ends a request whose prompt is being prepared. Gives none if its prompt is not being prepared.

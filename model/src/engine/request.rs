@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
-use crate::text::{Message, SamplerParams};
+use crate::text::{Message, SamplerParams, Tool, ToolCall, Tools};
 use glowplug_firmware_config::limits::{
     SESSION_TEXT_MAX, SESSION_TEXT_PER_CLIENT, SESSIONS_MAX, SESSIONS_PER_CLIENT,
 };
@@ -54,8 +54,10 @@ pub struct Request {
     pub thinking: Thinking,
     /// Most tokens of answer and thought together, at least 1.
     pub max_tokens: u32,
-    /// Strings that end the answer. Thoughts are not searched for them.
+    /// Strings that end the answer. Thoughts and calls are not searched for them.
     pub stop: Vec<String>,
+    /// The tools that the model may call.
+    pub tools: Option<Tools>,
 }
 
 impl Request {
@@ -74,7 +76,20 @@ impl Request {
             thinking: Thinking::default(),
             max_tokens,
             stop: Vec::new(),
+            tools: None,
         }
+    }
+
+    /// Bytes of its text: messages and tools.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let messages = self.messages.iter().map(Message::bytes);
+        messages.sum::<usize>() + self.tools.as_ref().map_or(0, Tools::bytes)
+    }
+
+    /// The tools that are written into its prompt.
+    pub(super) fn offered(&self) -> &[Tool] {
+        self.tools.as_ref().map_or(&[], |tools| &tools.list)
     }
 
     /// Checks what only the model can tell of a request: that every biased token exists.
@@ -124,6 +139,8 @@ pub enum Event {
         /// Log-probabilities of a token of the answer, if they were asked for.
         logprobs: Option<TokenLogprob>,
     },
+    /// A complete call of a tool. It comes after the text of the token that ends it.
+    Call(ToolCall),
     /// The last event of a request; every request has exactly one.
     Finished(Outcome),
 }

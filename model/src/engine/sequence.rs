@@ -5,8 +5,8 @@ use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, Token
 use super::session::Turn;
 use crate::kv::{Owner, Owners};
 use crate::text::{
-    Closing, Prompt, Sampled, Sampler, Side, StopStrings, TextError, ThoughtSplitter, Tokenizer,
-    Utf8Stream,
+    CallSplitter, Closing, Piece, Prompt, Sampled, Sampler, Side, StopStrings, TextError,
+    ThoughtSplitter, Tokenizer, ToolCall, Utf8Stream,
 };
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::collections::VecDeque;
@@ -45,6 +45,8 @@ pub(super) struct Sequence {
     pub(super) forgotten: usize,
     /// how often its drafts came true
     pub(super) odds: Odds,
+    /// finds the tools that it calls; only where tools are offered
+    pub(super) calls: Option<Calls>,
     sampler: Sampler,
     thinking: Thinking,
     max_tokens: u32,
@@ -67,6 +69,57 @@ pub(super) struct Slot {
     pub(super) table: usize,
     /// pages that are reserved for it and not yet in its table
     pub(super) reserved: usize,
+}
+
+/// The calls in an answer.
+pub(super) struct Calls {
+    splitter: CallSplitter,
+    /// what the ids of this answer's calls begin with
+    seed: u64,
+    found: usize,
+}
+
+impl Calls {
+    pub(super) fn new(splitter: CallSplitter, seed: u64) -> Self {
+        let found = 0;
+        Self {
+            splitter,
+            seed,
+            found,
+        }
+    }
+
+    /// Takes text of the answer, or ends it. What is said goes to `stops` and from there to `content`, what is called to
+    /// `called`. Gives whether a stop string was found.
+    fn take(
+        &mut self,
+        text: Option<&str>,
+        stops: &mut StopStrings,
+        content: &mut String,
+        called: &mut Vec<ToolCall>,
+    ) -> bool {
+        let (seed, found, mut stopped) = (self.seed, &mut self.found, false);
+        let mut emit = |piece: Piece<'_>| match piece {
+            Piece::Content(text) => stopped = stopped || stops.push(text, content),
+            // what comes after a stop string was never said
+            Piece::Call { .. } if stopped => {}
+            Piece::Call { name, arguments } => {
+                // no stop string goes across a call
+                stops.finish(content);
+                called.push(ToolCall {
+                    id: format!("call_{seed:016x}{found:02x}"),
+                    name: name.to_owned(),
+                    arguments: arguments.to_owned(),
+                });
+                *found += 1;
+            }
+        };
+        match text {
+            Some(text) => self.splitter.push(text, &mut emit),
+            None => self.splitter.finish(&mut emit),
+        }
+        stopped
+    }
 }
 
 /// What a sampled token leads to.
@@ -123,6 +176,7 @@ impl Sequence {
             turn: None,
             forgotten: 0,
             odds: Odds::default(),
+            calls: None,
             sampler,
             thinking: request.thinking,
             max_tokens: request.max_tokens,
@@ -265,13 +319,20 @@ impl Sequence {
         }
 
         let mut text = String::new();
-        let bytes = tokenizer.token_bytes(token);
-        self.utf8.push(&bytes, &mut text);
+        match tokenizer.call_mark(token).filter(|_| self.calls.is_some()) {
+            Some(mark) => self.utf8.push(mark.as_bytes(), &mut text),
+            None => self.utf8.push(&tokenizer.token_bytes(token), &mut text),
+        }
         let (mut content, mut reasoning, mut stopped) = (String::new(), String::new(), false);
-        let stops = &mut self.stops;
-        let mut emit = |side, piece: &str| match side {
-            Side::Thought => reasoning.push_str(piece),
-            Side::Answer => stopped = stopped || stops.push(piece, &mut content),
+        let mut called = Vec::new();
+        let (stops, calls) = (&mut self.stops, &mut self.calls);
+        let mut emit = |side, piece: &str| match (side, &mut *calls) {
+            (Side::Thought, _) => reasoning.push_str(piece),
+            _ if stopped => {}
+            (Side::Answer, Some(calls)) => {
+                stopped = calls.take(Some(piece), stops, &mut content, &mut called);
+            }
+            (Side::Answer, None) => stopped = stops.push(piece, &mut content),
         };
         if closing.open == Some(token) && self.splitter.at_line_start() {
             // a tag that is a token of its own is no text: the model thinks again
@@ -284,6 +345,7 @@ impl Sequence {
         }
         if let Some(turn) = &mut self.turn {
             turn.answer.push_str(&content);
+            turn.calls.extend_from_slice(&called);
         }
         let logprobs = logprobs
             .filter(|_| !in_thought)
@@ -296,8 +358,12 @@ impl Sequence {
                 logprobs,
             },
         );
+        for call in called {
+            sink(self.id, Event::Call(call));
+        }
 
-        if stopped {
+        let full = (self.calls.as_ref()).is_some_and(|calls| calls.splitter.is_full());
+        if stopped || full {
             Ok(Next::Finish(Finish::Stop))
         } else if self.completion >= self.max_tokens || self.tokens.len() >= self.limit {
             Ok(Next::Finish(Finish::Length))
@@ -314,21 +380,28 @@ impl Sequence {
         finish: Finish,
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Option<Turn> {
-        let (mut content, mut reasoning) = (String::new(), String::new());
-        let stops = &mut self.stops;
-        let mut emit = |side, piece: &str| match side {
-            Side::Thought => reasoning.push_str(piece),
-            Side::Answer => {
+        let (mut content, mut reasoning, mut called) = (String::new(), String::new(), Vec::new());
+        let (stops, calls) = (&mut self.stops, &mut self.calls);
+        let mut emit = |side, piece: &str| match (side, &mut *calls) {
+            (Side::Thought, _) => reasoning.push_str(piece),
+            (Side::Answer, Some(calls)) => {
+                calls.take(Some(piece), stops, &mut content, &mut called);
+            }
+            (Side::Answer, None) => {
                 stops.push(piece, &mut content);
             }
         };
         self.splitter.finish(&mut emit);
-        self.stops.finish(&mut content);
+        if let Some(calls) = calls {
+            calls.take(None, stops, &mut content, &mut called);
+        }
+        stops.finish(&mut content);
         if !self.thinking.visible {
             reasoning.clear();
         }
         if let Some(turn) = &mut self.turn {
             turn.answer.push_str(&content);
+            turn.calls.extend_from_slice(&called);
         }
         if !content.is_empty() || !reasoning.is_empty() {
             sink(
@@ -339,6 +412,9 @@ impl Sequence {
                     logprobs: None,
                 },
             );
+        }
+        for call in called {
+            sink(self.id, Event::Call(call));
         }
         let outcome = Outcome {
             finish,

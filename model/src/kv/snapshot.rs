@@ -23,7 +23,9 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path};
 
 const MAGIC: [u8; 8] = *b"glowsess";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest version that is read. Since version 2 a session's messages may have calls of tools and their results.
+const OLDEST: u32 = 1;
 /// Bytes of the header before the tokens.
 const FIXED: usize = 8 + 4 + 32 + 8 + 4 + 4 + 4;
 const CRC: usize = 4;
@@ -77,7 +79,7 @@ pub enum SnapshotError {
     #[error("it is no snapshot")]
     NotOurs,
     /// The snapshot has another version.
-    #[error("it has version {0}, this program reads {VERSION}")]
+    #[error("it has version {0}, this program reads {OLDEST} to {VERSION}")]
     Version(u32),
     /// The snapshot was made with another model, tokenizer, format or configuration.
     #[error("it belongs to another model or configuration")]
@@ -265,7 +267,7 @@ pub fn read_header(
         return Err(SnapshotError::NotOurs);
     }
     let version = u32::from_le_bytes(take(&mut fields)?);
-    if version != VERSION {
+    if !(OLDEST..=VERSION).contains(&version) {
         return Err(SnapshotError::Version(version));
     }
     let ours = take(&mut fields)? == *fingerprint;

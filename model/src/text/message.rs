@@ -7,15 +7,53 @@ pub struct Message {
     pub role: Role,
     /// The text; may be empty for an assistant.
     pub content: String,
+    /// The tools that an assistant called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call this is the result of; only of a tool.
+    pub tool_call_id: Option<String>,
 }
 
 impl Message {
+    /// A message of nothing but text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
+    }
+
     /// A message of the user.
     pub fn user(content: impl Into<String>) -> Self {
-        Self {
-            role: Role::User,
-            content: content.into(),
-        }
+        Self::new(Role::User, content)
+    }
+
+    /// Bytes of its text, its calls included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let calls = self.tool_calls.iter().map(ToolCall::bytes);
+        let id = self.tool_call_id.as_ref().map_or(0, String::len);
+        self.content.len() + id + calls.sum::<usize>()
+    }
+}
+
+/// A call of a tool, as the model wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Tells it from all other calls of its conversation; the result names it.
+    pub id: String,
+    /// The tool that is called.
+    pub name: String,
+    /// The arguments, which are the text of a JSON object.
+    pub arguments: String,
+}
+
+impl ToolCall {
+    /// Bytes that it costs: its text and its own size.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.id.len() + self.name.len() + self.arguments.len() + size_of::<Self>()
     }
 }
 

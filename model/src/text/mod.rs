@@ -4,7 +4,8 @@
 //! A request takes this path: [`ChatTemplate::prompt`] writes the conversation as the model was trained to read it, and
 //! [`Tokenizer`] turns it into ids. An answer takes this one: [`Sampler`] draws an id, [`Tokenizer::token_bytes`] gives its
 //! bytes, [`Utf8Stream`] joins them to whole characters, [`ThoughtSplitter`] tells thought from answer, [`Closing`] ends a
-//! thought that takes too long, and [`StopStrings`] finds the end. Everything that comes out of the model file (vocabulary, merges, template) is treated as hostile.
+//! thought that takes too long, [`CallSplitter`] finds the tools that are called, and [`StopStrings`] finds the end. Everything
+//! that comes out of the model file (vocabulary, merges, template) is treated as hostile.
 
 mod closing;
 mod error;
@@ -14,14 +15,19 @@ mod stop;
 mod template;
 mod thought;
 mod tokenizer;
+mod tools;
 mod utf8;
 
 pub use closing::Closing;
 pub use error::TextError;
-pub use message::{Message, Role};
+pub use message::{Message, Role, ToolCall};
 pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
 pub use stop::StopStrings;
 pub use template::{ChatTemplate, Prompt, conversation};
 pub use thought::{Side, ThoughtSplitter};
 pub use tokenizer::{MAX_TEXT_BYTES, Tokenizer};
+pub use tools::{
+    CallSplitter, Convention, JsonText, Misplaced, NOT_ANSWERED, Piece, Tool, ToolChoice,
+    ToolError, Tools, json_object, settle_results,
+};
 pub use utf8::Utf8Stream;

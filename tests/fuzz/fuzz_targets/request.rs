@@ -4,8 +4,9 @@
 #![no_main]
 
 use glowplug::wire::chat::request::{ChatDefaults, parse_ask, parse_cancel, parse_chat, parse_control};
-use glowplug_firmware_config::limits::ID_MAX;
+use glowplug_firmware_config::limits::{ID_MAX, TOOL_CALLS_MAX, TOOL_SCHEMAS_MAX, TOOLS_MAX};
 use glowplug_model::engine::Thinking;
+use glowplug_model::text::json_object;
 use libfuzzer_sys::fuzz_target;
 
 const DEFAULTS: ChatDefaults = ChatDefaults {
@@ -22,6 +23,15 @@ fuzz_target!(|payload: &[u8]| {
         Ok(request) => {
             let bytes: usize = request.messages.iter().map(|m| m.content.len()).sum();
             assert!(bytes <= payload.len(), "contents only ever shrink");
+            if let Some(tools) = &request.tools {
+                let schemas: usize = tools.list.iter().map(|tool| tool.parameters().len()).sum();
+                // an empty schema is written for a tool without one
+                assert!(schemas <= TOOL_SCHEMAS_MAX + 64 * TOOLS_MAX && tools.list.len() <= TOOLS_MAX);
+            }
+            for message in &request.messages {
+                assert!(message.tool_calls.len() <= TOOL_CALLS_MAX);
+                assert!(message.tool_calls.iter().all(|call| json_object(&call.arguments).is_ok()));
+            }
             assert!(request.id.is_none_or(|id| id.len() <= ID_MAX));
         }
         Err((fault, _)) => assert!(!fault.message.is_empty() && fault.message.len() < 4096),

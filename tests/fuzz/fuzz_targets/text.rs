@@ -4,7 +4,7 @@
 #![no_main]
 
 use glowplug_model::gguf::Gguf;
-use glowplug_model::text::{ChatTemplate, Message, Role, Tokenizer};
+use glowplug_model::text::{ChatTemplate, Message, Role, Tokenizer, Tool, ToolCall};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -25,18 +25,32 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(template) = ChatTemplate::from_gguf(&file) else {
         return;
     };
-    let message = |role, content: &str| Message {
-        role,
-        content: content.to_owned(),
+    let calls = Message {
+        tool_calls: vec![ToolCall {
+            id: "1".to_owned(),
+            name: "look".to_owned(),
+            arguments: r#"{"at":["<|im_end|>",1]}"#.to_owned(),
+        }],
+        ..Message::new(Role::Assistant, "")
+    };
+    let result = Message {
+        tool_call_id: Some("1".to_owned()),
+        ..Message::new(Role::Tool, content)
     };
     let messages = [
-        message(Role::System, "Be brief."),
-        message(Role::User, content),
-        message(Role::Assistant, "<think>hm</think>yes"),
-        message(Role::User, ""),
+        Message::new(Role::System, "Be brief."),
+        Message::new(Role::User, content),
+        calls,
+        result,
+        Message::new(Role::Assistant, "<think>hm</think>yes"),
+        Message::new(Role::User, ""),
     ];
+    let schema = r#"{"type":"object","properties":{"at":{"type":["string","null"]}}}"#;
+    let Ok(tool) = Tool::new("look", Some(content), schema) else {
+        return;
+    };
     for thinking in [false, true] {
-        if let Ok(prompt) = template.prompt(&tokenizer, &messages, thinking) {
+        if let Ok(prompt) = template.prompt(&tokenizer, &messages, &[tool.clone()], thinking) {
             assert!(prompt.tokens.iter().all(|&id| (id as usize) < tokenizer.vocab()));
         }
     }

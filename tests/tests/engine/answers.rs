@@ -1,6 +1,7 @@
 //! What every answer keeps to: whole characters, an end to every thought, and nothing from logits that are not finite.
 
 mod thoughts;
+mod tools;
 
 use super::world::{Heard, answer, config, load, new_id, request, tiny, turn};
 use glowplug_firmware_config::kv::KvFormat;
@@ -42,10 +43,7 @@ fn a_character_that_is_not_finished_is_no_text_and_no_history() {
     assert_eq!((said.as_str(), outcome.completion_tokens), ("", 1));
     // the session goes on from an empty answer
     let (_, next) = answer(&mut engine, 2, turn("c", "s", "hi", 1));
-    let says = |role, content: &str| Message {
-        role,
-        content: content.to_owned(),
-    };
+    let says = |role, content: &str| Message::new(role, content);
     let mut same = request("d", "hi", 1);
     same.messages = vec![
         says(Role::User, "hi"),

@@ -130,10 +130,7 @@ fn a_prompt_is_counted_up_to_a_bound_and_read_no_further() {
         // of the system, whose bytes are not looked at before
         let text = " x".repeat(words);
         let mut asked = request("a", "hi", 8);
-        let system = Message {
-            role: Role::System,
-            content: text.clone(),
-        };
+        let system = Message::new(Role::System, text.clone());
         asked.messages.insert(0, system);
         let job = engine.gather(1, asked).unwrap();
         let prepared = prepare(&engine, job);

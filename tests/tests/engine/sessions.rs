@@ -206,10 +206,7 @@ fn a_damaged_file_costs_its_session_and_nothing_else() {
 
 /// What a session should remember, as its client could keep track of it.
 fn said(role: Role, content: &str) -> Message {
-    Message {
-        role,
-        content: content.to_owned(),
-    }
+    Message::new(role, content)
 }
 
 #[test]

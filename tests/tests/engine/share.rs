@@ -108,10 +108,7 @@ fn the_text_of_a_preset_is_everybodys_and_the_number_tells_nothing() {
     // who says the same without the preset gets nothing
     let text = preset("c", "").system.unwrap();
     let mut same = request("c", "the rain", 1);
-    let system = Message {
-        role: Role::System,
-        content: text.to_string(),
-    };
+    let system = Message::new(Role::System, text.to_string());
     same.messages.insert(0, system);
     assert_eq!(ask(&mut after, 5, same).0, 0);
     // forgetting a client leaves what is everybody's

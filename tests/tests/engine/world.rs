@@ -88,7 +88,7 @@ impl Heard {
                 self.started.push(id);
                 self.cached.insert(id, cached_tokens);
             }
-            Event::Prefilled => {}
+            Event::Prefilled | Event::Call(_) => {}
             Event::Text {
                 content, reasoning, ..
             } => {

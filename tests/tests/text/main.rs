@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod templates;
+mod tools;
 mod vocabularies;
 
 use glowplug_model::gguf::Gguf;

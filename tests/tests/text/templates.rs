@@ -24,13 +24,10 @@ impl Model {
     }
 
     fn prompt(&self, messages: &[(Role, &str)], thinking: bool) -> Prompt {
-        let message = |&(role, content): &(Role, &str)| Message {
-            role,
-            content: content.into(),
-        };
+        let message = |&(role, content): &(Role, &str)| Message::new(role, content);
         let messages: Vec<Message> = messages.iter().map(message).collect();
         self.template
-            .prompt(&self.tokenizer, &messages, thinking)
+            .prompt(&self.tokenizer, &messages, &[], thinking)
             .unwrap()
     }
 
@@ -138,14 +135,11 @@ fn r1s_thought_is_closed_in_few_tokens() {
 /// What a preset's text has in common with all prompts ends where the client's words begin.
 #[test]
 fn a_system_text_of_the_configuration_is_common() {
-    let says = |role, content: &str| Message {
-        role,
-        content: content.into(),
-    };
+    let says = |role, content: &str| Message::new(role, content);
     for model in [Model::new(smol()), Model::new(r1())] {
         let prompt = |messages: &[Message]| {
             let template = &model.template;
-            let prompt = template.with_system(&model.tokenizer, "Be brief.", messages, true);
+            let prompt = template.with_system(&model.tokenizer, "Be brief.", messages, &[], true);
             prompt.unwrap()
         };
         let conversations = [

@@ -133,7 +133,7 @@ async fn talk(args: &Args, config: &Config, server: BrokerAddress) -> Result<(),
             .as_str()
             .unwrap_or_default();
         let messages = vec![turn("user", &args.prompt), turn("assistant", said)];
-        chat::converse(&mut client, messages, &Manner::default(), false).await?;
+        chat::converse(&mut client, messages, &Manner::default(), None, false).await?;
     }
     client.close().await;
     Ok(())

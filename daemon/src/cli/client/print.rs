@@ -5,7 +5,7 @@ use crate::cli::failure::{Failure, put};
 use serde_json::Value;
 use std::io::{self, Write};
 
-/// Sends a request, streams its answer, and returns the final frame.
+/// Sends a request, streams its answer and prints a line for each call of a tool. Returns the final frame.
 pub(crate) async fn stream(client: &mut Client, request: Value) -> Result<Value, Failure> {
     let mut printer = Printer::default();
     let reply = client
@@ -21,6 +21,11 @@ pub(crate) async fn stream(client: &mut Client, request: Value) -> Result<Value,
             .unwrap_or_default(),
     )?;
     printer.end_line()?;
+    let calls = frame["choices"][0]["message"]["tool_calls"].as_array();
+    for call in calls.into_iter().flatten() {
+        let text = |key: &str| call["function"][key].as_str().unwrap_or_default();
+        put(&format!("call: {} {}\n", text("name"), text("arguments")))?;
+    }
     Ok(frame)
 }
 

@@ -160,7 +160,7 @@ impl Answer {
                 }
                 self.content.push_str(&content);
             }
-            Event::Started { .. } | Event::Finished(_) => {}
+            Event::Started { .. } | Event::Call(_) | Event::Finished(_) => {}
         }
         Ok(())
     }

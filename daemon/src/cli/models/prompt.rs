@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let thinking = chat.thinking.is_none_or(|thinking| thinking.enabled);
     if args.ids {
-        let prompt = template.prompt(&tokenizer, &messages, thinking)?;
+        let prompt = template.prompt(&tokenizer, &messages, &[], thinking)?;
         return put_json(&json!(prompt.tokens));
     }
     put(&template.text(&tokenizer, &messages, thinking)?)

@@ -32,10 +32,7 @@ pub(super) fn engine() -> Engine {
 
 fn says(client: &str, said: &str, max_tokens: u32) -> Box<Request> {
     let mut request = request(client, None);
-    request.messages = vec![Message {
-        role: Role::User,
-        content: said.to_owned(),
-    }];
+    request.messages = vec![Message::new(Role::User, said)];
     request.max_tokens = max_tokens;
     // the tokens that would end it
     request.sampler.logit_bias = (280..283).map(|token| (token, -100.0)).collect();

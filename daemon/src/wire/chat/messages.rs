@@ -7,7 +7,8 @@ use glowplug_model::text::{Message, Role};
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::values::Scalar;
+use super::tools::{Calls, check_call_id};
+use super::values::{Scalar, text};
 
 /// Most messages of one request.
 const MESSAGES_MAX: usize = 1024;
@@ -18,7 +19,6 @@ const PARTS_MAX: usize = 256;
 /// The final frame lists them by the second name, unless there is nothing in them.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("name", "messages[].name"),
-    ("tool_call_id", "messages[].tool_call_id"),
     ("reasoning_content", "messages[].reasoning_content"),
     ("refusal", "messages[].refusal"),
     ("annotations", "messages[].annotations"),
@@ -94,6 +94,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
         let (mut role, mut content) = (None, None);
+        let (mut calls, mut result_of) = (Vec::new(), None);
         let mut seen: Vec<String> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             self.path.replace(format!("messages[{}].{key}", self.index));
@@ -103,15 +104,13 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
             match key.as_str() {
                 "role" => role = Some(map.next_value::<RawRole>()?.into()),
                 "content" => content = map.next_value::<Option<Content>>()?,
-                // an empty list calls nothing
-                "tool_calls" | "function_call" => match map.next_value::<Option<Scalar>>()? {
-                    None | Some(Scalar::Empty) => {}
-                    Some(_) => {
-                        return Err(de::Error::custom(
-                            "calling tools comes with a later version",
-                        ));
+                "tool_calls" => calls = map.next_value_seed(Calls { path: self.path })?,
+                "tool_call_id" => result_of = text(&mut map, check_call_id)?,
+                "function_call" => {
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        return Err(de::Error::custom("is the older form of `tool_calls`"));
                     }
-                },
+                }
                 name => {
                     let Some((_, listed)) = WITHOUT_EFFECT.iter().find(|(n, _)| *n == name) else {
                         return Err(de::Error::custom("unknown field"));
@@ -134,17 +133,39 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
             self.path.replace(field("role"));
             return Err(de::Error::custom("is required"));
         };
-        self.path.replace(field("content"));
-        match content {
-            Some(Content(text)) if text.contains('\0') => Err(de::Error::custom("holds U+0000")),
-            Some(Content(content)) => Ok(Message { role, content }),
-            // an assistant's turn may have been empty
-            None if role == Role::Assistant => Ok(Message {
-                role,
-                content: String::new(),
-            }),
-            None => Err(de::Error::custom("is required")),
+        if !calls.is_empty() && role != Role::Assistant {
+            self.path.replace(field("tool_calls"));
+            return Err(de::Error::custom("only an assistant calls tools"));
         }
+        let listed = "messages[].tool_call_id";
+        match (&result_of, role) {
+            (None, Role::Tool) => {
+                self.path.replace(field("tool_call_id"));
+                return Err(de::Error::custom("is required"));
+            }
+            (None, _) | (Some(_), Role::Tool) => {}
+            (Some(_), _) => {
+                result_of = None;
+                if !self.ignored.contains(&listed) {
+                    self.ignored.push(listed);
+                }
+            }
+        }
+        self.path.replace(field("content"));
+        let content = match content {
+            Some(Content(text)) if text.contains('\0') => {
+                return Err(de::Error::custom("holds U+0000"));
+            }
+            Some(Content(content)) => content,
+            // an assistant's turn may have been empty
+            None if role == Role::Assistant => String::new(),
+            None => return Err(de::Error::custom("is required")),
+        };
+        Ok(Message {
+            tool_calls: calls,
+            tool_call_id: result_of,
+            ..Message::new(role, content)
+        })
     }
 }
 

@@ -3,4 +3,5 @@
 pub(super) mod messages;
 pub(crate) mod reply;
 pub mod request;
+pub(super) mod tools;
 pub(super) mod values;

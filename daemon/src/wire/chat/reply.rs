@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome, TokenLogprob};
+use glowplug_model::text::ToolCall;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
@@ -29,6 +30,50 @@ pub struct Delta<'a> {
     pub content: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub reasoning_content: &'a str,
+    /// A complete call of a tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<[Call<'a>; 1]>,
+}
+
+/// A call of a tool that is left to the client.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Call<'a> {
+    /// Counts the calls of an answer; in chunks only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// A call as a chunk has it.
+    #[must_use]
+    pub fn in_chunk(index: usize, call: &'a ToolCall) -> Self {
+        Self {
+            index: Some(index),
+            ..Self::of(call)
+        }
+    }
+
+    fn of(call: &'a ToolCall) -> Self {
+        Self {
+            index: None,
+            id: &call.id,
+            kind: "function",
+            function: Function {
+                name: &call.name,
+                arguments: &call.arguments,
+            },
+        }
+    }
 }
 
 /// How long a request took, in milliseconds, and tokens per second.
@@ -53,6 +98,8 @@ pub struct Answer<'a> {
     pub reasoning: &'a str,
     /// One for each decoded token, if they were asked for.
     pub logprobs: Option<&'a [TokenLogprob]>,
+    /// The tools that it calls.
+    pub calls: &'a [ToolCall],
     /// Why it ended, and how many tokens it has.
     pub outcome: &'a Outcome,
     pub timings: Timings,
@@ -136,6 +183,8 @@ pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
         content: &'a str,
         #[serde(skip_serializing_if = "str::is_empty")]
         reasoning_content: &'a str,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tool_calls: Vec<Call<'a>>,
     }
     #[derive(Serialize)]
     struct Choice<'a> {
@@ -183,9 +232,10 @@ pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
             role: "assistant",
             content: answer.content,
             reasoning_content: answer.reasoning,
+            tool_calls: answer.calls.iter().map(Call::of).collect(),
         },
         logprobs: answer.logprobs.map(Logprobs::of),
-        finish_reason: finish_reason(o.finish),
+        finish_reason: finish_reason(o.finish, answer.calls),
     };
     let usage = Usage {
         prompt_tokens: o.prompt_tokens,
@@ -277,8 +327,9 @@ pub fn error_text(fault: &Fault) -> Bytes {
 /// What an `ask` gets when there is no text: the reason in the same word that a chat's final frame has, and in a
 /// sentence.
 #[must_use]
-pub fn no_text(finish: Finish) -> Bytes {
+pub fn no_text(finish: Finish, calls: &[ToolCall]) -> Bytes {
     let why = match finish {
+        Finish::Stop if !calls.is_empty() => "the model calls a tool, which plain text cannot say",
         Finish::Stop => "the model ended its turn without a word",
         Finish::Length => "`max_tokens` or the context left no token for the answer",
         Finish::Cancelled => "it was cancelled before its first word",
@@ -289,13 +340,14 @@ pub fn no_text(finish: Finish) -> Bytes {
     };
     Bytes::from(format!(
         "error: {}: no answer: {why}",
-        finish_reason(finish)
+        finish_reason(finish, calls)
     ))
 }
 
 /// The `finish_reason`: OpenAI's names, and our own. A request that ends with an error frame has none.
-fn finish_reason(finish: Finish) -> &'static str {
+fn finish_reason(finish: Finish, calls: &[ToolCall]) -> &'static str {
     match finish {
+        Finish::Stop if !calls.is_empty() => "tool_calls",
         Finish::Stop => "stop",
         Finish::Length => "length",
         Finish::Cancelled => "cancelled",
@@ -312,154 +364,4 @@ pub(crate) fn encode(value: &impl Serialize) -> Bytes {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use crate::wire::fault::Code;
-
-    const ENVELOPE: Envelope<'_> = Envelope {
-        id: "a",
-        node: "n",
-        model: "m",
-        seq: 3,
-    };
-
-    #[test]
-    fn instead_of_a_frame_there_is_whom_it_is_for_and_an_error() {
-        let fault = Fault::new(Code::Internal, "too long");
-        let long = "x".repeat(10_000);
-        for frame in [
-            json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion", "choices": [&long]}),
-            json!({"client": "c", "session": "s", "verb": "save", "ok": true, "text": &long}),
-            json!({"transaction": 7, "stats": {"text": &long}}),
-        ] {
-            let mut small = value(&instead(&encode(&frame), &fault));
-            assert_eq!(small["error"]["code"], "internal");
-            small.as_object_mut().unwrap().remove("error");
-            assert!(small.to_string().len() < 60);
-            for (name, value) in small.as_object().unwrap() {
-                assert_eq!(frame[name], *value);
-            }
-        }
-        let broken = value(&instead(b"no JSON", &fault));
-        assert_eq!(broken["error"]["message"], "too long");
-    }
-
-    fn value(frame: &Bytes) -> Value {
-        serde_json::from_slice(frame).unwrap()
-    }
-
-    #[test]
-    fn a_chunk() {
-        let delta = Delta {
-            role: Some("assistant"),
-            content: "hé\"",
-            reasoning_content: "",
-        };
-        assert_eq!(
-            value(&chunk(ENVELOPE, delta, None)),
-            json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion.chunk",
-                "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hé\""}, "finish_reason": null}]})
-        );
-        let thought = Delta {
-            reasoning_content: "hm",
-            ..Delta::default()
-        };
-        assert_eq!(
-            value(&chunk(ENVELOPE, thought, None))["choices"][0]["delta"],
-            json!({"reasoning_content": "hm"})
-        );
-    }
-
-    #[test]
-    fn the_last_frame() {
-        let outcome = Outcome {
-            finish: Finish::Stop,
-            prompt_tokens: 9,
-            cached_tokens: 4,
-            completion_tokens: 5,
-            reasoning_tokens: 2,
-            forgotten_messages: 3,
-        };
-        let timings = Timings {
-            queue_ms: 1.0,
-            prompt_ms: 2.0,
-            first_token_ms: 3.0,
-            predicted_ms: 4.0,
-            predicted_per_second: 5.0,
-        };
-        let answer = Answer {
-            content: "42",
-            reasoning: "hm",
-            logprobs: None,
-            outcome: &outcome,
-            timings,
-            ignored: &["user"],
-            fingerprint: Some("ab12"),
-        };
-        assert_eq!(
-            value(&last(ENVELOPE, &answer)),
-            json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion",
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": "42", "reasoning_content": "hm"}, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
-                    "prompt_tokens_details": {"cached_tokens": 4, "forgotten_messages": 3}, "completion_tokens_details": {"reasoning_tokens": 2}},
-                "timings": {"queue_ms": 1.0, "prompt_ms": 2.0, "first_token_ms": 3.0, "predicted_ms": 4.0, "predicted_per_second": 5.0},
-                "ignored": ["user"], "system_fingerprint": "ab12"})
-        );
-        let bare = value(&last(
-            ENVELOPE,
-            &Answer {
-                reasoning: "",
-                ignored: &[],
-                fingerprint: None,
-                ..answer
-            },
-        ));
-        assert!(
-            bare.get("ignored").is_none()
-                && bare["choices"][0]["message"]
-                    .get("reasoning_content")
-                    .is_none()
-        );
-    }
-
-    #[test]
-    fn logprobs_are_openais() {
-        let t = TokenLogprob {
-            token: "h".into(),
-            bytes: vec![104],
-            logprob: -0.5,
-            top: vec![("i".into(), vec![105], -1.0)],
-        };
-        let frame = value(&chunk(
-            ENVELOPE,
-            Delta {
-                content: "h",
-                ..Delta::default()
-            },
-            Some(&[t]),
-        ));
-        assert_eq!(
-            frame["choices"][0]["logprobs"],
-            json!({"content": [{"token": "h", "logprob": -0.5, "bytes": [104],
-                "top_logprobs": [{"token": "i", "logprob": -1.0, "bytes": [105]}]}]})
-        );
-    }
-
-    #[test]
-    fn an_error() {
-        let fault = Fault::invalid("top_k", "no").retry_after(7);
-        assert_eq!(
-            value(&error(ENVELOPE, &fault)),
-            json!({"id": "a", "node": "n", "model": "m", "seq": 3,
-                "error": {"code": "invalid_request", "message": "no", "param": "top_k", "retry_after_ms": 7}})
-        );
-        assert_eq!(
-            value(&error(ENVELOPE, &Fault::new(Code::Internal, "x")))["error"],
-            json!({"code": "internal", "message": "x"})
-        );
-        assert_eq!(
-            error_text(&Fault::new(Code::Draining, "bye")),
-            "error: draining: bye"
-        );
-    }
-}
+mod tests;

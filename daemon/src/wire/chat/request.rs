@@ -6,11 +6,12 @@ use std::fmt;
 
 use glowplug_firmware_config::limits::{CLIENT_MAX, ID_MAX, SESSION_NAME_MAX};
 use glowplug_model::engine::{Priority, Thinking};
-use glowplug_model::text::{Message, SamplerParams};
+use glowplug_model::text::{Message, SamplerParams, Tools};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::messages::MessagesSeed;
+use super::tools::Offer;
 use super::values::{
     Biases, Modalities, RawChunk, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops,
     integer, number, text,
@@ -40,7 +41,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "metadata",
     "service_tier",
     "stream_options",
-    "parallel_tool_calls",
     "safety_identifier",
     "prompt_cache_key",
     "prompt_cache_options",
@@ -81,6 +81,7 @@ pub struct ChatRequest {
     pub thinking: Option<Thinking>,
     /// They end the answer only, not the thought.
     pub stop: Vec<String>,
+    pub tools: Option<Tools>,
     /// Counted from the arrival of the request.
     pub deadline_ms: Option<u64>,
     /// Fields that had no effect, in the order of the body.
@@ -292,7 +293,8 @@ fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
             thinking: config.thinking,
         })
         .and_then(|r| json.end().map(|()| r));
-    let request = parsed.map_err(|e| Fault::invalid(&path.borrow(), e.to_string()))?;
+    let (mut request, offer) = parsed.map_err(|e| Fault::invalid(&path.borrow(), e.to_string()))?;
+    request.tools = offer.tools(&mut request.ignored)?;
     if request.messages.is_empty() {
         return Err(Fault::invalid(
             "messages",
@@ -318,26 +320,28 @@ struct Body<'p> {
 }
 
 impl<'de> Visitor<'de> for Body<'_> {
-    type Value = ChatRequest;
+    type Value = (ChatRequest, Offer);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChatRequest, A::Error> {
-        let mut r = ChatRequest::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut r, mut offer) = (ChatRequest::default(), Offer::default());
         let mut seen: Vec<String> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             self.path.replace(key.clone());
             if seen.contains(&key) {
                 return Err(de::Error::custom("is given twice"));
             }
-            self.field(&key, &mut map, &mut r)?;
+            if !offer.field(&key, &mut map, self.path)? {
+                self.field(&key, &mut map, &mut r)?;
+            }
             // known names are there at most once, so this is bounded
             seen.push(key);
             self.path.borrow_mut().clear();
         }
-        Ok(r)
+        Ok((r, offer))
     }
 }
 
@@ -463,11 +467,11 @@ impl Body<'_> {
     }
 }
 
-/// Reads a field of a feature to come: only a value that asks for nothing is taken.
+/// Reads an older field, or one of a feature to come: only a value that asks for nothing is taken.
 fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
-    let (what, harmless): (_, &[&str]) = match key {
-        "tools" | "functions" => ("calling tools: it", &[]),
-        "tool_choice" | "function_call" => ("calling tools: it", &["none"]),
+    let (why, harmless): (_, &[&str]) = match key {
+        "functions" => ("is the older form of `tools`", &[]),
+        "function_call" => ("is the older form of `tool_choice`", &["none"]),
         "response_format" => {
             return match map.next_value::<Option<ResponseFormat>>()? {
                 None => Ok(()),
@@ -486,9 +490,7 @@ fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error>
         Some(Scalar::Number(_) | Scalar::Other) => true,
     };
     if asks {
-        Err(de::Error::custom(format_args!(
-            "{what} comes with a later version"
-        )))
+        Err(de::Error::custom(why))
     } else {
         Ok(())
     }

@@ -336,6 +336,8 @@ impl World {
                 session: key,
                 messages: Vec::new(),
                 answer: String::new(),
+                calls: Vec::new(),
+                offered: false,
             });
         }
         self.waiting.push((client, sequence));

@@ -11,7 +11,7 @@ use crate::files;
 use crate::gguf::Gguf;
 use crate::kv::snapshot::{self, Limits, PART, Reader, Snapshot, SnapshotError};
 use crate::kv::{KvCache, KvLayout, PageId, PageLost, Pages};
-use crate::text::{Message, Role};
+use crate::text::{Message, Role, ToolCall};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -55,6 +55,17 @@ struct Note {
 struct Said {
     role: String,
     content: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Called>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Called {
+    id: String,
+    name: String,
+    arguments: String,
 }
 
 impl Snapshots {
@@ -162,9 +173,16 @@ impl Snapshots {
         tokens: &[u32],
         pages: impl ExactSizeIterator<Item = Result<Cow<'a, [u8]>, PageLost>>,
     ) -> Result<(), Unsaved> {
+        let called = |call: &ToolCall| Called {
+            id: call.id.clone(),
+            name: call.name.clone(),
+            arguments: call.arguments.clone(),
+        };
         let messages = session.messages.iter().map(|m| Said {
             role: m.role.as_str().to_owned(),
             content: m.content.clone(),
+            tool_calls: m.tool_calls.iter().map(called).collect(),
+            tool_call_id: m.tool_call_id.clone(),
         });
         let note = Note {
             client: key.client.to_string(),
@@ -368,9 +386,15 @@ fn session(note: Note) -> Option<Session> {
     let messages = note.messages.into_iter().map(|said| {
         let roles = [Role::System, Role::User, Role::Assistant, Role::Tool];
         let role = roles.into_iter().find(|r| r.as_str() == said.role)?;
+        let call = |call: Called| ToolCall {
+            id: call.id,
+            name: call.name,
+            arguments: call.arguments,
+        };
         Some(Message {
-            role,
-            content: said.content,
+            tool_calls: said.tool_calls.into_iter().map(call).collect(),
+            tool_call_id: said.tool_call_id,
+            ..Message::new(role, said.content)
         })
     });
     Some(Session::restored(

@@ -9,7 +9,7 @@ pub(super) mod window;
 
 use super::request::{RequestId, SessionBound};
 use crate::kv::PageId;
-use crate::text::{Message, Role};
+use crate::text::{Message, Role, ToolCall};
 use glowplug_firmware_config::limits::{
     SESSION_TEXT_MAX, SESSION_TEXT_PER_CLIENT, SESSIONS_MAX, SESSIONS_PER_CLIENT,
 };
@@ -74,11 +74,15 @@ pub(super) struct Turn {
     pub(super) messages: Vec<Message>,
     /// the answer so far, without the thought
     pub(super) answer: String,
+    /// the tools that were called so far
+    pub(super) calls: Vec<ToolCall>,
+    /// whether tools were offered
+    pub(super) offered: bool,
 }
 
 /// Bytes that messages cost: each its text and its own size.
 pub(super) fn text(messages: &[Message]) -> usize {
-    let bytes = |m: &Message| m.content.len() + size_of::<Message>();
+    let bytes = |m: &Message| m.bytes() + size_of::<Message>();
     messages.iter().map(bytes).sum()
 }
 
@@ -185,11 +189,12 @@ impl Sessions {
         let before = session.text();
         session.messages.extend(turn.messages);
         session.messages.push(Message {
-            role: Role::Assistant,
-            content: turn.answer,
+            tool_calls: turn.calls,
+            ..Message::new(Role::Assistant, turn.answer)
         });
         session.turns += 1;
-        (session.stale, session.saved) = (thinks, false);
+        // the tools that the next turn offers are not known, and they stand before all that was said
+        (session.stale, session.saved) = (thinks && !turn.offered, false);
         self.text += session.text() - before;
     }
 
@@ -290,11 +295,10 @@ mod tests {
     fn turn(key: &SessionKey, said: &str, answer: &str) -> Turn {
         Turn {
             session: key.clone(),
-            messages: vec![Message {
-                role: Role::User,
-                content: said.to_owned(),
-            }],
+            messages: vec![Message::new(Role::User, said)],
             answer: answer.to_owned(),
+            calls: Vec::new(),
+            offered: false,
         }
     }
 

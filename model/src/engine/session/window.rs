@@ -36,7 +36,11 @@ impl PromptBuilder {
                 Err(Refusal::ContextLength { tokens, limit })
             };
         }
-        let (system, ends) = turns(&messages[..history]);
+        let (system, mut ends) = turns(&messages[..history]);
+        if messages[history].role == Role::Tool {
+            // the calls that these results answer are in the last turn
+            ends.pop();
+        }
         let mut without = |end: usize| {
             let left = [&messages[..system], &messages[end..]].concat();
             self.prompt(request, &left, bytes)

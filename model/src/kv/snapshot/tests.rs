@@ -148,7 +148,7 @@ fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
         load(&path).unwrap_err()
     };
     assert!(matches!(with(0, b"GGUF"), SnapshotError::NotOurs));
-    assert!(matches!(with(8, &[2]), SnapshotError::Version(2)));
+    assert!(matches!(with(8, &[3]), SnapshotError::Version(3)));
     let most = u32::MAX.to_le_bytes();
     for at in [52, 56, 60] {
         let error = with(at, &most);

@@ -1,5 +1,6 @@
 //! What a template may still make of text, and what each of its calls is charged.
 
+use glowplug_firmware_config::limits::TOOL_LEVELS_MAX;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,8 +57,9 @@ pub(super) fn is_scalar(value: &Value) -> bool {
 
 /// Counts the bytes of a value, of everything in it too. It stops with an error above `most` bytes.
 fn size(value: &Value, most: usize) -> Result<usize, Error> {
-    /// The deepest value that a template is given is a text in a message in the list of messages.
-    const MAX_NESTING: usize = 4;
+    /// The deepest value that a template is given is in the arguments of a call, which lie in a function in a call in the
+    /// list of calls in a message in the list of messages.
+    const MAX_NESTING: usize = 8 + TOOL_LEVELS_MAX;
     fn add(sum: &mut usize, value: &Value, most: usize, depth: usize) -> Result<(), Error> {
         if depth > MAX_NESTING {
             return Err(refuse("a value is nested too deeply"));

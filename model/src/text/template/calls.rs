@@ -1,6 +1,7 @@
 //! Everything that a template may call: operators, filters, tests, functions and methods. Each is charged to the budget.
 
 use super::budget::{Budget, is_scalar, refuse};
+use super::json;
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, filters, functions, tests};
 use minijinja_contrib::pycompat;
@@ -152,7 +153,7 @@ fn add_filters(env: &mut Environment<'static>, budget: &Arc<Budget>) {
         ("split", Value::from_function(filters::split)),
         ("string", Value::from_function(filters::string)),
         ("title", Value::from_function(filters::title)),
-        ("tojson", Value::from_function(filters::tojson)),
+        ("tojson", Value::from_function(json::tojson)),
         ("trim", Value::from_function(filters::trim)),
         ("unique", Value::from_function(filters::unique)),
         ("upper", Value::from_function(filters::upper)),

@@ -2,14 +2,19 @@
 
 mod budget;
 mod calls;
+mod json;
 mod sandbox;
+mod support;
+mod values;
 
 use super::tokenizer::SpecialTokens;
-use super::{MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer};
+use super::{Convention, MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer, Tool};
 use crate::gguf::{Gguf, MAX_TEMPLATE};
-use minijinja::context;
-use minijinja::value::Value;
+use glowplug_firmware_config::limits::TOOL_CALLS_MAX;
 use sandbox::Limits;
+use std::borrow::Cow;
+use support::Support;
+use values::{Arguments, Values};
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -25,6 +30,7 @@ pub struct ChatTemplate {
     thinks: bool,
     /// whether it names `</think>` and so cuts the thought out of past answers
     cuts: bool,
+    support: Support,
 }
 
 /// The tokens to feed for a conversation.
@@ -71,11 +77,16 @@ impl ChatTemplate {
             source: source.into(),
             thinks,
             cuts,
+            support: Support::of(source),
         })
     }
 
-    /// Renders the conversation with the generation prompt and tokenizes it. Control tokens in message contents stay text. If
-    /// a model that thinks must not, an empty thought (`<think>\n\n</think>\n\n`) is written for it.
+    /// Renders the conversation and the tools that are offered, with the generation prompt, and tokenizes it. Control tokens in
+    /// what clients wrote stay text. If a model that thinks must not, an empty thought (`<think>\n\n</think>\n\n`) is written
+    /// for it.
+    ///
+    /// Where a template says nothing of tools, they are described in the system message, and calls and results are written
+    /// into the texts of their messages.
     ///
     /// # Errors
     /// [`TextError::Render`] if the template refuses the conversation or runs over a limit, [`TextError::TooLong`] if there is
@@ -84,9 +95,10 @@ impl ChatTemplate {
         &self,
         tok: &Tokenizer,
         messages: &[Message],
+        tools: &[Tool],
         thinking: bool,
     ) -> Result<Prompt, TextError> {
-        let (text, thinking_open) = self.write(tok, messages, thinking)?;
+        let (text, thinking_open) = self.write(tok, messages, tools, thinking)?;
         let mut tokens = tok.encode_guarded(&text)?;
         if let Some(bos) = tok
             .bos()
@@ -104,7 +116,7 @@ impl ChatTemplate {
     /// The same for a [`conversation`] with a system text of the configuration.
     ///
     /// The tokens that do not depend on the messages are counted: they are those that the prompt shares with one whose messages
-    /// begin with another letter.
+    /// begin with another letter and which offers no tools, because tools are the client's.
     ///
     /// # Errors
     /// Those of [`Self::prompt`].
@@ -113,6 +125,7 @@ impl ChatTemplate {
         tok: &Tokenizer,
         system: &str,
         messages: &[Message],
+        tools: &[Tool],
         thinking: bool,
     ) -> Result<Prompt, TextError> {
         let first = messages.first();
@@ -121,18 +134,14 @@ impl ChatTemplate {
             _ => "x",
         };
         let other = match first {
-            Some(m) if m.role == Role::System => vec![
-                Message {
-                    role: Role::System,
-                    content: letter.to_owned(),
-                },
-                Message::user("x"),
-            ],
+            Some(m) if m.role == Role::System => {
+                vec![Message::new(Role::System, letter), Message::user("x")]
+            }
             _ => vec![Message::user(letter)],
         };
-        let mut prompt = self.prompt(tok, &conversation(system, messages), thinking)?;
+        let mut prompt = self.prompt(tok, &conversation(system, messages), tools, thinking)?;
         // a template that refuses the other conversation has nothing in common with it
-        let other = self.prompt(tok, &conversation(system, &other), thinking);
+        let other = self.prompt(tok, &conversation(system, &other), &[], thinking);
         let other = other.map_or_else(|_| Vec::new(), |prompt| prompt.tokens);
         let pairs = prompt.tokens.iter().zip(&other);
         prompt.common = pairs.take_while(|(a, b)| a == b).count();
@@ -150,7 +159,7 @@ impl ChatTemplate {
         messages: &[Message],
         thinking: bool,
     ) -> Result<String, TextError> {
-        let (text, _) = self.write(tok, messages, thinking)?;
+        let (text, _) = self.write(tok, messages, &[], thinking)?;
         let text = SpecialTokens::unguard(&text);
         let bos = tok.bos_text();
         if tok.adds_bos() && !text.starts_with(bos) {
@@ -164,9 +173,10 @@ impl ChatTemplate {
         &self,
         tok: &Tokenizer,
         messages: &[Message],
+        tools: &[Tool],
         thinking: bool,
     ) -> Result<(String, bool), TextError> {
-        let mut text = self.render(tok, messages, thinking)?;
+        let mut text = self.render(tok, messages, tools, thinking)?;
         let open = text.trim_end().ends_with(OPEN);
         if !thinking && self.thinks {
             close_thought(&mut text);
@@ -179,36 +189,52 @@ impl ChatTemplate {
         self.thinks
     }
 
+    /// How the model of this template writes a call, and how many calls of one answer the template can read again.
+    pub fn calls(&self) -> (Convention, usize) {
+        let most = if self.support.several {
+            TOOL_CALLS_MAX
+        } else {
+            1
+        };
+        (self.support.convention, most)
+    }
+
     fn render(
         &self,
         tok: &Tokenizer,
         messages: &[Message],
+        tools: &[Tool],
         thinking: bool,
     ) -> Result<String, TextError> {
-        let bytes = messages.iter().map(|m| m.content.len()).sum();
+        let bytes = messages.iter().map(Message::bytes).sum::<usize>()
+            + tools.iter().map(Tool::bytes).sum::<usize>();
         if bytes > MAX_TEXT_BYTES {
             return Err(TextError::TooLong {
                 bytes,
                 limit: MAX_TEXT_BYTES,
             });
         }
-        let mut bytes = 0;
-        let mut guarded = Vec::with_capacity(messages.len());
-        for m in messages {
-            let content = self.guard(tok.special(), m);
-            bytes += content.len();
-            guarded.push(context! { role => m.role.as_str(), content });
-        }
-        let context = context! {
-            messages => guarded,
-            tools => Value::from(()),
-            add_generation_prompt => true,
-            bos_token => tok.bos_text(),
-            eos_token => tok.eos_text(),
-            enable_thinking => thinking,
+        let plain = |m: &Message| m.role != Role::Tool && m.tool_calls.is_empty();
+        let messages = if tools.is_empty() && messages.iter().all(plain) {
+            Cow::Borrowed(messages)
+        } else {
+            Cow::Owned(self.support.adapt(messages, tools))
         };
-        sandbox::render(&self.source, context, limits(messages.len(), bytes))
-            .map_err(|e| TextError::Render(short(&e)))
+        let tools = if self.support.tools { tools } else { &[] };
+        let refused = |error| TextError::Render(short(&error));
+        let guard = |text: &str| tok.special().guard(text, &[]);
+        let mut values = Values::new(&guard, self.support.calls.unwrap_or(Arguments::Map));
+        let mut made = Vec::with_capacity(messages.len());
+        for (i, message) in messages.iter().enumerate() {
+            let called = called(&messages[..i], message);
+            let content = self.guard(tok.special(), message);
+            made.push(values.message(message, content, called).map_err(refused)?);
+        }
+        let tools = tools.iter().map(|tool| values.tool(tool));
+        let tools = tools.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let limits = limits(made.len(), values.bytes, values.nodes);
+        let context = values::context(&made, tools, tok.bos_text(), tok.eos_text(), thinking);
+        sandbox::render(&self.source, context, limits).map_err(refused)
     }
 
     /// The contents of a message without control tokens. A template that knows thoughts cuts them out of past answers, so
@@ -235,19 +261,26 @@ pub fn conversation(system: &str, messages: &[Message]) -> Vec<Message> {
         Some(own) => format!("{system}\n\n{own}"),
         None => system.to_owned(),
     };
-    let role = Role::System;
-    [&[Message { role, content }], rest].concat()
+    [&[Message::new(Role::System, content)], rest].concat()
 }
 
-/// What a template may use on so many messages of so many bytes together.
+/// The name of the tool whose result a message is.
+fn called<'m>(before: &'m [Message], message: &Message) -> Option<&'m str> {
+    let id = message.tool_call_id.as_ref()?;
+    let mut calls = before.iter().rev().flat_map(|m| &m.tool_calls);
+    calls.find(|call| call.id == *id).map(|call| &*call.name)
+}
+
+/// What a template may use on so many messages of so many bytes together, with so many values in tools and calls.
 ///
 /// Measured over the templates of SmolLM2, Qwen2.5, Qwen3, Llama 3.2, Nemotron and the R1 distillates, it takes at most 110
 /// instructions and 540 bytes for one empty message, then 66 instructions and 330 bytes for each message and 7 bytes for each
-/// byte of contents.
-fn limits(messages: usize, bytes: usize) -> Limits {
+/// byte of contents. A value within tools and calls takes at most 20 instructions and 256 bytes, in the templates of
+/// `tests/vectors/templates` with tools at their bounds.
+fn limits(messages: usize, bytes: usize, nodes: usize) -> Limits {
     Limits {
-        fuel: 10_000 + 200 * messages as u64,
-        bytes: (64 << 10) + 1024 * messages + 16 * bytes,
+        fuel: 10_000 + 200 * messages as u64 + 100 * nodes as u64,
+        bytes: (64 << 10) + 1024 * messages + 320 * nodes + 16 * bytes,
     }
 }
 

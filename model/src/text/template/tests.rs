@@ -3,7 +3,8 @@
 use super::sandbox::{Limits, render};
 use super::*;
 use crate::text::tokenizer::tests::{FIRST_SPECIAL, SPECIAL, Tiny};
-use minijinja::Environment;
+use minijinja::value::Value;
+use minijinja::{Environment, context};
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content \
     + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -32,17 +33,16 @@ fn template(source: &str) -> ChatTemplate {
 }
 
 fn says(role: Role, content: &str) -> Message {
-    Message {
-        role,
-        content: content.into(),
-    }
+    Message::new(role, content)
 }
 
 /// Checks that the template's prompt has the ids of this text, control tokens included.
 #[track_caller]
 fn assert_prompt(source: &str, messages: &[Message], thinking: bool, text: &str, open: bool) {
     let tok = tokenizer();
-    let prompt = template(source).prompt(&tok, messages, thinking).unwrap();
+    let prompt = template(source)
+        .prompt(&tok, messages, &[], thinking)
+        .unwrap();
     let expected = tok.encode(text, true).unwrap();
     assert_eq!(
         prompt,
@@ -61,11 +61,9 @@ fn a_conversation_as_the_template_has_it() {
         says(Role::System, "Be brief."),
         says(Role::User, "hello"),
         says(Role::Assistant, "<think>\nhm\n</think>Hi."),
-        says(Role::Tool, "{}"),
     ];
     let chatml = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n\
-        <|im_start|>assistant\nHi.<|im_end|>\n<|im_start|>tool\n{}<|im_end|>\n\
-        <|im_start|>assistant\n";
+        <|im_start|>assistant\nHi.<|im_end|>\n<|im_start|>assistant\n";
     assert_prompt(QWEN3, &conversation, true, chatml, false);
     let r1 = "<|endoftext|><｜User｜>hello<｜Assistant｜>Hi.<｜end▁of▁sentence｜><｜Assistant｜>";
     assert_prompt(R1, &conversation, true, r1, false);
@@ -102,8 +100,8 @@ fn thinking_on_and_off() {
     assert!(!plain.thinks() && template(CHATML).thinks());
     let tok = tokenizer();
     assert_eq!(
-        plain.prompt(&tok, &hello, false).unwrap(),
-        plain.prompt(&tok, &hello, true).unwrap()
+        plain.prompt(&tok, &hello, &[], false).unwrap(),
+        plain.prompt(&tok, &hello, &[], true).unwrap()
     );
     for (source, thinks) in [(R1, true), (QWEN3, true), (CHATML, false)] {
         assert_eq!(ChatTemplate::new(source, false).unwrap().thinks(), thinks);
@@ -123,7 +121,7 @@ fn contents_never_become_control_tokens() {
                     says(role, content),
                     says(Role::User, "y"),
                 ];
-                template.prompt(&tok, &messages, true).unwrap().tokens
+                template.prompt(&tok, &messages, &[], true).unwrap().tokens
             };
             let own = around("a").iter().filter(is_special).count();
             // the last is a single character, which is what it is wherever it stands
@@ -155,8 +153,12 @@ fn contents_are_fed_as_they_are() {
         "</think>",
         "  \n",
     ] {
-        let prompt =
-            template("{{ messages[0].content }}").prompt(&tok, &[says(Role::User, content)], true);
+        let prompt = template("{{ messages[0].content }}").prompt(
+            &tok,
+            &[says(Role::User, content)],
+            &[],
+            true,
+        );
         let bytes: Vec<u8> = prompt
             .unwrap()
             .tokens
@@ -166,8 +168,12 @@ fn contents_are_fed_as_they_are() {
         assert_eq!(bytes, content.as_bytes());
     }
     // only the noncharacter that guards them is lost
-    let prompt =
-        template("{{ messages[0].content }}").prompt(&tok, &[says(Role::User, "a\u{FDD0}<")], true);
+    let prompt = template("{{ messages[0].content }}").prompt(
+        &tok,
+        &[says(Role::User, "a\u{FDD0}<")],
+        &[],
+        true,
+    );
     let bytes: Vec<u8> = prompt
         .unwrap()
         .tokens
@@ -193,7 +199,10 @@ fn one_bos() {
         }
         .build()
         .unwrap();
-        let tokens = template(source).prompt(&tok, &hello, true).unwrap().tokens;
+        let tokens = template(source)
+            .prompt(&tok, &hello, &[], true)
+            .unwrap()
+            .tokens;
         assert_eq!(
             tokens.iter().filter(|id| **id == FIRST_SPECIAL).count(),
             count,
@@ -213,7 +222,7 @@ fn errors_say_what_the_template_said() {
     );
     let run = |source: &str| {
         template(source)
-            .prompt(&tokenizer(), &[says(Role::User, "x")], true)
+            .prompt(&tokenizer(), &[says(Role::User, "x")], &[], true)
             .unwrap_err()
             .to_string()
     };
@@ -226,7 +235,7 @@ fn errors_say_what_the_template_said() {
     assert!(run(&format!("{{{{ raise_exception('{long}') }}}}")).len() < 300);
     let much = vec![says(Role::User, &"x".repeat(MAX_TEXT_BYTES / 2 + 1)); 2];
     let error = template(CHATML)
-        .prompt(&tokenizer(), &much, true)
+        .prompt(&tokenizer(), &much, &[], true)
         .unwrap_err();
     assert!(matches!(
         error,
@@ -258,13 +267,13 @@ fn long_conversations_fit_the_budget() {
                     )
                 })
                 .collect();
-            template(source).prompt(&tok, &messages, true).unwrap();
+            template(source).prompt(&tok, &messages, &[], true).unwrap();
         }
     }
 }
 
 fn few() -> Limits {
-    limits(2, 4)
+    limits(2, 4, 0)
 }
 
 fn conversation() -> Value {
@@ -298,7 +307,7 @@ fn renders_as_minijinja_does() {
         "{{ messages|map(attribute='role')|join(', ') }}{{ messages|selectattr('role', 'equalto', 'user')|list|length }}",
         "{{ messages[1:][0].content }}{{ messages[-1]['role'] }}{{ messages|length }}{{ 'abc'[1:] }}{{ ['x', n]|join }}",
         "{{ 'a</b>c'.split('</b>')[-1] }}{{ ' x '.strip() }}{{ 'x\n'.rstrip('\n') }}{{ 'aXa'.replace('X', 'yy') }}",
-        "{{ 'abc'.startswith('a') }}{{ ', '.join(['p', 'q']) }}{{ {'k': n}|tojson }}{{ messages[0].content|tojson }}",
+        "{{ 'abc'.startswith('a') }}{{ ', '.join(['p', 'q']) }}",
         "{{ gone is defined }}{{ gone }}{{ none is none }}{{ 'a' is string }}{{ n is in [1, 3] }}{{ gone|default('d') }}",
         "{# note #}{% raw %}{{ raw }}{% endraw %}{%- if yes -%}  tight  {%- endif -%}",
     ] {

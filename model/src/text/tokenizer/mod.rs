@@ -34,6 +34,8 @@ pub struct Tokenizer {
     bytes: Vec<Option<u32>>,
     pieces: Pieces,
     ends: Vec<u32>,
+    /// the control tokens that are marks of calls
+    marks: Vec<(u32, &'static str)>,
     bos: Option<Named>,
     eos: Option<Named>,
     add_bos: bool,
@@ -79,6 +81,7 @@ impl Tokenizer {
             bytes,
             pieces,
             ends,
+            marks: v.marks(),
             bos,
             eos,
             add_bos,
@@ -176,6 +179,12 @@ impl Tokenizer {
     /// vocabulary have none.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         self.pieces.get(id).to_vec()
+    }
+
+    /// The text of a control token that is a mark of calls, which counts where a model may call tools.
+    pub(crate) fn call_mark(&self, id: u32) -> Option<&'static str> {
+        let mark = self.marks.iter().find(|(mark, _)| *mark == id);
+        mark.map(|(_, text)| *text)
     }
 
     /// Whether this token ends a turn: the file's eos and eot, `<|im_end|>`, `<｜end▁of▁sentence｜>` and others of this kind.

@@ -4,6 +4,7 @@ use super::alphabet::byte_of;
 use super::special_tokens::SpecialToken;
 use crate::gguf::{Gguf, MAX_ARRAY, MAX_TOKEN};
 use crate::text::TextError;
+use crate::text::tools::MARKS;
 use tokenizers::models::bpe::{BPE, Vocab};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -105,6 +106,16 @@ impl<'a> Vocabulary<'a> {
         ends.sort_unstable();
         ends.dedup();
         ends
+    }
+
+    /// The control tokens that are marks of calls.
+    pub(super) fn marks(&self) -> Vec<(u32, &'static str)> {
+        let control = self.entries().filter(|(_, _, ty)| *ty == CONTROL);
+        let mark = |(id, text, _): (u32, &str, i32)| {
+            let mark = MARKS.iter().find(|mark| **mark == text);
+            mark.map(|mark| (id, *mark))
+        };
+        control.filter_map(mark).collect()
     }
 
     /// Builds the merger. Every merge is of two known tokens and makes a known one, none of them a control token, so that no

@@ -125,8 +125,8 @@ pub(crate) fn refusals(kind: Kind, version: Version) {
         ),
         (
             "invalid_request",
-            json!("tools"),
-            json!({"id": "r2", "messages": question, "tools": [{}]}),
+            json!("tools[0].function.name"),
+            json!({"id": "r2", "messages": question, "tools": [{"type": "function", "function": {"name": "a b"}}]}),
         ),
         (
             "invalid_request",

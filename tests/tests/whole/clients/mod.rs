@@ -5,3 +5,4 @@ mod paho;
 mod sessions;
 mod small;
 mod speech;
+mod tools;

@@ -39,13 +39,7 @@ fn every_field_is_read() {
         "response_format":{"type":"text"},"tools":[],"tool_choice":"none","priority":"urgent","deadline_ms":1000,"session":"kitchen.1""#,
     )
     .unwrap();
-    assert_eq!(
-        r.messages,
-        vec![Message {
-            role: Role::User,
-            content: "hi".into()
-        }]
-    );
+    assert_eq!(r.messages, vec![Message::new(Role::User, "hi")]);
     assert_eq!(
         (r.id.as_deref(), r.stream, r.max_tokens, r.deadline_ms),
         (Some("a1"), Some(false), Some(7), Some(1000))

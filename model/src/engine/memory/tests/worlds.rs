@@ -98,6 +98,8 @@ impl Arena {
                 session,
                 messages: Vec::new(),
                 answer: String::new(),
+                calls: Vec::new(),
+                offered: false,
             });
         }
         self.sequences.insert(id, sequence);

@@ -21,10 +21,7 @@ fn key(name: &str) -> SessionKey {
 }
 
 fn said(content: &str) -> Session {
-    let message = Message {
-        role: Role::User,
-        content: content.to_owned(),
-    };
+    let message = Message::new(Role::User, content);
     Session::restored(vec![message], 1)
 }
 
@@ -108,6 +105,46 @@ fn at_any_operation_a_fault_is_an_error_and_a_kill_leaves_what_was_or_what_is() 
             }
         }
     }
+}
+
+#[test]
+fn calls_and_results_are_read_back_and_so_is_a_file_of_before_there_were_any() {
+    let mut world = World::new();
+    let mut snapshots = world.start();
+    let calls = Message {
+        tool_calls: vec![ToolCall {
+            id: "call_1".into(),
+            name: "light".into(),
+            arguments: r#"{"on": "<\u00e9\n"}"#.into(),
+        }],
+        ..Message::new(Role::Assistant, "so")
+    };
+    let result = Message {
+        tool_call_id: Some("call_1".into()),
+        ..Message::new(Role::Tool, "done")
+    };
+    let messages = vec![Message::user("on"), calls, result];
+    let mut session = Session::restored(messages.clone(), 1);
+    let text = session.text();
+    assert!(text > 3 * size_of::<Message>() + size_of::<ToolCall>());
+    snapshots
+        .save(&key("s"), &mut session, &world.pages, &mut world.kv)
+        .unwrap();
+    let known = world.start().known(&key("s")).unwrap();
+    assert_eq!((&known.messages, known.text()), (&messages, text));
+
+    // the header of a file without pages is all of it; its version stands behind the magic number
+    world.save(&mut snapshots, "old", "before").unwrap();
+    let path = world.folder.path().join(super::name("a", "old"));
+    let mut file = fs::read(&path).unwrap();
+    let said = String::from_utf8_lossy(&file);
+    assert!(!said.contains("tool") && file[8..12] == 2u32.to_le_bytes());
+    let end = file.len() - 4;
+    file[8..12].copy_from_slice(&1u32.to_le_bytes());
+    let crc = crc32fast::hash(&file[..end]).to_le_bytes();
+    file[end..].copy_from_slice(&crc);
+    fs::write(&path, file).unwrap();
+    assert_eq!(world.content("old").as_deref(), Some("before"));
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn messages_are_openais() {
     // what is in a field without effect is listed, once
     let r = messages(
         r#"{"role":"user","content":"a","name":"Ann"},{"role":"user","content":"b","name":"Ben"},
-        {"role":"assistant","content":"c","reasoning_content":"hm","audio":{"id":"x"}},{"role":"tool","content":"1","tool_call_id":"c"}"#,
+        {"role":"assistant","content":"c","reasoning_content":"hm","audio":{"id":"x"}},{"role":"user","content":"1","tool_call_id":"c"}"#,
     );
     let listed = [
         "messages[].name",
@@ -127,7 +127,7 @@ fn messages_are_openais() {
         (
             r#"{"role":"assistant","content":null,"function_call":{"name":"f","arguments":""}}"#,
             "messages[0].function_call",
-            "later version",
+            "older form of `tool_calls`",
         ),
         (
             r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}"#,

@@ -16,8 +16,10 @@ fn refusals_name_the_field() {
         (r#""preset":"a b""#, "preset"),
         (r#""priority":"high""#, "priority"),
         (r#""priority":1"#, "priority"),
-        (r#""tools":[{"type":"function"}]"#, "tools"),
-        (r#""tool_choice":"auto""#, "tool_choice"),
+        (r#""tools":[{"type":"function"}]"#, "tools[0]"),
+        (r#""tool_choice":"required""#, "tool_choice"),
+        (r#""functions":[{"name":"f"}]"#, "functions"),
+        (r#""function_call":"auto""#, "function_call"),
         (
             r#""response_format":{"type":"json_object"}"#,
             "response_format",
@@ -103,7 +105,7 @@ fn bad_messages_name_the_place() {
         ),
         (
             r#"{"messages":[{"role":"assistant","content":null,"tool_calls":[{}]}]}"#,
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0]",
         ),
         (
             r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":"x"}]}]}"#,

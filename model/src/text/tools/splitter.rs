@@ -1,0 +1,383 @@
+//! Tells the calls in an answer from its text.
+
+use super::convention::{Convention, FENCE, FUNCTION, SEPARATOR};
+use super::json::{JsonText, json_object};
+use super::scan::{Found, Scan};
+use glowplug_firmware_config::limits::TOOL_NAME_MAX;
+use serde::Deserialize;
+
+/// Most bytes of white space within a call's marks, and before a call, that are held back.
+const WHITE_MAX: usize = 64;
+/// Longest key of a call's object that is waited for where no mark says that a call has begun.
+const KEY_MAX: usize = 16;
+/// The language that DeepSeek's fence names.
+const JSON: &str = "json";
+
+/// Splits the text of an answer into what is said and what is called.
+///
+/// Something is a call when its object is complete and names one of the tools: then it is given out at once. Everything
+/// else is text, marks included: an object that is broken, a name that no tool has, a call that never ends. So nothing that
+/// the model wrote is lost. White space around a call is no text. How the answer is cut into pushes does not matter.
+#[derive(Debug)]
+pub struct CallSplitter {
+    convention: Convention,
+    names: Vec<String>,
+    state: SplitState,
+    /// text that is not given out yet: white space, and then a partial mark or a call that has begun
+    held: String,
+    /// bytes of the white space that the text given out ends with, if it was too much to be held
+    white: usize,
+    /// calls that may still come
+    left: usize,
+}
+
+/// What an answer is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text for the reader.
+    Content(&'a str),
+    /// A complete call of one of the tools.
+    Call {
+        /// The tool, which is one of those that were given.
+        name: &'a str,
+        /// The text of a JSON object, without blanks.
+        arguments: &'a str,
+    },
+}
+
+#[derive(Debug)]
+enum SplitState {
+    /// in text, at its very start if nothing but white space has come
+    Text { start: bool },
+    /// a call has begun after so many bytes of white space in `held`
+    Call { white: usize, scan: Scan },
+    /// a call is complete, and its closing marks may come
+    After,
+}
+
+/// Where the object of a call begins in its text.
+enum Head<'a> {
+    /// the object begins at this byte; DeepSeek's form has named the tool before it
+    Object(usize, Option<&'a str>),
+    Undecided,
+    Broken,
+}
+
+/// The object of a call. Models write other keys too, such as a type, which say nothing.
+#[derive(Deserialize)]
+struct Object {
+    name: String,
+    arguments: Option<JsonText>,
+    parameters: Option<JsonText>,
+}
+
+impl CallSplitter {
+    /// Finds calls of the tools with these names, at most `most` of them.
+    #[must_use]
+    pub fn new(convention: Convention, names: Vec<String>, most: usize) -> Self {
+        Self {
+            convention,
+            names,
+            state: SplitState::Text { start: true },
+            held: String::new(),
+            white: 0,
+            left: most,
+        }
+    }
+
+    /// Takes text and calls `emit` with what is decided, never with an empty text.
+    pub fn push(&mut self, text: &str, emit: &mut dyn FnMut(Piece<'_>)) {
+        if self.left == 0 {
+            return;
+        }
+        self.held.push_str(text);
+        while self.left > 0 && self.advance(emit) {}
+    }
+
+    /// Whether so many calls have come that the answer ends. What is pushed after that is dropped.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Ends the text and emits what was held back, which did not become a call. A closing mark that was cut off is dropped
+    /// with its call.
+    pub fn finish(&mut self, emit: &mut dyn FnMut(Piece<'_>)) {
+        let closers = self.convention.closers();
+        let cut = matches!(self.state, SplitState::After)
+            && closers.iter().any(|mark| mark.starts_with(&*self.held));
+        if self.left == 0 || cut {
+            self.held.clear();
+        }
+        self.give(self.held.len(), emit);
+    }
+
+    /// Takes one step through the held text. Gives true if there may be another.
+    fn advance(&mut self, emit: &mut dyn FnMut(Piece<'_>)) -> bool {
+        match self.state {
+            SplitState::Text { start } => self.text(start, emit),
+            SplitState::Call { white, .. } => self.call(white, emit),
+            SplitState::After => self.after(),
+        }
+    }
+
+    /// Gives out text up to where a call begins, or all that cannot become the beginning of one.
+    fn text(&mut self, start: bool, emit: &mut dyn FnMut(Piece<'_>)) -> bool {
+        if start && self.convention.bare() {
+            let white = white_start(&self.held);
+            let text = &self.held[white..];
+            let fence = self.convention.fence().unwrap_or("{");
+            if white <= WHITE_MAX && (text.starts_with('{') || text.starts_with(fence)) {
+                self.begin(white);
+                return true;
+            }
+            if white <= WHITE_MAX && fence.starts_with(text) {
+                return false;
+            }
+        }
+        let openers = self.convention.openers();
+        let first = openers.iter().filter_map(|mark| self.held.find(mark)).min();
+        if let Some(at) = first {
+            let before = self.white_end(at);
+            self.give(before, emit);
+            self.begin(at - before);
+            return true;
+        }
+        let partial = partial(&self.held, openers);
+        let safe = self.white_end(self.held.len() - partial);
+        self.give(safe, emit);
+        false
+    }
+
+    fn begin(&mut self, white: usize) {
+        let scan = Scan::default();
+        self.state = SplitState::Call { white, scan };
+    }
+
+    /// Where the white space begins that ends at `end` and may be held back.
+    fn white_end(&self, end: usize) -> usize {
+        let text = self.held[..end].trim_end();
+        let white = end - text.len();
+        // white space that was too much to be held goes on
+        let given = if text.is_empty() { self.white } else { 0 };
+        if given + white > WHITE_MAX {
+            end
+        } else {
+            text.len()
+        }
+    }
+
+    /// Looks whether the call that has begun is complete, or is none.
+    fn call(&mut self, white: usize, emit: &mut dyn FnMut(Piece<'_>)) -> bool {
+        let text = &self.held[white..];
+        let (at, named) = match head(self.convention, text) {
+            Head::Object(at, named) => (at, named),
+            Head::Undecided => return false,
+            Head::Broken => return self.no_call(white, emit),
+        };
+        let object = &text[at..];
+        let marked = (self.convention.openers().iter()).any(|mark| text.starts_with(mark));
+        if !marked && !may_be_call(object) {
+            return self.no_call(white, emit);
+        }
+        let SplitState::Call { scan, .. } = &mut self.state else {
+            return false;
+        };
+        let end = match scan.object(object) {
+            Found::End(end) => end,
+            Found::More => return false,
+            Found::Broken => return self.no_call(white, emit),
+        };
+        let Some((name, arguments)) = call_of(&object[..end], named) else {
+            return self.no_call(white, emit);
+        };
+        if !self.names.contains(&name) {
+            return self.no_call(white, emit);
+        }
+        emit(Piece::Call {
+            name: &name,
+            arguments: &arguments,
+        });
+        let used = white + at + end;
+        self.held.drain(..used);
+        self.left -= 1;
+        self.white = 0;
+        self.state = SplitState::After;
+        true
+    }
+
+    /// What looked like a call is text: its first character is given out, and the rest is looked at again.
+    fn no_call(&mut self, white: usize, emit: &mut dyn FnMut(Piece<'_>)) -> bool {
+        let first = self.held[white..].chars().next();
+        self.give(white + first.map_or(0, char::len_utf8), emit);
+        true
+    }
+
+    /// Drops white space and closing marks behind a call, and sees what follows.
+    fn after(&mut self) -> bool {
+        let white = white_start(&self.held);
+        self.held.drain(..white);
+        let (openers, closers) = (self.convention.openers(), self.convention.closers());
+        let begins = |mark: &&&str| self.held.starts_with(**mark);
+        // a block of code may end here, and another begin
+        if let Some(fence) = self.convention.fence() {
+            if self.held.starts_with(fence) {
+                self.begin(0);
+                return true;
+            }
+            if fence.starts_with(&*self.held) {
+                return false;
+            }
+        }
+        if let Some(mark) = closers.iter().find(begins) {
+            self.held.drain(..mark.len());
+        } else if openers.iter().any(|mark| begins(&mark))
+            || self.convention.bare() && self.held.starts_with('{')
+        {
+            self.begin(0);
+        } else if openers
+            .iter()
+            .chain(closers)
+            .any(|mark| mark.starts_with(&*self.held))
+        {
+            return false;
+        } else {
+            self.state = SplitState::Text { start: false };
+        }
+        true
+    }
+
+    /// Emits the first `len` held bytes as text.
+    fn give(&mut self, len: usize, emit: &mut dyn FnMut(Piece<'_>)) {
+        if len == 0 {
+            return;
+        }
+        let text = &self.held[..len];
+        let white = len - text.trim_end().len();
+        self.white = if white == len {
+            self.white + white
+        } else {
+            white
+        };
+        emit(Piece::Content(text));
+        self.held.drain(..len);
+        self.state = SplitState::Text { start: false };
+    }
+}
+
+/// Bytes of the white space that a text begins with.
+fn white_start(text: &str) -> usize {
+    text.len() - text.trim_start().len()
+}
+
+/// Bytes of the longest end of a text that begins one of these marks.
+fn partial(text: &str, marks: &[&str]) -> usize {
+    let longest = |mark: &&str| {
+        // both are whole UTF-8, so an end that equals a beginning starts and ends at a character
+        let begins = |&n: &usize| text.as_bytes().ends_with(&mark.as_bytes()[..n]);
+        (1..mark.len()).rev().find(begins)
+    };
+    marks.iter().filter_map(longest).max().unwrap_or(0)
+}
+
+/// Finds where the object begins in a call that begins with `text`.
+fn head(convention: Convention, text: &str) -> Head<'_> {
+    let mut rest = text;
+    for mark in convention.openers() {
+        // DeepSeek has one mark for all calls and one for each
+        match skip(rest, mark) {
+            Some(Ok(behind)) => rest = behind,
+            Some(Err(())) if rest.len() < text.len() => return Head::Undecided,
+            _ => {}
+        }
+    }
+    let mut name = None;
+    if convention == Convention::DeepSeek {
+        for mark in [FUNCTION, SEPARATOR] {
+            match skip(rest, mark) {
+                Some(Ok(behind)) => rest = behind,
+                Some(Err(())) => return Head::Undecided,
+                None => return Head::Broken,
+            }
+        }
+        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let end = rest.find(|c| !letter(c));
+        let Some(end) = end.filter(|end| *end <= TOOL_NAME_MAX) else {
+            return if rest.len() > TOOL_NAME_MAX {
+                Head::Broken
+            } else {
+                Head::Undecided
+            };
+        };
+        name = Some(&rest[..end]);
+        rest = &rest[end..];
+        for mark in [FENCE, JSON] {
+            match skip(rest, mark) {
+                Some(Ok(behind)) => rest = behind,
+                Some(Err(())) => return Head::Undecided,
+                None => return Head::Broken,
+            }
+        }
+    }
+    if let Some(fence) = convention.fence().filter(|_| rest.len() == text.len()) {
+        rest = rest.strip_prefix(fence).unwrap_or(rest);
+    }
+    let white = white_start(rest);
+    match rest[white..].chars().next() {
+        _ if white > WHITE_MAX => Head::Broken,
+        None => Head::Undecided,
+        Some('{') => Head::Object(text.len() - rest.len() + white, name),
+        Some(_) => Head::Broken,
+    }
+}
+
+/// Skips white space and then a mark. None: something else is there; an error: it may still come.
+fn skip<'t>(text: &'t str, mark: &str) -> Option<Result<&'t str, ()>> {
+    let behind = text.trim_start();
+    if text.len() - behind.len() > WHITE_MAX {
+        return None;
+    }
+    match behind.strip_prefix(mark) {
+        Some(rest) => Some(Ok(rest)),
+        None => mark.starts_with(behind).then_some(Err(())),
+    }
+}
+
+/// Whether an object that no mark announces may still become a call, by its first key.
+fn may_be_call(object: &str) -> bool {
+    let white = white_start(&object[1..]);
+    let key = &object[1 + white..];
+    if white > WHITE_MAX {
+        return false;
+    }
+    match key
+        .strip_prefix('"')
+        .map(|key| key.split_once('"').ok_or(key))
+    {
+        None => key.is_empty(),
+        Some(Ok((key, _))) => ["name", "type", "function", "parameters"].contains(&key),
+        Some(Err(begun)) => begun.len() <= KEY_MAX,
+    }
+}
+
+/// The name and the arguments of a call, if its object has them. `named` is the name that came before the object.
+fn call_of(text: &str, named: Option<&str>) -> Option<(String, String)> {
+    if let Some(name) = named {
+        return Some((name.to_owned(), json_object(text).ok()?));
+    }
+    let object: Object = serde_json::from_str(text).ok()?;
+    let arguments = match object.arguments.or(object.parameters) {
+        // a tool that takes nothing
+        None => "{}".to_owned(),
+        // some write them as the client gets them, as a string
+        Some(JsonText(text)) if text.starts_with('"') => {
+            json_object(&serde_json::from_str::<String>(&text).ok()?).ok()?
+        }
+        Some(JsonText(text)) => text.starts_with('{').then_some(text)?,
+    };
+    Some((object.name, arguments))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
