@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the daemon for every target with plain cargo and Debian's cross compilers, and tries it under qemu-user.
-# cross/build.sh [STAGE…]: without one, all of them.
+# cross/build.sh [STAGE…]: without one, all of them but `gpu`.
 #
 #   build    release binaries with a list of their crates in them (cargo-auditable), and stripped ones in target/stripped; for
 #            Android a check, because there is no NDK to link with
@@ -10,11 +10,12 @@
 #   chat     a question over MQTT to the emulated aarch64 daemon, token for token what x86-64 answers
 #   sizes    binary, code and what an idle daemon holds, beside cross/sizes.txt
 #   debian   the packages for arm64, armhf and amd64, in target/debian
+#   gpu      the same daemon with feature `wgpu`, as the package glowplug-gpu for arm64 and amd64, in target/debian
 #   sbom     target/sbom.json in CycloneDX: the crates, and smol with the hashes of its manifest
 #   twice    the x86-64 binary built in two folders is the same, byte for byte
 #
-# `chat`, `sizes`, `debian` and `sbom` take what `build` made. Runs on x86-64. Correctness and sizes only: time under qemu says
-# nothing about a board. An hour on two cores, nearly all of it `build`.
+# `chat`, `sizes`, `debian` and `sbom` take what `build` made, `gpu` builds by itself. Runs on x86-64.
+# Correctness and sizes only: time under qemu says nothing about a board. An hour on two cores, nearly all of it `build`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -233,14 +234,20 @@ sizes() {
         cross/sizes.txt "$work/sizes.txt" || fail 'if it must be so: cp target/sizes.txt cross/sizes.txt'
 }
 
+# old_enough TRIPLE BINARY: it runs with the C library that the packages ask for
+old_enough() {
+    local newest
+    newest=$("$(tool "$1" objdump)" -T "$2" | grep -o 'GLIBC_[0-9.]*' | sort -V | tail -1)
+    [ "$(printf '%s\n' "$newest" GLIBC_2.34 | sort -V | tail -1)" = GLIBC_2.34 ] ||
+        fail "$1 needs $newest: say so in the depends of daemon/Cargo.toml"
+}
+
 debian() {
     cargo deb --version >/dev/null 2>&1 || fail 'cargo install --locked cargo-deb'
     built $arm64 $armv7 $x86
-    local triple newest
+    local triple
     for triple in $arm64 $armv7 $x86; do
-        newest=$("$(tool "$triple" objdump)" -T "$(binary "$triple")" | grep -o 'GLIBC_[0-9.]*' | sort -V | tail -1)
-        [ "$(printf '%s\n' "$newest" GLIBC_2.34 | sort -V | tail -1)" = GLIBC_2.34 ] ||
-            fail "$triple needs $newest: say so in the depends of daemon/Cargo.toml"
+        old_enough "$triple" "$(binary "$triple")"
         if [ "$triple" = "$x86" ]; then
             cargo deb --quiet --no-build --strip -p glowplug -o target/debian/
         else
@@ -248,6 +255,23 @@ debian() {
         fi
     done
     ls -l target/debian/*.deb
+}
+
+gpu() {
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    cargo auditable --version >/dev/null 2>&1 || fail 'cargo install --locked cargo-auditable'
+    cargo deb --version >/dev/null 2>&1 || fail 'cargo install --locked cargo-deb'
+    # a folder of its own: the binary has the same name as the one without a GPU
+    local -x CARGO_TARGET_DIR=target/wgpu
+    local triple
+    for triple in $arm64 $x86; do
+        target "$triple"
+        printf '== %s, wgpu\n' "$triple"
+        cargo auditable build --release -p glowplug --features wgpu --target "$triple"
+        old_enough "$triple" "target/wgpu/$triple/release/glowplug"
+        cargo deb --quiet --no-build --strip -p glowplug --variant gpu --target "$triple" -o target/debian/
+    done
+    ls -l target/debian/glowplug-gpu_*.deb
 }
 
 sbom() {
@@ -295,7 +319,7 @@ twice() {
 [ $# -gt 0 ] || set -- build cores suites chat sizes debian sbom twice
 for stage; do
     case $stage in
-        build | cores | suites | chat | sizes | debian | sbom | twice) "$stage" ;;
-        *) fail "no stage $stage: build, cores, suites, chat, sizes, debian, sbom, twice" ;;
+        build | cores | suites | chat | sizes | debian | gpu | sbom | twice) "$stage" ;;
+        *) fail "no stage $stage: build, cores, suites, chat, sizes, debian, gpu, sbom, twice" ;;
     esac
 done

@@ -25,6 +25,9 @@ if have systemd-analyze 'the unit is'; then
     # here there is no such program, and no such user is asked for
     unit=$(mktemp -d)
     sed 's|^ExecStart=.*|ExecStart=/bin/true|' debian/glowplug.service >"$unit/glowplug.service"
+    # as it is with glowplug-gpu as well
+    mkdir "$unit/glowplug.service.d"
+    cp debian/gpu.conf "$unit/glowplug.service.d"
     systemd-analyze verify "$unit/glowplug.service" 2>&1 | tee "$unit/said"
     [ ! -s "$unit/said" ]
     rm -r "$unit"
