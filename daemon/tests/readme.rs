@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 const README: &str = include_str!("../../README.md");
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     README,
     include_str!("../docs/clients.md"),
     include_str!("../docs/configuration.md"),
+    include_str!("../docs/gpu.md"),
     include_str!("../docs/operations.md"),
     include_str!("../docs/protocol.md"),
 ];
