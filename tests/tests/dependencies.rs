@@ -1,38 +1,45 @@
-//! What the default build is made of.
+//! What builds are made of.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
 
+/// The names of all crates that a package is built from with these features.
+fn crates(package: &str, features: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--prefix", "none"])
+        .args(["-e", "normal,build", "-p", package, "--features", features])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
 /// A board without a GPU does not pay for one: the crates of feature `wgpu` come with it alone.
 #[test]
 fn the_default_build_has_no_crate_of_a_gpu() {
-    let tree = |features: &[&str]| {
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--locked",
-                "--offline",
-                "-p",
-                "glowplug",
-                "-e",
-                "normal,build",
-            ])
-            .args(["--prefix", "none"])
-            .args(features)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let gpu = |tree: &str| {
+    let gpu = |features: &str| {
         let ours = ["wgpu", "cubek", "naga", "pliron", "burn-cube", "burn-wgpu"];
-        let names = tree.lines().filter_map(|line| line.split(' ').next());
-        let found =
-            names.filter(|name| *name == "ash" || ours.iter().any(|ours| name.starts_with(ours)));
-        found.map(str::to_owned).collect::<Vec<_>>()
+        let mut found = crates("glowplug", features);
+        found.retain(|name| name == "ash" || ours.iter().any(|ours| name.starts_with(ours)));
+        found
     };
-    assert_eq!(gpu(&tree(&[])), Vec::<String>::new());
+    assert_eq!(gpu(""), Vec::<String>::new());
     // or this would show nothing
-    assert!(gpu(&tree(&["--features", "wgpu"])).len() > 5);
+    assert!(gpu("wgpu").len() > 5);
+}
+
+/// The oracle's second device can be chosen, and is in no build that did not choose it.
+#[test]
+fn burn_ndarray_comes_with_its_feature_alone() {
+    let has = |package, features| {
+        let crates = crates(package, features);
+        crates.iter().any(|name| name == "burn-ndarray")
+    };
+    assert!(has("glowplug-model", "ndarray"));
+    for features in ["", "wgpu"] {
+        assert!(!has("glowplug", features), "with `{features}`");
+    }
 }
