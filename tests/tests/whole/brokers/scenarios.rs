@@ -2,16 +2,14 @@
 
 use glowplug_tests::world::client::{Message, Version};
 use glowplug_tests::world::{Kind, NODE, World, frame, reply, request, tell, tiny, topic};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Frames of answers, whole and streamed, one client and two, plain text, and what is told of the daemon.
 pub(crate) fn conversation(kind: Kind, version: Version) {
     let mut world = World::new(kind);
-    let metrics = world.metrics("metrics before any request", |_| true);
-    assert!(
-        metrics["kv"]["pages_free"].as_u64().unwrap() > 0,
-        "{metrics}"
-    );
+    // a broker may hand out what was published before `online` after it, so the first numbers may be from then
+    let has_pages = |metrics: &Value| metrics["kv"]["pages_free"].as_u64() > Some(0);
+    world.metrics("free pages before any request", has_pages);
     let mut alice = world.client(version, "alice");
     let mut bob = world.client(version, "bob");
 
