@@ -30,7 +30,7 @@ const FEW: usize = 4;
 /// Columns of a small tile: every stream, with as many tokens of a prompt beside them.
 const SOME: usize = 16;
 /// Units of a group where planes do not add its sums.
-const LANES: usize = 16;
+const GROUP_UNITS: usize = 16;
 /// Units of a cube that multiplies few columns, at least.
 const UNITS: usize = 64;
 /// Values of a vector: what a unit loads at once, 16 bytes.
@@ -160,14 +160,14 @@ impl Launcher {
     ) {
         let columns = rows(x);
         assert!(columns <= STEP_TOKENS, "{columns} columns of a step");
-        let lanes = self.plane.unwrap_or(LANES);
+        let group_units = self.plane.unwrap_or(GROUP_UNITS);
         let few = Few {
             format: format(w),
             columns: columns.next_power_of_two(),
             // as many sums as fit into registers
             rows: if columns <= 2 { 4 } else { 2 },
-            lanes,
-            groups: UNITS.div_ceil(lanes),
+            group_units,
+            groups: UNITS.div_ceil(group_units),
             plane_sum: self.plane.is_some(),
             finish,
         };
@@ -184,7 +184,7 @@ impl Launcher {
                 multiply_few::launch(
                     &self.client,
                     CubeCount::Static(rows.div_ceil(few.groups * few.rows) as u32, 1, 1),
-                    CubeDim::new_2d(few.lanes as u32, few.groups as u32),
+                    CubeDim::new_2d(few.group_units as u32, few.groups as u32),
                     QUAD,
                     quads(blocks),
                     words(blocks),

@@ -32,7 +32,7 @@ pub(super) enum Scales {
     ByteMin,
     /// `w = d s q`: a signed byte for every sixteen values, two blocks to a word; behind those of the row, the half `d` for
     /// every eight blocks, a word each.
-    Sixteens,
+    ByteOf16,
 }
 
 /// The words of a block.
@@ -55,10 +55,10 @@ impl Format {
             GgmlType::Q5_0 => (5, 16, Scales::Half),
             GgmlType::Q5_1 => (5, 0, Scales::HalfMin),
             GgmlType::Q8_0 | GgmlType::IQ4_NL => (8, 128, Scales::Half),
-            GgmlType::Q3_K => (4, 4, Scales::Sixteens),
+            GgmlType::Q3_K => (4, 4, Scales::ByteOf16),
             GgmlType::Q4_K => (4, 0, Scales::ByteMin),
             GgmlType::Q5_K => (5, 0, Scales::ByteMin),
-            GgmlType::Q6_K => (6, 32, Scales::Sixteens),
+            GgmlType::Q6_K => (6, 32, Scales::ByteOf16),
             _ => return None,
         };
         Some(Self {
@@ -87,7 +87,7 @@ impl Format {
         match self.scales {
             Scales::Half => blocks.div_ceil(2),
             Scales::HalfMin => blocks,
-            Scales::ByteMin | Scales::Sixteens => blocks / 2 + blocks / 8,
+            Scales::ByteMin | Scales::ByteOf16 => blocks / 2 + blocks / 8,
         }
     }
 

@@ -87,14 +87,14 @@ pub(in crate::ops::cube) fn load_block<N: Size>(
     let mut more_high = none;
     if comptime!(format.bits == 5) {
         let bits = words[all * 4usize + number];
-        let lanes = lane_numbers::<N>();
-        more_low = Vector::new(bits) >> lanes;
-        more_high = Vector::new(bits >> 16u32) >> lanes;
+        let shifts = element_numbers::<N>();
+        more_low = Vector::new(bits) >> shifts;
+        more_high = Vector::new(bits >> 16u32) >> shifts;
     }
     if comptime!(format.bits == 6) {
-        let lanes = lane_numbers::<N>() << Vector::new(1u32);
-        more_low = Vector::new(words[all * 4usize + 2usize * number]) >> lanes;
-        more_high = Vector::new(words[all * 4usize + 2usize * number + 1usize]) >> lanes;
+        let shifts = element_numbers::<N>() << Vector::new(1u32);
+        more_low = Vector::new(words[all * 4usize + 2usize * number]) >> shifts;
+        more_high = Vector::new(words[all * 4usize + 2usize * number + 1usize]) >> shifts;
     }
     if comptime!(format.bits == 8) {
         BlockWords::<N> {
@@ -116,12 +116,12 @@ pub(in crate::ops::cube) fn load_block<N: Size>(
 
 /// The numbers of a vector's values.
 #[cube]
-fn lane_numbers<N: Size>() -> Vector<u32, N> {
-    let mut lanes = Vector::<u32, N>::new(0u32);
-    lanes.insert(1usize, 1u32);
-    lanes.insert(2usize, 2u32);
-    lanes.insert(3usize, 3u32);
-    lanes
+fn element_numbers<N: Size>() -> Vector<u32, N> {
+    let mut numbers = Vector::<u32, N>::new(0u32);
+    numbers.insert(1usize, 1u32);
+    numbers.insert(2usize, 2u32);
+    numbers.insert(3usize, 3u32);
+    numbers
 }
 
 /// Opens the eight values `i` of a block, with `i` below four. The offset of the format is still in them.
@@ -191,7 +191,7 @@ pub(in crate::ops::cube) fn load_scales(
                 min: -min,
             }
         }
-        Scales::Sixteens => {
+        Scales::ByteOf16 => {
             let at = start + row * (blocks / 2usize + blocks / 8usize);
             let pair = w[at + block / 2usize] >> shift;
             let d = half_to_float(w[at + blocks / 2usize + block / 8usize]);

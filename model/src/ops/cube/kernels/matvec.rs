@@ -29,7 +29,7 @@ pub(in crate::ops::cube) struct Few {
     /// Rows of a group.
     pub(in crate::ops::cube) rows: usize,
     /// Units of a group.
-    pub(in crate::ops::cube) lanes: usize,
+    pub(in crate::ops::cube) group_units: usize,
     /// Groups of a cube.
     pub(in crate::ops::cube) groups: usize,
     /// Whether a group is a plane, so that the plane adds its sums.
@@ -59,7 +59,7 @@ pub(in crate::ops::cube) fn put(
 }
 
 /// `out[c * stride + first + r] = row r . x[c]`, or what [`Finish`] makes of it. `quads` and `words` are both the matrix, `x`
-/// is `[columns][32 * blocks]`. Cubes are `lanes` by `groups` units, and there is one for every `groups * rows` rows.
+/// is `[columns][32 * blocks]`. Cubes are `group_units` by `groups` units, and there is one for every `groups * rows` rows.
 #[cube(launch)]
 pub(in crate::ops::cube) fn multiply_few<N: Size>(
     quads: &[Vector<u32, N>],
@@ -78,9 +78,9 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
     let group = UNIT_POS_Y as usize;
     let own = comptime!(few.rows);
     let columns = comptime!(few.columns);
-    let lanes = comptime!(few.lanes);
+    let group_units = comptime!(few.group_units);
     let sums = comptime!(few.rows * few.columns);
-    let sixteens = comptime!(few.format.scales == Scales::Sixteens);
+    let of_sixteen = comptime!(few.format.scales == Scales::ByteOf16);
     let start = (CUBE_POS_X as usize * comptime!(few.groups) + group) * own;
     let none = Vector::<f32, N>::new(0.0f32);
 
@@ -147,7 +147,7 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
             for c in 0..columns {
                 let at = comptime!(r * few.columns + c);
                 let offset = comptime!(few.format.offset as f32);
-                if sixteens {
+                if of_sixteen {
                     let l = Vector::vector_sum(low[at]) - offset * Vector::vector_sum(low_x[c]);
                     let h = Vector::vector_sum(high[at]) - offset * Vector::vector_sum(high_x[c]);
                     acc[at] += l * scales.low + h * scales.high;
@@ -158,7 +158,7 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
                 }
             }
         }
-        block += lanes;
+        block += group_units;
     }
     if comptime!(few.plane_sum) {
         #[unroll]
@@ -171,18 +171,19 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
             }
         }
     } else {
-        let mut parts =
-            Shared::<[f32]>::new_slice(comptime!(few.groups * few.lanes * few.rows * few.columns));
+        let mut parts = Shared::<[f32]>::new_slice(comptime!(
+            few.groups * few.group_units * few.rows * few.columns
+        ));
         #[unroll]
         for i in 0..sums {
-            parts[(group * sums + i) * lanes + lane] = acc[i];
+            parts[(group * sums + i) * group_units + lane] = acc[i];
         }
         sync_cube();
         let mut i = lane;
         while i < sums {
             let mut sum = 0.0f32;
-            for part in 0..lanes {
-                sum += parts[(group * sums + i) * lanes + part];
+            for part in 0..group_units {
+                sum += parts[(group * sums + i) * group_units + part];
             }
             let row = start + i / columns;
             if row < rows {
@@ -193,7 +194,7 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
                     comptime!(few.finish),
                 );
             }
-            i += lanes;
+            i += group_units;
         }
     }
 }
