@@ -58,6 +58,21 @@ pub const TOOL_NAME_MAX: usize = 64;
 pub const TOOL_CALLS_MAX: usize = 16;
 /// Levels of lists and objects within each other that a tool's schema or a call's arguments may have.
 pub const TOOL_LEVELS_MAX: usize = 64;
+/// Most bytes of a schema or a pattern of an answer (protocol.md).
+pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
+/// Levels of lists and objects within each other that a schema may have (protocol.md), and that an answer by it may have.
+pub const SCHEMA_LEVELS_MAX: usize = 64;
+/// Bytes of the tables that masks are made with, for a vocabulary of 151,936 tokens: 32.4 MB, and 41.7 MB while they are made
+/// (`tests/constraint_memory`).
+pub const CONSTRAINER_BYTES: u64 = 44_000_000;
+/// Most bytes of one constraint, by the schemas that cost most: 4.4 MB while 250 formats are compiled, and 0.5 KB for each
+/// state of the lexer (`tests/constraint_memory`).
+pub const CONSTRAINT_BYTES_MAX: u64 = 16_000_000;
+/// Most states of the lexer of one constraint. A counted character needs four to five, because letters beyond ASCII have several
+/// bytes: as many as `maxLength: 2000` has.
+pub const CONSTRAINT_STATES_MAX: usize = 20_000;
+/// Most symbols of the grammar of one constraint.
+pub const GRAMMAR_SYMBOLS_MAX: usize = 50_000;
 /// Most bytes of last frames that are kept to answer repeated requests, of all clients together.
 pub const DEDUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most public keys that are asked whether one of them made a signature.

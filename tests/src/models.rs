@@ -1,5 +1,7 @@
 //! Finds the files of the real models.
 
+use glowplug_model::gguf::Gguf;
+use std::io::Read;
 use std::path::PathBuf;
 
 /// The real models that tests are written for.
@@ -38,4 +40,22 @@ pub fn real_model(model: Real) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// DeepSeek-R1-Distill-Qwen-1.5B: metadata without tensors, carried here.
+///
+/// # Panics
+/// If the file in the tree is broken.
+#[must_use]
+#[allow(
+    clippy::expect_used,
+    reason = "only tests see it, and the file is in the tree"
+)]
+pub fn r1_vocabulary() -> Gguf {
+    let packed = include_bytes!("../vectors/r1-distill-qwen-1.5b.vocab.gguf.zst");
+    let mut bytes = Vec::new();
+    let mut decoder =
+        ruzstd::decoding::StreamingDecoder::new(&packed[..]).expect("a frame of zstd");
+    decoder.read_to_end(&mut bytes).expect("the vocabulary");
+    Gguf::from_bytes(bytes.into()).expect("a file of GGUF")
 }

@@ -2,12 +2,14 @@
 //! tensors.
 //!
 //! A request takes this path: [`ChatTemplate::prompt`] writes the conversation as the model was trained to read it, and
-//! [`Tokenizer`] turns it into ids. An answer takes this one: [`Sampler`] draws an id, [`Tokenizer::token_bytes`] gives its
+//! [`Tokenizer`] turns it into ids. An answer takes this one: [`Constraint`] says which
+//! ids may come, [`Sampler`] draws one, [`Tokenizer::token_bytes`] gives its
 //! bytes, [`Utf8Stream`] joins them to whole characters, [`ThoughtSplitter`] tells thought from answer, [`Closing`] ends a
 //! thought that takes too long, [`CallSplitter`] finds the tools that are called, and [`StopStrings`] finds the end. Everything
 //! that comes out of the model file (vocabulary, merges, template) is treated as hostile.
 
 mod closing;
+mod constrain;
 mod error;
 mod message;
 mod sample;
@@ -19,6 +21,7 @@ mod tools;
 mod utf8;
 
 pub use closing::Closing;
+pub use constrain::{Constrainer, Constraint, ConstraintError, Format, Mask, SchemaError};
 pub use error::TextError;
 pub use message::{Message, Role, ToolCall};
 pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};

@@ -3,28 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod templates;
 mod tools;
 mod vocabularies;
 
 use glowplug_model::gguf::Gguf;
-use glowplug_tests::{GgufWriter, Kv, Real, real_model};
-use std::io::Read;
+use glowplug_tests::{GgufWriter, Kv, Real, r1_vocabulary as r1, real_model};
 
 /// SmolLM2-135M-Instruct, the whole file.
 fn smol() -> Gguf {
     Gguf::open(&real_model(Real::Smol)).unwrap()
-}
-
-/// DeepSeek-R1-Distill-Qwen-1.5B: metadata without tensors, carried here.
-fn r1() -> Gguf {
-    let packed = include_bytes!("../../vectors/r1-distill-qwen-1.5b.vocab.gguf.zst");
-    let mut bytes = Vec::new();
-    ruzstd::decoding::StreamingDecoder::new(&packed[..])
-        .unwrap()
-        .read_to_end(&mut bytes)
-        .unwrap();
-    Gguf::from_bytes(bytes.into()).unwrap()
 }
 
 /// Qwen2.5-Coder: R1's distillate was made from it, with the same words and merges; the names of

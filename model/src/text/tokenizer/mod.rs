@@ -187,6 +187,12 @@ impl Tokenizer {
         mark.map(|(_, text)| *text)
     }
 
+    /// The first mark in a text that is a control token: where it begins, its token and its text.
+    pub(in crate::text) fn first_mark(&self, text: &str) -> Option<(usize, u32, &'static str)> {
+        let found = |&(id, mark): &(u32, &'static str)| Some((text.find(mark)?, id, mark));
+        self.marks.iter().filter_map(found).min()
+    }
+
     /// Whether this token ends a turn: the file's eos and eot, `<|im_end|>`, `<｜end▁of▁sentence｜>` and others of this kind.
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.contains(&id)

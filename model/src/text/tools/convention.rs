@@ -11,6 +11,22 @@ pub enum Convention {
     Llama,
 }
 
+/// The texts around the names and the arguments of calls, in their order.
+pub(in crate::text) struct Form {
+    /// before the first call
+    pub(in crate::text) open: &'static str,
+    /// before the name of a tool
+    pub(in crate::text) before: &'static str,
+    /// between a name and its arguments
+    pub(in crate::text) between: &'static str,
+    /// behind the arguments of a call
+    pub(in crate::text) behind: &'static str,
+    /// between one call and the next
+    pub(in crate::text) next: &'static str,
+    /// behind the last call
+    pub(in crate::text) close: &'static str,
+}
+
 /// All marks of all conventions. Where a vocabulary has one of them as a control token, its text counts while tools are
 /// offered.
 pub(in crate::text) const MARKS: [&str; 8] = [
@@ -71,21 +87,67 @@ impl Convention {
 
     /// What may stand before such an object. Qwen2.5-Coder writes all of its calls in a block of code, whatever its template
     /// says: 27 of 30 answers of `tests/examples/calls`.
-    pub(super) fn fence(self) -> Option<&'static str> {
+    pub(in crate::text) fn fence(self) -> Option<&'static str> {
         (self == Self::Hermes).then_some("```json")
+    }
+
+    /// The marks before and behind the object of a call.
+    pub(in crate::text) fn marks(self) -> Vec<(&'static str, &'static str)> {
+        let openers = self.openers().iter().copied();
+        match self {
+            Self::Hermes => openers.map(|open| (open, "\n</tool_call>")).collect(),
+            Self::DeepSeek | Self::Llama => openers.map(|open| (open, "")).collect(),
+        }
+    }
+
+    /// The key of the arguments in the object of a call.
+    pub(in crate::text) fn key(self) -> &'static str {
+        match self {
+            Self::Hermes | Self::DeepSeek => "arguments",
+            Self::Llama => "parameters",
+        }
     }
 
     /// A call in this form. `arguments` is the text of a JSON object.
     pub(in crate::text) fn write(self, name: &str, arguments: &str) -> String {
+        let Form {
+            open,
+            before,
+            between,
+            behind,
+            close,
+            ..
+        } = self.form();
+        format!("{open}{before}{name}{between}{arguments}{behind}{close}")
+    }
+
+    /// The texts of which an answer of calls consists.
+    pub(in crate::text) fn form(self) -> Form {
         match self {
-            Self::Hermes => format!(
-                "<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>"
-            ),
-            Self::DeepSeek => format!(
-                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{FUNCTION}{SEPARATOR}{name}\n\
-                 {FENCE}json\n{arguments}\n{FENCE}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
-            ),
-            Self::Llama => format!("{{\"name\": \"{name}\", \"parameters\": {arguments}}}"),
+            Self::Hermes => Form {
+                open: "",
+                before: "<tool_call>\n{\"name\": \"",
+                between: "\", \"arguments\": ",
+                behind: "}\n</tool_call>",
+                next: "\n",
+                close: "",
+            },
+            Self::DeepSeek => Form {
+                open: CALLS,
+                before: "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+                between: "\n```json\n",
+                behind: "\n```<｜tool▁call▁end｜>",
+                next: "\n",
+                close: "<｜tool▁calls▁end｜>",
+            },
+            Self::Llama => Form {
+                open: "",
+                before: "{\"name\": \"",
+                between: "\", \"parameters\": ",
+                behind: "}",
+                next: "; ",
+                close: "",
+            },
         }
     }
 }

@@ -100,6 +100,29 @@ impl CallSplitter {
         self.left == 0
     }
 
+    /// The text of the call that has begun and is not complete, from its mark, fence or brace on, as soon as it is one for
+    /// sure: its mark is there, or the first key of its object.
+    #[must_use]
+    pub fn open_call(&self) -> Option<&str> {
+        let SplitState::Call { white, .. } = self.state else {
+            return None;
+        };
+        let text = &self.held[white..];
+        let openers = self.convention.openers();
+        if openers.iter().any(|mark| text.starts_with(mark)) {
+            return Some(text);
+        }
+        let object = match head(self.convention, text) {
+            Head::Object(at, _) => &text[at..],
+            Head::Undecided | Head::Broken => return None,
+        };
+        let key = object[1..]
+            .trim_start()
+            .strip_prefix('"')?
+            .split_once('"')?;
+        ["name", "type"].contains(&key.0).then_some(text)
+    }
+
     /// Ends the text and emits what was held back, which did not become a call. A closing mark that was cut off is dropped
     /// with its call.
     pub fn finish(&mut self, emit: &mut dyn FnMut(Piece<'_>)) {

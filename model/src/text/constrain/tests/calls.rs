@@ -1,0 +1,207 @@
+//! Calls: what their grammar lets through is read as calls and nothing else.
+
+use super::judge::validates;
+use super::*;
+use crate::text::tokenizer::tests::SPECIAL;
+use crate::text::{CallSplitter, Convention, Piece, Tool, ToolChoice, Tools, Utf8Stream};
+
+const CONVENTIONS: [Convention; 3] = [Convention::Hermes, Convention::DeepSeek, Convention::Llama];
+
+/// A vocabulary whose marks are control tokens, or are not in it.
+fn vocabulary(marks: bool) -> (Arc<Tokenizer>, Constrainer) {
+    let mut tiny = Tiny::default();
+    if marks {
+        for mark in crate::text::tools::MARKS {
+            tiny.tokens.push((mark.to_owned(), SPECIAL[0].1));
+        }
+    }
+    let tokenizer = Arc::new(tiny.build().unwrap());
+    let constrainer = Constrainer::new(Arc::clone(&tokenizer), 288).unwrap();
+    (tokenizer, constrainer)
+}
+
+fn tools(choice: ToolChoice) -> Tools {
+    let tool = |name, parameters| Tool::new(name, None, parameters).unwrap();
+    Tools {
+        list: [
+            tool(
+                "set_light",
+                r#"{"properties":{"room":{"enum":["hall","kitchen"]},"level":{"type":"number"}},"required":["room"],"additionalProperties":false}"#,
+            ),
+            tool("time", ""),
+            tool("note", r#"{"type":"object","properties":{"text":{"type":"string","maxLength":20}},"additionalProperties":false}"#),
+        ]
+        .into(),
+        choice,
+        parallel: true,
+    }
+}
+
+fn splitter(convention: Convention, most: usize) -> CallSplitter {
+    let names = tools(ToolChoice::Auto)
+        .list
+        .iter()
+        .map(|tool| tool.name().to_owned())
+        .collect();
+    CallSplitter::new(convention, names, most)
+}
+
+/// Checks a call against its tool, and gives its name.
+fn checked(name: &str, arguments: &str) -> String {
+    let tools = tools(ToolChoice::Auto);
+    let tool = tools.list.iter().find(|tool| tool.name() == name).unwrap();
+    let schema = json(tool.parameters());
+    assert!(
+        validates(&schema, &schema, &json(arguments)),
+        "{name} {arguments}"
+    );
+    name.to_owned()
+}
+
+#[test]
+fn an_answer_of_calls_is_read_as_calls() {
+    for marks in [false, true] {
+        let (tokenizer, constrainer) = vocabulary(marks);
+        for convention in CONVENTIONS {
+            let tools = tools(ToolChoice::Required);
+            let mut constraint = constrainer.compile_calls(convention, &tools, 3).unwrap();
+            let mut ended = 0;
+            for seed in 1..60 {
+                constraint.restart().unwrap();
+                let Some(answer) = walk(&mut constraint, &tokenizer, seed, 400) else {
+                    continue;
+                };
+                ended += 1;
+                let (mut names, mut text) = (Vec::new(), String::new());
+                let mut splitter = splitter(convention, 4);
+                let mut emit = |piece: Piece<'_>| match piece {
+                    Piece::Content(content) => text += content,
+                    Piece::Call { name, arguments } => names.push(checked(name, arguments)),
+                };
+                splitter.push(&answer, &mut emit);
+                splitter.finish(&mut emit);
+                assert!((1..=3).contains(&names.len()), "{answer}: {names:?}");
+                assert_eq!(text.trim(), "", "{answer}");
+            }
+            assert!(ended > 5, "{convention:?} {marks}: {ended}");
+        }
+    }
+}
+
+#[test]
+fn it_is_what_the_template_writes() {
+    for marks in [false, true] {
+        let (tokenizer, constrainer) = vocabulary(marks);
+        for convention in CONVENTIONS {
+            let named = tools(ToolChoice::Named("note".into()));
+            let mut constraint = constrainer.compile_calls(convention, &named, 1).unwrap();
+            let call = convention.write("note", r#"{"text":"x"}"#);
+            for token in tokenizer.encode(&call, marks).unwrap() {
+                constraint.accept(token).unwrap();
+            }
+            assert!(constraint.is_over());
+            let mut constraint = constrainer.compile_calls(convention, &named, 1).unwrap();
+            let other = tokenizer
+                .encode(&convention.write("time", "{}"), marks)
+                .unwrap();
+            assert!(constraint.agreed(&other) < other.len());
+        }
+    }
+    let none = tools(ToolChoice::Named("nobody".into()));
+    let error = CONSTRAINER
+        .compile_calls(Convention::Hermes, &none, 1)
+        .err()
+        .unwrap();
+    assert_eq!(error.place, "tool_choice");
+    let mut wrong = tools(ToolChoice::Required);
+    wrong.list = [Tool::new("a", None, r#"{"properties":{"x":{"not":{}}}}"#).unwrap()].into();
+    let error = CONSTRAINER
+        .compile_calls(Convention::Hermes, &wrong, 1)
+        .err()
+        .unwrap();
+    assert_eq!(error.place, "tools[0].function.parameters.properties.x.not");
+    wrong.list = [Tool::new("a", None, r#"{"type":"string"}"#).unwrap()].into();
+    let error = CONSTRAINER
+        .compile_call(Convention::Hermes, &wrong)
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "tools[0].function.parameters.type: must be `object`"
+    );
+}
+
+/// Writes `text` as the model would, then what the mask lets through once a call is open, and gives the calls.
+fn held(convention: Convention, text: &str, marks: bool, seed: u64) -> Option<Vec<String>> {
+    let (tokenizer, constrainer) = vocabulary(marks);
+    let mut constraint = constrainer
+        .compile_call(convention, &tools(ToolChoice::Auto))
+        .unwrap();
+    let mut splitter = splitter(convention, 4);
+    let mut names = Vec::new();
+    let mut emit = |piece: Piece<'_>| {
+        if let Piece::Call { name, arguments } = piece {
+            names.push(checked(name, arguments));
+        }
+    };
+    splitter.push(text, &mut emit);
+    let open = splitter.open_call()?.to_owned();
+    constraint.begin(&open).unwrap();
+    let (mut dice, mut utf8) = (Dice(seed | 1), Utf8Stream::default());
+    for _ in 0..400 {
+        if splitter.open_call().is_none() {
+            assert!(constraint.is_complete());
+            return Some(names);
+        }
+        let tokens: Vec<u32> = constraint.mask().unwrap().tokens().collect();
+        let ends = |token: &&u32| matches!(&*tokenizer.token_bytes(**token), b"\"" | b"}");
+        let ending: Vec<u32> = tokens.iter().filter(ends).copied().collect();
+        let among = if ending.is_empty() || dice.below(3) > 0 {
+            &tokens
+        } else {
+            &ending
+        };
+        let token = among[dice.below(among.len())];
+        constraint.accept(token).unwrap();
+        let mut text = String::new();
+        match tokenizer.call_mark(token) {
+            Some(mark) => text += mark,
+            None => utf8.push(&tokenizer.token_bytes(token), &mut text),
+        }
+        splitter.push(&text, &mut emit);
+    }
+    None
+}
+
+#[test]
+fn a_call_within_an_answer_is_held_from_its_first_byte() {
+    for (convention, text) in [
+        (Convention::Hermes, "I will. <tool_call>"),
+        (Convention::Hermes, "<tool_call>\n{\"name\": \"set"),
+        (Convention::Hermes, "{\"name\""),
+        (Convention::Hermes, "```json\n{\n  \"name\": \"note\""),
+        (Convention::Llama, "{\"name\": \"note\", "),
+        (Convention::Llama, "{\"type\": \"function\", \"name\""),
+        (Convention::Llama, "<|python_tag|>"),
+        (Convention::DeepSeek, "Well.\n<｜tool▁calls▁begin｜>"),
+        (Convention::DeepSeek, "<｜tool▁call▁begin｜>function"),
+    ] {
+        for marks in [false, true] {
+            let calls = (1..40).filter_map(|seed| held(convention, text, marks, seed));
+            let calls: Vec<Vec<String>> = calls.collect();
+            assert!(
+                calls.len() > 5,
+                "{convention:?} {text}: {} came to an end",
+                calls.len()
+            );
+            assert!(
+                calls.iter().all(|names| names.len() == 1),
+                "{convention:?} {text}"
+            );
+        }
+    }
+    // what is no call yet is not held
+    for text in ["Hello", "{", "{\"na", "{\"temperature\": 7}", "<tool"] {
+        assert!(held(Convention::Hermes, text, false, 1).is_none(), "{text}");
+    }
+}

@@ -1,0 +1,148 @@
+//! What clients' schemas can cost in memory: the tables of a vocabulary, and eight constraints that are walked for long. A
+//! process of its own, because its allocator counts.
+
+#![allow(clippy::unwrap_used)]
+
+use glowplug_firmware_config::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, STREAMS_MAX};
+use glowplug_model::text::{Constrainer, Constraint, Format, Tokenizer};
+use glowplug_tests::{SplitMix, r1_vocabulary, schema_bombs};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is the system allocator's own; the counters are beside it
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let in_use = IN_USE.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(in_use, Relaxed);
+        // SAFETY: the caller's layout
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's pointer and layout
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes in use, and the most that were since the last call.
+fn in_use() -> (u64, u64) {
+    let now = IN_USE.load(Relaxed);
+    (now as u64, PEAK.swap(now, Relaxed) as u64)
+}
+
+/// Schemas that are taken and need many states.
+fn heavy() -> Vec<Format> {
+    let schema = |text: String| Format::JsonSchema(text.into());
+    let list =
+        |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(",");
+    vec![
+        Format::JsonObject,
+        schema(r#"{"type":"string","maxLength":2000}"#.into()),
+        schema(r#"{"type":"array","items":{"type":"string","pattern":"^([a-z0-9]{1,30}[ ,]){1,30}$"}}"#.into()),
+        schema(r#"{"type":"array","items":{"type":"string","pattern":"[ab]{3}.*c.*d.*e"}}"#.into()),
+        schema(format!(
+            r#"{{"type":"array","items":{{"anyOf":[{}]}}}}"#,
+            list(40, &|n| format!(r#"{{"type":"string","pattern":"^{n}[a-z]{{1,40}}$"}}"#))
+        )),
+        schema(format!(
+            r#"{{"type":"object","properties":{{{}}}}}"#,
+            list(250, &|n| format!(r#""property_{n}":{{"type":"string","format":"email"}}"#))
+        )),
+        schema(format!(r#"{{"type":"array","items":{{"enum":[{}]}}}}"#, list(1_000, &|n| format!(r#""a name of number {n}""#)))),
+        Format::Regex("(.*a.{1,6}){2}".into()),
+    ]
+}
+
+/// Draws tokens of the masks, those that end a string only where hardly any others come.
+fn walk(
+    constraint: &mut Constraint,
+    tokenizer: &Tokenizer,
+    dice: &mut SplitMix,
+    most: usize,
+) -> Result<(), String> {
+    for step in 0..most {
+        if constraint.is_over() {
+            return Ok(());
+        }
+        let Ok(mask) = constraint.mask() else {
+            return Err(format!("stuck after {step} tokens"));
+        };
+        let mut token = 0;
+        for _ in 0..20 {
+            let nth = dice.below(mask.count());
+            token = mask.tokens().nth(nth).unwrap();
+            if !tokenizer.is_end(token) && !tokenizer.token_bytes(token).contains(&b'"') {
+                break;
+            }
+        }
+        if constraint.accept(token).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn constraints_stay_within_what_is_planned_for_them() {
+    let tokenizer = Arc::new(Tokenizer::from_gguf(&r1_vocabulary()).unwrap());
+    let (before, _) = in_use();
+    let constrainer = Constrainer::new(Arc::clone(&tokenizer), 151_936).unwrap();
+    let (tables, peak) = in_use();
+    println!(
+        "tables: {} bytes, {} at the peak",
+        tables - before,
+        peak - before
+    );
+    assert!(peak - before <= CONSTRAINER_BYTES);
+
+    let mut dice = SplitMix::new(7, "walks");
+    let mut held = Vec::new();
+    let heavy = heavy();
+    assert!(heavy.len() >= STREAMS_MAX);
+    for format in &heavy {
+        let (here, _) = in_use();
+        let mut constraint = constrainer.compile(format).unwrap();
+        let (compiled, compiling) = in_use();
+        walk(&mut constraint, &tokenizer, &mut dice, 2_000).unwrap();
+        let (after, walking) = in_use();
+        println!(
+            "{} bytes compiled, {} at the peak of it; {} walked, {} at the peak of it: {:.60}",
+            compiled - here,
+            compiling - here,
+            after - here,
+            walking - here,
+            format!("{format:?}")
+        );
+        assert!(
+            compiling.max(walking) - here <= CONSTRAINT_BYTES_MAX,
+            "{format:?}"
+        );
+        held.push(constraint);
+    }
+
+    let (bombs, mut taken) = (schema_bombs(), 0);
+    assert!(bombs.len() >= 100, "{}", bombs.len());
+    let (before, _) = in_use();
+    for bomb in bombs {
+        let format = Format::JsonSchema(bomb.clone().into());
+        if let Ok(mut constraint) = constrainer.compile(&format) {
+            taken += 1;
+            println!("taken: {bomb:.100}");
+            let _ = walk(&mut constraint, &tokenizer, &mut dice, 300);
+        }
+    }
+    assert!(taken <= 2, "{taken} are taken");
+    let (_, peak) = in_use();
+    println!("with the bombs: {} bytes more at the peak", peak - before);
+    assert!(peak - before <= CONSTRAINT_BYTES_MAX, "{}", peak - before);
+}
