@@ -4,7 +4,7 @@
 use core::fmt;
 
 use crate::kv::KvFormat;
-use crate::limits::{DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
+use crate::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
 
 /// Resident bytes of the program besides its threads: 18.6 MB of code and libraries (of 24 MB in the file) and 3.1 MB of heap
 /// (runtime, broker, templates, tables) after the first answers, measured on x86-64 with glibc and a release build.
@@ -21,6 +21,12 @@ const MERGE_SLOT: u64 = 17;
 const TOKEN: u64 = 66;
 /// Bytes that building the tokenizer leaves behind for a merge.
 const MERGE: u64 = 66;
+/// Bytes of the tables by which formats are enforced, for each token of the vocabulary. They are made for the first request that
+/// has one: [`CONSTRAINER_BYTES`] are for 151,936 tokens. As heap 9.5 MB were measured for 49,152.
+const MASK_TOKEN: u64 = CONSTRAINER_BYTES.div_ceil(151_936);
+/// Bytes of a format that is compiled and whose answer waits. Measured as heap: 0.03 to 0.3 MB, and 0.5 MB for an enumeration of
+/// 1,000 texts.
+const CONSTRAINT_WAITING: u64 = 640 << 10;
 /// Values of f32 for each token of the vocabulary and each stream: its logit, and the sampler's candidate (id and logit).
 const LOGIT_VALUES: u64 = 3;
 /// The reserve is this part of all other lines: so much may the estimates and the allocator be wrong.
@@ -125,12 +131,12 @@ pub struct MemoryPlan {
     lines: [(&'static str, u64); LINES],
 }
 
-const LINES: usize = 7;
+const LINES: usize = 8;
 /// Number of the lines that are in memory from the start. The others are room for what comes and goes.
 const RESIDENT: usize = 5;
 
 impl MemoryPlan {
-    /// Every consumer with its bytes: `weights`, `kv_pages`, `scratch`, `tokenizer`, `program`, and then `messages` and
+    /// Every consumer with its bytes: `weights`, `kv_pages`, `scratch`, `tokenizer`, `program`, and then `messages`, `masks` and
     /// `reserve`, which are room for later.
     pub fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.lines.into_iter()
@@ -142,7 +148,7 @@ impl MemoryPlan {
         sum(&self.lines)
     }
 
-    /// The bytes that are in memory before any message came: all lines but `messages` and `reserve`.
+    /// The bytes that are in memory before any message came: all lines but `messages`, `masks` and `reserve`.
     #[must_use]
     pub fn resident(&self) -> u64 {
         sum(&self.lines[..RESIDENT])
@@ -200,6 +206,7 @@ pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan,
                 PROGRAM.saturating_add(product(&[choice.threads as u64, THREAD])),
             ),
             ("messages", messages(choice)),
+            ("masks", masks(shape, choice)),
             ("reserve", 0),
         ];
         lines[LINES - 1].1 = sum(&lines) / RESERVE_DIVISOR;
@@ -290,6 +297,13 @@ fn tokenizer(shape: &Shape) -> u64 {
     ]
     .into_iter()
     .fold(0, u64::saturating_add)
+}
+
+/// Bytes by which answers are held to formats: the tables of the vocabulary, and the formats of all requests.
+fn masks(shape: &Shape, choice: &Choice) -> u64 {
+    product(&[shape.vocab as u64, MASK_TOKEN])
+        .saturating_add(product(&[choice.streams as u64, CONSTRAINT_BYTES_MAX]))
+        .saturating_add(product(&[choice.queue as u64, CONSTRAINT_WAITING]))
 }
 
 fn messages(choice: &Choice) -> u64 {

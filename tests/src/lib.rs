@@ -14,6 +14,7 @@ mod floats;
 mod link;
 mod models;
 mod rng;
+pub mod schemas;
 mod script;
 mod tiny;
 mod vocabulary;

@@ -7,6 +7,7 @@ mod folders;
 mod measure;
 mod models;
 mod plan;
+mod schema;
 mod serve;
 
 use clap::{Parser, Subcommand};

@@ -11,6 +11,7 @@ use glowplug_firmware_config::limits::{
 use glowplug_model::engine::{KvFormats, Share, Thinking};
 
 use super::BrokerAddress;
+use super::format::OwnFormat;
 use super::kinds::{
     Entry, Key, Keys, Kind, Later, List, Number, OneOf, Optional, OwnThought, Parsed, Path, Size,
     Switch, Text, Texts, Thought,
@@ -116,8 +117,8 @@ keys! {
     PRESETS_THINKING: OwnThought = "presets[].thinking", OwnThought;
     /// Most tokens of an answer with its thought; a request may ask for fewer.
     PRESETS_MAX_TOKENS: Optional = "presets[].max_tokens", Optional { min: 1, max: 1 << 20, default: "`engine.max_tokens`, and no limit" };
-    /// The format of the answers.
-    PRESETS_RESPONSE_FORMAT: Later = "presets[].response_format", Later { what: "a format other than text" };
+    /// What the answers are held to, where a request does not say; checked when the configuration is read.
+    PRESETS_RESPONSE_FORMAT: OwnFormat = "presets[].response_format", OwnFormat;
     /// Names of tools of the daemon's own that the model may call.
     PRESETS_TOOLS: Later = "presets[].tools", Later { what: "calling tools" };
     /// Where conversations are kept over restarts, made with mode 0700. Where it cannot be written, all goes on without.

@@ -107,7 +107,7 @@ pub(super) fn parts(key: &str) -> (impl Iterator<Item = &str>, &str) {
     (tables.split_terminator('.'), name)
 }
 
-fn wrong(key: &str, wanted: &str, value: &Value) -> ConfigError {
+pub(super) fn wrong(key: &str, wanted: &str, value: &Value) -> ConfigError {
     ConfigError::Type(format!(
         "`{key}` is {wanted}, and not the {} {value}",
         value.type_str()

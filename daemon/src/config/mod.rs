@@ -17,6 +17,7 @@ use crate::machine::systemd::Supervisor;
 
 mod check;
 pub(crate) mod counter;
+mod format;
 mod image;
 mod keys;
 mod kinds;

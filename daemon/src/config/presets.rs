@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use glowplug_firmware_config::limits::CLIENT_MAX;
 use glowplug_model::engine::Thinking;
+use glowplug_model::text::Format;
 use toml::Table;
 
 use super::keys::*;
@@ -26,6 +27,8 @@ pub struct Preset {
     pub clients: Vec<String>,
     pub thinking: Option<Thinking>,
     pub max_tokens: Option<u32>,
+    /// What the answers are held to.
+    pub format: Option<Format>,
 }
 
 impl Preset {
@@ -90,7 +93,6 @@ fn preset(table: &Table) -> Result<Preset, ConfigError> {
             return Err(invalid(PRESETS_CLIENTS.name, why));
         }
     }
-    PRESETS_RESPONSE_FORMAT.of(table)?;
     PRESETS_TOOLS.of(table)?;
     let max_tokens = PRESETS_MAX_TOKENS.of(table)?;
     Ok(Preset {
@@ -101,6 +103,7 @@ fn preset(table: &Table) -> Result<Preset, ConfigError> {
         clients,
         thinking: PRESETS_THINKING.of(table)?,
         max_tokens: max_tokens.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+        format: PRESETS_RESPONSE_FORMAT.of(table)?,
     })
 }
 

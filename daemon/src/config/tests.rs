@@ -3,6 +3,7 @@
 use super::values::topic_level;
 use super::*;
 use glowplug_firmware_config::kv::KvFormat;
+use glowplug_model::text::Format;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     Draft::from_toml(text)?.finish("host", PathBuf::from("/state"))
@@ -347,12 +348,17 @@ fn presets_are_read_in_their_order() {
         clients = ["voice-*", "panel"]
         thinking = false
         max_tokens = 60
+        response_format = '{"type":"json_schema","json_schema":{"name":"x","schema":{"required":["b"],"properties":{"b":{},"a":{}}}}}'
         [[presets]]
         name = "all"
+        response_format = { type = "regex", pattern = "yes|no" }
+        [[presets]]
+        name = "text"
+        response_format = '{"type":"text"}'
         "#,
     )
     .unwrap();
-    let [cabin, all] = &c.presets[..] else {
+    let [cabin, all, text] = &c.presets[..] else {
         panic!("{:?}", c.presets)
     };
     assert_eq!((cabin.name.as_str(), all.name.as_str()), ("cabin", "all"));
@@ -363,6 +369,11 @@ fn presets_are_read_in_their_order() {
     assert!(!cabin.thinking.unwrap().enabled);
     assert_eq!((cabin.max_tokens, all.max_tokens), (Some(60), None));
     assert_eq!((all.system(), all.thinking), (None, None));
+    // in the owner's order
+    let schema = r#"{"required":["b"],"properties":{"b":{},"a":{}}}"#;
+    assert_eq!(cabin.format, Some(Format::JsonSchema(schema.into())));
+    assert_eq!(all.format, Some(Format::Regex("yes|no".into())));
+    assert_eq!(text.format, None);
     for (client, is_for) in [("voice-1", true), ("panel", true), ("panel2", false)] {
         assert_eq!(cabin.is_for(client), is_for, "{client}");
         assert!(all.is_for(client));
@@ -397,6 +408,18 @@ fn a_preset_that_is_wrong_is_named_by_key_and_number() {
         (
             "name = 'a'\nmax_tokens = 0",
             "`presets[].max_tokens`: 0 is not between",
+        ),
+        (
+            "name = 'a'\nresponse_format = 7",
+            "`presets[].response_format` is JSON in a text, or a table",
+        ),
+        (
+            "name = 'a'\nresponse_format = '{'",
+            "`presets[].response_format`: `response_format`",
+        ),
+        (
+            "name = 'a'\nresponse_format = { type = 'json_schema', json_schema = { name = 'x', schema = { not = {} } } }",
+            "`presets[].response_format`: `response_format.json_schema.schema.not`",
         ),
     ];
     for (lines, says) in table {

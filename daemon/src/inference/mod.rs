@@ -231,13 +231,13 @@ fn room(plan: &Plan, threads: Threads) -> Result<(), LoadError> {
     const EXPRESSIONS: u64 = 1_600_000;
     /// The stack of a thread of the standard library.
     const STACK: u64 = 2 << 20;
-    /// The threads that build the tokenizer, prepare prompts and read files.
-    const OTHERS: usize = 3;
+    /// The threads that build the tokenizer, make masks, prepare prompts and read files.
+    const OTHERS: usize = 4;
     let stacks = (threads.prefill.max(threads.decode) + OTHERS) as u64 * STACK;
     let tables = plan
         .memory
         .lines()
-        .filter(|(line, _)| ["kv_pages", "scratch", "tokenizer"].contains(line));
+        .filter(|(line, _)| ["kv_pages", "scratch", "tokenizer", "masks"].contains(line));
     let mut held = Vec::new();
     for bytes in tables.map(|(_, bytes)| bytes).chain([stacks, EXPRESSIONS]) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -28,6 +28,8 @@ const CLIENTS_MAX: usize = 2 * WAITING_MAX;
 const NICE: i32 = 10;
 /// So many bytes of text cost as much as a request by itself.
 const BYTES_A_UNIT: usize = 1 << 10;
+/// What compiling the schemas of a request costs besides: as much as reading 64 KiB of text.
+const COMPILING: u64 = 64;
 
 /// Starts the thread, which ends when nobody can send jobs any more.
 pub(super) fn start(
@@ -97,7 +99,8 @@ impl Prompts {
                 limit: WAITING_MAX,
             });
         }
-        let cost = 1 + (request.bytes() / BYTES_A_UNIT) as u64;
+        let compiling = u64::from(request.compiles()) * COMPILING;
+        let cost = 1 + (request.bytes() / BYTES_A_UNIT) as u64 + compiling;
         let paid = self.paid.entry(request.client.clone()).or_default();
         let start = self.clock.max(*paid);
         *paid = start + cost;
@@ -188,9 +191,9 @@ impl Prompts {
 /// in the next step. 64 times as much takes 25 ms on a server of 2023.
 const AT_ONCE_BYTES: usize = 4 << 10;
 
-/// Whether this prompt may be prepared on the inference thread.
+/// Whether this prompt may be prepared on the inference thread. Schemas are never compiled there.
 pub(super) fn at_once(job: &PromptJob) -> bool {
-    job.priority() == Priority::Urgent && job.bytes() <= AT_ONCE_BYTES
+    job.priority() == Priority::Urgent && job.bytes() <= AT_ONCE_BYTES && !job.compiles()
 }
 
 #[cfg(test)]

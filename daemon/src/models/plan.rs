@@ -9,6 +9,7 @@ use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
 use glowplug_model::engine::{Compute, KvFormats, LoadError, Share, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
+use glowplug_model::text::Format;
 
 use super::tuned::Tuned;
 use crate::config::{Config, Preset};
@@ -21,12 +22,14 @@ use crate::speech;
 /// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
-/// requests, the text of sessions and of presets, and what answers hold back that are spoken.
+/// requests, the text of sessions, of presets and of their formats, and what answers hold back that are spoken.
 fn message_bytes(config: &Config) -> u64 {
     let embedded = config.mqtt.server.is_none();
     let held = mqtt::bytes(config.engine.max_payload_bytes, embedded);
     let presets = config.presets.iter().filter_map(Preset::system);
-    let presets: usize = presets.map(|text| text.len()).sum();
+    let presets = presets.map(|text| text.len()).sum::<usize>();
+    let formats = config.presets.iter().filter_map(|p| p.format.as_ref());
+    let presets = presets + formats.map(Format::bytes).sum::<usize>();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
     (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken) as u64
 }

@@ -202,6 +202,10 @@ impl Stream {
                     &Fault::new(Code::Internal, "the request failed inside the daemon"),
                 );
             }
+            Finish::Stuck => {
+                let why = "no token of this model may follow this answer by its format, or the format is too complex";
+                return self.error(speaker, &Fault::schema("response_format", why));
+            }
             Finish::Superseded => {
                 return self.error(
                     speaker,

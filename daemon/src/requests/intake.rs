@@ -12,6 +12,7 @@ use super::presets::{Presets, Terms};
 use crate::config::Config;
 use crate::mqtt::{Incoming, Publication};
 use crate::wire::admin::{self, Admin, Asker};
+use crate::wire::chat::format::ResponseFormat;
 use crate::wire::chat::request::{self, ChatDefaults, ChatRequest};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::{self, ReplyTo};
@@ -154,8 +155,11 @@ impl Intake {
                 };
                 let tokens =
                     |terms: &Terms| terms.tokens(chat.max_tokens, self.defaults.max_tokens);
-                let terms = terms
-                    .and_then(|terms| chat.sampling.check_logprobs(tokens(&terms)).map(|()| terms));
+                let terms = terms.and_then(|terms| {
+                    chat.sampling.check_logprobs(tokens(&terms))?;
+                    chat.check_stop(terms.format.is_some())?;
+                    Ok(terms)
+                });
                 match terms {
                     Ok(terms) => self.submit(asked, kind, chat, terms, context),
                     Err(fault) => {
@@ -196,7 +200,7 @@ impl Intake {
         &self,
         asked: Asked<'_>,
         kind: Kind,
-        chat: ChatRequest,
+        mut chat: ChatRequest,
         terms: Terms,
         context: &mut Context<'_>,
     ) {
@@ -204,6 +208,12 @@ impl Intake {
         let sampler = self.sampler.clone().unwrap_or_default();
         let max_tokens = terms.tokens(chat.max_tokens, self.defaults.max_tokens);
         let thinking = chat.thinking.or(terms.thinking);
+        let format = (chat.format).map_or(terms.format, ResponseFormat::format);
+        if chat.schema_in_prompt && format.is_none() {
+            chat.ignored.push("schema_in_prompt");
+        }
+        // plain text is for people, who read or hear it as it is, and what is held to a format is for programs
+        let spoken = format.is_none() && (kind == Kind::Ask || chat.sentences);
         let request = Request {
             session: chat.session.map(Into::into),
             priority: chat.priority,
@@ -212,6 +222,8 @@ impl Intake {
             system: terms.system,
             stop: chat.stop,
             tools: chat.tools,
+            format,
+            schema_in_prompt: chat.schema_in_prompt,
             ..Request::new(asked.client, chat.messages, max_tokens)
         };
         let arrival = Arrival {
@@ -220,8 +232,7 @@ impl Intake {
             made_id: made_id(),
             reply: asked.to,
             request,
-            // plain text is for people, who read or hear it as it is
-            spoken: kind == Kind::Ask || chat.sentences,
+            spoken,
             ignored: chat.ignored,
             deadline: properties::deadline(chat.deadline_ms, expiry_s),
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use glowplug_model::engine::Thinking;
+use glowplug_model::text::Format;
 
 use crate::config;
 use crate::wire::fault::Fault;
@@ -19,6 +20,8 @@ pub(super) struct Terms {
     pub(super) thinking: Option<Thinking>,
     /// The most that it may ask for, too.
     pub(super) max_tokens: Option<u32>,
+    /// What its answer is held to.
+    pub(super) format: Option<Format>,
 }
 
 impl Presets {
@@ -27,6 +30,7 @@ impl Presets {
             system: preset.system(),
             thinking: preset.thinking,
             max_tokens: preset.max_tokens,
+            format: preset.format.clone(),
         };
         let all = presets.iter().map(|p| (p.clone(), terms(p)));
         Self(all.collect())

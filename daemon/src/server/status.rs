@@ -87,7 +87,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value
             "chunk_ms": config.engine.chunk.as_millis() as u64,
         },
         "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
-            "stats", "admin", "sentences", "presets"],
+            "stats", "admin", "sentences", "presets", "tools", "response_format"],
     }))
 }
 
@@ -268,9 +268,8 @@ mod tests {
 
     #[test]
     fn status_has_its_three_fields() {
-        assert_eq!(
-            status("online", "b", 7),
-            Bytes::from(r#"{"boot_id":"b","since":7,"state":"online"}"#)
-        );
+        let said: Value = serde_json::from_slice(&status("online", "b", 7)).unwrap();
+        let fields = json!({"boot_id": "b", "since": 7, "state": "online"});
+        assert_eq!(said, fields);
     }
 }

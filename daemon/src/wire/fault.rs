@@ -8,6 +8,7 @@ use glowplug_model::engine::{Refusal, SessionFault};
 pub enum Code {
     InvalidRequest,
     PayloadTooLarge,
+    InvalidSchema,
     ContextLengthExceeded,
     MemoryBudget,
     Overloaded,
@@ -28,6 +29,7 @@ impl Code {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::PayloadTooLarge => "payload_too_large",
+            Self::InvalidSchema => "invalid_schema",
             Self::ContextLengthExceeded => "context_length_exceeded",
             Self::MemoryBudget => "memory_budget",
             Self::Overloaded => "overloaded",
@@ -95,6 +97,15 @@ impl Fault {
         }
     }
 
+    /// An `invalid_schema` that names the place which cannot be enforced.
+    #[must_use]
+    pub fn schema(param: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: Code::InvalidSchema,
+            ..Self::invalid(param, message)
+        }
+    }
+
     /// The same fault with a time after which the request may work.
     #[must_use]
     pub fn retry_after(self, ms: u64) -> Self {
@@ -117,6 +128,7 @@ impl From<Refusal> for Fault {
                 param: Some("messages".to_owned()),
                 ..Self::new(Code::ContextLengthExceeded, message)
             },
+            Refusal::Schema { param, .. } => Self::schema(&param, message),
             Refusal::Invalid { param, .. } => Self::invalid(param, message),
         }
     }
@@ -175,6 +187,14 @@ mod tests {
                 },
                 Code::InvalidRequest,
                 Some("logit_bias"),
+            ),
+            (
+                Refusal::Schema {
+                    param: "response_format.pattern".into(),
+                    message: "x".into(),
+                },
+                Code::InvalidSchema,
+                Some("response_format.pattern"),
             ),
             (
                 Refusal::Memory {

@@ -37,7 +37,7 @@ fn pages_are_what_the_limit_leaves_between_one_context_and_all() {
     assert_eq!((all.pages, all.page_bytes), (4 * 128, 15_232 * 32));
     assert_eq!(line(&all, "kv_pages"), 4 * 4096 * 15_232);
     assert_eq!(all.total(), all.lines().map(|(_, bytes)| bytes).sum());
-    let room = line(&all, "messages") + line(&all, "reserve");
+    let room = line(&all, "messages") + line(&all, "masks") + line(&all, "reserve");
     assert_eq!(all.resident() + room, all.total());
     // every byte less takes pages, never more than the limit has, and never wastes two
     for missing in (0..all.total()).step_by(1_000_003) {
@@ -108,6 +108,7 @@ fn every_line_can_be_the_one_that_crosses() {
             "tokenizer",
             "program",
             "messages",
+            "masks",
             "reserve"
         ]
     );
@@ -164,6 +165,26 @@ fn the_tokenizer_is_what_was_measured() {
             shape.vocab
         );
     }
+}
+
+#[test]
+fn masks_are_what_was_measured() {
+    let none = Choice {
+        streams: 0,
+        queue: 0,
+        ..CHOICE
+    };
+    // while they are made it is a third more
+    for (shape, measured) in [(SMOL, 9_500_000_u64), (Q15, 32_400_000)] {
+        let bytes = masks(&shape, &none);
+        assert!(
+            (measured * 5 / 4..measured * 8 / 5).contains(&bytes),
+            "{}: {bytes}, measured {measured}",
+            shape.vocab
+        );
+    }
+    let requests = masks(&Q15, &CHOICE) - masks(&Q15, &none);
+    assert_eq!(requests, 4 * CONSTRAINT_BYTES_MAX + 16 * CONSTRAINT_WAITING);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod config;
 mod drafts;
 mod evaluator;
+mod guide;
 mod info;
 mod memory;
 mod model;
@@ -19,6 +20,7 @@ use crate::gguf::{Gguf, Watch};
 use crate::kv::{Owner, Pages};
 use crate::text::{ChatTemplate, Closing};
 use drafts::{Drafted, Drafts};
+use guide::{Guides, Masks};
 use memory::{Memory, TABLES};
 use model::Model;
 use prompt::Preparing;
@@ -77,6 +79,7 @@ pub struct Engine {
     drafts: Option<Drafts>,
     /// the draft that the last run of the network computed, until all of it is checked
     drafted: Option<Drafted>,
+    masks: Masks,
     share: Share,
     /// hashes the names of clients, for the scheduler and for the owners of pages
     hasher: RandomState,
@@ -102,9 +105,11 @@ impl Engine {
         let memory = Memory::new(pages, snapshots);
         let thinks = template.as_ref().is_ok_and(ChatTemplate::thinks);
         let info = ModelInfo::new(gguf, &model, config.context, thinks);
+        let closing = Closing::new(&tokenizer, &info.architecture)?;
+        let guides = Guides::new(info.vocab, closing.open);
         Ok(Self {
-            closing: Closing::new(&tokenizer, &info.architecture)?,
-            info,
+            closing,
+            masks: Masks::start().map_err(LoadError::Threads)?,
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
@@ -113,7 +118,8 @@ impl Engine {
             share: config.share,
             hasher: RandomState::new(),
             own: RequestId::MAX,
-            prompts: PromptBuilder::new(tokenizer, template, config),
+            prompts: PromptBuilder::new(tokenizer, template, guides, config),
+            info,
             preparing: BTreeMap::new(),
             watch: gguf.watch(),
             model,

@@ -4,13 +4,14 @@
 
 use super::Engine;
 use super::config::EngineConfig;
+use super::guide::{Guide, Guides};
 use super::request::{Event, Finish, Outcome, Priority, Refusal, Request, RequestId};
 use super::scheduler::{Job, SubmitError};
 use super::sequence::{Calls, Sequence};
 use super::session::{SessionKey, Turn, text};
 use crate::text::{
     CallSplitter, ChatTemplate, Convention, Message, Prompt, Role, TextError, Tokenizer, Tool,
-    Tools, settle_results,
+    Tools, described, settle_results,
 };
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use std::collections::btree_map::Entry;
@@ -24,6 +25,9 @@ const PREPARING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 /// Bytes of text whose preparation counts as one token of the client's share. On the machine that the shares were tuned on
 /// they take 6 ms, and a token of the smallest model of the catalogue takes 11 ms.
 const BYTES_A_TOKEN: usize = 16 << 10;
+
+/// What compiling a schema counts as, in bytes of text: at most 24 ms by the same measure.
+const COMPILING: usize = 64 << 10;
 
 /// Reading stops at a prompt of more tokens than so many contexts, and of more than [`COUNTED`]: a flood of prompts that are
 /// refused costs little more than one of prompts that are not. A session's history fills one context at most, and new messages
@@ -47,6 +51,7 @@ pub struct PromptBuilder {
     pub(super) window: bool,
     /// bytes of the longest token; none if some bytes have no token
     longest: Option<usize>,
+    guides: Arc<Guides>,
 }
 
 /// A request, with everything that its prompt is made of.
@@ -64,10 +69,19 @@ pub struct PromptJob {
 pub struct Prepared {
     id: RequestId,
     request: Request,
-    /// the prompt, and the range of the session's messages that were forgotten for it
-    prompt: Result<(Prompt, Range<usize>), Refusal>,
-    /// bytes of text that were rendered and read for it
+    made: Result<Made, Refusal>,
+    /// bytes of text that were rendered and read for it, and what else was done in the time of so many
     bytes: usize,
+}
+
+/// What was made of a request.
+#[derive(Debug)]
+struct Made {
+    prompt: Prompt,
+    /// the range of the session's messages that were forgotten for it
+    forgotten: Range<usize>,
+    /// what holds the answer to what the request asks of it
+    guide: Option<Guide>,
 }
 
 /// What the engine keeps of a request whose prompt is being prepared.
@@ -114,6 +128,12 @@ impl PromptJob {
         self.request.priority
     }
 
+    /// Whether schemas have to be compiled for it.
+    #[must_use]
+    pub fn compiles(&self) -> bool {
+        self.request.compiles()
+    }
+
     /// Bytes of the text that its prompt is made of.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -126,9 +146,11 @@ impl PromptBuilder {
     pub(super) fn new(
         tokenizer: Tokenizer,
         template: Result<ChatTemplate, TextError>,
+        guides: Guides,
         config: &EngineConfig,
     ) -> Self {
         Self {
+            guides: Arc::new(guides),
             longest: tokenizer.longest(),
             tokenizer: Arc::new(tokenizer.at_most((CONTEXTS_MAX * config.context).max(COUNTED))),
             template: Arc::new(template),
@@ -138,7 +160,8 @@ impl PromptBuilder {
         }
     }
 
-    /// Renders and tokenises a prompt. This takes time that grows with the text, and may be called on any thread.
+    /// Renders and tokenises a prompt, and compiles what the answer is held to. This takes time that grows with the text, and may
+    /// be called on any thread.
     #[must_use]
     pub fn prepare(&self, job: PromptJob) -> Prepared {
         let PromptJob {
@@ -151,12 +174,27 @@ impl PromptBuilder {
         let mut bytes = 0;
         let prompt = self.fit(&request, &mut messages, history, &mut bytes);
         request.messages = messages.split_off(messages.len() - new);
+        let made = prompt.and_then(|(prompt, forgotten)| {
+            bytes += usize::from(request.compiles()) * COMPILING;
+            let guide = (self.guides).compile(&self.tokenizer, self.calls(), &request, &prompt)?;
+            Ok(Made {
+                prompt,
+                forgotten,
+                guide,
+            })
+        });
         Prepared {
             id,
             request,
-            prompt,
+            made,
             bytes,
         }
+    }
+
+    /// How the model writes a call, and how many calls of one answer it can read again.
+    fn calls(&self) -> (Convention, usize) {
+        let template = self.template.as_ref().as_ref();
+        template.map_or((Convention::Hermes, 1), ChatTemplate::calls)
     }
 
     /// Makes the prompt of these messages. The bytes of their text are added to `bytes`.
@@ -167,6 +205,10 @@ impl PromptBuilder {
         bytes: &mut usize,
     ) -> Result<Prompt, Refusal> {
         let tools = request.offered();
+        let told = request.format.as_ref();
+        let told = told.filter(|_| request.schema_in_prompt && !request.raw);
+        let told = told.map(|format| described(messages, format));
+        let messages = told.as_deref().unwrap_or(messages);
         let text = messages.iter().map(Message::bytes).sum::<usize>()
             + tools.iter().map(Tool::bytes).sum::<usize>()
             + request.system.as_ref().map_or(0, |system| system.len());
@@ -338,10 +380,14 @@ impl Engine {
         let Prepared {
             id,
             mut request,
-            prompt,
+            made,
             ..
         } = prepared;
-        let (prompt, forgotten) = prompt?;
+        let Made {
+            prompt,
+            forgotten,
+            guide,
+        } = made?;
         let turn = session.map(|session| Turn {
             session,
             messages: std::mem::take(&mut request.messages),
@@ -356,6 +402,7 @@ impl Engine {
         let seed = self.hasher.hash_one(id);
         let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context, &self.closing);
         sequence.calls = calls.map(|splitter| Calls::new(splitter, seed));
+        sequence.guide = guide;
         sequence.forgotten = forgotten.len();
         let (needed, pages) = (
             sequence.limit.div_ceil(PAGE_TOKENS),
@@ -392,8 +439,7 @@ impl Engine {
 
     /// Finds the calls in an answer to a request with these tools.
     fn splitter(&self, tools: &Tools) -> CallSplitter {
-        let template = self.prompts.template.as_ref().as_ref();
-        let (convention, most) = template.map_or((Convention::Hermes, 1), ChatTemplate::calls);
+        let (convention, most) = self.prompts.calls();
         let names = tools.list.iter().map(|tool| tool.name().to_owned());
         let most = if tools.parallel { most } else { 1 };
         CallSplitter::new(convention, names.collect(), most)

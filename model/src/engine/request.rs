@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
-use crate::text::{Message, SamplerParams, Tool, ToolCall, Tools};
+use crate::text::{Format, Message, SamplerParams, SchemaError, Tokenizer, Tool, ToolCall, Tools};
 use glowplug_firmware_config::limits::{
     SESSION_TEXT_MAX, SESSION_TEXT_PER_CLIENT, SESSIONS_MAX, SESSIONS_PER_CLIENT,
 };
@@ -58,6 +58,10 @@ pub struct Request {
     pub stop: Vec<String>,
     /// The tools that the model may call.
     pub tools: Option<Tools>,
+    /// What the answer has to be. Thoughts are free, and so are calls of tools, which their own schemas bind.
+    pub format: Option<Format>,
+    /// Whether the model is told of the format, in the last lines of the system message.
+    pub schema_in_prompt: bool,
 }
 
 impl Request {
@@ -77,14 +81,24 @@ impl Request {
             max_tokens,
             stop: Vec::new(),
             tools: None,
+            format: None,
+            schema_in_prompt: false,
         }
     }
 
-    /// Bytes of its text: messages and tools.
+    /// Bytes of its text: messages, tools and format.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let messages = self.messages.iter().map(Message::bytes);
-        messages.sum::<usize>() + self.tools.as_ref().map_or(0, Tools::bytes)
+        messages.sum::<usize>()
+            + self.tools.as_ref().map_or(0, Tools::bytes)
+            + self.format.as_ref().map_or(0, Format::bytes)
+    }
+
+    /// Whether schemas have to be compiled for it, which takes longer than reading a short prompt.
+    #[must_use]
+    pub fn compiles(&self) -> bool {
+        self.format.is_some() || self.tools.is_some()
     }
 
     /// The tools that are written into its prompt.
@@ -118,6 +132,35 @@ pub struct TokenLogprob {
     pub top: Vec<(String, Vec<u8>, f32)>,
 }
 
+impl TokenLogprob {
+    /// A token and its alternatives with their texts.
+    pub(super) fn of(
+        tokenizer: &Tokenizer,
+        token: u32,
+        logprob: f32,
+        top: Vec<(u32, f32)>,
+    ) -> Self {
+        let text = |token| {
+            let bytes = tokenizer.token_bytes(token);
+            (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+        };
+        let (name, bytes) = text(token);
+        let top = top
+            .into_iter()
+            .map(|(token, logprob)| {
+                let (name, bytes) = text(token);
+                (name, bytes, logprob)
+            })
+            .collect();
+        Self {
+            token: name,
+            bytes,
+            logprob,
+            top,
+        }
+    }
+}
+
 /// What a step has to say about a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -130,7 +173,8 @@ pub enum Event {
     },
     /// The prompt is in the cache; the first token follows in the next step.
     Prefilled,
-    /// New text in whole UTF-8 characters. There is one event per decoded token, and both texts may be empty.
+    /// New text in whole UTF-8 characters. There is one event for each token of the answer and the thought, and both texts may be
+    /// empty.
     Text {
         /// Text of the answer.
         content: String,
@@ -177,6 +221,9 @@ pub enum Finish {
     Interrupted,
     /// A newer request of the same session took its place.
     Superseded,
+    /// Its format came to a place where no token of the vocabulary may follow, or where it takes more work or memory than it may
+    /// to find out which: error code `invalid_schema`.
+    Stuck,
     /// A bug, or logits that are not numbers: error code `internal`.
     Failed,
 }
@@ -221,6 +268,14 @@ pub enum Refusal {
     /// There is no room for the session: no other can be put into a file to make room for it.
     #[error("{0}, and none of those can be put into a file: drop or reset one")]
     Sessions(SessionBound),
+    /// A schema, a pattern or a tool's parameters cannot be enforced.
+    #[error("{message}")]
+    Schema {
+        /// The field, and the place in it: `response_format.json_schema.schema.properties.a.not`.
+        param: String,
+        /// What is wrong there, with the limit.
+        message: String,
+    },
     /// A field has a value that this model does not take.
     #[error("{message}")]
     Invalid {
@@ -229,6 +284,32 @@ pub enum Refusal {
         /// What is wrong with it, with the limit.
         message: String,
     },
+}
+
+impl Refusal {
+    /// The refusal of a format, with its place in the field of the request that holds it.
+    #[must_use]
+    pub fn schema(format: &Format, error: SchemaError) -> Self {
+        let field = match format {
+            Format::JsonObject => "response_format",
+            Format::JsonSchema(_) => "response_format.json_schema.schema",
+            Format::Regex(_) => "response_format.pattern",
+        };
+        let SchemaError { place, message } = error;
+        let param = match &place[..] {
+            "" => field.to_owned(),
+            place => format!("{field}.{place}"),
+        };
+        Self::Schema { param, message }
+    }
+
+    /// The refusal of a tool's parameters, whose place names the tool.
+    pub(super) fn tool(error: SchemaError) -> Self {
+        Self::Schema {
+            param: error.place,
+            message: error.message,
+        }
+    }
 }
 
 /// A bound on the sessions in memory.

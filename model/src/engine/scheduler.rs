@@ -46,6 +46,15 @@ pub(super) const STEP_BESIDE: usize = 8;
 /// At least so many tokens of such a step are of a prompt, however many requests decode, so that the prompt makes headway.
 pub(super) const PREFILL_BESIDE: usize = 4;
 
+/// The tokens that a running job is to be fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// so many of its prompt, at least one
+    Prompt(usize),
+    /// so many of its answer, at least one: the token that was drawn last, and what a format forces behind it
+    Answer(usize),
+}
+
 /// After so many tokens, everything that was served before counts half.
 pub(super) const SHARE_TOKENS: u64 = 8192;
 
@@ -323,27 +332,43 @@ impl Scheduler {
 
     /// The jobs of the next step, each with its number of tokens. A job that decodes has one token. Of those whose prompt is
     /// not yet in the cache, one has a part of it: the one of the highest rank, then of the client that was served least of
-    /// late, then the one that came first. `remaining` gives the prompt tokens that are still to be fed, 0 for a job that
-    /// decodes. The step is empty only when no job runs.
+    /// late, then the one that came first. Where there is no prompt, the room of one is for the answer that has more than one
+    /// token due, of several the one that started first: so a step has at most one job of many tokens. The step is empty only
+    /// when no job runs.
     pub(super) fn step(
         &self,
-        remaining: &dyn Fn(RequestId) -> usize,
+        due: &dyn Fn(RequestId) -> Due,
     ) -> Vec<(RequestId, usize), STREAMS_MAX> {
-        let mut step = Vec::new();
-        for entry in self.running.iter().filter(|e| remaining(e.job.id) == 0) {
-            put(&mut step, (entry.job.id, 1));
+        let (mut step, mut stretch) = (Vec::new(), None);
+        for entry in &self.running {
+            if let Due::Answer(tokens) = due(entry.job.id) {
+                if tokens > 1 && stretch.is_none() {
+                    stretch = Some((step.len(), tokens));
+                }
+                put(&mut step, (entry.job.id, 1));
+            }
         }
-        let prompts = self.running.iter().filter(|e| remaining(e.job.id) > 0);
-        if let Some(entry) = prompts.min_by_key(|e| {
+        let prompts = self.running.iter().filter_map(|e| match due(e.job.id) {
+            Due::Prompt(tokens) => Some((e, tokens)),
+            Due::Answer(_) => None,
+        });
+        let prompt = prompts.min_by_key(|(e, _)| {
             let service = self.clients[e.client].service;
             (Reverse(e.rank), service, e.arrival)
-        }) {
+        });
+        if let Some((entry, tokens)) = prompt {
+            let id = entry.job.id;
             let room = match step.len() {
                 0 => PREFILL_ALONE,
                 decoding => STEP_BESIDE.saturating_sub(decoding).max(PREFILL_BESIDE),
             };
-            let id = entry.job.id;
-            put(&mut step, (id, remaining(id).min(room)));
+            put(&mut step, (id, tokens.min(room)));
+        } else if let Some((at, tokens)) = stretch {
+            let room = match step.len() {
+                1 => PREFILL_ALONE,
+                decoding => STEP_BESIDE.saturating_sub(decoding - 1).max(1),
+            };
+            step[at].1 = tokens.min(room);
         }
         step
     }

@@ -1,21 +1,22 @@
 //! One request from its prompt to its last token, and the text of its tokens on the way out.
 
+mod calls;
+mod thought;
+
+pub(super) use calls::Calls;
+
 use super::drafts::Odds;
+use super::guide::Guide;
 use super::request::{Event, Finish, Outcome, Request, RequestId, Thinking, TokenLogprob};
+use super::scheduler::Due;
 use super::session::Turn;
 use crate::kv::{Owner, Owners};
 use crate::text::{
-    CallSplitter, Closing, Piece, Prompt, Sampled, Sampler, Side, StopStrings, TextError,
-    ThoughtSplitter, Tokenizer, ToolCall, Utf8Stream,
+    Closing, ConstraintError, Prompt, Sampled, Sampler, Side, StopStrings, TextError,
+    ThoughtSplitter, Tokenizer, Utf8Stream,
 };
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::collections::VecDeque;
-
-/// A thought is closed when a quarter of the request's tokens is left for the closing words and the answer, or this many tokens
-/// if they are more.
-const ANSWER_MIN: usize = 16;
-/// A thought has at most so many tokens beyond its budget: its closing words.
-const CLOSING_MAX: usize = 16;
 
 /// A request that was accepted, in any state up to its end. Its buffers are allocated when it is accepted.
 pub(super) struct Sequence {
@@ -25,7 +26,8 @@ pub(super) struct Sequence {
     /// tokens of the prompt in full pages that are everybody's: they count as cached whether they are there or not, so that the
     /// number tells nobody whether others have asked
     pub(super) given: usize,
-    /// the prompt, and the tokens that were sampled or written for the model since; the last one is not fed yet
+    /// the prompt, and the tokens that were sampled or written for the model since; the last one is not fed yet, nor are those
+    /// before it that a format has forced
     pub(super) tokens: Vec<u32>,
     /// tokens of the prompt
     pub(super) prompt: usize,
@@ -47,6 +49,10 @@ pub(super) struct Sequence {
     pub(super) odds: Odds,
     /// finds the tools that it calls; only where tools are offered
     pub(super) calls: Option<Calls>,
+    /// holds the answer to what the request asks of it; not there while it is lent
+    pub(super) guide: Option<Guide>,
+    /// whether the guide was lent and has not come back
+    lent: bool,
     sampler: Sampler,
     thinking: Thinking,
     max_tokens: u32,
@@ -71,62 +77,33 @@ pub(super) struct Slot {
     pub(super) reserved: usize,
 }
 
-/// The calls in an answer.
-pub(super) struct Calls {
-    splitter: CallSplitter,
-    /// what the ids of this answer's calls begin with
-    seed: u64,
-    found: usize,
-}
-
-impl Calls {
-    pub(super) fn new(splitter: CallSplitter, seed: u64) -> Self {
-        let found = 0;
-        Self {
-            splitter,
-            seed,
-            found,
-        }
-    }
-
-    /// Takes text of the answer, or ends it. What is said goes to `stops` and from there to `content`, what is called to
-    /// `called`. Gives whether a stop string was found.
-    fn take(
-        &mut self,
-        text: Option<&str>,
-        stops: &mut StopStrings,
-        content: &mut String,
-        called: &mut Vec<ToolCall>,
-    ) -> bool {
-        let (seed, found, mut stopped) = (self.seed, &mut self.found, false);
-        let mut emit = |piece: Piece<'_>| match piece {
-            Piece::Content(text) => stopped = stopped || stops.push(text, content),
-            // what comes after a stop string was never said
-            Piece::Call { .. } if stopped => {}
-            Piece::Call { name, arguments } => {
-                // no stop string goes across a call
-                stops.finish(content);
-                called.push(ToolCall {
-                    id: format!("call_{seed:016x}{found:02x}"),
-                    name: name.to_owned(),
-                    arguments: arguments.to_owned(),
-                });
-                *found += 1;
-            }
-        };
-        match text {
-            Some(text) => self.splitter.push(text, &mut emit),
-            None => self.splitter.finish(&mut emit),
-        }
-        stopped
-    }
-}
-
-/// What a sampled token leads to.
+/// What a token leads to.
 pub(super) enum Next {
-    /// it is the last of [`Sequence::tokens`] now and is fed in the next step
+    /// it is one of [`Sequence::tokens`] now and is fed in the next step
     Feed,
     Finish(Finish),
+}
+
+/// Where a token comes from.
+enum Origin {
+    /// from the logits, of those that the guide allowed if it was `guided`
+    Drawn {
+        guided: bool,
+        logprobs: Option<(f32, Vec<(u32, f32)>)>,
+    },
+    /// from a format that allows no other
+    Format,
+    /// from the words that end a thought
+    Closing,
+}
+
+/// How an answer ends that cannot be held any further.
+fn failed(error: &ConstraintError) -> Next {
+    Next::Finish(match error {
+        ConstraintError::Stuck => Finish::Stuck,
+        // only tokens that may come are drawn
+        ConstraintError::Token(_) | ConstraintError::Text => Finish::Failed,
+    })
 }
 
 impl Sequence {
@@ -177,6 +154,8 @@ impl Sequence {
             forgotten: 0,
             odds: Odds::default(),
             calls: None,
+            guide: None,
+            lent: false,
             sampler,
             thinking: request.thinking,
             max_tokens: request.max_tokens,
@@ -194,6 +173,42 @@ impl Sequence {
     /// Tokens of the prompt that are still to be fed. A sequence that decodes has none.
     pub(super) fn remaining(&self) -> usize {
         self.prompt.saturating_sub(self.fed)
+    }
+
+    /// The tokens that it is to be fed.
+    pub(super) fn due(&self) -> Due {
+        match self.remaining() {
+            0 => Due::Answer(self.tokens.len() - self.fed),
+            tokens => Due::Prompt(tokens),
+        }
+    }
+
+    /// Whether its guide says what may come next: not in a thought, and not where words are written for the model.
+    fn is_guided(&self) -> bool {
+        self.guide.is_some() && self.forced.is_empty() && self.splitter.side() == Side::Answer
+    }
+
+    /// Lends its guide, if that can work ahead for the next token.
+    pub(super) fn lend(&mut self) -> Option<Guide> {
+        let works = self.is_guided() && self.guide.as_ref().is_some_and(Guide::holds);
+        let guide = self.guide.take_if(|_| works);
+        self.lent = guide.is_some();
+        guide
+    }
+
+    /// Takes its guide back; none if it was lost.
+    pub(super) fn take_back(&mut self, guide: Option<Guide>) {
+        (self.lent, self.guide) = (guide.is_none(), guide);
+    }
+
+    /// How many tokens of a draft may come, one after the other. In a thought nobody knows, and all may.
+    pub(super) fn agreed(&mut self, draft: &[u32]) -> usize {
+        match &mut self.guide {
+            Some(guide) if self.forced.is_empty() && self.splitter.side() == Side::Answer => {
+                guide.agreed(draft)
+            }
+            _ => draft.len(),
+        }
     }
 
     /// Tokens whose keys and values are worth keeping when it ends. After a thought these are only the prompt: no later
@@ -221,67 +236,18 @@ impl Sequence {
         (self.fed, self.turn) = (0, None);
     }
 
-    /// Closes an open thought by writing words for the model. Gives false if no thought is open.
-    pub(super) fn end_thinking(&mut self, closing: &Closing) -> bool {
-        let words = self.last_words(closing, self.limit);
-        self.close(closing, words)
-    }
-
-    fn close(&mut self, closing: &Closing, words: &[u32]) -> bool {
-        if self.closed || self.splitter.side() != Side::Thought {
-            return false;
-        }
-        self.forced.extend(words);
-        self.closed = true;
-        // it was enough: the model does not think again in this answer
-        closing
-            .open
-            .into_iter()
-            .for_each(|open| self.sampler.never(open));
-        // the rest of a character that has begun will not come any more
-        self.utf8.cut();
-        true
-    }
-
-    /// The words that an open thought must end with now, by its budget or so that tokens are left for an answer. Where thoughts
-    /// are off, the model may still spell one, which is closed at once.
-    fn must_end<'a>(&self, closing: &'a Closing) -> Option<&'a [u32]> {
-        if !self.thinking.enabled {
-            return Some(&closing.mark);
-        }
-        let all = self.limit.saturating_sub(self.prompt);
-        if self.left() <= (all / 4).max(ANSWER_MIN) {
-            return Some(self.last_words(closing, self.limit));
-        }
-        let budget = self.thinking.budget? as usize;
-        let words = self.last_words(closing, budget);
-        // a sentence that is longer than what may follow the budget begins within it
-        let most = budget.min((budget + CLOSING_MAX).saturating_sub(words.len()));
-        (self.reasoning as usize >= most).then_some(words)
-    }
-
-    /// The closing sentence, unless it is too long for the tokens that are left or for so large a budget, or there was no thought.
-    fn last_words<'a>(&self, closing: &'a Closing, budget: usize) -> &'a [u32] {
-        let words = closing.sentence.len();
-        let fits = words <= self.left() / 2 && words <= budget / 2 + CLOSING_MAX;
-        if fits && self.reasoning > 0 {
-            &closing.sentence
-        } else {
-            &closing.mark
-        }
-    }
-
     /// Tokens that may still come.
     fn left(&self) -> usize {
         self.limit.saturating_sub(self.tokens.len())
     }
 
-    /// Whether the best logits of a row are enough to draw this sequence's next token from.
+    /// Whether the best logits of a row are enough to draw this sequence's next token from. What a guide allows may be any other.
     pub(super) fn needs_few_logits(&self) -> bool {
-        self.sampler.needs_few()
+        self.guide.is_none() && self.sampler.needs_few()
     }
 
-    /// Draws the next token from the logits of the last one, unless one is written for the model, and turns it into text.
+    /// Goes on behind the last token that was fed, whose logits are given: takes the token that is written for the model, else
+    /// those that a format forces, else draws one. What a format forces behind it is taken along.
     pub(super) fn sample(
         &mut self,
         logits: &mut [f32],
@@ -289,33 +255,100 @@ impl Sequence {
         closing: &Closing,
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> Result<Next, TextError> {
+        if self.lent {
+            // a panic has cost it its guide
+            return Ok(Next::Finish(Finish::Failed));
+        }
         let in_thought = self.splitter.side() == Side::Thought;
         if in_thought && let Some(words) = self.must_end(closing) {
             self.close(closing, words);
         }
-        let (mut token, mut logprobs, mut forced) = match self.forced.pop_front() {
-            Some(token) => (token, None, true),
+        let text = (tokenizer, closing);
+        if let Some(next) = self.write_forced(text, sink) {
+            return Ok(next);
+        }
+        let next = match self.forced.pop_front() {
+            Some(token) => self.take(token, Origin::Closing, text, sink),
             None => {
-                let Sampled { token, logprobs } = self.sampler.sample(logits)?;
-                (token, logprobs, false)
+                let guided = self.is_guided();
+                let mask = match self.guide.as_mut().filter(|_| guided).map(Guide::mask) {
+                    None => None,
+                    Some(Ok(mask)) => mask,
+                    Some(Err(error)) => return Ok(failed(&error)),
+                };
+                let Sampled { token, logprobs } = self.sampler.sample(logits, mask)?;
+                if in_thought
+                    && tokenizer.is_end(token)
+                    && self.close(closing, &closing.mark)
+                    && let Some(first) = self.forced.pop_front()
+                {
+                    // the model would end its turn without an answer: only its thought ends
+                    self.take(first, Origin::Closing, text, sink)
+                } else {
+                    self.take(token, Origin::Drawn { guided, logprobs }, text, sink)
+                }
             }
         };
-        if in_thought
-            && !forced
-            && tokenizer.is_end(token)
-            && self.close(closing, &closing.mark)
-            && let Some(first) = self.forced.pop_front()
+        Ok(match next {
+            Next::Feed => self.write_forced(text, sink).unwrap_or(Next::Feed),
+            finish @ Next::Finish(_) => finish,
+        })
+    }
+
+    /// Takes the tokens that a format forces now; none if there are none.
+    fn write_forced(
+        &mut self,
+        text: (&Tokenizer, &Closing),
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Option<Next> {
+        let mut next = None;
+        while self.is_guided()
+            && let Some(stretch) = self.guide.as_mut().map(Guide::stretch)
+            && !stretch.is_empty()
         {
-            // the model would end its turn without an answer: only its thought ends
-            (token, logprobs, forced) = (first, None, true);
+            for token in stretch {
+                match self.take(token, Origin::Format, text, sink) {
+                    Next::Feed => next = Some(Next::Feed),
+                    finish @ Next::Finish(_) => return Some(finish),
+                }
+                if !self.guide.as_ref().is_some_and(Guide::holds) {
+                    // a call has ended within the stretch, and what is behind it is free
+                    break;
+                }
+            }
         }
+        next
+    }
+
+    /// Takes the token that comes next, and turns it into text.
+    fn take(
+        &mut self,
+        token: u32,
+        origin: Origin,
+        (tokenizer, closing): (&Tokenizer, &Closing),
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> Next {
+        let in_thought = self.splitter.side() == Side::Thought;
+        let whole = self.guide.as_ref().is_some_and(Guide::is_whole);
+        let (guided, may_end, logprobs) = match origin {
+            Origin::Drawn { guided, logprobs } => (guided, true, logprobs),
+            Origin::Format => (true, true, None),
+            Origin::Closing => (false, false, None),
+        };
         self.sampler.accept(token);
         self.completion += 1;
         self.thought |= in_thought;
         // an empty thought that is closed at once is none
         self.reasoning += u32::from(in_thought && self.thinking.enabled);
-        if !forced && tokenizer.is_end(token) {
-            return Ok(Next::Finish(Finish::Stop));
+        let mut held = guided;
+        if let Some(guide) = self.guide.as_mut().filter(|_| guided) {
+            held = !guide.opens_thought(token);
+            if held && let Err(error) = guide.accept(token) {
+                return failed(&error);
+            }
+        }
+        if may_end && tokenizer.is_end(token) {
+            return Next::Finish(Finish::Stop);
         }
 
         let mut text = String::new();
@@ -328,13 +361,19 @@ impl Sequence {
         let (stops, calls) = (&mut self.stops, &mut self.calls);
         let mut emit = |side, piece: &str| match (side, &mut *calls) {
             (Side::Thought, _) => reasoning.push_str(piece),
-            _ if stopped => {}
+            // what the last token of a thought has behind it is not the answer that the guide begins with
+            _ if stopped || in_thought && whole => {}
             (Side::Answer, Some(calls)) => {
                 stopped = calls.take(Some(piece), stops, &mut content, &mut called);
             }
             (Side::Answer, None) => stopped = stops.push(piece, &mut content),
         };
-        if closing.open == Some(token) && self.splitter.at_line_start() {
+        if held && whole {
+            // no tag in it is one
+            if !text.is_empty() {
+                emit(Side::Answer, &text);
+            }
+        } else if closing.open == Some(token) && self.splitter.at_line_start() {
             // a tag that is a token of its own is no text: the model thinks again
             self.splitter.reopen(&mut emit);
         } else {
@@ -349,7 +388,7 @@ impl Sequence {
         }
         let logprobs = logprobs
             .filter(|_| !in_thought)
-            .map(|(logprob, top)| named(tokenizer, token, logprob, top));
+            .map(|(logprob, top)| TokenLogprob::of(tokenizer, token, logprob, top));
         sink(
             self.id,
             Event::Text {
@@ -362,14 +401,23 @@ impl Sequence {
             sink(self.id, Event::Call(call));
         }
 
+        let mut over = false;
+        if let (Some(guide), Some(calls)) = (&mut self.guide, &self.calls)
+            && let Err(error) = guide.follow(&calls.splitter)
+        {
+            return failed(&error);
+        }
+        if let Some(guide) = self.guide.as_ref().filter(|_| held) {
+            over = guide.is_over();
+        }
         let full = (self.calls.as_ref()).is_some_and(|calls| calls.splitter.is_full());
-        if stopped || full {
-            Ok(Next::Finish(Finish::Stop))
+        if stopped || full || over {
+            Next::Finish(Finish::Stop)
         } else if self.completion >= self.max_tokens || self.tokens.len() >= self.limit {
-            Ok(Next::Finish(Finish::Length))
+            Next::Finish(Finish::Length)
         } else {
             self.tokens.push(token);
-            Ok(Next::Feed)
+            Next::Feed
         }
     }
 
@@ -426,27 +474,5 @@ impl Sequence {
         };
         sink(self.id, Event::Finished(outcome));
         self.answered().filter(|_| finish != Finish::Failed)
-    }
-}
-
-/// A token and its alternatives with their texts.
-fn named(tokenizer: &Tokenizer, token: u32, logprob: f32, top: Vec<(u32, f32)>) -> TokenLogprob {
-    let text = |token| {
-        let bytes = tokenizer.token_bytes(token);
-        (String::from_utf8_lossy(&bytes).into_owned(), bytes)
-    };
-    let (name, bytes) = text(token);
-    let top = top
-        .into_iter()
-        .map(|(token, logprob)| {
-            let (name, bytes) = text(token);
-            (name, bytes, logprob)
-        })
-        .collect();
-    TokenLogprob {
-        token: name,
-        bytes,
-        logprob,
-        top,
     }
 }

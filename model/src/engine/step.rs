@@ -3,6 +3,7 @@
 use super::Engine;
 use super::drafts::Drafted;
 use super::request::{Event, Finish, RequestId, Worked};
+use super::scheduler::Due;
 use super::sequence::{Next, Sequence};
 use crate::kv::Span;
 
@@ -19,7 +20,7 @@ impl Engine {
         let sequences = &self.sequences;
         let plan = self
             .scheduler
-            .step(&|id| sequences.get(&id).map_or(0, Sequence::remaining));
+            .step(&|id| sequences.get(&id).map_or(Due::Answer(1), Sequence::due));
         if plan.is_empty() {
             return if worked {
                 Worked::Little
@@ -73,9 +74,9 @@ impl Engine {
         plan: &[(RequestId, usize)],
         sink: &mut dyn FnMut(RequestId, Event),
     ) -> usize {
-        // prompts come first, so that the rows whose logits are wanted lie together, from the last token of a prompt on
+        // who has several tokens comes first, so that the rows whose logits are wanted lie together, from its last token on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
-        order.sort_by_key(|(id, _)| self.sequences.get(id).is_none_or(|s| s.remaining() == 0));
+        order.sort_by_key(|(_, n)| *n == 1);
         let draft = self.draft(plan);
         let (mut spans, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for (id, n) in order {
@@ -101,7 +102,14 @@ impl Engine {
             ));
         }
         tokens.extend_from_slice(&draft.tokens);
+        for (id, _, row) in &wanted {
+            let sequence = self.sequences.get_mut(id).filter(|_| row.is_some());
+            if let Some(guide) = sequence.and_then(Sequence::lend) {
+                self.masks.ask(*id, guide);
+            }
+        }
         let hidden = self.model.step(&spans, &tokens);
+        self.take_guides_back();
         for (id, n, _) in &wanted {
             self.scheduler.served(*id, *n);
             if let Some(sequence) = self.sequences.get_mut(id) {
@@ -133,10 +141,21 @@ impl Engine {
             && !draft.tokens.is_empty()
             && let Some(sequence) = self.sequences.get(&id)
         {
-            let len = sequence.tokens.len();
-            self.drafted = Some(Drafted::new(id, len, draft, logits));
+            self.drafted = Some(Drafted::new(id, sequence.fed, draft, logits));
         }
         tokens.len()
+    }
+
+    /// Waits for the guides that work ahead, and gives them back to their sequences.
+    fn take_guides_back(&mut self) {
+        let Self {
+            masks, sequences, ..
+        } = self;
+        masks.collect(&mut |id, guide| {
+            if let Some(sequence) = sequences.get_mut(&id) {
+                sequence.take_back(guide);
+            }
+        });
     }
 
     /// Draws the next token of a sequence from its logits.
@@ -195,6 +214,7 @@ impl Engine {
 
     /// Cleans up after a panic inside of [`Self::step`]: drops the requests that had started, with all that they held.
     pub fn recover(&mut self) {
+        self.take_guides_back();
         let started = self.scheduler.running().chain(self.scheduler.parked());
         let started: Vec<RequestId> = started.collect();
         for id in started {

@@ -26,7 +26,7 @@ pub use error::TextError;
 pub use message::{Message, Role, ToolCall};
 pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
 pub use stop::StopStrings;
-pub use template::{ChatTemplate, Prompt, conversation};
+pub use template::{ChatTemplate, Prompt, conversation, described};
 pub use thought::{Side, ThoughtSplitter};
 pub use tokenizer::{MAX_TEXT_BYTES, Tokenizer};
 pub use tools::{

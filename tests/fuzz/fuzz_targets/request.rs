@@ -4,7 +4,9 @@
 #![no_main]
 
 use glowplug::wire::chat::request::{ChatDefaults, parse_ask, parse_cancel, parse_chat, parse_control};
-use glowplug_firmware_config::limits::{ID_MAX, TOOL_CALLS_MAX, TOOL_SCHEMAS_MAX, TOOLS_MAX};
+use glowplug_firmware_config::limits::{
+    ID_MAX, SCHEMA_BYTES_MAX, TOOL_CALLS_MAX, TOOL_SCHEMAS_MAX, TOOLS_MAX,
+};
 use glowplug_model::engine::Thinking;
 use glowplug_model::text::json_object;
 use libfuzzer_sys::fuzz_target;
@@ -27,6 +29,9 @@ fuzz_target!(|payload: &[u8]| {
                 let schemas: usize = tools.list.iter().map(|tool| tool.parameters().len()).sum();
                 // an empty schema is written for a tool without one
                 assert!(schemas <= TOOL_SCHEMAS_MAX + 64 * TOOLS_MAX && tools.list.len() <= TOOLS_MAX);
+            }
+            if let Some(format) = request.format.and_then(|format| format.format()) {
+                assert!(format.bytes() <= SCHEMA_BYTES_MAX && format.check().is_ok());
             }
             for message in &request.messages {
                 assert!(message.tool_calls.len() <= TOOL_CALLS_MAX);

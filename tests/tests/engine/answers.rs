@@ -1,5 +1,7 @@
 //! What every answer keeps to: whole characters, an end to every thought, and nothing from logits that are not finite.
 
+mod calls;
+mod formats;
 mod thoughts;
 mod tools;
 

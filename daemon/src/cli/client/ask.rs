@@ -4,7 +4,9 @@ use super::Target;
 use super::print;
 use crate::cli::client_runtime;
 use crate::cli::failure::{Failure, put_json};
+use crate::cli::schema::Schema;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Ask a running daemon over MQTT
 #[derive(clap::Args)]
@@ -18,6 +20,9 @@ pub(crate) struct Args {
     /// whose turn it is first [default: normal]
     #[arg(long, value_name = "urgent|normal|background", value_parser = ["urgent", "normal", "background"])]
     priority: Option<String>,
+    /// hold the answer to the JSON schema in this file
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
     /// print the final frame as JSON instead of the text as it comes
     #[arg(long)]
     json: bool,
@@ -39,12 +44,17 @@ pub(crate) struct Manner {
 
 /// Asks the question and prints the answer.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let schema = args.schema.as_deref().map(Schema::read).transpose()?;
+    let format = schema.map(|schema| schema.response_format()).transpose()?;
     client_runtime()?.block_on(async {
         let mut client = args.target.connect(args.manner.session.as_deref())?;
         client.ready(None).await?;
         let mut request = request(&[turn("user", &args.text)], &args.manner, !args.json);
         if let Some(priority) = &args.priority {
             request["priority"] = json!(priority);
+        }
+        if let Some(format) = format {
+            request["response_format"] = format;
         }
         let frame = if args.json {
             let reply = client
@@ -95,8 +105,8 @@ mod tests {
     fn a_request_says_only_what_was_chosen() {
         let messages = [turn("user", "hi \"you\"")];
         assert_eq!(
-            request(&messages, &Manner::default(), true).to_string(),
-            r#"{"messages":[{"content":"hi \"you\"","role":"user"}],"stream":true}"#
+            request(&messages, &Manner::default(), true),
+            json!({"messages": [{"role": "user", "content": "hi \"you\""}], "stream": true})
         );
         let manner = Manner {
             session: Some("s".into()),

@@ -1,18 +1,23 @@
 //! `glowplug bench MODEL`: how fast a model is, how large, and how close to what this machine's memory allows.
 
+use super::held::{self, Held};
 use super::probe;
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
+use crate::cli::schema::Schema;
 use glowplug_firmware_config::limits::STREAMS_MAX;
 use glowplug_model::engine::{Compute, Evaluator, KvFormats, TooLong};
 use glowplug_model::gguf::{Gguf, pack};
 use serde_json::json;
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Tokens that are decoded and prefilled once before anything is timed. This brings the weights into memory and wakes
 /// the threads.
 const WARM_UP: usize = 16;
+/// Tokens of context for an answer by a schema, with its prompt.
+const HELD_CONTEXT: usize = 4096;
 
 /// Speed and size of a model on this machine
 #[derive(clap::Args)]
@@ -43,6 +48,9 @@ pub(crate) struct Args {
     /// how the KV cache is stored, as `memory.kv_format` has it [default: q8_0]
     #[arg(long, value_name = "FORMAT", value_parser = models::kv_format)]
     kv_format: Option<KvFormats>,
+    /// also measure an answer that is held to the JSON schema in this file, of at most `-n` tokens
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
     /// print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -56,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "`-b`: from 1 to {STREAMS_MAX} streams"
         )));
     }
+    let schema = args.schema.as_deref().map(Schema::read).transpose()?;
     let [prompt, decode, depth] = [args.prompt, args.decode, args.depth].map(|n| n as usize);
 
     let start = Instant::now();
@@ -100,6 +109,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     drop((evaluator, tokenizer));
     let probe_gbps = probe::read_gbps(threads)?;
 
+    let schema = schema.map(|schema| {
+        let context = trained.min(HELD_CONTEXT);
+        let kv = args.kv_format;
+        let config = models::engine_config(&gguf, context, 1, args.threads, kv, args.device)?;
+        held::measure(&gguf, config, &schema.format(), args.decode)
+    });
+    let schema = schema.transpose()?.map(|mut held: Held| {
+        let (mask_s, step_s) = (median(&mut held.masks_s), median(&mut held.steps_s));
+        (held, mask_s, step_s)
+    });
+
     let prefill_tps = prompt as f64 / median(&mut prefill_s);
     let decode_tps = decode as f64 / median(&mut decode_s);
     let aggregate_tps = decode_tps * streams as f64;
@@ -115,6 +135,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         });
         if args.streams.is_some() {
             result["aggregate_tps"] = json!(aggregate_tps);
+        }
+        if let Some((held, mask_s, step_s)) = schema {
+            result["schema_tokens"] = json!(held.tokens);
+            result["schema_steps"] = json!(held.steps);
+            result["schema_step_share"] = json!(held.steps as f64 / held.tokens as f64);
+            result["mask_us"] = json!(mask_s * 1e6);
+            result["mask_share"] = json!(mask_s / step_s);
         }
         return put_json(&result);
     }
@@ -133,6 +160,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if streams > 1 {
         put_line(&format!(
             "streams      {aggregate_tps:.2} tokens/s in all, {streams} at once"
+        ))?;
+    }
+    if let Some((held, mask_s, step_s)) = schema {
+        put_line(&format!(
+            "schema       {} steps for {} tokens ({:.0} %), a mask takes {:.1} us, {:.2} % of a step",
+            held.steps,
+            held.tokens,
+            held.steps as f64 * 100.0 / held.tokens as f64,
+            mask_s * 1e6,
+            mask_s * 100.0 / step_s
         ))?;
     }
     put_line(&format!(

@@ -3,12 +3,12 @@
 use super::{open, stdin};
 use crate::cli::config::sources;
 use crate::cli::failure::{Failure, put, put_json};
+use crate::config::Preset;
 use crate::wire::chat::request::{ChatDefaults, ChatRequest, parse_chat};
 use glowplug_model::engine::Thinking;
-use glowplug_model::text::{ChatTemplate, Tokenizer, conversation};
+use glowplug_model::text::{ChatTemplate, Tokenizer, conversation, described};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Most bytes of stdin that are read: the largest request that a daemon may be configured to take.
 const STDIN_MAX: u64 = glowplug_firmware_config::limits::PAYLOAD_MAX as u64;
@@ -32,13 +32,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let template = ChatTemplate::from_gguf(&gguf)?;
     let chat = chat(&stdin(std::io::stdin().lock(), STDIN_MAX)?)?;
-    let messages = match &chat.preset {
-        Some(name) => match system(args.config.as_deref(), name)? {
-            Some(system) => conversation(&system, &chat.messages),
-            None => chat.messages,
-        },
-        None => chat.messages,
+    let preset = chat.preset.as_ref();
+    let preset = preset.map(|name| preset_of(args.config.as_deref(), name));
+    let preset = preset.transpose()?;
+    let format = match chat.format {
+        Some(format) => format.format(),
+        None => preset.as_ref().and_then(|preset| preset.format.clone()),
     };
+    let mut messages = chat.messages;
+    if let Some(format) = format.filter(|_| chat.schema_in_prompt) {
+        messages = described(&messages, &format);
+    }
+    if let Some(system) = preset.and_then(|preset| preset.system()) {
+        messages = conversation(&system, &messages);
+    }
     let thinking = chat.thinking.is_none_or(|thinking| thinking.enabled);
     if args.ids {
         let prompt = template.prompt(&tokenizer, &messages, &[], thinking)?;
@@ -70,13 +77,11 @@ fn chat(stdin: &[u8]) -> Result<ChatRequest, Failure> {
     })
 }
 
-/// The system text of a preset of this machine's configuration.
-fn system(file: Option<&Path>, name: &str) -> Result<Option<Arc<str>>, Failure> {
+/// A preset of this machine's configuration.
+fn preset_of(file: Option<&Path>, name: &str) -> Result<Preset, Failure> {
     let config = sources::finish(sources::load(file, None)?, None)?;
-    let preset = config.presets.iter().find(|preset| preset.name == name);
-    let preset =
-        preset.ok_or_else(|| Failure::Use(format!("the configuration has no preset `{name}`")))?;
-    Ok(preset.system())
+    let preset = config.presets.into_iter().find(|p| p.name == name);
+    preset.ok_or_else(|| Failure::Use(format!("the configuration has no preset `{name}`")))
 }
 
 #[cfg(test)]

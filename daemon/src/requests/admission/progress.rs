@@ -119,6 +119,7 @@ impl Admission {
                 }
                 match outcome.finish {
                     Finish::Failed => self.count_refused(Code::Internal.name()),
+                    Finish::Stuck => self.count_refused(Code::InvalidSchema.name()),
                     Finish::Superseded => self.count_refused(Code::Superseded.name()),
                     _ => {}
                 }

@@ -6,24 +6,23 @@ use std::fmt;
 
 use glowplug_firmware_config::limits::{CLIENT_MAX, ID_MAX, SESSION_NAME_MAX};
 use glowplug_model::engine::{Priority, Thinking};
-use glowplug_model::text::{Message, SamplerParams, Tools};
+use glowplug_model::text::{Message, Tools};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::format::{self, FormatSeed, ResponseFormat};
 use super::messages::MessagesSeed;
+pub use super::sampling::Sampling;
 use super::tools::Offer;
 use super::values::{
-    Biases, Modalities, RawChunk, RawPriority, RawThinking, ResponseFormat, Scalar, Seed, Stops,
-    integer, number, text,
+    Biases, Modalities, RawChunk, RawPriority, RawThinking, Scalar, Seed, Stops, integer, number,
+    text,
 };
 use crate::wire::fault::Fault;
 use crate::wire::topics::valid_segment;
 
 /// Most alternatives for each token, the same number as OpenAI's.
 const TOP_LOGPROBS_MAX: u8 = 20;
-/// Most log-probabilities of one request, `max_tokens` times (1 + `top_logprobs`), because its final frame carries them
-/// all.
-const LOGPROBS_MAX: u64 = 16_384;
 /// The longest `deadline_ms` is a day.
 const DEADLINE_MAX_MS: u64 = 86_400_000;
 
@@ -82,59 +81,26 @@ pub struct ChatRequest {
     /// They end the answer only, not the thought.
     pub stop: Vec<String>,
     pub tools: Option<Tools>,
+    /// What the answer is held to, if the request says.
+    pub format: Option<ResponseFormat>,
+    /// Whether the model is told of it.
+    pub schema_in_prompt: bool,
     /// Counted from the arrival of the request.
     pub deadline_ms: Option<u64>,
     /// Fields that had no effect, in the order of the body.
     pub ignored: Vec<&'static str>,
 }
 
-/// The sampling fields that were given.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs)] // the protocol's names
-pub struct Sampling {
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<u32>,
-    pub min_p: Option<f32>,
-    pub repeat_penalty: Option<f32>,
-    pub presence_penalty: Option<f32>,
-    pub frequency_penalty: Option<f32>,
-    pub logit_bias: Vec<(u32, f32)>,
-    pub seed: Option<u64>,
-    pub logprobs: bool,
-    pub top_logprobs: Option<u8>,
-}
-
-impl Sampling {
-    /// Fills in the model's recommended values where none was given, and `seed` if the request has none.
-    #[must_use]
-    pub fn over(&self, model: &SamplerParams, seed: u64) -> SamplerParams {
-        SamplerParams {
-            temperature: self.temperature.unwrap_or(model.temperature),
-            top_p: self.top_p.unwrap_or(model.top_p),
-            top_k: self.top_k.unwrap_or(model.top_k),
-            min_p: self.min_p.unwrap_or(model.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(model.repeat_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(model.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(model.frequency_penalty),
-            logit_bias: self.logit_bias.clone(),
-            seed: self.seed.unwrap_or(seed),
-            top_logprobs: self.logprobs.then_some(self.top_logprobs.unwrap_or(0)),
-        }
-    }
-}
-
-impl Sampling {
+impl ChatRequest {
+    /// `preset` says whether its preset has a format.
+    ///
     /// # Errors
-    /// The final frame of an answer of so many tokens would have too many log-probabilities.
-    pub fn check_logprobs(&self, max_tokens: u32) -> Result<(), Fault> {
-        let per_token = 1 + u64::from(self.top_logprobs.unwrap_or(0));
-        let all = u64::from(max_tokens) * per_token;
-        if self.logprobs && all > LOGPROBS_MAX {
-            let why = format!(
-                "`max_tokens` times (1 + `top_logprobs`) is {all}, the limit is {LOGPROBS_MAX}"
-            );
-            return Err(Fault::invalid("logprobs", why));
+    /// It has stop strings, which would cut an answer that is held to a format.
+    pub fn check_stop(&self, preset: bool) -> Result<(), Fault> {
+        let held = (self.format.as_ref()).map_or(preset, |format| *format != ResponseFormat::Text);
+        if held && !self.stop.is_empty() {
+            let why = "would cut an answer that is held to a format";
+            return Err(Fault::invalid("stop", why));
         }
         Ok(())
     }
@@ -293,8 +259,12 @@ fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
             thinking: config.thinking,
         })
         .and_then(|r| json.end().map(|()| r));
-    let (mut request, offer) = parsed.map_err(|e| Fault::invalid(&path.borrow(), e.to_string()))?;
+    let parsed = parsed.map_err(|error| format::refused(&path.borrow(), &error));
+    let (mut request, offer) = parsed?;
     request.tools = offer.tools(&mut request.ignored)?;
+    if let Some(format) = &request.format {
+        format.check()?;
+    }
     if request.messages.is_empty() {
         return Err(Fault::invalid(
             "messages",
@@ -401,6 +371,12 @@ impl Body<'_> {
                     .map(|s| s.0)
                     .unwrap_or_default();
             }
+            "response_format" => {
+                r.format = map.next_value_seed(FormatSeed { path: self.path })?;
+            }
+            "schema_in_prompt" => {
+                r.schema_in_prompt = map.next_value::<Option<bool>>()?.unwrap_or(false);
+            }
             "deadline_ms" => r.deadline_ms = integer(map, 1, DEADLINE_MAX_MS)?,
             "n" => {
                 // more than one answer would be an effect
@@ -459,7 +435,7 @@ impl Body<'_> {
                         return Err(de::Error::custom(why));
                     }
                 } else {
-                    return later(key, map);
+                    return older(key, map);
                 }
             }
         }
@@ -467,20 +443,11 @@ impl Body<'_> {
     }
 }
 
-/// Reads an older field, or one of a feature to come: only a value that asks for nothing is taken.
-fn later<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
+/// Reads an older field: only a value that asks for nothing is taken.
+fn older<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error> {
     let (why, harmless): (_, &[&str]) = match key {
         "functions" => ("is the older form of `tools`", &[]),
         "function_call" => ("is the older form of `tool_choice`", &["none"]),
-        "response_format" => {
-            return match map.next_value::<Option<ResponseFormat>>()? {
-                None => Ok(()),
-                Some(f) if f.kind == "text" => Ok(()),
-                Some(_) => Err(de::Error::custom(
-                    "a format other than text comes with a later version",
-                )),
-            };
-        }
         _ => return Err(de::Error::custom("unknown field")),
     };
     let asks = match map.next_value::<Option<Scalar>>()? {

@@ -67,9 +67,6 @@ impl Offer {
             Some(Choice::Required) => ToolChoice::Required,
             Some(Choice::Named(name)) => ToolChoice::Named(name),
         };
-        if choice != ToolChoice::Auto {
-            return refuse("other than `auto` and `none` comes with a later version".to_owned());
-        }
         Ok(Some(Tools {
             list: self.list.into(),
             choice,

@@ -195,12 +195,6 @@ pub(in crate::wire) enum RawChunk {
     Sentence,
 }
 
-#[derive(Deserialize)]
-pub(in crate::wire) struct ResponseFormat {
-    #[serde(rename = "type")]
-    pub(in crate::wire) kind: String,
-}
-
 /// The field `modalities`: an array in which every element is `"text"`.
 pub(in crate::wire) struct Modalities;
 

@@ -36,42 +36,34 @@ pub(super) struct Draft {
 pub(super) struct Drafted {
     /// the request that it is a draft of
     pub(super) id: RequestId,
-    /// tokens of the sequence when the draft had been fed and the first token was sampled
+    /// tokens of the sequence before the draft
     len: usize,
     draft: Draft,
     /// a row for the token before the draft and for each of its tokens
     logits: Vec<f32>,
-    /// tokens of the draft that were compared so far
-    checked: usize,
 }
 
 impl Drafted {
-    /// A draft of a sequence that has `len` tokens, the last of them sampled from the first row of `logits`.
+    /// A draft that was fed behind `len` tokens of a sequence, with the logits of the last of these and of its own.
     pub(super) fn new(id: RequestId, len: usize, draft: Draft, logits: Vec<f32>) -> Self {
         Self {
             id,
             len,
             draft,
             logits,
-            checked: 0,
         }
     }
 
-    /// Tokens that the sequence has now if nothing but the draft was added to it.
-    pub(super) fn len(&self) -> usize {
-        self.len + self.checked
+    /// The guess at the token of this place in the sequence, and the match that it follows.
+    fn guess(&self, at: usize) -> Option<(u32, Match)> {
+        let at = at.checked_sub(self.len)?;
+        Some((*self.draft.tokens.get(at)?, self.draft.after?.and(at)))
     }
 
-    /// The next guess, the match that it follows, and the logits of the token behind it.
-    fn next(&mut self, vocab: usize) -> Option<(u32, Match, &mut [f32])> {
-        let (at, logits) = (self.checked, self.logits.chunks_exact_mut(vocab));
-        self.checked += 1;
-        let logits = logits.skip(1).nth(at)?;
-        Some((
-            *self.draft.tokens.get(at)?,
-            self.draft.after?.and(at),
-            logits,
-        ))
+    /// The logits of the token before this place.
+    fn logits(&mut self, at: usize, vocab: usize) -> Option<&mut [f32]> {
+        let mut rows = self.logits.chunks_exact_mut(vocab);
+        rows.nth(at.checked_sub(self.len)?)
     }
 }
 
@@ -116,6 +108,12 @@ impl Drafts {
             }
         }
         draft
+    }
+
+    /// Cuts a draft for the next step.
+    pub(super) fn cut(&mut self, draft: &mut Draft, len: usize) {
+        draft.tokens.truncate(len);
+        self.columns = 1 + draft.tokens.len();
     }
 
     /// Forgets a request that has ended: its id may come again with other tokens.

@@ -3,6 +3,7 @@
 use super::Draft;
 use crate::engine::Engine;
 use crate::engine::request::{Event, RequestId};
+use crate::engine::scheduler::Due;
 
 impl Engine {
     /// The draft for the next step, if a single stream decodes in it.
@@ -11,42 +12,47 @@ impl Engine {
             return Draft::default();
         };
         if let [(id, _)] = *plan
-            && let Some(sequence) = self.sequences.get(&id)
-            && sequence.remaining() == 0
+            && let Some(sequence) = self.sequences.get_mut(&id)
+            && sequence.due() == Due::Answer(1)
             && !sequence.is_own()
         {
             let room = sequence.limit - sequence.tokens.len();
-            return drafts.guess(id, &sequence.tokens, &sequence.odds, room);
+            let mut draft = drafts.guess(id, &sequence.tokens, &sequence.odds, room);
+            let agreed = sequence.agreed(&draft.tokens);
+            drafts.cut(&mut draft, agreed);
+            return draft;
         }
         drafts.pass();
         Draft::default()
     }
 
-    /// Takes the next token from the logits of the last draft. If the guessed token is the one that was sampled, it is in the
-    /// cache already, and the token behind it is sampled from its logits. Gives false if there is no draft, or no more of it.
-    /// Each token is a step of its own, so that a cancel is seen before the next one.
+    /// Takes the next token from the logits of the last draft. If the guesses are the tokens that came, they are in the cache
+    /// already, and the token behind them is sampled from their logits. Gives false if there is no draft, or no more of it.
+    /// Each token that is drawn is a step of its own, so that a cancel is seen before the next one.
     pub(in crate::engine) fn check(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
         let Some(mut drafted) = self.drafted.take() else {
             return false;
         };
-        // the request may have ended since, or its thought may have been closed
-        let Some(sequence) = self.sequences.get_mut(&drafted.id) else {
-            return false;
-        };
-        if sequence.tokens.len() != drafted.len() {
-            return false;
-        }
+        // the request may have ended since
         let id = drafted.id;
-        let Some((guess, after, logits)) = drafted.next(self.info.vocab) else {
+        let Some(sequence) = self.sequences.get_mut(&id) else {
             return false;
         };
-        let right = sequence.tokens.last() == Some(&guess);
-        sequence.odds.saw(after, right);
-        if !right {
-            return false;
+        while sequence.fed < sequence.tokens.len() {
+            let Some((guess, after)) = drafted.guess(sequence.fed) else {
+                return false;
+            };
+            let right = sequence.tokens[sequence.fed] == guess;
+            sequence.odds.saw(after, right);
+            if !right {
+                return false;
+            }
+            self.memory.fed(&mut self.model.kv, sequence, 1);
+            self.scheduler.served(id, 1);
         }
-        self.memory.fed(&mut self.model.kv, sequence, 1);
-        self.scheduler.served(id, 1);
+        let Some(logits) = drafted.logits(sequence.fed, self.info.vocab) else {
+            return false;
+        };
         self.sample(id, logits, sink);
         if self.sequences.contains_key(&id) {
             self.drafted = Some(drafted);

@@ -1,6 +1,7 @@
 //! Each rule on a small table.
 
 mod lives;
+mod steps;
 
 use super::*;
 use Priority::{Background, Normal, Urgent};
@@ -40,6 +41,15 @@ fn with(max_streams: usize, queue: usize, jobs: &[Job]) -> Scheduler {
         s.submit(job).unwrap();
     }
     s
+}
+
+/// What a job is due whose prompt has so many tokens to go.
+fn due(prompt: usize) -> Due {
+    if prompt > 0 {
+        Due::Prompt(prompt)
+    } else {
+        Due::Answer(1)
+    }
 }
 
 /// Ends the running jobs one after the other, and gives the order in which they ran.
@@ -279,57 +289,12 @@ fn background_work_that_waited_long_has_a_turn_and_keeps_it() {
 }
 
 #[test]
-fn a_step_is_bounded_and_nobody_that_decodes_is_left_out() {
-    // (priority, prompt to go) of those that run, what each has in the step
-    type Row<'a> = (&'a [(Priority, usize)], &'a [usize]);
-    let table: &[Row] = &[
-        (&[], &[]),
-        (&[(Normal, 0)], &[1]),
-        (&[(Normal, 0), (Normal, 0), (Background, 0)], &[1, 1, 1]),
-        (&[(Normal, 1000)], &[64]),
-        (&[(Normal, 7)], &[7]),
-        (&[(Normal, 1000), (Normal, 1000)], &[64, 0]),
-        (&[(Normal, 0), (Normal, 1000)], &[1, 7]),
-        (&[(Normal, 0), (Normal, 3)], &[1, 3]),
-        (&[(Normal, 9), (Normal, 0), (Normal, 0)], &[6, 1, 1]),
-        (&[(Normal, 1000), (Urgent, 1000), (Normal, 0)], &[0, 7, 1]),
-        (&[(Background, 10), (Normal, 10)], &[0, 10]),
-        (
-            &[
-                (Normal, 0),
-                (Normal, 0),
-                (Normal, 0),
-                (Normal, 0),
-                (Normal, 0),
-                (Normal, 0),
-                (Normal, 0),
-                (Normal, 99),
-            ],
-            &[1, 1, 1, 1, 1, 1, 1, 4],
-        ),
-    ];
-    for (jobs, want) in table {
-        let mut s = Scheduler::new(STREAMS_MAX, QUEUE_MAX);
-        for (id, &(priority, _)) in jobs.iter().enumerate() {
-            s.submit(job(id as RequestId, 1, priority)).unwrap();
-        }
-        admit(&mut s, &[]);
-        let step = s.step(&|id| jobs[id as usize].1);
-        let mut got = vec![0; jobs.len()];
-        for (id, tokens) in step {
-            got[id as usize] += tokens;
-        }
-        assert_eq!(&got, want, "{jobs:?}");
-    }
-}
-
-#[test]
 fn prompts_of_one_rank_take_turns_by_share() {
     let mut s = with(4, 9, &[job(1, 1, Normal)]);
     let mut left = std::collections::BTreeMap::from([(1, 3400), (2, 33), (3, 500), (4, 500)]);
     let mut step = |s: &mut Scheduler| {
         admit(s, &[]);
-        let step = s.step(&|id| left[&id]);
+        let step = s.step(&|id| due(left[&id]));
         let [(id, tokens)] = step[..] else {
             panic!("{step:?}");
         };
@@ -353,7 +318,10 @@ fn prompts_of_one_rank_take_turns_by_share() {
     // a higher rank does not take turns
     s.submit(job(5, 2, Urgent)).unwrap();
     admit(&mut s, &[]);
-    assert_eq!(s.step(&|_| 100).last(), Some(&(5, PREFILL_ALONE)));
+    assert_eq!(
+        s.step(&|_| Due::Prompt(100)).last(),
+        Some(&(5, PREFILL_ALONE))
+    );
 }
 
 #[test]

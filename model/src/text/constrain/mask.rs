@@ -24,6 +24,18 @@ impl Mask {
         self.0.iter()
     }
 
+    /// Lets this token come too.
+    pub(crate) fn allow(&mut self, token: u32) {
+        if (token as usize) < self.0.len() {
+            self.0.allow_token(token);
+        }
+    }
+
+    /// Lets all tokens come too that another mask of this vocabulary allows.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.0.or(&other.0);
+    }
+
     /// Makes the logits of all other tokens negative infinity, so that no sampler draws them.
     pub fn apply(&self, logits: &mut [f32]) {
         for (block, &bits) in logits.chunks_mut(32).zip(self.0.as_slice()) {

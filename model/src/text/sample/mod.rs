@@ -7,7 +7,7 @@
 mod exp;
 mod top;
 
-use super::TextError;
+use super::{Mask, TextError};
 use exp::{exp, sum_exp};
 use std::collections::VecDeque;
 use top::{Top, nucleus, select_nucleus};
@@ -126,12 +126,17 @@ impl Sampler {
             && kept + PENALTY_WINDOW + p.logit_bias.len() <= BEST
     }
 
-    /// Draws a token from one row. Bias and penalties are written into `logits`. A token whose logit is -inf cannot come.
+    /// Draws a token from one row, of those that the mask allows if there is one. Bias, penalties and mask are written into
+    /// `logits`. A token whose logit is -inf cannot come.
     ///
     /// # Errors
-    /// [`TextError::Numeric`] if a logit is NaN or +inf, or all are -inf; [`TextError::Logits`] if the row has not one logit for
-    /// each token of the vocabulary.
-    pub fn sample(&mut self, logits: &mut [f32]) -> Result<Sampled, TextError> {
+    /// [`TextError::Numeric`] if a logit is NaN or +inf, or all that may come are -inf; [`TextError::Logits`] if the row has not
+    /// one logit for each token of the vocabulary.
+    pub fn sample(
+        &mut self,
+        logits: &mut [f32],
+        mask: Option<&Mask>,
+    ) -> Result<Sampled, TextError> {
         if logits.len() != self.vocab {
             return Err(TextError::Logits {
                 got: logits.len(),
@@ -148,6 +153,9 @@ impl Sampler {
                 .logprobs(logits, usize::from(n.min(MAX_TOP_LOGPROBS)))
         });
         self.change(logits)?;
+        if let Some(mask) = mask {
+            mask.apply(logits);
+        }
         let token = self.draw(logits)?;
         let logprobs = model.map(|(log_sum, alternatives)| {
             let raw = self

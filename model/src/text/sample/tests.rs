@@ -90,7 +90,7 @@ fn probabilities(p: &SamplerParams, logits: &[f32], taken: &[u32]) -> Vec<f64> {
     for &token in taken {
         sampler.accept(token);
     }
-    let token = sampler.sample(&mut logits.to_vec()).unwrap().token;
+    let token = sampler.sample(&mut logits.to_vec(), None).unwrap().token;
     let total: f64 = sampler.top.found.iter().map(|(_, w)| f64::from(*w)).sum();
     let mut probabilities = vec![0.0; logits.len()];
     for (id, weight) in &sampler.top.found {
@@ -154,7 +154,7 @@ proptest! {
             let mut rng = SplitMix64(9);
             (0..20).map(|_| {
                 let mut logits: Vec<f32> = (0..600).map(|_| rng.unit() as f32 * 10.0).collect();
-                let token = sampler.sample(&mut logits).unwrap().token;
+                let token = sampler.sample(&mut logits, None).unwrap().token;
                 sampler.accept(token);
                 token
             }).collect::<Vec<_>>()
@@ -171,7 +171,7 @@ proptest! {
         let p = SamplerParams { top_logprobs: Some(n), repeat_penalty: 1.5, ..p };
         let mut sampler = Sampler::new(p, logits.len());
         (0..50).for_each(|t| sampler.accept(t));
-        let sampled = sampler.sample(&mut logits.clone()).unwrap();
+        let sampled = sampler.sample(&mut logits.clone(), None).unwrap();
         let (logprob, alternatives) = sampled.logprobs.unwrap();
         let exact = softmax(&logits.iter().map(|&l| l.into()).collect::<Vec<_>>());
         let near = |id: u32, logprob: f32| (f64::from(logprob) - exact[id as usize].ln()).abs() < 1e-4;
@@ -185,14 +185,20 @@ proptest! {
 #[test]
 fn greedy_takes_the_highest_and_of_equals_the_first() {
     let mut sampler = Sampler::new(greedy(), 4);
-    assert_eq!(sampler.sample(&mut [1.0, 3.0, 3.0, 2.0]).unwrap().token, 1);
+    assert_eq!(
+        sampler
+            .sample(&mut [1.0, 3.0, 3.0, 2.0], None)
+            .unwrap()
+            .token,
+        1
+    );
     let bias = SamplerParams {
         logit_bias: vec![(2, 0.1), (7, 100.0)],
         ..greedy()
     };
     assert_eq!(
         Sampler::new(bias, 4)
-            .sample(&mut [1.0, 3.0, 3.0, 2.0])
+            .sample(&mut [1.0, 3.0, 3.0, 2.0], None)
             .unwrap()
             .token,
         2
@@ -205,7 +211,13 @@ fn greedy_takes_the_highest_and_of_equals_the_first() {
         4,
     );
     sampler.accept(1);
-    assert_eq!(sampler.sample(&mut [1.0, 3.0, 2.0, 2.0]).unwrap().token, 2);
+    assert_eq!(
+        sampler
+            .sample(&mut [1.0, 3.0, 2.0, 2.0], None)
+            .unwrap()
+            .token,
+        2
+    );
 }
 
 #[test]
@@ -219,9 +231,9 @@ fn penalties_forget_after_the_window() {
     for _ in 1..PENALTY_WINDOW {
         sampler.accept(2);
     }
-    assert_eq!(sampler.sample(&mut row.clone()).unwrap().token, 0);
+    assert_eq!(sampler.sample(&mut row.clone(), None).unwrap().token, 0);
     sampler.accept(2);
-    assert_eq!(sampler.sample(&mut row.clone()).unwrap().token, 1);
+    assert_eq!(sampler.sample(&mut row.clone(), None).unwrap().token, 1);
     assert_eq!(sampler.window.tokens.len(), PENALTY_WINDOW);
     assert_eq!(
         sampler.window.tokens.capacity(),
@@ -237,7 +249,7 @@ fn what_is_not_a_number_is_an_error() {
         for p in [off(), greedy()] {
             assert!(
                 matches!(
-                    Sampler::new(p, 2).sample(&mut row.clone()),
+                    Sampler::new(p, 2).sample(&mut row.clone(), None),
                     Err(TextError::Numeric)
                 ),
                 "{row:?}"
@@ -250,11 +262,13 @@ fn what_is_not_a_number_is_an_error() {
             ..off()
         };
         assert!(matches!(
-            Sampler::new(p, 2).sample(&mut [0.0, 1.0]),
+            Sampler::new(p, 2).sample(&mut [0.0, 1.0], None),
             Err(TextError::Numeric)
         ));
     }
-    let e = Sampler::new(off(), 3).sample(&mut [0.0, 1.0]).unwrap_err();
+    let e = Sampler::new(off(), 3)
+        .sample(&mut [0.0, 1.0], None)
+        .unwrap_err();
     assert_eq!(e.to_string(), "2 logits for a vocabulary of 3");
 }
 
@@ -270,7 +284,7 @@ fn minus_infinity_never_comes() {
     for _ in 0..1000 {
         assert_ne!(
             sampler
-                .sample(&mut [0.0, f32::NEG_INFINITY, -1.0])
+                .sample(&mut [0.0, f32::NEG_INFINITY, -1.0], None)
                 .unwrap()
                 .token,
             1
@@ -294,7 +308,7 @@ fn draws_follow_the_distribution() {
         let mut sampler = Sampler::new(p, 8);
         let mut seen = [0u32; 8];
         for _ in 0..20_000 {
-            seen[sampler.sample(&mut logits.clone()).unwrap().token as usize] += 1;
+            seen[sampler.sample(&mut logits.clone(), None).unwrap().token as usize] += 1;
         }
         let chi: f64 = seen
             .iter()

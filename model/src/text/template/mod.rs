@@ -8,7 +8,7 @@ mod support;
 mod values;
 
 use super::tokenizer::SpecialTokens;
-use super::{Convention, MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer, Tool};
+use super::{Convention, Format, MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer, Tool};
 use crate::gguf::{Gguf, MAX_TEMPLATE};
 use glowplug_firmware_config::limits::TOOL_CALLS_MAX;
 use sandbox::Limits;
@@ -262,6 +262,30 @@ pub fn conversation(system: &str, messages: &[Message]) -> Vec<Message> {
         None => system.to_owned(),
     };
     [&[Message::new(Role::System, content)], rest].concat()
+}
+
+/// A conversation in which the model is told what its answer is held to, by the last lines of the system message.
+pub fn described(messages: &[Message], format: &Format) -> Vec<Message> {
+    let text = match format {
+        Format::JsonObject => "Answer with a JSON object.".to_owned(),
+        Format::JsonSchema(schema) => {
+            format!("Answer with JSON that is valid against this JSON schema:\n{schema}")
+        }
+        Format::Regex(pattern) => {
+            format!(
+                "Answer with a text that matches this regular expression as a whole:\n{pattern}"
+            )
+        }
+    };
+    let mut messages = messages.to_vec();
+    match messages.first_mut() {
+        Some(system) if system.role == Role::System => {
+            system.content.push_str("\n\n");
+            system.content.push_str(&text);
+        }
+        _ => messages.insert(0, Message::new(Role::System, text)),
+    }
+    messages
 }
 
 /// The name of the tool whose result a message is.

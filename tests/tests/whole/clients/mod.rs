@@ -1,5 +1,6 @@
 //! The daemon as its clients see it.
 
+mod formats;
 mod health;
 mod paho;
 mod sessions;

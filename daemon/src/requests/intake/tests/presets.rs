@@ -1,6 +1,7 @@
 //! What a preset adds to a request, and who may name it.
 
 use super::*;
+use glowplug_model::text::Format;
 
 #[test]
 fn a_preset_says_what_a_request_does_not() {
@@ -44,6 +45,39 @@ fn a_preset_says_what_a_request_does_not() {
             "{fields}"
         );
     }
+}
+
+#[test]
+fn a_format_is_the_requests_own_or_its_presets_and_is_not_spoken() {
+    let mut w = world_with(
+        "[[presets]]\nname = 'a'\nclients = ['c']\nresponse_format = { type = 'regex', pattern = 'on|off' }",
+    );
+    let preset = Some(Format::Regex("on|off".into()));
+    let r = w.send("b/n/ask/c", "hi").submitted.remove(0);
+    assert_eq!((r.format, r.schema_in_prompt), (preset.clone(), false));
+    let body =
+        |fields: &str| format!(r#"{{"messages":[{{"role":"user","content":"hi"}}],{fields}}}"#);
+    for (fields, format, told) in [
+        (r#""preset":"a""#, preset.clone(), false),
+        (r#""preset":"a","schema_in_prompt":true"#, preset, true),
+        (
+            r#""preset":"a","response_format":{"type":"text"},"stop":"x""#,
+            None,
+            false,
+        ),
+        (
+            r#""preset":"a","response_format":{"type":"json_object"},"chunk":"sentence""#,
+            Some(Format::JsonObject),
+            false,
+        ),
+    ] {
+        w.admission = world().admission;
+        let r = w.send(REQUEST, &body(fields)).submitted.remove(0);
+        assert_eq!((&r.format, r.schema_in_prompt), (&format, told), "{fields}");
+    }
+    // stop strings would cut it
+    let o = w.send(REQUEST, &body(r#""preset":"a","stop":"x""#));
+    assert_eq!(o.frames[0].1["error"]["param"], "stop");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use glowplug_firmware_config::limits::{STOP_BYTES_MAX, STOPS_MAX};
 use glowplug_model::text::Role;
 
 mod any;
+mod formats;
 mod openai;
 mod refusals;
 

@@ -52,6 +52,11 @@ fn tools_are_openais() {
     assert_eq!(light.parameters(), schema.replace(", ", ","));
     assert_eq!((time.name(), time.description()), ("time", None));
     assert_eq!((tools.choice, tools.parallel), (ToolChoice::Auto, false));
+    let must = offer(&both, r#","tool_choice":"required""#).unwrap();
+    assert_eq!(must.tools.unwrap().choice, ToolChoice::Required);
+    let named = r#","tool_choice":{"type":"function","function":{"name":"time"}}"#;
+    let named = offer(&both, named).unwrap().tools.unwrap();
+    assert_eq!(named.choice, ToolChoice::Named("time".into()));
     let auto = offer(&both, r#","tool_choice":"auto""#).unwrap();
     assert!(auto.tools.unwrap().parallel && auto.ignored.is_empty());
     // a model that must not call does not see them

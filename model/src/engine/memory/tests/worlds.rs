@@ -138,7 +138,7 @@ impl Arena {
         for id in self.scheduler.waiting() {
             assert_eq!(self.sequences[&id].slot, None);
         }
-        let plan = self.scheduler.step(&|id| self.sequences[&id].remaining());
+        let plan = self.scheduler.step(&|id| self.sequences[&id].due());
         for &(id, tokens) in &plan {
             let sequence = self.sequences.get_mut(&id).unwrap();
             self.memory.grow(&mut self.kv, sequence, tokens);
@@ -148,7 +148,11 @@ impl Arena {
                 continue;
             }
             if sequence.tokens.len() < sequence.limit && self.random.below(10) > 0 {
-                sequence.tokens.push(self.random.below(2) as u32);
+                // a format may force many at once
+                let most = [40, 1, 1, 1][sequence.tokens.len() % 4];
+                for _ in 0..most.min(sequence.limit - sequence.tokens.len()) {
+                    sequence.tokens.push(self.random.below(2) as u32);
+                }
             } else {
                 self.end(id, true);
             }

@@ -20,14 +20,7 @@ fn refusals_name_the_field() {
         (r#""tool_choice":"required""#, "tool_choice"),
         (r#""functions":[{"name":"f"}]"#, "functions"),
         (r#""function_call":"auto""#, "function_call"),
-        (
-            r#""response_format":{"type":"json_object"}"#,
-            "response_format",
-        ),
-        (
-            r#""response_format":{"type":"regex","pattern":"a"}"#,
-            "response_format",
-        ),
+        (r#""schema_in_prompt":"yes""#, "schema_in_prompt"),
         (r#""n":2"#, "n"),
         (r#""temperature":2.1"#, "temperature"),
         (r#""temperature":"hot""#, "temperature"),
