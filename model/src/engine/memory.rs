@@ -13,7 +13,7 @@ use super::sequence::{Sequence, Slot};
 use super::session::files::Snapshots;
 use super::session::unsaved::Unsaved;
 use super::session::{SessionKey, Sessions};
-use crate::kv::{KvCache, PageId, Pages, Partial};
+use crate::kv::{KvCache, PageId, Pages, Partial, TooManyPages};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STREAMS_MAX};
 use heapless::Vec as Bounded;
 use std::collections::BTreeMap;
@@ -272,6 +272,17 @@ impl Memory {
         self.pages.unreserve(slot.reserved);
         // there is room: the table came from this list
         let _ = self.tables.push(slot.table);
+    }
+
+    /// Forgets what all pages hold, because they are gone. No sequence may hold any.
+    ///
+    /// # Errors
+    /// None: there are as many pages as before.
+    pub(super) fn forget_pages(&mut self) -> Result<(), TooManyPages> {
+        self.pages = Pages::new(self.pages.total())?;
+        self.tables = (0..TABLES).collect();
+        self.sessions.forget_pages();
+        Ok(())
     }
 
     /// Lets a session hold the pages up to `tip` instead of those that it held.

@@ -179,6 +179,8 @@ pub enum Finish {
     Superseded,
     /// A bug, or logits that are not numbers: error code `internal`.
     Failed,
+    /// The GPU that computed it was lost: error code `internal`.
+    GpuLost,
 }
 
 /// Why a request was not taken; the daemon maps it to the wire in one place.
@@ -330,4 +332,6 @@ pub enum Worked {
     Little,
     /// The network ran for so many tokens, which is what takes time.
     Pass(usize),
+    /// The GPU does not compute any more: see [`Engine::go_on_without_gpu`](super::Engine::go_on_without_gpu).
+    GpuLost,
 }

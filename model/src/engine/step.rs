@@ -5,6 +5,8 @@ use super::drafts::Drafted;
 use super::request::{Event, Finish, RequestId, Worked};
 use super::sequence::{Next, Sequence};
 use crate::kv::Span;
+use crate::ops::no_gpu::NoGpu;
+use std::time::Duration;
 
 impl Engine {
     /// Does one bounded piece of work. It reports the requests that end and those that start, and then either runs the
@@ -27,7 +29,10 @@ impl Engine {
                 Worked::Nothing
             };
         }
-        Worked::Pass(self.compute(&plan, sink))
+        match self.compute(&plan, sink) {
+            Ok(tokens) => Worked::Pass(tokens),
+            Err(_) => Worked::GpuLost,
+        }
     }
 
     /// Reports the requests that end. Every step begins with this, and it is all that may be called while the next step is
@@ -68,11 +73,14 @@ impl Engine {
     }
 
     /// Runs the network once for `plan`, which says how many tokens each request is fed. Gives the number of all tokens.
+    ///
+    /// # Errors
+    /// [`NoGpu`]: the GPU is lost, and nothing that had started can go on.
     fn compute(
         &mut self,
         plan: &[(RequestId, usize)],
         sink: &mut dyn FnMut(RequestId, Event),
-    ) -> usize {
+    ) -> Result<usize, NoGpu> {
         // prompts come first, so that the rows whose logits are wanted lie together, from the last token of a prompt on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
         order.sort_by_key(|(id, _)| self.sequences.get(id).is_none_or(|s| s.remaining() == 0));
@@ -101,7 +109,7 @@ impl Engine {
             ));
         }
         tokens.extend_from_slice(&draft.tokens);
-        let hidden = self.model.step(&spans, &tokens);
+        let hidden = self.model.step(&spans, &tokens)?;
         for (id, n, _) in &wanted {
             self.scheduler.served(*id, *n);
             if let Some(sequence) = self.sequences.get_mut(id) {
@@ -109,7 +117,7 @@ impl Engine {
             }
         }
         let Some(first) = wanted.iter().find_map(|(_, _, row)| *row) else {
-            return tokens.len();
+            return Ok(tokens.len());
         };
         let mut sampled = wanted.iter().filter(|(_, _, row)| row.is_some());
         let few = sampled.all(|(id, ..)| {
@@ -120,7 +128,7 @@ impl Engine {
             self.model.best_logits(hidden, first..tokens.len())
         } else {
             self.model.logits(hidden, first..tokens.len())
-        };
+        }?;
         for (id, _, row) in &wanted {
             if let Some(row) = row {
                 let mut rows = logits.chunks_exact_mut(self.info.vocab);
@@ -136,7 +144,7 @@ impl Engine {
             let len = sequence.tokens.len();
             self.drafted = Some(Drafted::new(id, len, draft, logits));
         }
-        tokens.len()
+        Ok(tokens.len())
     }
 
     /// Draws the next token of a sequence from its logits.
@@ -186,14 +194,20 @@ impl Engine {
         self.settle(id, turn);
     }
 
-    /// Why the GPU cannot be used any more, if that is so. After a panic it is asked for this; the next load then takes the
-    /// processor, because the GPU is not opened again.
+    /// Why the GPU cannot be used any more, if a step has found that: see [`Self::go_on_without_gpu`].
     #[must_use]
     pub fn gpu_lost(&self) -> Option<String> {
-        self.model.processor_lost()
+        self.model.lost().map(ToString::to_string)
     }
 
-    /// Cleans up after a panic inside of [`Self::step`]: drops the requests that had started, with all that they held.
+    /// Sets the longest that a step waits for the GPU before it is taken for lost, up to
+    /// [`DEVICE_WAIT_MAX`](glowplug_firmware_config::limits::DEVICE_WAIT_MAX).
+    pub fn wait_at_most(&mut self, patience: Duration) {
+        self.model.wait_at_most(patience);
+    }
+
+    /// Cleans up after a panic inside of [`Self::step`], or the loss of the GPU: drops the requests that had started, with all
+    /// that they held.
     pub fn recover(&mut self) {
         let started = self.scheduler.running().chain(self.scheduler.parked());
         let started: Vec<RequestId> = started.collect();
