@@ -4,13 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use glowplug_model::engine::Compute;
 use toml::Table;
 
 use super::keys::*;
 use super::presets::presets;
 use super::values::{topic, topic_level};
-use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Sessions, invalid};
+use super::{Config, ConfigError, Device, Engine, Memory, Model, Mqtt, Sessions, invalid};
 use crate::machine::board::Chosen;
 
 /// Reads every key. `host` names the node where the table does not.
@@ -101,13 +100,14 @@ fn model(table: &Table) -> Result<Model, ConfigError> {
         return Err(invalid(MODEL_PATH.name, why));
     }
     let device = match MODEL_DEVICE.of(table)?.as_deref() {
-        None | Some("cpu") => Compute::Cpu,
-        Some("gpu") if cfg!(feature = "wgpu") => Compute::Gpu,
+        None | Some("cpu") => Device::Cpu,
+        Some("gpu") if cfg!(feature = "wgpu") => Device::Gpu,
+        Some("auto") if cfg!(feature = "wgpu") => Device::Auto,
         Some(_) => {
             return Err(ConfigError::NotYet {
                 key: MODEL_DEVICE.name,
                 what: if cfg!(feature = "wgpu") {
-                    "a device other than `cpu` and `gpu`"
+                    "a device other than `cpu`, `gpu` and `auto`"
                 } else {
                     "a device other than `cpu`"
                 },

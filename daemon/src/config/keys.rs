@@ -72,7 +72,7 @@ keys! {
     MODEL_TEMPLATE_FILE: Path = "model.template_file", Path { default: "the file's own" };
     /// Tokens of a conversation with its answer.
     MODEL_CONTEXT: Optional = "model.context", Optional { min: 32, max: CONTEXT_MAX, default: "4096, or the model's own if that is smaller" };
-    /// The processor that computes: `cpu`, or `gpu` in a program that was built with feature `wgpu`.
+    /// The processor that computes: `cpu`; in a program that was built with feature `wgpu` also `gpu`, or `auto`, the faster one.
     MODEL_DEVICE: Text = "model.device", Text { default: "`cpu`" };
     /// Resident memory, all told, that the daemon stays within.
     MEMORY_BUDGET: Size = "memory.budget", Size { default: "what control group, free memory and board leave" };

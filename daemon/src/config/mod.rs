@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::image::VerifyingKey;
-use glowplug_model::engine::{Compute, KvFormats, Share, Thinking};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
 use glowplug_model::quant::Isa;
 
 use crate::machine::board::Chosen;
@@ -265,6 +265,16 @@ pub struct BrokerAddress {
     pub port: u16,
 }
 
+/// Which processor may compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// The GPU; the processor where there is none that can.
+    Gpu,
+    /// The GPU where it proved to be faster with this model.
+    Auto,
+}
+
 /// Which model is served. The command line turns `name` into `path` before the daemon runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
@@ -272,7 +282,7 @@ pub struct Model {
     pub name: Option<String>,
     pub template_file: Option<PathBuf>,
     pub context: Option<usize>,
-    pub device: Compute,
+    pub device: Device,
     /// Whether a model that was chosen over MQTT takes this one's place, and the last one that answered takes it after three
     /// failed starts. The command line sets it for the daemon: who asks for one answer wants it from this model.
     pub remembered: bool,

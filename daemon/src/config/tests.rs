@@ -174,6 +174,8 @@ fn each_limit_is_named() {
         ),
         ("[broker]\nlisten = '0.0.0.0:1883'", "broker.listen"),
         ("[model]\npath = 'a'\nname = 'b'", "model.path"),
+        ("[model]\ndevice = 'npu'", "model.device"),
+        #[cfg(not(feature = "wgpu"))]
         ("[model]\ndevice = 'auto'", "model.device"),
         #[cfg(not(feature = "wgpu"))]
         ("[model]\ndevice = 'gpu'", "model.device"),

@@ -9,6 +9,7 @@ use glowplug_model::engine::{
 };
 use glowplug_model::text::ToolCall;
 
+use super::device::Computes;
 use super::lost::Lost;
 use crate::models::packed::Weights;
 use crate::wire::session::Call;
@@ -44,8 +45,10 @@ pub enum Command {
 pub enum Report {
     /// What is mapped now: the model was packed, or its packed file proved to be damaged. Comes before `Loaded`.
     Mapped(Box<Weights>),
-    /// The model has passed its self-test.
-    Loaded(Box<ModelInfo>, Load),
+    /// The model has passed its self-test, on this processor.
+    Loaded(Box<ModelInfo>, Computes, Load),
+    /// The GPU is lost, and this processor goes on. What it had computed has failed before.
+    Moved(Box<ModelInfo>, Computes),
     /// A request got on.
     Update(Update, Load),
     /// A session's verb was done or has failed.

@@ -5,16 +5,17 @@ use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS};
+use glowplug_firmware_config::plan::device::{DevicePlan, device_plan};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
-use glowplug_model::engine::{Compute, KvFormats, LoadError, Share, shape};
+use glowplug_model::engine::{KvFormats, LoadError, Share, device_memory, gpu as gpu_here, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 
 use super::tuned::Tuned;
-use crate::config::{Config, Preset};
+use crate::config::{Config, Device, Preset};
 use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
-use crate::machine::memory_limit::Unknown;
+use crate::machine::memory_limit::{self, Unknown};
 use crate::mqtt;
 use crate::speech;
 
@@ -42,8 +43,10 @@ pub struct Plan {
     pub lock: bool,
     /// Whose requests find what is in them.
     pub share: Share,
-    /// The processor that computes. What the host needs is planned for either, so that it can go on without a GPU.
-    pub compute: Compute,
+    /// Which processor may compute. What the host needs is planned for either, so that it can go on without a GPU.
+    pub device: Device,
+    /// What the GPU needs besides, or why it is not used.
+    pub gpu: Result<DevicePlan, String>,
     /// Threads for prefill and for decoding: as configured, else as `glowplug tune` found, else the fast cores.
     pub threads: Threads,
     /// The number of pages, and where every byte goes.
@@ -124,10 +127,33 @@ pub fn plan(
         kv,
         lock: config.memory.lock,
         share: config.memory.share,
-        compute: config.model.device,
+        device: config.model.device,
+        gpu: gpu(gguf, &dims, kv, context, config, &memory),
         threads,
         memory,
     })
+}
+
+/// See [`Plan::gpu`]. A GPU is opened to see how much memory it has, but not for a board that may be elsewhere.
+fn gpu(
+    gguf: &Gguf,
+    dims: &Dims,
+    kv: KvFormats,
+    context: usize,
+    config: &Config,
+    host: &MemoryPlan,
+) -> Result<DevicePlan, String> {
+    if config.model.device == Device::Cpu {
+        return Err("`model.device` is `cpu`".to_owned());
+    }
+    let needs = device_memory(gguf, dims, kv, host.pages, context).map_err(|e| e.to_string())?;
+    let limit = if config.board_chosen == Chosen::Named {
+        None
+    } else {
+        let gpu = gpu_here().map_err(|error| error.to_string())?;
+        memory_limit::of_gpu(&config.root, &gpu, host)
+    };
+    device_plan(limit, &needs).map_err(|error| error.to_string())
 }
 
 /// See [`Plan::threads`]. For a board that was named and may be elsewhere, nothing was measured and its own cores

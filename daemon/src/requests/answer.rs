@@ -202,6 +202,11 @@ impl Stream {
                     &Fault::new(Code::Internal, "the request failed inside the daemon"),
                 );
             }
+            Finish::GpuLost => {
+                let why =
+                    "the GPU that computed the answer was lost; the processor goes on, ask again";
+                return self.error(speaker, &Fault::new(Code::Internal, why));
+            }
             Finish::Superseded => {
                 return self.error(
                     speaker,

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::config::Config;
 use crate::inference::messages::{Command, Load, Report};
-use crate::inference::{Lost, Machine, Worker};
+use crate::inference::{Computes, Lost, Machine, Worker};
 use crate::machine::systemd::Notify;
 use crate::models::registry::{Candidate, Registry, Sighted};
 use crate::mqtt::broker::Embedded;
@@ -82,6 +82,8 @@ struct Inference {
     conversations: Conversations,
     /// None until a model has answered for the first time.
     model: Option<ModelInfo>,
+    /// Which processor computes, and why; none until then, too.
+    computes: Option<Computes>,
     load: Load,
     speed: Speed,
     stall: Stall,
@@ -207,9 +209,15 @@ impl Daemon {
                     served.weights = *weights;
                 }
             }
-            Some(Report::Loaded(info, load)) => {
+            Some(Report::Loaded(info, computes, load)) => {
                 self.inference.load = load;
+                self.inference.computes = Some(computes);
                 self.loaded(*info, out);
+            }
+            Some(Report::Moved(info, computes)) => {
+                self.inference.model = Some(*info);
+                self.inference.computes = Some(computes);
+                self.publish_info();
             }
             Some(Report::Update(update, load)) => {
                 self.inference.load = load;

@@ -298,7 +298,8 @@ impl Daemon {
     pub(super) fn publish_info(&mut self) {
         let info = self.serves().map(|(model, of)| {
             let about = status::model(model, of, self.models.fallback);
-            status::info(&self.config, model, &of.plan.memory, &about)
+            let computes = self.inference.computes.as_ref();
+            status::info(&self.config, model, &of.plan, computes, &about)
         });
         if let Some(info) = info {
             self.publish_retained(self.topics.info(), info);

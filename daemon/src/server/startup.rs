@@ -63,6 +63,7 @@ pub async fn run(
         cores: Cores::here(&config.root),
         state: sensors::watch(&config.root, throttle),
         beat: config.supervisor.as_ref().and_then(Supervisor::beat),
+        watchdog: config.supervisor.as_ref().and_then(|of| of.watchdog),
     };
     // the caller may not care
     let _ = started.send(Started { server });
@@ -89,6 +90,7 @@ pub async fn run(
             machine,
             conversations: Conversations::default(),
             model: None,
+            computes: None,
             load: Load::default(),
             speed: Speed::default(),
             stall: Stall::default(),

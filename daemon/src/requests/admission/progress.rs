@@ -118,7 +118,9 @@ impl Admission {
                     });
                 }
                 match outcome.finish {
-                    Finish::Failed => self.count_refused(Code::Internal.name()),
+                    Finish::Failed | Finish::GpuLost => {
+                        self.count_refused(Code::Internal.name());
+                    }
                     Finish::Superseded => self.count_refused(Code::Superseded.name()),
                     _ => {}
                 }

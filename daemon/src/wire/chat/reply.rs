@@ -334,7 +334,7 @@ pub fn no_text(finish: Finish, calls: &[ToolCall]) -> Bytes {
         Finish::Length => "`max_tokens` or the context left no token for the answer",
         Finish::Cancelled => "it was cancelled before its first word",
         Finish::DeadlineExceeded => "the deadline passed before its first word",
-        Finish::Interrupted | Finish::Superseded | Finish::Failed => {
+        Finish::Interrupted | Finish::Superseded | Finish::Failed | Finish::GpuLost => {
             "the daemon stopped before its first word"
         }
     };
@@ -352,7 +352,9 @@ fn finish_reason(finish: Finish, calls: &[ToolCall]) -> &'static str {
         Finish::Length => "length",
         Finish::Cancelled => "cancelled",
         Finish::DeadlineExceeded => "deadline_exceeded",
-        Finish::Interrupted | Finish::Superseded | Finish::Failed => "interrupted",
+        Finish::Interrupted | Finish::Superseded | Finish::Failed | Finish::GpuLost => {
+            "interrupted"
+        }
     }
 }
 
