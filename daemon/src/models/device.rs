@@ -187,6 +187,19 @@ mod tests {
         }
     }
 
+    /// On whatever device Vulkan gives, as the tests of the kernels do.
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn both_are_measured() {
+        use glowplug_firmware_config::kv::KvFormat;
+        use glowplug_model::engine::KvFormats;
+        let tiny = glowplug_tests::world::tiny();
+        let gguf = Gguf::from_bytes(tiny.bytes().into()).unwrap();
+        let config = EngineConfig::new(128, 1, KvFormats::both(KvFormat::Q8_0));
+        let measured = Comparison::measure(setting("1"), &gguf, &config).unwrap();
+        assert!(measured.speeds().all(|tps| tps.is_finite() && tps > 0.0));
+    }
+
     #[test]
     fn what_was_measured_counts_in_its_setting_alone() {
         let folder = tempfile::tempdir().unwrap();
