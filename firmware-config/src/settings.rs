@@ -41,6 +41,8 @@ pub struct Settings {
     pub trust: Trust,
     /// The key `memory.share`. It stands here because the table `memory` is not the last one.
     pub share: Option<String<CLIENT_MAX>>,
+    /// Discovery by Home Assistant.
+    pub homeassistant: HomeAssistant,
 }
 
 /// The table `[mqtt]` of the file.
@@ -155,4 +157,12 @@ pub struct Sessions {
 pub struct Trust {
     /// Public keys in hexadecimal digits.
     pub keys: Vec<String<CLIENT_MAX>, KEYS_MAX>,
+}
+
+/// The table `[homeassistant]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HomeAssistant {
+    /// Whether Home Assistant is told of the daemon.
+    pub discovery: bool,
 }

@@ -41,6 +41,7 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
         base_topic,
         mqtt: mqtt(table)?,
         listen: BROKER_LISTEN.of(table)?.unwrap_or(loopback),
+        discovery: HOMEASSISTANT_DISCOVERY.of(table)?,
         model,
         board_chosen: match board {
             Some(_) => Chosen::Named,

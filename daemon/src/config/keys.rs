@@ -64,6 +64,8 @@ keys! {
     MQTT_RESPONSE_TOPIC_ALLOW: Texts = "mqtt.response_topic_allow", Texts { max: 16, of: "prefixes" };
     /// Where the embedded broker listens, on loopback.
     BROKER_LISTEN: Parsed<SocketAddr> = "broker.listen", Parsed { parse: values::listen, form: "`address:port`", default: "`127.0.0.1:1883`" };
+    /// Lets Home Assistant find the daemon by itself: its numbers, a notifier that asks, an event for each answer.
+    HOMEASSISTANT_DISCOVERY: Switch = "homeassistant.discovery", Switch;
     /// The GGUF file that is served.
     MODEL_PATH: Path = "model.path", Path { default: "the board's model" };
     /// The same by its name in the catalogue; not together with `model.path`.

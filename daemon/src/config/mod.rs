@@ -224,6 +224,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// Where the embedded broker listens, if `mqtt.server` is none.
     pub listen: SocketAddr,
+    /// Whether Home Assistant is told of the daemon.
+    pub discovery: bool,
     pub model: Model,
     /// The board that was named, else the one that the command line found this machine to be.
     pub board: Option<Board>,

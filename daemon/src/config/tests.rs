@@ -299,7 +299,9 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
     for key in keys() {
         let value = match *key {
             "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
-            "memory.lock" | "sessions.window" | "engine.thinking" => "true",
+            "memory.lock" | "sessions.window" | "engine.thinking" | "homeassistant.discovery" => {
+                "true"
+            }
             _ => "7",
         };
         draft.set(key, value).unwrap();

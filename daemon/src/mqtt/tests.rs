@@ -30,6 +30,7 @@ fn users() -> Users {
         daemon_id: "glowplug-n".to_owned(),
         local: credentials("local"),
         local_may: crate::wire::topics::local_may,
+        outside_may: |_, _, _| false,
     }
 }
 

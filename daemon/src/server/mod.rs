@@ -19,7 +19,9 @@ use crate::mqtt::{Event, Events, Lane, Link};
 use crate::requests::admission::{Action, Admission};
 use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
+use crate::wire::homeassistant::STATUS;
 use crate::wire::topics::Topics;
+use homeassistant::Discovery;
 use model_change::{Change, Finding};
 use post::Post;
 pub use run_error::RunError;
@@ -29,6 +31,7 @@ pub use startup::{Started, run};
 use status::{Reading, Speed};
 
 mod admin;
+mod homeassistant;
 mod model_change;
 mod post;
 mod run_error;
@@ -61,6 +64,7 @@ struct Daemon {
     inference: Inference,
     models: Models,
     systemd: Notify,
+    discovery: Discovery,
 }
 
 /// This run of the daemon.
@@ -243,6 +247,10 @@ impl Daemon {
             Event::Incoming(incoming) => {
                 if incoming.message.topic == self.topics.status() {
                     self.status_seen(&incoming.message.payload, out);
+                } else if incoming.message.topic == STATUS {
+                    if incoming.message.payload == "online" {
+                        self.publish_discovery();
+                    }
                 } else {
                     self.intake.take(
                         &incoming,
@@ -315,6 +323,7 @@ impl Daemon {
             status::status("offline", &self.run.boot_id, status::unix_ms()),
         );
         self.link.close(CLOSE).await;
+        self.discovery.end();
         if let Some(worker) = self.inference.worker {
             // the thread saves the sessions on its way out
             worker.stop(SAVE).await;

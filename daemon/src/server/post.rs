@@ -128,6 +128,7 @@ impl Daemon {
                 self.admission.frame_max(taken.min(self.post.frame_max));
                 self.publish_status();
                 self.publish_info();
+                self.publish_discovery();
             }
             Event::Down { reason, refused } => {
                 self.post.leaving = false;
@@ -231,6 +232,8 @@ impl Daemon {
     fn refused(&mut self, out: Outgoing, why: Rejection) {
         let bytes = out.message.payload.len();
         self.admission.count_refused(why.name());
+        self.discovery
+            .refused(&out.message.topic, &self.config.node);
         if why == Rejection::TooLarge {
             self.post.frame_max = self.post.frame_max.min(bytes.saturating_sub(1));
             self.admission.frame_max(self.post.frame_max);

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use glowplug_model::engine::Conversations;
 use tokio::sync::{mpsc, oneshot};
 
+use super::homeassistant::Discovery;
 use super::model_change::{Change, Finding};
 use super::post::Post;
 use super::run_error::{RunError, lost, unserved};
@@ -25,6 +26,7 @@ use crate::mqtt::{self, Credentials, Events, Link, Options, Publication, Qos};
 use crate::requests::admission::Admission;
 use crate::requests::answer::Speaker;
 use crate::requests::intake::Intake;
+use crate::wire::homeassistant;
 use crate::wire::topics::{self, Topics};
 
 /// Findings not yet read; one check and one change of what is remembered are under way at a time.
@@ -95,6 +97,7 @@ pub async fn run(
         },
         models,
         systemd: Notify::new(config.supervisor.as_ref()),
+        discovery: Discovery::new(&config, &topics),
         topics,
         config,
     };
@@ -153,12 +156,16 @@ fn connect(
         Qos::AtLeastOnce,
     );
     will.retain = true;
+    let mut subscriptions = topics.subscriptions();
+    if config.discovery {
+        subscriptions.push((homeassistant::STATUS.to_owned(), Qos::AtLeastOnce));
+    }
     mqtt::connect(Options {
         server,
         client_id: topics.client_id(),
         credentials,
         will: Some(will),
-        subscriptions: topics.subscriptions(),
+        subscriptions,
         payload_max: config.engine.max_payload_bytes,
     })
 }
@@ -187,6 +194,11 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
         daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,
         local_may: topics::local_may,
+        outside_may: if config.discovery {
+            homeassistant::may
+        } else {
+            |_, _, _| false
+        },
     };
     let own = users.daemon.clone();
     let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;

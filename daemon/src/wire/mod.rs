@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod chat;
 pub mod fault;
+pub mod homeassistant;
 pub mod properties;
 pub(crate) mod session;
 pub mod topics;

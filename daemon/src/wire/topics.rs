@@ -110,6 +110,12 @@ impl Topics {
         self.own(format_args!("chat/{client}/cancel"))
     }
 
+    /// Where a client asks in plain text.
+    #[must_use]
+    pub fn ask(&self, client: &str) -> String {
+        self.own(format_args!("ask/{client}"))
+    }
+
     /// Where an `ask` is answered.
     #[must_use]
     pub fn answer(&self, client: &str) -> String {

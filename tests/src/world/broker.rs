@@ -12,8 +12,7 @@ pub const OPERATOR: (&str, &str) = ("operator", "of-the-operator");
 /// Every client's; its user is its segment.
 pub const PASSWORD: &str = "of-the-clients";
 /// The clients that there are, and `c0` to `c63`.
-const CLIENTS: &str =
-    "admin after alice bob c carol dave eve info late mallory me panel paho paho3 victim watch";
+const CLIENTS: &str = "admin after alice bob c carol dave eve homeassistant info late mallory me panel paho paho3 victim watch";
 
 /// The ACL that README.md gives, as it stands there.
 pub fn acl() -> &'static str {

@@ -36,6 +36,7 @@ impl World {
             daemon_id: "the-daemon".into(),
             local: credentials::local(folder.path()).unwrap(),
             local_may: crate::wire::topics::local_may,
+            outside_may: |_, _, _| false,
         };
         let broker = broker::start("127.0.0.1:0".parse().unwrap(), users, 1 << 20)
             .await

@@ -121,7 +121,7 @@ pub enum BrokerError {
 /// Who may connect, and which topics each of them may use.
 #[derive(Debug, Clone)]
 pub struct Users {
-    /// Everything below this topic is the daemon's; nothing outside it can be used by anyone.
+    /// Everything below this topic is the daemon's.
     pub base: String,
     /// The daemon may use every topic below `base`.
     pub daemon: Credentials,
@@ -132,6 +132,8 @@ pub struct Users {
     /// Whether the client of an MQTT client identifier may publish on a topic (`true`) or subscribe to a filter
     /// (`false`). The topic is what follows `{base}/`.
     pub local_may: fn(client_id: &str, rest: &str, publish: bool) -> bool,
+    /// The same for topics and filters outside of `base`, of the daemon (`true`) or of anybody else.
+    pub outside_may: fn(daemon: bool, topic: &str, publish: bool) -> bool,
 }
 
 /// Binds and starts the broker. A client's payload above `payload_max` is cut so that it is still above the limit, and
@@ -403,7 +405,10 @@ impl Guard {
             (Some(name), Some(rest)) if name == self.0.local.username => {
                 (self.0.local_may)(client_id, rest, publish)
             }
-            // for other topics, programs on this machine need a broker of their own
+            (Some(name), None) => {
+                let daemon = name == self.0.daemon.username;
+                (self.0.outside_may)(daemon, topic, publish)
+            }
             _ => false,
         }
     }

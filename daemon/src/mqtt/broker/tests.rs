@@ -13,6 +13,7 @@ fn users() -> Users {
         daemon_id: "d".to_owned(),
         local: of("local"),
         local_may: crate::wire::topics::local_may,
+        outside_may: |_, _, _| false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The daemon as its clients see it.
 
 mod health;
+mod homeassistant;
 mod paho;
 mod sessions;
 mod small;
