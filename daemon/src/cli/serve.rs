@@ -2,7 +2,6 @@
 
 use super::config::sources;
 use super::failure::Failure;
-use crate::config::BrokerAddress;
 use crate::machine::systemd::Supervisor;
 use crate::mqtt::broker::credentials;
 use crate::server::{self, RunError};
@@ -50,13 +49,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         };
         let (started, starting) = oneshot::channel::<server::Started>();
-        let embedded = config.mqtt.server.is_none();
         let password = credentials::local_file(&config.state_dir);
         let announce = async {
-            if let (true, Ok(started)) = (embedded, starting.await) {
-                let BrokerAddress { host, port } = started.server;
+            if let Ok(Some(url)) = starting.await.map(|started| started.embedded) {
                 tracing::info!(
-                    "the embedded broker is on mqtt://{host}:{port}; user {}, password in {}",
+                    "the embedded broker is on {url}; user {}, password in {}",
                     credentials::LOCAL_USER,
                     password.display()
                 );

@@ -53,7 +53,15 @@ keys! {
     /// The board that this machine is, which says how much memory is ours and which cores are fast.
     BOARD: Parsed<Board> = "board", Parsed { parse: values::board, form: "a name of a board file", default: "found out" };
     /// The broker. Absent, the daemon brings its own.
-    MQTT_URL: Parsed<BrokerAddress> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`", default: "the embedded broker" };
+    MQTT_URL: Parsed<BrokerAddress> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`, or `mqtts://` for TLS", default: "the embedded broker" };
+    /// A PEM file with the authorities that may have issued the broker's certificate.
+    MQTT_CA_FILE: Path = "mqtt.ca_file", Path { default: "the system's" };
+    /// A PEM file with the daemon's certificate, for a broker that wants one, and those of its chain.
+    MQTT_CERT_FILE: Path = "mqtt.cert_file", Path { default: "none" };
+    /// A PEM file with the private key of that certificate.
+    MQTT_KEY_FILE: Path = "mqtt.key_file", Path { default: "none" };
+    /// The name that the broker's certificate must have.
+    MQTT_SERVER_NAME: Text = "mqtt.server_name", Text { default: "the host in `mqtt.url`" };
     /// The daemon's user at that broker.
     MQTT_USERNAME: Text = "mqtt.username", Text { default: "none" };
     /// A file whose first line is that user's password.
@@ -62,8 +70,16 @@ keys! {
     MQTT_METRICS_INTERVAL_S: Number = "mqtt.metrics_interval_s", Number { min: 1, max: 3600, default: 10 };
     /// Prefixes below which a Response Topic is honoured, besides the client's own.
     MQTT_RESPONSE_TOPIC_ALLOW: Texts = "mqtt.response_topic_allow", Texts { max: 16, of: "prefixes" };
-    /// Where the embedded broker listens, on loopback.
+    /// Where the embedded broker listens. Anything but loopback needs `broker.tls` or `broker.plaintext`.
     BROKER_LISTEN: Parsed<SocketAddr> = "broker.listen", Parsed { parse: values::listen, form: "`address:port`", default: "`127.0.0.1:1883`" };
+    /// A PEM file with the certificate of the embedded broker and those of its chain: with it, clients speak TLS.
+    BROKER_TLS_CERT_FILE: Path = "broker.tls.cert_file", Path { default: "none" };
+    /// A PEM file with the private key of that certificate.
+    BROKER_TLS_KEY_FILE: Path = "broker.tls.key_file", Path { default: "none" };
+    /// A PEM file with authorities, one of which must have issued each client's certificate.
+    BROKER_TLS_CA_FILE: Path = "broker.tls.ca_file", Path { default: "none: clients need no certificate" };
+    /// Lets it listen beyond loopback without TLS: passwords and conversations can be read on the way.
+    BROKER_PLAINTEXT: Switch = "broker.plaintext", Switch;
     /// Lets Home Assistant find the daemon by itself: its numbers, a notifier that asks, an event for each answer.
     HOMEASSISTANT_DISCOVERY: Switch = "homeassistant.discovery", Switch;
     /// The GGUF file that is served.

@@ -3,7 +3,7 @@
 //! [`Draft`] collects a file and single-value overrides; [`Draft::finish`] checks every value against its limit. Nothing
 //! here reads the environment, the file system or a clock: the command line hands all of that in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -224,6 +224,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// Where the embedded broker listens, if `mqtt.server` is none.
     pub listen: SocketAddr,
+    /// With what it speaks TLS there.
+    pub listen_tls: Option<ListenerTls>,
     /// Whether Home Assistant is told of the daemon.
     pub discovery: bool,
     pub model: Model,
@@ -254,17 +256,62 @@ pub struct Config {
 pub struct Mqtt {
     /// The external broker; if there is none, the daemon brings its own.
     pub server: Option<BrokerAddress>,
+    /// What counts where the address says TLS.
+    pub tls: Tls,
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     pub metrics_interval: Duration,
     pub response_topic_allow: Vec<String>,
 }
 
-/// The host and the TCP port of a broker.
+/// The host and the TCP port of a broker, and whether it is spoken to by TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerAddress {
     pub host: String,
     pub port: u16,
+    pub tls: bool,
+}
+
+impl BrokerAddress {
+    /// The address at which a program of this machine reaches what listens there.
+    #[must_use]
+    pub fn of_listener(listen: SocketAddr, tls: bool) -> Self {
+        let host = match listen.ip() {
+            IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            one => one,
+        };
+        Self {
+            host: host.to_string(),
+            port: listen.port(),
+            tls,
+        }
+    }
+}
+
+/// Whom a client trusts by TLS, and what it shows of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities; if there is no file, those of the system.
+    pub ca_file: Option<PathBuf>,
+    pub identity: Option<Identity>,
+    /// The name in the broker's certificate, where that is not the host of its address.
+    pub server_name: Option<String>,
+}
+
+/// A certificate with its chain, and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// What the embedded broker shows of itself by TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    pub identity: Identity,
+    /// The authorities one of which must have issued a client's certificate; if there is no file, clients need none.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Which model is served. The command line turns `name` into `path` before the daemon runs.

@@ -79,7 +79,8 @@ fn a_full_file_is_taken() {
         c.mqtt.server,
         Some(BrokerAddress {
             host: "broker.lan".into(),
-            port: 1884
+            port: 1884,
+            tls: false,
         })
     );
     assert_eq!(
@@ -123,6 +124,35 @@ fn a_full_file_is_taken() {
 }
 
 #[test]
+fn tls_is_asked_for_by_the_url_or_by_a_certificate() {
+    let c = load(
+        "[mqtt]\nurl = 'mqtts://broker.lan'\nca_file = '/ca'\ncert_file = '/c'\nkey_file = '/k'\nserver_name = 'b'",
+    )
+    .unwrap();
+    let server = c.mqtt.server.unwrap();
+    assert_eq!((server.port, server.tls), (8883, true));
+    assert_eq!(c.mqtt.tls.ca_file, Some("/ca".into()));
+    let identity = c.mqtt.tls.identity.unwrap();
+    assert_eq!(identity.key_file, PathBuf::from("/k"));
+    let server = load("[mqtt]\nurl = 'mqtts://[::1]:1999'")
+        .unwrap()
+        .mqtt
+        .server;
+    let server = server.unwrap();
+    assert_eq!((server.host.as_str(), server.port), ("::1", 1999));
+
+    let tls = "tls = { cert_file = '/c', key_file = '/k', ca_file = '/ca' }";
+    let c = load(&format!("[broker]\nlisten = '0.0.0.0:8883'\n{tls}")).unwrap();
+    assert_eq!(c.listen_tls.unwrap().ca_file, Some("/ca".into()));
+    let own = BrokerAddress::of_listener(c.listen, true);
+    assert_eq!((own.host.as_str(), own.port), ("127.0.0.1", 8883));
+    let c = load("[broker]\nlisten = '192.168.1.2:1883'\nplaintext = true").unwrap();
+    assert!(c.listen_tls.is_none() && !c.listen.ip().is_loopback());
+    // the programs of this machine need to know whom to trust
+    assert!(load(&format!("[broker]\n{tls}\n[mqtt]\nca_file = '/ca'")).is_ok());
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest() {
     let table = [
         ("nodes = 'x'", "nodes", "node"),
@@ -163,7 +193,27 @@ fn each_limit_is_named() {
         ("base_topic = 'a//b'", "base_topic"),
         ("base_topic = 'a/#'", "base_topic"),
         ("[mqtt]\nurl = 'http://x'", "mqtt.url"),
-        ("[mqtt]\nurl = 'mqtts://x'", "mqtt.url"),
+        ("[mqtt]\nurl = 'wss://x'", "mqtt.url"),
+        ("[mqtt]\nca_file = 'x'", "mqtt.ca_file"),
+        (
+            "[mqtt]\nurl = 'mqtt://x'\nserver_name = 'x'",
+            "mqtt.server_name",
+        ),
+        (
+            "[mqtt]\nurl = 'mqtts://x'\ncert_file = 'x'",
+            "mqtt.cert_file",
+        ),
+        ("[mqtt]\nurl = 'mqtts://x'\nkey_file = 'x'", "mqtt.key_file"),
+        (
+            "[broker]\ntls = { cert_file = 'c' }",
+            "broker.tls.cert_file",
+        ),
+        ("[broker]\ntls = { ca_file = 'c' }", "broker.tls.ca_file"),
+        (
+            "[broker]\nplaintext = true\ntls = { cert_file = 'c', key_file = 'k' }",
+            "broker.plaintext",
+        ),
+        ("[broker]\nlisten = '[::]:1883'", "broker.listen"),
         ("[mqtt]\nurl = 'mqtt://u:p@x'", "mqtt.url"),
         ("[mqtt]\nurl = 'mqtt://x:0'", "mqtt.url"),
         ("[mqtt]\nusername = 'x'", "mqtt.username"),
@@ -224,7 +274,8 @@ fn single_values_override_the_file() {
         c.mqtt.server,
         Some(BrokerAddress {
             host: "::1".into(),
-            port: 1999
+            port: 1999,
+            tls: false,
         })
     );
     assert_eq!(c.memory.budget, Some(2 << 30));
@@ -299,9 +350,11 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
     for key in keys() {
         let value = match *key {
             "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
-            "memory.lock" | "sessions.window" | "engine.thinking" | "homeassistant.discovery" => {
-                "true"
-            }
+            "memory.lock"
+            | "sessions.window"
+            | "engine.thinking"
+            | "homeassistant.discovery"
+            | "broker.plaintext" => "true",
             _ => "7",
         };
         draft.set(key, value).unwrap();

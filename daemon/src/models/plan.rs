@@ -23,8 +23,9 @@ const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
 /// requests, the text of sessions and of presets, and what answers hold back that are spoken.
 fn message_bytes(config: &Config) -> u64 {
-    let embedded = config.mqtt.server.is_none();
-    let held = mqtt::bytes(config.engine.max_payload_bytes, embedded);
+    let server = config.mqtt.server.as_ref();
+    let tls = server.map_or(config.listen_tls.is_some(), |server| server.tls);
+    let held = mqtt::bytes(config.engine.max_payload_bytes, server.is_none(), tls);
     let presets = config.presets.iter().filter_map(Preset::system);
     let presets: usize = presets.map(|text| text.len()).sum();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
@@ -270,8 +271,12 @@ mod tests {
         let embedded = plan("");
         assert_eq!(
             embedded - external,
-            mqtt::broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
+            mqtt::broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT, false) as u64
         );
+        let files = "cert_file = 'c'\nkey_file = 'k'";
+        let with_tls = plan(&format!("[broker.tls]\n{files}"));
+        assert!(with_tls > embedded + 64 * (32 << 10));
+        assert!(plan("[mqtt]\nurl = 'mqtts://b'") > external);
         let larger = plan("[engine]\nmax_payload_bytes = 4194304");
         assert!(larger > embedded + 64 * (3 << 20));
         let preset = plan("[[presets]]\nname = 'a'\nsystem = 'Be brief.'");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectionError, DisconnectReasonCode, EventLoop,
-    LastWill, ManualAck, MqttOptions, NetworkOptions, Packet, PubAckReason, Publish, PublishNotice,
+    LastWill, ManualAck, MqttOptions, Packet, PubAckReason, Publish, PublishNotice,
     PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, StateError,
     SubscribeFilterInput, SubscribeNoticeError,
 };
@@ -24,8 +24,9 @@ use tokio::time::timeout;
 use super::flight::{Cause, WINDOW};
 use super::{
     Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Rejection,
-    intake_bytes,
+    dial, intake_bytes, tls,
 };
+use crate::config::Tls;
 
 /// Seconds between pings. A dead peer is noticed within two of them.
 const KEEP_ALIVE_S: u16 = 10;
@@ -55,6 +56,8 @@ pub(super) enum Ending {
     Refused(String),
     /// We left, because another daemon has our name.
     Left,
+    /// We left, to come back at once with the certificates that are there now.
+    Renewed,
     /// The link was closed.
     Closed,
 }
@@ -109,6 +112,7 @@ impl Connection {
             connected: Some(connected),
             connection: number,
             payload_max: options.payload_max,
+            tls: options.server.tls.then(|| options.tls.clone()),
         };
         (Self(client), tokio::spawn(reader.run()), offer)
     }
@@ -194,6 +198,8 @@ struct Reader {
     connected: Option<oneshot::Sender<Offer>>,
     connection: u64,
     payload_max: usize,
+    /// How TLS is spoken on this connection, if it is.
+    tls: Option<Tls>,
 }
 
 impl Reader {
@@ -202,7 +208,7 @@ impl Reader {
         loop {
             let event = match timeout(silence, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
-                Ok(Err(e)) => return end_of(e),
+                Ok(Err(e)) => return self.end(e),
                 Err(_) => {
                     return Ending::nobody(format!(
                         "the broker was silent for {} s",
@@ -230,6 +236,26 @@ impl Reader {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Why the connection ended. Before it stood, the wrong kind of port and a certificate that the broker does not take
+    /// look like a broker that closes for no reason.
+    fn end(&self, error: ConnectionError) -> Ending {
+        if let Some(tls) = &self.tls
+            && let ConnectionError::MqttState(
+                StateError::Io(io) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(io)),
+            ) = &error
+            && let Some(why) = tls::of_broker(io, tls)
+        {
+            return Ending::nobody(why);
+        }
+        let unreached = matches!(error, ConnectionError::Io(_));
+        match end_of(error) {
+            Ending::Lost(reason, Cause::Closed) if self.connected.is_some() && !unreached => {
+                Ending::nobody(format!("{reason}; {}", dial::hint(self.tls.as_ref())))
+            }
+            end => end,
         }
     }
 
@@ -385,6 +411,19 @@ fn mqtt_options(o: &Options) -> MqttOptions {
         o.client_id.clone(),
         Broker::tcp(o.server.host.clone(), o.server.port),
     );
+    let server = o.server.clone();
+    if server.tls {
+        let tls = o.tls.clone();
+        m.set_socket_connector(move |_, _| {
+            let (server, tls) = (server.clone(), tls.clone());
+            async move { tls::connect(&server, &tls).await }
+        });
+    } else {
+        m.set_socket_connector(move |_, _| {
+            let server = server.clone();
+            async move { dial::tcp(&server).await }
+        });
+    }
     m.set_keep_alive(KEEP_ALIVE_S);
     m.set_ack_mode(AckMode::Manual);
     m.set_receive_maximum(Some(RECEIVE_MAX));
@@ -393,9 +432,6 @@ fn mqtt_options(o: &Options) -> MqttOptions {
     m.set_outgoing_inflight_upper_limit(WINDOW as u16);
     // one publication at a time: the others wait in the socket and take no memory
     m.set_read_batch_size(1);
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    m.set_network_options(network);
     if let Some(c) = &o.credentials {
         m.set_credentials(c.username.clone(), c.password.clone());
     }

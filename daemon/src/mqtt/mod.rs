@@ -11,13 +11,16 @@ pub(crate) mod broker;
 mod client;
 
 mod backoff;
+mod dial;
 mod flight;
 mod outbox;
 mod sender;
+mod tls;
 
 pub use client::Ack;
 pub use outbox::{Lane, OUTBOX_BYTES, Outgoing};
 pub use sender::connect;
+pub use tls::FileError;
 
 use std::sync::Arc;
 
@@ -39,14 +42,15 @@ pub const fn intake_bytes(payload_max: usize) -> usize {
 }
 
 /// Bytes that MQTT may hold: one packet on its way in, what came in and was not read, the publication that is being
-/// read, the outbox, and the embedded broker where it is used. The outbox holds more only when the last frames of
-/// requests that were accepted before it was full are long.
+/// read, the outbox, and the embedded broker where it is used. `tls` says whether that one speaks TLS, or else the
+/// connection to another broker. The outbox holds more only when the last frames of requests that were accepted before
+/// it was full are long.
 #[must_use]
-pub const fn bytes(payload_max: usize, embedded: bool) -> usize {
-    let broker = if embedded {
-        broker::bytes(payload_max)
-    } else {
-        0
+pub const fn bytes(payload_max: usize, embedded: bool, tls: bool) -> usize {
+    let broker = match (embedded, tls) {
+        (true, _) => broker::bytes(payload_max, tls),
+        (false, true) => tls::BYTES,
+        (false, false) => 0,
     };
     PACKET_MAX + intake_bytes(payload_max) + payload_max + OUTBOX_BYTES + broker
 }
@@ -191,6 +195,8 @@ impl std::fmt::Debug for Credentials {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub server: crate::config::BrokerAddress,
+    /// What counts where the server's address says TLS.
+    pub tls: crate::config::Tls,
     pub client_id: String,
     /// Without credentials the daemon connects as an anonymous user.
     pub credentials: Option<Credentials>,

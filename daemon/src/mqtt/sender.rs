@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled};
 use super::flight::{Cause, Flight, Next};
 use super::outbox::Outbox;
+use super::tls::Seen;
 use super::{
     Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Rejection, intake_bytes,
 };
@@ -29,6 +30,8 @@ const BACK: Duration = Duration::from_secs(30);
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// Time for publications in flight to be acknowledged before a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the files of TLS are looked at. Who renews certificates does so hours before they expire.
+const LOOK: Duration = Duration::from_secs(10);
 /// After this many connections in a row that were closed soon after they stood, the log says what that looks like.
 const CLOSES: u32 = 3;
 
@@ -122,6 +125,12 @@ impl Client {
         let (mut reason, cause, refused) = match end {
             Ending::Closed => return None,
             Ending::Left => return Some(self.leave()),
+            Ending::Renewed => {
+                let reason =
+                    "the certificates have changed, and a new connection takes them".to_owned();
+                let refused = false;
+                return Some((Event::Down { reason, refused }, Duration::ZERO));
+            }
             Ending::Lost(..) if self.away > 0 && self.since.is_some() => return Some(self.leave()),
             Ending::Lost(reason, cause) => (reason, cause, false),
             Ending::Refused(reason) => (reason, Cause::Other, true),
@@ -184,6 +193,7 @@ impl Client {
 
     async fn connection(&mut self) -> Ending {
         let (number, room) = (self.outbox.connection(), self.room.clone());
+        let files = (self.options.server.tls).then(|| Seen::now(&self.options.tls));
         let (connection, reader, offer) =
             Connection::open(&self.options, number, self.events.clone(), room);
         let mut reader = AbortOnDrop(reader);
@@ -192,11 +202,11 @@ impl Client {
         };
         let end = tokio::select! {
             end = &mut reader.0 => return ended(end),
-            end = self.pump(&connection, offer) => end,
+            end = self.pump(&connection, offer, files) => end,
         };
         match end {
             // we disconnect, so the event loop's reason does not matter
-            Ending::Closed | Ending::Left => match ended((&mut reader.0).await) {
+            Ending::Closed | Ending::Left | Ending::Renewed => match ended((&mut reader.0).await) {
                 Ending::Lost(..) | Ending::Closed => end,
                 other => other,
             },
@@ -210,7 +220,12 @@ impl Client {
 
     /// Sends everything on a connection that stands. It may be dropped at any `await`, because a publication is in
     /// flight before it is handed over.
-    async fn pump(&mut self, connection: &Connection, offer: oneshot::Receiver<Offer>) -> Ending {
+    async fn pump(
+        &mut self,
+        connection: &Connection,
+        offer: oneshot::Receiver<Offer>,
+        files: Option<Seen>,
+    ) -> Ending {
         let Ok(offer) = offer.await else {
             // the reader says why
             return std::future::pending().await;
@@ -229,8 +244,15 @@ impl Client {
             packet_max: offer.packet_max,
         });
         let mut ask_again = (ASK_AGAIN.0, Instant::now() + ASK_AGAIN.0);
+        let mut look = Instant::now() + LOOK;
+        let mut renew = false;
         loop {
-            if let Err(end) = self.send(connection, &offer).await {
+            if renew && self.flight.is_empty() {
+                connection.disconnect(GOODBYE).await;
+                return Ending::Renewed;
+            }
+            // what is on its way is acknowledged first, so that nothing is sent twice
+            if !renew && let Err(end) = self.send(connection, &offer).await {
                 return end;
             }
             self.report().await;
@@ -259,6 +281,10 @@ impl Client {
                     None => self.closing = Some(oneshot::channel().0),
                 },
                 () = self.outbox.news() => {}
+                () = sleep_until(look), if files.is_some() => {
+                    look = Instant::now() + LOOK;
+                    renew = files.as_ref().is_some_and(|seen| seen.changed(&self.options.tls));
+                }
                 () = sleep_until(ask_again.1), if !refused.is_empty() => {
                     let mut still = Vec::new();
                     for (filter, qos) in refused {

@@ -35,8 +35,10 @@ const FINDINGS: usize = 4;
 /// What a caller of [`run`] may need to know once the broker is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
-    /// Where the broker in use is; of the embedded one with the port that it really has.
+    /// Where the broker in use is for this process; of the embedded one with the port that it really has.
     pub server: BrokerAddress,
+    /// Where the embedded broker is for its clients, as a URL.
+    pub embedded: Option<String>,
 }
 
 /// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
@@ -67,7 +69,18 @@ pub async fn run(
         beat: config.supervisor.as_ref().and_then(Supervisor::beat),
     };
     // the caller may not care
-    let _ = started.send(Started { server });
+    let embedded_at = embedded.as_ref().map(|broker| {
+        let scheme = if config.listen_tls.is_some() {
+            "mqtts"
+        } else {
+            "mqtt"
+        };
+        format!("{scheme}://{}", broker.address)
+    });
+    let _ = started.send(Started {
+        server,
+        embedded: embedded_at,
+    });
     let speaker = Speaker {
         node: config.node.clone(),
         model: config.model.name.clone().unwrap_or_default(),
@@ -162,6 +175,7 @@ fn connect(
     }
     mqtt::connect(Options {
         server,
+        tls: config.mqtt.tls.clone(),
         client_id: topics.client_id(),
         credentials,
         will: Some(will),
@@ -201,10 +215,13 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
         },
     };
     let own = users.daemon.clone();
-    let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
-    let server = BrokerAddress {
-        host: embedded.address.ip().to_string(),
-        port: embedded.address.port(),
-    };
+    let embedded = broker::start(
+        config.listen,
+        config.listen_tls.as_ref(),
+        users,
+        config.engine.max_payload_bytes,
+    )
+    .await?;
+    let server = BrokerAddress::of_listener(embedded.own, false);
     Ok((Some(embedded), server, Some(own)))
 }

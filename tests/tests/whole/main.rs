@@ -8,3 +8,4 @@
 mod brokers;
 mod clients;
 mod process;
+mod tls;

@@ -27,9 +27,19 @@ const FRAME_MAX: usize = mqtt::PACKET_MAX;
 /// Where the daemon is, and who asks
 #[derive(clap::Args)]
 pub(crate) struct Target {
-    /// the broker, mqtt://HOST:PORT [default: the configuration's]
+    /// the broker, mqtt://HOST:PORT, or mqtts:// for TLS [default: the configuration's]
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
+    /// with mqtts://, the authorities that may have issued the broker's certificate, in PEM [default: the
+    /// configuration's, else the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+    /// with mqtts://, this client's certificate, in PEM
+    #[arg(long, value_name = "FILE")]
+    cert: Option<String>,
+    /// the private key of that certificate
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
     /// the daemon's node name [default: the configuration's, else the host name]
     #[arg(long)]
     node: Option<String>,
@@ -47,7 +57,13 @@ impl Target {
             )));
         }
         let mut draft = sources::load(None, None)?;
-        for (key, value) in [("mqtt.url", &self.broker), ("node", &self.node)] {
+        for (key, value) in [
+            ("mqtt.url", &self.broker),
+            ("mqtt.ca_file", &self.ca),
+            ("mqtt.cert_file", &self.cert),
+            ("mqtt.key_file", &self.key),
+            ("node", &self.node),
+        ] {
             if let Some(value) = value {
                 draft
                     .set(key, value)
@@ -55,9 +71,8 @@ impl Target {
             }
         }
         let config = sources::finish(draft, None)?;
-        let server = config.mqtt.server.clone().unwrap_or_else(|| BrokerAddress {
-            host: config.listen.ip().to_string(),
-            port: config.listen.port(),
+        let server = config.mqtt.server.clone().unwrap_or_else(|| {
+            BrokerAddress::of_listener(config.listen, config.listen_tls.is_some())
         });
         let client = match &self.client {
             Some(client) if !valid_segment(client) => {
@@ -143,7 +158,7 @@ impl Client {
                 password: credentials::read_password(file).map_err(run)?,
             }),
             (None, _)
-                if is_loopback(&server.host)
+                if (config.mqtt.server.is_none() || is_loopback(&server.host))
                     && credentials::local_file(&config.state_dir).is_file() =>
             {
                 Some(credentials::read_local(&config.state_dir).map_err(run)?)
@@ -155,6 +170,7 @@ impl Client {
         subscriptions.extend(session.map(|session| topics.session_result(&name, session)));
         let (link, events) = mqtt::connect(Options {
             server,
+            tls: config.mqtt.tls.clone(),
             client_id: name.clone(),
             credentials,
             will: None,

@@ -1,5 +1,5 @@
-//! The embedded broker, `mqtt5`, in the one file that names it. It needs no set-up, listens on loopback, speaks both
-//! MQTT versions on one port, and always checks users and topics. For production use a broker of its own.
+//! The embedded broker, `mqtt5`, in the one file that names it. It needs no set-up, listens on loopback or behind
+//! TLS, speaks both MQTT versions on one port, and always checks users and topics.
 //!
 //! Only the part of the crate that serves one connection is used. `listener` and `relay` decide before it who is let in
 //! and what the crate gets to see. What was measured of version 0.49: it adds a user property with the sender's client
@@ -14,7 +14,7 @@ mod sessions;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,9 +34,11 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, interval, timeout};
 
+use super::tls::{self, Acceptor, FileError};
 use super::{Credentials, PACKET_MAX};
+use crate::config::ListenerTls;
 use framing::{CONNECT, Connect, FixedHeader, LEVEL_5, lower_will};
-use listener::{CONNECT_WITHIN, Listener, TurnedAway, Visitor};
+use listener::{CONNECT_WITHIN, HANDSHAKES_MAX, Listener, TurnedAway, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
 use sessions::{SESSIONS_MAX, Sessions};
 
@@ -64,12 +66,21 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Bytes that the broker may hold when payloads of up to `payload_max` are taken: for each client its queue and the
 /// buffers of its connection; requests on their way to the daemon, in both queues and twice in the window, where the
-/// crate keeps a copy; large packets on their way in, here and in the crate; and what is retained.
+/// crate keeps a copy; large packets on their way in, here and in the crate; and what is retained. With `tls` also the
+/// buffers of every connection that speaks it, or is about to.
 #[must_use]
-pub const fn bytes(payload_max: usize) -> usize {
+pub const fn bytes(payload_max: usize, tls: bool) -> usize {
     let client = QUEUE_MAX.1 + 4 * LARGE;
+    let tls = if tls {
+        (CLIENTS_MAX + HANDSHAKES_MAX) * tls::BYTES
+    } else {
+        0
+    };
     let requests = 2 * DAEMON_LANE + 2 * DAEMON_WINDOW as usize + 2 * LARGE_MAX;
-    CLIENTS_MAX * client + requests * packet_max(payload_max) + RETAINED_MAX.0 * RETAINED_MAX.1
+    CLIENTS_MAX * client
+        + tls
+        + requests * packet_max(payload_max)
+        + RETAINED_MAX.0 * RETAINED_MAX.1
 }
 
 /// A running broker, which ends when this is dropped.
@@ -77,6 +88,8 @@ pub const fn bytes(payload_max: usize) -> usize {
 pub struct Embedded {
     /// The address with the port that it really has.
     pub address: SocketAddr,
+    /// Where the daemon itself comes in: the same, or a port on loopback where the other one speaks TLS.
+    pub own: SocketAddr,
     task: tokio::task::JoinHandle<io::Error>,
     shutdown: broadcast::Sender<()>,
 }
@@ -116,6 +129,8 @@ pub enum BrokerError {
     Taken(SocketAddr),
     #[error("the embedded broker cannot listen on {0} (`broker.listen`): {1}")]
     Listen(SocketAddr, io::Error),
+    #[error("the embedded broker cannot speak TLS: {0}")]
+    Tls(#[from] FileError),
 }
 
 /// Who may connect, and which topics each of them may use.
@@ -140,9 +155,10 @@ pub struct Users {
 /// forwarded.
 ///
 /// # Errors
-/// The broker cannot listen on the address.
+/// The broker cannot listen on the address, or cannot use its certificate.
 pub async fn start(
     listen: SocketAddr,
+    tls: Option<&ListenerTls>,
     users: Users,
     payload_max: usize,
 ) -> Result<Embedded, BrokerError> {
@@ -152,11 +168,23 @@ pub async fn start(
     };
     let socket = TcpListener::bind(listen).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
+    let mut own = address;
+    let tls = match tls {
+        None => None,
+        Some(files) => {
+            let acceptor = Arc::new(Acceptor::new(files.clone())?);
+            let inner = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+            let inner = inner.map_err(failed)?;
+            own = inner.local_addr().map_err(failed)?;
+            Some((acceptor, inner))
+        }
+    };
     let (shutdown, _) = broadcast::channel(1);
     let broker = Arc::new(Broker::new(users, payload_max, shutdown.downgrade()));
-    let task = tokio::spawn(broker.run(Listener::new(socket, CONNECT_WITHIN)));
+    let task = tokio::spawn(broker.run(Listener::new(socket, tls, CONNECT_WITHIN)));
     Ok(Embedded {
         address,
+        own,
         task,
         shutdown,
     })

@@ -18,7 +18,7 @@ fn users() -> Users {
 }
 
 async fn here(address: SocketAddr) -> Result<Embedded, BrokerError> {
-    start(address, users(), 1000).await
+    start(address, None, users(), 1000).await
 }
 
 #[tokio::test]
