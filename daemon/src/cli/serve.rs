@@ -43,12 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
     server_runtime()?.block_on(async {
-        let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let shutdown = async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        };
+        let shutdown = shutdown()?;
         let (started, starting) = oneshot::channel::<server::Started>();
         let embedded = config.mqtt.server.is_none();
         let password = credentials::local_file(&config.state_dir);
@@ -64,6 +59,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         };
         let (ended, ()) = tokio::join!(server::run(config, started, shutdown), announce);
         ended.map_err(|error| failure(&error))
+    })
+}
+
+/// Ends at SIGTERM or SIGINT. It must be called inside a tokio runtime.
+pub(crate) fn shutdown() -> Result<impl Future<Output = ()>, Failure> {
+    let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     })
 }
 
