@@ -3,6 +3,7 @@
 //! Its rooms, in the order in which a request passes through them:
 //!
 //! - [`cli`]: one file for each command; `serve` runs the daemon. Only this room reads the environment.
+//! - [`bridge`]: other protocols, spoken by clients of a running daemon in processes of their own.
 //! - [`config`]: the configuration, checked and filled in.
 //! - [`mqtt`]: publications to and from a broker, which may be the embedded one.
 //! - `server`: the select loop. It carries events to the state machines and does what they decide.
@@ -20,6 +21,7 @@
 // what the crate exports is decided here; inside a private room `pub` is shorter than `pub(crate)`
 #![allow(unreachable_pub)]
 
+pub mod bridge;
 pub mod cli;
 pub mod config;
 mod files;

@@ -110,7 +110,7 @@ pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Starts the log. `GLOWPLUG_LOG` chooses what is logged, in the syntax of tracing's `EnvFilter`. The broker's crate
 /// reports every connection, so by default only its warnings are shown.
-fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("GLOWPLUG_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,glowplug=info,glowplug_model=info"));
     tracing_subscriber::fmt()

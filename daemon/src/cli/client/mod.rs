@@ -36,7 +36,8 @@ pub(crate) struct Target {
     /// the daemon's node name [default: the configuration's, else the host name]
     #[arg(long)]
     node: Option<String>,
-    /// this client's segment in the topics, and its MQTT client identifier [default: cli-…, with a session cli]
+    /// this client's segment in the topics, and its MQTT client identifier [default: the bridge's name; of others cli-…, with a
+    /// session cli]
     #[arg(long)]
     client: Option<String>,
 }
