@@ -62,3 +62,9 @@ pub const TOOL_LEVELS_MAX: usize = 64;
 pub const DEDUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most public keys that are asked whether one of them made a signature.
 pub const KEYS_MAX: usize = 4;
+/// Longest answer of a tool of the daemon's own that is read, in bytes.
+pub const TOOL_ANSWER_MAX: usize = 16 * 1024;
+/// Most calls of the daemon's own tools in flight, of all clients.
+pub const CALLS_IN_FLIGHT_MAX: usize = 64;
+/// Most calls of the daemon's own tools in flight of one client: as many as one answer may have.
+pub const CALLS_IN_FLIGHT_PER_CLIENT: usize = TOOL_CALLS_MAX;

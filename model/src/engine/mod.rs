@@ -159,6 +159,11 @@ impl Engine {
         }
     }
 
+    /// No request follows on this one, which ended and had tokens reserved for results: its pages need not be kept.
+    pub fn release(&mut self, id: RequestId) {
+        self.memory.let_go(id);
+    }
+
     /// Closes the open thought of a running request. Gives false if the request is not known or not thinking.
     pub fn end_thinking(&mut self, id: RequestId) -> bool {
         match self.sequences.get_mut(&id) {

@@ -205,6 +205,22 @@ impl PromptBuilder {
         }
     }
 
+    /// The beginning of a text that has at most so many tokens, cut between two characters, and how many tokens it has.
+    #[must_use]
+    pub fn cut<'t>(&self, text: &'t str, most: usize) -> (&'t str, usize) {
+        let Ok(ids) = self.tokenizer.encode(text, false) else {
+            // it was not read to its end; no token is shorter than a byte
+            let end = text.floor_char_boundary(most);
+            return (&text[..end], most);
+        };
+        if ids.len() <= most {
+            return (text, ids.len());
+        }
+        let kept = ids[..most].iter();
+        let bytes: usize = kept.map(|id| self.tokenizer.token_bytes(*id).len()).sum();
+        (&text[..text.floor_char_boundary(bytes)], most)
+    }
+
     /// Refuses text that is too long for the context even if all of its tokens were as long as tokens can be, before any work
     /// goes into it. Only the user's messages count, without the blanks around each: a template may leave out the rest.
     fn may_fit(&self, request: &Request) -> Result<(), Refusal> {
@@ -351,14 +367,20 @@ impl Engine {
         });
         let priority = request.priority;
         let owner = self.owner(&request.client);
-        let (vocab, context) = (self.info.vocab, self.info.context);
+        let vocab = self.info.vocab;
+        let (reserve, context) = (
+            request.reserve,
+            self.info.context.saturating_sub(request.reserve),
+        );
         let calls = request.tools.as_ref().map(|tools| self.splitter(tools));
-        let seed = self.hasher.hash_one(id);
+        // a request of the same number that goes on with results has a longer prompt
+        let seed = self.hasher.hash_one((id, prompt.tokens.len()));
         let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context, &self.closing);
         sequence.calls = calls.map(|splitter| Calls::new(splitter, seed));
         sequence.forgotten = forgotten.len();
+        sequence.pauses = reserve > 0 && turn.is_none();
         let (needed, pages) = (
-            sequence.limit.div_ceil(PAGE_TOKENS),
+            (sequence.limit + reserve).div_ceil(PAGE_TOKENS),
             self.memory.pages.total(),
         );
         if needed > pages {
