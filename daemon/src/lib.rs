@@ -7,6 +7,7 @@
 //! - [`mqtt`]: publications to and from a broker, which may be the embedded one.
 //! - `server`: the select loop. It carries events to the state machines and does what they decide.
 //! - [`wire`]: bytes to values and back: topics, bodies, properties, frames, error codes.
+//! - [`tools`]: tools of the daemon's own: their definitions, the calls in flight, the catalogues of a house.
 //! - `requests`: who gets in, who waits, and the frames of each answer.
 //! - `speech`: an answer as it is spoken: without marks of Markdown, in sentences.
 //! - `inference`: the thread that owns the engine, and what it is told.
@@ -31,4 +32,5 @@ pub mod mqtt;
 mod requests;
 mod server;
 mod speech;
+pub mod tools;
 pub mod wire;

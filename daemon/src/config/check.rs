@@ -9,6 +9,7 @@ use toml::Table;
 
 use super::keys::*;
 use super::presets::presets;
+use super::tools::{tools, tools_from};
 use super::values::{topic, topic_level};
 use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Sessions, invalid};
 use crate::machine::board::Chosen;
@@ -35,6 +36,19 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             "cannot be used with `trust.keys`: what is signed is the model file's own template";
         return Err(invalid(MODEL_TEMPLATE_FILE.name, why));
     }
+    let tools = tools(table, &base_topic)?;
+    let tools_from = tools_from(table)?;
+    let presets = presets(table)?;
+    // what catalogues name is not known yet
+    if tools_from.is_none() {
+        for preset in &presets {
+            let known = |name: &String| tools.iter().any(|tool| tool.tool.name() == name);
+            if let Some(name) = preset.tools.iter().find(|name| !known(name)) {
+                let why = format!("`{name}` (of `{}`) is no tool of `[[tools]]`", preset.name);
+                return Err(invalid(PRESETS_TOOLS.name, why));
+            }
+        }
+    }
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
     Ok(Config {
         node,
@@ -55,7 +69,9 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             share: MEMORY_SHARE.of(table)?,
         },
         engine: engine(table)?,
-        presets: presets(table)?,
+        presets,
+        tools,
+        tools_from,
         sessions: Sessions {
             dir: SESSIONS_DIR.of(table)?,
             writes_per_day: None,
@@ -135,6 +151,7 @@ fn engine(table: &Table) -> Result<Engine, ConfigError> {
         max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
         chunk: Duration::from_millis(ENGINE_CHUNK_MS.of(table)?),
         dedup_window: Duration::from_secs(ENGINE_DEDUP_WINDOW_S.of(table)?),
+        tools_max_rounds: ENGINE_TOOLS_MAX_ROUNDS.of(table)? as usize,
         thinking: ENGINE_THINKING.of(table)?,
         isa: None,
     })

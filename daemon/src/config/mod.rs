@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
@@ -14,6 +15,8 @@ use glowplug_model::quant::Isa;
 
 use crate::machine::board::Chosen;
 use crate::machine::systemd::Supervisor;
+use crate::tools::catalogue::{DOCUMENT_MAX, Terms};
+use crate::tools::definition::Definition;
 
 mod check;
 pub(crate) mod counter;
@@ -21,6 +24,7 @@ mod image;
 mod keys;
 mod kinds;
 mod presets;
+mod tools;
 mod values;
 use keys::is_text;
 pub use keys::{KEYS, entries};
@@ -233,6 +237,10 @@ pub struct Config {
     pub engine: Engine,
     /// What plain text and small clients get, in the order of the file.
     pub presets: Vec<Preset>,
+    /// Tools of the daemon's own, in the order of the file.
+    pub tools: Vec<Arc<Definition>>,
+    /// What is made of the catalogues of the house, if they are read.
+    pub tools_from: Option<Terms>,
     pub sessions: Sessions,
     /// The keys that may sign models. If there are none, nobody has to sign.
     pub trust: Vec<VerifyingKey>,
@@ -246,6 +254,19 @@ pub struct Config {
     pub root: PathBuf,
     /// The service manager that started the daemon, set by the command line.
     pub supervisor: Option<Supervisor>,
+}
+
+impl Config {
+    /// Bytes of the longest payload that is read: a request, or the list of devices of a house.
+    #[must_use]
+    pub fn read_max(&self) -> usize {
+        let lists = self
+            .tools_from
+            .as_ref()
+            .is_some_and(|terms| terms.zigbee2mqtt);
+        let list = if lists { DOCUMENT_MAX } else { 0 };
+        self.engine.max_payload_bytes.max(list)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,6 +319,7 @@ pub struct Engine {
     pub max_tokens: u32,
     pub chunk: Duration,
     pub dedup_window: Duration,
+    pub tools_max_rounds: usize,
     pub thinking: Thinking,
     /// A forced instruction set. The command line sets it, the file has no key for it.
     pub isa: Option<Isa>,

@@ -139,7 +139,7 @@ impl Inbox {
                 Command::Forget(_, client) => *client == request.client,
                 _ => false,
             }),
-            Command::Prepared(..) => false,
+            Command::Prepared(..) | Command::Release(_) => false,
             Command::End(id, _) | Command::EndThinking(id) => self
                 .held
                 .iter()
@@ -180,6 +180,10 @@ impl Inbox {
                     // if it is not there, it ended by itself and its last update is on the way
                     self.fail(id);
                 }
+            }
+            Command::Release(id) => {
+                // a panic would be one of bookkeeping, and fails nobody
+                let _ = guarded(|| engine.release(id));
             }
             Command::EndThinking(id) => {
                 if guarded(|| engine.end_thinking(id)).is_none() {

@@ -36,9 +36,9 @@ pub mod pace;
 mod prompts;
 mod self_test;
 
-/// The most commands that can wait: for each request its submission, its end and some tries to end its thought; the
+/// The most commands that can wait: for each request its submission, its end, its release and some tries to end its thought; the
 /// verbs; and prompts that come back prepared.
-const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
+const COMMANDS: usize = (3 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
 /// How often old sessions are looked for. An idle daemon wakes this often.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often it is looked whether a thread that was told to leave has ended.
@@ -300,7 +300,8 @@ fn answer(
     let mut swept = begun;
     inbox.load.counts = engine.counts();
     inbox.told = inbox.load;
-    let loaded = Report::Loaded(Box::new(engine.model().clone()), inbox.load);
+    let info = Box::new(engine.model().clone());
+    let loaded = Report::Loaded(info, engine.prompts().clone(), inbox.load);
     if reports.blocking_send(loaded).is_err() {
         return Ok(());
     }

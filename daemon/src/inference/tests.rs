@@ -125,6 +125,7 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
             | Command::End(id, _)
             | Command::EndThinking(id)
             | Command::Session(id, _)
+            | Command::Release(id)
             | Command::Forget(id, _) => id,
         };
         inbox.release().into_iter().map(id).collect()

@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::{DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS};
+use glowplug_firmware_config::limits::{
+    CALLS_IN_FLIGHT_MAX, DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS, TOOL_ANSWER_MAX,
+};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
 use glowplug_model::engine::{Compute, KvFormats, LoadError, Share, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
@@ -16,7 +18,9 @@ use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::Unknown;
 use crate::mqtt;
+use crate::requests::admission::KEPT_BYTES_MAX;
 use crate::speech;
+use crate::tools::{catalogue, journal};
 
 /// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
@@ -24,11 +28,27 @@ const CONTEXT_DEFAULT: usize = 4096;
 /// requests, the text of sessions and of presets, and what answers hold back that are spoken.
 fn message_bytes(config: &Config) -> u64 {
     let embedded = config.mqtt.server.is_none();
-    let held = mqtt::bytes(config.engine.max_payload_bytes, embedded);
+    let held = mqtt::bytes(config.read_max(), config.engine.max_payload_bytes, embedded);
     let presets = config.presets.iter().filter_map(Preset::system);
     let presets: usize = presets.map(|text| text.len()).sum();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
-    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken) as u64
+    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + tool_bytes(config)) as u64
+}
+
+/// Bytes that the daemon's own tools may hold, where there are any: a copy of each request that goes on with results, the
+/// answers of tools and the calls in flight, what is remembered of requests that acted, and the catalogues of the house.
+fn tool_bytes(config: &Config) -> usize {
+    if config.tools.is_empty() && config.tools_from.is_none() {
+        return 0;
+    }
+    let requests =
+        (config.engine.queue + config.engine.max_streams) * config.engine.max_payload_bytes;
+    let calls = CALLS_IN_FLIGHT_MAX * 2 * TOOL_ANSWER_MAX;
+    let catalogues = config
+        .tools_from
+        .as_ref()
+        .map_or(0, |_| catalogue::BYTES_MAX);
+    requests + calls + journal::BYTES_MAX + KEPT_BYTES_MAX + catalogues
 }
 
 /// What the engine is loaded with.

@@ -78,11 +78,16 @@ pub(super) struct Offer {
 pub(super) enum Settled {
     /// It was acknowledged, or it was refused for this reason.
     Answered(Option<Rejection>),
+    /// It was acknowledged, and nobody subscribes to its topic.
+    Unheard,
     /// The socket took it; with QoS 0 that is all there is to know.
     Sent,
     /// Nothing is known, because the connection ends.
     Lost(String),
 }
+
+/// The answer to a subscription: its token, and whether it was granted.
+pub(super) type Subscription = Pin<Box<dyn Future<Output = (u64, bool)> + Send>>;
 
 pub(super) type Done = Pin<Box<dyn Future<Output = Settled> + Send>>;
 
@@ -113,11 +118,16 @@ impl Connection {
         (Self(client), tokio::spawn(reader.run()), offer)
     }
 
-    /// Subscribes and waits for the answer. An error is the broker's refusal.
-    pub(super) async fn subscribe(&self, filter: &str, qos: Qos) -> Result<(), String> {
-        // retain-as-published: a request that was sent to be retained is refused, so its flag must be seen
-        let input =
-            SubscribeFilterInput::new(filter.to_owned(), qos_out(qos)).preserve_retain(true);
+    /// Subscribes and waits for the answer. An error is the broker's refusal. With `as_published` a publication has the
+    /// retain flag that it was sent with; else only what the broker had kept has it.
+    pub(super) async fn subscribe(
+        &self,
+        filter: &str,
+        qos: Qos,
+        as_published: bool,
+    ) -> Result<(), String> {
+        let input = SubscribeFilterInput::new(filter.to_owned(), qos_out(qos));
+        let input = input.preserve_retain(as_published);
         match self.0.subscribe_many_tracked([input]).await {
             Ok(notice) => match notice.wait_completion_async().await {
                 Ok(()) => Ok(()),
@@ -129,6 +139,24 @@ impl Connection {
             },
             Err(e) => Err(e.to_string()),
         }
+    }
+
+    /// The same, to be waited for beside other work.
+    pub(super) fn subscription(&self, token: u64, filter: String) -> Subscription {
+        let client = Self(self.0.clone());
+        let asked = async move {
+            let granted = client.subscribe(&filter, Qos::AtLeastOnce, false).await;
+            if let Err(reason) = &granted {
+                tracing::warn!("the broker refuses the subscription to `{filter}` ({reason})");
+            }
+            (token, granted.is_ok())
+        };
+        Box::pin(asked)
+    }
+
+    /// Takes a subscription back. If the connection is about to end, that is just as good.
+    pub(super) async fn unsubscribe(&self, filter: String) {
+        let _ = self.0.unsubscribe(filter).await;
     }
 
     /// Hands a publication to the event loop. None: it cannot be sent on any connection.
@@ -169,8 +197,11 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 async fn settled(notice: PublishNotice) -> Settled {
     match notice.wait_async().await {
+        Ok(PublishResult::Qos1(ack)) if ack.reason == PubAckReason::NoMatchingSubscribers => {
+            Settled::Unheard
+        }
         Ok(PublishResult::Qos1(ack)) => Settled::Answered(match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+            PubAckReason::Success => None,
             PubAckReason::NotAuthorized => Some(Rejection::Denied),
             PubAckReason::TopicNameInvalid => Some(Rejection::Topic),
             PubAckReason::QuotaExceeded => Some(Rejection::Quota),

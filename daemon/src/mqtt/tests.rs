@@ -25,6 +25,7 @@ fn users() -> Users {
         password: format!("{username}-secret"),
     };
     Users {
+        shared: Vec::new(),
         base: "glowplug".to_owned(),
         daemon: credentials("glowplug"),
         daemon_id: "glowplug-n".to_owned(),

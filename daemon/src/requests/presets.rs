@@ -19,6 +19,8 @@ pub(super) struct Terms {
     pub(super) thinking: Option<Thinking>,
     /// The most that it may ask for, too.
     pub(super) max_tokens: Option<u32>,
+    /// Names of the daemon's own tools that the daemon runs.
+    pub(super) tools: Arc<[String]>,
 }
 
 impl Presets {
@@ -27,6 +29,7 @@ impl Presets {
             system: preset.system(),
             thinking: preset.thinking,
             max_tokens: preset.max_tokens,
+            tools: preset.tools.clone().into(),
         };
         let all = presets.iter().map(|p| (p.clone(), terms(p)));
         Self(all.collect())

@@ -27,6 +27,7 @@ use run_error::unserved;
 use stall::Stall;
 pub use startup::{Started, run};
 use status::{Reading, Speed};
+use tools::OwnTools;
 
 mod admin;
 mod model_change;
@@ -35,6 +36,7 @@ mod run_error;
 mod stall;
 mod startup;
 mod status;
+mod tools;
 
 /// Running requests may finish for this long at shutdown; after as long again they are given up.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -59,6 +61,7 @@ struct Daemon {
     intake: Intake,
     admission: Admission,
     inference: Inference,
+    tools: OwnTools,
     models: Models,
     systemd: Notify,
 }
@@ -162,12 +165,13 @@ impl Daemon {
                     self.systemd.alive(now(), self.inference.stall.lasts(now()));
                 }
                 Some(finding) = findings.recv() => {
-                    if let Err(why) = self.finding(finding, reports) {
+                    if let Err(why) = self.finding(finding, reports, &mut out) {
                         return Some(why);
                     }
                 }
                 why = ended(&mut self.embedded) => return Some(why.into()),
                 () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
+                () = at(self.tools.calls.next_tick()) => self.tick_tools(&mut out),
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.run.ending == Shutdown::No => {
                     self.run.ending = Shutdown::Finishing(now() + DRAIN);
@@ -189,7 +193,7 @@ impl Daemon {
 
     /// Takes note of whether what the engine has to do gets on.
     fn look(&mut self) {
-        let waits = !self.admission.engine_is_idle();
+        let waits = self.admission.engine_works();
         self.inference
             .stall
             .look(now(), waits, self.inference.load.progress);
@@ -207,8 +211,9 @@ impl Daemon {
                     served.weights = *weights;
                 }
             }
-            Some(Report::Loaded(info, load)) => {
+            Some(Report::Loaded(info, prompts, load)) => {
                 self.inference.load = load;
+                self.measure_results(prompts, info.context);
                 self.loaded(*info, out);
             }
             Some(Report::Update(update, load)) => {
@@ -226,6 +231,7 @@ impl Daemon {
             }
             Some(Report::Load(load)) => self.inference.load = load,
             Some(Report::Ended(ended, conversations)) => {
+                self.forget_vocabulary();
                 self.inference.conversations = conversations;
                 return self.engine_ended(ended, reports);
             }
@@ -243,13 +249,15 @@ impl Daemon {
             Event::Incoming(incoming) => {
                 if incoming.message.topic == self.topics.status() {
                     self.status_seen(&incoming.message.payload, out);
-                } else {
+                } else if !self.heard(&incoming, out) {
+                    self.refresh_tools();
                     self.intake.take(
                         &incoming,
                         &mut Context {
                             admission: &mut self.admission,
                             now: now(),
                             room: self.link.room(Lane::Last),
+                            tools: &self.tools.toolbox,
                             out,
                         },
                     );
@@ -272,6 +280,7 @@ impl Daemon {
             match action {
                 Action::Engine(command) => self.command(command),
                 Action::Admin(asked, asker) => self.admin(asked, asker),
+                Action::Tools(action) => self.tool_action(action),
                 Action::Publish { to, frame, lane } => self.reply(&to, frame, lane),
             }
         }

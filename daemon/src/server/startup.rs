@@ -10,6 +10,7 @@ use super::post::Post;
 use super::run_error::{RunError, lost, unserved};
 use super::stall::Stall;
 use super::status::{self, Speed};
+use super::tools::{self, OwnTools};
 use super::{Daemon, Inference, Models, Run, Shutdown, Waiting, now};
 use crate::config::{BrokerAddress, Config};
 use crate::inference::messages::Load;
@@ -71,7 +72,8 @@ pub async fn run(
         model: config.model.name.clone().unwrap_or_default(),
         sha256: None,
     };
-    let daemon = Daemon {
+    let tools = OwnTools::new(&config, &topics, now());
+    let mut daemon = Daemon {
         run,
         link,
         post: Post::default(),
@@ -93,11 +95,14 @@ pub async fn run(
             speed: Speed::default(),
             stall: Stall::default(),
         },
+        tools,
         models,
         systemd: Notify::new(config.supervisor.as_ref()),
         topics,
         config,
     };
+    let acted = daemon.tools.journal().entries();
+    daemon.admission.acted_before(now(), acted);
     daemon.serve(first, events, findings, shutdown).await
 }
 
@@ -158,8 +163,8 @@ fn connect(
         client_id: topics.client_id(),
         credentials,
         will: Some(will),
-        subscriptions: topics.subscriptions(),
-        payload_max: config.engine.max_payload_bytes,
+        subscriptions: [topics.subscriptions(), tools::subscriptions(config, topics)].concat(),
+        payload_max: config.read_max(),
     })
 }
 
@@ -183,6 +188,7 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
     }
     let users = broker::Users {
         base: config.base_topic.clone(),
+        shared: tools::shared(config),
         daemon: credentials::daemon()?,
         daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,

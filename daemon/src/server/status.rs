@@ -87,7 +87,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value
             "chunk_ms": config.engine.chunk.as_millis() as u64,
         },
         "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
-            "stats", "admin", "sentences", "presets"],
+            "stats", "admin", "sentences", "presets", "tool_execution"],
     }))
 }
 

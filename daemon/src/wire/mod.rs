@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod chat;
+pub mod clients;
 pub mod fault;
 pub mod properties;
 pub(crate) mod session;

@@ -354,7 +354,10 @@ impl Client {
                 self.up = false;
                 return None;
             }
-            Event::Unsubscribed { .. } | Event::Refused(..) => return None,
+            Event::Unsubscribed { .. }
+            | Event::Refused(..)
+            | Event::Subscribed { .. }
+            | Event::Delivered(_) => return None,
             Event::Incoming(incoming) => incoming,
         };
         if let Some(ack) = ack {

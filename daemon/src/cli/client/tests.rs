@@ -31,6 +31,7 @@ impl World {
         let config = config(folder.path());
         let credentials = credentials::daemon().unwrap();
         let users = Users {
+            shared: Vec::new(),
             base: config.base_topic.clone(),
             daemon: credentials.clone(),
             daemon_id: "the-daemon".into(),

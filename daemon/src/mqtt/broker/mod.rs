@@ -35,6 +35,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, interval, timeout};
 
 use super::{Credentials, PACKET_MAX};
+use crate::tools::topic::covers;
 use framing::{CONNECT, Connect, FixedHeader, LEVEL_5, lower_will};
 use listener::{CONNECT_WITHIN, Listener, TurnedAway, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
@@ -121,8 +122,10 @@ pub enum BrokerError {
 /// Who may connect, and which topics each of them may use.
 #[derive(Debug, Clone)]
 pub struct Users {
-    /// Everything below this topic is the daemon's; nothing outside it can be used by anyone.
+    /// Everything below this topic is the daemon's; outside it only `shared` can be used.
     pub base: String,
+    /// Filters of topics outside of `base` on which the daemon and the owner's programs may say anything to each other.
+    pub shared: Vec<String>,
     /// The daemon may use every topic below `base`.
     pub daemon: Credentials,
     /// The daemon's client identifier, which nobody else may take.
@@ -403,6 +406,7 @@ impl Guard {
             (Some(name), Some(rest)) if name == self.0.local.username => {
                 (self.0.local_may)(client_id, rest, publish)
             }
+            (Some(_), None) => self.0.shared.iter().any(|shared| covers(shared, topic)),
             // for other topics, programs on this machine need a broker of their own
             _ => false,
         }

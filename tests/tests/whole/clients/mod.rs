@@ -1,6 +1,7 @@
 //! The daemon as its clients see it.
 
 mod health;
+mod own_tools;
 mod paho;
 mod sessions;
 mod small;
