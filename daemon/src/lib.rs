@@ -3,10 +3,12 @@
 //! Its rooms, in the order in which a request passes through them:
 //!
 //! - [`cli`]: one file for each command; `serve` runs the daemon. Only this room reads the environment.
+//! - [`bridge`]: other protocols, spoken by clients of a running daemon in processes of their own.
 //! - [`config`]: the configuration, checked and filled in.
 //! - [`mqtt`]: publications to and from a broker, which may be the embedded one.
 //! - `server`: the select loop. It carries events to the state machines and does what they decide.
 //! - [`wire`]: bytes to values and back: topics, bodies, properties, frames, error codes.
+//! - [`tools`]: tools of the daemon's own: their definitions, the calls in flight, the catalogues of a house.
 //! - `requests`: who gets in, who waits, and the frames of each answer.
 //! - `speech`: an answer as it is spoken: without marks of Markdown, in sentences.
 //! - `inference`: the thread that owns the engine, and what it is told.
@@ -20,6 +22,7 @@
 // what the crate exports is decided here; inside a private room `pub` is shorter than `pub(crate)`
 #![allow(unreachable_pub)]
 
+pub mod bridge;
 pub mod cli;
 pub mod config;
 mod files;
@@ -31,4 +34,5 @@ pub mod mqtt;
 mod requests;
 mod server;
 mod speech;
+pub mod tools;
 pub mod wire;

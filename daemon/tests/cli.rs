@@ -536,8 +536,11 @@ fn eval_s_distributions_are_near_the_exact_ones() {
     let smol = smol();
     let [model, tokens, out] =
         [smol.as_path(), &tokens, &out].map(|path: &Path| path.to_str().unwrap());
+    // the tests of the GPU run this with its name
+    let device = std::env::var("GLOWPLUG_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
     let summary = json(&[
-        "eval", model, "--tokens", tokens, "--top", "64", "--out", out, "--json",
+        "eval", model, "--tokens", tokens, "--top", "64", "--out", out, "--device", &device,
+        "--json",
     ]);
     assert_eq!(summary["tokens"], 4 * 63);
 

@@ -55,7 +55,12 @@ fn what_the_page_says_of_a_number_is_what_is_taken() {
     let taken = |key: &str, value: u64| {
         let mut draft = Draft::default();
         if let Some((list, key)) = key.split_once("[].") {
-            let text = format!("[[{list}]]\nname = \"a\"\n{key} = {value}");
+            let topic = if list == "tools" {
+                "topic = \"a\"\n"
+            } else {
+                ""
+            };
+            let text = format!("[[{list}]]\nname = \"a\"\n{topic}{key} = {value}");
             draft = Draft::from_toml(&text).unwrap();
         } else {
             draft.set(key, &value.to_string()).unwrap();

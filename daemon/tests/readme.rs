@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 const README: &str = include_str!("../../README.md");
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     README,
+    include_str!("../docs/bridges.md"),
     include_str!("../docs/clients.md"),
     include_str!("../docs/configuration.md"),
     include_str!("../docs/gpu.md"),

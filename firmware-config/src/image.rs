@@ -23,9 +23,9 @@ pub use ed25519_dalek::{SigningKey, VerifyingKey};
 pub const SLOT: usize = 4096;
 /// Number of slots in a partition.
 pub const SLOTS: usize = 2;
-/// Version of the format in which [`Settings`] are written. Older images are read as well: schema 1 ends before `trust`, and
-/// schema 2 before `share`. A newer one is refused.
-pub const SCHEMA: u16 = 3;
+/// Version of the format in which [`Settings`] are written. Older images are read as well: schema 1 ends before `trust`,
+/// schema 2 before `share`, schema 3 before `homeassistant`, and schema 4 before `tls`. A newer one is refused.
+pub const SCHEMA: u16 = 5;
 /// Bytes that are signed before the image, so that a key which also signs other things never signs an image by chance.
 pub const DOMAIN: &[u8] = b"glowplug configuration\0";
 

@@ -1,5 +1,7 @@
 //! Ceilings: they size fixed-capacity types and refuse what is larger. Choices below them are configuration.
 
+use core::time::Duration;
+
 /// Longest `{client}` topic segment, in bytes (protocol.md).
 pub const CLIENT_MAX: usize = 64;
 /// Longest request `id` and Correlation Data, in bytes (protocol.md).
@@ -42,6 +44,11 @@ pub const SNAPSHOT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const SNAPSHOT_BYTES_PER_CLIENT: u64 = SNAPSHOT_BYTES_MAX / 8;
 /// Longest name of a session, in bytes; the characters are those of a client's segment.
 pub const SESSION_NAME_MAX: usize = 64;
+/// The longest that anybody waits for the driver of a GPU to do one thing, after which the GPU is given up: while a model is
+/// loaded, a step whose kernels are compiled first.
+pub const DEVICE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The longest that it may take to open a GPU, and to take a matrix. Within ten seconds the host's processor must go on.
+pub const DEVICE_WAIT: Duration = Duration::from_secs(8);
 /// Most threads of the inference pool.
 pub const THREADS_MAX: usize = 64;
 /// Most stop strings of a request.
@@ -77,3 +84,9 @@ pub const GRAMMAR_SYMBOLS_MAX: usize = 50_000;
 pub const DEDUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most public keys that are asked whether one of them made a signature.
 pub const KEYS_MAX: usize = 4;
+/// Longest answer of a tool of the daemon's own that is read, in bytes.
+pub const TOOL_ANSWER_MAX: usize = 16 * 1024;
+/// Most calls of the daemon's own tools in flight, of all clients.
+pub const CALLS_IN_FLIGHT_MAX: usize = 64;
+/// Most calls of the daemon's own tools in flight of one client: as many as one answer may have.
+pub const CALLS_IN_FLIGHT_PER_CLIENT: usize = TOOL_CALLS_MAX;

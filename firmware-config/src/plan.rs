@@ -106,6 +106,10 @@ pub enum LimitSource {
     Available,
     /// The memory of the board, less a reserve.
     Board,
+    /// The memory that a GPU has of its own.
+    Gpu,
+    /// What the host's plan leaves of its limit, where a GPU takes the host's memory.
+    Shared,
 }
 
 impl fmt::Display for LimitSource {
@@ -115,6 +119,8 @@ impl fmt::Display for LimitSource {
             Self::Cgroup => "the control group's limit",
             Self::Available => "available memory less its reserve",
             Self::Board => "the board's memory less its reserve",
+            Self::Gpu => "the GPU's memory",
+            Self::Shared => "what the host's plan leaves to the GPU",
         })
     }
 }
@@ -222,11 +228,22 @@ pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan,
         left.min(most).max(context)
     });
     let lines = lines(pages);
+    check(limit, &lines)?;
+    Ok(MemoryPlan {
+        pages,
+        page_bytes,
+        limit: *limit,
+        lines,
+    })
+}
+
+/// Names the first line that crosses the limit.
+fn check(limit: &Limit, lines: &[(&'static str, u64)]) -> Result<(), DoesNotFit> {
     let mut before = 0_u64;
-    for (line, bytes) in lines {
+    for &(line, bytes) in lines {
         before = before.saturating_add(bytes);
         if before > limit.bytes {
-            let need = sum(&lines);
+            let need = sum(lines);
             return Err(DoesNotFit {
                 line,
                 bytes,
@@ -236,12 +253,7 @@ pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan,
             });
         }
     }
-    Ok(MemoryPlan {
-        pages,
-        page_bytes,
-        limit: *limit,
-        lines,
-    })
+    Ok(())
 }
 
 /// Bytes of the keys and values of [`PAGE_TOKENS`] tokens in all layers.
@@ -322,6 +334,7 @@ fn sum(lines: &[(&'static str, u64)]) -> u64 {
         .fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
+pub mod device;
 pub mod shapes;
 
 #[cfg(test)]

@@ -41,6 +41,10 @@ pub struct Settings {
     pub trust: Trust,
     /// The key `memory.share`. It stands here because the table `memory` is not the last one.
     pub share: Option<String<CLIENT_MAX>>,
+    /// Discovery by Home Assistant.
+    pub homeassistant: HomeAssistant,
+    /// TLS, whose keys are in the tables `mqtt` and `broker` of the file, which are not the last ones.
+    pub tls: Option<Tls>,
 }
 
 /// The table `[mqtt]` of the file.
@@ -155,4 +159,45 @@ pub struct Sessions {
 pub struct Trust {
     /// Public keys in hexadecimal digits.
     pub keys: Vec<String<CLIENT_MAX>, KEYS_MAX>,
+}
+
+/// The table `[homeassistant]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HomeAssistant {
+    /// Whether Home Assistant is told of the daemon.
+    pub discovery: bool,
+}
+
+/// A text of TLS. All of them together have to fit into a slot with everything else.
+type Short = Option<String<CLIENT_MAX>>;
+
+/// The keys of TLS in the tables `[mqtt]` and `[broker]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Path of the authorities that may have issued the broker's certificate.
+    pub ca_file: Short,
+    /// Path of the daemon's certificate.
+    pub cert_file: Short,
+    /// Path of the daemon's private key.
+    pub key_file: Short,
+    /// Name in the broker's certificate.
+    pub server_name: Short,
+    /// Certificate of the embedded broker.
+    pub broker: BrokerTls,
+    /// Whether the embedded broker may listen beyond loopback without TLS.
+    pub plaintext: bool,
+}
+
+/// The table `broker.tls` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerTls {
+    /// Path of the embedded broker's certificate.
+    pub cert_file: Short,
+    /// Path of its private key.
+    pub key_file: Short,
+    /// Path of the authorities that may have issued its clients' certificates.
+    pub ca_file: Short,
 }

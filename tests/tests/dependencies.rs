@@ -31,6 +31,31 @@ fn the_default_build_has_no_crate_of_a_gpu() {
     assert!(gpu("wgpu").len() > 5);
 }
 
+/// The client, the embedded broker and `pull` speak TLS by one rustls, with ring.
+#[test]
+fn there_is_one_tls() {
+    let built = crates("glowplug", "");
+    let has = |name: &str| built.iter().any(|known| known == name);
+    assert!(has("rustls") && has("ring"));
+    for other in [
+        "aws-lc-rs",
+        "aws-lc-sys",
+        "native-tls",
+        "openssl-sys",
+        "mbedtls",
+    ] {
+        assert!(!has(other), "{other}");
+    }
+    // a name that two versions have is ambiguous
+    for one in ["rustls", "ring", "tokio-rustls", "rustls-webpki"] {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--offline", "-p", "glowplug", "-i", one])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 /// The oracle's second device can be chosen, and is in no build that did not choose it.
 #[test]
 fn burn_ndarray_comes_with_its_feature_alone() {

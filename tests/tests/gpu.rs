@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_model::engine::{Compute, EngineConfig, Evaluator, KvFormats, LoadError};
+use glowplug_model::engine::{Compute, EngineConfig, Evaluator, KvFormats, LoadError, gpu};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::{Arch, Dims};
+use glowplug_model::ops::memory::GpuKind;
 use glowplug_model::text::Tokenizer;
+use glowplug_tests::world::{self, Kind, World, topic};
 use glowplug_tests::{Real, Tiny, Types, in_floats, real_model};
 
 const Q8: KvFormats = KvFormats::both(KvFormat::Q8_0);
@@ -257,5 +259,28 @@ fn greedy_answers_are_those_of_the_oracle() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_daemon_that_may_choose_says_why_it_took_the_one_it_took() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    world::tiny().write(&model).unwrap();
+    let lines = "context = 2048\ndevice = \"auto\"";
+    let mut world = World::start(Kind::Embedded, folder, &model, lines, "");
+    world.online();
+    let device = world.watch.until("what computes", |m| {
+        (m.topic == topic("info")).then(|| m.json()["device"].clone())
+    });
+    let why = device["why"].as_str().unwrap();
+    let measured = world.folder().join("model.gguf.device.json");
+    if gpu().unwrap().kind == GpuKind::Software {
+        assert_eq!(device["name"], "cpu");
+        assert!(why.contains("is a processor and no GPU"), "{why}");
+        assert!(!measured.exists());
+    } else {
+        assert!(why.contains("take the GPU"), "{why}");
+        assert!(measured.exists());
     }
 }

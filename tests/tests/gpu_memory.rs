@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::plan::device::device_plan;
 use glowplug_model::engine::{Compute, EngineConfig, Evaluator, KvFormats, device_memory};
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::{Arch, Dims};
@@ -26,18 +27,19 @@ fn the_device_holds_what_is_planned_and_no_token_takes_more() {
     let gguf = Gguf::open(&real_model(Real::Smol)).unwrap();
     let dims = Dims::from_gguf(&gguf).unwrap();
     let chosen = config(512);
-    let planned = device_memory(&gguf, &dims, Q8, chosen.pages, chosen.context).unwrap();
+    let needs = device_memory(&gguf, &dims, Q8, chosen.pages, chosen.context).unwrap();
+    let planned = device_plan(None, &needs).unwrap();
     let mut evaluator = Evaluator::load(&gguf, &chosen).unwrap();
     let near = |held: u64| {
         let off = held as f64 / planned.total() as f64 - 1.0;
         assert!(off.abs() < OFF, "{held} held, {planned:?} planned");
     };
-    near(evaluator.reserved());
+    near(evaluator.reserved().unwrap());
     let prompt: Vec<u32> = (0..100).collect();
     evaluator.prefill(0, &prompt).unwrap();
     evaluator.prefill(1, &prompt[..17]).unwrap();
     (0..4).for_each(|_| evaluator.decode(&mut [1, 2]).unwrap());
-    near(evaluator.reserved());
+    near(evaluator.reserved().unwrap());
     drop(evaluator);
 
     let tiny = Tiny {
@@ -54,7 +56,7 @@ fn the_device_holds_what_is_planned_and_no_token_takes_more() {
             }
             evaluator.decode(&mut next).unwrap();
         }
-        evaluator.reserved()
+        evaluator.reserved().unwrap()
     };
     let before = decode(&mut evaluator, 20);
     assert_eq!(decode(&mut evaluator, TOKENS), before);

@@ -4,6 +4,7 @@
 set -euo pipefail
 umask 077
 export STATE_DIRECTORY=/data GLOWPLUG_MODELS=/data/models GLOWPLUG_SESSIONS_DIR=/data/sessions GLOWPLUG_NODE=homeassistant
+export GLOWPLUG_HOMEASSISTANT_DISCOVERY=true
 GLOWPLUG_MQTT_URL="mqtt://$(bashio::services mqtt host):$(bashio::services mqtt port)"
 GLOWPLUG_MQTT_USERNAME=$(bashio::services mqtt username)
 GLOWPLUG_MQTT_PASSWORD_FILE=/data/mqtt-password

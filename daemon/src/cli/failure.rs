@@ -1,7 +1,8 @@
 //! How a command fails, and how it writes its results.
 
 use crate::models::catalogue::Unreadable;
-use glowplug_model::engine::LoadError;
+use crate::models::speed::NotMeasured;
+use glowplug_model::engine::{LoadError, NotFed};
 use glowplug_model::gguf::GgufError;
 use glowplug_model::text::TextError;
 use std::io::{self, Write};
@@ -71,6 +72,21 @@ impl From<TextError> for Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         Self::Use(error.to_string())
+    }
+}
+
+impl From<NotFed> for Failure {
+    fn from(error: NotFed) -> Self {
+        Self::Run(error.to_string())
+    }
+}
+
+impl From<NotMeasured> for Failure {
+    fn from(error: NotMeasured) -> Self {
+        match error {
+            NotMeasured::Load(error) => error.into(),
+            NotMeasured::Fed(error) => error.into(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: which command runs, and with which exit code. Results go to stdout, everything else to stderr.
 
+mod bridge;
 mod client;
 mod config;
 mod failure;
@@ -36,6 +37,8 @@ enum Command {
     Eval(measure::eval::Args),
     Bench(measure::bench::Args),
     Health(client::health::Args),
+    Top(client::top::Args),
+    Bridge(bridge::Args),
     Plan(plan::Args),
     Tune(measure::tune::Args),
     Pack(models::pack::Args),
@@ -58,6 +61,8 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => measure::eval::run(&args),
         Command::Bench(args) => measure::bench::run(&args),
         Command::Health(args) => client::health::run(&args),
+        Command::Top(args) => client::top::run(&args),
+        Command::Bridge(args) => bridge::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Tune(args) => measure::tune::run(&args),
         Command::Pack(args) => models::pack::run(&args),

@@ -3,7 +3,7 @@
 use super::config::sources;
 use super::failure::{Failure, put_json, put_line};
 use super::models;
-use crate::config::Config;
+use crate::config::{Config, Device};
 use crate::machine::memory_limit;
 use crate::models::opened::Opened;
 use crate::models::plan::{self, Plan, PlanError};
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
     let memory = &plan.memory;
     let line = |name: &str, bytes: u64, what: &str| {
-        put_line(format!("{name:<10} {bytes:>14}  {what}").trim_end())
+        put_line(format!("{name:<12} {bytes:>12}  {what}").trim_end())
     };
     for (name, bytes) in memory.lines() {
         let what = if name == "kv_pages" {
@@ -81,6 +81,23 @@ fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
     }
     line("total", memory.total(), "")?;
     line("limit", memory.limit.bytes, &memory.limit.from.to_string())?;
+    if plan.device != Device::Cpu {
+        match &plan.gpu {
+            Ok(gpu) => {
+                for (name, bytes) in gpu.lines() {
+                    line(name, bytes, "")?;
+                }
+                line("gpu_total", gpu.total(), "")?;
+                match gpu.limit {
+                    Some(limit) => line("gpu_limit", limit.bytes, &limit.from.to_string())?,
+                    None => put_line(
+                        "gpu_limit    not known: its driver refuses what it has no memory for",
+                    )?,
+                }
+            }
+            Err(why) => put_line(&format!("gpu          not used: {why}"))?,
+        }
+    }
     let board = config.board.as_ref().map_or("none", |board| board.name);
     put_line(&format!(
         "board      {board} ({})",
@@ -101,6 +118,7 @@ fn fits(plan: &Plan, config: &Config) -> Value {
         "resident": memory.resident(),
         "limit": memory.limit.bytes,
         "limit_from": source(memory.limit.from),
+        "gpu": gpu(plan),
         "context": plan.context,
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
@@ -108,6 +126,25 @@ fn fits(plan: &Plan, config: &Config) -> Value {
         "board": config.board_chosen.json(config.board.as_ref()),
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
     })
+}
+
+/// What the GPU needs, or why it is not used; null where the processor was chosen.
+fn gpu(plan: &Plan) -> Value {
+    match &plan.gpu {
+        _ if plan.device == Device::Cpu => Value::Null,
+        Ok(gpu) => {
+            let lines = gpu
+                .lines()
+                .map(|(name, bytes)| (name.to_owned(), bytes.into()));
+            json!({
+                "lines": lines.collect::<Map<String, Value>>(),
+                "total": gpu.total(),
+                "limit": gpu.limit.map(|limit| limit.bytes),
+                "limit_from": gpu.limit.map(|limit| source(limit.from)),
+            })
+        }
+        Err(why) => json!({ "why_not": why }),
+    }
 }
 
 fn does_not_fit(error: &DoesNotFit) -> Value {
@@ -128,5 +165,7 @@ fn source(from: LimitSource) -> &'static str {
         LimitSource::Cgroup => "cgroup",
         LimitSource::Available => "available",
         LimitSource::Board => "board",
+        LimitSource::Gpu => "gpu",
+        LimitSource::Shared => "shared",
     }
 }

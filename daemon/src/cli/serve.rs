@@ -2,7 +2,6 @@
 
 use super::config::sources;
 use super::failure::Failure;
-use crate::config::BrokerAddress;
 use crate::machine::systemd::Supervisor;
 use crate::mqtt::broker::credentials;
 use crate::server::{self, RunError};
@@ -43,20 +42,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     config.supervisor = supervisor(&|name| env::var_os(name), std::process::id());
     log_to_stderr();
     server_runtime()?.block_on(async {
-        let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let shutdown = async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        };
+        let shutdown = shutdown()?;
         let (started, starting) = oneshot::channel::<server::Started>();
-        let embedded = config.mqtt.server.is_none();
         let password = credentials::local_file(&config.state_dir);
         let announce = async {
-            if let (true, Ok(started)) = (embedded, starting.await) {
-                let BrokerAddress { host, port } = started.server;
+            if let Ok(Some(url)) = starting.await.map(|started| started.embedded) {
                 tracing::info!(
-                    "the embedded broker is on mqtt://{host}:{port}; user {}, password in {}",
+                    "the embedded broker is on {url}; user {}, password in {}",
                     credentials::LOCAL_USER,
                     password.display()
                 );
@@ -64,6 +56,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         };
         let (ended, ()) = tokio::join!(server::run(config, started, shutdown), announce);
         ended.map_err(|error| failure(&error))
+    })
+}
+
+/// Ends at SIGTERM or SIGINT. It must be called inside a tokio runtime.
+pub(crate) fn shutdown() -> Result<impl Future<Output = ()>, Failure> {
+    let failed = |error| Failure::Run(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     })
 }
 
@@ -105,7 +107,7 @@ pub(crate) fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Starts the log. `GLOWPLUG_LOG` chooses what is logged, in the syntax of tracing's `EnvFilter`. The broker's crate
 /// reports every connection, so by default only its warnings are shown.
-fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("GLOWPLUG_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,glowplug=info,glowplug_model=info"));
     tracing_subscriber::fmt()

@@ -4,13 +4,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use glowplug_model::engine::Compute;
 use toml::Table;
 
 use super::keys::*;
+use super::kinds::{Key, Path};
 use super::presets::presets;
+use super::tools::{tools, tools_from};
 use super::values::{topic, topic_level};
-use super::{Config, ConfigError, Engine, Memory, Model, Mqtt, Sessions, invalid};
+use super::{
+    Config, ConfigError, Device, Engine, Identity, ListenerTls, Memory, Model, Mqtt, Sessions, Tls,
+    invalid,
+};
 use crate::machine::board::Chosen;
 
 /// Reads every key. `host` names the node where the table does not.
@@ -35,12 +39,27 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             "cannot be used with `trust.keys`: what is signed is the model file's own template";
         return Err(invalid(MODEL_TEMPLATE_FILE.name, why));
     }
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+    let (listen, listen_tls) = broker(table)?;
+    let tools = tools(table, &base_topic)?;
+    let tools_from = tools_from(table)?;
+    let presets = presets(table)?;
+    // what catalogues name is not known yet
+    if tools_from.is_none() {
+        for preset in &presets {
+            let known = |name: &String| tools.iter().any(|tool| tool.tool.name() == name);
+            if let Some(name) = preset.tools.iter().find(|name| !known(name)) {
+                let why = format!("`{name}` (of `{}`) is no tool of `[[tools]]`", preset.name);
+                return Err(invalid(PRESETS_TOOLS.name, why));
+            }
+        }
+    }
     Ok(Config {
         node,
         base_topic,
-        mqtt: mqtt(table)?,
-        listen: BROKER_LISTEN.of(table)?.unwrap_or(loopback),
+        mqtt: mqtt(table, listen_tls.is_some())?,
+        listen,
+        listen_tls,
+        discovery: HOMEASSISTANT_DISCOVERY.of(table)?,
         model,
         board_chosen: match board {
             Some(_) => Chosen::Named,
@@ -55,7 +74,9 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             share: MEMORY_SHARE.of(table)?,
         },
         engine: engine(table)?,
-        presets: presets(table)?,
+        presets,
+        tools,
+        tools_from,
         sessions: Sessions {
             dir: SESSIONS_DIR.of(table)?,
             writes_per_day: None,
@@ -70,8 +91,80 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
     })
 }
 
-fn mqtt(table: &Table) -> Result<Mqtt, ConfigError> {
+/// The embedded broker. It always asks for a user; who that is, and what is said, can be heard on a network without TLS.
+fn broker(table: &Table) -> Result<(SocketAddr, Option<ListenerTls>), ConfigError> {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+    let listen = BROKER_LISTEN.of(table)?.unwrap_or(loopback);
+    let ca_file = BROKER_TLS_CA_FILE.of(table)?;
+    let tls = match identity(table, &BROKER_TLS_CERT_FILE, &BROKER_TLS_KEY_FILE)? {
+        Some(identity) => Some(ListenerTls { identity, ca_file }),
+        None if ca_file.is_some() => {
+            return Err(invalid(
+                BROKER_TLS_CA_FILE.name,
+                "needs `broker.tls.cert_file`",
+            ));
+        }
+        None => None,
+    };
+    let plaintext = BROKER_PLAINTEXT.of(table)?;
+    if plaintext && tls.is_some() {
+        return Err(invalid(
+            BROKER_PLAINTEXT.name,
+            "and `broker.tls` exclude each other",
+        ));
+    }
+    if !listen.ip().is_loopback() && tls.is_none() && !plaintext {
+        let why = format!(
+            "`{listen}` is not on loopback, so it needs `broker.tls`, or `broker.plaintext = true` where everybody on the \
+             network may read along"
+        );
+        return Err(invalid(BROKER_LISTEN.name, why));
+    }
+    Ok((listen, tls))
+}
+
+/// A certificate and its key, which need each other.
+fn identity(
+    table: &Table,
+    cert: &Key<Path>,
+    key: &Key<Path>,
+) -> Result<Option<Identity>, ConfigError> {
+    match (cert.of(table)?, key.of(table)?) {
+        (Some(cert_file), Some(key_file)) => Ok(Some(Identity {
+            cert_file,
+            key_file,
+        })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(invalid(cert.name, format!("needs `{}`", key.name))),
+        (None, Some(_)) => Err(invalid(key.name, format!("needs `{}`", cert.name))),
+    }
+}
+
+/// What a client of TLS is configured with. `used`: there is a broker that speaks it.
+fn tls(table: &Table, used: bool) -> Result<Tls, ConfigError> {
+    let tls = Tls {
+        ca_file: MQTT_CA_FILE.of(table)?,
+        identity: identity(table, &MQTT_CERT_FILE, &MQTT_KEY_FILE)?,
+        server_name: MQTT_SERVER_NAME.of(table)?,
+    };
+    // who names a certificate believes that nobody reads along
+    let named = [
+        (MQTT_CA_FILE.name, tls.ca_file.is_some()),
+        (MQTT_CERT_FILE.name, tls.identity.is_some()),
+        (MQTT_SERVER_NAME.name, tls.server_name.is_some()),
+    ];
+    match named.iter().find(|(_, named)| *named && !used) {
+        Some((key, _)) => Err(invalid(key, "needs `mqtts://` in `mqtt.url`")),
+        None => Ok(tls),
+    }
+}
+
+fn mqtt(table: &Table, embedded_tls: bool) -> Result<Mqtt, ConfigError> {
     let server = MQTT_URL.of(table)?;
+    let tls = tls(
+        table,
+        server.as_ref().map_or(embedded_tls, |server| server.tls),
+    )?;
     let username = MQTT_USERNAME.of(table)?;
     let password_file = MQTT_PASSWORD_FILE.of(table)?;
     if password_file.is_some() && username.is_none() {
@@ -87,6 +180,7 @@ fn mqtt(table: &Table) -> Result<Mqtt, ConfigError> {
     }
     Ok(Mqtt {
         server,
+        tls,
         username,
         password_file,
         metrics_interval: Duration::from_secs(MQTT_METRICS_INTERVAL_S.of(table)?),
@@ -101,13 +195,14 @@ fn model(table: &Table) -> Result<Model, ConfigError> {
         return Err(invalid(MODEL_PATH.name, why));
     }
     let device = match MODEL_DEVICE.of(table)?.as_deref() {
-        None | Some("cpu") => Compute::Cpu,
-        Some("gpu") if cfg!(feature = "wgpu") => Compute::Gpu,
+        None | Some("cpu") => Device::Cpu,
+        Some("gpu") if cfg!(feature = "wgpu") => Device::Gpu,
+        Some("auto") if cfg!(feature = "wgpu") => Device::Auto,
         Some(_) => {
             return Err(ConfigError::NotYet {
                 key: MODEL_DEVICE.name,
                 what: if cfg!(feature = "wgpu") {
-                    "a device other than `cpu` and `gpu`"
+                    "a device other than `cpu`, `gpu` and `auto`"
                 } else {
                     "a device other than `cpu`"
                 },
@@ -135,6 +230,7 @@ fn engine(table: &Table) -> Result<Engine, ConfigError> {
         max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
         chunk: Duration::from_millis(ENGINE_CHUNK_MS.of(table)?),
         dedup_window: Duration::from_secs(ENGINE_DEDUP_WINDOW_S.of(table)?),
+        tools_max_rounds: ENGINE_TOOLS_MAX_ROUNDS.of(table)? as usize,
         thinking: ENGINE_THINKING.of(table)?,
         isa: None,
     })

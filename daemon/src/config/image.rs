@@ -28,6 +28,10 @@ impl Draft {
         {
             table.insert("share".to_owned(), share);
         }
+        let tls = tls_of(&mut table);
+        if !tls.is_empty() {
+            table.insert("tls".to_owned(), tls.into());
+        }
         table.try_into().map_err(|e: toml::de::Error| {
             ConfigError::Type(e.to_string().trim().replace('\n', " "))
         })
@@ -45,6 +49,9 @@ impl Draft {
             && settings.trust.keys.is_empty()
         {
             trust.remove("keys");
+        }
+        if let Some(Value::Table(tls)) = table.remove("tls") {
+            tls_into(&mut table, tls);
         }
         if let Some(share) = table.remove("share")
             && let Some(Value::Table(memory)) = table.get_mut("memory")
@@ -66,6 +73,40 @@ impl Draft {
         };
         let table: toml::Table = self.table.iter().filter_map(filled).collect();
         table.to_string()
+    }
+}
+
+/// The keys of TLS that are in `[mqtt]` and have the same name in an image.
+const TLS_OF_MQTT: [&str; 4] = ["ca_file", "cert_file", "key_file", "server_name"];
+
+/// Takes the keys of TLS out of the tables of a file, as an image has them.
+fn tls_of(table: &mut toml::Table) -> toml::Table {
+    let mut tls = toml::Table::new();
+    let mut take = |outer: &str, inner: &str, name: &str| {
+        let outer = table.get_mut(outer).and_then(Value::as_table_mut);
+        if let Some(value) = outer.and_then(|outer| outer.remove(inner)) {
+            tls.insert(name.to_owned(), value);
+        }
+    };
+    for key in TLS_OF_MQTT {
+        take("mqtt", key, key);
+    }
+    take("broker", "tls", "broker");
+    take("broker", "plaintext", "plaintext");
+    tls
+}
+
+/// Puts the keys of TLS of an image where a file has them.
+fn tls_into(table: &mut toml::Table, tls: toml::Table) {
+    for (name, value) in tls {
+        let (outer, inner) = match name.as_str() {
+            "broker" => ("broker", "tls"),
+            "plaintext" => ("broker", "plaintext"),
+            own => ("mqtt", own),
+        };
+        if let Some(Value::Table(outer)) = table.get_mut(outer) {
+            outer.insert(inner.to_owned(), value);
+        }
     }
 }
 

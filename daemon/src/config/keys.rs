@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::limits::{
     KEYS_MAX, PAGE_TOKENS, PAGES_MAX, PAYLOAD_DEFAULT, PAYLOAD_MAX, QUEUE_MAX, STREAMS_MAX,
-    THREADS_MAX,
+    THREADS_MAX, TOOLS_MAX,
 };
 use glowplug_model::engine::{KvFormats, Share, Thinking};
 
 use super::BrokerAddress;
 use super::format::OwnFormat;
 use super::kinds::{
-    Entry, Key, Keys, Kind, Later, List, Number, OneOf, Optional, OwnThought, Parsed, Path, Size,
-    Switch, Text, Texts, Thought,
+    Entry, Key, Keys, Kind, List, Number, OneOf, Optional, OwnThought, Parsed, Path, Size, Switch,
+    Text, Texts, Thought,
 };
 use super::values;
 
@@ -54,7 +54,15 @@ keys! {
     /// The board that this machine is, which says how much memory is ours and which cores are fast.
     BOARD: Parsed<Board> = "board", Parsed { parse: values::board, form: "a name of a board file", default: "found out" };
     /// The broker. Absent, the daemon brings its own.
-    MQTT_URL: Parsed<BrokerAddress> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`", default: "the embedded broker" };
+    MQTT_URL: Parsed<BrokerAddress> = "mqtt.url", Parsed { parse: values::server, form: "`mqtt://host:port`, or `mqtts://` for TLS", default: "the embedded broker" };
+    /// A PEM file with the authorities that may have issued the broker's certificate.
+    MQTT_CA_FILE: Path = "mqtt.ca_file", Path { default: "the system's" };
+    /// A PEM file with the daemon's certificate, for a broker that wants one, and those of its chain.
+    MQTT_CERT_FILE: Path = "mqtt.cert_file", Path { default: "none" };
+    /// A PEM file with the private key of that certificate.
+    MQTT_KEY_FILE: Path = "mqtt.key_file", Path { default: "none" };
+    /// The name that the broker's certificate must have.
+    MQTT_SERVER_NAME: Text = "mqtt.server_name", Text { default: "the host in `mqtt.url`" };
     /// The daemon's user at that broker.
     MQTT_USERNAME: Text = "mqtt.username", Text { default: "none" };
     /// A file whose first line is that user's password.
@@ -63,8 +71,18 @@ keys! {
     MQTT_METRICS_INTERVAL_S: Number = "mqtt.metrics_interval_s", Number { min: 1, max: 3600, default: 10 };
     /// Prefixes below which a Response Topic is honoured, besides the client's own.
     MQTT_RESPONSE_TOPIC_ALLOW: Texts = "mqtt.response_topic_allow", Texts { max: 16, of: "prefixes" };
-    /// Where the embedded broker listens, on loopback.
+    /// Where the embedded broker listens. Anything but loopback needs `broker.tls` or `broker.plaintext`.
     BROKER_LISTEN: Parsed<SocketAddr> = "broker.listen", Parsed { parse: values::listen, form: "`address:port`", default: "`127.0.0.1:1883`" };
+    /// A PEM file with the certificate of the embedded broker and those of its chain: with it, clients speak TLS.
+    BROKER_TLS_CERT_FILE: Path = "broker.tls.cert_file", Path { default: "none" };
+    /// A PEM file with the private key of that certificate.
+    BROKER_TLS_KEY_FILE: Path = "broker.tls.key_file", Path { default: "none" };
+    /// A PEM file with authorities, one of which must have issued each client's certificate.
+    BROKER_TLS_CA_FILE: Path = "broker.tls.ca_file", Path { default: "none: clients need no certificate" };
+    /// Lets it listen beyond loopback without TLS: passwords and conversations can be read on the way.
+    BROKER_PLAINTEXT: Switch = "broker.plaintext", Switch;
+    /// Lets Home Assistant find the daemon by itself: its numbers, a notifier that asks, an event for each answer.
+    HOMEASSISTANT_DISCOVERY: Switch = "homeassistant.discovery", Switch;
     /// The GGUF file that is served.
     MODEL_PATH: Path = "model.path", Path { default: "the board's model" };
     /// The same by its name in the catalogue; not together with `model.path`.
@@ -73,7 +91,7 @@ keys! {
     MODEL_TEMPLATE_FILE: Path = "model.template_file", Path { default: "the file's own" };
     /// Tokens of a conversation with its answer.
     MODEL_CONTEXT: Optional = "model.context", Optional { min: 32, max: CONTEXT_MAX, default: "4096, or the model's own if that is smaller" };
-    /// The processor that computes: `cpu`, or `gpu` in a program that was built with feature `wgpu`.
+    /// The processor that computes: `cpu`; in a program that was built with feature `wgpu` also `gpu`, or `auto`, the faster one.
     MODEL_DEVICE: Text = "model.device", Text { default: "`cpu`" };
     /// Resident memory, all told, that the daemon stays within.
     MEMORY_BUDGET: Size = "memory.budget", Size { default: "what control group, free memory and board leave" };
@@ -101,6 +119,8 @@ keys! {
     ENGINE_CHUNK_MS: Number = "engine.chunk_ms", Number { min: 0, max: 10_000, default: 40 };
     /// Seconds for which a finished request's final frame is kept for its repetition.
     ENGINE_DEDUP_WINDOW_S: Number = "engine.dedup_window_s", Number { min: 1, max: 86_400, default: 300 };
+    /// How often a model goes on with the results of the daemon's own tools in one request.
+    ENGINE_TOOLS_MAX_ROUNDS: Number = "engine.tools_max_rounds", Number { min: 1, max: 16, default: 4 };
     /// Whether the model thinks, for how many tokens, and whether clients see it; where a request does not say.
     ENGINE_THINKING: Thought = "engine.thinking", Thought { default: Thinking { enabled: true, budget: Some(512), visible: false } };
     /// The name by which a request asks for the preset: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
@@ -119,8 +139,39 @@ keys! {
     PRESETS_MAX_TOKENS: Optional = "presets[].max_tokens", Optional { min: 1, max: 1 << 20, default: "`engine.max_tokens`, and no limit" };
     /// What the answers are held to, where a request does not say; checked when the configuration is read.
     PRESETS_RESPONSE_FORMAT: OwnFormat = "presets[].response_format", OwnFormat;
-    /// Names of tools of the daemon's own that the model may call.
-    PRESETS_TOOLS: Later = "presets[].tools", Later { what: "calling tools" };
+    /// Names of the daemon's own tools that the model may call, as far as they are for the client; the daemon runs them.
+    PRESETS_TOOLS: Texts = "presets[].tools", Texts { max: TOOLS_MAX, of: "tools" };
+    /// The name by which a model calls the tool: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+    TOOLS_NAME: Text = "tools[].name", Text { default: "none, it must be there" };
+    /// What the tool does, in words for the model.
+    TOOLS_DESCRIPTION: Text = "tools[].description", Text { default: "none" };
+    /// The JSON schema of its arguments, an object, as text.
+    TOOLS_PARAMETERS: Text = "tools[].parameters", Text { default: "no arguments" };
+    /// The topic of a call. A level `{name}` stands for a required property whose values an `enum` lists.
+    TOOLS_TOPIC: Text = "tools[].topic", Text { default: "none, it must be there" };
+    /// The payload, a JSON value as text; a string in it that is exactly `{name}` becomes the value of that property.
+    TOOLS_PAYLOAD: Text = "tools[].payload", Text { default: "the arguments" };
+    /// A payload of plain text instead, with `{name}` for required properties of an enum, numbers or truth values.
+    TOOLS_PAYLOAD_TEXT: Text = "tools[].payload_text", Text { default: "none" };
+    /// Where the tool answers. Absent, the answer is what comes on the Response Topic in time, else that it is done.
+    TOOLS_REPLY_TOPIC: Text = "tools[].reply_topic", Text { default: "none" };
+    /// Milliseconds for which an answer is waited for.
+    TOOLS_TIMEOUT_MS: Number = "tools[].timeout_ms", Number { min: 1, max: 60_000, default: 2000 };
+    /// Whose requests may use the tool; `*` stands for any characters.
+    TOOLS_CLIENTS: Texts = "tools[].clients", Texts { max: 64, of: "clients" };
+    /// Whether a call goes to the client first, and runs when it comes back confirmed.
+    TOOLS_CONFIRM: Switch = "tools[].confirm", Switch;
+    /// Makes tools of the discovery documents that devices publish for Home Assistant.
+    TOOLS_FROM_HOMEASSISTANT: Switch = "tools_from.homeassistant", Switch;
+    /// Makes tools of the list of devices that Zigbee2MQTT publishes.
+    TOOLS_FROM_ZIGBEE2MQTT: Switch = "tools_from.zigbee2mqtt", Switch;
+    /// The filters below which these tools may publish.
+    TOOLS_FROM_TOPICS: Texts = "tools_from.topics", Texts { max: 64, of: "filters" };
+    /// Whose requests may use these tools; `*` stands for any characters.
+    TOOLS_FROM_CLIENTS: Texts = "tools_from.clients", Texts { max: 64, of: "clients" };
+    /// Of which domains tools are made, those that matter most first: `light`, `switch`, `fan`, `scene` where nothing is written, and
+    /// `cover`, `lock`, `valve`, `siren`, `button`, `alarm_control_panel`.
+    TOOLS_FROM_DOMAINS: Texts = "tools_from.domains", Texts { max: 10, of: "domains" };
     /// Where conversations are kept over restarts, made with mode 0700. Where it cannot be written, all goes on without.
     SESSIONS_DIR: Path = "sessions.dir", Path { default: "nowhere" };
     /// Seconds after which a conversation that nobody went on with is dropped.
@@ -130,6 +181,12 @@ keys! {
     /// Public keys of Ed25519 in hexadecimal: only models that one of them signed are served.
     TRUST_KEYS: Keys = "trust.keys", Keys { max: KEYS_MAX, parse: values::trust_keys };
 }
+
+/// Tools of the daemon's own.
+pub(super) const TOOLS: List = List {
+    name: "tools",
+    max: TOOLS_MAX,
+};
 
 /// What plain text and small clients get.
 pub(super) const PRESETS: List = List {

@@ -453,21 +453,3 @@ impl Kind for OwnThought {
         (THINKING.to_owned(), "`engine.thinking`".to_owned())
     }
 }
-
-/// What comes with a later version: the key is known, and no value of it is taken.
-pub(super) struct Later {
-    pub(super) what: &'static str,
-}
-
-impl Kind for Later {
-    type Value = ();
-
-    fn read(&self, key: &'static str, value: Option<&Value>) -> Result<(), ConfigError> {
-        let what = self.what;
-        value.map_or(Ok(()), |_| Err(ConfigError::NotYet { key, what }))
-    }
-
-    fn page(&self) -> (String, String) {
-        ("none yet".to_owned(), "none".to_owned())
-    }
-}

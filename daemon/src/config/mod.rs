@@ -3,17 +3,20 @@
 //! [`Draft`] collects a file and single-value overrides; [`Draft::finish`] checks every value against its limit. Nothing
 //! here reads the environment, the file system or a clock: the command line hands all of that in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use glowplug_firmware_config::board::Board;
 use glowplug_firmware_config::image::VerifyingKey;
-use glowplug_model::engine::{Compute, KvFormats, Share, Thinking};
+use glowplug_model::engine::{KvFormats, Share, Thinking};
 use glowplug_model::quant::Isa;
 
 use crate::machine::board::Chosen;
 use crate::machine::systemd::Supervisor;
+use crate::tools::catalogue::{DOCUMENT_MAX, Terms};
+use crate::tools::definition::Definition;
 
 mod check;
 pub(crate) mod counter;
@@ -22,6 +25,7 @@ mod image;
 mod keys;
 mod kinds;
 mod presets;
+mod tools;
 mod values;
 use keys::is_text;
 pub use keys::{KEYS, entries};
@@ -225,6 +229,10 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// Where the embedded broker listens, if `mqtt.server` is none.
     pub listen: SocketAddr,
+    /// With what it speaks TLS there.
+    pub listen_tls: Option<ListenerTls>,
+    /// Whether Home Assistant is told of the daemon.
+    pub discovery: bool,
     pub model: Model,
     /// The board that was named, else the one that the command line found this machine to be.
     pub board: Option<Board>,
@@ -234,6 +242,10 @@ pub struct Config {
     pub engine: Engine,
     /// What plain text and small clients get, in the order of the file.
     pub presets: Vec<Preset>,
+    /// Tools of the daemon's own, in the order of the file.
+    pub tools: Vec<Arc<Definition>>,
+    /// What is made of the catalogues of the house, if they are read.
+    pub tools_from: Option<Terms>,
     pub sessions: Sessions,
     /// The keys that may sign models. If there are none, nobody has to sign.
     pub trust: Vec<VerifyingKey>,
@@ -249,21 +261,89 @@ pub struct Config {
     pub supervisor: Option<Supervisor>,
 }
 
+impl Config {
+    /// Bytes of the longest payload that is read: a request, or the list of devices of a house.
+    #[must_use]
+    pub fn read_max(&self) -> usize {
+        let lists = self
+            .tools_from
+            .as_ref()
+            .is_some_and(|terms| terms.zigbee2mqtt);
+        let list = if lists { DOCUMENT_MAX } else { 0 };
+        self.engine.max_payload_bytes.max(list)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mqtt {
     /// The external broker; if there is none, the daemon brings its own.
     pub server: Option<BrokerAddress>,
+    /// What counts where the address says TLS.
+    pub tls: Tls,
     pub username: Option<String>,
     pub password_file: Option<PathBuf>,
     pub metrics_interval: Duration,
     pub response_topic_allow: Vec<String>,
 }
 
-/// The host and the TCP port of a broker.
+/// The host and the TCP port of a broker, and whether it is spoken to by TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerAddress {
     pub host: String,
     pub port: u16,
+    pub tls: bool,
+}
+
+impl BrokerAddress {
+    /// The address at which a program of this machine reaches what listens there.
+    #[must_use]
+    pub fn of_listener(listen: SocketAddr, tls: bool) -> Self {
+        let host = match listen.ip() {
+            IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            one => one,
+        };
+        Self {
+            host: host.to_string(),
+            port: listen.port(),
+            tls,
+        }
+    }
+}
+
+/// Whom a client trusts by TLS, and what it shows of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities; if there is no file, those of the system.
+    pub ca_file: Option<PathBuf>,
+    pub identity: Option<Identity>,
+    /// The name in the broker's certificate, where that is not the host of its address.
+    pub server_name: Option<String>,
+}
+
+/// A certificate with its chain, and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// What the embedded broker shows of itself by TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    pub identity: Identity,
+    /// The authorities one of which must have issued a client's certificate; if there is no file, clients need none.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Which processor may compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// The GPU; the processor where there is none that can.
+    Gpu,
+    /// The GPU where it proved to be faster with this model.
+    Auto,
 }
 
 /// Which model is served. The command line turns `name` into `path` before the daemon runs.
@@ -273,7 +353,7 @@ pub struct Model {
     pub name: Option<String>,
     pub template_file: Option<PathBuf>,
     pub context: Option<usize>,
-    pub device: Compute,
+    pub device: Device,
     /// Whether a model that was chosen over MQTT takes this one's place, and the last one that answered takes it after three
     /// failed starts. The command line sets it for the daemon: who asks for one answer wants it from this model.
     pub remembered: bool,
@@ -299,6 +379,7 @@ pub struct Engine {
     pub max_tokens: u32,
     pub chunk: Duration,
     pub dedup_window: Duration,
+    pub tools_max_rounds: usize,
     pub thinking: Thinking,
     /// A forced instruction set. The command line sets it, the file has no key for it.
     pub isa: Option<Isa>,

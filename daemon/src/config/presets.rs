@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use glowplug_firmware_config::limits::CLIENT_MAX;
 use glowplug_model::engine::Thinking;
 use glowplug_model::text::Format;
 use toml::Table;
 
 use super::keys::*;
 use super::{ConfigError, invalid};
+use crate::wire::clients;
+use crate::wire::topics::valid_segment;
 
 /// Longest system text, in bytes. The texts of all presets are a small part of what the memory plan has for messages.
 pub(crate) const SYSTEM_MAX: usize = 16 << 10;
@@ -29,13 +30,20 @@ pub struct Preset {
     pub max_tokens: Option<u32>,
     /// What the answers are held to.
     pub format: Option<Format>,
+    /// Names of tools of the daemon's own that the model may call, and that the daemon runs. If there are none, it does
+    /// not say.
+    pub tools: Vec<String>,
 }
 
 impl Preset {
     /// Whether this client may use it.
     #[must_use]
     pub fn is_for(&self, client: &str) -> bool {
-        self.clients.is_empty() || self.clients.iter().any(|pattern| matches(pattern, client))
+        self.clients.is_empty()
+            || self
+                .clients
+                .iter()
+                .any(|pattern| clients::matches(pattern, client))
     }
 
     /// The whole system text, if there is any.
@@ -65,10 +73,12 @@ pub(super) fn presets(table: &Table) -> Result<Vec<Preset>, ConfigError> {
 }
 
 fn preset(table: &Table) -> Result<Preset, ConfigError> {
-    const NAMES: &str = "1 to 64 characters of A-Z a-z 0-9 . _ -";
     let name = PRESETS_NAME.of(table)?;
-    let name = name.filter(|name| is_name(name));
-    let name = name.ok_or_else(|| invalid(PRESETS_NAME.name, format!("must have {NAMES}")))?;
+    let name = name.filter(|name| valid_segment(name));
+    let name = name.ok_or_else(|| {
+        let why = "must have 1 to 64 characters of A-Z a-z 0-9 . _ -";
+        invalid(PRESETS_NAME.name, why)
+    })?;
     let (text, text_file) = (PRESETS_SYSTEM.of(table)?, PRESETS_SYSTEM_FILE.of(table)?);
     if text.is_some() && text_file.is_some() {
         let why = "and `presets[].system` exclude each other";
@@ -87,13 +97,7 @@ fn preset(table: &Table) -> Result<Preset, ConfigError> {
         return Err(invalid(PRESETS_LANGUAGE.name, why));
     }
     let clients = PRESETS_CLIENTS.of(table)?;
-    for client in &clients {
-        if !is_name(&client.replace('*', "a")) {
-            let why = format!("`{client}` must have {NAMES}, or `*` for any of them");
-            return Err(invalid(PRESETS_CLIENTS.name, why));
-        }
-    }
-    PRESETS_TOOLS.of(table)?;
+    check_clients(PRESETS_CLIENTS.name, &clients)?;
     let max_tokens = PRESETS_MAX_TOKENS.of(table)?;
     Ok(Preset {
         name,
@@ -102,14 +106,21 @@ fn preset(table: &Table) -> Result<Preset, ConfigError> {
         language,
         clients,
         thinking: PRESETS_THINKING.of(table)?,
+        tools: PRESETS_TOOLS.of(table)?,
         max_tokens: max_tokens.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
         format: PRESETS_RESPONSE_FORMAT.of(table)?,
     })
 }
 
-fn is_name(text: &str) -> bool {
-    let may = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=CLIENT_MAX).contains(&text.len()) && text.chars().all(may)
+/// Checks the names and patterns of clients that a key lists.
+pub(super) fn check_clients(key: &'static str, listed: &[String]) -> Result<(), ConfigError> {
+    match listed.iter().find(|client| !clients::is_pattern(client)) {
+        None => Ok(()),
+        Some(client) => Err(invalid(
+            key,
+            format!("`{client}` must have {}", clients::FORM),
+        )),
+    }
 }
 
 /// What is wrong with a system text, if anything is.
@@ -125,58 +136,4 @@ pub(crate) fn check_text(text: &str) -> Result<(), String> {
         return Err("is empty".to_owned());
     }
     Ok(())
-}
-
-/// Whether a name fits a pattern in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        // the first place is as good as any later one
-        let Some(at) = rest.find(part) else {
-            return false;
-        };
-        rest = &rest[at + part.len()..];
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, fits, others) in [
-            ("panel", &["panel"][..], &["panel2", "a", ""][..]),
-            (
-                "voice-*",
-                &["voice-", "voice-hall"],
-                &["voice", "a-voice-b"],
-            ),
-            ("*", &["a", "b-c"], &[]),
-            (
-                "*-a-*b",
-                &["x-a-b", "-a-a-bb", "1-a-2b"],
-                &["x-a-bc", "-a-"],
-            ),
-            ("a*a", &["aa", "aba"], &["a", "ab"]),
-        ] {
-            for name in fits {
-                assert!(matches(pattern, name), "{pattern} {name}");
-            }
-            for name in others {
-                assert!(!matches(pattern, name), "{pattern} {name}");
-            }
-        }
-    }
 }

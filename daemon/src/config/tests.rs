@@ -5,6 +5,9 @@ use super::*;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::text::Format;
 
+mod presets;
+mod tools;
+
 fn load(text: &str) -> Result<Config, ConfigError> {
     Draft::from_toml(text)?.finish("host", PathBuf::from("/state"))
 }
@@ -80,7 +83,8 @@ fn a_full_file_is_taken() {
         c.mqtt.server,
         Some(BrokerAddress {
             host: "broker.lan".into(),
-            port: 1884
+            port: 1884,
+            tls: false,
         })
     );
     assert_eq!(
@@ -124,6 +128,35 @@ fn a_full_file_is_taken() {
 }
 
 #[test]
+fn tls_is_asked_for_by_the_url_or_by_a_certificate() {
+    let c = load(
+        "[mqtt]\nurl = 'mqtts://broker.lan'\nca_file = '/ca'\ncert_file = '/c'\nkey_file = '/k'\nserver_name = 'b'",
+    )
+    .unwrap();
+    let server = c.mqtt.server.unwrap();
+    assert_eq!((server.port, server.tls), (8883, true));
+    assert_eq!(c.mqtt.tls.ca_file, Some("/ca".into()));
+    let identity = c.mqtt.tls.identity.unwrap();
+    assert_eq!(identity.key_file, PathBuf::from("/k"));
+    let server = load("[mqtt]\nurl = 'mqtts://[::1]:1999'")
+        .unwrap()
+        .mqtt
+        .server;
+    let server = server.unwrap();
+    assert_eq!((server.host.as_str(), server.port), ("::1", 1999));
+
+    let tls = "tls = { cert_file = '/c', key_file = '/k', ca_file = '/ca' }";
+    let c = load(&format!("[broker]\nlisten = '0.0.0.0:8883'\n{tls}")).unwrap();
+    assert_eq!(c.listen_tls.unwrap().ca_file, Some("/ca".into()));
+    let own = BrokerAddress::of_listener(c.listen, true);
+    assert_eq!((own.host.as_str(), own.port), ("127.0.0.1", 8883));
+    let c = load("[broker]\nlisten = '192.168.1.2:1883'\nplaintext = true").unwrap();
+    assert!(c.listen_tls.is_none() && !c.listen.ip().is_loopback());
+    // the programs of this machine need to know whom to trust
+    assert!(load(&format!("[broker]\n{tls}\n[mqtt]\nca_file = '/ca'")).is_ok());
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest() {
     let table = [
         ("nodes = 'x'", "nodes", "node"),
@@ -164,7 +197,27 @@ fn each_limit_is_named() {
         ("base_topic = 'a//b'", "base_topic"),
         ("base_topic = 'a/#'", "base_topic"),
         ("[mqtt]\nurl = 'http://x'", "mqtt.url"),
-        ("[mqtt]\nurl = 'mqtts://x'", "mqtt.url"),
+        ("[mqtt]\nurl = 'wss://x'", "mqtt.url"),
+        ("[mqtt]\nca_file = 'x'", "mqtt.ca_file"),
+        (
+            "[mqtt]\nurl = 'mqtt://x'\nserver_name = 'x'",
+            "mqtt.server_name",
+        ),
+        (
+            "[mqtt]\nurl = 'mqtts://x'\ncert_file = 'x'",
+            "mqtt.cert_file",
+        ),
+        ("[mqtt]\nurl = 'mqtts://x'\nkey_file = 'x'", "mqtt.key_file"),
+        (
+            "[broker]\ntls = { cert_file = 'c' }",
+            "broker.tls.cert_file",
+        ),
+        ("[broker]\ntls = { ca_file = 'c' }", "broker.tls.ca_file"),
+        (
+            "[broker]\nplaintext = true\ntls = { cert_file = 'c', key_file = 'k' }",
+            "broker.plaintext",
+        ),
+        ("[broker]\nlisten = '[::]:1883'", "broker.listen"),
         ("[mqtt]\nurl = 'mqtt://u:p@x'", "mqtt.url"),
         ("[mqtt]\nurl = 'mqtt://x:0'", "mqtt.url"),
         ("[mqtt]\nusername = 'x'", "mqtt.username"),
@@ -175,6 +228,8 @@ fn each_limit_is_named() {
         ),
         ("[broker]\nlisten = '0.0.0.0:1883'", "broker.listen"),
         ("[model]\npath = 'a'\nname = 'b'", "model.path"),
+        ("[model]\ndevice = 'npu'", "model.device"),
+        #[cfg(not(feature = "wgpu"))]
         ("[model]\ndevice = 'auto'", "model.device"),
         #[cfg(not(feature = "wgpu"))]
         ("[model]\ndevice = 'gpu'", "model.device"),
@@ -225,7 +280,8 @@ fn single_values_override_the_file() {
         c.mqtt.server,
         Some(BrokerAddress {
             host: "::1".into(),
-            port: 1999
+            port: 1999,
+            tls: false,
         })
     );
     assert_eq!(c.memory.budget, Some(2 << 30));
@@ -278,15 +334,24 @@ fn every_key_can_be_set_by_its_environment_name() {
 #[test]
 fn every_key_has_a_place_in_an_image_but_those_of_files() {
     // where a configuration is an image, the model file's own template is what is signed
-    const FILE_ONLY: &[&str] = &["model.template_file"];
+    // and an image has no lists without a bound, as tools need them
+    const FILE_ONLY: &[&str] = &[
+        "model.template_file",
+        "engine.tools_max_rounds",
+        "tools_from.homeassistant",
+        "tools_from.zigbee2mqtt",
+        "tools_from.topics",
+        "tools_from.clients",
+        "tools_from.domains",
+    ];
     for key in FILE_ONLY {
         let mut draft = Draft::default();
         draft.set(key, "7").unwrap();
         let refused = draft.to_settings().unwrap_err().to_string();
-        assert!(
-            refused.contains(key.rsplit('.').next().unwrap()),
-            "{refused}"
-        );
+        let (table, last) = key.split_once('.').unwrap();
+        // of a table that has no place at all the table is named
+        let named = if table == "tools_from" { table } else { last };
+        assert!(refused.contains(named), "{refused}");
     }
     let list = Draft::from_toml("[[presets]]\nname = 'a'").unwrap();
     let refused = list.to_settings().unwrap_err().to_string();
@@ -300,7 +365,11 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
     for key in keys() {
         let value = match *key {
             "mqtt.response_topic_allow" | "trust.keys" => "[\"a\"]",
-            "memory.lock" | "sessions.window" | "engine.thinking" => "true",
+            "memory.lock"
+            | "sessions.window"
+            | "engine.thinking"
+            | "homeassistant.discovery"
+            | "broker.plaintext" => "true",
             _ => "7",
         };
         draft.set(key, value).unwrap();
@@ -335,126 +404,6 @@ fn leaves(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {
             _ => keys.push(format!("{prefix}{name}")),
         }
     }
-}
-
-#[test]
-fn presets_are_read_in_their_order() {
-    let c = load(
-        r#"
-        [[presets]]
-        name = "cabin"
-        system = "You are a car."
-        language = "German"
-        clients = ["voice-*", "panel"]
-        thinking = false
-        max_tokens = 60
-        response_format = '{"type":"json_schema","json_schema":{"name":"x","schema":{"required":["b"],"properties":{"b":{},"a":{}}}}}'
-        [[presets]]
-        name = "all"
-        response_format = { type = "regex", pattern = "yes|no" }
-        [[presets]]
-        name = "text"
-        response_format = '{"type":"text"}'
-        "#,
-    )
-    .unwrap();
-    let [cabin, all, text] = &c.presets[..] else {
-        panic!("{:?}", c.presets)
-    };
-    assert_eq!((cabin.name.as_str(), all.name.as_str()), ("cabin", "all"));
-    assert_eq!(
-        cabin.system().as_deref(),
-        Some("You are a car.\n\nAnswer in German.")
-    );
-    assert!(!cabin.thinking.unwrap().enabled);
-    assert_eq!((cabin.max_tokens, all.max_tokens), (Some(60), None));
-    assert_eq!((all.system(), all.thinking), (None, None));
-    // in the owner's order
-    let schema = r#"{"required":["b"],"properties":{"b":{},"a":{}}}"#;
-    assert_eq!(cabin.format, Some(Format::JsonSchema(schema.into())));
-    assert_eq!(all.format, Some(Format::Regex("yes|no".into())));
-    assert_eq!(text.format, None);
-    for (client, is_for) in [("voice-1", true), ("panel", true), ("panel2", false)] {
-        assert_eq!(cabin.is_for(client), is_for, "{client}");
-        assert!(all.is_for(client));
-    }
-}
-
-#[test]
-fn a_preset_that_is_wrong_is_named_by_key_and_number() {
-    let long = format!("name = 'a'\nsystem = '{}'", "x".repeat(16_385));
-    let table = [
-        ("", "`presets[].name`: must have 1 to 64"),
-        ("name = 'a b'", "`presets[].name`"),
-        ("name = 'a'\nsystem = ''", "`presets[].system`: is empty"),
-        (&long, "has 16385 bytes, the limit is 16384"),
-        (
-            "name = 'a'\nsystem = 'b'\nsystem_file = 'c'",
-            "`presets[].system_file`",
-        ),
-        ("name = 'a'\nlanguage = ''", "`presets[].language`"),
-        (
-            "name = 'a'\nclients = ['a/b']",
-            "`presets[].clients`: `a/b`",
-        ),
-        (
-            "name = 'a'\nclients = 'b'",
-            "`presets[].clients` is a list of texts",
-        ),
-        (
-            "name = 'a'\nthinking = 3",
-            "`presets[].thinking` is `false`",
-        ),
-        (
-            "name = 'a'\nmax_tokens = 0",
-            "`presets[].max_tokens`: 0 is not between",
-        ),
-        (
-            "name = 'a'\nresponse_format = 7",
-            "`presets[].response_format` is JSON in a text, or a table",
-        ),
-        (
-            "name = 'a'\nresponse_format = '{'",
-            "`presets[].response_format`: `response_format`",
-        ),
-        (
-            "name = 'a'\nresponse_format = { type = 'json_schema', json_schema = { name = 'x', schema = { not = {} } } }",
-            "`presets[].response_format`: `response_format.json_schema.schema.not`",
-        ),
-    ];
-    for (lines, says) in table {
-        let text = format!("[[presets]]\nname = 'first'\n[[presets]]\n{lines}");
-        let error = load(&text).unwrap_err().to_string();
-        assert!(
-            error.contains(says) && error.ends_with("(in number 2)"),
-            "{lines:.40}: {error}"
-        );
-    }
-    let twice = "[[presets]]\nname = 'a'\n".repeat(2);
-    let many: String = (0..17)
-        .map(|n| format!("[[presets]]\nname = 'p{n}'\n"))
-        .collect();
-    for (text, says) in [
-        (twice.as_str(), "`presets[].name`: `a` is there twice"),
-        (&many, "`presets`: has more than 16 tables"),
-        (
-            "presets = 3",
-            "`presets` is a list of tables, each headed `[[presets]]`",
-        ),
-        ("[presets]\nname = 'a'", "`presets` is a list of tables"),
-        (
-            "[[presets]]\nnam = 'a'",
-            "unknown key `presets[].nam`; the nearest known one is `presets[].name`",
-        ),
-        (
-            "[[presets]]\nname = 'a'\ntools = ['b']",
-            "comes with a later version",
-        ),
-    ] {
-        let error = load(text).unwrap_err().to_string();
-        assert!(error.contains(says), "{text:.40}: {error}");
-    }
-    assert!(Draft::default().set("presets[].name", "a").is_err());
 }
 
 #[test]

@@ -94,15 +94,14 @@ pub(super) fn topic(key: &'static str, topic: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The address of a broker, written `mqtt://host[:port]`.
+/// The address of a broker, written `mqtt://host[:port]`, or `mqtts://host[:port]` where it speaks TLS.
 pub(super) fn server(key: &'static str, url: &str) -> Result<BrokerAddress, ConfigError> {
-    let rest = match url.split_once("://") {
-        Some(("mqtt" | "tcp", rest)) => rest,
-        Some(("mqtts" | "ssl" | "ws" | "wss", _)) => {
-            return Err(ConfigError::NotYet {
-                key,
-                what: "TLS and WebSocket",
-            });
+    let (rest, tls) = match url.split_once("://") {
+        Some(("mqtt" | "tcp", rest)) => (rest, false),
+        Some(("mqtts" | "ssl", rest)) => (rest, true),
+        Some(("ws" | "wss", _)) => {
+            let what = "WebSocket";
+            return Err(ConfigError::NotYet { key, what });
         }
         _ => return Err(invalid(key, format!("`{url}` is not `mqtt://host:port`"))),
     };
@@ -113,36 +112,30 @@ pub(super) fn server(key: &'static str, url: &str) -> Result<BrokerAddress, Conf
             "must not hold credentials; use `mqtt.username` and `mqtt.password_file`",
         ));
     }
+    let default = if tls { "8883" } else { "1883" };
     let (host, port) = match rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
         Some((v6, tail)) => (
             v6,
-            tail.strip_prefix(':').or(tail.is_empty().then_some("1883")),
+            tail.strip_prefix(':')
+                .or(tail.is_empty().then_some(default)),
         ),
         None => rest
             .split_once(':')
-            .map_or((rest, Some("1883")), |(h, p)| (h, Some(p))),
+            .map_or((rest, Some(default)), |(h, p)| (h, Some(p))),
     };
     let port = port.and_then(|p| p.parse::<u16>().ok()).filter(|p| *p != 0);
     match port {
         Some(port) if !host.is_empty() && !host.contains(['/', ' ']) => Ok(BrokerAddress {
             host: host.to_owned(),
             port,
+            tls,
         }),
         _ => Err(invalid(key, format!("`{url}` is not `mqtt://host:port`"))),
     }
 }
 
-/// An address on loopback.
+/// An address to listen on.
 pub(super) fn listen(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| invalid(key, format!("`{text}` is not `address:port`")))?;
-    if address.ip().is_loopback() {
-        return Ok(address);
-    }
-    // anything but loopback needs users of its own, and this version has none but the machine's owner
-    Err(ConfigError::NotYet {
-        key,
-        what: "listening beyond loopback (set `mqtt.url` to a broker with users)",
-    })
+    text.parse()
+        .map_err(|_| invalid(key, format!("`{text}` is not `address:port`")))
 }

@@ -97,23 +97,23 @@ impl Inbox {
             };
             let mut tell = |id, event| self.event(id, event, Instant::now());
             if guarded(|| engine.finish_ended(&mut tell)).is_none() {
-                self.recover(engine);
+                self.recover(engine, Finish::Failed);
             }
             self.flush(reports);
             wait = Some(left);
         }
     }
 
-    /// Cleans up after a panic of the engine.
-    pub(super) fn recover(&mut self, engine: &mut Engine) {
-        self.fail_running();
+    /// Cleans up after a panic of the engine, or the loss of its GPU.
+    pub(super) fn recover(&mut self, engine: &mut Engine, why: Finish) {
+        self.fail_running(why);
         engine.recover();
     }
 
-    /// A panic fails everything that was running; the engine forgets it, and the others go on.
-    pub(super) fn fail_running(&mut self) {
+    /// Fails everything that was running; the engine forgets it, and the others go on.
+    pub(super) fn fail_running(&mut self, why: Finish) {
         for id in std::mem::take(&mut self.running) {
-            self.fail(id);
+            self.end(id, End::Finished(unheard(why)), Instant::now());
         }
         self.prefill.clear();
     }
@@ -139,7 +139,7 @@ impl Inbox {
                 Command::Forget(_, client) => *client == request.client,
                 _ => false,
             }),
-            Command::Prepared(..) => false,
+            Command::Prepared(..) | Command::Release(_) => false,
             Command::End(id, _) | Command::EndThinking(id) => self
                 .held
                 .iter()
@@ -180,6 +180,10 @@ impl Inbox {
                     // if it is not there, it ended by itself and its last update is on the way
                     self.fail(id);
                 }
+            }
+            Command::Release(id) => {
+                // a panic would be one of bookkeeping, and fails nobody
+                let _ = guarded(|| engine.release(id));
             }
             Command::EndThinking(id) => {
                 if guarded(|| engine.end_thinking(id)).is_none() {

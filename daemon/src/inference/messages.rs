@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glowplug_model::engine::{
-    Conversations, Counts, Finish, ModelInfo, Outcome, Prepared, Refusal, Request, RequestId,
-    SessionFault, SessionState, TokenLogprob,
+    Conversations, Counts, Finish, ModelInfo, Outcome, Prepared, PromptBuilder, Refusal, Request,
+    RequestId, SessionFault, SessionState, TokenLogprob,
 };
 use glowplug_model::text::ToolCall;
 
+use super::device::Computes;
 use super::lost::Lost;
 use crate::models::packed::Weights;
 use crate::wire::session::Call;
@@ -27,6 +28,8 @@ pub enum Command {
     Prepared(RequestId, Option<Box<Prepared>>),
     /// End a request for this reason.
     End(RequestId, Finish),
+    /// A request that paused for tools does not go on: its pages need not be kept.
+    Release(RequestId),
     /// End the thought of a request, so that its answer begins.
     EndThinking(RequestId),
     /// Do a session's verb between two steps.
@@ -44,8 +47,10 @@ pub enum Command {
 pub enum Report {
     /// What is mapped now: the model was packed, or its packed file proved to be damaged. Comes before `Loaded`.
     Mapped(Box<Weights>),
-    /// The model has passed its self-test.
-    Loaded(Box<ModelInfo>, Load),
+    /// The model has passed its self-test, on this processor. Its prompts are made by this builder.
+    Loaded(Box<ModelInfo>, PromptBuilder, Computes, Load),
+    /// The GPU is lost, and this processor goes on. What it had computed has failed before.
+    Moved(Box<ModelInfo>, Computes),
     /// A request got on.
     Update(Update, Load),
     /// A session's verb was done or has failed.

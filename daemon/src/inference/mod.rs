@@ -10,9 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
-use glowplug_model::engine::{Compute, Conversations, Engine, EngineConfig, LoadError, Worked};
-use glowplug_model::gguf::GgufError;
-use glowplug_model::kv::NoMemory;
+use glowplug_model::engine::{Conversations, Engine, Finish, Worked};
 use glowplug_model::text::ChatTemplate;
 use tokio::sync::{mpsc, watch};
 
@@ -21,24 +19,29 @@ use crate::machine::cores::Cores;
 use crate::machine::sensors;
 use crate::models::packed::Weights;
 use crate::models::plan::{Plan, Threads};
+pub use device::Computes;
+use device::Patience;
 use effort::Governed;
 use inbox::Inbox;
+use load::Source;
 pub use lost::Lost;
 use messages::{Command, END_THINKING_MAX, Report, VERBS_MAX};
 use pace::Step;
 use prompts::AHEAD;
 
+mod device;
 mod effort;
 mod inbox;
+mod load;
 mod lost;
 pub mod messages;
 pub mod pace;
 mod prompts;
 mod self_test;
 
-/// The most commands that can wait: for each request its submission, its end and some tries to end its thought; the
+/// The most commands that can wait: for each request its submission, its end, its release and some tries to end its thought; the
 /// verbs; and prompts that come back prepared.
-const COMMANDS: usize = (2 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
+const COMMANDS: usize = (3 + END_THINKING_MAX) * (QUEUE_MAX + STREAMS_MAX) + VERBS_MAX + AHEAD;
 /// How often old sessions are looked for. An idle daemon wakes this often.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often it is looked whether a thread that was told to leave has ended.
@@ -57,6 +60,8 @@ pub struct Machine {
     pub state: watch::Receiver<sensors::MachineState>,
     /// How often the thread must report, if it must: a step that hangs is noticed by its silence.
     pub beat: Option<Duration>,
+    /// How long the watchdog waits for a report, if there is one.
+    pub watchdog: Option<Duration>,
 }
 
 /// The server's side of the inference thread. The thread ends when this is dropped or told to leave.
@@ -89,20 +94,22 @@ impl Worker {
             .spawn(move || {
                 let threads = threads(&plan, &engine, &machine.cores);
                 let (ended, conversations) = match catch_unwind(AssertUnwindSafe(|| {
-                    load(model, &plan, &engine, &sessions, threads, &machine.cores)
+                    load::load(model, &plan, &engine, &sessions, threads, &machine.cores)
                 })) {
-                    Ok(Ok((mut loaded, mapped))) => {
+                    Ok(Ok((mut loaded, source))) => {
                         // if nobody listens any more, the next report finds out
-                        let _ = told.blocking_send(Report::Mapped(Box::new(mapped)));
+                        let _ =
+                            told.blocking_send(Report::Mapped(Box::new(source.weights.clone())));
                         loaded.set_template(template);
                         loaded.adopt(conversations);
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
                         let life = Life {
                             expire: sessions.expire,
                             beat: machine.beat,
+                            watchdog: machine.watchdog,
                             results,
                         };
-                        run(loaded, life, governed, &taken, &told)
+                        run(loaded, source, &life, governed, &taken, &told)
                     }
                     Ok(Err(why)) => (Err(why), conversations),
                     Err(_) => (
@@ -160,103 +167,14 @@ fn threads(plan: &Plan, config: &config::Engine, cores: &Cores) -> Threads {
     }
 }
 
-/// Loads the model and has it answer the self-test. An error means that the file cannot be served.
-fn load(
-    mut model: Weights,
-    plan: &Plan,
-    config: &config::Engine,
-    sessions: &config::Sessions,
-    threads: Threads,
-    cores: &Cores,
-) -> Result<(Engine, Weights), Lost> {
-    let mut config = EngineConfig {
-        context: plan.context,
-        streams: config.max_streams,
-        pages: plan.memory.pages,
-        kv: plan.kv,
-        lock: plan.lock,
-        share: plan.share,
-        sessions: sessions.dir.clone(),
-        session_writes: sessions.writes_per_day,
-        window: sessions.window,
-        // admission bounds the queue; here there must only be room for what it accepts
-        queue: config.queue + config.max_streams,
-        prefill_threads: threads.prefill,
-        decode_threads: threads.decode,
-        drafts: true,
-        affinity: cores.places(threads.prefill.max(threads.decode)),
-        isa: config.isa,
-        compute: plan.compute,
-    };
-    let once = |model: &mut Weights, config: &EngineConfig| {
-        let gguf = model.prepare()?;
-        room(plan, threads)?;
-        Engine::load(&gguf, config)
-    };
-    let loaded = |model: &mut Weights, config: &EngineConfig| match once(model, config) {
-        Err(LoadError::Gguf(error)) if !lacks_memory(&error) && model.discard() => {
-            tracing::warn!("the packed file is thrown away: {error}");
-            once(model, config)
-        }
-        loaded => loaded,
-    };
-    let mut engine = match loaded(&mut model, &config) {
-        Err(LoadError::NoGpu(error)) => {
-            tracing::warn!("the processor computes instead of a GPU: {error}");
-            config.compute = Compute::Cpu;
-            loaded(&mut model, &config)
-        }
-        loaded => loaded,
-    }?;
-    self::self_test::answers(&mut engine).map_err(|error| Lost {
-        why: error.to_string(),
-        stays: true,
-    })?;
-    if engine.watch().lost() {
-        return Err(Lost::weights());
-    }
-    Ok((engine, model))
-}
-
-/// Whether a file was not mapped for want of memory, which says nothing about the file.
-fn lacks_memory(error: &GgufError) -> bool {
-    matches!(error, GgufError::Io(error) if error.kind() == std::io::ErrorKind::OutOfMemory)
-}
-
-/// Refuses in words a model for whose tables and threads the system has no memory. The libraries that build the tables cannot
-/// be refused an allocation: they abort.
-fn room(plan: &Plan, threads: Threads) -> Result<(), LoadError> {
-    /// At most 0.8 MB are in use while the regular expressions of the tokenizer are compiled, which the plan counts among
-    /// the program's own; twice that, for what is allocated beside them.
-    const EXPRESSIONS: u64 = 1_600_000;
-    /// The stack of a thread of the standard library.
-    const STACK: u64 = 2 << 20;
-    /// The threads that build the tokenizer, make masks, prepare prompts and read files.
-    const OTHERS: usize = 4;
-    let stacks = (threads.prefill.max(threads.decode) + OTHERS) as u64 * STACK;
-    let tables = plan
-        .memory
-        .lines()
-        .filter(|(line, _)| ["kv_pages", "scratch", "tokenizer", "masks"].contains(line));
-    let mut held = Vec::new();
-    for bytes in tables.map(|(_, bytes)| bytes).chain([stacks, EXPRESSIONS]) {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let mut room = Vec::<u8>::new();
-        room.try_reserve_exact(bytes)
-            .map_err(|_| NoMemory { bytes })?;
-        held.push(room);
-    }
-    // what nobody looks at is never reserved
-    std::hint::black_box(&held);
-    Ok(())
-}
-
 /// What the thread needs to know besides the model and the plan.
 struct Life {
     /// Sessions that were unused for so long end.
     expire: Duration,
     /// How often the thread must report, if it must: a step that hangs is noticed by its silence.
     beat: Option<Duration>,
+    /// How long the watchdog waits for a report, if there is one.
+    watchdog: Option<Duration>,
     /// Where prepared prompts go: to the thread's own commands.
     results: Weak<std_mpsc::SyncSender<Command>>,
 }
@@ -264,15 +182,24 @@ struct Life {
 /// Runs until nobody needs the engine any more or it is broken. Then the engine is gone.
 fn run(
     mut engine: Engine,
-    life: Life,
+    source: Source,
+    life: &Life,
     governed: Governed,
     commands: &std_mpsc::Receiver<Command>,
     reports: &mpsc::Sender<Report>,
 ) -> (Result<(), Lost>, Conversations) {
-    let ended = match prompts::start(engine.prompts().clone(), life.results) {
+    let ended = match prompts::start(engine.prompts().clone(), life.results.clone()) {
         Ok((jobs, thread)) => {
             let inbox = Inbox::new(life.beat, jobs);
-            let ended = answer(&mut engine, life.expire, governed, inbox, commands, reports);
+            let ended = answer(
+                &mut engine,
+                source,
+                life,
+                governed,
+                inbox,
+                commands,
+                reports,
+            );
             // the inbox is gone, so that thread ends after its current prompt; its panics were caught
             let _ = thread.join();
             ended
@@ -290,7 +217,8 @@ fn run(
 /// The loop of [`run`]. An error means that the engine is broken.
 fn answer(
     engine: &mut Engine,
-    expire: Duration,
+    mut source: Source,
+    life: &Life,
     mut governed: Governed,
     mut inbox: Inbox,
     commands: &std_mpsc::Receiver<Command>,
@@ -300,23 +228,29 @@ fn answer(
     let mut swept = begun;
     inbox.load.counts = engine.counts();
     inbox.told = inbox.load;
-    let loaded = Report::Loaded(Box::new(engine.model().clone()), inbox.load);
+    let info = Box::new(engine.model().clone());
+    let prompts = engine.prompts().clone();
+    let loaded = Report::Loaded(info, prompts, source.computes.clone(), inbox.load);
     if reports.blocking_send(loaded).is_err() {
         return Ok(());
     }
     warn(engine);
-    let watch = engine.watch().clone();
+    let mut watch = engine.watch().clone();
     let mut panics = 0;
+    let mut patience = Patience::new(life.watchdog);
+    patience.took(source.tested);
     // when the next step may begin; none while there is nothing to do
     let mut next = None;
     while inbox.attend(engine, commands, reports, next) {
         let before = (Instant::now(), inbox.load);
         if before.0.duration_since(swept) >= SWEEP {
             swept = before.0;
-            engine.expire(swept.duration_since(begun).as_secs(), expire.as_secs());
+            let now = swept.duration_since(begun).as_secs();
+            engine.expire(now, life.expire.as_secs());
         }
         warn(engine);
         governed.apply(engine);
+        engine.wait_at_most(patience.longest());
         let prefill = !inbox.prefill.is_empty();
         let stepped = guarded(|| {
             engine.step(&mut |id, event| {
@@ -327,7 +261,7 @@ fn answer(
             })
         });
         if watch.lost() {
-            inbox.recover(engine);
+            inbox.recover(engine, Finish::Failed);
             inbox.flush(reports);
             return Err(Lost::weights());
         }
@@ -341,8 +275,24 @@ fn answer(
                         None
                     }
                     Worked::Little => Some(Instant::now()),
+                    Worked::GpuLost => {
+                        // those who wait for an answer hear of it before the processor is made ready
+                        inbox.recover(engine, Finish::GpuLost);
+                        inbox.load.counts = engine.counts();
+                        inbox.flush(reports);
+                        source.go_on_without_gpu(engine)?;
+                        watch = engine.watch().clone();
+                        let info = Box::new(engine.model().clone());
+                        let moved = Report::Moved(info, source.computes.clone());
+                        if reports.blocking_send(moved).is_err() {
+                            return Ok(());
+                        }
+                        Some(Instant::now())
+                    }
                     Worked::Pass(_) => {
-                        engine.took(before.0.elapsed().as_secs_f64());
+                        let took = before.0.elapsed();
+                        engine.took(took.as_secs_f64());
+                        patience.took(took);
                         let step = if decoded && !prefill && inbox.prefill.is_empty() {
                             Step::Decode(before.1.counts.running)
                         } else {
@@ -362,11 +312,7 @@ fn answer(
                 if panics == PANICS_MAX {
                     return Err(format!("{PANICS_MAX} steps in a row panicked").into());
                 }
-                inbox.recover(engine);
-                if let Some(why) = engine.gpu_lost() {
-                    inbox.flush(reports);
-                    return Err(format!("the GPU is lost: {why}").into());
-                }
+                inbox.recover(engine, Finish::Failed);
                 next = Some(Instant::now());
             }
         }

@@ -125,6 +125,7 @@ fn a_session_keeps_its_order_and_the_others_go_on() {
             | Command::End(id, _)
             | Command::EndThinking(id)
             | Command::Session(id, _)
+            | Command::Release(id)
             | Command::Forget(id, _) => id,
         };
         inbox.release().into_iter().map(id).collect()
@@ -185,7 +186,7 @@ fn a_panic_fails_what_was_running_and_keeps_its_text() {
     }
     assert_eq!(inbox.running, [7, 9]);
     inbox.update(8).times.prefilled = Some(now);
-    inbox.fail_running();
+    inbox.fail_running(Finish::Failed);
     let update = inbox.pending.remove(&7).unwrap();
     assert_eq!(update.text.content, "so far");
     assert!(matches!(

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use glowplug_firmware_config::board::Board;
-use glowplug_firmware_config::plan::{Limit, LimitSource};
+use glowplug_firmware_config::plan::{Limit, LimitSource, MemoryPlan};
+use glowplug_model::ops::memory::{GpuFacts, GpuKind};
 
 use super::kernel_files;
 use crate::config::Config;
@@ -48,6 +49,24 @@ pub fn there(board: &Board, budget: Option<u64>) -> Limit {
         },
         _ => board,
     }
+}
+
+/// The limit of a GPU's memory. For a card with memory of its own it is what the kernel's driver says (AMD's does); a GPU that
+/// takes the host's memory has what the host's plan leaves of its limit. There is none where nothing says how much there is.
+#[must_use]
+pub fn of_gpu(root: &Path, gpu: &GpuFacts, host: &MemoryPlan) -> Option<Limit> {
+    if gpu.kind != GpuKind::Discrete {
+        return Some(Limit {
+            bytes: host.limit.bytes.saturating_sub(host.total()),
+            from: LimitSource::Shared,
+        });
+    }
+    let file = root.join("sys/bus/pci/devices").join(&gpu.pci);
+    let bytes = std::fs::read_to_string(file.join("mem_info_vram_total")).ok()?;
+    Some(Limit {
+        bytes: bytes.trim().parse().ok()?,
+        from: LimitSource::Gpu,
+    })
 }
 
 fn of_board(board: &Board) -> Limit {

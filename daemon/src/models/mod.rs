@@ -2,10 +2,12 @@
 //! memory it needs.
 
 pub(crate) mod catalogue;
+pub(crate) mod device;
 pub mod manifest;
 pub mod opened;
 pub mod packed;
 pub(crate) mod plan;
 pub(crate) mod record;
 pub mod registry;
+pub(crate) mod speed;
 pub(crate) mod tuned;

@@ -4,34 +4,57 @@
 use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::{DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS};
+use glowplug_firmware_config::limits::{
+    CALLS_IN_FLIGHT_MAX, DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS, TOOL_ANSWER_MAX,
+};
+use glowplug_firmware_config::plan::device::{DevicePlan, device_plan};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
-use glowplug_model::engine::{Compute, KvFormats, LoadError, Share, shape};
+use glowplug_model::engine::{KvFormats, LoadError, Share, device_memory, gpu as gpu_here, shape};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 use glowplug_model::text::Format;
 
 use super::tuned::Tuned;
-use crate::config::{Config, Preset};
+use crate::config::{Config, Device, Preset};
 use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
-use crate::machine::memory_limit::Unknown;
+use crate::machine::memory_limit::{self, Unknown};
 use crate::mqtt;
+use crate::requests::admission::KEPT_BYTES_MAX;
 use crate::speech;
+use crate::tools::{catalogue, journal};
 
 /// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
 /// requests, the text of sessions, of presets and of their formats, and what answers hold back that are spoken.
 fn message_bytes(config: &Config) -> u64 {
-    let embedded = config.mqtt.server.is_none();
-    let held = mqtt::bytes(config.engine.max_payload_bytes, embedded);
+    let server = config.mqtt.server.as_ref();
+    let tls = server.map_or(config.listen_tls.is_some(), |server| server.tls);
+    let longest = config.engine.max_payload_bytes;
+    let held = mqtt::bytes(config.read_max(), longest, server.is_none(), tls);
     let presets = config.presets.iter().filter_map(Preset::system);
     let presets = presets.map(|text| text.len()).sum::<usize>();
     let formats = config.presets.iter().filter_map(|p| p.format.as_ref());
     let presets = presets + formats.map(Format::bytes).sum::<usize>();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
-    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken) as u64
+    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + tool_bytes(config)) as u64
+}
+
+/// Bytes that the daemon's own tools may hold, where there are any: a copy of each request that goes on with results, the
+/// answers of tools and the calls in flight, what is remembered of requests that acted, and the catalogues of the house.
+fn tool_bytes(config: &Config) -> usize {
+    if config.tools.is_empty() && config.tools_from.is_none() {
+        return 0;
+    }
+    let requests =
+        (config.engine.queue + config.engine.max_streams) * config.engine.max_payload_bytes;
+    let calls = CALLS_IN_FLIGHT_MAX * 2 * TOOL_ANSWER_MAX;
+    let catalogues = config
+        .tools_from
+        .as_ref()
+        .map_or(0, |_| catalogue::BYTES_MAX);
+    requests + calls + journal::BYTES_MAX + KEPT_BYTES_MAX + catalogues
 }
 
 /// What the engine is loaded with.
@@ -45,8 +68,10 @@ pub struct Plan {
     pub lock: bool,
     /// Whose requests find what is in them.
     pub share: Share,
-    /// The processor that computes. What the host needs is planned for either, so that it can go on without a GPU.
-    pub compute: Compute,
+    /// Which processor may compute. What the host needs is planned for either, so that it can go on without a GPU.
+    pub device: Device,
+    /// What the GPU needs besides, or why it is not used.
+    pub gpu: Result<DevicePlan, String>,
     /// Threads for prefill and for decoding: as configured, else as `glowplug tune` found, else the fast cores.
     pub threads: Threads,
     /// The number of pages, and where every byte goes.
@@ -127,10 +152,33 @@ pub fn plan(
         kv,
         lock: config.memory.lock,
         share: config.memory.share,
-        compute: config.model.device,
+        device: config.model.device,
+        gpu: gpu(gguf, &dims, kv, context, config, &memory),
         threads,
         memory,
     })
+}
+
+/// See [`Plan::gpu`]. A GPU is opened to see how much memory it has, but not for a board that may be elsewhere.
+fn gpu(
+    gguf: &Gguf,
+    dims: &Dims,
+    kv: KvFormats,
+    context: usize,
+    config: &Config,
+    host: &MemoryPlan,
+) -> Result<DevicePlan, String> {
+    if config.model.device == Device::Cpu {
+        return Err("`model.device` is `cpu`".to_owned());
+    }
+    let needs = device_memory(gguf, dims, kv, host.pages, context).map_err(|e| e.to_string())?;
+    let limit = if config.board_chosen == Chosen::Named {
+        None
+    } else {
+        let gpu = gpu_here().map_err(|error| error.to_string())?;
+        memory_limit::of_gpu(&config.root, &gpu, host)
+    };
+    device_plan(limit, &needs).map_err(|error| error.to_string())
 }
 
 /// See [`Plan::threads`]. For a board that was named and may be elsewhere, nothing was measured and its own cores
@@ -273,8 +321,12 @@ mod tests {
         let embedded = plan("");
         assert_eq!(
             embedded - external,
-            mqtt::broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT) as u64
+            mqtt::broker::bytes(glowplug_firmware_config::limits::PAYLOAD_DEFAULT, false) as u64
         );
+        let files = "cert_file = 'c'\nkey_file = 'k'";
+        let with_tls = plan(&format!("[broker.tls]\n{files}"));
+        assert!(with_tls > embedded + 64 * (32 << 10));
+        assert!(plan("[mqtt]\nurl = 'mqtts://b'") > external);
         let larger = plan("[engine]\nmax_payload_bytes = 4194304");
         assert!(larger > embedded + 64 * (3 << 20));
         let preset = plan("[[presets]]\nname = 'a'\nsystem = 'Be brief.'");

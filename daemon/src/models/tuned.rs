@@ -102,7 +102,7 @@ impl Tuned {
 }
 
 /// The instruction set that would be used. (A forced one that this machine lacks is refused where the model is loaded.)
-fn level(isa: Option<Isa>) -> String {
+pub(super) fn level(isa: Option<Isa>) -> String {
     match Kernels::detect(isa) {
         Ok(kernels) => kernels.isa().to_string(),
         Err(unsupported) => unsupported.0.to_string(),

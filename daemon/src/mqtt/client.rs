@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectionError, DisconnectReasonCode, EventLoop,
-    LastWill, ManualAck, MqttOptions, NetworkOptions, Packet, PubAckReason, Publish, PublishNotice,
+    LastWill, ManualAck, MqttOptions, Packet, PubAckReason, Publish, PublishNotice,
     PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, StateError,
     SubscribeFilterInput, SubscribeNoticeError,
 };
@@ -24,8 +24,9 @@ use tokio::time::timeout;
 use super::flight::{Cause, WINDOW};
 use super::{
     Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Rejection,
-    intake_bytes,
+    dial, intake_bytes, tls,
 };
+use crate::config::Tls;
 
 /// Seconds between pings. A dead peer is noticed within two of them.
 const KEEP_ALIVE_S: u16 = 10;
@@ -55,6 +56,8 @@ pub(super) enum Ending {
     Refused(String),
     /// We left, because another daemon has our name.
     Left,
+    /// We left, to come back at once with the certificates that are there now.
+    Renewed,
     /// The link was closed.
     Closed,
 }
@@ -78,11 +81,16 @@ pub(super) struct Offer {
 pub(super) enum Settled {
     /// It was acknowledged, or it was refused for this reason.
     Answered(Option<Rejection>),
+    /// It was acknowledged, and nobody subscribes to its topic.
+    Unheard,
     /// The socket took it; with QoS 0 that is all there is to know.
     Sent,
     /// Nothing is known, because the connection ends.
     Lost(String),
 }
+
+/// The answer to a subscription: its token, and whether it was granted.
+pub(super) type Subscription = Pin<Box<dyn Future<Output = (u64, bool)> + Send>>;
 
 pub(super) type Done = Pin<Box<dyn Future<Output = Settled> + Send>>;
 
@@ -109,15 +117,21 @@ impl Connection {
             connected: Some(connected),
             connection: number,
             payload_max: options.payload_max,
+            tls: options.server.tls.then(|| options.tls.clone()),
         };
         (Self(client), tokio::spawn(reader.run()), offer)
     }
 
-    /// Subscribes and waits for the answer. An error is the broker's refusal.
-    pub(super) async fn subscribe(&self, filter: &str, qos: Qos) -> Result<(), String> {
-        // retain-as-published: a request that was sent to be retained is refused, so its flag must be seen
-        let input =
-            SubscribeFilterInput::new(filter.to_owned(), qos_out(qos)).preserve_retain(true);
+    /// Subscribes and waits for the answer. An error is the broker's refusal. With `as_published` a publication has the
+    /// retain flag that it was sent with; else only what the broker had kept has it.
+    pub(super) async fn subscribe(
+        &self,
+        filter: &str,
+        qos: Qos,
+        as_published: bool,
+    ) -> Result<(), String> {
+        let input = SubscribeFilterInput::new(filter.to_owned(), qos_out(qos));
+        let input = input.preserve_retain(as_published);
         match self.0.subscribe_many_tracked([input]).await {
             Ok(notice) => match notice.wait_completion_async().await {
                 Ok(()) => Ok(()),
@@ -129,6 +143,24 @@ impl Connection {
             },
             Err(e) => Err(e.to_string()),
         }
+    }
+
+    /// The same, to be waited for beside other work.
+    pub(super) fn subscription(&self, token: u64, filter: String) -> Subscription {
+        let client = Self(self.0.clone());
+        let asked = async move {
+            let granted = client.subscribe(&filter, Qos::AtLeastOnce, false).await;
+            if let Err(reason) = &granted {
+                tracing::warn!("the broker refuses the subscription to `{filter}` ({reason})");
+            }
+            (token, granted.is_ok())
+        };
+        Box::pin(asked)
+    }
+
+    /// Takes a subscription back. If the connection is about to end, that is just as good.
+    pub(super) async fn unsubscribe(&self, filter: String) {
+        let _ = self.0.unsubscribe(filter).await;
     }
 
     /// Hands a publication to the event loop. None: it cannot be sent on any connection.
@@ -169,8 +201,11 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 async fn settled(notice: PublishNotice) -> Settled {
     match notice.wait_async().await {
+        Ok(PublishResult::Qos1(ack)) if ack.reason == PubAckReason::NoMatchingSubscribers => {
+            Settled::Unheard
+        }
         Ok(PublishResult::Qos1(ack)) => Settled::Answered(match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+            PubAckReason::Success => None,
             PubAckReason::NotAuthorized => Some(Rejection::Denied),
             PubAckReason::TopicNameInvalid => Some(Rejection::Topic),
             PubAckReason::QuotaExceeded => Some(Rejection::Quota),
@@ -194,6 +229,8 @@ struct Reader {
     connected: Option<oneshot::Sender<Offer>>,
     connection: u64,
     payload_max: usize,
+    /// How TLS is spoken on this connection, if it is.
+    tls: Option<Tls>,
 }
 
 impl Reader {
@@ -202,7 +239,7 @@ impl Reader {
         loop {
             let event = match timeout(silence, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
-                Ok(Err(e)) => return end_of(e),
+                Ok(Err(e)) => return self.end(e),
                 Err(_) => {
                     return Ending::nobody(format!(
                         "the broker was silent for {} s",
@@ -230,6 +267,26 @@ impl Reader {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Why the connection ended. Before it stood, the wrong kind of port and a certificate that the broker does not take
+    /// look like a broker that closes for no reason.
+    fn end(&self, error: ConnectionError) -> Ending {
+        if let Some(tls) = &self.tls
+            && let ConnectionError::MqttState(
+                StateError::Io(io) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(io)),
+            ) = &error
+            && let Some(why) = tls::of_broker(io, tls)
+        {
+            return Ending::nobody(why);
+        }
+        let unreached = matches!(error, ConnectionError::Io(_));
+        match end_of(error) {
+            Ending::Lost(reason, Cause::Closed) if self.connected.is_some() && !unreached => {
+                Ending::nobody(format!("{reason}; {}", dial::hint(self.tls.as_ref())))
+            }
+            end => end,
         }
     }
 
@@ -385,6 +442,19 @@ fn mqtt_options(o: &Options) -> MqttOptions {
         o.client_id.clone(),
         Broker::tcp(o.server.host.clone(), o.server.port),
     );
+    let server = o.server.clone();
+    if server.tls {
+        let tls = o.tls.clone();
+        m.set_socket_connector(move |_, _| {
+            let (server, tls) = (server.clone(), tls.clone());
+            async move { tls::connect(&server, &tls).await }
+        });
+    } else {
+        m.set_socket_connector(move |_, _| {
+            let server = server.clone();
+            async move { dial::tcp(&server).await }
+        });
+    }
     m.set_keep_alive(KEEP_ALIVE_S);
     m.set_ack_mode(AckMode::Manual);
     m.set_receive_maximum(Some(RECEIVE_MAX));
@@ -393,9 +463,6 @@ fn mqtt_options(o: &Options) -> MqttOptions {
     m.set_outgoing_inflight_upper_limit(WINDOW as u16);
     // one publication at a time: the others wait in the socket and take no memory
     m.set_read_batch_size(1);
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    m.set_network_options(network);
     if let Some(c) = &o.credentials {
         m.set_credentials(c.username.clone(), c.password.clone());
     }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Outgoing, Rejection};
+use super::{Lane, Outgoing, Rejection};
 
 /// Publications that may be sent and not yet acknowledged.
 pub(super) const WINDOW: usize = 32;
@@ -140,6 +140,15 @@ impl<D> Flight<D> {
         Some(out)
     }
 
+    /// Removes and returns the calls of tools, which are not sent again.
+    pub(super) fn take_calls(&mut self) -> Vec<Outgoing> {
+        let (calls, others): (VecDeque<_>, _) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition(|e| e.out.lane == Lane::Tool);
+        self.entries = others;
+        calls.into_iter().map(|e| e.out).collect()
+    }
+
     /// Removes and returns everything, because there will be no connection to send it on.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Outgoing> {
         self.entries.drain(..).map(|e| e.out)
@@ -201,7 +210,7 @@ fn remember<T>(list: &mut VecDeque<T>, new: T, most: usize) {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::mqtt::{Lane, Publication, Qos};
+    use crate::mqtt::{Publication, Qos};
     use proptest::prelude::*;
 
     fn out(topic: &str) -> Outgoing {

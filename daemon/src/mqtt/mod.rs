@@ -11,13 +11,16 @@ pub(crate) mod broker;
 mod client;
 
 mod backoff;
+mod dial;
 mod flight;
 mod outbox;
 mod sender;
+mod tls;
 
 pub use client::Ack;
 pub use outbox::{Lane, OUTBOX_BYTES, Outgoing};
 pub use sender::connect;
+pub use tls::FileError;
 
 use std::sync::Arc;
 
@@ -39,16 +42,17 @@ pub const fn intake_bytes(payload_max: usize) -> usize {
 }
 
 /// Bytes that MQTT may hold: one packet on its way in, what came in and was not read, the publication that is being
-/// read, the outbox, and the embedded broker where it is used. The outbox holds more only when the last frames of
-/// requests that were accepted before it was full are long.
+/// read, the outbox, and the embedded broker where it is used. `tls` says whether that one speaks TLS, or else the
+/// connection to another broker. The outbox holds more only when the last frames of requests that were accepted before
+/// it was full are long. `read_max` is the longest payload that is read, and `payload_max` the longest request.
 #[must_use]
-pub const fn bytes(payload_max: usize, embedded: bool) -> usize {
-    let broker = if embedded {
-        broker::bytes(payload_max)
-    } else {
-        0
+pub const fn bytes(read_max: usize, payload_max: usize, embedded: bool, tls: bool) -> usize {
+    let broker = match (embedded, tls) {
+        (true, _) => broker::bytes(payload_max, tls),
+        (false, true) => tls::BYTES,
+        (false, false) => 0,
     };
-    PACKET_MAX + intake_bytes(payload_max) + payload_max + OUTBOX_BYTES + broker
+    PACKET_MAX + intake_bytes(read_max) + read_max + OUTBOX_BYTES + broker
 }
 
 /// Quality of service. QoS 2 is not offered, because the protocol does not need it.
@@ -122,6 +126,10 @@ pub enum Event {
         /// The reason in the broker's words.
         reason: String,
     },
+    /// The broker has granted a subscription that [`Link::subscribe`] asked for, or has refused it.
+    Subscribed { token: u64, granted: bool },
+    /// The broker has the publication of this token.
+    Delivered(u64),
     /// The broker will never take this publication, so it is given up.
     Refused(Box<Outgoing>, Rejection),
     /// The connection is gone or could not be made. Another attempt follows.
@@ -151,6 +159,10 @@ pub enum Rejection {
     Quota,
     /// The connection ends each time that it is sent.
     Closed,
+    /// The connection ended, and it is none that may be sent twice.
+    Lost,
+    /// Nobody subscribes to its topic, and who published it wants to know.
+    Unheard,
     Other,
 }
 
@@ -164,6 +176,8 @@ impl Rejection {
             Self::Topic => "broker_topic",
             Self::Quota => "broker_quota",
             Self::Closed => "broker_closed",
+            Self::Lost => "connection_lost",
+            Self::Unheard => "unheard",
             Self::Other => "broker_other",
         }
     }
@@ -191,6 +205,8 @@ impl std::fmt::Debug for Credentials {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub server: crate::config::BrokerAddress,
+    /// What counts where the server's address says TLS.
+    pub tls: crate::config::Tls,
     pub client_id: String,
     /// Without credentials the daemon connects as an anonymous user.
     pub credentials: Option<Credentials>,
@@ -212,7 +228,15 @@ pub struct Full;
 pub struct Link {
     outbox: Arc<Outbox>,
     acks: mpsc::Sender<Ack>,
+    wishes: mpsc::Sender<Wish>,
     commands: mpsc::Sender<Goodbye>,
+}
+
+/// A change of what is subscribed to on this connection.
+#[derive(Debug)]
+enum Wish {
+    Subscribe(u64, String),
+    Unsubscribe(String),
 }
 
 /// An event, and the room in memory that it takes until it is read.
@@ -252,6 +276,19 @@ impl Link {
         } else {
             Ok(())
         }
+    }
+
+    /// Subscribes to a filter for the rest of this connection. [`Event::Subscribed`] says by the token how that went. What
+    /// the broker kept comes as retained, and nothing else does.
+    pub fn subscribe(&self, token: u64, filter: String) -> Result<(), Full> {
+        let wish = Wish::Subscribe(token, filter);
+        self.wishes.try_send(wish).map_err(|_| Full)
+    }
+
+    /// Takes back what [`Self::subscribe`] asked for.
+    pub fn unsubscribe(&self, filter: String) -> Result<(), Full> {
+        let wish = Wish::Unsubscribe(filter);
+        self.wishes.try_send(wish).map_err(|_| Full)
     }
 
     /// How many publications of a lane can be queued now.

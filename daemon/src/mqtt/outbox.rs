@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use glowplug_firmware_config::limits::CALLS_IN_FLIGHT_MAX;
 use tokio::sync::Notify;
 
 use super::{Full, Publication};
@@ -26,12 +27,16 @@ pub enum Lane {
     Refusal,
     /// Answers an administrator's verb.
     Admin,
+    /// Calls a tool. It is never sent again on another connection, because the tool may have had it.
+    Tool,
+    /// Says what tools were called. The log has it too.
+    Audit,
     /// Says how the daemon is. A newer one on the same topic replaces one that waits.
     State,
 }
 
 /// How many kinds of publication [`Lane`] has.
-const LANES: usize = 5;
+const LANES: usize = 7;
 
 impl Lane {
     /// How many publications of this lane may wait or be in flight.
@@ -42,6 +47,8 @@ impl Lane {
             Self::Chunk => 128,
             Self::Refusal => 64,
             Self::Admin => 16,
+            Self::Tool => CALLS_IN_FLIGHT_MAX,
+            Self::Audit => 2 * CALLS_IN_FLIGHT_MAX,
             Self::State => 8,
         }
     }
@@ -58,6 +65,8 @@ pub struct Outgoing {
     pub default_topic: Option<String>,
     /// It replaces a publication that the broker refused, and is itself not replaced.
     pub instead: bool,
+    /// Who publishes it wants to know by this number when the broker has it.
+    pub token: Option<u64>,
 }
 
 impl Outgoing {
@@ -70,6 +79,7 @@ impl Outgoing {
             message,
             default_topic: None,
             instead: false,
+            token: None,
         }
     }
 }
@@ -167,6 +177,17 @@ impl Outbox {
     /// Gives its room back: the broker has it, or never will.
     pub(super) fn release(&self, out: &Outgoing) {
         self.queue().release(out);
+    }
+
+    /// Takes out everything of a lane that waits. It keeps its room until it is released.
+    pub(super) fn take(&self, lane: Lane) -> Vec<Outgoing> {
+        let mut queue = self.queue();
+        let (taken, left) = std::mem::take(&mut queue.waiting)
+            .into_iter()
+            .partition(|out| out.lane == lane);
+        queue.waiting = left;
+        let taken: VecDeque<Outgoing> = taken;
+        taken.into()
     }
 
     /// Drops everything that waits.
@@ -275,11 +296,11 @@ mod tests {
     proptest! {
         /// Whatever is pushed, taken and released in any order: what is held is what was taken and not released.
         #[test]
-        fn room_is_given_back(steps in prop::collection::vec((0..5_usize, 0..3_usize, 0..3_u8), 1..400)) {
+        fn room_is_given_back(steps in prop::collection::vec((0..7_usize, 0..3_usize, 0..3_u8), 1..400)) {
             let outbox = Outbox::default();
             let mut flying = VecDeque::new();
             for (lane, client, what) in steps {
-                let lane = [Lane::Last, Lane::Chunk, Lane::Refusal, Lane::Admin, Lane::State][lane];
+                let lane = [Lane::Last, Lane::Chunk, Lane::Refusal, Lane::Admin, Lane::Tool, Lane::Audit, Lane::State][lane];
                 match what {
                     0 => flying.extend(outbox.pop()),
                     1 => if let Some(o) = flying.pop_front() { outbox.release(&o) },

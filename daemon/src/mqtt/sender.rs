@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use glowplug_firmware_config::limits::CALLS_IN_FLIGHT_MAX;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled};
+use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled, Subscription};
 use super::flight::{Cause, Flight, Next};
-use super::outbox::Outbox;
+use super::outbox::{Lane, Outbox};
+use super::tls::Seen;
 use super::{
-    Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Rejection, intake_bytes,
+    Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Rejection, Wish,
+    intake_bytes,
 };
 
 /// Events that are not read yet. [`intake_bytes`] bounds their bytes. In a flood of QoS 0 the socket waits, and nothing
@@ -29,13 +32,19 @@ const BACK: Duration = Duration::from_secs(30);
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// Time for publications in flight to be acknowledged before a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the files of TLS are looked at. Who renews certificates does so hours before they expire.
+const LOOK: Duration = Duration::from_secs(10);
 /// After this many connections in a row that were closed soon after they stood, the log says what that looks like.
 const CLOSES: u32 = 3;
+
+/// Changes of subscriptions that were not made yet: each call of a tool may ask for one and take it back.
+const WISHES: usize = 4 * CALLS_IN_FLIGHT_MAX;
 
 /// Starts to connect in the background, and never gives up. [`Event`]s tell how it goes.
 pub fn connect(options: Options) -> (Link, Events) {
     let outbox = Arc::new(Outbox::default());
     let (acks, acks_rx) = mpsc::channel(usize::from(RECEIVE_MAX));
+    let (wishes, wishes_rx) = mpsc::channel(WISHES);
     let (commands, commands_rx) = mpsc::channel(2);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let client = Client {
@@ -43,6 +52,7 @@ pub fn connect(options: Options) -> (Link, Events) {
         options,
         outbox: outbox.clone(),
         acks: acks_rx,
+        wishes: wishes_rx,
         commands: commands_rx,
         events: events_tx,
         flight: Flight::new(),
@@ -57,6 +67,7 @@ pub fn connect(options: Options) -> (Link, Events) {
     let link = Link {
         outbox,
         acks,
+        wishes,
         commands,
     };
     (link, Events(events))
@@ -68,6 +79,7 @@ struct Client {
     room: Arc<Semaphore>,
     outbox: Arc<Outbox>,
     acks: mpsc::Receiver<Ack>,
+    wishes: mpsc::Receiver<Wish>,
     commands: mpsc::Receiver<Goodbye>,
     events: EventSender,
     flight: Flight<Done>,
@@ -89,6 +101,7 @@ impl Client {
             self.outbox.next_connection();
             // what is left belongs to earlier connections
             while self.acks.try_recv().is_ok() {}
+            while self.wishes.try_recv().is_ok() {}
             self.since = None;
             let end = self.connection().await;
             let stood = self.since.map_or(Duration::ZERO, |at| at.elapsed());
@@ -122,6 +135,12 @@ impl Client {
         let (mut reason, cause, refused) = match end {
             Ending::Closed => return None,
             Ending::Left => return Some(self.leave()),
+            Ending::Renewed => {
+                let reason =
+                    "the certificates have changed, and a new connection takes them".to_owned();
+                let refused = false;
+                return Some((Event::Down { reason, refused }, Duration::ZERO));
+            }
             Ending::Lost(..) if self.away > 0 && self.since.is_some() => return Some(self.leave()),
             Ending::Lost(reason, cause) => (reason, cause, false),
             Ending::Refused(reason) => (reason, Cause::Other, true),
@@ -131,6 +150,12 @@ impl Client {
             if self.settle(settled).is_err() {
                 break;
             }
+        }
+        for out in self.flight.take_calls() {
+            self.give_up(out, Rejection::Lost);
+        }
+        for out in self.outbox.take(Lane::Tool) {
+            self.give_up(out, Rejection::Lost);
         }
         let now = Instant::now().into_std();
         if let Some((out, why)) = self.flight.lost(cause, now) {
@@ -184,6 +209,7 @@ impl Client {
 
     async fn connection(&mut self) -> Ending {
         let (number, room) = (self.outbox.connection(), self.room.clone());
+        let files = (self.options.server.tls).then(|| Seen::now(&self.options.tls));
         let (connection, reader, offer) =
             Connection::open(&self.options, number, self.events.clone(), room);
         let mut reader = AbortOnDrop(reader);
@@ -192,11 +218,11 @@ impl Client {
         };
         let end = tokio::select! {
             end = &mut reader.0 => return ended(end),
-            end = self.pump(&connection, offer) => end,
+            end = self.pump(&connection, offer, files) => end,
         };
         match end {
             // we disconnect, so the event loop's reason does not matter
-            Ending::Closed | Ending::Left => match ended((&mut reader.0).await) {
+            Ending::Closed | Ending::Left | Ending::Renewed => match ended((&mut reader.0).await) {
                 Ending::Lost(..) | Ending::Closed => end,
                 other => other,
             },
@@ -210,14 +236,20 @@ impl Client {
 
     /// Sends everything on a connection that stands. It may be dropped at any `await`, because a publication is in
     /// flight before it is handed over.
-    async fn pump(&mut self, connection: &Connection, offer: oneshot::Receiver<Offer>) -> Ending {
+    async fn pump(
+        &mut self,
+        connection: &Connection,
+        offer: oneshot::Receiver<Offer>,
+        files: Option<Seen>,
+    ) -> Ending {
         let Ok(offer) = offer.await else {
             // the reader says why
             return std::future::pending().await;
         };
         let mut refused = Vec::new();
         for (filter, qos) in self.options.subscriptions.clone() {
-            if let Err(reason) = connection.subscribe(&filter, qos).await {
+            // a request that was sent to be retained is refused, so its flag must be seen
+            if let Err(reason) = connection.subscribe(&filter, qos, true).await {
                 let filter_again = (filter.clone(), qos);
                 self.reports
                     .push_back(Event::Unsubscribed { filter, reason });
@@ -228,9 +260,17 @@ impl Client {
         self.reports.push_back(Event::Up {
             packet_max: offer.packet_max,
         });
+        let mut asked: Vec<Subscription> = Vec::new();
         let mut ask_again = (ASK_AGAIN.0, Instant::now() + ASK_AGAIN.0);
+        let mut look = Instant::now() + LOOK;
+        let mut renew = false;
         loop {
-            if let Err(end) = self.send(connection, &offer).await {
+            if renew && self.flight.is_empty() {
+                connection.disconnect(GOODBYE).await;
+                return Ending::Renewed;
+            }
+            // what is on its way is acknowledged first, so that nothing is sent twice
+            if !renew && let Err(end) = self.send(connection, &offer).await {
                 return end;
             }
             self.report().await;
@@ -258,11 +298,22 @@ impl Client {
                     Some(Goodbye::Close(done)) => self.closing = Some(done),
                     None => self.closing = Some(oneshot::channel().0),
                 },
+                Some(wish) = self.wishes.recv() => match wish {
+                    Wish::Subscribe(token, filter) => asked.push(connection.subscription(token, filter)),
+                    Wish::Unsubscribe(filter) => connection.unsubscribe(filter).await,
+                },
+                (token, granted) = first_answer(&mut asked), if !asked.is_empty() => {
+                    self.reports.push_back(Event::Subscribed { token, granted });
+                }
                 () = self.outbox.news() => {}
+                () = sleep_until(look), if files.is_some() => {
+                    look = Instant::now() + LOOK;
+                    renew = files.as_ref().is_some_and(|seen| seen.changed(&self.options.tls));
+                }
                 () = sleep_until(ask_again.1), if !refused.is_empty() => {
                     let mut still = Vec::new();
                     for (filter, qos) in refused {
-                        match connection.subscribe(&filter, qos).await {
+                        match connection.subscribe(&filter, qos, true).await {
                             Ok(()) => tracing::info!("the broker grants the subscription to `{filter}` now"),
                             Err(_) => still.push((filter, qos)),
                         }
@@ -325,16 +376,25 @@ impl Client {
 
     /// The oldest publication in flight is done.
     fn settle(&mut self, settled: Settled) -> Result<(), Ending> {
-        let (acknowledged, refusal) = match settled {
-            Settled::Answered(refusal) => (true, refusal),
-            Settled::Sent => (false, None),
+        let (mut acknowledged, mut heard, mut refusal) = (true, true, None);
+        match settled {
+            Settled::Answered(why) => refusal = why,
+            Settled::Unheard => heard = false,
+            Settled::Sent => acknowledged = false,
             Settled::Lost(why) => {
                 self.flight.withdraw();
                 return Err(Ending::nobody(why));
             }
-        };
+        }
         match (self.flight.settle(acknowledged), refusal) {
-            (Some(out), None) => self.outbox.release(&out),
+            (Some(out), None) if out.token.is_some() && !heard => {
+                self.give_up(out, Rejection::Unheard);
+            }
+            (Some(out), None) => {
+                self.outbox.release(&out);
+                let delivered = out.token.map(Event::Delivered);
+                self.reports.extend(delivered);
+            }
             (Some(out), Some(why)) => self.give_up(out, why),
             (None, _) => {}
         }
@@ -358,6 +418,20 @@ impl Client {
             }
         }
     }
+}
+
+/// Waits for the first of the subscriptions that is answered. There are as many as calls in flight at most.
+async fn first_answer(asked: &mut Vec<Subscription>) -> (u64, bool) {
+    std::future::poll_fn(|context| {
+        for at in 0..asked.len() {
+            if let Poll::Ready(answer) = asked[at].as_mut().poll(context) {
+                drop(asked.swap_remove(at));
+                return Poll::Ready(answer);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits for the oldest publication only: acknowledgements come in order, and so does what is sent again.

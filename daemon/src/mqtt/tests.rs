@@ -25,11 +25,13 @@ fn users() -> Users {
         password: format!("{username}-secret"),
     };
     Users {
+        shared: Vec::new(),
         base: "glowplug".to_owned(),
         daemon: credentials("glowplug"),
         daemon_id: "glowplug-n".to_owned(),
         local: credentials("local"),
         local_may: crate::wire::topics::local_may,
+        outside_may: |_, _, _| false,
     }
 }
 
@@ -37,7 +39,7 @@ async fn start(port: u16) -> Embedded {
     // a port that was just closed may be refused for a moment
     for _ in 0..50 {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        match broker::start(address, users(), PAYLOAD_MAX).await {
+        match broker::start(address, None, users(), PAYLOAD_MAX).await {
             Ok(broker) => return broker,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -50,7 +52,9 @@ fn options(broker: &Embedded, client_id: &str, user: &Credentials, filters: &[&s
         server: BrokerAddress {
             host: broker.address.ip().to_string(),
             port: broker.address.port(),
+            tls: false,
         },
+        tls: crate::config::Tls::default(),
         client_id: client_id.to_owned(),
         credentials: Some(user.clone()),
         will: None,

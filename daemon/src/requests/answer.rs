@@ -1,15 +1,17 @@
 //! One request's text on its way out: what came, what was sent, and the frames that are cut from it. No I/O and no
 //! clock.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome};
+use glowplug_model::text::ToolCall;
 
 use super::dedup::Topic;
 use crate::inference::messages::{Text, Timestamps};
 use crate::speech::{Due, Speech};
-use crate::wire::chat::reply::{self, Answer, Call, Delta, Envelope, Timings};
+use crate::wire::chat::reply::{self, Answer, Call, Delta, Envelope, Timings, ToolEvent, ToolRun};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::ReplyTo;
 
@@ -49,6 +51,12 @@ pub struct Stream {
     chunked: Option<Instant>,
     /// How it is spoken; none: it is given as the model writes it.
     speech: Option<Speech>,
+    /// What is to be told of the daemon's own tools, each after so much content and thought.
+    events: VecDeque<(usize, usize, ToolEvent)>,
+    /// The calls that the daemon made.
+    runs: Vec<ToolRun>,
+    /// The model has paused for a tool, and has said nothing since.
+    paused: bool,
 }
 
 /// How much was sent: the length of each text, and the number of frames.
@@ -96,12 +104,20 @@ impl Stream {
             sent,
             chunked: None,
             speech: spoken.then(Speech::default),
+            events: VecDeque::new(),
+            runs: Vec::new(),
+            paused: false,
         }
     }
 
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// When the request's turn came, if it has come.
@@ -111,7 +127,15 @@ impl Stream {
     }
 
     /// Adds what the engine said by `now`.
-    pub fn push(&mut self, text: Text, times: Timestamps, now: Instant) {
+    pub fn push(&mut self, mut text: Text, times: Timestamps, now: Instant) {
+        if self.paused && !text.content.is_empty() {
+            // what was said before a call and what is said after it are two paragraphs
+            let said = self.all.content.trim_end().len();
+            if said > 0 && !text.content.starts_with('\n') {
+                text.content.insert_str(0, "\n\n");
+            }
+            self.paused = false;
+        }
         match &mut self.speech {
             Some(speech) => speech.push(&text.content, now, &mut self.all.content),
             None => self.all.content.push_str(&text.content),
@@ -122,6 +146,47 @@ impl Stream {
         self.times.started = self.times.started.or(times.started);
         self.times.prefilled = self.times.prefilled.or(times.prefilled);
         self.times.first_token = self.times.first_token.or(times.first_token);
+    }
+
+    /// The model pauses for tools: what it has said is not held back.
+    pub fn pause(&mut self, now: Instant) {
+        if let Some(speech) = &mut self.speech {
+            speech.pause(now, &mut self.all.content);
+        }
+        self.paused = true;
+    }
+
+    /// Tells that the daemon calls a tool.
+    pub fn calls(&mut self, call: &ToolCall) {
+        self.tell(ToolEvent::ToolCall {
+            id: call.id.clone(),
+            name: call.name.clone(),
+            arguments: call.arguments.clone(),
+        });
+    }
+
+    /// Tells how a call of the daemon's has ended.
+    pub fn ran(&mut self, call: &ToolCall, content: &str, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.tell(ToolEvent::ToolResult {
+            id: call.id.clone(),
+            content: content.to_owned(),
+            ms,
+        });
+        self.runs.push(ToolRun {
+            id: call.id.clone(),
+            name: call.name.clone(),
+            arguments: call.arguments.clone(),
+            content: content.to_owned(),
+            ms,
+        });
+    }
+
+    fn tell(&mut self, event: ToolEvent) {
+        if self.kind == Kind::Chat {
+            let (content, reasoning) = (self.all.content.len(), self.all.reasoning.len());
+            self.events.push_back((content, reasoning, event));
+        }
     }
 
     /// Says that no more text comes, so that nothing is held back any longer.
@@ -138,7 +203,7 @@ impl Stream {
         if self.kind != Kind::Chat {
             return None;
         }
-        if self.all.calls.len() > self.sent.calls {
+        if self.all.calls.len() > self.sent.calls || !self.events.is_empty() {
             // a call is complete, and somebody waits to act on it
             return Some(self.arrived);
         }
@@ -157,23 +222,36 @@ impl Stream {
     /// A frame with all text that was not sent yet, or with one sentence of it; after the text a frame for each call. None: it has more than `longest` bytes, so
     /// the broker would not take it; the last frame repeats that text.
     pub fn chunk(&mut self, speaker: &Speaker, longest: usize, now: Instant) -> Option<Bytes> {
+        // what was said before a tool was called comes before the call
+        let whole = (self.all.content.len(), self.all.reasoning.len());
+        let (content, reasoning) = self.events.front().map_or(whole, |(c, r, _)| (*c, *r));
         let end = match &mut self.speech {
-            None => self.all.content.len(),
+            None => content,
             // a thought does not wait for a sentence, and takes no clause along
-            Some(speech)
-                if speech.has_next() || self.all.reasoning.len() == self.sent.reasoning =>
-            {
+            Some(speech) if speech.has_next() || reasoning == self.sent.reasoning => {
                 speech.next(now).unwrap_or(self.sent.content)
             }
             Some(_) => self.sent.content,
         };
-        let call = (end == self.sent.content && self.all.reasoning.len() == self.sent.reasoning)
+        let all_said = end == self.sent.content && reasoning == self.sent.reasoning;
+        let call = all_said
             .then(|| self.all.calls.get(self.sent.calls))
             .flatten();
+        let role = (self.sent.frames == 0).then_some("assistant");
+        if all_said
+            && call.is_none()
+            && let Some((_, _, event)) = self.events.pop_front()
+        {
+            let frame = reply::tool_chunk(self.envelope(speaker), role, &event);
+            let fits = frame.len() <= longest;
+            self.sent.frames += u64::from(fits);
+            self.chunked = Some(now);
+            return fits.then_some(frame);
+        }
         let delta = Delta {
-            role: (self.sent.frames == 0).then_some("assistant"),
+            role,
             content: &self.all.content[self.sent.content..end],
-            reasoning_content: &self.all.reasoning[self.sent.reasoning..],
+            reasoning_content: &self.all.reasoning[self.sent.reasoning..reasoning],
             tool_calls: call.map(|call| [Call::in_chunk(self.sent.calls, call)]),
         };
         let tokens = self
@@ -183,7 +261,7 @@ impl Stream {
         let fits = frame.len() <= longest;
         self.sent = Sent {
             content: end,
-            reasoning: self.all.reasoning.len(),
+            reasoning,
             logprobs: self.all.logprobs.len(),
             calls: self.sent.calls + usize::from(call.is_some()),
             frames: self.sent.frames + u64::from(fits),
@@ -201,6 +279,11 @@ impl Stream {
                     speaker,
                     &Fault::new(Code::Internal, "the request failed inside the daemon"),
                 );
+            }
+            Finish::GpuLost => {
+                let why =
+                    "the GPU that computed the answer was lost; the processor goes on, ask again";
+                return self.error(speaker, &Fault::new(Code::Internal, why));
             }
             Finish::Stuck => {
                 let why = "no token of this model may follow this answer by its format, or the format is too complex";
@@ -238,6 +321,7 @@ impl Stream {
             reasoning: &self.all.reasoning,
             logprobs: self.logprobs.then_some(self.all.logprobs.as_slice()),
             calls: &self.all.calls,
+            runs: &self.runs,
             outcome,
             timings: self.timings(outcome, now),
             ignored: &self.ignored,

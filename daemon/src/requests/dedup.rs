@@ -35,13 +35,15 @@ pub enum Known {
     Ended(Bytes),
     /// A cancel came before the request.
     Cancelled,
+    /// It had acted on the world when the run before ended.
+    Interrupted,
 }
 
 impl Known {
     fn bytes(&self) -> usize {
         match self {
             Self::Ended(frame) => frame.len(),
-            Self::Cancelled => 0,
+            Self::Cancelled | Self::Interrupted => 0,
         }
     }
 }

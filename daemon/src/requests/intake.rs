@@ -1,19 +1,22 @@
 //! From a message to a decision: reads what came in on each topic and tells [`Admission`]. Every message ends here in
 //! one of three ways: it is taken, answered with an error frame, or dropped and counted.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use glowplug_model::engine::{Request, SessionVerb, Thinking};
-use glowplug_model::text::{Message, Role, SamplerParams};
+use glowplug_model::text::{Message, Role, SamplerParams, ToolChoice, Tools};
 
 use super::admission::{Action, Admission, Arrival};
 use super::answer::Kind;
 use super::presets::{Presets, Terms};
 use crate::config::Config;
 use crate::mqtt::{Incoming, Publication};
+use crate::tools::definition::{Definition, Definitions};
+use crate::tools::toolbox::Toolbox;
 use crate::wire::admin::{self, Admin, Asker};
 use crate::wire::chat::format::ResponseFormat;
-use crate::wire::chat::request::{self, ChatDefaults, ChatRequest};
+use crate::wire::chat::request::{self, ChatDefaults, ChatRequest, Execution};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::properties::{self, ReplyTo};
 use crate::wire::session::Call;
@@ -38,6 +41,8 @@ pub struct Context<'a> {
     pub now: Instant,
     /// Last frames that the outbox has room for.
     pub room: usize,
+    /// The daemon's own tools.
+    pub tools: &'a Toolbox,
     /// What follows from the message is appended here.
     pub out: &'a mut Vec<Action>,
 }
@@ -138,7 +143,17 @@ impl Intake {
     fn chat(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
         let (asked, body) = self.asked(client, incoming, self.topics.reply(client), JSON);
         // also of a request that is refused, for the sake of its id
-        let (id, chat) = match request::parse_chat(&asked.message.payload, &self.defaults) {
+        let mut own = Vec::new();
+        let payload: &[u8] = match &body {
+            // it is not read, not even for its id
+            Err(fault) if fault.code == Code::PayloadTooLarge => &[],
+            _ => &asked.message.payload,
+        };
+        let parsed = request::parse_chat_with(payload, &self.defaults, |chat| {
+            own = self.own_tools(client, chat, context.tools);
+            own.iter().map(|tool| tool.tool.clone()).collect()
+        });
+        let (id, chat) = match parsed {
             Ok(chat) => (chat.id.clone(), Ok(chat)),
             Err((fault, id)) => (id, Err(fault)),
         };
@@ -161,7 +176,7 @@ impl Intake {
                     Ok(terms)
                 });
                 match terms {
-                    Ok(terms) => self.submit(asked, kind, chat, terms, context),
+                    Ok(terms) => self.submit(asked, kind, chat, terms, own, context),
                     Err(fault) => {
                         let id = id.or(asked.mark).unwrap_or_else(made_id);
                         context.refuse(&id, Kind::Chat, asked.to, &fault);
@@ -180,6 +195,8 @@ impl Intake {
         match body.and_then(request::parse_ask) {
             Ok(content) => {
                 let terms = self.presets.own(client);
+                let own = named(context.tools.allowed(client), &terms.tools);
+                let list = own.iter().map(|tool| tool.tool.clone()).collect::<Vec<_>>();
                 let thinking = terms.thinking.unwrap_or(self.defaults.thinking);
                 let chat = ChatRequest {
                     messages: vec![Message::new(Role::User, content)],
@@ -188,11 +205,30 @@ impl Intake {
                         visible: false,
                         ..thinking
                     }),
+                    tools: (!list.is_empty()).then(|| Tools {
+                        list: list.into(),
+                        choice: ToolChoice::Auto,
+                        parallel: true,
+                    }),
                     ..ChatRequest::default()
                 };
-                self.submit(asked, Kind::Ask, chat, terms, context);
+                self.submit(asked, Kind::Ask, chat, terms, own, context);
             }
             Err(fault) => context.refuse("", Kind::Ask, asked.to, &fault),
+        }
+    }
+
+    /// The daemon's tools that a chat request may use: those of its preset, or all that are for its client.
+    fn own_tools(&self, client: &str, chat: &ChatRequest, tools: &Toolbox) -> Definitions {
+        let preset = chat.preset.as_ref();
+        let preset = preset.and_then(|name| self.presets.named(name, client).ok());
+        match (
+            chat.tool_execution,
+            preset.filter(|terms| !terms.tools.is_empty()),
+        ) {
+            (Some(Execution::Client), _) | (None, None) => Vec::new(),
+            (_, Some(terms)) => named(tools.allowed(client), &terms.tools),
+            (Some(Execution::Daemon), None) => tools.allowed(client),
         }
     }
 
@@ -202,6 +238,7 @@ impl Intake {
         kind: Kind,
         mut chat: ChatRequest,
         terms: Terms,
+        own: Definitions,
         context: &mut Context<'_>,
     ) {
         let expiry_s = asked.message.properties.expiry_s;
@@ -234,6 +271,7 @@ impl Intake {
             request,
             spoken,
             ignored: chat.ignored,
+            own,
             deadline: properties::deadline(chat.deadline_ms, expiry_s),
         };
         context
@@ -302,6 +340,7 @@ impl Intake {
             now,
             room,
             out,
+            ..
         } = context;
         match asked {
             Ok((asked, transaction)) => {
@@ -323,15 +362,22 @@ impl Intake {
     }
 
     fn body<'a>(&self, incoming: &'a Incoming) -> Result<&'a [u8], Fault> {
+        let payload = &incoming.message.payload;
         match incoming.oversize {
-            None => Ok(&incoming.message.payload),
+            None if payload.len() <= self.payload_max => Ok(payload),
             // the number is not told: the broker may have cut the payload already
-            Some(_) => Err(Fault::new(
+            _ => Err(Fault::new(
                 Code::PayloadTooLarge,
                 format!("the payload has more than {} bytes", self.payload_max),
             )),
         }
     }
+}
+
+/// Those of some tools that a preset names.
+fn named(tools: Definitions, names: &[String]) -> Definitions {
+    let is_named = |tool: &Arc<Definition>| names.iter().any(|name| name == tool.tool.name());
+    tools.into_iter().filter(is_named).collect()
 }
 
 impl Context<'_> {

@@ -22,6 +22,8 @@ pub(super) struct Terms {
     pub(super) max_tokens: Option<u32>,
     /// What its answer is held to.
     pub(super) format: Option<Format>,
+    /// Names of the daemon's own tools that the daemon runs.
+    pub(super) tools: Arc<[String]>,
 }
 
 impl Presets {
@@ -31,6 +33,7 @@ impl Presets {
             thinking: preset.thinking,
             max_tokens: preset.max_tokens,
             format: preset.format.clone(),
+            tools: preset.tools.clone().into(),
         };
         let all = presets.iter().map(|p| (p.clone(), terms(p)));
         Self(all.collect())

@@ -127,7 +127,7 @@ impl Daemon {
         } else {
             self.models.registry.allow()
         };
-        self.write(note, Some(Waited::Inhibit(on)));
+        self.write(move || note.write(), Some(Waited::Inhibit(on)));
     }
 
     /// Answers whoever chose the model, once it is known whether the choice holds over restarts.

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::config::Config;
 use crate::inference::messages::{Command, Load, Report};
-use crate::inference::{Lost, Machine, Worker};
+use crate::inference::{Computes, Lost, Machine, Worker};
 use crate::machine::systemd::Notify;
 use crate::models::registry::{Candidate, Registry, Sighted};
 use crate::mqtt::broker::Embedded;
@@ -19,7 +19,9 @@ use crate::mqtt::{Event, Events, Lane, Link};
 use crate::requests::admission::{Action, Admission};
 use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
+use crate::wire::homeassistant::STATUS;
 use crate::wire::topics::Topics;
+use homeassistant::Discovery;
 use model_change::{Change, Finding};
 use post::Post;
 pub use run_error::RunError;
@@ -27,14 +29,17 @@ use run_error::unserved;
 use stall::Stall;
 pub use startup::{Started, run};
 use status::{Reading, Speed};
+use tools::OwnTools;
 
 mod admin;
+mod homeassistant;
 mod model_change;
 mod post;
 mod run_error;
 mod stall;
 mod startup;
 mod status;
+mod tools;
 
 /// Running requests may finish for this long at shutdown; after as long again they are given up.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -59,8 +64,10 @@ struct Daemon {
     intake: Intake,
     admission: Admission,
     inference: Inference,
+    tools: OwnTools,
     models: Models,
     systemd: Notify,
+    discovery: Discovery,
 }
 
 /// This run of the daemon.
@@ -82,6 +89,8 @@ struct Inference {
     conversations: Conversations,
     /// None until a model has answered for the first time.
     model: Option<ModelInfo>,
+    /// Which processor computes, and why; none until then, too.
+    computes: Option<Computes>,
     load: Load,
     speed: Speed,
     stall: Stall,
@@ -162,12 +171,13 @@ impl Daemon {
                     self.systemd.alive(now(), self.inference.stall.lasts(now()));
                 }
                 Some(finding) = findings.recv() => {
-                    if let Err(why) = self.finding(finding, reports) {
+                    if let Err(why) = self.finding(finding, reports, &mut out) {
                         return Some(why);
                     }
                 }
                 why = ended(&mut self.embedded) => return Some(why.into()),
                 () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
+                () = at(self.tools.calls.next_tick()) => self.tick_tools(&mut out),
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.run.ending == Shutdown::No => {
                     self.run.ending = Shutdown::Finishing(now() + DRAIN);
@@ -189,7 +199,7 @@ impl Daemon {
 
     /// Takes note of whether what the engine has to do gets on.
     fn look(&mut self) {
-        let waits = !self.admission.engine_is_idle();
+        let waits = self.admission.engine_works();
         self.inference
             .stall
             .look(now(), waits, self.inference.load.progress);
@@ -207,9 +217,16 @@ impl Daemon {
                     served.weights = *weights;
                 }
             }
-            Some(Report::Loaded(info, load)) => {
+            Some(Report::Loaded(info, prompts, computes, load)) => {
                 self.inference.load = load;
+                self.inference.computes = Some(computes);
+                self.measure_results(prompts, info.context);
                 self.loaded(*info, out);
+            }
+            Some(Report::Moved(info, computes)) => {
+                self.inference.model = Some(*info);
+                self.inference.computes = Some(computes);
+                self.publish_info();
             }
             Some(Report::Update(update, load)) => {
                 self.inference.load = load;
@@ -226,6 +243,7 @@ impl Daemon {
             }
             Some(Report::Load(load)) => self.inference.load = load,
             Some(Report::Ended(ended, conversations)) => {
+                self.forget_vocabulary();
                 self.inference.conversations = conversations;
                 return self.engine_ended(ended, reports);
             }
@@ -243,13 +261,19 @@ impl Daemon {
             Event::Incoming(incoming) => {
                 if incoming.message.topic == self.topics.status() {
                     self.status_seen(&incoming.message.payload, out);
-                } else {
+                } else if incoming.message.topic == STATUS {
+                    if incoming.message.payload == "online" {
+                        self.publish_discovery();
+                    }
+                } else if !self.heard(&incoming, out) {
+                    self.refresh_tools();
                     self.intake.take(
                         &incoming,
                         &mut Context {
                             admission: &mut self.admission,
                             now: now(),
                             room: self.link.room(Lane::Last),
+                            tools: &self.tools.toolbox,
                             out,
                         },
                     );
@@ -272,6 +296,7 @@ impl Daemon {
             match action {
                 Action::Engine(command) => self.command(command),
                 Action::Admin(asked, asker) => self.admin(asked, asker),
+                Action::Tools(action) => self.tool_action(action),
                 Action::Publish { to, frame, lane } => self.reply(&to, frame, lane),
             }
         }
@@ -315,6 +340,7 @@ impl Daemon {
             status::status("offline", &self.run.boot_id, status::unix_ms()),
         );
         self.link.close(CLOSE).await;
+        self.discovery.end();
         if let Some(worker) = self.inference.worker {
             // the thread saves the sessions on its way out
             worker.stop(SAVE).await;

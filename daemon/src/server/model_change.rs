@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use glowplug_firmware_config::plan::Limit;
-use glowplug_model::engine::ModelInfo;
+use glowplug_model::engine::{ModelInfo, RequestId};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,7 +17,7 @@ use super::{Daemon, Reports, Shutdown, now};
 use crate::config::Config;
 use crate::inference::{Lost, Worker};
 use crate::models::plan::PlanError;
-use crate::models::registry::{Candidate, Note, Registry, UnfitModel};
+use crate::models::registry::{Candidate, Registry, UnfitModel};
 use crate::mqtt::Lane;
 use crate::requests::admission::Action;
 use crate::wire::admin::{Admin, Asker};
@@ -58,6 +58,8 @@ pub(super) enum Waited {
     Inhibit(bool),
     /// The choice of a model that answers now.
     Choice,
+    /// This request is about to act on the world.
+    Acted(RequestId),
 }
 
 impl Daemon {
@@ -98,7 +100,12 @@ impl Daemon {
     }
 
     /// Takes a finding. An error means that there is nothing to serve.
-    pub(super) fn finding(&mut self, finding: Finding, reports: &mut Reports) -> Result<(), Lost> {
+    pub(super) fn finding(
+        &mut self,
+        finding: Finding,
+        reports: &mut Reports,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Lost> {
         let checked = match finding {
             Finding::Checked(checked) => checked,
             Finding::Written(Waited::Inhibit(on), written) => {
@@ -107,6 +114,10 @@ impl Daemon {
             }
             Finding::Written(Waited::Choice, written) => {
                 self.chose(written);
+                return Ok(());
+            }
+            Finding::Written(Waited::Acted(number), written) => {
+                self.admission.recorded(now(), number, written, out);
                 return Ok(());
             }
         };
@@ -242,7 +253,7 @@ impl Daemon {
                 .models
                 .registry
                 .answered(&of.weights, of.version, chosen);
-            self.write(note, chosen.then_some(Waited::Choice));
+            self.write(move || note.write(), chosen.then_some(Waited::Choice));
         }
         self.run.since = status::unix_ms();
         self.publish_status();
@@ -261,14 +272,18 @@ impl Daemon {
     }
 
     /// Writes what should be remembered, beside the loop and one note after the other.
-    pub(super) fn write(&mut self, note: Note, waited: Option<Waited>) {
+    pub(super) fn write(
+        &mut self,
+        note: impl FnOnce() -> io::Result<()> + Send + 'static,
+        waited: Option<Waited>,
+    ) {
         let (before, found) = (self.models.writes.take(), self.models.found.clone());
         self.models.writes = Some(tokio::spawn(async move {
             if let Some(before) = before {
                 // if it panicked, there is nothing to learn from it
                 let _ = before.await;
             }
-            let written = beside(move || note.write()).await.flatten();
+            let written = beside(note).await.flatten();
             if let Err(error) = &written {
                 tracing::error!(
                     "cannot write to the state folder: {error}; this will not be remembered"

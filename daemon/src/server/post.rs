@@ -128,8 +128,11 @@ impl Daemon {
                 self.admission.frame_max(taken.min(self.post.frame_max));
                 self.publish_status();
                 self.publish_info();
+                self.publish_discovery();
+                self.tools_up(out);
             }
             Event::Down { reason, refused } => {
+                self.tools_down(out);
                 self.post.leaving = false;
                 self.post.losses += 1;
                 let (was_up, at) = (std::mem::take(&mut self.post.up), self.broker());
@@ -152,13 +155,19 @@ impl Daemon {
                     pause.as_secs()
                 );
                 (self.post.up, self.post.leaving) = (false, false);
+                self.tools_down(out);
                 self.give_way(out);
             }
             Event::Unsubscribed { filter, reason } => tracing::error!(
                 "the broker refuses the subscription to `{filter}` ({reason}): nothing that is published there is heard; \
                  see its access rules for this daemon's user"
             ),
-            Event::Refused(out, why) => self.refused(*out, why),
+            Event::Subscribed { token, granted } => self.tool_subscribed(token, granted, out),
+            Event::Delivered(token) => self.tools.calls.acknowledged(token),
+            Event::Refused(refused, why) => match refused.token {
+                Some(token) => self.tool_refused(token, why, out),
+                None => self.refused(*refused, why),
+            },
             Event::Incoming(_) => {}
         }
     }
@@ -217,7 +226,7 @@ impl Daemon {
         }
     }
 
-    fn publish(&mut self, out: Outgoing) {
+    pub(super) fn publish(&mut self, out: Outgoing) {
         let (lane, topic) = (out.lane, out.message.topic.clone());
         if self.link.publish(out).is_err() {
             self.admission.count_refused("reply_dropped");
@@ -231,6 +240,8 @@ impl Daemon {
     fn refused(&mut self, out: Outgoing, why: Rejection) {
         let bytes = out.message.payload.len();
         self.admission.count_refused(why.name());
+        self.discovery
+            .refused(&out.message.topic, &self.config.node);
         if why == Rejection::TooLarge {
             self.post.frame_max = self.post.frame_max.min(bytes.saturating_sub(1));
             self.admission.frame_max(self.post.frame_max);
@@ -245,7 +256,7 @@ impl Daemon {
             reason = why.name(),
             "the broker does not take a message"
         );
-        if out.instead || out.lane == Lane::State {
+        if out.instead || matches!(out.lane, Lane::State | Lane::Audit) {
             return;
         }
         let (topic, fault) = match (why.is_for_the_topic(), out.default_topic) {
@@ -298,7 +309,8 @@ impl Daemon {
     pub(super) fn publish_info(&mut self) {
         let info = self.serves().map(|(model, of)| {
             let about = status::model(model, of, self.models.fallback);
-            status::info(&self.config, model, &of.plan.memory, &about)
+            let computes = self.inference.computes.as_ref();
+            status::info(&self.config, model, &of.plan, computes, &about)
         });
         if let Some(info) = info {
             self.publish_retained(self.topics.info(), info);

@@ -5,11 +5,13 @@ use std::io::ErrorKind;
 use glowplug_model::engine::Conversations;
 use tokio::sync::{mpsc, oneshot};
 
+use super::homeassistant::Discovery;
 use super::model_change::{Change, Finding};
 use super::post::Post;
 use super::run_error::{RunError, lost, unserved};
 use super::stall::Stall;
 use super::status::{self, Speed};
+use super::tools::{self, OwnTools};
 use super::{Daemon, Inference, Models, Run, Shutdown, Waiting, now};
 use crate::config::{BrokerAddress, Config};
 use crate::inference::messages::Load;
@@ -25,6 +27,7 @@ use crate::mqtt::{self, Credentials, Events, Link, Options, Publication, Qos};
 use crate::requests::admission::Admission;
 use crate::requests::answer::Speaker;
 use crate::requests::intake::Intake;
+use crate::wire::homeassistant;
 use crate::wire::topics::{self, Topics};
 
 /// Findings not yet read; one check and one change of what is remembered are under way at a time.
@@ -33,8 +36,10 @@ const FINDINGS: usize = 4;
 /// What a caller of [`run`] may need to know once the broker is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
-    /// Where the broker in use is; of the embedded one with the port that it really has.
+    /// Where the broker in use is for this process; of the embedded one with the port that it really has.
     pub server: BrokerAddress,
+    /// Where the embedded broker is for its clients, as a URL.
+    pub embedded: Option<String>,
 }
 
 /// Runs until `shutdown` completes, then drains and stops. `config.model.path` must be set. `started` is told when the
@@ -63,15 +68,28 @@ pub async fn run(
         cores: Cores::here(&config.root),
         state: sensors::watch(&config.root, throttle),
         beat: config.supervisor.as_ref().and_then(Supervisor::beat),
+        watchdog: config.supervisor.as_ref().and_then(|of| of.watchdog),
     };
     // the caller may not care
-    let _ = started.send(Started { server });
+    let embedded_at = embedded.as_ref().map(|broker| {
+        let scheme = if config.listen_tls.is_some() {
+            "mqtts"
+        } else {
+            "mqtt"
+        };
+        format!("{scheme}://{}", broker.address)
+    });
+    let _ = started.send(Started {
+        server,
+        embedded: embedded_at,
+    });
     let speaker = Speaker {
         node: config.node.clone(),
         model: config.model.name.clone().unwrap_or_default(),
         sha256: None,
     };
-    let daemon = Daemon {
+    let tools = OwnTools::new(&config, &topics, now());
+    let mut daemon = Daemon {
         run,
         link,
         post: Post::default(),
@@ -89,15 +107,20 @@ pub async fn run(
             machine,
             conversations: Conversations::default(),
             model: None,
+            computes: None,
             load: Load::default(),
             speed: Speed::default(),
             stall: Stall::default(),
         },
+        tools,
         models,
         systemd: Notify::new(config.supervisor.as_ref()),
+        discovery: Discovery::new(&config, &topics),
         topics,
         config,
     };
+    let acted = daemon.tools.journal().entries();
+    daemon.admission.acted_before(now(), acted);
     daemon.serve(first, events, findings, shutdown).await
 }
 
@@ -153,13 +176,18 @@ fn connect(
         Qos::AtLeastOnce,
     );
     will.retain = true;
+    let mut subscriptions = [topics.subscriptions(), tools::subscriptions(config, topics)].concat();
+    if config.discovery {
+        subscriptions.push((homeassistant::STATUS.to_owned(), Qos::AtLeastOnce));
+    }
     mqtt::connect(Options {
         server,
+        tls: config.mqtt.tls.clone(),
         client_id: topics.client_id(),
         credentials,
         will: Some(will),
-        subscriptions: topics.subscriptions(),
-        payload_max: config.engine.max_payload_bytes,
+        subscriptions,
+        payload_max: config.read_max(),
     })
 }
 
@@ -183,16 +211,25 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
     }
     let users = broker::Users {
         base: config.base_topic.clone(),
+        shared: tools::shared(config),
         daemon: credentials::daemon()?,
         daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,
         local_may: topics::local_may,
+        outside_may: if config.discovery {
+            homeassistant::may
+        } else {
+            |_, _, _| false
+        },
     };
     let own = users.daemon.clone();
-    let embedded = broker::start(config.listen, users, config.engine.max_payload_bytes).await?;
-    let server = BrokerAddress {
-        host: embedded.address.ip().to_string(),
-        port: embedded.address.port(),
-    };
+    let embedded = broker::start(
+        config.listen,
+        config.listen_tls.as_ref(),
+        users,
+        config.engine.max_payload_bytes,
+    )
+    .await?;
+    let server = BrokerAddress::of_listener(embedded.own, false);
     Ok((Some(embedded), server, Some(own)))
 }

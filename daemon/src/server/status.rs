@@ -6,13 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use glowplug_firmware_config::limits;
 use glowplug_firmware_config::plan::MemoryPlan;
-use glowplug_model::engine::ModelInfo;
+use glowplug_firmware_config::plan::device::DevicePlan;
+use glowplug_model::engine::{Compute, ModelInfo};
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::inference::Computes;
 use crate::inference::messages::Load;
 use crate::machine::kernel_files;
 use crate::machine::sensors::MachineState;
+use crate::models::plan::Plan;
 use crate::models::registry::Candidate;
 use crate::mqtt::PACKET_MAX;
 use crate::requests::admission::{Admission, share};
@@ -56,9 +59,20 @@ pub fn model(model: &ModelInfo, of: &Candidate, fallback: bool) -> Value {
 
 /// Encodes what can be asked of this daemon; `about` comes from [`model`].
 #[must_use]
-pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value) -> Bytes {
+pub fn info(
+    config: &Config,
+    model: &ModelInfo,
+    plan: &Plan,
+    computes: Option<&Computes>,
+    about: &Value,
+) -> Bytes {
+    let gpu = computes.filter(|computes| computes.compute == Compute::Gpu);
+    let gpu = gpu.and_then(|_| plan.gpu.as_ref().ok());
+    let gpu = gpu.into_iter().flat_map(DevicePlan::lines);
+    let plan = &plan.memory;
     let mut memory: serde_json::Map<String, serde_json::Value> = plan
         .lines()
+        .chain(gpu)
         .map(|(line, bytes)| (line.to_owned(), bytes.into()))
         .collect();
     memory.insert("total".to_owned(), plan.total().into());
@@ -70,6 +84,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value
         "model": about,
         "board": config.board_chosen.json(config.board.as_ref()),
         "isa": model.isa,
+        "device": computes.map(|computes| json!({"name": computes.name(), "why": computes.why})),
         "context": model.context,
         "memory": memory,
         "limits": {
@@ -87,7 +102,7 @@ pub fn info(config: &Config, model: &ModelInfo, plan: &MemoryPlan, about: &Value
             "chunk_ms": config.engine.chunk.as_millis() as u64,
         },
         "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
-            "stats", "admin", "sentences", "presets", "tools", "response_format"],
+            "stats", "admin", "sentences", "presets", "tools", "tool_execution", "response_format"],
     }))
 }
 
@@ -268,8 +283,9 @@ mod tests {
 
     #[test]
     fn status_has_its_three_fields() {
-        let said: Value = serde_json::from_slice(&status("online", "b", 7)).unwrap();
-        let fields = json!({"boot_id": "b", "since": 7, "state": "online"});
-        assert_eq!(said, fields);
+        assert_eq!(
+            status("online", "b", 7),
+            Bytes::from(r#"{"state":"online","boot_id":"b","since":7}"#)
+        );
     }
 }

@@ -41,6 +41,12 @@ impl Speech {
         self.sentences.finish();
     }
 
+    /// Appends what is held back to `spoken`: what comes now is another text of the same speaker.
+    pub fn pause(&mut self, now: Instant, spoken: &mut String) {
+        self.finish(now, spoken);
+        self.marks = Marks::default();
+    }
+
     fn take(&mut self, spoken: &str, now: Instant) {
         let had = self.sentences.ended();
         self.sentences.push(spoken);

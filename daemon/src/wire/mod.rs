@@ -2,7 +2,9 @@
 
 pub mod admin;
 pub mod chat;
+pub mod clients;
 pub mod fault;
+pub mod homeassistant;
 pub mod properties;
 pub(crate) mod session;
 pub mod topics;

@@ -42,6 +42,7 @@ impl ReplyTo {
             message: self.message(frame),
             default_topic: self.default_topic.clone(),
             instead: false,
+            token: None,
         }
     }
 

@@ -1,9 +1,9 @@
 //! The topic tree of the protocol, both ways: the topics to publish on, and what a topic that came in asks for.
 
-use glowplug_firmware_config::limits::CLIENT_MAX;
 use glowplug_model::engine::SessionVerb;
 use sha2::{Digest, Sha256};
 
+pub use super::clients::valid_segment;
 use super::session;
 use crate::hex::hex;
 use crate::mqtt::Qos;
@@ -110,6 +110,12 @@ impl Topics {
         self.own(format_args!("chat/{client}/cancel"))
     }
 
+    /// Where a client asks in plain text.
+    #[must_use]
+    pub fn ask(&self, client: &str) -> String {
+        self.own(format_args!("ask/{client}"))
+    }
+
     /// Where an `ask` is answered.
     #[must_use]
     pub fn answer(&self, client: &str) -> String {
@@ -132,6 +138,31 @@ impl Topics {
     #[must_use]
     pub fn admin_response(&self, verb: &str) -> String {
         self.own(format_args!("admin/{verb}/response"))
+    }
+
+    /// Where a tool answers with MQTT 5. `random` cannot be guessed.
+    #[must_use]
+    pub fn tool_response(&self, random: &str) -> String {
+        self.own(format_args!("tool/{random}"))
+    }
+
+    /// Where every call of a tool is told.
+    #[must_use]
+    pub fn tool_audit(&self) -> String {
+        self.own(format_args!("tool/audit"))
+    }
+
+    /// Whether a topic is one of [`Self::tool_responses`].
+    #[must_use]
+    pub fn is_tool(&self, topic: &str) -> bool {
+        let rest = below(&self.base, topic).and_then(|rest| below(&self.node, rest));
+        rest.and_then(|rest| below("tool", rest)).is_some()
+    }
+
+    /// The filter of all topics on which tools answer.
+    #[must_use]
+    pub fn tool_responses(&self) -> String {
+        self.own(format_args!("tool/+"))
     }
 
     /// All filters that the daemon subscribes to. Its own status comes first: what the broker keeps of another daemon
@@ -249,15 +280,6 @@ pub fn below<'a>(base: &str, topic: &'a str) -> Option<&'a str> {
     topic.strip_prefix(base)?.strip_prefix('/')
 }
 
-/// Whether a segment of a client or session is valid: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
-#[must_use]
-pub fn valid_segment(segment: &str) -> bool {
-    (1..=CLIENT_MAX).contains(&segment.len())
-        && segment
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-}
-
 /// The embedded broker's rule for the owner's own programs. They may read what the daemon tells everybody, and use the
 /// branches of the client that their MQTT client identifier names (`kitchen`, or `kitchen:anything` for a second
 /// connection of the same client). `rest` is a topic or filter below `{base}/`.
@@ -276,6 +298,9 @@ pub fn local_may(client_id: &str, rest: &str, publish: bool) -> bool {
         (Some("chat" | "ask" | "session"), Some(segment)) => {
             segment == client && valid_segment(client)
         }
+        // the other side of the daemon's tools: whoever answers one was told where
+        (Some("tool"), Some("audit")) => !publish,
+        (Some("tool"), Some(_)) => publish,
         (Some("admin"), Some(_)) => true,
         _ => false,
     }

@@ -81,6 +81,26 @@ fn the_limits() {
     long.mqtt.url = text(most);
     long.model.path = text(most);
     long.sessions.dir = text(most);
+    let short = || {
+        Some(
+            "x".repeat(crate::limits::CLIENT_MAX)
+                .as_str()
+                .try_into()
+                .unwrap(),
+        )
+    };
+    long.tls = Some(crate::settings::Tls {
+        ca_file: short(),
+        cert_file: short(),
+        key_file: short(),
+        server_name: short(),
+        broker: crate::settings::BrokerTls {
+            cert_file: short(),
+            key_file: short(),
+            ca_file: short(),
+        },
+        plaintext: true,
+    });
     // the largest there can be has room
     let slot = slot(&long, u64::MAX, Some(&signing(1)));
     let image = read(&slot, Trust::default()).unwrap();

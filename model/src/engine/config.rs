@@ -2,9 +2,10 @@
 
 use crate::gguf::GgufError;
 use crate::kv::{LayoutError, NoMemory, NotLocked, TooManyPages};
-use crate::network::MissingTensor;
+use crate::network::WeightError;
 use crate::network::dims::DimsError;
 use crate::ops::no_gpu::NoGpu;
+use crate::ops::processor::NoCache;
 use crate::quant::{Isa, UnsupportedIsa};
 use crate::text::TextError;
 use glowplug_firmware_config::kv::KvFormat;
@@ -139,7 +140,7 @@ pub enum LoadError {
     Text(#[from] TextError),
     /// A weight is missing or has another shape or type than it must have.
     #[error(transparent)]
-    Tensor(#[from] MissingTensor),
+    Tensor(WeightError),
     /// There is no memory for the KV cache.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
@@ -169,4 +170,22 @@ pub enum LoadError {
         /// Tokens that the file states as `context_length`.
         limit: usize,
     },
+}
+
+impl From<NoCache> for LoadError {
+    fn from(error: NoCache) -> Self {
+        match error {
+            NoCache::NoMemory(error) => Self::NoMemory(error),
+            NoCache::NoGpu(error) => Self::NoGpu(error),
+        }
+    }
+}
+
+impl From<WeightError> for LoadError {
+    fn from(error: WeightError) -> Self {
+        match error {
+            WeightError::NoGpu(error) => Self::NoGpu(error),
+            missing @ WeightError::Missing(_) => Self::Tensor(missing),
+        }
+    }
 }

@@ -5,20 +5,27 @@ use super::model::Model;
 use crate::gguf::Gguf;
 use crate::kv::Span;
 use crate::ops::memory::Traffic;
+use crate::ops::no_gpu::NoGpu;
 use crate::text::Tokenizer;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 
 /// Rows of logits that are computed at once. 16 rows of a vocabulary of 151,936 tokens are 9.7 MB.
 const LOGIT_ROWS: usize = 16;
 
-/// More tokens were fed to a stream than its part of the cache holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the KV cache of a stream holds {limit} tokens, {needed} are needed")]
-pub struct TooLong {
-    /// Position after the last token.
-    pub needed: usize,
-    /// Tokens that the cache holds for one stream.
-    pub limit: usize,
+/// Why a model did not take tokens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotFed {
+    /// They are more than a stream's part of the cache holds.
+    #[error("the KV cache of a stream holds {limit} tokens, {needed} are needed")]
+    TooLong {
+        /// Position after the last token.
+        needed: usize,
+        /// Tokens that the cache holds for one stream.
+        limit: usize,
+    },
+    /// The GPU was lost.
+    #[error("the GPU is lost: {0}")]
+    GpuLost(#[from] NoGpu),
 }
 
 /// A model whose streams are fed by hand. What needs only one stream uses stream 0; [`Self::decode`] feeds all of them.
@@ -75,13 +82,13 @@ impl Evaluator {
     /// Length of a row of logits.
     #[must_use]
     pub fn vocab(&self) -> usize {
-        self.model.network.dims().vocab
+        self.model.dims().vocab
     }
 
     /// Name of the instruction set in use, or of the GPU.
     #[must_use]
     pub fn isa(&self) -> String {
-        self.model.processor()
+        self.model.name.clone()
     }
 
     /// What was sent to the GPU and back so far; nothing where the host computes.
@@ -91,8 +98,10 @@ impl Evaluator {
     }
 
     /// Bytes of the GPU that its runtime holds, for this model and all others of the process.
-    #[must_use]
-    pub fn reserved(&self) -> u64 {
+    ///
+    /// # Errors
+    /// [`NoGpu`] if it does not answer.
+    pub fn reserved(&self) -> Result<u64, NoGpu> {
         self.model.reserved()
     }
 
@@ -102,11 +111,11 @@ impl Evaluator {
     }
 
     /// Takes the next `tokens` positions of a stream.
-    fn span(&mut self, stream: usize, tokens: usize) -> Result<Span, TooLong> {
+    fn span(&mut self, stream: usize, tokens: usize) -> Result<Span, NotFed> {
         let position = self.lengths[stream];
         let (needed, limit) = (position + tokens, self.context);
         if needed > limit {
-            return Err(TooLong { needed, limit });
+            return Err(NotFed::TooLong { needed, limit });
         }
         self.lengths[stream] = needed;
         Ok(Span {
@@ -119,21 +128,22 @@ impl Evaluator {
     /// Feeds `tokens` to the empty cache and calls `sink(position, logits)` for each of them, in order.
     ///
     /// # Errors
-    /// [`TooLong`] if there are more `tokens` than the context holds.
+    /// [`NotFed`] if there are more `tokens` than the context holds.
     pub fn logits(
         &mut self,
         tokens: &[u32],
         sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), TooLong> {
+    ) -> Result<(), NotFed> {
         self.reset();
         let vocab = self.vocab();
         let mut position = 0;
         for chunk in tokens.chunks(STEP_TOKENS) {
             let span = self.span(0, chunk.len())?;
-            let hidden = self.model.step(&[span], chunk);
+            let hidden = self.model.step(&[span], chunk)?;
             for start in (0..chunk.len()).step_by(LOGIT_ROWS) {
                 let rows = start..chunk.len().min(start + LOGIT_ROWS);
-                for row in self.model.logits(hidden.clone(), rows).chunks_exact(vocab) {
+                let logits = self.model.logits(hidden.clone(), rows)?;
+                for row in logits.chunks_exact(vocab) {
                     sink(position, row);
                     position += 1;
                 }
@@ -145,14 +155,14 @@ impl Evaluator {
     /// Feeds a prompt to a stream, behind what the stream holds, and gives the likeliest next token.
     ///
     /// # Errors
-    /// [`TooLong`]; the cache keeps the chunks that went in.
-    pub fn prefill(&mut self, stream: usize, tokens: &[u32]) -> Result<u32, TooLong> {
+    /// [`NotFed`]; the cache keeps the chunks that went in.
+    pub fn prefill(&mut self, stream: usize, tokens: &[u32]) -> Result<u32, NotFed> {
         let mut next = 0;
         for chunk in tokens.chunks(STEP_TOKENS) {
             let span = self.span(stream, chunk.len())?;
-            let hidden = self.model.step(&[span], chunk);
+            let hidden = self.model.step(&[span], chunk)?;
             let last = chunk.len() - 1;
-            self.logits = self.model.best_logits(hidden, last..last + 1);
+            self.logits = self.model.best_logits(hidden, last..last + 1)?;
             next = greedy(&self.logits);
         }
         Ok(next)
@@ -161,13 +171,13 @@ impl Evaluator {
     /// Feeds the first `tokens.len()` streams a token each and replaces it by the likeliest next one.
     ///
     /// # Errors
-    /// [`TooLong`] if one of these streams is full.
-    pub fn decode(&mut self, tokens: &mut [u32]) -> Result<(), TooLong> {
+    /// [`NotFed`] if one of these streams is full.
+    pub fn decode(&mut self, tokens: &mut [u32]) -> Result<(), NotFed> {
         let spans = (0..tokens.len())
             .map(|stream| self.span(stream, 1))
             .collect::<Result<Vec<_>, _>>()?;
-        let hidden = self.model.step(&spans, tokens);
-        self.logits = self.model.best_logits(hidden, 0..tokens.len());
+        let hidden = self.model.step(&spans, tokens)?;
+        self.logits = self.model.best_logits(hidden, 0..tokens.len())?;
         let vocab = self.vocab();
         for (token, logits) in tokens.iter_mut().zip(self.logits.chunks_exact(vocab)) {
             *token = greedy(logits);

@@ -33,7 +33,7 @@ pub struct ModelInfo {
 
 impl ModelInfo {
     pub(super) fn new(gguf: &Gguf, model: &Model, context: usize, thinks: bool) -> Self {
-        let dims = model.network.dims();
+        let dims = model.dims();
         let architecture = dims.arch.name().to_owned();
         Self {
             name: gguf
@@ -48,7 +48,7 @@ impl ModelInfo {
             thinks,
             sampler: recommended(gguf),
             file_bytes: gguf.file_bytes(),
-            isa: model.processor(),
+            isa: model.name.clone(),
         }
     }
 }

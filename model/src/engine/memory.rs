@@ -3,7 +3,8 @@
 //!
 //! A sequence that waits for pages holds none, so no two can wait for each other. A sequence that has started holds all
 //! pages that it can ever need. Between two turns the pages of a session are a cache of what was said, and a sequence that
-//! starts may take them: those of idle sessions first, those of a session whose turn waits last. Once that turn starts, its
+//! starts may take them: those of idle sessions first, those of a session whose turn waits last, and after them those that a
+//! request without a session keeps while it waits for the results of tools. Once that turn starts, its
 //! sequence alone holds what it found of them. So every request that needs no more pages than there are starts at the
 //! latest when nothing else runs.
 
@@ -13,13 +14,16 @@ use super::sequence::{Sequence, Slot};
 use super::session::files::Snapshots;
 use super::session::unsaved::Unsaved;
 use super::session::{SessionKey, Sessions};
-use crate::kv::{KvCache, PageId, Pages, Partial};
-use glowplug_firmware_config::limits::{PAGE_TOKENS, STREAMS_MAX};
+use crate::kv::{KvCache, PageId, Pages, Partial, TooManyPages};
+use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use heapless::Vec as Bounded;
 use std::collections::BTreeMap;
 
 /// Page tables: one for every sequence in a step, and one for every parked sequence.
 pub(super) const TABLES: usize = STREAMS_MAX + PARKED_MAX;
+
+/// Most requests whose pages are kept while they wait for tools.
+const PAUSED_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 
 /// What became of a sequence that asked for its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(super) struct Memory {
     pub(super) pages: Pages,
     pub(super) sessions: Sessions,
     pub(super) snapshots: Option<Snapshots>,
+    /// the last pages of requests without a session that wait for the results of tools; all pages up to them are pinned
+    paused: BTreeMap<RequestId, PageId>,
     /// page tables that no sequence has
     tables: Bounded<usize, TABLES>,
 }
@@ -47,6 +53,7 @@ impl Memory {
             pages,
             sessions: Sessions::default(),
             snapshots,
+            paused: BTreeMap::new(),
             tables: (0..TABLES).collect(),
         }
     }
@@ -89,6 +96,8 @@ impl Memory {
         let prompt = &sequence.tokens[..sequence.prompt];
         let mut owners = sequence.owners;
         let found = self.pages.find(&mut owners, prompt, kv.table(table));
+        // what it kept while tools ran was found, or is of no use
+        self.let_go(sequence.id);
         let needed = sequence.limit.div_ceil(PAGE_TOKENS) - kv.table(table).len();
         let own = sequence.turn.as_ref().map(|turn| turn.session.clone());
         let session = own.as_ref().and_then(|key| self.sessions.get(key));
@@ -138,7 +147,11 @@ impl Memory {
                 continue;
             }
             let Some(key) = self.sessions.holder() else {
-                return Start::Waits;
+                let Some(oldest) = self.paused.keys().next().copied() else {
+                    return Start::Waits;
+                };
+                self.let_go(oldest);
+                continue;
             };
             if self.unload(kv, &key) {
                 return Start::Later;
@@ -266,12 +279,32 @@ impl Memory {
             let tip = table[last];
             if let Some(turn) = &sequence.turn {
                 self.hold(&turn.session, Some(tip));
+            } else if sequence.pauses {
+                self.pages.pin(tip);
+                self.let_go(sequence.id);
+                self.paused.insert(sequence.id, tip);
+                if self.paused.len() > PAUSED_MAX
+                    && let Some(oldest) = self.paused.keys().next().copied()
+                {
+                    self.let_go(oldest);
+                }
             }
         }
         self.pages.release(kv.table(slot.table), keep);
         self.pages.unreserve(slot.reserved);
         // there is room: the table came from this list
         let _ = self.tables.push(slot.table);
+    }
+
+    /// Forgets what all pages hold, because they are gone. No sequence may hold any.
+    ///
+    /// # Errors
+    /// None: there are as many pages as before.
+    pub(super) fn forget_pages(&mut self) -> Result<(), TooManyPages> {
+        self.pages = Pages::new(self.pages.total())?;
+        self.tables = (0..TABLES).collect();
+        self.sessions.forget_pages();
+        Ok(())
     }
 
     /// Lets a session hold the pages up to `tip` instead of those that it held.
@@ -283,6 +316,13 @@ impl Memory {
             if let Some(before) = std::mem::replace(&mut session.tip, tip) {
                 self.pages.unpin(before);
             }
+        }
+    }
+
+    /// A request that paused for tools keeps its pages no longer.
+    pub(super) fn let_go(&mut self, id: RequestId) {
+        if let Some(tip) = self.paused.remove(&id) {
+            self.pages.unpin(tip);
         }
     }
 

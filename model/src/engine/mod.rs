@@ -32,7 +32,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 pub use config::{Compute, Effort, EngineConfig, KvFormats, LoadError, Share};
-pub use evaluator::{Evaluator, TooLong};
+pub use evaluator::{Evaluator, NotFed};
 pub use info::{ModelInfo, recommended};
 pub use prompt::{Prepared, PromptBuilder, PromptJob};
 pub use request::{
@@ -40,7 +40,7 @@ pub use request::{
     SessionFault, SessionState, SessionVerb, Thinking, TokenLogprob, Worked,
 };
 pub use session::verbs::Conversations;
-pub use shape::{device_memory, shape};
+pub use shape::{device_memory, gpu, shape};
 
 /// What the engine holds at the moment, for `metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,6 +126,33 @@ impl Engine {
         })
     }
 
+    /// Goes on with the processor of the host, after the GPU was lost. All that had started ends without a word
+    /// ([`Self::recover`]); what waits goes on to wait, and sessions keep what was said in them: their pages are computed
+    /// again, or read from their files. `gguf` and `config` are those that the engine was loaded with.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the engine can only be given up then.
+    pub fn go_on_without_gpu(
+        &mut self,
+        gguf: &Gguf,
+        config: &EngineConfig,
+    ) -> Result<(), LoadError> {
+        self.recover();
+        let config = EngineConfig {
+            compute: Compute::Cpu,
+            ..config.clone()
+        };
+        let (prefill, decode) = (self.model.prefill_threads, self.model.decode_threads);
+        self.model = Model::load(gguf, &config, TABLES)?;
+        // as many as were allowed last, because the board may be hot
+        self.model.threads(prefill, decode);
+        self.memory.forget_pages()?;
+        self.drafts = config.drafts.then(|| Drafts::new(config.context));
+        self.watch = gguf.watch();
+        self.info.isa.clone_from(&self.model.name);
+        Ok(())
+    }
+
     /// Writes prompts with this template instead of the file's own from now on.
     pub fn set_template(&mut self, template: ChatTemplate) {
         self.info.thinks = template.thinks();
@@ -163,6 +190,11 @@ impl Engine {
             }
             _ => false,
         }
+    }
+
+    /// No request follows on this one, which ended and had tokens reserved for results: its pages need not be kept.
+    pub fn release(&mut self, id: RequestId) {
+        self.memory.let_go(id);
     }
 
     /// Closes the open thought of a running request. Gives false if the request is not known or not thinking.

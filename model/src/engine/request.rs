@@ -54,6 +54,10 @@ pub struct Request {
     pub thinking: Thinking,
     /// Most tokens of answer and thought together, at least 1.
     pub max_tokens: u32,
+    /// Tokens of the context that prompt and answer leave free, for results of tools that may follow in a request of the same
+    /// number. If there are any, the pages of an answer that ended are kept for it until
+    /// [`Engine::release`](super::Engine::release), as long as nobody else needs them.
+    pub reserve: usize,
     /// Strings that end the answer. Thoughts and calls are not searched for them.
     pub stop: Vec<String>,
     /// The tools that the model may call.
@@ -79,6 +83,7 @@ impl Request {
             sampler: SamplerParams::default(),
             thinking: Thinking::default(),
             max_tokens,
+            reserve: 0,
             stop: Vec::new(),
             tools: None,
             format: None,
@@ -226,6 +231,8 @@ pub enum Finish {
     Stuck,
     /// A bug, or logits that are not numbers: error code `internal`.
     Failed,
+    /// The GPU that computed it was lost: error code `internal`.
+    GpuLost,
 }
 
 /// Why a request was not taken; the daemon maps it to the wire in one place.
@@ -411,4 +418,6 @@ pub enum Worked {
     Little,
     /// The network ran for so many tokens, which is what takes time.
     Pass(usize),
+    /// The GPU does not compute any more: see [`Engine::go_on_without_gpu`](super::Engine::go_on_without_gpu).
+    GpuLost,
 }

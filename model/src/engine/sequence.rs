@@ -43,6 +43,8 @@ pub(super) struct Sequence {
     pub(super) slot: Option<Slot>,
     /// the turn of a conversation that it answers
     pub(super) turn: Option<Turn>,
+    /// whether its pages are kept when it ends, because results of tools may follow
+    pub(super) pauses: bool,
     /// messages that its session forgot to make room for the prompt
     pub(super) forgotten: usize,
     /// how often its drafts came true
@@ -151,6 +153,7 @@ impl Sequence {
             ended: None,
             slot: None,
             turn: None,
+            pauses: false,
             forgotten: 0,
             odds: Odds::default(),
             calls: None,

@@ -5,11 +5,12 @@ use crate::gguf::{Gguf, Value};
 use crate::kv::KvLayout;
 use crate::network::dims::Dims;
 use crate::network::key_formats;
-use crate::ops::memory::DeviceMemory;
+use crate::ops::memory::GpuFacts;
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::Processor;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::plan::Shape;
+use glowplug_firmware_config::plan::device::DeviceBytes;
 
 /// The numbers that the memory plan needs of a file whose dimensions are checked. A vocabulary that is missing counts as
 /// empty here and is refused when the file is loaded.
@@ -51,9 +52,18 @@ pub fn device_memory(
     kv: KvFormats,
     pages: usize,
     context: usize,
-) -> Result<DeviceMemory, NoGpu> {
+) -> Result<DeviceBytes, NoGpu> {
     let keys = key_formats(gguf, dims, kv.k);
     let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, kv.v);
     let layout = layout.map_err(|error| NoGpu::Device(error.to_string()))?;
     Processor::device_memory(gguf, &layout, pages, &dims.widths(context))
+}
+
+/// Opens the GPU, if that was not done before, and says what is known of it.
+///
+/// # Errors
+/// [`NoGpu`] if there is none, it was given up before, or the program was built without GPUs.
+pub fn gpu() -> Result<GpuFacts, NoGpu> {
+    let gpu = Processor::gpu()?;
+    gpu.facts().cloned().ok_or(NoGpu::NotBuilt)
 }

@@ -6,6 +6,8 @@ use super::request::{Event, Finish, RequestId, Worked};
 use super::scheduler::Due;
 use super::sequence::{Next, Sequence};
 use crate::kv::Span;
+use crate::ops::no_gpu::NoGpu;
+use std::time::Duration;
 
 impl Engine {
     /// Does one bounded piece of work. It reports the requests that end and those that start, and then either runs the
@@ -28,7 +30,10 @@ impl Engine {
                 Worked::Nothing
             };
         }
-        Worked::Pass(self.compute(&plan, sink))
+        match self.compute(&plan, sink) {
+            Ok(tokens) => Worked::Pass(tokens),
+            Err(_) => Worked::GpuLost,
+        }
     }
 
     /// Reports the requests that end. Every step begins with this, and it is all that may be called while the next step is
@@ -69,11 +74,14 @@ impl Engine {
     }
 
     /// Runs the network once for `plan`, which says how many tokens each request is fed. Gives the number of all tokens.
+    ///
+    /// # Errors
+    /// [`NoGpu`]: the GPU is lost, and nothing that had started can go on.
     fn compute(
         &mut self,
         plan: &[(RequestId, usize)],
         sink: &mut dyn FnMut(RequestId, Event),
-    ) -> usize {
+    ) -> Result<usize, NoGpu> {
         // who has several tokens comes first, so that the rows whose logits are wanted lie together, from its last token on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
         order.sort_by_key(|(_, n)| *n == 1);
@@ -110,6 +118,7 @@ impl Engine {
         }
         let hidden = self.model.step(&spans, &tokens);
         self.take_guides_back();
+        let hidden = hidden?;
         for (id, n, _) in &wanted {
             self.scheduler.served(*id, *n);
             if let Some(sequence) = self.sequences.get_mut(id) {
@@ -117,7 +126,7 @@ impl Engine {
             }
         }
         let Some(first) = wanted.iter().find_map(|(_, _, row)| *row) else {
-            return tokens.len();
+            return Ok(tokens.len());
         };
         let mut sampled = wanted.iter().filter(|(_, _, row)| row.is_some());
         let few = sampled.all(|(id, ..)| {
@@ -128,7 +137,7 @@ impl Engine {
             self.model.best_logits(hidden, first..tokens.len())
         } else {
             self.model.logits(hidden, first..tokens.len())
-        };
+        }?;
         for (id, _, row) in &wanted {
             if let Some(row) = row {
                 let mut rows = logits.chunks_exact_mut(self.info.vocab);
@@ -143,7 +152,7 @@ impl Engine {
         {
             self.drafted = Some(Drafted::new(id, sequence.fed, draft, logits));
         }
-        tokens.len()
+        Ok(tokens.len())
     }
 
     /// Waits for the guides that work ahead, and gives them back to their sequences.
@@ -197,6 +206,7 @@ impl Engine {
             // the cache may hold a number that is not finite, where the next prompt of these words would find it
             sequence.distrust();
         }
+        sequence.pauses &= why == Finish::Stop;
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);
@@ -205,14 +215,20 @@ impl Engine {
         self.settle(id, turn);
     }
 
-    /// Why the GPU cannot be used any more, if that is so. After a panic it is asked for this; the next load then takes the
-    /// processor, because the GPU is not opened again.
+    /// Why the GPU cannot be used any more, if a step has found that: see [`Self::go_on_without_gpu`].
     #[must_use]
     pub fn gpu_lost(&self) -> Option<String> {
-        self.model.processor_lost()
+        self.model.lost().map(ToString::to_string)
     }
 
-    /// Cleans up after a panic inside of [`Self::step`]: drops the requests that had started, with all that they held.
+    /// Sets the longest that a step waits for the GPU before it is taken for lost, up to
+    /// [`DEVICE_WAIT_MAX`](glowplug_firmware_config::limits::DEVICE_WAIT_MAX).
+    pub fn wait_at_most(&mut self, patience: Duration) {
+        self.model.wait_at_most(patience);
+    }
+
+    /// Cleans up after a panic inside of [`Self::step`], or the loss of the GPU: drops the requests that had started, with all
+    /// that they held.
     pub fn recover(&mut self) {
         self.take_guides_back();
         let started = self.scheduler.running().chain(self.scheduler.parked());

@@ -170,18 +170,17 @@ impl Arena {
         }
     }
 
-    /// The bytes of a page, to change and write back.
+    /// The bytes of a device's page, to change and write back. Those of a page that is lost do not matter: no step can read
+    /// them any more.
     fn copied(&self, id: PageId) -> Vec<u8> {
-        match self.page(id) {
-            Ok(bytes) => bytes.into_owned(),
-            Err(lost) => panic!("{lost}"),
-        }
+        let bytes = self.page(id).map(Cow::into_owned);
+        bytes.unwrap_or_else(|_| vec![0; self.page_bytes])
     }
 
     /// Lets the bytes of one page be changed. A page that was just taken still holds what its last holder wrote.
     ///
     /// # Panics
-    /// If there is no such page, or a device does not give it any more: the step that needs it cannot go on.
+    /// If there is no such page.
     pub fn change_page<R>(&mut self, id: PageId, change: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut bytes = match &mut self.memory {
             Memory::Host(_) => return change(self.host_page_mut(id)),

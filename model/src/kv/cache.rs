@@ -1,6 +1,6 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
-use super::{Arena, DevicePages, KvLayout, NoMemory, PageId, PageTable, page_table};
+use super::{Arena, DevicePages, KvLayout, NoMemory, PageId, PageLost, PageTable, page_table};
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
@@ -49,6 +49,13 @@ impl KvCache {
     pub fn on_device(layout: KvLayout, pages: Box<dyn DevicePages>, tables: usize) -> Self {
         let arena = Arena::on_device(pages, layout.page_bytes());
         Self::with_arena(layout, arena, tables)
+    }
+
+    /// A cache whose pages are gone with their device, with `tables` empty page tables: nothing can be read of it, and what is
+    /// written to it is lost.
+    #[must_use]
+    pub fn lost(layout: KvLayout, tables: usize) -> Self {
+        Self::on_device(layout, Box::new(GonePages), tables)
     }
 
     fn with_arena(layout: KvLayout, arena: Arena, tables: usize) -> Self {
@@ -198,6 +205,12 @@ impl KvCache {
         &self.layout
     }
 
+    /// How many page tables there are.
+    #[must_use]
+    pub fn tables(&self) -> usize {
+        self.tables.len()
+    }
+
     /// One of the page tables, to change.
     pub fn table(&mut self, table: usize) -> &mut PageTable {
         &mut self.tables[table]
@@ -233,6 +246,21 @@ impl KvCache {
     /// The memory of all pages, to change.
     pub fn arena(&mut self) -> &mut Arena {
         &mut self.arena
+    }
+}
+
+/// The pages of a device that is lost together with them.
+struct GonePages;
+
+impl DevicePages for GonePages {
+    fn read(&self, _: PageId, _: &mut [u8]) -> Result<(), PageLost> {
+        Err(PageLost("the device is lost".to_owned()))
+    }
+
+    fn write(&mut self, _: PageId, _: &[u8]) {}
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 }
 

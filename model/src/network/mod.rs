@@ -6,6 +6,7 @@ mod weights;
 
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
+use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::Processor;
 use crate::ops::rope::RopeTable;
 use crate::ops::runtime::Runtime;
@@ -14,7 +15,7 @@ use burn::tensor::Tensor;
 use dims::{Dims, Scaling};
 use glowplug_firmware_config::kv::KvFormat;
 use std::ops::Range;
-pub use weights::{MissingTensor, Weights};
+pub use weights::{WeightError, Weights};
 
 /// A network that is ready to run: its weights on a device, and its dimensions.
 pub struct Network {
@@ -62,8 +63,8 @@ impl Network {
     /// Takes the weights of a file whose dimensions have been checked.
     ///
     /// # Errors
-    /// [`MissingTensor`], which [`Dims`] of the same file rules out.
-    pub fn load(gguf: &Gguf, dims: Dims, processor: &Processor) -> Result<Self, MissingTensor> {
+    /// [`WeightError`]: a GPU does not take a weight. That one is missing is ruled out by [`Dims`] of the same file.
+    pub fn load(gguf: &Gguf, dims: Dims, processor: &Processor) -> Result<Self, WeightError> {
         let weights = Weights::load(gguf, &dims, processor)?;
         let spec = AttentionSpec {
             heads: dims.heads,
@@ -123,13 +124,16 @@ impl Network {
     }
 
     /// The logits of some rows of a pass: `[rows.len() * vocab]`, row after row. With `best`, all but the best may be -inf.
+    ///
+    /// # Errors
+    /// [`NoGpu`] if a device does not give them; it was given up then.
     pub fn logits(
         &self,
         x: Tensor<2>,
         rows: Range<usize>,
         best: bool,
         rt: &mut Runtime,
-    ) -> Vec<f32> {
+    ) -> Result<Vec<f32>, NoGpu> {
         let logits = ops::head(x, rows, self.weights.head(), self.spec.eps, rt);
         ops::read_logits(logits, best, rt)
     }

@@ -3,16 +3,23 @@
 use super::dims::Dims;
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
+use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::{Processor, mapped};
 use crate::ops::{AttentionInput, LmHead, Matrix, MlpInput, Rest};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
-/// The file lacks a weight that it should have. [`Dims`] has checked for all of them before.
+/// Why there is no weight.
 #[derive(Debug, thiserror::Error)]
-#[error("tensor `{0}` is missing")]
-pub struct MissingTensor(String);
+pub enum WeightError {
+    /// The file lacks it. [`Dims`] has checked for all of them before.
+    #[error("tensor `{0}` is missing")]
+    Missing(String),
+    /// The GPU does not take it.
+    #[error(transparent)]
+    NoGpu(#[from] NoGpu),
+}
 
 /// A matrix in GGUF blocks: a U8 tensor of `[rows * row_bytes]` over the mapped file.
 #[derive(Module, Debug)]
@@ -33,9 +40,9 @@ pub(crate) struct QuantLinear {
 }
 
 impl QuantLinear {
-    fn load(gguf: &Gguf, name: &str, processor: &Processor) -> Result<Self, MissingTensor> {
+    fn load(gguf: &Gguf, name: &str, processor: &Processor) -> Result<Self, WeightError> {
         let info = find(gguf, name)?;
-        let blocks = processor.blocks(gguf, info);
+        let blocks = processor.blocks(gguf, info)?;
         let param = |tensor| Param::initialized(ParamId::new(), tensor);
         Ok(Self {
             blocks: param(blocks.first),
@@ -71,25 +78,24 @@ pub(crate) struct Vector {
 
 impl Vector {
     /// Maps a vector of F32, which [`Dims`] has checked it is. GGUF's alignment is a multiple of 8, so its f32 are aligned.
-    fn load(gguf: &Gguf, name: &str, device: &Device) -> Result<Self, MissingTensor> {
+    fn load(gguf: &Gguf, name: &str, processor: &Processor) -> Result<Self, WeightError> {
         let info = find(gguf, name)?;
-        let data = mapped(gguf, info, DType::F32, info.dims[0] as usize);
-        Ok(Self::of(data, device))
+        Self::of(
+            mapped(gguf, info, DType::F32, info.dims[0] as usize),
+            processor,
+        )
     }
 
-    fn from_values(values: Vec<f32>, device: &Device) -> Self {
+    fn from_values(values: Vec<f32>, processor: &Processor) -> Result<Self, WeightError> {
         let len = values.len();
-        Self::of(TensorData::new(values, [len]), device)
+        Self::of(TensorData::new(values, [len]), processor)
     }
 
-    fn of(data: TensorData, device: &Device) -> Self {
-        // on a GPU, a buffer of just this size
-        let values = device.memory_persistent_allocations(data, |data| {
-            Tensor::from_data(data, (device, DType::F32))
-        });
-        Self {
+    fn of(data: TensorData, processor: &Processor) -> Result<Self, WeightError> {
+        let values = processor.vector(data)?;
+        Ok(Self {
             values: Param::initialized(ParamId::new(), values),
-        }
+        })
     }
 
     /// The values as a tensor, which is a handle and no copy.
@@ -122,17 +128,16 @@ impl Block {
         dims: &Dims,
         layer: usize,
         processor: &Processor,
-    ) -> Result<Self, MissingTensor> {
-        let device = &processor.device();
+    ) -> Result<Self, WeightError> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let linear =
             |part: &str| QuantLinear::load(gguf, &name(&format!("{part}.weight")), processor);
-        let vector = |part: &str| Vector::load(gguf, &name(&format!("{part}.weight")), device);
+        let vector = |part: &str| Vector::load(gguf, &name(&format!("{part}.weight")), processor);
         let head_norm = |part: &str| {
             if dims.qk_norm {
                 vector(part)
             } else {
-                Ok(Vector::from_values(vec![0.0], device))
+                Vector::from_values(vec![0.0], processor)
             }
         };
         let (q, kv) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
@@ -150,7 +155,7 @@ impl Block {
             attn_q: linear("attn_q")?,
             attn_k: linear("attn_k")?,
             attn_v: linear("attn_v")?,
-            attn_bias: Vector::from_values(bias, device),
+            attn_bias: Vector::from_values(bias, processor)?,
             attn_q_norm: head_norm("attn_q_norm")?,
             attn_k_norm: head_norm("attn_k_norm")?,
             attn_output: linear("attn_output")?,
@@ -206,8 +211,8 @@ impl Weights {
     /// Makes handles on the mapped file, where only the biases are copied, or puts the weights into the memory of a GPU.
     ///
     /// # Errors
-    /// [`MissingTensor`], which [`Dims`] of the same file rules out.
-    pub fn load(gguf: &Gguf, dims: &Dims, processor: &Processor) -> Result<Self, MissingTensor> {
+    /// [`WeightError`]: a GPU does not take a weight. That one is missing is ruled out by [`Dims`] of the same file.
+    pub fn load(gguf: &Gguf, dims: &Dims, processor: &Processor) -> Result<Self, WeightError> {
         let optional = |there: bool, name| {
             there
                 .then(|| QuantLinear::load(gguf, name, processor))
@@ -218,7 +223,7 @@ impl Weights {
             blocks: (0..dims.layers)
                 .map(|layer| Block::load(gguf, dims, layer, processor))
                 .collect::<Result<_, _>>()?,
-            output_norm: Vector::load(gguf, "output_norm.weight", &processor.device())?,
+            output_norm: Vector::load(gguf, "output_norm.weight", processor)?,
             output: optional(!dims.tied_head, "output.weight")?,
             requantized: optional(
                 dims.requantized_head && processor.name().is_none(),
@@ -238,13 +243,13 @@ impl Weights {
     }
 }
 
-fn find<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo, MissingTensor> {
+fn find<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo, WeightError> {
     gguf.tensor(name)
-        .ok_or_else(|| MissingTensor(name.to_owned()))
+        .ok_or_else(|| WeightError::Missing(name.to_owned()))
 }
 
 /// Copies the values of a small F32 tensor.
-pub(super) fn f32_values(gguf: &Gguf, name: &str) -> Result<Vec<f32>, MissingTensor> {
+pub(super) fn f32_values(gguf: &Gguf, name: &str) -> Result<Vec<f32>, WeightError> {
     let info = find(gguf, name)?;
     Ok(gguf
         .data(info)

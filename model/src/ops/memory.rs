@@ -31,23 +31,28 @@ pub struct Widths {
     pub pairs: usize,
 }
 
-/// The memory of a GPU that a model takes, in bytes.
+/// How a device and the host have their memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// The weights, as the kernels read them.
-    pub weights: u64,
-    /// The pages of keys and values.
-    pub pages: u64,
-    /// What steps compute in, and the arguments of their kernels.
-    pub steps: u64,
+pub enum GpuKind {
+    /// It has memory of its own.
+    Discrete,
+    /// It takes the host's memory.
+    Shared,
+    /// It is no GPU, but a processor that computes like one.
+    Software,
 }
 
-impl DeviceMemory {
-    /// The bytes of all three together.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.weights + self.pages + self.steps
-    }
+/// What is known of a GPU once it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFacts {
+    /// The name that the driver gives it.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// How it has its memory.
+    pub kind: GpuKind,
+    /// Its address on the PCI bus as Linux writes it; empty where it is on none.
+    pub pci: String,
 }
 
 /// What was sent to a device and back since a model was loaded.

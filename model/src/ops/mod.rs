@@ -39,6 +39,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension};
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::Tensor;
+use no_gpu::NoGpu;
 pub use rest::Rest;
 use rope::RopePairing;
 use runtime::Runtime;
@@ -223,9 +224,13 @@ pub trait QuantOps: Backend {
 
     /// Reads logits, `[n, vocab]`. With `best`, those are enough which a sampler may need that takes one of the best: at least
     /// the [`BEST`](crate::text::BEST) best of each row. The others may be -inf then.
-    fn read_logits(logits: FloatTensor<Self>, best: bool, rt: &mut Runtime) -> Vec<f32> {
+    fn read_logits(
+        logits: FloatTensor<Self>,
+        best: bool,
+        rt: &mut Runtime,
+    ) -> Result<Vec<f32>, NoGpu> {
         let _ = (best, rt);
-        reference::download::<Self>(logits)
+        Ok(reference::download::<Self>(logits))
     }
 }
 
@@ -323,6 +328,6 @@ pub fn head(
 }
 
 /// Calls [`QuantOps::read_logits`] on tensors of the dispatching backend.
-pub fn read_logits(logits: Tensor<2>, best: bool, rt: &mut Runtime) -> Vec<f32> {
+pub fn read_logits(logits: Tensor<2>, best: bool, rt: &mut Runtime) -> Result<Vec<f32>, NoGpu> {
     <Dispatch as QuantOps>::read_logits(logits.into_dispatch(), best, rt)
 }

@@ -1,13 +1,26 @@
 //! Which processor the steps run on, and how weights and pages get there.
 
 #[cfg(feature = "wgpu")]
-use super::cube::device::Gpu;
-use super::memory::{Blocks, DeviceMemory, Traffic, Widths};
+use super::cube::{device::Gpu, driver::Driver};
+use super::memory::{Blocks, GpuFacts, Traffic, Widths};
 use super::no_gpu::NoGpu;
 use super::runtime::Runtime;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::{KvCache, KvLayout, NoMemory};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use glowplug_firmware_config::plan::device::DeviceBytes;
+use std::time::Duration;
+
+/// Why there is no memory for keys and values.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCache {
+    /// The host has none.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+    /// The GPU gives none.
+    #[error(transparent)]
+    NoGpu(#[from] NoGpu),
+}
 
 /// A processor that models run on.
 pub enum Processor {
@@ -28,7 +41,7 @@ impl Processor {
         layout: &KvLayout,
         pages: usize,
         widths: &Widths,
-    ) -> Result<DeviceMemory, NoGpu> {
+    ) -> Result<DeviceBytes, NoGpu> {
         #[cfg(feature = "wgpu")]
         return super::cube::plan::memory(gguf, layout, pages, widths);
         #[cfg(not(feature = "wgpu"))]
@@ -41,23 +54,55 @@ impl Processor {
     /// Opens the GPU.
     ///
     /// # Errors
-    /// [`NoGpu`] if there is none, or the program was built without.
+    /// [`NoGpu`] if there is none, it was given up before, or the program was built without.
     pub fn gpu() -> Result<Self, NoGpu> {
         #[cfg(feature = "wgpu")]
-        return Gpu::open()
-            .map(Self::Gpu)
-            .map_err(|error| NoGpu::Device(error.to_string()));
+        return Gpu::open().map(Self::Gpu);
         #[cfg(not(feature = "wgpu"))]
         Err(NoGpu::NotBuilt)
+    }
+
+    /// What is known of the GPU, or `None` for the host.
+    #[must_use]
+    pub fn facts(&self) -> Option<&GpuFacts> {
+        match self {
+            Self::Host => None,
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(gpu) => Some(&gpu.facts),
+        }
     }
 
     /// The name of the GPU, or `None` for the host.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
+        self.facts().map(|facts| facts.name.as_str())
+    }
+
+    /// Has `work` done where the GPU's driver may be called, and waits for it: a driver that hangs keeps what was moved into
+    /// `work`, and gives nothing back. The host does it at once.
+    ///
+    /// # Errors
+    /// [`NoGpu`] if it takes longer than [`Self::wait_at_most`] says, or the GPU was given up before.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NoGpu> {
         match self {
-            Self::Host => None,
+            Self::Host => Ok(work()),
             #[cfg(feature = "wgpu")]
-            Self::Gpu(gpu) => Some(&gpu.name),
+            Self::Gpu(gpu) => gpu.driver.run(work),
+        }
+    }
+
+    /// Sets the longest that anybody in this process waits for the GPU, up to
+    /// [`DEVICE_WAIT_MAX`](glowplug_firmware_config::limits::DEVICE_WAIT_MAX).
+    pub fn wait_at_most(&self, patience: Duration) {
+        match self {
+            Self::Host => {
+                let _ = patience;
+            }
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(_) => Driver::wait_at_most(patience),
         }
     }
 
@@ -76,58 +121,61 @@ impl Processor {
         }
     }
 
-    /// The device as Burn names it.
-    #[must_use]
-    pub fn device(&self) -> Device {
-        match self {
-            Self::Host => Device::flex(),
-            #[cfg(feature = "wgpu")]
-            Self::Gpu(gpu) => gpu.device(),
-        }
-    }
-
     /// The blocks of a matrix as the steps take them: on the host a view of the mapped file, and on a GPU words of its own.
-    #[must_use]
-    pub fn blocks(&self, gguf: &Gguf, info: &TensorInfo) -> Blocks {
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the GPU does not take them.
+    pub fn blocks(&self, gguf: &Gguf, info: &TensorInfo) -> Result<Blocks, NoGpu> {
         match self {
-            Self::Host => Blocks {
+            Self::Host => Ok(Blocks {
                 first: Tensor::from_data(
                     mapped(gguf, info, DType::U8, info.bytes),
-                    (&self.device(), DType::U8),
+                    (&Device::flex(), DType::U8),
                 ),
                 rest: Vec::new(),
                 part_rows: info.rows() as usize,
-            },
+            }),
             #[cfg(feature = "wgpu")]
             Self::Gpu(gpu) => gpu.blocks(gguf, info),
+        }
+    }
+
+    /// A vector of f32: on the host the data itself, and on a GPU a buffer of its own.
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the GPU does not take it.
+    pub fn vector(&self, data: TensorData) -> Result<Tensor<1>, NoGpu> {
+        match self {
+            Self::Host => Ok(Tensor::from_data(data, (&Device::flex(), DType::F32))),
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(gpu) => gpu.vector(data),
         }
     }
 
     /// A cache of `pages` pages and `places` page tables.
     ///
     /// # Errors
-    /// [`NoMemory`] when the system refuses.
-    pub fn cache(
-        &self,
-        layout: KvLayout,
-        pages: usize,
-        places: usize,
-    ) -> Result<KvCache, NoMemory> {
+    /// [`NoCache`] when the system or the GPU refuses.
+    pub fn cache(&self, layout: KvLayout, pages: usize, places: usize) -> Result<KvCache, NoCache> {
         match self {
-            Self::Host => KvCache::new(layout, pages, places),
+            Self::Host => Ok(KvCache::new(layout, pages, places)?),
             #[cfg(feature = "wgpu")]
             Self::Gpu(gpu) => {
-                let memory = gpu.pages(pages, &layout);
+                let memory = gpu.pages(pages, &layout)?;
                 Ok(KvCache::on_device(layout, Box::new(memory), places))
             }
         }
     }
 
     /// Takes the memory that steps compute in; those of the host take theirs as they go.
-    pub fn prepare(&self, runtime: &mut Runtime, widths: &Widths) {
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the GPU does not give it.
+    pub fn prepare(&self, runtime: &mut Runtime, widths: &Widths) -> Result<(), NoGpu> {
         match self {
             Self::Host => {
                 let _ = (runtime, widths);
+                Ok(())
             }
             #[cfg(feature = "wgpu")]
             Self::Gpu(gpu) => gpu.prepare(runtime, widths),
@@ -148,10 +196,12 @@ impl Processor {
     }
 
     /// Bytes that the GPU's runtime holds for all models; none for the host.
-    #[must_use]
-    pub fn reserved(&self) -> u64 {
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the GPU does not answer.
+    pub fn reserved(&self) -> Result<u64, NoGpu> {
         match self {
-            Self::Host => 0,
+            Self::Host => Ok(0),
             #[cfg(feature = "wgpu")]
             Self::Gpu(gpu) => gpu.reserved(),
         }
@@ -160,7 +210,7 @@ impl Processor {
     /// Waits until what was sent to the device is done.
     ///
     /// # Errors
-    /// What the device says of it: there was no memory, or it is lost.
+    /// What the device says of it: there was no memory, or it is lost. It is given up then.
     pub fn wait(&self) -> Result<(), NoGpu> {
         match self {
             Self::Host => Ok(()),

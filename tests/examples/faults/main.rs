@@ -17,7 +17,7 @@ mod table;
 mod vault;
 
 use rows::storage::{disks, files, power};
-use rows::{brokers, clients, image, load, machine, memory, models, signals, text};
+use rows::{brokers, clients, gpu, image, load, machine, memory, models, signals, text};
 use std::process::{Command, ExitCode};
 use table::{Row, Run, Verdict};
 
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         .chain(power::ROWS)
         .chain(disks::ROWS)
         .chain(models::ROWS)
+        .chain(gpu::ROWS)
         .chain(machine::ROWS)
         .chain(memory::ROWS)
         .chain(signals::ROWS)
@@ -83,11 +84,28 @@ fn usage(why: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The daemon of this working tree, where `cargo run` started us: it builds the example alone.
+/// The daemon of this working tree, where `cargo run` started us: it builds the example alone. With feature `wgpu` it is that of
+/// profile `gpu`, whose crates are built together, so that they have the same features.
 fn build() {
+    let how: &[&str] = if cfg!(feature = "wgpu") {
+        &[
+            "--profile",
+            "gpu",
+            "-p",
+            "glowplug-model",
+            "-p",
+            "glowplug-tests",
+            "--features",
+            "glowplug-tests/wgpu",
+        ]
+    } else {
+        &["--release"]
+    };
     if let Some(cargo) = std::env::var_os("CARGO") {
         let built = Command::new(cargo)
-            .args(["build", "--release", "--package", "glowplug"])
+            .arg("build")
+            .args(how)
+            .args(["--package", "glowplug"])
             .status();
         assert!(built.is_ok_and(|built| built.success()), "no daemon");
     }

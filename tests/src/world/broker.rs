@@ -12,8 +12,7 @@ pub const OPERATOR: (&str, &str) = ("operator", "of-the-operator");
 /// Every client's; its user is its segment.
 pub const PASSWORD: &str = "of-the-clients";
 /// The clients that there are, and `c0` to `c63`.
-const CLIENTS: &str =
-    "admin after alice bob c carol dave eve info late mallory me panel paho paho3 victim watch";
+const CLIENTS: &str = "admin after alice bob c carol dave eve homeassistant info late mallory me panel paho paho3 victim watch";
 
 /// The ACL that README.md gives, as it stands there.
 pub fn acl() -> &'static str {
@@ -44,15 +43,23 @@ impl Mosquitto {
 
     /// With further lines of configuration, and further rules.
     pub fn start_with(folder: &Path, lines: &str, rules: &str) -> Self {
-        let passwords = folder.join("passwords");
-        let acl_file = folder.join("acl");
-        std::fs::write(&acl_file, format!("{}{rules}", acl())).unwrap();
-        let mut users: Vec<String> = [DAEMON, OPERATOR]
-            .map(|(user, password)| format!("{user}:{password}\n"))
-            .into();
-        let many = (0..64).map(|n| format!("c{n}"));
-        let clients = CLIENTS.split(' ').map(str::to_owned).chain(many);
-        users.extend(clients.map(|user| format!("{user}:{PASSWORD}\n")));
+        let many: Vec<String> = (0..64).map(|n| format!("c{n}")).collect();
+        let clients = CLIENTS.split(' ').chain(many.iter().map(String::as_str));
+        let mut users = vec![DAEMON, OPERATOR];
+        users.extend(clients.map(|user| (user, PASSWORD)));
+        let config = format!(
+            "listener 1883 127.0.0.1\nallow_anonymous false\n\
+             password_file /etc/mosquitto/passwords\nacl_file /etc/mosquitto/acl\n{lines}\n"
+        );
+        Self::start_as(folder, &users, &format!("{}{rules}", acl()), &config)
+    }
+
+    /// With these users and their passwords, these rules, and a configuration that a reader could take: its port and the places of its files
+    /// are put right.
+    pub fn start_as(folder: &Path, users: &[(&str, &str)], acl: &str, config: &str) -> Self {
+        let (passwords, acl_file) = (folder.join("passwords"), folder.join("acl"));
+        std::fs::write(&acl_file, acl).unwrap();
+        let users: Vec<String> = users.iter().map(|(u, p)| format!("{u}:{p}\n")).collect();
         std::fs::write(&passwords, users.concat()).unwrap();
         let made = Command::new("mosquitto_passwd")
             .arg("-U")
@@ -61,14 +68,17 @@ impl Mosquitto {
         let made = made.unwrap_or_else(|e| missing(&e));
         assert!(made.status.success(), "{made:?}");
         let port = free_port();
-        let config = folder.join("mosquitto.conf");
         // root drops to the user `mosquitto`, who may not read this folder, unless told not to
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous false\nuser root\npersistence false\n\
-             password_file {}\nacl_file {}\n{lines}\n",
-            passwords.display(),
-            acl_file.display()
-        );
+        let mut text = format!("user root\npersistence false\n{config}");
+        for (there, here) in [
+            ("listener 1883", format!("listener {port}")),
+            ("/etc/mosquitto/passwords", passwords.display().to_string()),
+            ("/etc/mosquitto/acl", acl_file.display().to_string()),
+        ] {
+            assert!(text.contains(there), "no `{there}` in {text}");
+            text = text.replace(there, &here);
+        }
+        let config = folder.join("mosquitto.conf");
         std::fs::write(&config, text).unwrap();
         let child = spawn(&config);
         let broker = Self {

@@ -322,14 +322,20 @@ fn config(
         let (port, user, password) = (broker.port, DAEMON.0, password.display());
         format!("url = \"mqtt://127.0.0.1:{port}\"\nusername = \"{user}\"\npassword_file = \"{password}\"\n")
     });
+    let device = if on_gpu() { "device = \"gpu\"\n" } else { "" };
     let text = format!(
         "node = \"{NODE}\"\n[mqtt]\n{mqtt}metrics_interval_s = 1\n[broker]\nlisten = \"127.0.0.1:0\"\n\
-         [model]\npath = \"{}\"\n{lines}\n[engine]\nthreads = {{ prefill = 1, decode = 1 }}\n{engine}\n",
+         [model]\npath = \"{}\"\n{device}{lines}\n[engine]\nthreads = {{ prefill = 1, decode = 1 }}\n{engine}\n",
         model.display()
     );
     let path = folder.path().join(CONFIG);
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// Whether `GLOWPLUG_TEST_DEVICE` says that the tests run on a GPU.
+pub fn on_gpu() -> bool {
+    std::env::var_os("GLOWPLUG_TEST_DEVICE").is_some_and(|device| device == "gpu")
 }
 
 /// Publishes a chat request.

@@ -25,6 +25,7 @@ fn answers(drafts: bool, requests: &[Request], seconds: impl Fn(usize) -> f64) -
             match engine.step(&mut sink) {
                 Worked::Nothing => break,
                 Worked::Little => {}
+                Worked::GpuLost => panic!("the GPU is lost"),
                 Worked::Pass(columns) => {
                     engine.took(seconds(columns));
                     passes += 1;
@@ -110,7 +111,7 @@ fn an_end_is_seen_between_the_tokens_of_a_draft() {
     let (mut tokens, mut drafted) = (0, false);
     while !drafted {
         match engine.step(&mut |_, _| {}) {
-            Worked::Nothing => panic!("no draft came true"),
+            Worked::Nothing | Worked::GpuLost => panic!("no draft came true"),
             Worked::Little => drafted = true,
             Worked::Pass(columns) => {
                 tokens += u32::from(columns != 64);

@@ -2,8 +2,8 @@
 
 use super::world::{Heard, answer, config, load, request, tiny, turn};
 use glowplug_model::engine::{
-    Engine, EngineConfig, Finish, Prepared, Priority, PromptJob, Refusal, RequestId, SessionFault,
-    SessionVerb,
+    Engine, EngineConfig, Finish, Outcome, Prepared, Priority, PromptJob, Refusal, Request,
+    RequestId, SessionFault, SessionVerb,
 };
 use glowplug_model::text::{Message, Role};
 use glowplug_tests::{SplitMix, Think};
@@ -277,4 +277,54 @@ fn every_request_ends_once_whenever_its_prompt_comes() {
         engine.forget("b", &mut |_, _| {}).unwrap();
         assert_eq!(engine.counts().pages_used, 0, "seed {seed}");
     }
+}
+
+#[test]
+fn what_a_request_reserves_is_left_free_by_prompt_and_answer() {
+    let context = 512;
+    let mut engine = load(&tiny(Think::Never), &config(64, 1));
+    let asked = |reserve| Request {
+        reserve,
+        ..request("c", "the rain in the plain", 10_000)
+    };
+    let (_, free) = answer(&mut engine, 1, asked(0));
+    let tokens = free.prompt_tokens as usize;
+    // the last token of an answer is not fed, so it needs no room
+    let fed = |outcome: &Outcome| tokens + outcome.completion_tokens as usize - 1;
+    let (_, kept) = answer(&mut engine, 2, asked(500 - tokens));
+    assert_eq!(kept.finish, Finish::Length);
+    assert_eq!(fed(&kept), context - (500 - tokens));
+    assert!(fed(&free) > fed(&kept) && fed(&free) <= context);
+    // not even the prompt has room
+    let refused = engine.submit(3, asked(context - tokens));
+    let limit = tokens;
+    assert_eq!(refused, Err(Refusal::ContextLength { tokens, limit }));
+    assert!(engine.submit(4, asked(context - tokens - 1)).is_ok());
+    // the pages for it count too
+    let mut few = load(&tiny(Think::Never), &config(4, 1));
+    let short = |reserve| Request {
+        max_tokens: 8,
+        ..asked(reserve)
+    };
+    assert!(few.submit(1, short(0)).is_ok());
+    let refused = few.submit(2, short(128));
+    assert!(
+        matches!(refused, Err(Refusal::Memory { pages: 4, .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_text_is_cut_to_its_tokens_between_two_characters() {
+    let engine = load(&tiny(Think::Never), &config(64, 1));
+    let prompts = engine.prompts();
+    let text = "the rain in the plain \u{e9}\u{1f327} falls mainly".repeat(3);
+    let (whole, tokens) = prompts.cut(&text, usize::MAX);
+    assert_eq!(whole, text);
+    for most in 0..=tokens {
+        let (kept, has) = prompts.cut(&text, most);
+        assert_eq!(has, most);
+        assert!(text.starts_with(kept) && (most < tokens || kept == text));
+    }
+    assert_eq!(prompts.cut(&text, 0).0, "");
 }

@@ -3,8 +3,9 @@
 use super::world::{Heard, Q8, answer, config, load, request, tiny, turn};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    EngineConfig, Finish, KvFormats, Notice, Refusal, Request, SessionFault, SessionVerb,
+    Engine, EngineConfig, Finish, KvFormats, Notice, Refusal, Request, SessionFault, SessionVerb,
 };
+use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{Message, Role};
 use glowplug_tests::{SplitMix, Think};
 use std::path::{Path, PathBuf};
@@ -368,6 +369,38 @@ fn the_engine_after_goes_on_with_what_was_said() {
         assert!(outcome.prompt_tokens > all.prompt_tokens);
         assert_eq!(outcome.cached_tokens, 0);
     }
+}
+
+#[test]
+fn without_its_gpu_the_engine_goes_on_with_what_waits_and_what_was_said() {
+    let (tiny, config) = (tiny(Think::Never), config(64, 2));
+    let gguf = Gguf::from_bytes(tiny.bytes().into()).unwrap();
+    let long = "the rain in the plain ".repeat(12);
+    let mut engine = Engine::load(&gguf, &config).unwrap();
+    answer(&mut engine, 1, turn("a", "s", &long, 40));
+    let mut heard = Heard::default();
+    for (id, client) in [(2, "b"), (3, "c"), (4, "d")] {
+        let request = request(client, "the rain", 40);
+        engine.submit(id, request).unwrap();
+    }
+    while engine.counts().running < 2 || heard.text.len() < 2 {
+        engine.step(&mut |id, event| heard.take(id, event));
+    }
+    engine.go_on_without_gpu(&gguf, &config).unwrap();
+    assert_eq!(engine.counts().running, 0);
+    heard.idle(&mut engine);
+    // what had started is gone, for the caller to report; what waited is answered
+    assert_eq!(heard.ended.keys().collect::<Vec<_>>(), [&4]);
+    let (second, outcome) = answer(&mut engine, 5, turn("a", "s", "and now?", 20));
+    assert_eq!(outcome.cached_tokens, 0, "its pages were the GPU's");
+    let mut other = Engine::load(&gguf, &config).unwrap();
+    let (alone, _) = answer(&mut other, 1, request("d", "the rain", 40));
+    assert_eq!(heard.text[&4], alone);
+    answer(&mut other, 2, turn("a", "s", &long, 40));
+    let (again, _) = answer(&mut other, 3, turn("a", "s", "and now?", 20));
+    assert_eq!(second, again);
+    engine.session("a", "s", SessionVerb::Drop).unwrap();
+    assert_eq!(engine.counts().pages_used, 0);
 }
 
 #[test]

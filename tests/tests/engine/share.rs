@@ -24,6 +24,7 @@ fn ask(engine: &mut Engine, id: u64, request: Request) -> (u32, usize) {
         match engine.step(&mut |id, event| heard.take(id, event)) {
             Worked::Nothing => break,
             Worked::Little => {}
+            Worked::GpuLost => panic!("the GPU is lost"),
             Worked::Pass(n) => columns += n,
         }
     }

@@ -8,6 +8,7 @@ use glowplug_model::engine::{
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Message, SamplerParams};
+use glowplug_tests::world::on_gpu;
 use glowplug_tests::{Think, Tiny};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,10 +34,7 @@ pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
 
 /// The processor that these tests run on: that of the host, unless `GLOWPLUG_TEST_DEVICE` says `gpu`.
 fn compute() -> Compute {
-    match std::env::var("GLOWPLUG_TEST_DEVICE").as_deref() {
-        Ok("gpu") => Compute::Gpu,
-        _ => Compute::Cpu,
-    }
+    if on_gpu() { Compute::Gpu } else { Compute::Cpu }
 }
 
 pub(crate) fn load(tiny: &Tiny, config: &EngineConfig) -> Engine {

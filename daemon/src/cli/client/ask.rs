@@ -5,7 +5,7 @@ use super::print;
 use crate::cli::client_runtime;
 use crate::cli::failure::{Failure, put_json};
 use crate::cli::schema::Schema;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// Ask a running daemon over MQTT
@@ -34,12 +34,33 @@ pub(crate) struct Manner {
     /// a named conversation: the daemon keeps its history for this client, also after the end of this program
     #[arg(long, value_name = "NAME")]
     pub(crate) session: Option<String>,
+    #[command(flatten)]
+    assistant: Assistant,
+}
+
+/// What answers are like
+#[derive(Default, clap::Args)]
+pub(crate) struct Assistant {
     /// one of the presets that the daemon's configuration has for this client
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// let the model answer without a thought
     #[arg(long)]
     no_thinking: bool,
+}
+
+impl Assistant {
+    /// The fields of a request that say it.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        if self.no_thinking {
+            fields.insert("thinking".to_owned(), json!(false));
+        }
+        if let Some(preset) = &self.preset {
+            fields.insert("preset".to_owned(), json!(preset));
+        }
+        fields
+    }
 }
 
 /// Asks the question and prints the answer.
@@ -79,17 +100,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Builds a chat request from a whole conversation, or from what is new in a session.
 pub(crate) fn request(messages: &[Value], manner: &Manner, stream: bool) -> Value {
-    let mut request = json!({ "messages": messages, "stream": stream });
-    if manner.no_thinking {
-        request["thinking"] = json!(false);
+    let mut request = manner.assistant.fields();
+    if let Some(session) = &manner.session {
+        request.insert("session".to_owned(), json!(session));
     }
-    let names = [("session", &manner.session), ("preset", &manner.preset)];
-    for (field, name) in names {
-        if let Some(name) = name {
-            request[field] = json!(name);
-        }
-    }
-    request
+    request.insert("messages".to_owned(), json!(messages));
+    request.insert("stream".to_owned(), json!(stream));
+    Value::Object(request)
 }
 
 /// Builds one message of a conversation.
@@ -110,8 +127,10 @@ mod tests {
         );
         let manner = Manner {
             session: Some("s".into()),
-            preset: Some("p".into()),
-            no_thinking: true,
+            assistant: Assistant {
+                preset: Some("p".into()),
+                no_thinking: true,
+            },
         };
         let request = request(&messages, &manner, false);
         assert_eq!(

@@ -15,6 +15,9 @@ use tokio::time::{Instant, timeout_at};
 /// How long a broker may take to accept the connection, and to send the daemon's retained status.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How long the broker may take at the end to get what is queued.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// How long a daemon that says `starting` may take to load its model.
 const LOADING: Duration = Duration::from_secs(120);
 
@@ -27,13 +30,24 @@ const FRAME_MAX: usize = mqtt::PACKET_MAX;
 /// Where the daemon is, and who asks
 #[derive(clap::Args)]
 pub(crate) struct Target {
-    /// the broker, mqtt://HOST:PORT [default: the configuration's]
+    /// the broker, mqtt://HOST:PORT, or mqtts:// for TLS [default: the configuration's]
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
+    /// with mqtts://, the authorities that may have issued the broker's certificate, in PEM [default: the
+    /// configuration's, else the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+    /// with mqtts://, this client's certificate, in PEM
+    #[arg(long, value_name = "FILE")]
+    cert: Option<String>,
+    /// the private key of that certificate
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
     /// the daemon's node name [default: the configuration's, else the host name]
     #[arg(long)]
     node: Option<String>,
-    /// this client's segment in the topics, and its MQTT client identifier [default: cli-…, with a session cli]
+    /// this client's segment in the topics, and its MQTT client identifier [default: the bridge's name; of others cli-…, with a
+    /// session cli]
     #[arg(long)]
     client: Option<String>,
 }
@@ -46,8 +60,25 @@ impl Target {
                 "--session `{session}`: 1 to 64 characters of A-Z a-z 0-9 . _ -"
             )));
         }
+        let (config, server) = self.place()?;
+        // a session belongs to its client, so the next time it must be the same one
+        let client = match session {
+            Some(_) => self.client("cli")?,
+            None => self.client(&format!("cli-{:08x}", fastrand::u32(..)))?,
+        };
+        Client::connect(&config, server, client, session)
+    }
+
+    /// The configuration as the flags have it, and where its broker is.
+    pub(crate) fn place(&self) -> Result<(Config, BrokerAddress), Failure> {
         let mut draft = sources::load(None, None)?;
-        for (key, value) in [("mqtt.url", &self.broker), ("node", &self.node)] {
+        for (key, value) in [
+            ("mqtt.url", &self.broker),
+            ("mqtt.ca_file", &self.ca),
+            ("mqtt.cert_file", &self.cert),
+            ("mqtt.key_file", &self.key),
+            ("node", &self.node),
+        ] {
             if let Some(value) = value {
                 draft
                     .set(key, value)
@@ -55,23 +86,58 @@ impl Target {
             }
         }
         let config = sources::finish(draft, None)?;
-        let server = config.mqtt.server.clone().unwrap_or_else(|| BrokerAddress {
-            host: config.listen.ip().to_string(),
-            port: config.listen.port(),
+        let server = config.mqtt.server.clone().unwrap_or_else(|| {
+            BrokerAddress::of_listener(config.listen, config.listen_tls.is_some())
         });
-        let client = match &self.client {
-            Some(client) if !valid_segment(client) => {
-                return Err(Failure::Use(format!(
-                    "--client `{client}`: 1 to 64 characters of A-Z a-z 0-9 . _ -"
-                )));
-            }
-            Some(client) => client.clone(),
-            // a session belongs to its client, so the next time it must be the same one
-            None if session.is_some() => "cli".to_owned(),
-            None => format!("cli-{:08x}", fastrand::u32(..)),
-        };
-        Client::connect(&config, server, client, session)
+        Ok((config, server))
     }
+
+    /// This client's segment in the topics, if `--client` does not say it.
+    pub(crate) fn client(&self, default: &str) -> Result<String, Failure> {
+        match &self.client {
+            Some(client) if !valid_segment(client) => Err(Failure::Use(format!(
+                "--client `{client}`: 1 to 64 characters of A-Z a-z 0-9 . _ -"
+            ))),
+            Some(client) => Ok(client.clone()),
+            None => Ok(default.to_owned()),
+        }
+    }
+}
+
+/// How to connect to `server`. A configured user gets the configured credentials; for a broker on this machine the local
+/// user's are taken, if this user may read them; else there are none.
+pub(crate) fn options(
+    config: &Config,
+    server: BrokerAddress,
+    client_id: String,
+    subscriptions: Vec<String>,
+) -> Result<Options, Failure> {
+    let run = |error: credentials::CredentialsError| Failure::Run(error.to_string());
+    let credentials = match (&config.mqtt.username, &config.mqtt.password_file) {
+        (Some(username), Some(file)) => Some(mqtt::Credentials {
+            username: username.clone(),
+            password: credentials::read_password(file).map_err(run)?,
+        }),
+        (None, _)
+            if (config.mqtt.server.is_none() || is_loopback(&server.host))
+                && credentials::local_file(&config.state_dir).is_file() =>
+        {
+            Some(credentials::read_local(&config.state_dir).map_err(run)?)
+        }
+        _ => None,
+    };
+    Ok(Options {
+        server,
+        tls: config.mqtt.tls.clone(),
+        client_id,
+        credentials,
+        will: None,
+        subscriptions: subscriptions
+            .into_iter()
+            .map(|topic| (topic, Qos::AtLeastOnce))
+            .collect(),
+        payload_max: FRAME_MAX,
+    })
 }
 
 /// What a daemon says about itself in its retained status.
@@ -128,42 +194,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts to connect to `server` as `name`. A configured user gets the configured credentials; for a broker on this
-    /// machine the local user's are taken, if this user may read them; else there are none.
+    /// Starts to connect to `server` as `name`.
     pub(crate) fn connect(
         config: &Config,
         server: BrokerAddress,
         name: String,
         session: Option<&str>,
     ) -> Result<Self, Failure> {
-        let run = |error: credentials::CredentialsError| Failure::Run(error.to_string());
-        let credentials = match (&config.mqtt.username, &config.mqtt.password_file) {
-            (Some(username), Some(file)) => Some(mqtt::Credentials {
-                username: username.clone(),
-                password: credentials::read_password(file).map_err(run)?,
-            }),
-            (None, _)
-                if is_loopback(&server.host)
-                    && credentials::local_file(&config.state_dir).is_file() =>
-            {
-                Some(credentials::read_local(&config.state_dir).map_err(run)?)
-            }
-            _ => None,
-        };
         let topics = Topics::new(&config.base_topic, &config.node);
         let mut subscriptions = vec![topics.reply(&name), topics.status(), topics.info()];
         subscriptions.extend(session.map(|session| topics.session_result(&name, session)));
-        let (link, events) = mqtt::connect(Options {
-            server,
-            client_id: name.clone(),
-            credentials,
-            will: None,
-            subscriptions: subscriptions
-                .into_iter()
-                .map(|topic| (topic, Qos::AtLeastOnce))
-                .collect(),
-            payload_max: FRAME_MAX,
-        });
+        let (link, events) = mqtt::connect(options(config, server, name.clone(), subscriptions)?);
         let node = config.node.clone();
         Ok(Self {
             link,
@@ -354,7 +395,10 @@ impl Client {
                 self.up = false;
                 return None;
             }
-            Event::Unsubscribed { .. } | Event::Refused(..) => return None,
+            Event::Unsubscribed { .. }
+            | Event::Refused(..)
+            | Event::Subscribed { .. }
+            | Event::Delivered(_) => return None,
             Event::Incoming(incoming) => incoming,
         };
         if let Some(ack) = ack {
@@ -382,7 +426,7 @@ impl Client {
 
     /// Sends what is queued, then ends the connection.
     pub(crate) async fn close(self) {
-        self.link.close(Duration::from_secs(2)).await;
+        self.link.close(GOODBYE).await;
     }
 
     /// The node name of the daemon.
@@ -421,3 +465,4 @@ pub(super) mod health;
 pub(super) mod print;
 #[cfg(test)]
 mod tests;
+pub(super) mod top;

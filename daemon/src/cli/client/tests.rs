@@ -31,22 +31,26 @@ impl World {
         let config = config(folder.path());
         let credentials = credentials::daemon().unwrap();
         let users = Users {
+            shared: Vec::new(),
             base: config.base_topic.clone(),
             daemon: credentials.clone(),
             daemon_id: "the-daemon".into(),
             local: credentials::local(folder.path()).unwrap(),
             local_may: crate::wire::topics::local_may,
+            outside_may: |_, _, _| false,
         };
-        let broker = broker::start("127.0.0.1:0".parse().unwrap(), users, 1 << 20)
+        let broker = broker::start("127.0.0.1:0".parse().unwrap(), None, users, 1 << 20)
             .await
             .unwrap();
         let server = BrokerAddress {
             host: "127.0.0.1".into(),
             port: broker.address.port(),
+            tls: false,
         };
         let topics = Topics::new(&config.base_topic, &config.node);
         let (daemon, mut events) = mqtt::connect(Options {
             server: server.clone(),
+            tls: crate::config::Tls::default(),
             client_id: "the-daemon".into(),
             credentials: Some(credentials),
             will: None,
@@ -250,6 +254,7 @@ async fn no_broker_and_a_wrong_password_end_at_once() {
     let server = BrokerAddress {
         host: "127.0.0.1".into(),
         port: gone,
+        tls: false,
     };
     let mut client =
         Client::connect(&config(world._folder.path()), server, "me".into(), None).unwrap();

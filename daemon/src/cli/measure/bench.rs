@@ -5,11 +5,13 @@ use super::probe;
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use crate::cli::schema::Schema;
+use crate::models::speed::{ids, median, run_once};
 use glowplug_firmware_config::limits::STREAMS_MAX;
-use glowplug_model::engine::{Compute, Evaluator, KvFormats, TooLong};
+use glowplug_firmware_config::plan::device::device_plan;
+use glowplug_model::engine::{Compute, Evaluator, KvFormats, LoadError, device_memory};
 use glowplug_model::gguf::{Gguf, pack};
+use glowplug_model::network::dims::Dims;
 use serde_json::json;
-use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -104,6 +106,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Compute::Cpu => "cpu",
         Compute::Gpu => "gpu",
     };
+    let gpu = match args.device {
+        Compute::Cpu => None,
+        Compute::Gpu => {
+            let dims = Dims::from_gguf(&gguf).map_err(LoadError::from)?;
+            let (kv, pages) = (config.kv, config.pages);
+            let planned =
+                device_memory(&gguf, &dims, kv, pages, context).map_err(LoadError::from)?;
+            let held = evaluator.reserved().map_err(LoadError::from)?;
+            let planned = device_plan(None, &planned);
+            let planned = planned.map_err(|error| Failure::Run(error.to_string()))?;
+            Some((held, planned.total()))
+        }
+    };
     let peak_rss_bytes = probe::peak_rss_bytes()?;
     // the probe needs memory of its own, so it runs after the peak was read and ours was given back
     drop((evaluator, tokenizer));
@@ -133,6 +148,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "peak_rss_bytes": peak_rss_bytes, "bytes_per_token": bytes_per_token, "read_gbps": read_gbps,
             "probe_gbps": probe_gbps, "probe_share": probe_share,
         });
+        if let Some((held, planned)) = gpu {
+            result["gpu_bytes"] = json!({"held": held, "planned": planned});
+        }
         if args.streams.is_some() {
             result["aggregate_tps"] = json!(aggregate_tps);
         }
@@ -176,39 +194,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         "memory       {:.1} MB at the peak",
         peak_rss_bytes as f64 / 1e6
     ))?;
+    if let Some((held, planned)) = gpu {
+        put_line(&format!(
+            "gpu memory   {:.1} MB held, {:.1} MB planned",
+            held as f64 / 1e6,
+            planned as f64 / 1e6
+        ))?;
+    }
     put_line(&format!(
         "bandwidth    {read_gbps:.2} GB/s ({:.1} MB a token), {:.0} % of the {probe_gbps:.2} GB/s a plain read reaches",
         bytes_per_token as f64 / 1e6,
         probe_share * 100.0
     ))
-}
-
-/// Measures the seconds for a prefill of `prompt` tokens of one stream (to the first token decoded), and for `decode`
-/// tokens of each of `streams`. Each begins with `depth` tokens in the cache.
-pub(in crate::cli) fn run_once(
-    evaluator: &mut Evaluator,
-    ids: &[u32],
-    depth: usize,
-    prompt: usize,
-    decode: usize,
-    streams: usize,
-) -> Result<(f64, f64), Failure> {
-    let full = |error: TooLong| Failure::Run(error.to_string());
-    evaluator.reset();
-    evaluator.prefill(0, &ids[..depth]).map_err(full)?;
-    let start = Instant::now();
-    let mut tokens = vec![black_box(evaluator.prefill(0, &ids[..prompt]).map_err(full)?); streams];
-    let prefill = start.elapsed().as_secs_f64();
-
-    evaluator.reset();
-    for stream in 0..streams {
-        evaluator.prefill(stream, &ids[..depth]).map_err(full)?;
-    }
-    let start = Instant::now();
-    for _ in 0..decode {
-        evaluator.decode(&mut tokens).map_err(full)?;
-    }
-    Ok((prefill, start.elapsed().as_secs_f64()))
 }
 
 /// Bytes of weights that decoding one token reads: every tensor, but only single rows of the embedding table, and of a
@@ -222,40 +219,4 @@ fn bytes_per_token(gguf: &Gguf) -> u64 {
         .iter()
         .filter(|t| !scanned.contains(&t.name.as_str()) || Some(t.name.as_str()) == scan);
     read.map(|tensor| tensor.bytes as u64).sum()
-}
-
-/// Token ids that are the same every time and spread over the vocabulary.
-pub(in crate::cli) fn ids(count: usize, vocab: usize) -> Vec<u32> {
-    (0..count)
-        .map(|i| (i.wrapping_mul(7919) % vocab.max(1)) as u32)
-        .collect()
-}
-
-pub(in crate::cli) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values {
-        [] => f64::NAN,
-        _ if values.len() % 2 == 1 => values[middle],
-        _ => (values[middle - 1] + values[middle]) / 2.0,
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);
-        assert_eq!(median(&mut [5.0]), 5.0);
-    }
-
-    #[test]
-    fn ids_stay_in_the_vocabulary() {
-        assert!(ids(5000, 97).iter().all(|&id| id < 97));
-        assert_eq!(ids(3, 49152), [0, 7919, 15838]);
-    }
 }

@@ -82,6 +82,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         if matches!(worked, Worked::Pass(_)) {
             engine.took(begun.elapsed().as_secs_f64());
         }
+        if let Some(why) = engine.gpu_lost() {
+            return Err(Failure::Run(format!("the GPU is lost: {why}")));
+        }
         written?;
         if worked == Worked::Nothing && ended.is_none() {
             return Err(Failure::Run("the engine stopped without an end".into()));

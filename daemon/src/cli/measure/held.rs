@@ -63,6 +63,7 @@ pub(super) fn measure(
                 }
             }
             Worked::Pass(_) | Worked::Little => {}
+            Worked::GpuLost => return Err(Failure::Run("the GPU was lost".into())),
         }
     }
     drop(engine);

@@ -1,19 +1,17 @@
 //! `glowplug tune MODEL`: which thread counts are fastest here, for prefill and for decoding.
 
-use super::bench::{ids, median, run_once};
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use crate::machine::cores::Cores;
+use crate::models::device::{Comparison, Setting};
+use crate::models::speed::{PREFILL, Speed, median};
 use crate::models::tuned::Tuned;
-use glowplug_model::engine::{Compute, Evaluator};
+use glowplug_model::engine::{Compute, gpu};
+use glowplug_model::ops::memory::GpuKind;
 use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-/// Tokens of the prompt, which take two full steps.
-const PREFILL: usize = 128;
-/// Tokens that are decoded, which take five seconds on the slowest board.
-const DECODE: usize = 16;
 /// Rounds through all counts: a minute in which something else ran costs one figure of each count.
 const ROUNDS: usize = 3;
 /// A count within this share of the fastest counts as equally fast; the smaller one leaves cores to others.
@@ -47,6 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Tuned::here(models::forced_isa()?, cores, prefill, decode)
         .write(&model)
         .map_err(|error| Failure::io("write", &file, &error))?;
+    let compared = compare(&model, cores, prefill.max(decode))?;
     if args.json {
         let lines: Vec<_> = measured
             .iter()
@@ -54,6 +53,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             .collect();
         return put_json(&json!({
             "model": args.model, "cores": cores, "prefill": prefill, "decode": decode, "measured": lines, "file": file,
+            "gpu": compared.as_ref().map(|compared| json!({
+                "prefill_tps": compared.gpu.prefill_tps, "decode_tps": compared.gpu.decode_tps,
+                "faster": compared.faster() == Compute::Gpu, "file": Comparison::path(&model),
+            })),
         }));
     }
     put_line("threads  prefill   decode  tokens/s")?;
@@ -66,28 +69,61 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     put_line(&format!(
         "threads = {{ prefill = {prefill}, decode = {decode} }}"
     ))?;
-    put_line(&format!("written to {}", file.display()))
+    put_line(&format!("written to {}", file.display()))?;
+    let Some(compared) = compared else {
+        return Ok(());
+    };
+    let speed = compared.gpu;
+    put_line(&format!(
+        "gpu     {:>8.1} {:>8.2}\n{compared}: `auto` takes the {}",
+        speed.prefill_tps,
+        speed.decode_tps,
+        match compared.faster() {
+            Compute::Cpu => "processor",
+            Compute::Gpu => "GPU",
+        }
+    ))?;
+    put_line(&format!(
+        "written to {}",
+        Comparison::path(&model).display()
+    ))
+}
+
+/// Compares the GPU, if there is one, with the processor on the threads that were found, and writes the file that
+/// `model.device = "auto"` reads.
+fn compare(model: &Path, cores: usize, threads: usize) -> Result<Option<Comparison>, Failure> {
+    let Ok(gpu) = gpu() else {
+        return Ok(None);
+    };
+    if gpu.kind == GpuKind::Software {
+        return Ok(None);
+    }
+    let gguf = models::open(&model.to_string_lossy())?;
+    let context = PREFILL.min(models::trained_context(&gguf)?);
+    let config = models::engine_config(&gguf, context, 1, Some(threads), None, Compute::Cpu)?;
+    let setting = Setting::here(&gpu, models::forced_isa()?, cores, gguf.file_bytes());
+    let compared = Comparison::measure(setting, &gguf, &config)?;
+    let file = Comparison::path(model);
+    let written = compared.write(model);
+    written.map_err(|error| Failure::io("write", &file, &error))?;
+    Ok(Some(compared))
 }
 
 /// Takes the medians over [`ROUNDS`] rounds through all counts.
 fn measure(model: &Path, counts: &[usize]) -> Result<Vec<Measured>, Failure> {
     let gguf = models::open(&model.to_string_lossy())?;
-    let context = PREFILL.max(DECODE).min(models::trained_context(&gguf)?);
-    let mut seconds = vec![(Vec::new(), Vec::new()); counts.len()];
+    let context = PREFILL.min(models::trained_context(&gguf)?);
+    let mut speeds = vec![(Vec::new(), Vec::new()); counts.len()];
     for round in 0..ROUNDS {
-        for (&threads, (prefill, decode)) in counts.iter().zip(&mut seconds) {
+        for (&threads, (prefill, decode)) in counts.iter().zip(&mut speeds) {
             if io::stderr().is_terminal() {
                 eprint!("\rround {} of {ROUNDS}, {threads} threads ", round + 1);
             }
             let config =
                 models::engine_config(&gguf, context, 1, Some(threads), None, Compute::Cpu)?;
-            let mut evaluator = Evaluator::load(&gguf, &config)?;
-            let ids = ids(context, evaluator.vocab());
-            // the first run brings the weights into memory and wakes the threads
-            run_once(&mut evaluator, &ids, 0, 1, 1, 1)?;
-            let run = run_once(&mut evaluator, &ids, 0, context, DECODE.min(context), 1)?;
-            prefill.push(run.0);
-            decode.push(run.1);
+            let speed = Speed::measure(&gguf, &config)?;
+            prefill.push(speed.prefill_tps);
+            decode.push(speed.decode_tps);
         }
     }
     if io::stderr().is_terminal() {
@@ -95,11 +131,11 @@ fn measure(model: &Path, counts: &[usize]) -> Result<Vec<Measured>, Failure> {
     }
     Ok(counts
         .iter()
-        .zip(&mut seconds)
+        .zip(&mut speeds)
         .map(|(&threads, (prefill, decode))| Measured {
             threads,
-            prefill_tps: context as f64 / median(prefill),
-            decode_tps: DECODE.min(context) as f64 / median(decode),
+            prefill_tps: median(prefill),
+            decode_tps: median(decode),
         })
         .collect())
 }

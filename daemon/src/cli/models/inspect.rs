@@ -2,6 +2,8 @@
 
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
+use crate::models::plan::formats;
+use glowplug_model::engine::device_memory;
 use glowplug_model::gguf::{Gguf, Value};
 use glowplug_model::network::dims::Dims;
 use glowplug_model::text::{ChatTemplate, Tokenizer};
@@ -25,7 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let path = models::resolve(&args.model)?;
     let gguf = Gguf::open(&path)?;
-    let unsupported = unsupported(&gguf);
+    let (unsupported, gpu) = (unsupported(&gguf), gpu_weights(&gguf));
     if args.json {
         let metadata: Map<String, Json> = gguf
             .metadata()
@@ -40,6 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "path": path, "bytes": gguf.file_bytes(), "version": gguf.version(), "metadata": metadata, "tensors": tensors,
             "types": types(&gguf).into_iter().map(|(ty, (count, bytes))| (ty, json!({ "tensors": count, "bytes": bytes }))).collect::<Map<_, _>>(),
             "unsupported": unsupported,
+            "gpu": match &gpu {
+                Ok(bytes) => json!({ "weights": bytes }),
+                Err(why) => json!({ "why_not": why }),
+            },
         }));
     }
     put_line(&format!(
@@ -71,6 +77,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     for (ty, (count, bytes)) in types(&gguf) {
         put_line(&format!("  {ty:<7} {count:>4} tensors {bytes:>13}"))?;
     }
+    put_line("\non a GPU")?;
+    put_line(&match gpu {
+        Ok(bytes) => format!("  the weights take {bytes} bytes of its memory"),
+        Err(why) => format!("  {why}"),
+    })?;
     put_line(if unsupported.is_empty() {
         "\nunsupported: nothing"
     } else {
@@ -79,6 +90,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     unsupported
         .iter()
         .try_for_each(|why| put_line(&format!("  {why}")))
+}
+
+/// Bytes that the weights take of a GPU's memory, or why no GPU computes them. None is opened for it.
+fn gpu_weights(gguf: &Gguf) -> Result<u64, String> {
+    let dims = Dims::from_gguf(gguf).map_err(|error| error.to_string())?;
+    let kv = formats(None, dims.head_dim).map_err(|error| error.to_string())?;
+    let memory = device_memory(gguf, &dims, kv, 1, dims.context_train);
+    memory
+        .map(|memory| memory.weights)
+        .map_err(|error| error.to_string())
 }
 
 /// What keeps this version from serving the file, in words.

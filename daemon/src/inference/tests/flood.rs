@@ -4,7 +4,7 @@
 use super::*;
 use crate::inference::inbox::Inbox;
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_model::engine::{KvFormats, Priority, Refusal};
+use glowplug_model::engine::{EngineConfig, KvFormats, Priority, Refusal};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Message, Role};
@@ -14,20 +14,29 @@ use glowplug_tests::{Think, Tiny};
 const OUTSTANDING: usize = 11;
 const STREAM: RequestId = 1;
 
-pub(super) fn engine() -> Engine {
-    let tiny = Tiny {
+pub(super) fn model() -> Tiny {
+    Tiny {
         think: Think::Never,
         context: 2048,
         ..Tiny::smallest(Arch::Llama)
-    };
-    let kv = KvFormats::both(KvFormat::F16);
-    let config = EngineConfig {
+    }
+}
+
+pub(super) fn config() -> EngineConfig {
+    EngineConfig {
         queue: 20,
         // a token a step
         drafts: false,
-        ..EngineConfig::new(2048, 4, kv)
-    };
-    Engine::load(&Gguf::from_bytes(tiny.bytes().into()).unwrap(), &config).unwrap()
+        ..EngineConfig::new(2048, 4, KvFormats::both(KvFormat::F16))
+    }
+}
+
+fn engine() -> Engine {
+    Engine::load(
+        &Gguf::from_bytes(model().bytes().into()).unwrap(),
+        &config(),
+    )
+    .unwrap()
 }
 
 fn says(client: &str, said: &str, max_tokens: u32) -> Box<Request> {

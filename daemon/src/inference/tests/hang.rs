@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::machine::sensors::MachineState;
+use crate::models::opened::Opened;
 use tokio::time::timeout;
 
 /// Between two times that the thread is to be heard of.
@@ -15,6 +16,16 @@ fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
     let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
     let (jobs, _prompts) = std_mpsc::sync_channel(AHEAD);
     let (told, mut reports) = mpsc::channel(REPORTS);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.gguf");
+    flood::model().write(&file).unwrap();
+    let source = Source {
+        weights: Weights::new(Opened::open(&file).unwrap(), String::new()),
+        config: flood::config(),
+        computes: Computes::cpu(String::new()),
+        tested: Duration::ZERO,
+    };
+    let mut engine = Engine::load(&source.weights.map().unwrap(), &source.config).unwrap();
     let thread = std::thread::spawn(move || {
         let threads = Threads {
             prefill: 1,
@@ -24,7 +35,13 @@ fn a_thread_that_hangs_is_not_heard_of_and_goes_on_when_it_can() {
             Governed::new(seen, threads, 1),
             Inbox::new(Some(BEAT), jobs),
         );
-        answer(&mut flood::engine(), SWEEP, governed, inbox, &taken, &told)
+        let life = Life {
+            expire: SWEEP,
+            beat: Some(BEAT),
+            watchdog: None,
+            results: Weak::new(),
+        };
+        answer(&mut engine, source, &life, governed, inbox, &taken, &told)
     });
     // nobody asks anything: it says that it lives
     for _ in 0..4 {

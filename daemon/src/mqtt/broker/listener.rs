@@ -1,23 +1,27 @@
 //! The embedded broker's listener: it lets in who says in time who it is. A connection that says nothing costs a
 //! descriptor for a while, but never the place of one that speaks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::mem::{Discriminant, discriminant};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::framing::{CONNACK, CONNECT, Connect, FixedHeader, LEVEL_5};
+use crate::mqtt::tls::Acceptor;
 
-/// Most connections that have not sent their CONNECT. If one more comes, the oldest of them is closed. All come from
-/// this machine, so a bound for each address would be no different.
+/// Most connections that have not sent their CONNECT. If one more comes, the oldest is closed of the address that has
+/// most of them.
 pub(in crate::mqtt) const SILENT_MAX: usize = 256;
+/// The same where they speak TLS: a handshake takes memory and a signature.
+pub(in crate::mqtt) const HANDSHAKES_MAX: usize = 64;
 /// How long a connection may take to send its CONNECT.
 pub(in crate::mqtt) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest CONNECT: an identifier, a user, a password, and a will of a few words.
@@ -28,6 +32,13 @@ pub(in crate::mqtt) const READ_AHEAD: usize = 4 << 10;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// The log says so once in this time.
 const SAY_AGAIN: Duration = Duration::from_secs(600);
+
+/// The first byte of a TLS connection: a record of its handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The two directions of a connection, with TLS taken off.
+pub(in crate::mqtt) type Inward = Box<dyn AsyncRead + Send + Unpin>;
+pub(in crate::mqtt) type Outward = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Why a connection is turned away.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +51,8 @@ pub(in crate::mqtt) enum TurnedAway {
 
 /// A connection of which the CONNECT was read, and nothing after it.
 pub(in crate::mqtt) struct Visitor {
-    pub(in crate::mqtt) from: BufReader<OwnedReadHalf>,
-    pub(in crate::mqtt) to: OwnedWriteHalf,
+    pub(in crate::mqtt) from: BufReader<Inward>,
+    pub(in crate::mqtt) to: Outward,
     pub(in crate::mqtt) address: SocketAddr,
     pub(in crate::mqtt) connect: Connect,
     /// The CONNECT after its fixed header.
@@ -49,19 +60,39 @@ pub(in crate::mqtt) struct Visitor {
 }
 
 impl Visitor {
-    async fn meet(stream: TcpStream, address: SocketAddr) -> Option<Self> {
+    async fn meet(
+        stream: TcpStream,
+        address: SocketAddr,
+        acceptor: Option<&Acceptor>,
+    ) -> Result<Self, Stranger> {
         // an error means that the peer is gone, which is noticed soon enough
         let _ = stream.set_nodelay(true);
-        let (from, to) = stream.into_split();
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            return Err(Stranger::Other);
+        }
+        let (from, to): (Inward, Outward) = match (acceptor, first[0]) {
+            (Some(_), CONNECT) => return Err(Stranger::Plain),
+            (None, TLS_HANDSHAKE) => return Err(Stranger::Tls),
+            (Some(acceptor), _) => {
+                let stream = acceptor.accept(stream).await.map_err(Stranger::Handshake)?;
+                let (from, to) = tokio::io::split(stream);
+                (Box::new(from), Box::new(to))
+            }
+            (None, _) => {
+                let (from, to) = stream.into_split();
+                (Box::new(from), Box::new(to))
+            }
+        };
         let mut from = BufReader::with_capacity(READ_AHEAD, from);
-        let header = FixedHeader::read(&mut from).await.ok()??;
+        let header = FixedHeader::read(&mut from).await?.ok_or(Stranger::Other)?;
         if header.first != CONNECT || header.len > CONNECT_MAX {
-            return None;
+            return Err(Stranger::Other);
         }
         let mut body = vec![0; header.len];
-        from.read_exact(&mut body).await.ok()?;
-        let connect = Connect::parse(&body)?;
-        Some(Self {
+        from.read_exact(&mut body).await?;
+        let connect = Connect::parse(&body).ok_or(Stranger::Other)?;
+        Ok(Self {
             from,
             to,
             address,
@@ -84,31 +115,69 @@ impl Visitor {
         } else {
             &[CONNACK, 2, 0, of_4]
         };
+        let say = async {
+            self.to.write_all(said).await?;
+            self.to.shutdown().await
+        };
         // a peer that does not listen is turned away all the same
-        let _ = timeout(CONNECT_WITHIN, self.to.write_all(said)).await;
+        let _ = timeout(CONNECT_WITHIN, say).await;
+    }
+}
+
+/// Why nothing comes of a connection.
+#[derive(Debug, thiserror::Error)]
+enum Stranger {
+    #[error(
+        "a client speaks plain MQTT where the embedded broker has TLS: its address begins with `mqtts://`"
+    )]
+    Plain,
+    #[error(
+        "a client speaks TLS where the embedded broker has none (`broker.tls`): its address begins with `mqtt://`"
+    )]
+    Tls,
+    #[error("a client ended the TLS handshake, or showed no certificate that is taken: {0}")]
+    Handshake(io::Error),
+    /// It said nothing, went away, or spoke something else.
+    #[error("no MQTT")]
+    Other,
+}
+
+impl From<io::Error> for Stranger {
+    fn from(_: io::Error) -> Self {
+        Self::Other
     }
 }
 
 /// The listening socket, and the connections that have not said who they are.
 pub(in crate::mqtt) struct Listener {
     socket: TcpListener,
+    /// What makes the connections of `socket` speak TLS, and a socket on loopback for the daemon itself, which needs none.
+    tls: Option<(Arc<Acceptor>, TcpListener)>,
     within: Duration,
-    silent: JoinSet<Option<Visitor>>,
-    /// The silent connections, the oldest first.
-    order: VecDeque<AbortHandle>,
+    silent: JoinSet<Result<Visitor, Stranger>>,
+    /// The silent connections and where they come from, the oldest first.
+    order: VecDeque<(IpAddr, AbortHandle)>,
     /// When the log last said that descriptors or memory were short.
     exhausted: Option<Instant>,
+    /// When it last said of each kind of stranger that there are some.
+    strangers: HashMap<Discriminant<Stranger>, Instant>,
 }
 
 impl Listener {
     /// Closes connections that do not send their CONNECT `within` this time.
-    pub(in crate::mqtt) fn new(socket: TcpListener, within: Duration) -> Self {
+    pub(in crate::mqtt) fn new(
+        socket: TcpListener,
+        tls: Option<(Arc<Acceptor>, TcpListener)>,
+        within: Duration,
+    ) -> Self {
         Self {
             socket,
+            tls,
             within,
             silent: JoinSet::new(),
             order: VecDeque::new(),
             exhausted: None,
+            strangers: HashMap::new(),
         }
     }
 
@@ -116,34 +185,77 @@ impl Listener {
     pub(in crate::mqtt) async fn next(&mut self) -> io::Result<Visitor> {
         loop {
             tokio::select! {
-                accepted = self.socket.accept() => match accepted {
-                    Ok((stream, address)) => self.wait_for(stream, address),
+                (accepted, acceptor) = accept(&self.socket, self.tls.as_ref()) => match accepted {
+                    Ok((stream, address)) => self.wait_for(stream, address, acceptor),
                     Err(e) => self.failed(&e).await?,
                 },
-                Some(met) = self.silent.join_next() => {
-                    // nothing comes of one that said nothing in time, was closed for another, or spoke something else
-                    if let Ok(Some(visitor)) = met {
-                        return Ok(visitor);
-                    }
+                Some(met) = self.silent.join_next() => match met {
+                    Ok(Ok(visitor)) => return Ok(visitor),
+                    Ok(Err(stranger)) => self.met(&stranger),
+                    // it was closed for another
+                    Err(_) => {}
                 }
             }
         }
     }
 
-    fn wait_for(&mut self, stream: TcpStream, address: SocketAddr) {
-        self.order.retain(|one| !one.is_finished());
-        if self.order.len() >= SILENT_MAX {
-            self.close_oldest(1);
+    fn wait_for(
+        &mut self,
+        stream: TcpStream,
+        address: SocketAddr,
+        acceptor: Option<Arc<Acceptor>>,
+    ) {
+        self.order.retain(|(_, one)| !one.is_finished());
+        let most = if self.tls.is_some() {
+            HANDSHAKES_MAX
+        } else {
+            SILENT_MAX
+        };
+        if self.order.len() >= most {
+            self.close_one();
         }
         let within = self.within;
-        let met = async move { timeout(within, Visitor::meet(stream, address)).await.ok()? };
+        let met = async move {
+            let meeting = Visitor::meet(stream, address, acceptor.as_deref());
+            // nothing comes of one that said nothing in time
+            timeout(within, meeting)
+                .await
+                .unwrap_or(Err(Stranger::Other))
+        };
         let handle = self.silent.spawn(met);
-        self.order.push_back(handle);
+        self.order.push_back((address.ip(), handle));
+    }
+
+    /// Closes the oldest connection of the address that has most of them, so that one machine keeps no other out.
+    fn close_one(&mut self) {
+        let mut of = HashMap::<IpAddr, usize>::new();
+        for (address, _) in &self.order {
+            *of.entry(*address).or_default() += 1;
+        }
+        let most = of.values().copied().max();
+        let at = self
+            .order
+            .iter()
+            .position(|(address, _)| of.get(address).copied() == most);
+        if let Some((_, oldest)) = at.and_then(|at| self.order.remove(at)) {
+            oldest.abort();
+        }
     }
 
     fn close_oldest(&mut self, n: usize) {
-        for oldest in self.order.drain(..n) {
+        for (_, oldest) in self.order.drain(..n) {
             oldest.abort();
+        }
+    }
+
+    /// Says what a client spoke that does not come in; now and then, because it will try again.
+    fn met(&mut self, stranger: &Stranger) {
+        tracing::debug!("the embedded broker: {stranger}");
+        let (kind, now) = (discriminant(stranger), Instant::now());
+        let said = self.strangers.get(&kind);
+        if !matches!(stranger, Stranger::Other) && said.is_none_or(|said| now > *said + SAY_AGAIN) {
+            self.strangers.insert(kind, now);
+            tracing::warn!("{stranger}");
         }
     }
 
@@ -158,7 +270,7 @@ impl Listener {
                         "the embedded broker cannot take another connection: {error}; it goes on trying"
                     );
                 }
-                self.order.retain(|one| !one.is_finished());
+                self.order.retain(|(_, one)| !one.is_finished());
                 self.close_oldest(self.order.len().div_ceil(2));
                 sleep(EXHAUSTED_PAUSE).await;
                 Ok(())
@@ -169,6 +281,20 @@ impl Listener {
             // this error is of the one connection that was to be accepted
             _ => Ok(()),
         }
+    }
+}
+
+/// The next connection, and what makes it speak TLS if it has to.
+async fn accept(
+    socket: &TcpListener,
+    tls: Option<&(Arc<Acceptor>, TcpListener)>,
+) -> (io::Result<(TcpStream, SocketAddr)>, Option<Arc<Acceptor>>) {
+    match tls {
+        None => (socket.accept().await, None),
+        Some((acceptor, own)) => tokio::select! {
+            accepted = socket.accept() => (accepted, Some(Arc::clone(acceptor))),
+            accepted = own.accept() => (accepted, None),
+        },
     }
 }
 
@@ -186,7 +312,7 @@ mod tests {
     async fn listener(within: Duration) -> (Listener, SocketAddr) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        (Listener::new(socket, within), address)
+        (Listener::new(socket, None, within), address)
     }
 
     /// Until the listener has closed it.
@@ -213,6 +339,24 @@ mod tests {
         assert!(waiting <= SILENT_MAX, "{waiting}");
         // the oldest went first
         closed(silent.remove(0)).await;
+    }
+
+    #[tokio::test]
+    async fn one_address_with_many_connections_costs_its_own() {
+        let (mut listener, _) = listener(LONG).await;
+        let of = |last| IpAddr::from([192, 0, 2, last]);
+        for last in [1, 2, 2, 3, 2, 1] {
+            let waits = listener.silent.spawn(std::future::pending());
+            listener.order.push_back((of(last), waits));
+        }
+        let left = |listener: &Listener| -> Vec<IpAddr> {
+            listener.order.iter().map(|(address, _)| *address).collect()
+        };
+        listener.close_one();
+        assert_eq!(left(&listener), [1, 2, 3, 2, 1].map(of));
+        // of as many the oldest
+        listener.close_one();
+        assert_eq!(left(&listener), [2, 3, 2, 1].map(of));
     }
 
     #[tokio::test]
@@ -246,7 +390,7 @@ mod tests {
         let (mut listener, address) = listener(LONG).await;
         let mut oldest = TcpStream::connect(address).await.unwrap();
         let (stream, peer) = listener.socket.accept().await.unwrap();
-        listener.wait_for(stream, peer);
+        listener.wait_for(stream, peer, None);
         let mut said = None;
         for _ in 0..3 {
             let full = Errno::MFILE.into();

@@ -1,5 +1,5 @@
-//! The embedded broker, `mqtt5`, in the one file that names it. It needs no set-up, listens on loopback, speaks both
-//! MQTT versions on one port, and always checks users and topics. For production use a broker of its own.
+//! The embedded broker, `mqtt5`, in the one file that names it. It needs no set-up, listens on loopback or behind
+//! TLS, speaks both MQTT versions on one port, and always checks users and topics.
 //!
 //! Only the part of the crate that serves one connection is used. `listener` and `relay` decide before it who is let in
 //! and what the crate gets to see. What was measured of version 0.49: it adds a user property with the sender's client
@@ -14,7 +14,7 @@ mod sessions;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,9 +34,12 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, interval, timeout};
 
+use super::tls::{self, Acceptor, FileError};
 use super::{Credentials, PACKET_MAX};
+use crate::config::ListenerTls;
+use crate::tools::topic::covers;
 use framing::{CONNECT, Connect, FixedHeader, LEVEL_5, lower_will};
-use listener::{CONNECT_WITHIN, Listener, TurnedAway, Visitor};
+use listener::{CONNECT_WITHIN, HANDSHAKES_MAX, Listener, TurnedAway, Visitor};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
 use sessions::{SESSIONS_MAX, Sessions};
 
@@ -64,12 +67,21 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Bytes that the broker may hold when payloads of up to `payload_max` are taken: for each client its queue and the
 /// buffers of its connection; requests on their way to the daemon, in both queues and twice in the window, where the
-/// crate keeps a copy; large packets on their way in, here and in the crate; and what is retained.
+/// crate keeps a copy; large packets on their way in, here and in the crate; and what is retained. With `tls` also the
+/// buffers of every connection that speaks it, or is about to.
 #[must_use]
-pub const fn bytes(payload_max: usize) -> usize {
+pub const fn bytes(payload_max: usize, tls: bool) -> usize {
     let client = QUEUE_MAX.1 + 4 * LARGE;
+    let tls = if tls {
+        (CLIENTS_MAX + HANDSHAKES_MAX) * tls::BYTES
+    } else {
+        0
+    };
     let requests = 2 * DAEMON_LANE + 2 * DAEMON_WINDOW as usize + 2 * LARGE_MAX;
-    CLIENTS_MAX * client + requests * packet_max(payload_max) + RETAINED_MAX.0 * RETAINED_MAX.1
+    CLIENTS_MAX * client
+        + tls
+        + requests * packet_max(payload_max)
+        + RETAINED_MAX.0 * RETAINED_MAX.1
 }
 
 /// A running broker, which ends when this is dropped.
@@ -77,6 +89,8 @@ pub const fn bytes(payload_max: usize) -> usize {
 pub struct Embedded {
     /// The address with the port that it really has.
     pub address: SocketAddr,
+    /// Where the daemon itself comes in: the same, or a port on loopback where the other one speaks TLS.
+    pub own: SocketAddr,
     task: tokio::task::JoinHandle<io::Error>,
     shutdown: broadcast::Sender<()>,
 }
@@ -116,13 +130,17 @@ pub enum BrokerError {
     Taken(SocketAddr),
     #[error("the embedded broker cannot listen on {0} (`broker.listen`): {1}")]
     Listen(SocketAddr, io::Error),
+    #[error("the embedded broker cannot speak TLS: {0}")]
+    Tls(#[from] FileError),
 }
 
 /// Who may connect, and which topics each of them may use.
 #[derive(Debug, Clone)]
 pub struct Users {
-    /// Everything below this topic is the daemon's; nothing outside it can be used by anyone.
+    /// Everything below this topic is the daemon's; outside it only `shared` and what `outside_may` allows can be used.
     pub base: String,
+    /// Filters of topics outside of `base` on which the daemon and the owner's programs may say anything to each other.
+    pub shared: Vec<String>,
     /// The daemon may use every topic below `base`.
     pub daemon: Credentials,
     /// The daemon's client identifier, which nobody else may take.
@@ -132,15 +150,18 @@ pub struct Users {
     /// Whether the client of an MQTT client identifier may publish on a topic (`true`) or subscribe to a filter
     /// (`false`). The topic is what follows `{base}/`.
     pub local_may: fn(client_id: &str, rest: &str, publish: bool) -> bool,
+    /// The same for topics and filters outside of `base`, of the daemon (`true`) or of anybody else.
+    pub outside_may: fn(daemon: bool, topic: &str, publish: bool) -> bool,
 }
 
 /// Binds and starts the broker. A client's payload above `payload_max` is cut so that it is still above the limit, and
 /// forwarded.
 ///
 /// # Errors
-/// The broker cannot listen on the address.
+/// The broker cannot listen on the address, or cannot use its certificate.
 pub async fn start(
     listen: SocketAddr,
+    tls: Option<&ListenerTls>,
     users: Users,
     payload_max: usize,
 ) -> Result<Embedded, BrokerError> {
@@ -150,11 +171,23 @@ pub async fn start(
     };
     let socket = TcpListener::bind(listen).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
+    let mut own = address;
+    let tls = match tls {
+        None => None,
+        Some(files) => {
+            let acceptor = Arc::new(Acceptor::new(files.clone())?);
+            let inner = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+            let inner = inner.map_err(failed)?;
+            own = inner.local_addr().map_err(failed)?;
+            Some((acceptor, inner))
+        }
+    };
     let (shutdown, _) = broadcast::channel(1);
     let broker = Arc::new(Broker::new(users, payload_max, shutdown.downgrade()));
-    let task = tokio::spawn(broker.run(Listener::new(socket, CONNECT_WITHIN)));
+    let task = tokio::spawn(broker.run(Listener::new(socket, tls, CONNECT_WITHIN)));
     Ok(Embedded {
         address,
+        own,
         task,
         shutdown,
     })
@@ -403,7 +436,11 @@ impl Guard {
             (Some(name), Some(rest)) if name == self.0.local.username => {
                 (self.0.local_may)(client_id, rest, publish)
             }
-            // for other topics, programs on this machine need a broker of their own
+            (Some(name), None) => {
+                let daemon = name == self.0.daemon.username;
+                (self.0.outside_may)(daemon, topic, publish)
+                    || self.0.shared.iter().any(|shared| covers(shared, topic))
+            }
             _ => false,
         }
     }

@@ -61,10 +61,13 @@ impl Relay<'_> {
         let from_broker = BufReader::with_capacity(super::listener::READ_AHEAD, from_broker);
         // both directions write to the client, one packet at a time
         let to_client = tokio::sync::Mutex::new(to_client);
-        tokio::select! {
+        let ended = tokio::select! {
             ended = self.inward(from_client, to_broker, &to_client) => ended,
             ended = self.outward(from_broker, &to_client) => ended,
-        }
+        };
+        // by TLS an end without a word looks like one that somebody cut off; a client that is gone needs no word
+        let _ = timeout(super::GOODBYE, to_client.into_inner().shutdown()).await;
+        ended
     }
 
     async fn inward(
@@ -78,7 +81,7 @@ impl Relay<'_> {
             let pass = async {
                 match self.receive(header, &mut client, &mut packet).await? {
                     None => broker.write_all(&packet).await,
-                    Some(answer) => to_client.lock().await.write_all(&answer).await,
+                    Some(answer) => write(&mut *to_client.lock().await, &answer).await,
                 }
             };
             match self.places {
@@ -159,7 +162,7 @@ impl Relay<'_> {
                         let id = acknowledged(&packet)?;
                         let first = self.acknowledge(header.first, id);
                         let said = acknowledgement(first, id);
-                        to_client.lock().await.write_all(&said).await?;
+                        write(&mut *to_client.lock().await, &said).await?;
                         continue;
                     }
                     _ => {}
@@ -202,6 +205,12 @@ fn acknowledged(body: &[u8]) -> io::Result<u16> {
 fn acknowledgement(first: u8, id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
     [first, 2, high, low]
+}
+
+/// Writes all of a packet. What TLS has encrypted may still be in its buffer then.
+async fn write(to: &mut (impl AsyncWrite + Unpin), packet: &[u8]) -> io::Result<()> {
+    to.write_all(packet).await?;
+    to.flush().await
 }
 
 /// Reads so many bytes. The buffer grows as they come and not by what a header promises.

@@ -8,16 +8,18 @@ fn users() -> Users {
         password: name.to_owned(),
     };
     Users {
+        shared: Vec::new(),
         base: "glowplug".to_owned(),
         daemon: of("daemon"),
         daemon_id: "d".to_owned(),
         local: of("local"),
         local_may: crate::wire::topics::local_may,
+        outside_may: |_, _, _| false,
     }
 }
 
 async fn here(address: SocketAddr) -> Result<Embedded, BrokerError> {
-    start(address, users(), 1000).await
+    start(address, None, users(), 1000).await
 }
 
 #[tokio::test]
@@ -162,4 +164,32 @@ async fn what_waits_for_a_client_is_bounded_in_bytes_and_the_newest_is_kept() {
         last = Some(n);
     }
     assert!(bytes <= QUEUE_MAX.1 && bytes > QUEUE_MAX.1 / 2, "{bytes}");
+}
+
+#[test]
+fn outside_of_the_base_topic_only_what_tools_use_is_anybodys() {
+    let users = Users {
+        shared: vec!["house/+/set".to_owned(), "house/#".to_owned()],
+        ..users()
+    };
+    let guard = Guard(users);
+    for (user, topic, publish, ok) in [
+        ("daemon", "house/hall/set", true, true),
+        ("daemon", "house/hall", false, true),
+        ("local", "house/+/set", false, true),
+        ("local", "house/hall", true, true),
+        ("local", "#", false, false),
+        ("local", "other", true, false),
+        ("daemon", "other", true, false),
+        ("local", "glowplug/n/tool/0123", true, true),
+        ("local", "glowplug/n/tool/+", false, false),
+        ("local", "glowplug/n/tool/audit", false, true),
+        ("local", "glowplug/n/tool/audit", true, false),
+    ] {
+        assert_eq!(
+            guard.may("me", Some(user), topic, publish),
+            ok,
+            "{user} {topic} {publish}"
+        );
+    }
 }

@@ -74,7 +74,9 @@ impl Fake {
             server: BrokerAddress {
                 host: self.address.ip().to_string(),
                 port: self.address.port(),
+                tls: false,
             },
+            tls: crate::config::Tls::default(),
             client_id: "glowplug-n".to_owned(),
             credentials: None,
             will: None,

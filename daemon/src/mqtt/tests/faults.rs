@@ -312,3 +312,93 @@ async fn a_full_lane_says_so_and_the_others_go_on() {
     );
     link.publish(out(qos1("x", "x"))).unwrap();
 }
+
+/// A call of a tool that was on its way when the connection ended is told to be lost, and so is one that still waited:
+/// neither is sent on the next connection. What else was on its way is.
+#[tokio::test]
+async fn a_call_is_never_sent_twice() {
+    let fake = Fake::start(vec![], |got| {
+        if topic_is(got, "call/0") {
+            Do::Close
+        } else {
+            Do::Well
+        }
+    })
+    .await;
+    let (link, mut events) = connect(fake.options(&["in"]));
+    up(&mut events).await;
+    link.publish(out(qos1("frame", "x"))).unwrap();
+    let calls = Lane::Tool.capacity();
+    for n in 0..calls {
+        let message = qos1(&format!("call/{n}"), "x");
+        let call = Outgoing {
+            token: Some(n as u64),
+            ..Outgoing::new(Lane::Tool, message)
+        };
+        link.publish(call).unwrap();
+    }
+    let lost = refusals(&mut events, calls).await;
+    assert!(
+        lost.iter()
+            .all(|(out, why)| out.token.is_some() && *why == Rejection::Lost)
+    );
+    assert_eq!(link.room(Lane::Tool), calls);
+    link.publish(out(qos1("after", "x"))).unwrap();
+    fake.until(|f| f.count(|got| topic_is(got, "after")) > 0)
+        .await;
+    assert_eq!(fake.count(|got| topic_is(got, "call/0")), 1);
+    let sent =
+        fake.count(|got| matches!(got, Got::Publish { topic, .. } if topic.starts_with("call/")));
+    assert!(sent <= calls);
+}
+
+/// Who publishes a call is told when the broker has it, that nobody hears it, or that the broker refuses it; and how a
+/// subscription went.
+#[tokio::test]
+async fn the_fate_of_a_call_is_told() {
+    let fake = Fake::start(vec![], |got| match got {
+        got if topic_is(got, "unheard") => Do::Code(0x10),
+        got if topic_is(got, "denied") => Do::Code(0x87),
+        Got::Subscribe(filter) if filter == "secret" => Do::Code(0x87),
+        _ => Do::Well,
+    })
+    .await;
+    let (link, mut events) = connect(fake.options(&["in"]));
+    up(&mut events).await;
+    for (token, topic) in [(1, "lamp"), (2, "unheard"), (3, "denied")] {
+        link.publish(Outgoing {
+            token: Some(token),
+            ..Outgoing::new(Lane::Tool, qos1(topic, "x"))
+        })
+        .unwrap();
+    }
+    link.subscribe(4, "secret".to_owned()).unwrap();
+    link.subscribe(5, "state".to_owned()).unwrap();
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        told.push(match event(&mut events).await {
+            Event::Delivered(token) => format!("{token} delivered"),
+            Event::Refused(out, why) => format!("{} {}", out.token.unwrap(), why.name()),
+            Event::Subscribed { token, granted } => format!("{token} {granted}"),
+            other => panic!("{other:?}"),
+        });
+    }
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "1 delivered",
+            "2 unheard",
+            "3 broker_denied",
+            "4 false",
+            "5 true"
+        ]
+    );
+    // what nobody asks about is told only if it is refused
+    link.publish(out(qos1("unheard", "x"))).unwrap();
+    link.publish(out(qos1("denied", "x"))).unwrap();
+    let Event::Refused(refused, _) = event(&mut events).await else {
+        panic!("nothing was refused");
+    };
+    assert_eq!(refused.message.topic, "denied");
+}

@@ -52,6 +52,7 @@ impl Admission {
             if *live.client == *client
                 && live.stream.id() == id
                 && !live.ending
+                && !live.is_waiting()
                 && !held.is_some_and(|held| held.contains_key(number))
                 && live.end_thinking < END_THINKING_MAX
             {

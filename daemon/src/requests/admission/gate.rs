@@ -94,6 +94,10 @@ impl Admission {
         if let Some(started) = live.stream.started() {
             self.counters.prompt_tokens += u64::from(outcome.prompt_tokens);
             self.counters.prefix_hit_tokens += u64::from(outcome.cached_tokens);
+            if live.rounds.is_some() {
+                // its turns were as long as its tools took
+                return;
+            }
             let took = now.saturating_duration_since(started).as_secs_f64() * 1e3;
             self.service_ms = Some(self.service_ms.map_or(took, |ms| ms + (took - ms) / 5.0));
         }

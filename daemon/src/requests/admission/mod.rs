@@ -14,17 +14,25 @@ use super::answer::{Kind, Speaker, Stream};
 use super::dedup::{Key, Known, RecentRequests};
 use crate::inference::messages::{Command, End, VERBS_MAX, unheard};
 use crate::mqtt::Lane;
+use crate::tools::definition::Definitions;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::chat::reply;
 use crate::wire::fault::Fault;
 use crate::wire::properties::ReplyTo;
 
 pub use gate::share;
+pub use kept::BYTES_MAX as KEPT_BYTES_MAX;
+use kept::Kept;
+use rounds::{Bounds, Rounds};
+pub use tools::ToolAction;
 use verbs::Verb;
 
 mod cancel;
 mod gate;
+mod kept;
 mod progress;
+mod rounds;
+mod tools;
 mod verbs;
 
 const _: () = assert!(
@@ -56,6 +64,8 @@ pub struct Arrival {
     pub spoken: bool,
     /// Fields of its body that had no effect.
     pub ignored: Vec<&'static str>,
+    /// Tools of the daemon's own that are offered; the daemon runs them.
+    pub own: Definitions,
     /// Counted from the arrival.
     pub deadline: Option<Duration>,
 }
@@ -67,6 +77,8 @@ pub enum Action {
     Engine(Command),
     /// Do or answer an admin verb that concerns the whole daemon: admission does not know what it asks about.
     Admin(Admin, Asker),
+    /// Do something for the daemon's own tools.
+    Tools(ToolAction),
     /// Send a frame in the room of this lane.
     Publish {
         to: ReplyTo,
@@ -98,6 +110,8 @@ struct Live {
     deadline: Option<Instant>,
     ending: bool,
     end_thinking: usize,
+    /// None: it has no tools that the daemon runs.
+    rounds: Option<Box<Rounds>>,
 }
 
 /// The queue of requests before the engine.
@@ -119,6 +133,8 @@ pub struct Admission {
     service_ms: Option<f64>,
     frame_max: usize,
     counters: Counters,
+    bounds: Bounds,
+    kept: Kept,
 }
 
 impl Admission {
@@ -149,6 +165,8 @@ impl Admission {
             service_ms: None,
             frame_max: usize::MAX,
             counters: Counters::default(),
+            bounds: Bounds::default(),
+            kept: Kept::default(),
         }
     }
 
@@ -182,6 +200,13 @@ impl Admission {
     #[must_use]
     pub fn engine_is_idle(&self) -> bool {
         self.outstanding() == self.held.as_ref().map_or(0, BTreeMap::len)
+    }
+
+    /// Whether the engine has anything to do. Requests that wait for tools are none of its.
+    #[must_use]
+    pub fn engine_works(&self) -> bool {
+        let waiting = self.live.values().filter(|live| live.is_waiting()).count();
+        self.outstanding() > waiting + self.held.as_ref().map_or(0, BTreeMap::len)
     }
 
     /// The broker takes no frames of more bytes.
@@ -235,7 +260,13 @@ impl Admission {
 
     /// A request came in: it is accepted, answered from memory, or refused. `room` is how many last frames the outbox
     /// can take.
-    pub fn request(&mut self, now: Instant, room: usize, arrival: Arrival, out: &mut Vec<Action>) {
+    pub fn request(
+        &mut self,
+        now: Instant,
+        room: usize,
+        mut arrival: Arrival,
+        out: &mut Vec<Action>,
+    ) {
         let client = arrival.request.client.clone();
         let key = arrival.id.clone().map(|id| Key {
             client: client.clone(),
@@ -261,10 +292,21 @@ impl Admission {
                     });
                     return;
                 }
+                Some(Known::Interrupted) => {
+                    self.counters.duplicates += 1;
+                    let frame = self.interrupted_frame(&key.id, arrival.kind, &arrival.reply, now);
+                    out.push(Action::Publish {
+                        to: arrival.reply,
+                        frame,
+                        lane: Lane::Refusal,
+                    });
+                    return;
+                }
                 known => cancelled = known.is_some(),
             }
         }
-        let id = arrival.id.unwrap_or(arrival.made_id);
+        let made_id = std::mem::take(&mut arrival.made_id);
+        let id = arrival.id.take().unwrap_or(made_id);
         let late = arrival.deadline == Some(Duration::ZERO);
         if let Some(fault) = self.objection(now, room, &client, late) {
             self.refuse(&id, arrival.kind, arrival.reply, &fault, out);
@@ -276,6 +318,7 @@ impl Admission {
                 live.client == client && live.session == session
             });
         }
+        let rounds = self.rounds(now, &mut arrival);
         let number = self.number();
         let logprobs = arrival.request.sampler.top_logprobs.is_some();
         let stream = Stream::new(
@@ -301,11 +344,16 @@ impl Admission {
                 deadline,
                 ending: false,
                 end_thinking: 0,
+                rounds,
             },
         );
         if cancelled {
             let end = End::Finished(unheard(Finish::Cancelled));
             return self.finish(now, number, end, usize::MAX, out);
+        }
+        if self.live.get(&number).is_some_and(Live::is_waiting) {
+            // calls that it confirms come before its first round
+            return self.record(now, number, out);
         }
         let request = Box::new(arrival.request);
         match &mut self.held {
@@ -324,11 +372,8 @@ impl Admission {
     ) {
         let mut unknown = Vec::new();
         for (number, live) in self.live.iter_mut().filter(|(_, live)| meant(live)) {
-            if self
-                .held
-                .as_mut()
-                .is_some_and(|held| held.remove(number).is_some())
-            {
+            let held = self.held.as_mut();
+            if live.is_waiting() || held.is_some_and(|held| held.remove(number).is_some()) {
                 unknown.push(*number);
             } else {
                 live.end(*number, why, out);
@@ -337,6 +382,41 @@ impl Admission {
         for number in unknown {
             self.finish(now, number, End::Finished(unheard(why)), usize::MAX, out);
         }
+    }
+
+    /// What a request needs that has tools of the daemon's: its rounds, the results that its session has not got, and calls
+    /// that it confirms.
+    fn rounds(&mut self, now: Instant, arrival: &mut Arrival) -> Option<Box<Rounds>> {
+        let request = &mut arrival.request;
+        let mut messages = self.kept.owed(&request.client, request.session.as_ref());
+        let own = std::mem::take(&mut arrival.own);
+        let confirmed = if own.is_empty() {
+            Vec::new()
+        } else {
+            self.kept
+                .confirmed(now, &request.client, &mut request.messages, |name| {
+                    own.iter()
+                        .any(|tool| tool.confirm && tool.tool.name() == name)
+                })
+        };
+        messages.append(&mut request.messages);
+        request.messages = messages;
+        if own.is_empty() {
+            return None;
+        }
+        let mut rounds = Rounds::new(own, request, &self.bounds);
+        if !confirmed.is_empty() {
+            rounds.confirm(confirmed);
+        }
+        Some(Box::new(rounds))
+    }
+
+    /// The last frame of a request that had acted when the run before ended.
+    fn interrupted_frame(&self, id: &str, kind: Kind, to: &ReplyTo, now: Instant) -> Bytes {
+        let outcome = unheard(Finish::Interrupted);
+        let (id, to) = (id.to_owned(), to.clone());
+        let stream = Stream::new(id, kind, to, false, Vec::new(), now, false);
+        stream.last(&self.speaker, &outcome, now)
     }
 
     fn number(&mut self) -> RequestId {
@@ -380,6 +460,13 @@ impl Admission {
 }
 
 impl Live {
+    /// Whether it waits for tools, so that the engine does not know it.
+    fn is_waiting(&self) -> bool {
+        self.rounds
+            .as_ref()
+            .is_some_and(|rounds| rounds.is_waiting())
+    }
+
     fn has_started(&self) -> bool {
         self.stream.started().is_some()
     }

@@ -24,12 +24,21 @@ impl Admission {
     }
 
     /// The engine said something about a request. `room` is how many chunks the outbox can take, here and below.
-    pub fn update(&mut self, now: Instant, room: usize, update: Update, out: &mut Vec<Action>) {
+    pub fn update(&mut self, now: Instant, room: usize, mut update: Update, out: &mut Vec<Action>) {
         let Some(live) = self.live.get_mut(&update.id) else {
             return;
         };
+        let mut goes_on = false;
+        if let Some(rounds) = &mut live.rounds {
+            rounds.hear(&mut update.text);
+            goes_on = matches!(&update.end, Some((End::Finished(outcome), _))
+                if !live.ending && rounds.goes_on(outcome));
+        }
         live.stream.push(update.text, update.times, now);
         match update.end {
+            Some((End::Finished(outcome), at)) if goes_on => {
+                self.run_tools(at, update.id, &outcome, room, out);
+            }
             Some((end, at)) => self.finish(at, update.id, end, room, out),
             None => self.chunk(now, update.id, room, out),
         }
@@ -62,7 +71,13 @@ impl Admission {
     }
 
     /// Sends the chunks of a request that are due: one, or as many as sentences have ended.
-    fn chunk(&mut self, now: Instant, number: RequestId, mut room: usize, out: &mut Vec<Action>) {
+    pub(super) fn chunk(
+        &mut self,
+        now: Instant,
+        number: RequestId,
+        mut room: usize,
+        out: &mut Vec<Action>,
+    ) {
         let Some(live) = self.live.get_mut(&number) else {
             return;
         };
@@ -102,6 +117,7 @@ impl Admission {
             return;
         };
         live.stream.end(now);
+        let end = self.settle_rounds(now, number, &mut live, end, out);
         let frame = match end {
             End::Finished(outcome) => {
                 self.observe(now, &live, &outcome);
@@ -118,7 +134,9 @@ impl Admission {
                     });
                 }
                 match outcome.finish {
-                    Finish::Failed => self.count_refused(Code::Internal.name()),
+                    Finish::Failed | Finish::GpuLost => {
+                        self.count_refused(Code::Internal.name());
+                    }
                     Finish::Stuck => self.count_refused(Code::InvalidSchema.name()),
                     Finish::Superseded => self.count_refused(Code::Superseded.name()),
                     _ => {}

@@ -16,9 +16,11 @@ use crate::wire::session::Call;
 
 const ROOM: usize = Lane::Last.capacity();
 
+mod acting;
 mod changes;
 mod ends;
 mod repeats;
+mod rounds;
 mod share;
 mod speech;
 mod verbs;
@@ -60,6 +62,7 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
         request: Request::new(client, vec![Message::user("hi")], 8),
         spoken: false,
         ignored: vec![],
+        own: vec![],
         deadline: None,
     }
 }

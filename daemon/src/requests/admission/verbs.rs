@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use glowplug_model::engine::{RequestId, SessionFault, SessionState};
+use glowplug_model::engine::{RequestId, SessionFault, SessionState, SessionVerb};
 use serde_json::json;
 
 use super::gate::RETRY_MIN_MS;
@@ -44,6 +44,9 @@ impl Admission {
         if let Some(fault) = self.too_many_verbs(room, &call.client) {
             return self.refuse_verb(to, fault.code, call.refused(&fault), out);
         }
+        if call.verb != SessionVerb::Save {
+            self.kept.settle(&call.client, Some(&call.session));
+        }
         let number = self.number();
         out.push(Action::Engine(Command::Session(number, call.clone())));
         self.verbs.insert(number, Verb::Session(call, to));
@@ -64,6 +67,7 @@ impl Admission {
             return self.refuse_verb(asker.to, fault.code, frame, out);
         }
         self.cancel(now, &client, &Cancel::All, out);
+        self.kept.forget(&client);
         let number = self.number();
         out.push(Action::Engine(Command::Forget(number, client.clone())));
         self.verbs.insert(number, Verb::Forget(client, asker));

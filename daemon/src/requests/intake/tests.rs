@@ -14,10 +14,12 @@ use crate::mqtt::{Lane, Properties, Qos};
 use crate::requests::answer::Speaker;
 
 mod presets;
+mod tools;
 
 struct World {
     intake: Intake,
     admission: Admission,
+    tools: Toolbox,
     /// number of the next verb that is accepted
     next: u64,
 }
@@ -52,6 +54,7 @@ fn world_with(lines: &str) -> World {
     World {
         intake: Intake::new(&config),
         admission,
+        tools: Toolbox::new(&config.tools),
         next: 1,
     }
 }
@@ -68,6 +71,7 @@ impl World {
             admission: &mut self.admission,
             now: Instant::now(),
             room: Lane::Last.capacity(),
+            tools: &self.tools,
             out: &mut out,
         };
         self.intake.take(&incoming, &mut context);
@@ -89,7 +93,9 @@ impl World {
                 }
                 Action::Engine(Command::End(..) | Command::EndThinking(_)) => outcome.ends += 1,
                 Action::Engine(Command::Session(_, call)) => outcome.calls.push(call),
-                Action::Engine(Command::Prepared(..)) => unreachable!(),
+                Action::Engine(Command::Release(_) | Command::Prepared(..)) | Action::Tools(_) => {
+                    unreachable!()
+                }
                 Action::Admin(asked, asker) => outcome.admin.push((asked, asker)),
                 Action::Engine(Command::Forget(_, client)) => {
                     outcome.forgotten.push(client.to_string());

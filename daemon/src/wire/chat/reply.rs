@@ -76,6 +76,34 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What the daemon does with a tool of its own, as a chunk has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolEvent {
+    /// The daemon calls the tool.
+    ToolCall {
+        id: String,
+        name: String,
+        arguments: String,
+    },
+    /// The call has ended after so many milliseconds.
+    ToolResult {
+        id: String,
+        content: String,
+        ms: u64,
+    },
+}
+
+/// A call that the daemon made, with its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ToolRun {
+    pub id: String,
+    pub name: String,
+    pub arguments: String,
+    pub content: String,
+    pub ms: u64,
+}
+
 /// How long a request took, in milliseconds, and tokens per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timings {
@@ -100,6 +128,8 @@ pub struct Answer<'a> {
     pub logprobs: Option<&'a [TokenLogprob]>,
     /// The tools that it calls.
     pub calls: &'a [ToolCall],
+    /// The calls that the daemon made itself.
+    pub runs: &'a [ToolRun],
     /// Why it ended, and how many tokens it has.
     pub outcome: &'a Outcome,
     pub timings: Timings,
@@ -174,6 +204,40 @@ pub fn chunk(envelope: Envelope<'_>, delta: Delta<'_>, tokens: Option<&[TokenLog
     })
 }
 
+/// Encodes a frame that tells what the daemon does with a tool of its own. Its delta is empty but for the role.
+#[must_use]
+pub fn tool_chunk(envelope: Envelope<'_>, role: Option<&'static str>, event: &ToolEvent) -> Bytes {
+    #[derive(Serialize)]
+    struct Choice<'a> {
+        index: u8,
+        delta: Delta<'a>,
+        finish_reason: Option<&'static str>,
+    }
+    #[derive(Serialize)]
+    struct Frame<'a> {
+        #[serde(flatten)]
+        envelope: Envelope<'a>,
+        object: &'static str,
+        choices: [Choice<'a>; 1],
+        #[serde(flatten)]
+        event: &'a ToolEvent,
+    }
+    let choice = Choice {
+        index: 0,
+        delta: Delta {
+            role,
+            ..Delta::default()
+        },
+        finish_reason: None,
+    };
+    encode(&Frame {
+        envelope,
+        object: "chat.completion.chunk",
+        choices: [choice],
+        event,
+    })
+}
+
 /// Encodes the last frame, which has the whole text.
 #[must_use]
 pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
@@ -221,6 +285,8 @@ pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
         usage: Usage,
         timings: Timings,
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        tool_results: &'a [ToolRun],
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
         ignored: &'a [&'static str],
         #[serde(skip_serializing_if = "Option::is_none")]
         system_fingerprint: Option<&'a str>,
@@ -255,6 +321,7 @@ pub fn last(envelope: Envelope<'_>, answer: &Answer<'_>) -> Bytes {
         choices: [choice],
         usage,
         timings: answer.timings,
+        tool_results: answer.runs,
         ignored: answer.ignored,
         system_fingerprint: answer.fingerprint,
     })
@@ -335,7 +402,7 @@ pub fn no_text(finish: Finish, calls: &[ToolCall]) -> Bytes {
         Finish::Cancelled => "it was cancelled before its first word",
         Finish::DeadlineExceeded => "the deadline passed before its first word",
         Finish::Stuck => "its format allows no token that this model has, or is too complex",
-        Finish::Interrupted | Finish::Superseded | Finish::Failed => {
+        Finish::Interrupted | Finish::Superseded | Finish::Failed | Finish::GpuLost => {
             "the daemon stopped before its first word"
         }
     };
@@ -353,7 +420,11 @@ fn finish_reason(finish: Finish, calls: &[ToolCall]) -> &'static str {
         Finish::Length => "length",
         Finish::Cancelled => "cancelled",
         Finish::DeadlineExceeded => "deadline_exceeded",
-        Finish::Interrupted | Finish::Superseded | Finish::Stuck | Finish::Failed => "interrupted",
+        Finish::Interrupted
+        | Finish::Superseded
+        | Finish::Stuck
+        | Finish::Failed
+        | Finish::GpuLost => "interrupted",
     }
 }
 

@@ -1,12 +1,13 @@
 //! The bodies that come in. Parsing is strict: a field is known, known to have no effect, or refused by its name. Each
-//! value is bounded while it is read, so that a hostile body costs no more than its own length.
+//! value is bounded while it is read, so that a hostile body costs no more than its own length. One file, because a body is
+//! read in one pass.
 
 use std::cell::RefCell;
 use std::fmt;
 
 use glowplug_firmware_config::limits::{CLIENT_MAX, ID_MAX, SESSION_NAME_MAX};
 use glowplug_model::engine::{Priority, Thinking};
-use glowplug_model::text::{Message, Tools};
+use glowplug_model::text::{Message, Tool, Tools};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -85,10 +86,22 @@ pub struct ChatRequest {
     pub format: Option<ResponseFormat>,
     /// Whether the model is told of it.
     pub schema_in_prompt: bool,
+    /// Who runs tools, if the request says.
+    pub tool_execution: Option<Execution>,
     /// Counted from the arrival of the request.
     pub deadline_ms: Option<u64>,
     /// Fields that had no effect, in the order of the body.
     pub ignored: Vec<&'static str>,
+}
+
+/// Who runs the tools that a model calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Execution {
+    /// The client, and no tools of the daemon's own are offered.
+    Client,
+    /// The daemon runs its own, which are offered beside the client's.
+    Daemon,
 }
 
 impl ChatRequest {
@@ -116,7 +129,7 @@ pub enum Cancel {
     All,
 }
 
-/// Reads a chat request.
+/// Reads a chat request for which the daemon has no tools of its own.
 ///
 /// # Errors
 /// The fault, and the `id` of the body if it can be made out.
@@ -124,8 +137,20 @@ pub fn parse_chat(
     payload: &[u8],
     config: &ChatDefaults,
 ) -> Result<ChatRequest, (Fault, Option<String>)> {
+    parse_chat_with(payload, config, |_| Vec::new())
+}
+
+/// Reads a chat request. `own` are the tools of the daemon's own that it may use, by what else it says.
+///
+/// # Errors
+/// As those of [`parse_chat`].
+pub fn parse_chat_with(
+    payload: &[u8],
+    config: &ChatDefaults,
+    own: impl FnOnce(&ChatRequest) -> Vec<Tool>,
+) -> Result<ChatRequest, (Fault, Option<String>)> {
     let text = utf8(payload).map_err(|fault| (fault, None))?;
-    parse_body(text, config).map_err(|fault| (fault, peek_id(text)))
+    parse_body(text, config, own).map_err(|fault| (fault, peek_id(text)))
 }
 
 /// The part of the configuration that decides whether a request is valid.
@@ -246,7 +271,11 @@ fn check_session(name: &str) -> Result<(), String> {
     ))
 }
 
-fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
+fn parse_body(
+    text: &str,
+    config: &ChatDefaults,
+    own: impl FnOnce(&ChatRequest) -> Vec<Tool>,
+) -> Result<ChatRequest, Fault> {
     if text.starts_with(BYTE_ORDER_MARK) {
         let why = "begins with a byte order mark (bytes EF BB BF), which JSON does not have";
         return Err(Fault::invalid("", why));
@@ -261,7 +290,8 @@ fn parse_body(text: &str, config: &ChatDefaults) -> Result<ChatRequest, Fault> {
         .and_then(|r| json.end().map(|()| r));
     let parsed = parsed.map_err(|error| format::refused(&path.borrow(), &error));
     let (mut request, offer) = parsed?;
-    request.tools = offer.tools(&mut request.ignored)?;
+    let own = own(&request);
+    request.tools = offer.tools(own, &mut request.ignored)?;
     if let Some(format) = &request.format {
         format.check()?;
     }
@@ -377,6 +407,7 @@ impl Body<'_> {
             "schema_in_prompt" => {
                 r.schema_in_prompt = map.next_value::<Option<bool>>()?.unwrap_or(false);
             }
+            "tool_execution" => r.tool_execution = map.next_value()?,
             "deadline_ms" => r.deadline_ms = integer(map, 1, DEADLINE_MAX_MS)?,
             "n" => {
                 // more than one answer would be an effect

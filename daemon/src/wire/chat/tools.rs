@@ -36,11 +36,16 @@ impl Offer {
         Ok(true)
     }
 
-    /// The tools that may be called. What says nothing without tools is added to `ignored`.
+    /// The tools that may be called: the client's, and `own` of the daemon's. What says nothing without tools is added to
+    /// `ignored`.
     pub(in crate::wire) fn tools(
-        self,
+        mut self,
+        own: Vec<Tool>,
         ignored: &mut Vec<&'static str>,
     ) -> Result<Option<Tools>, Fault> {
+        if !own.is_empty() {
+            self.join(own)?;
+        }
         let refuse = |why: String| Err(Fault::invalid("tool_choice", why));
         let name = match &self.choice {
             Some(Choice::Named(name)) => Some(name),
@@ -72,6 +77,31 @@ impl Offer {
             choice,
             parallel: self.parallel.unwrap_or(true),
         }))
+    }
+}
+
+impl Offer {
+    /// Adds tools of the daemon's own, whose names are theirs alone.
+    fn join(&mut self, own: Vec<Tool>) -> Result<(), Fault> {
+        for (index, tool) in self.list.iter().enumerate() {
+            if own.iter().any(|own| own.name() == tool.name()) {
+                let param = format!("tools[{index}].function.name");
+                return Err(Fault::invalid(
+                    &param,
+                    "is the name of a tool of the daemon's own",
+                ));
+            }
+        }
+        self.list.extend(own);
+        let bytes: usize = self.list.iter().map(|tool| tool.parameters().len()).sum();
+        if self.list.len() > TOOLS_MAX || bytes > TOOL_SCHEMAS_MAX {
+            let why = format!(
+                "with the daemon's own there are {} tools with {bytes} bytes of schemas, the limits are {TOOLS_MAX} and {TOOL_SCHEMAS_MAX}",
+                self.list.len()
+            );
+            return Err(Fault::invalid("tools", why));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every topic, both ways, and who may use it.
 
 use super::*;
+use glowplug_firmware_config::limits::CLIENT_MAX;
 use proptest::prelude::*;
 
 fn topics() -> Topics {

@@ -103,6 +103,11 @@ impl Sessions {
         self.map.len()
     }
 
+    /// Notes that the pages of all sessions are gone.
+    pub(super) fn forget_pages(&mut self) {
+        self.map.values_mut().for_each(|session| session.tip = None);
+    }
+
     pub(super) fn get(&self, key: &SessionKey) -> Option<&Session> {
         self.map.get(key)
     }

@@ -24,8 +24,9 @@ impl PromptBuilder {
         history: usize,
         bytes: &mut usize,
     ) -> Result<(Prompt, Range<usize>), Refusal> {
-        let (prompt, limit) = (self.prompt(request, messages, bytes)?, self.context);
-        let (tokens, whole) = (prompt.tokens.len(), self.whole);
+        let limit = self.context.saturating_sub(request.reserve);
+        let prompt = self.prompt(request, messages, bytes)?;
+        let (tokens, whole) = (prompt.tokens.len(), self.whole.min(limit));
         let answer = (request.max_tokens as usize).clamp(1, (whole / 4).max(1));
         // the engine's own work computes a conversation as it is
         let may = self.window && history > 0 && request.max_tokens > 0;

@@ -1,7 +1,7 @@
 //! The buffers that a step computes in. They are made when a model is loaded, for the largest step that there may be, so that
 //! a token takes no memory of the device; and every launch sees the same lengths, so that its arguments are those of the last.
 
-use super::kernels::best::{GROUP, ROOM};
+use super::kernels::best::{FOUND, GROUP};
 use super::kernels::step_words::{ANGLES, POSITIONS, ROWS, TABLES, TOKENS};
 use crate::kv::KvCache;
 use crate::ops::memory::Widths;
@@ -35,15 +35,13 @@ pub(super) enum Slot {
     Logits,
     /// The highest logit of each group, in the order of the floats.
     Keys,
-    /// The numbers of the groups that are read back.
-    Numbers,
-    /// The logits of those groups.
+    /// The groups that are read back, with their numbers.
     Best,
 }
 
 impl Slot {
     /// Every slot, in the order of [`lengths`].
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 9] = [
         Self::Step,
         Self::Hidden,
         Self::Normed,
@@ -52,20 +50,19 @@ impl Slot {
         Self::Inner,
         Self::Logits,
         Self::Keys,
-        Self::Numbers,
         Self::Best,
     ];
 
     const fn dtype(self) -> DType {
         match self {
-            Self::Step | Self::Keys | Self::Numbers => DType::U32,
+            Self::Step | Self::Keys | Self::Best => DType::U32,
             _ => DType::F32,
         }
     }
 }
 
 /// The values of four bytes that each buffer of a model has.
-pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 10] {
+pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 9] {
     Slot::ALL.map(|slot| {
         let values = match slot {
             Slot::Step => {
@@ -79,8 +76,7 @@ pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 10] {
             Slot::Inner => STEP_TOKENS * w.ff,
             Slot::Logits => LOGIT_ROWS * w.vocab,
             Slot::Keys => LOGIT_ROWS * w.vocab.div_ceil(GROUP),
-            Slot::Numbers => LOGIT_ROWS * (ROOM + 1),
-            Slot::Best => LOGIT_ROWS * ROOM * GROUP,
+            Slot::Best => LOGIT_ROWS * FOUND,
         };
         (slot, values)
     })
@@ -88,7 +84,7 @@ pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 10] {
 
 /// The buffers that were made.
 #[derive(Default)]
-pub(super) struct Buffers([Option<CubeTensor>; 10]);
+pub(super) struct Buffers([Option<CubeTensor>; 9]);
 
 impl Buffers {
     /// A tensor of `[rows, cols]` at the beginning of a buffer, which is made anew where it is too small: when a model is

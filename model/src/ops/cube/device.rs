@@ -1,5 +1,6 @@
 //! Opening the device, and what of it is filled when a model is loaded.
 
+use super::driver::{Driver, sentence};
 use super::kernels::attention::HEAD_MAX;
 use super::launch::Launcher;
 use super::pack::{BLOCK, Format, pack};
@@ -7,18 +8,19 @@ use super::pages::{CubePages, layer_bytes};
 use super::plan;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::KvLayout;
-use crate::ops::memory::{Blocks, Traffic, Widths};
+use crate::ops::memory::{Blocks, GpuFacts, GpuKind, Traffic, Widths};
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::runtime::Runtime;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::CubeDevice;
 use cubecl::MemoryScope;
+use cubecl::wgpu::wgpu::DeviceType;
 use cubecl::wgpu::{
     RuntimeOptions, Vulkan, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup,
 };
 use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::DEVICE_WAIT;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Kernels that are sent to the device together at most: those of a token, so that it is one submission.
 pub const TASKS_MAX: usize = 1024;
@@ -26,22 +28,13 @@ pub const TASKS_MAX: usize = 1024;
 /// What CubeCL 0.11.3 calls the memory that it reads back through.
 const READ_THROUGH: &str = "Staging CPU Memory";
 
-/// Why there is no device to compute on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no device for Vulkan: {0}")]
-pub struct NoDevice(String);
-
-/// Whether the device failed. It is not tried again before the process starts again.
-static LOST: AtomicBool = AtomicBool::new(false);
-
 /// The device that models are computed on, one for the process.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     pub(super) device: CubeDevice,
-    /// The name that the driver gives it.
-    pub name: String,
-    /// Whether it is no GPU, but a processor that computes like one.
-    pub software: bool,
+    pub(in crate::ops) driver: Driver,
+    /// What is known of it.
+    pub facts: GpuFacts,
     /// The largest buffer that a kernel may have, in bytes.
     pub buffer_max: u64,
     /// Where the runtime submits its work, for a test to count how often.
@@ -53,30 +46,42 @@ impl Gpu {
     /// Opens the device, or gives what was opened before.
     ///
     /// # Errors
-    /// [`NoDevice`] if no driver gives one. It is not asked again, whatever happens to the machine.
-    pub fn open() -> Result<Self, NoDevice> {
-        if LOST.load(Ordering::Relaxed) {
-            return Err(NoDevice("it was lost before".to_owned()));
+    /// [`NoGpu`] if no driver gives one, or it was given up. It is not asked again, whatever happens to the machine.
+    pub fn open() -> Result<Self, NoGpu> {
+        if let Some(why) = Driver::given_up() {
+            return Err(NoGpu::Device(format!("the GPU was given up: {why}")));
         }
-        static OPENED: OnceLock<Result<Gpu, NoDevice>> = OnceLock::new();
-        OPENED.get_or_init(Self::start).clone()
+        static OPENED: OnceLock<Result<Gpu, NoGpu>> = OnceLock::new();
+        let opened = OPENED.get_or_init(|| {
+            let none = |why: String| NoGpu::Device(format!("no device for Vulkan: {why}"));
+            let driver = Driver::start().map_err(|error| none(error.to_string()))?;
+            let own = driver.clone();
+            Driver::wait_at_most(DEVICE_WAIT);
+            driver.run(move || Self::start(own))?.map_err(none)
+        });
+        opened.clone()
     }
 
-    fn start() -> Result<Self, NoDevice> {
+    fn start(driver: Driver) -> Result<Self, String> {
         let device = WgpuDevice::new(WgpuDeviceKind::DefaultDevice).on(WgpuBackend::Vulkan);
-        let failed = |error: &dyn std::fmt::Display| NoDevice(error.to_string());
-        let options =
-            RuntimeOptions::with_tasks_max(Some(TASKS_MAX)).map_err(|error| failed(&error))?;
-        // the runtime panics where a driver refuses what it had promised
-        let setup = std::panic::catch_unwind(|| try_init_setup::<Vulkan>(&device, options))
-            .map_err(|_| NoDevice("its driver failed".to_owned()))?
-            .map_err(|error| failed(&error))?;
+        let options = RuntimeOptions::with_tasks_max(Some(TASKS_MAX)).map_err(|e| e.to_string())?;
+        let setup = try_init_setup::<Vulkan>(&device, options).map_err(|e| sentence(&e))?;
         let info = setup.adapter.get_info();
         let limits = setup.device.limits();
+        let version = [info.driver, info.driver_info];
         Ok(Self {
             device: CubeDevice::from(device),
-            name: info.name,
-            software: info.device_type == cubecl::wgpu::wgpu::DeviceType::Cpu,
+            driver,
+            facts: GpuFacts {
+                name: info.name,
+                driver: version.join(" ").trim().to_owned(),
+                kind: match info.device_type {
+                    DeviceType::Cpu => GpuKind::Software,
+                    DeviceType::DiscreteGpu => GpuKind::Discrete,
+                    _ => GpuKind::Shared,
+                },
+                pci: info.device_pci_bus_id,
+            },
             buffer_max: limits
                 .max_storage_buffer_binding_size
                 .min(limits.max_buffer_size),
@@ -117,65 +122,95 @@ impl Gpu {
         if bytes > limit {
             return Err(NoGpu::TooLarge { bytes, limit });
         }
-        let cleaned = self.device.client().memory_cleanup();
-        cleaned.map_err(|error| NoGpu::Device(error.to_string()))
+        let device = self.device.clone();
+        let cleaned = self.driver.run(move || device.client().memory_cleanup())?;
+        cleaned.map_err(|error| NoGpu::Device(sentence(&error)))
     }
 
     /// Puts the blocks of a matrix into the memory of the device, in parts if no buffer has room for all.
     ///
+    /// # Errors
+    /// [`NoGpu`] if the device does not take them.
+    ///
     /// # Panics
     /// If [`Self::check`] refuses the file.
-    pub(in crate::ops) fn blocks(&self, gguf: &Gguf, info: &TensorInfo) -> Blocks {
+    pub(in crate::ops) fn blocks(&self, gguf: &Gguf, info: &TensorInfo) -> Result<Blocks, NoGpu> {
         let (rows, cols) = (info.rows() as usize, info.dims[0] as usize);
         let Some(format) = Format::of(info.ty) else {
             panic!("no kernels for tensor `{}`", info.name);
         };
         let part_rows = format.part_rows(cols / BLOCK, self.buffer_max).min(rows);
-        let (bytes, device) = (gguf.data(info), self.device());
+        let bytes = gguf.data(info);
         let mut parts = (0..rows).step_by(part_rows).map(|first| {
             let range = first..rows.min(first + part_rows);
             let words = pack(info.ty, info.layout, &bytes, range, cols).unwrap_or_default();
-            let len = words.len();
-            // a buffer of just this size, which is kept for as long as the model is
-            device.memory_persistent_allocations(words, |words| {
-                Tensor::from_data(TensorData::new(words, [len]), (&device, DType::U32))
+            let (len, device) = (words.len(), self.device());
+            self.driver.run(move || {
+                // a buffer of just this size, which is kept for as long as the model is
+                device.memory_persistent_allocations(words, |words| {
+                    Tensor::from_data(TensorData::new(words, [len]), (&device, DType::U32))
+                })
             })
         });
         let Some(first) = parts.next() else {
             panic!("no rows in tensor `{}`", info.name);
         };
-        Blocks {
-            first,
-            rest: parts.collect(),
+        Ok(Blocks {
+            first: first?,
+            rest: parts.collect::<Result<_, _>>()?,
             part_rows,
-        }
+        })
     }
 
-    /// Waits until what was sent to the device is done.
+    /// Puts a vector of f32 into the memory of the device.
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the device does not take it.
+    pub(in crate::ops) fn vector(&self, data: TensorData) -> Result<Tensor<1>, NoGpu> {
+        let device = self.device();
+        self.driver.run(move || {
+            // a buffer of just this size
+            device.memory_persistent_allocations(data, |data| {
+                Tensor::from_data(data, (&device, DType::F32))
+            })
+        })
+    }
+
+    /// Waits until what was sent to the device is done, and gives the device up if it says that it was not.
     ///
     /// # Errors
     /// What the device says of it.
     pub(in crate::ops) fn wait(&self) -> Result<(), NoGpu> {
-        // a runtime that lost its device may panic where it should say so
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.device().sync()));
-        let error = match done {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "its runtime failed".to_owned(),
-        };
-        LOST.store(true, Ordering::Relaxed);
-        Err(NoGpu::Device(error))
+        let device = self.device();
+        let done = self.driver.run(move || device.sync())?;
+        done.map_err(|error| Driver::give_up(&error))
     }
 
     /// Takes the memory of `pages` pages on the device.
-    #[must_use]
-    pub fn pages(&self, pages: usize, layout: &KvLayout) -> CubePages {
-        CubePages::new(&self.device, pages, layout)
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the device does not answer.
+    pub fn pages(&self, pages: usize, layout: &KvLayout) -> Result<CubePages, NoGpu> {
+        let (driver, device, layout) = (self.driver.clone(), self.device.clone(), layout.clone());
+        let pages = move || CubePages::new(driver, &device, pages, &layout);
+        self.driver.run(pages)
     }
 
     /// Takes the memory that the steps of an engine compute in.
-    pub(in crate::ops) fn prepare(&self, runtime: &mut Runtime, widths: &Widths) {
-        runtime.launcher = Some(Launcher::for_model(self.device.clone(), widths));
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the device does not answer.
+    pub(in crate::ops) fn prepare(
+        &self,
+        runtime: &mut Runtime,
+        widths: &Widths,
+    ) -> Result<(), NoGpu> {
+        let (device, widths) = (self.device.clone(), *widths);
+        let launcher = self
+            .driver
+            .run(move || Launcher::for_model(device, &widths))?;
+        runtime.launcher = Some(launcher);
+        Ok(())
     }
 
     /// What an engine sent to the device and back.
@@ -185,8 +220,13 @@ impl Gpu {
     }
 
     /// Bytes that the runtime holds of the device. Those that it reads back through are memory of the host, and not counted.
-    pub(in crate::ops) fn reserved(&self) -> u64 {
-        let report = self.device.client().memory_report(MemoryScope::Device);
+    ///
+    /// # Errors
+    /// [`NoGpu`] if the device does not answer.
+    pub(in crate::ops) fn reserved(&self) -> Result<u64, NoGpu> {
+        let device = self.device.clone();
+        let report = move || device.client().memory_report(MemoryScope::Device);
+        let report = self.driver.run(report)?;
         let streams = report.streams.iter();
         let bytes = streams.map(|stream| {
             let arguments = stream.auxiliary.iter();
@@ -194,6 +234,6 @@ impl Gpu {
             let arguments = arguments.map(|memory| memory.pools.usage().bytes_reserved);
             stream.pools.usage().bytes_reserved + arguments.sum::<u64>()
         });
-        bytes.sum()
+        Ok(bytes.sum())
     }
 }

@@ -2,7 +2,9 @@
 
 use super::buffers::{self, Buffers, Slot};
 use super::kernels::attention::attend;
-use super::kernels::best::{GROUP, ROOM, UNITS as BEST_UNITS, gather, maxima};
+use super::kernels::best::{
+    COUNT, FOUND, GROUP, LOGITS, ROOM, UNITS as BEST_UNITS, gather, maxima,
+};
 use super::kernels::embed::{UNITS as EMBED_UNITS, look_up};
 use super::kernels::heads::{Heads, UNITS as HEAD_UNITS, finish};
 use super::kernels::matmul::{Many, OWN, ROW_UNITS, TILE_ROWS, multiply_many};
@@ -281,8 +283,7 @@ impl Launcher {
         let (n, vocab) = (rows(logits), logits.shape()[1]);
         let groups = vocab.div_ceil(GROUP);
         let keys = self.tensor(Slot::Keys, [n, groups]);
-        let numbers = self.tensor(Slot::Numbers, [n, ROOM + 1]);
-        let values = self.tensor(Slot::Best, [n * ROOM, GROUP]);
+        let found = self.tensor(Slot::Best, [n, FOUND]);
         self.traffic.launches += 2;
         maxima::launch(
             &self.client,
@@ -299,20 +300,20 @@ impl Launcher {
             CubeDim::new_1d(BEST_UNITS),
             words(logits),
             words(&keys),
-            words(&numbers),
-            words(&values),
+            words(&found),
             vocab as u32,
             groups as u32,
         );
-        let read = self.read(vec![numbers.handle, values.handle])?;
-        let number = |at: usize| u32::from_le_bytes(word(&read[0], at)) as usize;
+        let read = self.read(found.handle)?;
+        let read = read.as_chunks::<4>().0;
         let mut all = vec![f32::NEG_INFINITY; n * vocab];
-        for (row, all) in all.chunks_exact_mut(vocab).enumerate() {
-            for place in 0..number(row * (ROOM + 1) + ROOM).min(ROOM) {
-                let first = number(row * (ROOM + 1) + place) * GROUP;
-                for (i, logit) in all.iter_mut().skip(first).take(GROUP).enumerate() {
-                    let at = (row * ROOM + place) * GROUP + i;
-                    *logit = f32::from_le_bytes(word(&read[1], at));
+        for (found, all) in read.chunks_exact(FOUND).zip(all.chunks_exact_mut(vocab)) {
+            let number = |at: usize| u32::from_le_bytes(found[at]) as usize;
+            for place in 0..number(COUNT).min(ROOM) {
+                let logits = &found[LOGITS + place * GROUP..][..GROUP];
+                let group = all.iter_mut().skip(number(place) * GROUP);
+                for (logit, read) in group.zip(logits) {
+                    *logit = f32::from_le_bytes(*read);
                 }
             }
         }
@@ -321,25 +322,17 @@ impl Launcher {
 
     /// Reads all logits of `[rows, vocab]`.
     pub(super) fn all(&mut self, logits: &CubeTensor) -> Result<Vec<f32>, ServerError> {
-        let read = self.read(vec![logits.handle.clone()])?;
-        let values = read[0].as_chunks::<4>().0.iter();
+        let read = self.read(logits.handle.clone())?;
+        let values = read.as_chunks::<4>().0.iter();
         Ok(values.map(|value| f32::from_le_bytes(*value)).collect())
     }
 
-    /// Reads buffers back, when all that was sent before is done: the only time that a step waits for the device.
-    fn read(&mut self, handles: Vec<Handle>) -> Result<Vec<cubecl::bytes::Bytes>, ServerError> {
+    /// Reads a buffer back, when all that was sent before is done: the only time that a step waits for the device.
+    fn read(&mut self, handle: Handle) -> Result<cubecl::bytes::Bytes, ServerError> {
         self.traffic.reads += 1;
-        let bytes: u64 = handles.iter().map(Handle::size_in_used).sum();
-        self.traffic.read_bytes += bytes;
-        self.client.read(handles)
+        self.traffic.read_bytes += handle.size_in_used();
+        self.client.read_one(handle)
     }
-}
-
-/// The bytes of a value of four bytes.
-fn word(bytes: &[u8], at: usize) -> [u8; 4] {
-    let mut word = [0; 4];
-    word.copy_from_slice(&bytes[4 * at..][..4]);
-    word
 }
 
 /// The buffer of a tensor as a kernel takes it, from the first of its values to the last one that has room. All tensors here

@@ -2,13 +2,15 @@
 //!
 //! A step sends its tokens, positions, angles and page numbers in one upload, then eleven kernels for each layer, and reads
 //! nothing back but what the sampler needs. Activations are f32: see [`kernels::matvec`]. [`pack`] says how weights lie in the
-//! memory of the device, [`buffers`] what a step computes in, and [`device`] opens it.
+//! memory of the device, [`buffers`] what a step computes in, [`device`] opens it, and [`driver`] is where all of
+//! that runs.
 //!
 //! Kernels are launched checked: an index beyond a buffer reads or writes nothing of another. The tensors of a step are its
 //! buffers, so that they are good until the next step begins.
 
 mod buffers;
 pub mod device;
+pub mod driver;
 mod kernels;
 mod launch;
 mod pack;
@@ -17,7 +19,9 @@ pub(super) mod plan;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
+pub mod thread;
 
+use super::no_gpu::NoGpu;
 use super::runtime::Runtime;
 use super::{AttentionInput, AttentionSpec, LmHead, Matrix, MlpInput, QuantOps};
 use crate::kv::KvCache;
@@ -25,6 +29,7 @@ use buffers::Slot;
 use burn::backend::TensorMetadata;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
+use driver::Driver;
 use kernels::matvec::Finish;
 pub(super) use launch::Launcher;
 pub use pages::CubePages;
@@ -108,17 +113,14 @@ impl QuantOps for CubeBackend {
         out
     }
 
-    fn read_logits(logits: CubeTensor, best: bool, rt: &mut Runtime) -> Vec<f32> {
+    fn read_logits(logits: CubeTensor, best: bool, rt: &mut Runtime) -> Result<Vec<f32>, NoGpu> {
         let launcher = Launcher::of(&mut rt.launcher, &logits);
         let read = if best {
             launcher.best(&logits)
         } else {
             launcher.all(&logits)
         };
-        match read {
-            Ok(logits) => logits,
-            Err(error) => panic!("the device gives no logits: {error}"),
-        }
+        read.map_err(|error| Driver::give_up(&error))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pages of keys and values in the memory of the device.
 
 use super::buffers;
+use super::driver::Driver;
 use crate::kv::{DevicePages, KvCache, KvLayout, PageId, PageLost};
 use burn::tensor::DType;
 use burn_cubecl::CubeDevice;
@@ -11,6 +12,7 @@ use std::any::Any;
 /// All pages, as a buffer for each layer that the kernels write in place. A layer's part of every page lies there one behind
 /// the other, because all pages together may be larger than a buffer can be.
 pub struct CubePages {
+    driver: Driver,
     layers: Vec<CubeTensor>,
     /// The bytes of each layer's part of a page.
     parts: Vec<usize>,
@@ -19,12 +21,18 @@ pub struct CubePages {
 impl CubePages {
     /// Takes the memory of `pages` pages, whose bytes are those that a step or a write puts there.
     #[must_use]
-    pub(super) fn new(device: &CubeDevice, pages: usize, layout: &KvLayout) -> Self {
+    pub(super) fn new(
+        driver: Driver,
+        device: &CubeDevice,
+        pages: usize,
+        layout: &KvLayout,
+    ) -> Self {
         let parts: Vec<usize> = layer_bytes(layout).collect();
         let client = device.client();
         let layer = |bytes: &usize| buffers::empty(&client, device, [pages, bytes / 4], DType::U32);
         Self {
             layers: parts.iter().map(layer).collect(),
+            driver,
             parts,
         }
     }
@@ -60,10 +68,11 @@ pub(super) fn layer_bytes(layout: &KvLayout) -> impl Iterator<Item = usize> {
 impl DevicePages for CubePages {
     fn read(&self, page: PageId, bytes: &mut [u8]) -> Result<(), PageLost> {
         let parts = self.page(page).map(|(part, _)| part).collect();
-        let client = &self.layers[0].client;
-        let read = client
-            .read(parts)
-            .map_err(|error| PageLost(error.to_string()))?;
+        let client = self.layers[0].client.clone();
+        let read = self.driver.run(move || client.read(parts));
+        let read = read
+            .map_err(|error| PageLost(error.to_string()))?
+            .map_err(|error| PageLost(Driver::give_up(&error).to_string()))?;
         let mut rest = bytes;
         for part in read {
             let (first, others) = rest.split_at_mut(part.len());
@@ -75,12 +84,19 @@ impl DevicePages for CubePages {
 
     fn write(&mut self, page: PageId, bytes: &[u8]) {
         let mut rest = bytes;
+        let mut parts = Vec::with_capacity(self.parts.len());
         for (part, len) in self.page(page) {
             let (first, others) = rest.split_at(len);
-            let first = cubecl::bytes::Bytes::from_bytes_vec(first.to_vec());
-            self.layers[0].client.write(&part, first);
+            parts.push((part, cubecl::bytes::Bytes::from_bytes_vec(first.to_vec())));
             rest = others;
         }
+        let client = self.layers[0].client.clone();
+        // a device that does not take them is given up, so that no step reads this page any more
+        let _ = self.driver.run(move || {
+            for (part, bytes) in parts {
+                client.write(&part, bytes);
+            }
+        });
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -6,8 +6,9 @@ use super::pages::layer_bytes;
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::KvLayout;
-use crate::ops::memory::{DeviceMemory, Widths};
+use crate::ops::memory::Widths;
 use crate::ops::no_gpu::NoGpu;
+use glowplug_firmware_config::plan::device::DeviceBytes;
 use std::collections::BTreeSet;
 
 /// The largest unit that devices hand buffers out in, as limits of Vulkan have it (`minStorageBufferOffsetAlignment`).
@@ -35,13 +36,13 @@ pub(super) fn matrix_bytes(info: &TensorInfo) -> Result<usize, NoGpu> {
     })
 }
 
-/// Counts what [`DeviceMemory`] says, as [`crate::ops::processor::Processor::device_memory`] does.
+/// Counts what [`DeviceBytes`] says, as [`crate::ops::processor::Processor::device_memory`] does.
 pub(in crate::ops) fn memory(
     gguf: &Gguf,
     layout: &KvLayout,
     pages: usize,
     widths: &Widths,
-) -> Result<DeviceMemory, NoGpu> {
+) -> Result<DeviceBytes, NoGpu> {
     let whole = |bytes: usize| bytes.next_multiple_of(UNIT) as u64;
     // what a layer's matrix is for, with its type: launches for the same have the same arguments
     let mut kinds = BTreeSet::new();
@@ -65,9 +66,10 @@ pub(in crate::ops) fn memory(
     let formats: BTreeSet<usize> = layer_bytes(layout).collect();
     let launches = LAUNCHES + kinds.len() + 2 * formats.len();
     let buffers = buffers::lengths(widths).map(|(_, values)| whole(4 * values));
-    Ok(DeviceMemory {
+    Ok(DeviceBytes {
         weights,
-        pages: layer_bytes(layout).map(|bytes| whole(pages * bytes)).sum(),
-        steps: buffers.iter().sum::<u64>() + launches as u64 * ARGUMENTS,
+        kv_pages: layer_bytes(layout).map(|bytes| whole(pages * bytes)).sum(),
+        steps: buffers.iter().sum(),
+        driver: launches as u64 * ARGUMENTS,
     })
 }

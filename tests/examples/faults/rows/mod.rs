@@ -2,6 +2,7 @@
 
 pub(crate) mod brokers;
 pub(crate) mod clients;
+pub(crate) mod gpu;
 pub(crate) mod image;
 pub(crate) mod load;
 pub(crate) mod machine;

@@ -87,6 +87,7 @@ fn run(engine: &mut Engine, requests: &[Request]) -> (Vec<(String, Finish, u32)>
             match engine.step(&mut |id, event| heard.take(id, event)) {
                 Worked::Nothing => break,
                 Worked::Little => {}
+                Worked::GpuLost => panic!("the GPU was lost"),
                 Worked::Pass(_) => {
                     engine.took(1.0);
                     passes += 1;

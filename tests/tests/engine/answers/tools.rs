@@ -288,3 +288,79 @@ fn a_window_never_parts_a_call_from_its_result() {
     }
     assert!(forgotten > 0);
 }
+
+#[test]
+fn a_request_that_goes_on_under_its_number_has_other_calls() {
+    let mut engine = engine(&SCRIPT, None);
+    let first = answer(&mut engine, 1, offering(request("c", "hi", 100))).unwrap();
+    let said = Message {
+        tool_calls: first.calls.clone(),
+        ..Message::new(Role::Assistant, "")
+    };
+    let results = first.calls.iter().map(|call| result(call, "ok"));
+    let messages = [Message::user("hi"), said].into_iter().chain(results);
+    let next = Request {
+        messages: messages.collect(),
+        ..offering(request("c", "", 100))
+    };
+    let next = answer(&mut engine, 1, next).unwrap();
+    let ids = |said: &Said| {
+        said.calls
+            .iter()
+            .map(|call| call.id.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(next.calls.len(), 2);
+    assert!(ids(&next).iter().all(|id| !ids(&first).contains(id)));
+}
+
+/// A request for which results may follow.
+fn pausing(id: u64, engine: &mut Engine, messages: Vec<Message>) -> Outcome {
+    let request = Request {
+        reserve: 100,
+        messages,
+        ..offering(request("c", "", 100))
+    };
+    answer(engine, id, request).unwrap().outcome
+}
+
+#[test]
+fn pages_are_kept_while_tools_run_unless_somebody_needs_them() {
+    let mut engine = engine(&SCRIPT, None);
+    let long = Message::user("the rain in the plain ".repeat(40));
+    let first = pausing(1, &mut engine, vec![long.clone()]);
+    let kept = engine.counts().pages_used;
+    assert!(kept >= first.prompt_tokens as usize / 32, "{kept}");
+    // what others compute takes the pages that nobody keeps
+    let flood = |engine: &mut Engine, id: u64| {
+        let said = format!("{id} ").repeat(900);
+        answer(engine, id, request("d", &said, 1)).unwrap();
+    };
+    (10..20).for_each(|id| flood(&mut engine, id));
+    assert_eq!(engine.counts().pages_used, kept);
+    let next = pausing(1, &mut engine, vec![long.clone(), Message::user("on")]);
+    assert!(next.cached_tokens + 64 > first.prompt_tokens, "{next:?}");
+    // it does not go on: nobody keeps them
+    engine.release(1);
+    engine.release(1);
+    assert_eq!(engine.counts().pages_used, 0);
+    // more of them than there are pages: the oldest give way, and everybody is answered
+    for id in 100..150 {
+        pausing(
+            id,
+            &mut engine,
+            vec![Message::user(format!("{id} ").repeat(300))],
+        );
+    }
+    assert!(engine.counts().pages_used > 128);
+    flood(&mut engine, 9);
+    (100..150).for_each(|id| engine.release(id));
+    assert_eq!(engine.counts().pages_used, 0);
+    // an answer that was cut off has no calls that anybody makes
+    let short = Request {
+        reserve: 100,
+        ..offering(request("c", "hi", 2))
+    };
+    answer(&mut engine, 3, short).unwrap();
+    assert_eq!(engine.counts().pages_used, 0);
+}

@@ -69,20 +69,26 @@ fn a_response_topic_that_the_broker_denies_is_answered_on_the_default_one() {
 #[test]
 fn no_response_topic_ends_the_connection() {
     let mut world = World::new(Kind::Mosquitto);
-    let mut alice = world.client(Version::V5, "alice");
     let own = topic("chat/alice/");
     for (i, tail) in ["x/".repeat(201), "x/".repeat(127), "y".repeat(600)]
         .into_iter()
         .enumerate()
     {
+        let mut alice = world.client(Version::V5, "alice");
         let id = i.to_string();
         let body = World::endless(&id, 5).to_string();
         let mut message = Message::new(topic("chat/alice/request"), body);
         message.response_topic = Some(format!("{own}{tail}"));
         alice.publish(&message);
-        let error = alice.until("a refusal", |m| frame(m, &id));
-        assert_eq!(error["error"]["code"], "response_topic_denied", "{error}");
+        match alice.until_closed("a refusal", |m| frame(m, &id)) {
+            Some(error) => {
+                assert_eq!(error["error"]["code"], "response_topic_denied", "{error}");
+            }
+            // a newer Mosquitto (seen: 2.0.21) throws out the client itself
+            None => assert!(tail.split('/').count() > 200, "{tail}: no refusal"),
+        }
     }
+    let mut alice = world.client(Version::V5, "alice");
     request(&mut alice, &World::endless("well", 5));
     assert_eq!(reply(&mut alice, "well").completion_tokens(), 5);
     let said = world.daemon.said();

@@ -1,7 +1,7 @@
 //! What holds on every broker and in both MQTT versions; `mosquitto` and `embedded` say which.
 
 use glowplug_tests::world::client::{Message, Version};
-use glowplug_tests::world::{Kind, NODE, World, frame, reply, request, tell, tiny, topic};
+use glowplug_tests::world::{Kind, NODE, World, frame, on_gpu, reply, request, tell, tiny, topic};
 use serde_json::{Value, json};
 
 /// Frames of answers, whole and streamed, one client and two, plain text, and what is told of the daemon.
@@ -106,7 +106,9 @@ pub(crate) fn conversation(kind: Kind, version: Version) {
     assert_eq!(total, used + free);
     let [budget, resident, peak] =
         ["budget", "resident", "peak"].map(|n| metrics["bytes"][n].as_u64().unwrap());
-    assert!(resident <= peak && peak <= budget, "{metrics}");
+    assert!(resident <= peak, "{metrics}");
+    // a driver that computes on the processor has its device's memory, and its compiler, in the daemon
+    assert!(on_gpu() || peak <= budget, "{metrics}");
 }
 
 /// Bad requests, each answered with its code and what was wrong; the daemon goes on as if nothing had been.

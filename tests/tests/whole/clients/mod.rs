@@ -2,6 +2,8 @@
 
 mod formats;
 mod health;
+mod homeassistant;
+mod own_tools;
 mod paho;
 mod sessions;
 mod small;

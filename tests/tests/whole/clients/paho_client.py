@@ -1,5 +1,5 @@
-"""Asks a glowplug daemon as any MQTT program would: PORT PASSWORD NODE [USER]. Ends with 1 at the first surprise. Without
-USER each client is the user of its own name."""
+"""Asks a glowplug daemon as any MQTT program would: PORT PASSWORD NODE [USER [AUTHORITY CERTIFICATE KEY]]. Ends with 1 at the
+first surprise. Without USER each client is the user of its own name. With files the broker is spoken to by TLS."""
 
 import json
 import queue
@@ -11,6 +11,7 @@ from paho.mqtt.properties import Properties
 
 PORT, PASSWORD, NODE = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 USER = sys.argv[4] if len(sys.argv) > 4 else None
+FILES = sys.argv[5:8]
 PATIENCE = 180
 
 
@@ -27,6 +28,8 @@ def connect(name, version):
     client.lost = []
     client.on_disconnect = lambda *args: client.lost.append(str(args[2:]))
     client.username_pw_set(USER or name, PASSWORD)
+    if FILES:
+        client.tls_set(*FILES)
     client.connect("127.0.0.1", PORT)
     client.loop_start()
 

@@ -263,7 +263,7 @@ proptest! {
                         }
                         engine.insert(id, None);
                     }
-                    Action::Engine(Command::Prepared(..) | Command::Session(..) | Command::Forget(..)) | Action::Admin(..) => unreachable!(),
+                    Action::Engine(Command::Release(_) | Command::Prepared(..) | Command::Session(..) | Command::Forget(..)) | Action::Admin(..) | Action::Tools(_) => unreachable!(),
                     Action::Engine(Command::End(id, why)) => {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }

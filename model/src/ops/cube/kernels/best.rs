@@ -11,6 +11,12 @@ pub(in crate::ops::cube) const GROUP: usize = 16;
 pub(in crate::ops::cube) const WANTED: usize = 128;
 /// Groups that there is room for, where several are as high as the last one.
 pub(in crate::ops::cube) const ROOM: usize = 192;
+/// Where the number of groups that were found is, behind their own numbers.
+pub(in crate::ops::cube) const COUNT: usize = ROOM;
+/// Where the logits of the groups begin.
+pub(in crate::ops::cube) const LOGITS: usize = COUNT + 1;
+/// Words that are read back for a row: one buffer, because each that is read is a submission more.
+pub(in crate::ops::cube) const FOUND: usize = LOGITS + ROOM * GROUP;
 /// Units that work on a row, or on as many groups.
 pub(in crate::ops::cube) const UNITS: u32 = 64;
 
@@ -45,14 +51,13 @@ pub(in crate::ops::cube) fn maxima(logits: &[f32], keys: &mut [u32], vocab: u32,
     }
 }
 
-/// Writes the number of each group that was found, in ascending order, and how many there are behind them:
-/// `[rows][ROOM + 1]`; and their logits, `[rows][ROOM][GROUP]`. A cube of [`UNITS`] has a row.
+/// Writes for each row the numbers of the groups that were found, in ascending order, then how many there are, then their logits:
+/// `[rows][FOUND]`, the logits by their bits. A cube of [`UNITS`] has a row.
 #[cube(launch)]
 pub(in crate::ops::cube) fn gather(
-    logits: &[f32],
+    logits: &[u32],
     keys: &[u32],
-    numbers: &mut [u32],
-    values: &mut [f32],
+    found: &mut [u32],
     vocab: u32,
     groups: u32,
 ) {
@@ -103,16 +108,17 @@ pub(in crate::ops::cube) fn gather(
     let room = comptime!(ROOM as u32);
     for group in first..end {
         if keys[row * groups + group] >= floor && place < room {
-            let at = row * comptime!(ROOM) + place as usize;
-            numbers[row * comptime!(ROOM + 1) + place as usize] = u32::cast_from(group);
+            let at = row * comptime!(FOUND) + place as usize;
+            found[at] = u32::cast_from(group);
+            let at = row * comptime!(FOUND) + comptime!(LOGITS) + place as usize * GROUP;
             for i in 0..GROUP {
                 let from = min(group * GROUP + i, vocab - 1usize);
-                values[at * GROUP + i] = logits[row * vocab + from];
+                found[at + i] = logits[row * vocab + from];
             }
             place += 1u32;
         }
     }
     if unit == 0usize {
-        numbers[row * comptime!(ROOM + 1) + comptime!(ROOM)] = min(all, room);
+        found[row * comptime!(FOUND) + comptime!(COUNT)] = min(all, room);
     }
 }

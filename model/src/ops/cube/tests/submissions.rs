@@ -3,7 +3,7 @@
 use super::*;
 
 /// How often wgpu submits for a token, by its own count: all kernels together, and copies of what is written and read.
-const SUBMISSIONS: u64 = 4;
+const SUBMISSIONS: u64 = 3;
 
 #[test]
 fn a_token_is_as_many_submissions_as_the_last() {
@@ -68,7 +68,7 @@ fn a_token_is_as_many_submissions_as_the_last() {
             x = CubeBackend::project_add(x, inner, square.clone(), &mut rt);
         }
         let logits = CubeBackend::head(x, 0..1, head.clone(), 1e-6, &mut rt);
-        CubeBackend::read_logits(logits, true, &mut rt);
+        CubeBackend::read_logits(logits, true, &mut rt).unwrap();
         let submissions = submitted() - before - 1;
         // the first token makes buffers and arguments, whose writes are submitted apart
         if position > 0 {

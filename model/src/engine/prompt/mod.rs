@@ -2,22 +2,21 @@
 //! from that alone; the engine accepts the result into its queue. The second step takes time that grows with the text and
 //! needs nothing of the engine, so another thread can do it while the engine goes on.
 
+mod builder;
+
+pub use builder::PromptBuilder;
+
 use super::Engine;
-use super::config::EngineConfig;
-use super::guide::{Guide, Guides};
+use super::guide::Guide;
 use super::request::{Event, Finish, Outcome, Priority, Refusal, Request, RequestId};
 use super::scheduler::{Job, SubmitError};
 use super::sequence::{Calls, Sequence};
 use super::session::{SessionKey, Turn, text};
-use crate::text::{
-    CallSplitter, ChatTemplate, Convention, Message, Prompt, Role, TextError, Tokenizer, Tool,
-    Tools, described, settle_results,
-};
+use crate::text::{CallSplitter, Message, Prompt, Tools, settle_results};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use std::collections::btree_map::Entry;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Most prompts that are gathered and not yet accepted.
 const PREPARING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
@@ -25,34 +24,6 @@ const PREPARING_MAX: usize = QUEUE_MAX + STREAMS_MAX;
 /// Bytes of text whose preparation counts as one token of the client's share. On the machine that the shares were tuned on
 /// they take 6 ms, and a token of the smallest model of the catalogue takes 11 ms.
 const BYTES_A_TOKEN: usize = 16 << 10;
-
-/// What compiling a schema counts as, in bytes of text: at most 24 ms by the same measure.
-const COMPILING: usize = 64 << 10;
-
-/// Reading stops at a prompt of more tokens than so many contexts, and of more than [`COUNTED`]: a flood of prompts that are
-/// refused costs little more than one of prompts that are not. A session's history fills one context at most, and new messages
-/// that fill another cannot be answered.
-const CONTEXTS_MAX: usize = 2;
-/// So many tokens are counted in any context, for a refusal that says how many there are.
-const COUNTED: usize = 4096;
-
-/// Everything that prompts are made with: tokenizer, template and limits. It is cheap to clone and stays the same as long as
-/// its engine lives.
-#[derive(Debug, Clone)]
-pub struct PromptBuilder {
-    pub(super) tokenizer: Arc<Tokenizer>,
-    /// if it is an error, only raw prompts can be made
-    pub(super) template: Arc<Result<ChatTemplate, TextError>>,
-    /// most tokens of one sequence
-    pub(super) context: usize,
-    /// tokens that the whole cache holds, but no more than `context`
-    pub(super) whole: usize,
-    /// whether sessions may forget their oldest turns
-    pub(super) window: bool,
-    /// bytes of the longest token; none if some bytes have no token
-    longest: Option<usize>,
-    guides: Arc<Guides>,
-}
 
 /// A request, with everything that its prompt is made of.
 #[derive(Debug)]
@@ -86,7 +57,7 @@ struct Made {
 
 /// What the engine keeps of a request whose prompt is being prepared.
 #[derive(Debug)]
-pub(super) struct Preparing {
+pub(in crate::engine) struct Preparing {
     session: Option<SessionKey>,
     /// whether the session exists only for this request
     new: bool,
@@ -97,7 +68,7 @@ pub(super) struct Preparing {
 
 impl Preparing {
     /// The engine's own work on a session.
-    pub(super) fn own(session: SessionKey) -> Self {
+    pub(in crate::engine) fn own(session: SessionKey) -> Self {
         Self {
             session: Some(session),
             new: false,
@@ -108,7 +79,7 @@ impl Preparing {
 }
 
 impl PromptJob {
-    pub(super) fn new(id: RequestId, request: Request, history: Vec<Message>) -> Self {
+    pub(in crate::engine) fn new(id: RequestId, request: Request, history: Vec<Message>) -> Self {
         Self {
             id,
             request,
@@ -139,129 +110,6 @@ impl PromptJob {
     pub fn bytes(&self) -> usize {
         let history = self.history.iter().map(Message::bytes);
         history.sum::<usize>() + self.request.bytes()
-    }
-}
-
-impl PromptBuilder {
-    pub(super) fn new(
-        tokenizer: Tokenizer,
-        template: Result<ChatTemplate, TextError>,
-        guides: Guides,
-        config: &EngineConfig,
-    ) -> Self {
-        Self {
-            guides: Arc::new(guides),
-            longest: tokenizer.longest(),
-            tokenizer: Arc::new(tokenizer.at_most((CONTEXTS_MAX * config.context).max(COUNTED))),
-            template: Arc::new(template),
-            context: config.context,
-            whole: config.context.min(config.pages * PAGE_TOKENS),
-            window: config.window,
-        }
-    }
-
-    /// Renders and tokenises a prompt, and compiles what the answer is held to. This takes time that grows with the text, and may
-    /// be called on any thread.
-    #[must_use]
-    pub fn prepare(&self, job: PromptJob) -> Prepared {
-        let PromptJob {
-            id,
-            mut request,
-            history: mut messages,
-        } = job;
-        let (history, new) = (messages.len(), request.messages.len());
-        messages.append(&mut request.messages);
-        let mut bytes = 0;
-        let prompt = self.fit(&request, &mut messages, history, &mut bytes);
-        request.messages = messages.split_off(messages.len() - new);
-        let made = prompt.and_then(|(prompt, forgotten)| {
-            bytes += usize::from(request.compiles()) * COMPILING;
-            let guide = (self.guides).compile(&self.tokenizer, self.calls(), &request, &prompt)?;
-            Ok(Made {
-                prompt,
-                forgotten,
-                guide,
-            })
-        });
-        Prepared {
-            id,
-            request,
-            made,
-            bytes,
-        }
-    }
-
-    /// How the model writes a call, and how many calls of one answer it can read again.
-    fn calls(&self) -> (Convention, usize) {
-        let template = self.template.as_ref().as_ref();
-        template.map_or((Convention::Hermes, 1), ChatTemplate::calls)
-    }
-
-    /// Makes the prompt of these messages. The bytes of their text are added to `bytes`.
-    pub(super) fn prompt(
-        &self,
-        request: &Request,
-        messages: &[Message],
-        bytes: &mut usize,
-    ) -> Result<Prompt, Refusal> {
-        let tools = request.offered();
-        let told = request.format.as_ref();
-        let told = told.filter(|_| request.schema_in_prompt && !request.raw);
-        let told = told.map(|format| described(messages, format));
-        let messages = told.as_deref().unwrap_or(messages);
-        let text = messages.iter().map(Message::bytes).sum::<usize>()
-            + tools.iter().map(Tool::bytes).sum::<usize>()
-            + request.system.as_ref().map_or(0, |system| system.len());
-        *bytes += text;
-        let invalid = |message: String| Refusal::Invalid {
-            param: "messages",
-            message,
-        };
-        let prompt = if request.raw {
-            let text = messages.first().map_or("", |m| m.content.as_str());
-            self.tokenizer.encode(text, true).map(|tokens| Prompt {
-                tokens,
-                thinking_open: false,
-                common: 0,
-            })
-        } else {
-            let none = |error| invalid(format!("the model has no chat template: {error}"));
-            let template = self.template.as_ref().as_ref().map_err(none)?;
-            let thinking = request.thinking.enabled;
-            let tok = &self.tokenizer;
-            match &request.system {
-                Some(system) => template.with_system(tok, system, messages, tools, thinking),
-                None => template.prompt(tok, messages, tools, thinking),
-            }
-        };
-        match prompt {
-            Ok(prompt) if prompt.tokens.is_empty() => {
-                Err(invalid("the prompt is empty".to_owned()))
-            }
-            Ok(prompt) => Ok(prompt),
-            Err(TextError::TooManyTokens { .. }) => Err(Refusal::TextLength {
-                bytes: text,
-                limit: self.context,
-            }),
-            Err(error) => Err(invalid(error.to_string())),
-        }
-    }
-
-    /// Refuses text that is too long for the context even if all of its tokens were as long as tokens can be, before any work
-    /// goes into it. Only the user's messages count, without the blanks around each: a template may leave out the rest.
-    fn may_fit(&self, request: &Request) -> Result<(), Refusal> {
-        let said = request.messages.iter().filter(|m| m.role == Role::User);
-        let bytes: usize = said.map(|m| m.content.trim().len()).sum();
-        if self
-            .longest
-            .is_some_and(|longest| bytes.div_ceil(longest) > self.context)
-        {
-            return Err(Refusal::TextLength {
-                bytes,
-                limit: self.context,
-            });
-        }
-        Ok(())
     }
 }
 
@@ -397,15 +245,21 @@ impl Engine {
         });
         let priority = request.priority;
         let owner = self.owner(&request.client);
-        let (vocab, context) = (self.info.vocab, self.info.context);
+        let vocab = self.info.vocab;
+        let (reserve, context) = (
+            request.reserve,
+            self.info.context.saturating_sub(request.reserve),
+        );
         let calls = request.tools.as_ref().map(|tools| self.splitter(tools));
-        let seed = self.hasher.hash_one(id);
+        // a request of the same number that goes on with results has a longer prompt
+        let seed = self.hasher.hash_one((id, prompt.tokens.len()));
         let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context, &self.closing);
         sequence.calls = calls.map(|splitter| Calls::new(splitter, seed));
         sequence.guide = guide;
         sequence.forgotten = forgotten.len();
+        sequence.pauses = reserve > 0 && turn.is_none();
         let (needed, pages) = (
-            sequence.limit.div_ceil(PAGE_TOKENS),
+            (sequence.limit + reserve).div_ceil(PAGE_TOKENS),
             self.memory.pages.total(),
         );
         if needed > pages {
@@ -446,7 +300,7 @@ impl Engine {
     }
 
     /// Ends a request whose prompt is being prepared. Gives none if its prompt is not being prepared.
-    pub(super) fn end_preparing(&mut self, id: RequestId, why: Finish) -> Option<bool> {
+    pub(in crate::engine) fn end_preparing(&mut self, id: RequestId, why: Finish) -> Option<bool> {
         let preparing = self.preparing.get_mut(&id)?;
         let ends = preparing.ended.is_none();
         if ends {
@@ -457,7 +311,10 @@ impl Engine {
     }
 
     /// Reports the requests that ended while their prompts were being prepared. Gives false if there was none.
-    pub(super) fn finish_preparing(&mut self, sink: &mut dyn FnMut(RequestId, Event)) -> bool {
+    pub(in crate::engine) fn finish_preparing(
+        &mut self,
+        sink: &mut dyn FnMut(RequestId, Event),
+    ) -> bool {
         let before = self.preparing.len();
         self.preparing.retain(|id, preparing| {
             let Some(finish) = preparing.ended else {
@@ -480,7 +337,7 @@ impl Engine {
     }
 
     /// Drops the engine's own work on this session that is being prepared.
-    pub(super) fn drop_chores(&mut self, key: &SessionKey) {
+    pub(in crate::engine) fn drop_chores(&mut self, key: &SessionKey) {
         self.preparing
             .retain(|_, p| !(p.own && p.session.as_ref() == Some(key)));
     }
