@@ -5,6 +5,7 @@ mod health;
 mod homeassistant;
 mod own_tools;
 mod paho;
+mod recipes;
 mod sessions;
 mod small;
 mod speech;
