@@ -128,9 +128,11 @@ cores() {
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
     need qemu-aarch64-static qemu-user-static
     target $arm64
-    tests $arm64 cortex-a53 'neon scalar' "${modules[@]}"
-    tests $arm64 cortex-a76 'dotprod neon scalar' "${modules[@]}"
-    tests $arm64 max 'dotprod neon scalar' "${modules[@]}"
+    # masks are tables and bits, the same on every core, and would take most of the time under qemu
+    local these=("${modules[@]}" --skip text::constrain)
+    tests $arm64 cortex-a53 'neon scalar' "${these[@]}"
+    tests $arm64 cortex-a76 'dotprod neon scalar' "${these[@]}"
+    tests $arm64 max 'dotprod neon scalar' "${these[@]}"
 }
 
 suites() {
