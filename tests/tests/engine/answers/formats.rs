@@ -10,6 +10,7 @@ use glowplug_model::text::{Format, Message, SamplerParams};
 use glowplug_tests::schemas::{judge, object};
 use glowplug_tests::{SplitMix, Think};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 fn schema(value: &Value) -> Option<Format> {
     Some(Format::JsonSchema(value.to_string().into()))
@@ -310,6 +311,60 @@ fn a_cancel_at_every_point_leaves_nothing() {
         }
         assert_eq!(engine.counts().pages_used, 0);
     }
+}
+
+/// A thousand cancels at any time, of requests that are held and of others beside them: each ends with the next step, what was said
+/// is a beginning, the others are as they are alone, and nothing is left.
+#[test]
+fn a_thousand_cancels_at_any_time_leave_nothing() {
+    let both = |(_, held): (Value, Request)| {
+        let free = Request {
+            format: None,
+            ..held.clone()
+        };
+        [held, free]
+    };
+    let kinds: Vec<Request> = random(8, "cancels").into_iter().flat_map(both).collect();
+    let mut engine = load(&tiny(Think::Never), &config(64, 4));
+    let alone = kinds.iter().zip(1_000_000..);
+    let alone = alone.map(|(asked, id)| answer(&mut engine, id, asked.clone()).0);
+    let alone: Vec<String> = alone.collect();
+    let mut dice = SplitMix::new(11, "cancels");
+    let (mut heard, mut open) = (Heard::default(), BTreeMap::new());
+    let (mut next, mut cancelled, mut finished) = (0, 0, 0);
+    while cancelled < 1000 {
+        let kind = dice.below(kinds.len());
+        if open.len() < 6 && engine.submit(next, kinds[kind].clone()).is_ok() {
+            open.insert(next, kind);
+        }
+        next += 1;
+        for _ in 0..dice.below(20) {
+            engine.step(&mut |id, event| heard.take(id, event));
+        }
+        if let Some(id) = open.keys().nth(dice.below(8)).copied()
+            && engine.end(id, Finish::Cancelled)
+        {
+            engine.step(&mut |id, event| heard.take(id, event));
+            assert_eq!(heard.ended[&id].finish, Finish::Cancelled);
+        }
+        for (id, outcome) in std::mem::take(&mut heard.ended) {
+            let whole = &alone[open.remove(&id).unwrap()];
+            let text = heard.text.remove(&id).unwrap_or_default();
+            if outcome.finish == Finish::Cancelled {
+                assert!(whole.starts_with(&text), "{text} of {whole}");
+                cancelled += 1;
+            } else {
+                assert_eq!(&text, whole);
+                finished += 1;
+            }
+        }
+    }
+    for id in open.into_keys() {
+        engine.end(id, Finish::Cancelled);
+    }
+    heard.idle(&mut engine);
+    assert_eq!(engine.counts().pages_used, 0);
+    assert!(finished > 100, "{finished}");
 }
 
 #[test]

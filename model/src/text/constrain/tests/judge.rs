@@ -1,7 +1,7 @@
 //! Validates JSON against a schema, written for these tests from the specification alone.
 
 use fancy_regex::Regex;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// Whether a value validates. `root` is what references mean.
 pub(super) fn validates(root: &Value, schema: &Value, value: &Value) -> bool {
@@ -32,12 +32,18 @@ fn keyword(root: &Value, schema: &Value, key: &str, asked: &Value, value: &Value
         },
         _ => match value {
             Value::Number(number) => {
+                let whole = number
+                    .as_i128()
+                    .zip(asked.as_number().and_then(Number::as_i128));
                 let (asked, number) = (asked.as_f64(), number.as_f64().unwrap());
                 match key {
                     "minimum" => number >= asked.unwrap(),
                     "maximum" => number <= asked.unwrap(),
                     "exclusiveMinimum" => number > asked.unwrap(),
                     "exclusiveMaximum" => number < asked.unwrap(),
+                    // a float has no units beyond 2^53
+                    "multipleOf" if whole.is_some() => whole.is_some_and(|(n, of)| n % of == 0),
+                    "multipleOf" if number.abs() >= 2f64.powi(53) => true,
                     "multipleOf" => {
                         let times = number / asked.unwrap();
                         (times - times.round()).abs() < 1e-6
