@@ -1,6 +1,7 @@
 //! `bridge openai`, for OpenAI's own client, for the calls of Home Assistant's integration, and for plain HTTP.
 
 use super::{at, bridge, listens, python};
+use crate::clients::tools::SCRIPT;
 use glowplug_tests::world::client::{PATIENCE, Version};
 use glowplug_tests::world::daemon::{Daemon, glowplug};
 use glowplug_tests::world::{Kind, STATE, World, tiny, topic};
@@ -9,19 +10,6 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
-
-/// Text, two calls, and text again.
-const SCRIPT: [&str; 9] = [
-    "One moment. ",
-    "\n<tool_",
-    "call>\n",
-    r#"{"name": "set_light", "arguments""#,
-    r#": {"room": "hall"}}"#,
-    "\n</tool_call>",
-    r#"<tool_call>{"name":"time"}"#,
-    "</tool_call>",
-    " Done.",
-];
 
 /// A daemon whose model says the script.
 fn scripted(kind: Kind) -> World {

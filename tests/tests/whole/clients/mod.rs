@@ -9,4 +9,4 @@ mod recipes;
 mod sessions;
 mod small;
 mod speech;
-mod tools;
+pub(crate) mod tools;

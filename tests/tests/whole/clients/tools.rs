@@ -16,7 +16,7 @@ fn tools_on_the_embedded_broker() {
 }
 
 /// Text, two calls, and text again.
-const SCRIPT: [&str; 9] = [
+pub(crate) const SCRIPT: [&str; 9] = [
     "One moment. ",
     "\n<tool_",
     "call>\n",
