@@ -304,8 +304,10 @@ impl Link {
         let _ = self.commands.try_send(Goodbye::Leave);
     }
 
-    /// Sends what is queued, disconnects without the last will, and ends. Gives up after `limit`.
-    pub async fn close(self, limit: std::time::Duration) {
+    /// Sends what is queued, disconnects without the last will, and ends. Gives up when for `patience` nothing more has
+    /// reached the broker, and returns how many publications never did: a slow broker gets all of them, a dead one keeps
+    /// nobody waiting.
+    pub async fn close(self, patience: std::time::Duration) -> usize {
         let (done, closed) = tokio::sync::oneshot::channel();
         let close = async {
             if self.commands.send(Goodbye::Close(done)).await.is_ok() {
@@ -313,7 +315,15 @@ impl Link {
                 let _ = closed.await;
             }
         };
-        let _ = tokio::time::timeout(limit, close).await;
+        tokio::pin!(close);
+        let mut left = self.outbox.held();
+        while tokio::time::timeout(patience, &mut close).await.is_err() {
+            let before = std::mem::replace(&mut left, self.outbox.held());
+            if left >= before {
+                break;
+            }
+        }
+        self.outbox.held()
     }
 }
 

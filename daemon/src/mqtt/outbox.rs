@@ -202,6 +202,11 @@ impl Outbox {
         self.queue().waiting.is_empty()
     }
 
+    /// How many publications wait or are in flight.
+    pub(super) fn held(&self) -> usize {
+        self.queue().held.iter().sum()
+    }
+
     /// Waits until something is pushed.
     pub(super) async fn news(&self) {
         self.news.notified().await;

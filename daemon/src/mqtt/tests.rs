@@ -365,3 +365,39 @@ async fn the_will_speaks_for_a_lost_daemon_and_is_silent_after_a_goodbye() {
         "rude is lost"
     );
 }
+
+/// A link whose sending task is the test's own.
+fn link() -> (Link, tokio::sync::mpsc::Receiver<Goodbye>) {
+    let (commands, goodbyes) = tokio::sync::mpsc::channel(2);
+    let link = Link {
+        outbox: Arc::default(),
+        acks: tokio::sync::mpsc::channel(1).0,
+        wishes: tokio::sync::mpsc::channel(1).0,
+        commands,
+    };
+    for i in 0..20 {
+        link.publish(out(qos1("glowplug/n/status/last", i.to_string())))
+            .unwrap();
+    }
+    (link, goodbyes)
+}
+
+#[tokio::test]
+async fn a_goodbye_says_how_much_never_reached_the_broker() {
+    let (well, mut goodbyes) = link();
+    let outbox = well.outbox.clone();
+    let sender = tokio::spawn(async move {
+        let Some(Goodbye::Close(done)) = goodbyes.recv().await else {
+            panic!("no goodbye")
+        };
+        while let Some(sent) = outbox.pop() {
+            outbox.release(&sent);
+        }
+        done.send(()).unwrap();
+    });
+    assert_eq!(well.close(SOON).await, 0);
+    sender.await.unwrap();
+
+    let (dead, _goodbyes) = link();
+    assert_eq!(dead.close(Duration::from_millis(1)).await, 20);
+}

@@ -45,8 +45,8 @@ mod tools;
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a shutdown waits for the sessions to be written to their files.
 const SAVE: Duration = Duration::from_secs(20);
-/// How long a shutdown waits for the last frames and the final status to reach the broker.
-const CLOSE: Duration = Duration::from_secs(2);
+/// A shutdown gives up on the last frames and the final status when none of them has reached the broker for so long.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The clock of tokio, which tests can stop, in the type that the state machines take.
 fn now() -> Instant {
@@ -339,7 +339,10 @@ impl Daemon {
             self.topics.status(),
             status::status("offline", &self.run.boot_id, status::unix_ms()),
         );
-        self.link.close(CLOSE).await;
+        let left = self.link.close(CLOSE).await;
+        if left > 0 {
+            tracing::warn!("{left} messages did not reach the broker before the end");
+        }
         self.discovery.end();
         if let Some(worker) = self.inference.worker {
             // the thread saves the sessions on its way out
