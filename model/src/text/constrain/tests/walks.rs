@@ -62,15 +62,33 @@ fn what_a_mask_lets_through_validates() {
 }
 
 #[test]
-fn blanks_come_in_runs_that_end() {
+fn a_blank_may_come_behind_a_comma_or_a_colon_alone() {
     let mut constraint = CONSTRAINER.compile(&Format::JsonObject).unwrap();
-    let blank = u32::from(b' ');
-    constraint.accept(u32::from(b'{')).unwrap();
-    for _ in 0..8 {
-        assert!(constraint.mask().unwrap().allows(blank));
-        constraint.accept(blank).unwrap();
+    let mut fits = |text: &str| {
+        constraint.restart().unwrap();
+        constraint.begin(text).is_ok()
+    };
+    for text in [r#"{"a":[7,8],"b":{}}"#, r#"{"a": [7, 8], "b": {}}"#] {
+        assert!(fits(text), "{text}");
     }
-    assert!(!constraint.mask().unwrap().allows(blank));
+    for text in [
+        " {",
+        "{ ",
+        "{\n",
+        "{}\n",
+        "{\"a\" ",
+        "{\"a\":  ",
+        "{\"a\":\n",
+        "{\"a\":\t",
+        "{\"a\":[ ",
+        "{\"a\":[7 ",
+        "{\"a\":[7,  ",
+        "{\"a\":[7,\n",
+        "{\"a\":7 ",
+        "{\"a\":7,\r",
+    ] {
+        assert!(!fits(text), "{text:?}");
+    }
 }
 
 #[test]
