@@ -8,7 +8,6 @@
     reason = "only tests see it; what a name says is not said again"
 )]
 
-mod bombs;
 mod encode;
 mod floats;
 mod link;
@@ -21,10 +20,10 @@ mod vocabulary;
 pub mod world;
 mod writer;
 
-pub use bombs::schema_bombs;
 pub use floats::in_floats;
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
 pub use rng::SplitMix;
+pub use schemas::schema_bombs;
 pub use tiny::{Think, Tiny, Types};
 pub use writer::{GgufWriter, Kv, Tensor};
