@@ -8,6 +8,7 @@
     reason = "only tests see it; what a name says is not said again"
 )]
 
+mod counting;
 mod encode;
 mod floats;
 mod link;
@@ -20,6 +21,7 @@ mod vocabulary;
 pub mod world;
 mod writer;
 
+pub use counting::Counting;
 pub use floats::in_floats;
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
