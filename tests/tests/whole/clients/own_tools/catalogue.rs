@@ -14,10 +14,12 @@ fn a_house_tells_of_itself_on_the_embedded_broker() {
 
 /// The tool `set_light`, made of what is retained; and lies, of which none is written to.
 fn told(kind: Kind) {
-    const CALLS: [&str; 4] = [
+    // the schema forces the first key, and after its colon the script goes on
+    const CALLS: [&str; 5] = [
         "<tool_call>\n",
         r#"{"name": "set_light", "arguments": "#,
-        r#"{"name": "Lamp", "state": "on"}}"#,
+        ":",
+        r#" "Lamp", "state": "on"}}"#,
         "\n</tool_call>",
     ];
     let from = "tools_max_rounds = 1\n[tools_from]\nhomeassistant = true\nzigbee2mqtt = true\n\
