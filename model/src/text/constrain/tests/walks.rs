@@ -91,6 +91,28 @@ fn a_blank_may_come_behind_a_comma_or_a_colon_alone() {
     }
 }
 
+/// What a double makes of a number counts, as a reader has it.
+#[test]
+fn an_open_end_is_open_however_a_number_is_written() {
+    for (end, number, inside) in [
+        (r#""exclusiveMinimum":37.25"#, "37.250000000000002", false),
+        (r#""exclusiveMinimum":37.25"#, "37.2500000000001", true),
+        (r#""exclusiveMinimum":37.25,"minimum":37"#, "37.25", false),
+        (r#""minimum":38,"exclusiveMinimum":37.25"#, "37.5", false),
+        (r#""minimum":38,"exclusiveMinimum":37.25"#, "38", true),
+        (r#""exclusiveMaximum":3"#, "2.9", true),
+        (r#""exclusiveMaximum":-3"#, "-3.00000000000000001", false),
+        (r#""exclusiveMaximum":-3"#, "-3.1", true),
+        (r#""exclusiveMinimum":0"#, "0.00000000000000001", true),
+        (r#""exclusiveMinimum":0"#, "0.0", false),
+    ] {
+        let text = format!(r#"{{"type":"number",{end}}}"#);
+        let mut constraint = CONSTRAINER.compile(&schema(&text)).unwrap();
+        let fits = constraint.begin(number).is_ok() && constraint.is_complete();
+        assert_eq!(fits, inside, "{text}: {number}");
+    }
+}
+
 #[test]
 fn no_key_can_be_written_as_another_one() {
     let format = schema(r#"{"type":"object","properties":{"foo":{"type":"integer"}}}"#);
