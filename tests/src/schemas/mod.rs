@@ -27,7 +27,7 @@ const PATTERNS: [&str; 5] = [
 ];
 /// Where the document of a schema is said to be.
 const PLACE: &str = "schema.json";
-/// Most values within each other, where no schema refers to itself.
+/// Most values within each other. No schema refers to itself: a small model does not come to an end in one that does.
 const LEVELS: usize = 3;
 
 /// A schema whose answers are objects, and have an end.
@@ -67,7 +67,7 @@ impl Maker<'_> {
     }
 
     fn any(&mut self, levels: usize) -> Value {
-        match self.random.below(if levels == 0 { 9 } else { 16 }) {
+        match self.random.below(if levels == 0 { 9 } else { 15 }) {
             0 => json!({"enum": ["kitchen", "hall", 7, null, {"deep": [true]}]}),
             1 => json!({"type": "boolean"}),
             2 => json!({"const": "the \"rain\" in\nthe plain"}),
@@ -98,7 +98,6 @@ impl Maker<'_> {
                 {"type": "object", "properties": {"is": {"const": "off"}}, "required": ["is"], "additionalProperties": false},
             ]}),
             13 => self.reference(),
-            14 => self.chain(),
             _ => self.object(levels),
         }
     }
@@ -112,21 +111,6 @@ impl Maker<'_> {
             self.definitions.insert(name.to_owned(), made);
         }
         json!({"$ref": format!("#/$defs/{written}")})
-    }
-
-    /// Refers to a schema that refers to itself.
-    fn chain(&mut self) -> Value {
-        let link = json!({
-            "type": "object",
-            "properties": {
-                "word": {"type": "string", "maxLength": 4},
-                "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/link"}]},
-            },
-            "required": ["word", "next"],
-            "additionalProperties": false,
-        });
-        self.definitions.insert("link".to_owned(), link);
-        json!({"$ref": "#/$defs/link"})
     }
 }
 
@@ -246,7 +230,6 @@ mod tests {
             "oneOf",
             "#/$defs/in~1out",
             "#/$defs/50%25~0",
-            "#/$defs/link",
         ] {
             assert!(all.contains(kind), "{kind}");
         }
