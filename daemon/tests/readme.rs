@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 const README: &str = include_str!("../../README.md");
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     README,
     include_str!("../docs/bridges.md"),
     include_str!("../docs/clients.md"),
     include_str!("../docs/configuration.md"),
     include_str!("../docs/gpu.md"),
     include_str!("../docs/operations.md"),
+    include_str!("../docs/pool.md"),
     include_str!("../docs/protocol.md"),
 ];
 

@@ -213,7 +213,7 @@ impl Connection {
                 known.say(format!("cannot reach the broker: {reason}"));
             }
             Event::Left { .. } => known.up = false,
-            Event::Subscribed { .. } | Event::Delivered(_) => {}
+            Event::Subscribed { .. } | Event::Withdrawn { .. } | Event::Delivered(..) => {}
             Event::Unsubscribed { filter, reason } => {
                 let why = format!("the broker refuses the subscription to `{filter}`: {reason}");
                 known.say(why.clone());

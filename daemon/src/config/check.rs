@@ -16,6 +16,7 @@ use super::{
     invalid,
 };
 use crate::machine::board::Chosen;
+use crate::wire::topics::{ANY, valid_segment};
 
 /// Reads every key. `host` names the node where the table does not.
 ///
@@ -24,7 +25,7 @@ use crate::machine::board::Chosen;
 pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Config, ConfigError> {
     let node = NODE.of(table)?.unwrap_or_else(|| topic_level(host));
     topic(NODE.name, &node)?;
-    if node.contains('/') || node == "any" {
+    if node.contains('/') || node == ANY {
         let why = "must be one topic level and not `any`, which is the pool's";
         return Err(invalid(NODE.name, why));
     }
@@ -53,10 +54,12 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             }
         }
     }
+    let mqtt = mqtt(table, listen_tls.is_some())?;
     Ok(Config {
         node,
         base_topic,
-        mqtt: mqtt(table, listen_tls.is_some())?,
+        pool: pool(table, mqtt.server.is_some())?,
+        mqtt,
         listen,
         listen_tls,
         discovery: HOMEASSISTANT_DISCOVERY.of(table)?,
@@ -186,6 +189,21 @@ fn mqtt(table: &Table, embedded_tls: bool) -> Result<Mqtt, ConfigError> {
         metrics_interval: Duration::from_secs(MQTT_METRICS_INTERVAL_S.of(table)?),
         response_topic_allow,
     })
+}
+
+fn pool(table: &Table, external: bool) -> Result<Option<String>, ConfigError> {
+    let group = POOL_GROUP.of(table)?;
+    match &group {
+        Some(group) if !valid_segment(group) => {
+            let why = format!("`{group}` must have 1 to 64 characters of `A-Z a-z 0-9 . _ -`");
+            Err(invalid(POOL_GROUP.name, why))
+        }
+        Some(_) if !external => {
+            let why = "needs `mqtt.url`: the daemons of a pool share a broker, and the embedded one is this daemon's own";
+            Err(invalid(POOL_GROUP.name, why))
+        }
+        _ => Ok(group),
+    }
 }
 
 fn model(table: &Table) -> Result<Model, ConfigError> {

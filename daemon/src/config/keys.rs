@@ -81,6 +81,8 @@ keys! {
     BROKER_TLS_CA_FILE: Path = "broker.tls.ca_file", Path { default: "none: clients need no certificate" };
     /// Lets it listen beyond loopback without TLS: passwords and conversations can be read on the way.
     BROKER_PLAINTEXT: Switch = "broker.plaintext", Switch;
+    /// The group of daemons on one broker with which this one serves `{base}/any/…`; 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+    POOL_GROUP: Text = "pool.group", Text { default: "none" };
     /// Lets Home Assistant find the daemon by itself: its numbers, a notifier that asks, an event for each answer.
     HOMEASSISTANT_DISCOVERY: Switch = "homeassistant.discovery", Switch;
     /// The GGUF file that is served.

@@ -231,6 +231,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// With what it speaks TLS there.
     pub listen_tls: Option<ListenerTls>,
+    /// The group of daemons that serve `{base}/any/…` together.
+    pub pool: Option<String>,
     /// Whether Home Assistant is told of the daemon.
     pub discovery: bool,
     pub model: Model,

@@ -338,6 +338,7 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
     const FILE_ONLY: &[&str] = &[
         "model.template_file",
         "engine.tools_max_rounds",
+        "pool.group",
         "tools_from.homeassistant",
         "tools_from.zigbee2mqtt",
         "tools_from.topics",
@@ -350,7 +351,11 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
         let refused = draft.to_settings().unwrap_err().to_string();
         let (table, last) = key.split_once('.').unwrap();
         // of a table that has no place at all the table is named
-        let named = if table == "tools_from" { table } else { last };
+        let named = if ["tools_from", "pool"].contains(&table) {
+            table
+        } else {
+            last
+        };
         assert!(refused.contains(named), "{refused}");
     }
     let list = Draft::from_toml("[[presets]]\nname = 'a'").unwrap();
@@ -395,6 +400,27 @@ fn a_template_of_the_owners_is_no_way_around_a_signature() {
         error.contains("`model.template_file`") && error.contains("`trust.keys`"),
         "{error}"
     );
+}
+
+#[test]
+fn a_pool_is_a_group_on_a_broker_that_others_can_reach() {
+    let pool = |text: &str| load(text).map(|config| config.pool);
+    let url = "[mqtt]\nurl = 'mqtt://b'\n";
+    assert_eq!(pool(url).unwrap(), None);
+    let group = pool(&format!("{url}[pool]\ngroup = 'house'")).unwrap();
+    assert_eq!(group.as_deref(), Some("house"));
+    for (text, says) in [
+        ("[pool]\ngroup = 'house'".to_owned(), "needs `mqtt.url`"),
+        (format!("{url}[pool]\ngroup = 'a/b'"), "1 to 64 characters"),
+        (format!("{url}[pool]\ngroup = ''"), "1 to 64 characters"),
+        (format!("{url}[pool]\ngroup = '+'"), "1 to 64 characters"),
+    ] {
+        let error = pool(&text).unwrap_err().to_string();
+        assert!(
+            error.contains("`pool.group`") && error.contains(says),
+            "{error}"
+        );
+    }
 }
 
 fn leaves(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {

@@ -20,6 +20,7 @@ use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::{self, Unknown};
 use crate::mqtt;
+use crate::pool::record;
 use crate::requests::admission::KEPT_BYTES_MAX;
 use crate::speech;
 use crate::tools::{catalogue, journal};
@@ -27,7 +28,8 @@ use crate::tools::{catalogue, journal};
 /// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
-/// requests, the text of sessions, of presets and of their formats, and what answers hold back that are spoken.
+/// requests, the text of sessions, of presets and of their formats, what answers hold back that are spoken, and what is
+/// being written of requests of the pool.
 fn message_bytes(config: &Config) -> u64 {
     let server = config.mqtt.server.as_ref();
     let tls = server.map_or(config.listen_tls.is_some(), |server| server.tls);
@@ -38,7 +40,9 @@ fn message_bytes(config: &Config) -> u64 {
     let formats = config.presets.iter().filter_map(|p| p.format.as_ref());
     let presets = presets + formats.map(Format::bytes).sum::<usize>();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
-    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + tool_bytes(config)) as u64
+    let pool = config.pool.as_ref().map_or(0, |_| record::BYTES_MAX);
+    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + pool + tool_bytes(config))
+        as u64
 }
 
 /// Bytes that the daemon's own tools may hold, where there are any: a copy of each request that goes on with results, the

@@ -15,16 +15,16 @@ use rumqttc::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectionError, DisconnectReasonCode, EventLoop,
     LastWill, ManualAck, MqttOptions, Packet, PubAckReason, Publish, PublishNotice,
     PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, StateError,
-    SubscribeFilterInput, SubscribeNoticeError,
+    SubscribeFilterInput, SubscribeNoticeError, UnsubscribeNoticeError,
 };
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::flight::{Cause, WINDOW};
+use super::flight::{Cause, Settled, WINDOW};
 use super::{
-    Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Rejection,
-    dial, intake_bytes, tls,
+    Event, EventSender, Incoming, Offer, Options, PACKET_MAX, Properties, Publication, Qos,
+    Rejection, dial, intake_bytes, tls,
 };
 use crate::config::Tls;
 
@@ -68,29 +68,8 @@ impl Ending {
     }
 }
 
-/// What a broker says it can do.
-pub(super) struct Offer {
-    pub(super) packet_max: usize,
-    /// The highest quality of service of a publish.
-    pub(super) qos: Qos,
-    /// Whether it keeps retained messages.
-    pub(super) retain: bool,
-}
-
-/// How the sending of a publication ended.
-pub(super) enum Settled {
-    /// It was acknowledged, or it was refused for this reason.
-    Answered(Option<Rejection>),
-    /// It was acknowledged, and nobody subscribes to its topic.
-    Unheard,
-    /// The socket took it; with QoS 0 that is all there is to know.
-    Sent,
-    /// Nothing is known, because the connection ends.
-    Lost(String),
-}
-
-/// The answer to a subscription: its token, and whether it was granted.
-pub(super) type Subscription = Pin<Box<dyn Future<Output = (u64, bool)> + Send>>;
+/// The broker's answer to a change of what is subscribed to.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 pub(super) type Done = Pin<Box<dyn Future<Output = Settled> + Send>>;
 
@@ -146,21 +125,33 @@ impl Connection {
     }
 
     /// The same, to be waited for beside other work.
-    pub(super) fn subscription(&self, token: u64, filter: String) -> Subscription {
+    pub(super) fn subscription(&self, token: u64, filter: String, as_published: bool) -> Answer {
         let client = Self(self.0.clone());
-        let asked = async move {
-            let granted = client.subscribe(&filter, Qos::AtLeastOnce, false).await;
-            if let Err(reason) = &granted {
-                tracing::warn!("the broker refuses the subscription to `{filter}` ({reason})");
+        Box::pin(async move {
+            let granted = client.subscribe(&filter, Qos::AtLeastOnce, as_published);
+            let refused = granted.await.err();
+            Event::Subscribed {
+                token,
+                filter,
+                refused,
             }
-            (token, granted.is_ok())
-        };
-        Box::pin(asked)
+        })
     }
 
-    /// Takes a subscription back. If the connection is about to end, that is just as good.
-    pub(super) async fn unsubscribe(&self, filter: String) {
-        let _ = self.0.unsubscribe(filter).await;
+    /// Takes a subscription back, likewise. If the connection ends before, that is just as good.
+    pub(super) fn unsubscription(&self, filter: String) -> Answer {
+        let client = self.0.clone();
+        Box::pin(async move {
+            if let Ok(notice) = client.unsubscribe_tracked(filter.clone()).await
+                && matches!(
+                    notice.wait_completion_async().await,
+                    Ok(()) | Err(UnsubscribeNoticeError::V5UnsubAckFailure(_))
+                )
+            {
+                return Event::Withdrawn { filter };
+            }
+            std::future::pending().await
+        })
     }
 
     /// Hands a publication to the event loop. None: it cannot be sent on any connection.
@@ -363,6 +354,7 @@ fn offer(ack: &ConnAck) -> Offer {
             _ => Qos::AtLeastOnce,
         },
         retain: p.and_then(|p| p.retain_available) != Some(0),
+        shared: p.and_then(|p| p.shared_subscription_available) != Some(0),
     }
 }
 

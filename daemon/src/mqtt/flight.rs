@@ -31,6 +31,18 @@ pub(super) enum Cause {
     Oldest(Rejection),
 }
 
+/// How the sending of a publication ended.
+pub(super) enum Settled {
+    /// It was acknowledged, or it was refused for this reason.
+    Answered(Option<Rejection>),
+    /// It was acknowledged, and nobody subscribes to its topic.
+    Unheard,
+    /// The socket took it; with QoS 0 that is all there is to know.
+    Sent,
+    /// Nothing is known, because the connection ends.
+    Lost(String),
+}
+
 /// What may be handed over next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {

@@ -15,7 +15,7 @@ use crate::inference::{Computes, Lost, Machine, Worker};
 use crate::machine::systemd::Notify;
 use crate::models::registry::{Candidate, Registry, Sighted};
 use crate::mqtt::broker::Embedded;
-use crate::mqtt::{Event, Events, Lane, Link};
+use crate::mqtt::{Ack, Event, Events, Lane, Link};
 use crate::requests::admission::{Action, Admission};
 use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
@@ -23,6 +23,7 @@ use crate::wire::homeassistant::STATUS;
 use crate::wire::topics::Topics;
 use homeassistant::Discovery;
 use model_change::{Change, Finding};
+use pool::Pool;
 use post::Post;
 pub use run_error::RunError;
 use run_error::unserved;
@@ -34,6 +35,7 @@ use tools::OwnTools;
 mod admin;
 mod homeassistant;
 mod model_change;
+mod pool;
 mod post;
 mod run_error;
 mod stall;
@@ -68,6 +70,7 @@ struct Daemon {
     models: Models,
     systemd: Notify,
     discovery: Discovery,
+    pool: Option<Pool>,
 }
 
 /// This run of the daemon.
@@ -151,8 +154,9 @@ impl Daemon {
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut out = Vec::new();
+            self.move_in_pool();
             self.advance();
-            if self.run.ending != Shutdown::No && self.admission.outstanding() == 0 {
+            if self.run.ending != Shutdown::No && self.is_drained() {
                 return None;
             }
             let decision = self.inference.machine.state.borrow().decision;
@@ -178,6 +182,8 @@ impl Daemon {
                 why = ended(&mut self.embedded) => return Some(why.into()),
                 () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
                 () = at(self.tools.calls.next_tick()) => self.tick_tools(&mut out),
+                // the next turn of the loop does what is due
+                () = at(self.pool.as_ref().and_then(Pool::next_tick)) => {}
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.run.ending == Shutdown::No => {
                     self.run.ending = Shutdown::Finishing(now() + DRAIN);
@@ -189,7 +195,10 @@ impl Daemon {
                         self.run.ending = Shutdown::Interrupting(now() + DRAIN);
                         self.admission.end_all(now(), Finish::Interrupted, &mut out);
                     }
-                    _ => self.admission.abandon(now(), Finish::Interrupted, &mut out),
+                    _ => {
+                        self.admission.abandon(now(), Finish::Interrupted, &mut out);
+                        self.abandon_pool();
+                    }
                 },
             }
             self.perform(out);
@@ -280,14 +289,18 @@ impl Daemon {
                 }
                 // accepted or refused: either way the request is ours now
                 if let Some(ack) = incoming.ack
-                    && self.link.ack(ack).is_err()
+                    && let Some(ack) = self.owe_pool(ack, out)
                 {
-                    tracing::error!(
-                        "the broker sends more than it may: a request stays unacknowledged"
-                    );
+                    self.acknowledge(ack);
                 }
             }
             news => self.connection(news, out),
+        }
+    }
+
+    fn acknowledge(&mut self, ack: Ack) {
+        if self.link.ack(ack).is_err() {
+            tracing::error!("the broker sends more than it may: a request stays unacknowledged");
         }
     }
 
@@ -297,6 +310,7 @@ impl Daemon {
                 Action::Engine(command) => self.command(command),
                 Action::Admin(asked, asker) => self.admin(asked, asker),
                 Action::Tools(action) => self.tool_action(action),
+                Action::Record(number, taken) => self.record(number, &taken),
                 Action::Publish { to, frame, lane } => self.reply(&to, frame, lane),
             }
         }
@@ -323,6 +337,7 @@ impl Daemon {
                 Some(of) => status::budget(&self.config, &of.plan.memory),
                 None => self.models.limit.bytes,
             },
+            pool: self.pool.as_ref().map(Pool::numbers),
             boot_id: &self.run.boot_id,
             uptime: now().saturating_duration_since(self.run.booted),
             stalled: self.inference.stall.lasts(now()),
@@ -339,8 +354,12 @@ impl Daemon {
             self.topics.status(),
             status::status("offline", &self.run.boot_id, status::unix_ms()),
         );
-        self.link.close(CLOSE).await;
+        let all_sent = self.link.clone().close(CLOSE).await;
         self.discovery.end();
+        // before a connection stood, nobody was told of what the run before had taken
+        if all_sent && !self.pool.as_ref().is_some_and(Pool::owes) {
+            self.forget_pool();
+        }
         if let Some(worker) = self.inference.worker {
             // the thread saves the sessions on its way out
             worker.stop(SAVE).await;

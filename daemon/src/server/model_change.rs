@@ -60,6 +60,8 @@ pub(super) enum Waited {
     Choice,
     /// This request is about to act on the world.
     Acted(RequestId),
+    /// This request of the pool is on record.
+    Recorded(RequestId),
 }
 
 impl Daemon {
@@ -120,6 +122,10 @@ impl Daemon {
                 self.admission.recorded(now(), number, written, out);
                 return Ok(());
             }
+            Finding::Written(Waited::Recorded(number), _) => {
+                self.recorded(number);
+                return Ok(());
+            }
         };
         match (std::mem::take(&mut self.models.change), checked) {
             (Change::Checking(None), Ok(candidate)) => {
@@ -156,7 +162,7 @@ impl Daemon {
 
     /// Does what need not wait for an event: answers a drain, and ends the engine once it is idle.
     pub(super) fn advance(&mut self) {
-        if self.admission.outstanding() == 0
+        if self.is_drained()
             && let Some(asker) = self.models.waiting.drain.take()
         {
             self.reply(

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use glowplug_model::engine::Finish;
 use serde::Deserialize;
 
+use super::pool::Pool;
 use super::status;
 use super::{Daemon, now};
 use crate::mqtt::{Event, Lane, Outgoing, Publication, Qos, Rejection};
@@ -118,7 +119,7 @@ impl Daemon {
         match event {
             // the other daemon was noticed before the last subscription was granted
             Event::Up { .. } if self.post.leaving => {}
-            Event::Up { packet_max } => {
+            Event::Up { packet_max, shared } => {
                 tracing::info!("connected to the broker");
                 (self.post.up, self.post.away) = (true, false);
                 self.post.told = true;
@@ -127,12 +128,15 @@ impl Daemon {
                 let taken = packet_max.saturating_sub(TOPIC_AND_PROPERTIES);
                 self.admission.frame_max(taken.min(self.post.frame_max));
                 self.publish_status();
+                self.pool_up(shared);
                 self.publish_info();
                 self.publish_discovery();
                 self.tools_up(out);
+                self.end_pool_before(out);
             }
             Event::Down { reason, refused } => {
                 self.tools_down(out);
+                self.pool_down();
                 self.post.leaving = false;
                 self.post.losses += 1;
                 let (was_up, at) = (std::mem::take(&mut self.post.up), self.broker());
@@ -156,17 +160,32 @@ impl Daemon {
                 );
                 (self.post.up, self.post.leaving) = (false, false);
                 self.tools_down(out);
+                self.pool_down();
                 self.give_way(out);
             }
             Event::Unsubscribed { filter, reason } => tracing::error!(
                 "the broker refuses the subscription to `{filter}` ({reason}): nothing that is published there is heard; \
                  see its access rules for this daemon's user"
             ),
-            Event::Subscribed { token, granted } => self.tool_subscribed(token, granted, out),
-            Event::Delivered(token) => self.tools.calls.acknowledged(token),
+            Event::Subscribed {
+                filter, refused, ..
+            } if self.is_pool(&filter) => self.pool_joined(&filter, refused),
+            Event::Subscribed {
+                token,
+                filter,
+                refused,
+            } => {
+                if let Some(reason) = &refused {
+                    tracing::warn!("the broker refuses the subscription to `{filter}` ({reason})");
+                }
+                self.tool_subscribed(token, refused.is_none(), out);
+            }
+            Event::Withdrawn { filter } => self.pool_left(&filter),
+            Event::Delivered(Lane::Tool, token) => self.tools.calls.acknowledged(token),
+            Event::Delivered(_, number) => self.ended_on_record(number),
             Event::Refused(refused, why) => match refused.token {
-                Some(token) => self.tool_refused(token, why, out),
-                None => self.refused(*refused, why),
+                Some(token) if refused.lane == Lane::Tool => self.tool_refused(token, why, out),
+                _ => self.refused(*refused, why),
             },
             Event::Incoming(_) => {}
         }
@@ -216,6 +235,7 @@ impl Daemon {
     fn give_way(&mut self, out: &mut Vec<Action>) {
         self.post.away = true;
         self.admission.end_all(now(), Finish::Interrupted, out);
+        self.forget_pool();
     }
 
     pub(super) fn reply(&mut self, to: &ReplyTo, frame: Bytes, lane: Lane) {
@@ -257,10 +277,19 @@ impl Daemon {
             "the broker does not take a message"
         );
         if out.instead || matches!(out.lane, Lane::State | Lane::Audit) {
-            return;
+            return out
+                .token
+                .into_iter()
+                .for_each(|number| self.ended_on_record(number));
         }
         let (topic, fault) = match (why.is_for_the_topic(), out.default_topic) {
-            (true, None) => return,
+            (true, None) => {
+                // nothing can tell its client, not after a restart either
+                return out
+                    .token
+                    .into_iter()
+                    .for_each(|number| self.ended_on_record(number));
+            }
             (true, Some(default)) => (
                 default,
                 Fault::new(
@@ -310,7 +339,8 @@ impl Daemon {
         let info = self.serves().map(|(model, of)| {
             let about = status::model(model, of, self.models.fallback);
             let computes = self.inference.computes.as_ref();
-            status::info(&self.config, model, &of.plan, computes, &about)
+            let pool = self.pool.as_ref().map(Pool::about);
+            status::info(&self.config, model, &of.plan, computes, &about, pool)
         });
         if let Some(info) = info {
             self.publish_retained(self.topics.info(), info);

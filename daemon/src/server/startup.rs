@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::homeassistant::Discovery;
 use super::model_change::{Change, Finding};
+use super::pool::Pool;
 use super::post::Post;
 use super::run_error::{RunError, lost, unserved};
 use super::stall::Stall;
@@ -116,11 +117,14 @@ pub async fn run(
         models,
         systemd: Notify::new(config.supervisor.as_ref()),
         discovery: Discovery::new(&config, &topics),
+        pool: Pool::new(&config, &topics),
         topics,
         config,
     };
     let acted = daemon.tools.journal().entries();
     daemon.admission.acted_before(now(), acted);
+    let taken = daemon.pool.iter().flat_map(Pool::left);
+    daemon.admission.acted_before(now(), taken);
     daemon.serve(first, events, findings, shutdown).await
 }
 

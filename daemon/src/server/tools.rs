@@ -251,7 +251,7 @@ impl Daemon {
         for step in steps {
             match step {
                 Step::Subscribe(token, filter) => {
-                    if self.link.subscribe(token, filter).is_err() {
+                    if self.link.subscribe(token, filter, false).is_err() {
                         self.tools.calls.subscribed(now(), token, false, &mut more);
                     }
                 }
@@ -334,8 +334,11 @@ impl Daemon {
         if std::mem::replace(&mut self.tools.told, true) {
             return;
         }
-        for acted in self.tools.journal.entries().filter(|of| !of.ended) {
-            self.admission.interrupted(now(), acted, out);
+        let pool = self.pool.as_ref();
+        let open = self.tools.journal.entries().filter(|of| !of.ended);
+        // what the pool's record has is ended by that
+        for acted in open.filter(|of| !pool.is_some_and(|pool| pool.has_left(of))) {
+            self.admission.interrupted(now(), acted, None, out);
         }
         if let Some(note) = self.tools.journal.end_all() {
             self.write(move || note.write(), None);

@@ -244,6 +244,7 @@ mod tests {
                 qos: crate::mqtt::Qos::AtLeastOnce,
                 correlation_data: None,
                 content_type: "application/json",
+                record: None,
             },
             verb: "inhibit",
             transaction: Some("t".into()),

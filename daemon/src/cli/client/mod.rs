@@ -398,7 +398,8 @@ impl Client {
             Event::Unsubscribed { .. }
             | Event::Refused(..)
             | Event::Subscribed { .. }
-            | Event::Delivered(_) => return None,
+            | Event::Withdrawn { .. }
+            | Event::Delivered(..) => return None,
             Event::Incoming(incoming) => incoming,
         };
         if let Some(ack) = ack {

@@ -372,14 +372,14 @@ async fn the_fate_of_a_call_is_told() {
         })
         .unwrap();
     }
-    link.subscribe(4, "secret".to_owned()).unwrap();
-    link.subscribe(5, "state".to_owned()).unwrap();
+    link.subscribe(4, "secret".to_owned(), false).unwrap();
+    link.subscribe(5, "state".to_owned(), false).unwrap();
     let mut told = Vec::new();
     while told.len() < 5 {
         told.push(match event(&mut events).await {
-            Event::Delivered(token) => format!("{token} delivered"),
+            Event::Delivered(lane, token) => format!("{token} delivered {lane:?}"),
             Event::Refused(out, why) => format!("{} {}", out.token.unwrap(), why.name()),
-            Event::Subscribed { token, granted } => format!("{token} {granted}"),
+            Event::Subscribed { token, refused, .. } => format!("{token} {}", refused.is_none()),
             other => panic!("{other:?}"),
         });
     }
@@ -387,7 +387,7 @@ async fn the_fate_of_a_call_is_told() {
     assert_eq!(
         told,
         [
-            "1 delivered",
+            "1 delivered Tool",
             "2 unheard",
             "3 broker_denied",
             "4 false",

@@ -516,7 +516,7 @@ fn what_acted_before_a_restart_ends_as_interrupted_and_never_runs_again() {
         ended: false,
     };
     w.a.acted_before(w.now, [&acted].into_iter());
-    w.a.interrupted(w.now, &acted, &mut w.out);
+    w.a.interrupted(w.now, &acted, None, &mut w.out);
     let Some(Action::Publish { to, frame, .. }) = w.out.pop() else {
         panic!("no frame");
     };
