@@ -13,6 +13,7 @@
 pub mod broker;
 pub mod client;
 pub mod daemon;
+pub mod fleet;
 
 use self::broker::{DAEMON, Mosquitto, OPERATOR, PASSWORD};
 use self::client::{Client, Message, Version};

@@ -3,6 +3,7 @@
 mod acl;
 mod embedded;
 mod mosquitto;
+mod pool;
 mod refused;
 mod scenarios;
 mod silent;
