@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 const DAEMONS: usize = 4;
 const CLIENTS: usize = 16;
-const TOKENS: u32 = 48;
+/// So long that the daemons are at work most of the time, and the kill meets requests that run.
+const TOKENS: u32 = 400;
 /// The daemon that is killed, and the one that drains.
 const KILLED: usize = 1;
 const DRAINED: usize = 2;
