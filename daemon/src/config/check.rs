@@ -77,12 +77,7 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
         presets,
         tools,
         tools_from,
-        sessions: Sessions {
-            dir: SESSIONS_DIR.of(table)?,
-            writes_per_day: None,
-            expire: Duration::from_secs(SESSIONS_EXPIRE_S.of(table)?),
-            window: SESSIONS_WINDOW.of(table)?,
-        },
+        sessions: sessions(table)?,
         trust,
         counter: None,
         state_dir,
@@ -99,6 +94,20 @@ fn broker(table: &Table) -> Result<(SocketAddr, Option<ListenerTls>), ConfigErro
     let tls = match identity(table, &BROKER_TLS_CERT_FILE, &BROKER_TLS_KEY_FILE)? {
         Some(identity) => Some(ListenerTls { identity, ca_file }),
         None if ca_file.is_some() => {
+fn sessions(table: &Table) -> Result<Sessions, ConfigError> {
+    let (dir, key_file) = (SESSIONS_DIR.of(table)?, SESSIONS_KEY_FILE.of(table)?);
+    if key_file.is_some() && dir.is_none() {
+        return Err(invalid(SESSIONS_KEY_FILE.name, "needs `sessions.dir`"));
+    }
+    Ok(Sessions {
+        dir,
+        key_file,
+        writes_per_day: None,
+        expire: Duration::from_secs(SESSIONS_EXPIRE_S.of(table)?),
+        window: SESSIONS_WINDOW.of(table)?,
+    })
+}
+
             return Err(invalid(
                 BROKER_TLS_CA_FILE.name,
                 "needs `broker.tls.cert_file`",

@@ -177,6 +177,9 @@ keys! {
     /// Seconds after which a conversation that nobody went on with is dropped.
     SESSIONS_EXPIRE_S: Number = "sessions.expire_s", Number { min: 1, max: 365 * 86_400, default: 86_400 };
     /// Lets a conversation that outgrows the context forget its oldest turns; else its request is refused.
+    /// Keys in 64 hexadecimal digits a line, the newest first: files of conversations are encrypted with it, and read with all of
+    /// them. It is read again when it changes.
+    SESSIONS_KEY_FILE: Path = "sessions.key_file", Path { default: "none: they are not encrypted" };
     SESSIONS_WINDOW: Switch = "sessions.window", Switch;
     /// Public keys of Ed25519 in hexadecimal: only models that one of them signed are served.
     TRUST_KEYS: Keys = "trust.keys", Keys { max: KEYS_MAX, parse: values::trust_keys };

@@ -390,6 +390,8 @@ pub struct Sessions {
     pub dir: Option<PathBuf>,
     /// How many bytes a day the board's storage bears. The command line sets it, the file has no key for it.
     pub writes_per_day: Option<u64>,
+    /// The keys that files are encrypted with; if there is no file of keys, they are not.
+    pub key_file: Option<PathBuf>,
     pub expire: Duration,
     pub window: bool,
 }

@@ -74,6 +74,7 @@ fn a_full_file_is_taken() {
         thinking = { budget = 64, visible = true }
         [sessions]
         dir = "/var/lib/glowplug/sessions"
+        key_file = "/etc/glowplug/keys"
         expire_s = 3600
         window = true
         "#,
@@ -105,6 +106,7 @@ fn a_full_file_is_taken() {
         c.sessions,
         Sessions {
             dir: Some("/var/lib/glowplug/sessions".into()),
+            key_file: Some("/etc/glowplug/keys".into()),
             writes_per_day: None,
             expire: Duration::from_secs(3600),
             window: true,

@@ -1,10 +1,12 @@
 //! The daemon's select loop. It carries events to the state machines and their actions to the world, and decides
 //! nothing about requests itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::{Conversations, Finish, ModelInfo};
+use glowplug_model::seal::KeyFile;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -87,6 +89,8 @@ struct Inference {
     machine: Machine,
     /// What was said in sessions to the engine before, for the next one.
     conversations: Conversations,
+    /// What sessions are encrypted with in their files, if they are.
+    keys: Option<Arc<KeyFile>>,
     /// None until a model has answered for the first time.
     model: Option<ModelInfo>,
     /// Which processor computes, and why; none until then, too.

@@ -15,7 +15,7 @@ use super::run_error::lost;
 use super::status;
 use super::{Daemon, Reports, Shutdown, now};
 use crate::config::Config;
-use crate::inference::{Lost, Worker};
+use crate::inference::{Lost, Sessions, Worker};
 use crate::models::plan::PlanError;
 use crate::models::registry::{Candidate, Registry, UnfitModel};
 use crate::mqtt::Lane;
@@ -220,7 +220,10 @@ impl Daemon {
             of.plan.clone(),
             of.template.clone(),
             self.config.engine.clone(),
-            self.config.sessions.clone(),
+            Sessions {
+                config: self.config.sessions.clone(),
+                keys: self.inference.keys.clone(),
+            },
             std::mem::take(&mut self.inference.conversations),
             self.inference.machine.clone(),
         )

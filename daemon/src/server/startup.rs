@@ -1,8 +1,10 @@
 //! Start-up: the model is looked at, the broker is reached, and the select loop begins.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use glowplug_model::engine::Conversations;
+use glowplug_model::seal::KeyFile;
 use tokio::sync::{mpsc, oneshot};
 
 use super::homeassistant::Discovery;
@@ -53,6 +55,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     // before the broker: whoever typed a wrong name should not have to wait for it
+    let keys = config.sessions.key_file.as_deref().map(KeyFile::open);
+    let keys = keys.transpose()?.map(Arc::new);
     let (models, first, findings) = models(&config)?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let run = Run {
@@ -106,6 +110,7 @@ pub async fn run(
             worker: None,
             machine,
             conversations: Conversations::default(),
+            keys,
             model: None,
             computes: None,
             load: Load::default(),

@@ -123,6 +123,10 @@ impl From<Refusal> for Fault {
             Refusal::Overloaded { .. } | Refusal::Sessions(_) => {
                 Self::new(Code::Overloaded, message)
             }
+            Refusal::Closed { .. } => Self {
+                param: Some("session".to_owned()),
+                ..Self::new(Code::Internal, message)
+            },
             Refusal::Memory { .. } => Self::new(Code::MemoryBudget, message),
             Refusal::ContextLength { .. } | Refusal::TextLength { .. } => Self {
                 param: Some("messages".to_owned()),
@@ -143,6 +147,7 @@ impl From<SessionFault> for Fault {
                 Self::new(Code::Overloaded, message)
             }
             SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
+            SessionFault::Closed { .. } => Self::new(Code::Internal, message),
             // the log says why; the client is not told, because the reason may name a file
             SessionFault::Failed(_) => {
                 Self::new(Code::Internal, "the verb failed inside the daemon")
@@ -208,6 +213,14 @@ mod tests {
                 Refusal::Sessions(SessionBound::OfClient),
                 Code::Overloaded,
                 None,
+            ),
+            (
+                Refusal::Closed {
+                    session: "s".into(),
+                    why: "x".into(),
+                },
+                Code::Internal,
+                Some("session"),
             ),
         ];
         for (refusal, code, param) in table {
