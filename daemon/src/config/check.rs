@@ -40,6 +40,7 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
         return Err(invalid(MODEL_TEMPLATE_FILE.name, why));
     }
     let (listen, listen_tls) = broker(table)?;
+    let users_file = BROKER_USERS_FILE.of(table)?;
     let tools = tools(table, &base_topic)?;
     let tools_from = tools_from(table)?;
     let presets = presets(table)?;
@@ -53,12 +54,19 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             }
         }
     }
+    let mqtt = mqtt(table, listen_tls.is_some())?;
+    if users_file.is_some() && mqtt.server.is_some() {
+        // who lists users believes that nobody else gets in
+        let why = "is of the embedded broker, and `mqtt.url` names another one, which has users of its own";
+        return Err(invalid(BROKER_USERS_FILE.name, why));
+    }
     Ok(Config {
         node,
         base_topic,
-        mqtt: mqtt(table, listen_tls.is_some())?,
+        mqtt,
         listen,
         listen_tls,
+        users_file,
         discovery: HOMEASSISTANT_DISCOVERY.of(table)?,
         model,
         board_chosen: match board {
@@ -86,14 +94,6 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
     })
 }
 
-/// The embedded broker. It always asks for a user; who that is, and what is said, can be heard on a network without TLS.
-fn broker(table: &Table) -> Result<(SocketAddr, Option<ListenerTls>), ConfigError> {
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
-    let listen = BROKER_LISTEN.of(table)?.unwrap_or(loopback);
-    let ca_file = BROKER_TLS_CA_FILE.of(table)?;
-    let tls = match identity(table, &BROKER_TLS_CERT_FILE, &BROKER_TLS_KEY_FILE)? {
-        Some(identity) => Some(ListenerTls { identity, ca_file }),
-        None if ca_file.is_some() => {
 fn sessions(table: &Table) -> Result<Sessions, ConfigError> {
     let (dir, key_file) = (SESSIONS_DIR.of(table)?, SESSIONS_KEY_FILE.of(table)?);
     if key_file.is_some() && dir.is_none() {
@@ -108,6 +108,14 @@ fn sessions(table: &Table) -> Result<Sessions, ConfigError> {
     })
 }
 
+/// The embedded broker. It always asks for a user; who that is, and what is said, can be heard on a network without TLS.
+fn broker(table: &Table) -> Result<(SocketAddr, Option<ListenerTls>), ConfigError> {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+    let listen = BROKER_LISTEN.of(table)?.unwrap_or(loopback);
+    let ca_file = BROKER_TLS_CA_FILE.of(table)?;
+    let tls = match identity(table, &BROKER_TLS_CERT_FILE, &BROKER_TLS_KEY_FILE)? {
+        Some(identity) => Some(ListenerTls { identity, ca_file }),
+        None if ca_file.is_some() => {
             return Err(invalid(
                 BROKER_TLS_CA_FILE.name,
                 "needs `broker.tls.cert_file`",

@@ -231,6 +231,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// With what it speaks TLS there.
     pub listen_tls: Option<ListenerTls>,
+    /// Who may use it besides the owner's programs.
+    pub users_file: Option<PathBuf>,
     /// Whether Home Assistant is told of the daemon.
     pub discovery: bool,
     pub model: Model,
@@ -388,10 +390,10 @@ pub struct Engine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions {
     pub dir: Option<PathBuf>,
-    /// How many bytes a day the board's storage bears. The command line sets it, the file has no key for it.
-    pub writes_per_day: Option<u64>,
     /// The keys that files are encrypted with; if there is no file of keys, they are not.
     pub key_file: Option<PathBuf>,
+    /// How many bytes a day the board's storage bears. The command line sets it, the file has no key for it.
+    pub writes_per_day: Option<u64>,
     pub expire: Duration,
     pub window: bool,
 }

@@ -19,7 +19,7 @@ use crate::config::{Config, Device, Preset};
 use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::{self, Unknown};
-use crate::mqtt;
+use crate::mqtt::{self, broker};
 use crate::requests::admission::KEPT_BYTES_MAX;
 use crate::speech;
 use crate::tools::{catalogue, journal};
@@ -33,12 +33,17 @@ fn message_bytes(config: &Config) -> u64 {
     let tls = server.map_or(config.listen_tls.is_some(), |server| server.tls);
     let longest = config.engine.max_payload_bytes;
     let held = mqtt::bytes(config.read_max(), longest, server.is_none(), tls);
+    let users = config
+        .users_file
+        .as_ref()
+        .map_or(0, |_| broker::USERS_BYTES);
     let presets = config.presets.iter().filter_map(Preset::system);
     let presets = presets.map(|text| text.len()).sum::<usize>();
     let formats = config.presets.iter().filter_map(|p| p.format.as_ref());
     let presets = presets + formats.map(Format::bytes).sum::<usize>();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
-    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + tool_bytes(config)) as u64
+    (held + users + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + tool_bytes(config))
+        as u64
 }
 
 /// Bytes that the daemon's own tools may hold, where there are any: a copy of each request that goes on with results, the
@@ -327,6 +332,8 @@ mod tests {
         let with_tls = plan(&format!("[broker.tls]\n{files}"));
         assert!(with_tls > embedded + 64 * (32 << 10));
         assert!(plan("[mqtt]\nurl = 'mqtts://b'") > external);
+        let with_users = plan("[broker]\nusers_file = 'u'");
+        assert_eq!(with_users - embedded, broker::USERS_BYTES as u64);
         let larger = plan("[engine]\nmax_payload_bytes = 4194304");
         assert!(larger > embedded + 64 * (3 << 20));
         let preset = plan("[[presets]]\nname = 'a'\nsystem = 'Be brief.'");

@@ -31,6 +31,8 @@ fn users() -> Users {
         daemon_id: "glowplug-n".to_owned(),
         local: credentials("local"),
         local_may: crate::wire::topics::local_may,
+        file: None,
+        user_may: crate::wire::topics::user_may,
         outside_may: |_, _, _| false,
     }
 }

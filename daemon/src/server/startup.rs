@@ -221,6 +221,8 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
         daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,
         local_may: topics::local_may,
+        file: config.users_file.clone(),
+        user_may: topics::user_may,
         outside_may: if config.discovery {
             homeassistant::may
         } else {

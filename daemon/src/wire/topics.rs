@@ -290,18 +290,27 @@ pub fn local_may(client_id: &str, rest: &str, publish: bool) -> bool {
         .map_or(client_id, |(client, _)| client);
     let mut levels = rest.split('/');
     let node = levels.next();
+    match (levels.next(), levels.next()) {
+        (Some("tool"), Some("audit")) => !publish,
+        (Some("admin"), Some(_)) => node != Some("#"),
+        _ => user_may(client, rest, publish),
+    }
+}
+
+/// The embedded broker's rule for a user of its file, whose name is its client's segment: what the daemon tells everybody, and
+/// the branches of that client. The operator's verbs and the record of all calls are none of its business.
+#[must_use]
+pub fn user_may(name: &str, rest: &str, publish: bool) -> bool {
+    let mut levels = rest.split('/');
+    let node = levels.next();
     if node == Some("#") {
         return false;
     }
     match (levels.next(), levels.next()) {
         (Some("status" | "info" | "metrics"), None) => !publish,
-        (Some("chat" | "ask" | "session"), Some(segment)) => {
-            segment == client && valid_segment(client)
-        }
+        (Some("chat" | "ask" | "session"), Some(segment)) => segment == name && valid_segment(name),
         // the other side of the daemon's tools: whoever answers one was told where
-        (Some("tool"), Some("audit")) => !publish,
-        (Some("tool"), Some(_)) => publish,
-        (Some("admin"), Some(_)) => true,
+        (Some("tool"), Some(level)) => publish && level != "audit",
         _ => false,
     }
 }

@@ -156,6 +156,8 @@ fn a_local_program_reaches_its_own_client_only() {
     ];
     for (id, rest, publish, ok) in table {
         assert_eq!(local_may(id, rest, publish), ok, "{id} {rest} {publish}");
+        let name = id.split(':').next().unwrap();
+        assert_eq!(user_may(name, rest, publish), ok, "{name} {rest} {publish}");
     }
 }
 
@@ -198,6 +200,10 @@ proptest! {
             }
             Some(Route::Admin(verb)) => prop_assert_eq!(&topic, &format!("plant7/ai/n1/admin/{verb}/request")),
             None => {}
+        }
+        // a further user reaches less than a program on this machine that calls itself by its name
+        for publish in [true, false] {
+            prop_assert!(!user_may("a", &topic, publish) || local_may("a", &topic, publish));
         }
         // and a program on this machine reaches no segment but its own
         if local_may("a", &topic, true) && topic.split('/').nth(1).is_some_and(|kind| kind != "admin") {

@@ -6,3 +6,4 @@ mod mosquitto;
 mod refused;
 mod scenarios;
 mod silent;
+mod users;
