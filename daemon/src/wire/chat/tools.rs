@@ -9,6 +9,7 @@ use glowplug_model::text::{JsonText, Tool, ToolCall, ToolChoice, ToolError, Tool
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::exact::{Object, Word};
 use crate::wire::fault::Fault;
 
 /// What a request says of tools, until all of it is read.
@@ -135,8 +136,8 @@ impl<'de> Deserialize<'de> for Choice {
                 #[serde(deny_unknown_fields)]
                 struct Named {
                     #[serde(rename = "type")]
-                    _kind: Kind,
-                    function: Name,
+                    _kind: Word<Kind>,
+                    function: Object<Name>,
                 }
                 #[derive(Deserialize)]
                 #[serde(deny_unknown_fields)]
@@ -144,7 +145,8 @@ impl<'de> Deserialize<'de> for Choice {
                     name: String,
                 }
                 let named = Named::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(Choice::Named(named.function.name.into()))
+                let Object(function) = named.function;
+                Ok(Choice::Named(function.name.into()))
             }
         }
         d.deserialize_any(V)
@@ -167,8 +169,8 @@ struct List<'p> {
 #[serde(deny_unknown_fields)]
 struct RawTool {
     #[serde(rename = "type")]
-    _kind: Kind,
-    function: RawFunction,
+    _kind: Word<Kind>,
+    function: Object<RawFunction>,
 }
 
 #[derive(Deserialize)]
@@ -216,9 +218,10 @@ impl<'de> Visitor<'de> for List<'_> {
                 }
                 break;
             }
-            let Some(RawTool { function: f, .. }) = seq.next_element::<RawTool>()? else {
+            let Some(Object(tool)) = seq.next_element::<Object<RawTool>>()? else {
                 break;
             };
+            let Object(f) = tool.function;
             let schema = f.parameters.as_ref().map_or("", |JsonText(text)| text);
             let tool = Tool::new(&f.name, f.description.as_deref(), schema).map_err(|error| {
                 let field = match error {
@@ -262,8 +265,8 @@ struct RawCall {
     _index: Option<IgnoredAny>,
     id: String,
     #[serde(rename = "type")]
-    _kind: Option<Kind>,
-    function: RawCalled,
+    _kind: Option<Word<Kind>>,
+    function: Object<RawCalled>,
 }
 
 #[derive(Deserialize)]
@@ -298,7 +301,7 @@ impl<'de> Visitor<'de> for Calls<'_> {
         loop {
             let place = format!("{field}[{}]", all.len());
             self.path.replace(place.clone());
-            let Some(call) = seq.next_element::<RawCall>()? else {
+            let Some(Object(call)) = seq.next_element::<Object<RawCall>>()? else {
                 break;
             };
             if all.len() == TOOL_CALLS_MAX {
@@ -315,11 +318,11 @@ impl<'de> Visitor<'de> for Calls<'_> {
             if all.iter().any(|other| other.id == call.id) {
                 return Err(wrong("id", "is the id of two calls".to_owned()));
             }
-            let name = call.function.name;
+            let Object(RawCalled { name, arguments }) = call.function;
             if let Err(error) = Tool::new(&name, None, "") {
                 return Err(wrong("function.name", error.to_string()));
             }
-            let arguments = match call.function.arguments {
+            let arguments = match arguments {
                 // some clients send nothing for no arguments
                 none if none.trim().is_empty() => "{}".to_owned(),
                 some => some,

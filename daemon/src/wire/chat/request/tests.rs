@@ -154,6 +154,7 @@ fn cancel_control_and_ask() {
         assert_eq!(fault.param.as_deref(), Some("session"), "{body}");
     }
     assert!(parse_cancel(br#"{"ids":"a"}"#).is_err());
+    assert!(parse_cancel(br#"["a",null]"#).is_err());
     for (body, param) in [(r#"{"id":7}"#, "id"), (r#"{"session":["a"]}"#, "session")] {
         let fault = parse_cancel(body.as_bytes()).unwrap_err();
         assert_eq!(fault.param.as_deref(), Some(param), "{body}");
@@ -176,6 +177,7 @@ fn cancel_control_and_ask() {
     );
     assert!(parse_control(br#"{"id":"a","action":"pause"}"#).is_err());
     assert!(parse_control(br#"{"action":"end_thinking"}"#).is_err());
+    assert!(parse_control(br#"["a","end_thinking"]"#).is_err());
     assert_eq!(parse_ask("wie viel?".as_bytes()).unwrap(), "wie viel?");
     assert_eq!(parse_ask("\u{feff}why?".as_bytes()).unwrap(), "why?");
     assert!(
