@@ -203,6 +203,7 @@ mod tests {
     use super::*;
     use crate::requests::answer::Speaker;
     use glowplug_model::engine::Counts;
+    use glowplug_tests::world::contract::CONTRACT;
 
     #[test]
     fn resident_bytes_are_those_of_this_process() {
@@ -259,6 +260,8 @@ mod tests {
             stalled: Duration::from_millis(2900),
         };
         let (metrics, stats) = (reading.metrics(0.0), reading.stats());
+        CONTRACT.wrote("Metrics", std::slice::from_ref(&metrics));
+        CONTRACT.wrote("Stats", std::slice::from_ref(&stats));
         for (name, value) in metrics.as_object().unwrap() {
             if !["tokens_per_second", "bytes"].contains(&name.as_str()) {
                 assert_eq!(&stats[name], value, "{name}");
@@ -287,5 +290,8 @@ mod tests {
             status("online", "b", 7),
             Bytes::from(r#"{"state":"online","boot_id":"b","since":7}"#)
         );
+        let states = ["starting", "online", "draining", "offline"]
+            .map(|state| serde_json::from_slice::<Value>(&status(state, "b", 7)).unwrap());
+        CONTRACT.wrote("Status", &states);
     }
 }

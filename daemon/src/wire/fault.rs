@@ -23,6 +23,24 @@ pub enum Code {
 }
 
 impl Code {
+    /// All codes, in the order of the protocol's page.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidRequest,
+        Self::PayloadTooLarge,
+        Self::InvalidSchema,
+        Self::ContextLengthExceeded,
+        Self::MemoryBudget,
+        Self::Overloaded,
+        Self::RateLimited,
+        Self::DeadlineExceeded,
+        Self::ResponseTopicDenied,
+        Self::NotFound,
+        Self::ModelLoading,
+        Self::Draining,
+        Self::Superseded,
+        Self::Internal,
+    ];
+
     /// The code as it is written in a frame.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -44,6 +62,9 @@ impl Code {
         }
     }
 }
+
+// a code that is missing there has moved the last one
+const _: () = assert!(Code::Internal as usize + 1 == Code::ALL.len());
 
 /// Longest message of an error frame in bytes. What a client wrote may be quoted in it.
 const MESSAGE_MAX: usize = 300;

@@ -133,6 +133,7 @@ pub fn may(daemon: bool, topic: &str, publish: bool) -> bool {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use glowplug_tests::world::contract::CONTRACT;
 
     #[test]
     fn a_node_of_any_characters_is_one_device_of_its_own() {
@@ -160,6 +161,7 @@ mod tests {
             serde_json::from_slice(&bytes).unwrap()
         };
         let (with, without) = (document(10, true), document(3600, false));
+        CONTRACT.wrote("Discovery", &[with.clone(), without.clone()]);
         assert!(with["components"]["temperature"].is_object());
         assert!(without["components"].get("temperature").is_none());
         assert_eq!(with["components"]["queued"]["expire_after"], 60);

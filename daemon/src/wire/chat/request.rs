@@ -487,7 +487,8 @@ fn older<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error>
     let asks = match map.next_value::<Option<Scalar>>()? {
         None => false,
         Some(Scalar::Text(text)) => !harmless.contains(&text.as_str()),
-        Some(Scalar::Empty) => false,
+        // no functions are no question, but no choice is an array
+        Some(Scalar::Empty) => key != "functions",
         Some(Scalar::Number(_) | Scalar::Other) => true,
     };
     if asks {

@@ -3,7 +3,9 @@
 use glowplug_tests::world::broker::Mosquitto;
 use glowplug_tests::world::client::{Message, PATIENCE, Version};
 use glowplug_tests::world::daemon::Daemon;
-use glowplug_tests::world::{CONFIG, Kind, World, frame, reply, request, tiny, topic};
+use glowplug_tests::world::{
+    CONFIG, Kind, World, frame, reply, request, tiny, topic, wrong_request,
+};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -124,7 +126,7 @@ fn of_two_daemons_of_one_name_one_stays_and_answers_once() {
     request(&mut alice, &World::endless("once", 5));
     assert_eq!(reply(&mut alice, "once").completion_tokens(), 5);
     let mut finals = 0;
-    request(&mut alice, &json!({"id": "after", "messages": []}));
+    wrong_request(&mut alice, &json!({"id": "after", "messages": []}));
     alice.until("the refusal of what came after", |m| {
         finals += usize::from(frame(m, "once").is_some_and(|f| f["object"] == "chat.completion"));
         frame(m, "after")

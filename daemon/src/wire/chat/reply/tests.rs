@@ -1,5 +1,6 @@
 use super::*;
 use crate::wire::fault::Code;
+use glowplug_tests::world::contract::CONTRACT;
 
 const ENVELOPE: Envelope<'_> = Envelope {
     id: "a",
@@ -189,4 +190,91 @@ fn an_error() {
         error_text(&Fault::new(Code::Draining, "bye")),
         "error: draining: bye"
     );
+}
+
+/// Frames with all that a frame can have: nothing else is written, and the document tells of nothing else.
+#[test]
+fn the_document_tells_of_every_frame() {
+    let call = ToolCall {
+        id: "call_1".into(),
+        name: "light".into(),
+        arguments: "{}".into(),
+    };
+    let logprob = [TokenLogprob {
+        token: "h".into(),
+        bytes: vec![104],
+        logprob: -0.5,
+        top: vec![("i".into(), vec![105], -1.0)],
+    }];
+    let delta = Delta {
+        role: Some("assistant"),
+        content: "h",
+        reasoning_content: "hm",
+        tool_calls: Some([Call::in_chunk(0, &call)]),
+    };
+    let event = |event| value(&tool_chunk(ENVELOPE, Some("assistant"), &event));
+    let (id, name, arguments) = ("a".to_owned(), "light".to_owned(), "{}".to_owned());
+    let content = "on".to_owned();
+    CONTRACT.wrote(
+        "ChatChunk",
+        &[
+            value(&chunk(ENVELOPE, delta, Some(&logprob))),
+            value(&chunk(ENVELOPE, Delta::default(), None)),
+            event(ToolEvent::ToolCall {
+                id: id.clone(),
+                name: name.clone(),
+                arguments: arguments.clone(),
+            }),
+            event(ToolEvent::ToolResult {
+                id: id.clone(),
+                content: content.clone(),
+                ms: 7,
+            }),
+        ],
+    );
+
+    let run = ToolRun {
+        id,
+        name,
+        arguments,
+        content,
+        ms: 7,
+    };
+    let calls = [call];
+    let mut finals = Vec::new();
+    for (finish, calls) in [
+        (Finish::Stop, &calls[..]),
+        (Finish::Stop, &[]),
+        (Finish::Length, &[]),
+        (Finish::Cancelled, &[]),
+        (Finish::DeadlineExceeded, &[]),
+        (Finish::Interrupted, &[]),
+    ] {
+        let outcome = Outcome {
+            forgotten_messages: 1,
+            ..crate::inference::messages::unheard(finish)
+        };
+        let answer = Answer {
+            content: "h",
+            reasoning: "hm",
+            logprobs: Some(&logprob),
+            calls,
+            runs: std::slice::from_ref(&run),
+            outcome: &outcome,
+            timings: Timings::default(),
+            ignored: &["user"],
+            fingerprint: Some("ab12"),
+        };
+        finals.push(value(&last(ENVELOPE, &answer)));
+    }
+    CONTRACT.wrote("ChatFinal", &finals);
+
+    let errors = Code::ALL.map(|code| {
+        let param = Some("top_k".to_owned());
+        let fault = Fault::new(code, "no").retry_after(7);
+        value(&error(ENVELOPE, &Fault { param, ..fault }))
+    });
+    CONTRACT.wrote("ChatError", &errors);
+    let instead = instead(&encode(&finals[0]), &Fault::new(Code::Internal, "too long"));
+    CONTRACT.fits("ChatError", &value(&instead)).unwrap();
 }

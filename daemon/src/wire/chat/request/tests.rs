@@ -5,8 +5,10 @@ use crate::wire::chat::values::LOGIT_BIAS_MAX;
 use crate::wire::fault::Code;
 use glowplug_firmware_config::limits::{STOP_BYTES_MAX, STOPS_MAX};
 use glowplug_model::text::Role;
+use glowplug_tests::world::contract::CONTRACT;
 
 mod any;
+mod contract;
 mod formats;
 mod openai;
 mod refusals;
@@ -24,7 +26,9 @@ const DEFAULTS: ChatDefaults = ChatDefaults {
 const HI: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
 
 fn parse(body: &str) -> Result<ChatRequest, Fault> {
-    parse_chat(body.as_bytes(), &DEFAULTS).map_err(|(fault, _)| fault)
+    let parsed = parse_chat(body.as_bytes(), &DEFAULTS).map_err(|(fault, _)| fault)?;
+    contract::takes("ChatRequest", body);
+    Ok(parsed)
 }
 
 fn with(fields: &str) -> Result<ChatRequest, Fault> {

@@ -35,6 +35,7 @@ fn refusals_name_the_field() {
         ),
         (r#""functions":[{"name":"f"}]"#, "functions"),
         (r#""function_call":"auto""#, "function_call"),
+        (r#""function_call":[]"#, "function_call"),
         (r#""schema_in_prompt":"yes""#, "schema_in_prompt"),
         (r#""n":2"#, "n"),
         (r#""temperature":2.1"#, "temperature"),
