@@ -3,6 +3,7 @@
 //! [`Draft`] collects a file and single-value overrides; [`Draft::finish`] checks every value against its limit. Nothing
 //! here reads the environment, the file system or a clock: the command line hands all of that in.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -307,6 +308,16 @@ impl BrokerAddress {
             host: host.to_string(),
             port: listen.port(),
             tls,
+        }
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

@@ -144,6 +144,7 @@ fn tls_is_asked_for_by_the_url_or_by_a_certificate() {
         .server;
     let server = server.unwrap();
     assert_eq!((server.host.as_str(), server.port), ("::1", 1999));
+    assert_eq!(server.to_string(), "[::1]:1999");
 
     let tls = "tls = { cert_file = '/c', key_file = '/k', ca_file = '/ca' }";
     let c = load(&format!("[broker]\nlisten = '0.0.0.0:8883'\n{tls}")).unwrap();
@@ -154,6 +155,34 @@ fn tls_is_asked_for_by_the_url_or_by_a_certificate() {
     assert!(c.listen_tls.is_none() && !c.listen.ip().is_loopback());
     // the programs of this machine need to know whom to trust
     assert!(load(&format!("[broker]\n{tls}\n[mqtt]\nca_file = '/ca'")).is_ok());
+}
+
+#[test]
+fn an_address_of_ipv6_is_in_brackets_and_may_have_a_zone() {
+    for (url, host, port) in [
+        ("mqtt://[::1]", "::1", 1883),
+        ("mqtts://[2001:db8::7]", "2001:db8::7", 8883),
+        ("mqtt://[fe80::1%eth0]:1999/", "fe80::1%eth0", 1999),
+    ] {
+        let server = load(&format!("[mqtt]\nurl = '{url}'")).unwrap().mqtt.server;
+        let server = server.unwrap();
+        assert_eq!((server.host.as_str(), server.port), (host, port));
+    }
+    for (url, why) in [
+        ("mqtt://::1", "in brackets"),
+        ("mqtt://fe80::1:1883", "in brackets"),
+        (
+            "mqtt://[broker.lan]:1883",
+            "`broker.lan` is no address of IPv6",
+        ),
+        ("mqtt://[::1]1883", "is not `mqtt://host:port`"),
+        ("mqtt://[::1", "is not `mqtt://host:port`"),
+        ("mqtt://[broker", "is not `mqtt://host:port`"),
+    ] {
+        let error = load(&format!("[mqtt]\nurl = '{url}'")).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("mqtt.url") && said.contains(why), "{said}");
+    }
 }
 
 #[test]

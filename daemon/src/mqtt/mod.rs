@@ -13,11 +13,15 @@ mod client;
 mod backoff;
 mod dial;
 mod flight;
+mod journal;
 mod outbox;
+mod outcome;
 mod sender;
+mod silence;
 mod tls;
 
 pub use client::Ack;
+pub use journal::Journal;
 pub use outbox::{Lane, OUTBOX_BYTES, Outgoing};
 pub use sender::connect;
 pub use tls::FileError;

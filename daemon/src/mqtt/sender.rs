@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled, Subscription};
+use super::client::{Connection, Done, RECEIVE_MAX, Subscription};
+use super::dial::Outside;
 use super::flight::{Cause, Flight, Next};
 use super::outbox::{Lane, Outbox};
+use super::outcome::{Ending, Offer, Settled};
 use super::tls::Seen;
 use super::{
     Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Rejection, Wish,
@@ -42,6 +44,12 @@ const WISHES: usize = 4 * CALLS_IN_FLIGHT_MAX;
 
 /// Starts to connect in the background, and never gives up. [`Event`]s tell how it goes.
 pub fn connect(options: Options) -> (Link, Events) {
+    let outside = Outside::real(&options.server);
+    connect_in(outside, options)
+}
+
+/// The same in a world that may be another one.
+pub(super) fn connect_in(outside: Outside, options: Options) -> (Link, Events) {
     let outbox = Arc::new(Outbox::default());
     let (acks, acks_rx) = mpsc::channel(usize::from(RECEIVE_MAX));
     let (wishes, wishes_rx) = mpsc::channel(WISHES);
@@ -50,6 +58,7 @@ pub fn connect(options: Options) -> (Link, Events) {
     let client = Client {
         room: Arc::new(Semaphore::new(intake_bytes(options.payload_max))),
         options,
+        outside,
         outbox: outbox.clone(),
         acks: acks_rx,
         wishes: wishes_rx,
@@ -75,6 +84,7 @@ pub fn connect(options: Options) -> (Link, Events) {
 
 struct Client {
     options: Options,
+    outside: Outside,
     /// Room for the bytes of events that are not read yet.
     room: Arc<Semaphore>,
     outbox: Arc<Outbox>,
@@ -163,9 +173,9 @@ impl Client {
         }
         if self.closes >= CLOSES {
             reason = format!(
-                "{reason}; {} connections in a row were closed soon after they stood: \
+                "{reason}; connections are closed soon after they stood, again and again: \
                  does another client use the client identifier `{}`?",
-                self.closes, self.options.client_id
+                self.options.client_id
             );
         }
         Some((
@@ -210,8 +220,9 @@ impl Client {
     async fn connection(&mut self) -> Ending {
         let (number, room) = (self.outbox.connection(), self.room.clone());
         let files = (self.options.server.tls).then(|| Seen::now(&self.options.tls));
+        let events = self.events.clone();
         let (connection, reader, offer) =
-            Connection::open(&self.options, number, self.events.clone(), room);
+            Connection::open(&self.options, &self.outside, number, events, room);
         let mut reader = AbortOnDrop(reader);
         let ended = |joined: Result<Ending, tokio::task::JoinError>| {
             joined.unwrap_or_else(|e| Ending::nobody(format!("MQTT event loop: {e}")))

@@ -18,6 +18,7 @@ const SOON: Duration = Duration::from_secs(120);
 
 mod fake;
 mod faults;
+mod networks;
 
 fn users() -> Users {
     let credentials = |username: &str| Credentials {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::status;
 use super::{Daemon, now};
-use crate::mqtt::{Event, Lane, Outgoing, Publication, Qos, Rejection};
+use crate::mqtt::{Event, Journal, Lane, Outgoing, Publication, Qos, Rejection};
 use crate::requests::admission::{Action, Phase};
 use crate::wire::chat::reply::{self, encode};
 use crate::wire::fault::{Code, Fault};
@@ -34,8 +34,8 @@ pub(super) struct Post {
     losses: u32,
     /// Most bytes of a frame, as learned from frames that the broker did not take.
     frame_max: usize,
-    /// Why the last attempt to connect failed.
-    reason: String,
+    /// What the log has said of the connection.
+    journal: Journal,
 }
 
 impl Default for Post {
@@ -49,7 +49,7 @@ impl Default for Post {
             contested: false,
             losses: 0,
             frame_max: usize::MAX,
-            reason: String::new(),
+            journal: Journal::default(),
         }
     }
 }
@@ -119,10 +119,11 @@ impl Daemon {
             // the other daemon was noticed before the last subscription was granted
             Event::Up { .. } if self.post.leaving => {}
             Event::Up { packet_max } => {
-                tracing::info!("connected to the broker");
+                if self.post.journal.up(now()) {
+                    tracing::info!("connected to the broker");
+                }
                 (self.post.up, self.post.away) = (true, false);
                 self.post.told = true;
-                self.post.reason.clear();
                 self.post.losses = 0;
                 let taken = packet_max.saturating_sub(TOPIC_AND_PROPERTIES);
                 self.admission.frame_max(taken.min(self.post.frame_max));
@@ -135,18 +136,17 @@ impl Daemon {
                 self.tools_down(out);
                 self.post.leaving = false;
                 self.post.losses += 1;
-                let (was_up, at) = (std::mem::take(&mut self.post.up), self.broker());
-                // the log says once that a broker is away
-                if was_up || reason != self.post.reason {
-                    if refused {
-                        tracing::error!(
-                            "{reason}{at}; see `mqtt.username` and `mqtt.password_file`"
-                        );
-                    } else {
-                        tracing::warn!("no connection to the broker{at}: {reason}");
+                self.post.up = false;
+                let at = self.broker();
+                match (self.post.journal.down(now(), &reason), refused) {
+                    (true, true) => tracing::error!(
+                        "{reason}{at}; see `mqtt.username` and `mqtt.password_file`"
+                    ),
+                    (true, false) => tracing::warn!("no connection to the broker{at}: {reason}"),
+                    (false, _) => {
+                        tracing::debug!("still no connection to the broker{at}: {reason}");
                     }
                 }
-                self.post.reason = reason;
             }
             Event::Left { pause } => {
                 tracing::error!(
@@ -175,7 +175,7 @@ impl Daemon {
     /// Where the broker is, for the log; nothing for the embedded one.
     fn broker(&self) -> String {
         match &self.config.mqtt.server {
-            Some(server) => format!(" at {}:{} (`mqtt.url`)", server.host, server.port),
+            Some(server) => format!(" at {server} (`mqtt.url`)"),
             None => String::new(),
         }
     }

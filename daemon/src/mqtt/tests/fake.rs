@@ -13,6 +13,7 @@ use super::*;
 pub(super) enum Got {
     Connect,
     Subscribe(String),
+    Unsubscribe,
     Publish {
         topic: String,
         qos: u8,
@@ -177,6 +178,7 @@ async fn serve(
             }
             4 => (Got::Ack, 0),
             8 => (Got::Subscribe(text(3)), 0),
+            10 => (Got::Unsubscribe, 0),
             12 => {
                 stream.write_all(&[0xd0, 0]).await?;
                 continue;
@@ -212,6 +214,12 @@ async fn serve(
                         stream.write_all(packet).await?;
                     }
                 }
+            }
+            Got::Unsubscribe => {
+                // no subscription existed
+                stream
+                    .write_all(&packet(0xb0, &[body[0], body[1], 0, 0x11]))
+                    .await?;
             }
             Got::Publish { qos: 1, .. } => {
                 stream

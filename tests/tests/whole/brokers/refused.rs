@@ -5,7 +5,13 @@ use glowplug_tests::world::client::{Message, PATIENCE, Version};
 use glowplug_tests::world::daemon::Daemon;
 use glowplug_tests::world::{CONFIG, Kind, World, frame, reply, request, tiny, topic};
 use serde_json::json;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// The log has each connection that is lost, and not each reason once.
+fn every_loss() -> [(&'static str, &'static Path); 1] {
+    [("GLOWPLUG_LOG", Path::new("warn,glowplug=debug"))]
+}
 
 fn world(lines: &str, rules: &str) -> World {
     let folder = tempfile::tempdir().unwrap();
@@ -14,7 +20,7 @@ fn world(lines: &str, rules: &str) -> World {
     model.write(&path).unwrap();
     let broker = Mosquitto::start_with(folder.path(), lines, rules);
     let context = format!("context = {}", model.context);
-    let mut world = World::start_on(Some(broker), folder, &path, &context, "", &[]);
+    let mut world = World::start_on(Some(broker), folder, &path, &context, "", &every_loss());
     world.online();
     world
 }
@@ -98,10 +104,10 @@ fn no_response_topic_ends_the_connection() {
 /// A cloned card: the broker lets the newer connection throw the older one out, and says nothing to either.
 #[test]
 fn of_two_daemons_of_one_name_one_stays_and_answers_once() {
-    let mut world = World::new(Kind::Mosquitto);
+    let mut world = world("", "");
     world.watch.rest();
     let folder = world.folder().to_owned();
-    let mut second = Daemon::serve(&folder.join(CONFIG), &folder.join("second"), &[]);
+    let mut second = Daemon::serve(&folder.join(CONFIG), &folder.join("second"), &every_loss());
     let until = Instant::now() + PATIENCE;
     let (mut one, mut two) = (String::new(), String::new());
     while !(one.contains("stays away") || two.contains("stays away")) {
