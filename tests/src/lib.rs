@@ -26,5 +26,6 @@ pub use floats::in_floats;
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
 pub use rng::SplitMix;
+pub use script::{THOUGHTS, r1_template};
 pub use tiny::{Think, Tiny, Types};
 pub use writer::{GgufWriter, Kv, Tensor};

@@ -235,6 +235,15 @@ pub enum Finish {
     GpuLost,
 }
 
+impl Finish {
+    /// Whether the model said all that it could, to its own end or to that of its tokens. Then the calls that are complete are
+    /// made; otherwise nobody wants them any more.
+    #[must_use]
+    pub fn is_heard_out(self) -> bool {
+        matches!(self, Self::Stop | Self::Length)
+    }
+}
+
 /// Why a request was not taken; the daemon maps it to the wire in one place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

@@ -18,12 +18,16 @@ const ROOM: usize = Lane::Last.capacity();
 
 mod acting;
 mod changes;
+mod driven;
 mod ends;
+mod places;
 mod repeats;
 mod rounds;
 mod share;
 mod speech;
+mod thoughts;
 mod verbs;
+mod waits;
 
 fn machine(queue: usize) -> Admission {
     machine_of(queue, 1)

@@ -15,6 +15,7 @@ use crate::requests::answer::Kind;
 use crate::requests::dedup::{Key, Known};
 use crate::tools::definition::Planned;
 use crate::tools::journal::Acted;
+use crate::wire::fault::Fault;
 use crate::wire::properties::ReplyTo;
 
 /// What is to be done for the tools of a request.
@@ -226,14 +227,17 @@ impl Admission {
         let outcome = match end {
             End::Finished(outcome) => outcome,
             End::Refused(refusal) => match rounds.refused(&refusal) {
-                Some(finish) => unheard(finish),
+                Some(finish) => {
+                    self.count_refused(Fault::from(refusal).code.name());
+                    unheard(finish)
+                }
                 None => {
                     end_acting(live, out);
                     return End::Refused(refusal);
                 }
             },
         };
-        if outcome.finish == Finish::Stop {
+        if outcome.finish.is_heard_out() {
             for call in rounds.to_confirm() {
                 self.kept.ask(now, &live.client, call);
             }

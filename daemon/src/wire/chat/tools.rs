@@ -47,6 +47,7 @@ impl Offer {
             self.join(own)?;
         }
         let refuse = |why: String| Err(Fault::invalid("tool_choice", why));
+        let unknown = |name: &str| format!("names `{name}`, which is no tool of this request");
         let name = match &self.choice {
             Some(Choice::Named(name)) => Some(name),
             _ => None,
@@ -56,14 +57,15 @@ impl Offer {
                 ignored.push("parallel_tool_calls");
             }
             return match self.choice {
-                Some(Choice::Required | Choice::Named(_)) => refuse("needs `tools`".to_owned()),
+                Some(Choice::Named(name)) => refuse(unknown(&name)),
+                Some(Choice::Required) => refuse("needs `tools`".to_owned()),
                 None | Some(Choice::None | Choice::Auto) => Ok(None),
             };
         }
         if let Some(name) = name
             && !self.list.iter().any(|tool| tool.name() == &**name)
         {
-            return refuse("names none of `tools`".to_owned());
+            return refuse(unknown(name));
         }
         let choice = match self.choice {
             // a model that does not see tools calls none

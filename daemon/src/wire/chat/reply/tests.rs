@@ -41,16 +41,27 @@ fn a_chunk() {
         ..Delta::default()
     };
     assert_eq!(
-        value(&chunk(ENVELOPE, delta, None)),
+        value(&chunk(ENVELOPE, delta, None, None)),
         json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion.chunk",
             "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hé\""}, "finish_reason": null}]})
+    );
+    let event = ToolEvent::ToolCall {
+        id: "1".to_owned(),
+        name: "lamp".to_owned(),
+        arguments: "{}".to_owned(),
+    };
+    assert_eq!(
+        value(&chunk(ENVELOPE, Delta::default(), None, Some(&event))),
+        json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": {}, "finish_reason": null}],
+            "tool_call": {"id": "1", "name": "lamp", "arguments": "{}"}})
     );
     let thought = Delta {
         reasoning_content: "hm",
         ..Delta::default()
     };
     assert_eq!(
-        value(&chunk(ENVELOPE, thought, None))["choices"][0]["delta"],
+        value(&chunk(ENVELOPE, thought, None, None))["choices"][0]["delta"],
         json!({"reasoning_content": "hm"})
     );
 }
@@ -122,11 +133,16 @@ fn calls_are_openais() {
     };
     let function = json!({"name": "light", "arguments": "{\"on\": true}"});
     assert_eq!(
-        value(&chunk(ENVELOPE, delta, None))["choices"][0]["delta"],
+        value(&chunk(ENVELOPE, delta, None, None))["choices"][0]["delta"],
         json!({"tool_calls": [{"index": 2, "id": "call_1", "type": "function", "function": function}]})
     );
     let calls = [call];
-    for (finish, reason) in [(Finish::Stop, "tool_calls"), (Finish::Length, "length")] {
+    for (finish, reason) in [
+        (Finish::Stop, "tool_calls"),
+        // its tokens ended behind these calls, which are complete
+        (Finish::Length, "tool_calls"),
+        (Finish::Cancelled, "cancelled"),
+    ] {
         let answer = Answer {
             content: "",
             reasoning: "",
@@ -165,6 +181,7 @@ fn logprobs_are_openais() {
             ..Delta::default()
         },
         Some(&[t]),
+        None,
     ));
     assert_eq!(
         frame["choices"][0]["logprobs"],

@@ -117,7 +117,7 @@ fn what_is_wrong_with_a_tool_is_said_where_it_stands() {
         (r#""sometimes""#, "sometimes"),
         (
             r#"{"type":"function","function":{"name":"light"}}"#,
-            "none of `tools`",
+            "names `light`, which is no tool",
         ),
         (r#"{"type":"function"}"#, "missing field"),
         ("7", "invalid type"),
