@@ -40,6 +40,8 @@ pub(in crate::ops) struct Launcher {
     pub(super) exact: Fma,
     /// How the level does in what is not a product of a matrix.
     pub(super) host: Fma,
+    /// Whether units multiply alone: where a processor computes, which is what rounds a product and a sum twice.
+    pub(super) alone: bool,
     buffers: Buffers,
     /// The number of the step that was sent last, by [`KvCache::step`].
     step: u64,
@@ -65,6 +67,7 @@ impl Launcher {
             } else {
                 exact
             },
+            alone: exact != Fma::Once,
             isa,
             exact,
             client,

@@ -1,6 +1,7 @@
 //! Launching what is rounded and multiplied.
 
 use super::buffers::{Slot, rounded_words};
+use super::kernels::alone::{UNITS as ALONE_UNITS, multiply_alone};
 use super::kernels::matmul::{Many, OWN, ROW_UNITS, TILE_ROWS, multiply_many};
 use super::kernels::matvec::{Factors, Few, Finish, GROUP_UNITS, GROUPS, multiply_few};
 use super::kernels::quantize::{Rounding, UNITS as ROUND_UNITS, quantize};
@@ -55,7 +56,12 @@ impl Launcher {
             planes,
             normed: norm.is_some(),
             exact: self.exact,
-            host: self.host,
+            // one kernel for all levels where the level changes nothing
+            host: if norm.is_some() {
+                self.host
+            } else {
+                self.exact
+            },
         };
         let cubes = columns * blocks.div_ceil(ROUND_UNITS as usize);
         self.traffic.launches += 1;
@@ -117,9 +123,16 @@ impl Launcher {
             planes: x.planes,
             finish,
             exact: self.exact,
-            host: self.host,
+            host: match finish {
+                Finish::Gate => self.host,
+                Finish::Store | Finish::Add => self.exact,
+            },
         };
-        let width = columns.next_power_of_two();
+        let width = if self.alone {
+            columns.next_power_of_two().min(FEW / x.planes)
+        } else {
+            columns.next_power_of_two()
+        };
         let few = Few {
             of,
             columns: width,
@@ -133,7 +146,25 @@ impl Launcher {
             let scalars = [rows, w.cols / BLOCK, stride, first + part].map(|n| n as u32);
             let [count, row_blocks, stride, first] = scalars;
             self.traffic.launches += 1;
-            if columns <= FEW {
+            if self.alone {
+                let (rows, columns) =
+                    (rows.div_ceil(ALONE_UNITS as usize), columns.div_ceil(width));
+                multiply_alone::launch(
+                    &self.client,
+                    CubeCount::Static(rows as u32, columns as u32, 1),
+                    CubeDim::new_1d(ALONE_UNITS),
+                    QUAD,
+                    quads(blocks),
+                    words(blocks),
+                    quads(&x.blocks),
+                    words(out),
+                    count,
+                    row_blocks,
+                    stride,
+                    first,
+                    few,
+                );
+            } else if columns <= FEW {
                 multiply_few::launch(
                     &self.client,
                     CubeCount::Static(rows.div_ceil(GROUPS * few.rows) as u32, 1, 1),

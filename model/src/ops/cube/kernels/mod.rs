@@ -1,5 +1,6 @@
 //! The kernels, each with what it is compiled for. [`super::launch`] launches them.
 
+pub(super) mod alone;
 pub(super) mod arithmetic;
 pub(super) mod attention;
 pub(super) mod best;
