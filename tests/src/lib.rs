@@ -10,7 +10,6 @@
 
 mod bombs;
 mod encode;
-mod floats;
 mod link;
 mod models;
 mod rng;
@@ -22,7 +21,6 @@ pub mod world;
 mod writer;
 
 pub use bombs::schema_bombs;
-pub use floats::in_floats;
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
 pub use rng::SplitMix;

@@ -7,10 +7,10 @@ use super::kernels::best::{
     COUNT, FOUND, GROUP, LOGITS, ROOM, UNITS as BEST_UNITS, gather, maxima,
 };
 use super::kernels::embed::{UNITS as EMBED_UNITS, look_up};
-use super::kernels::heads::{Heads, UNITS as HEAD_UNITS, finish};
+use super::kernels::heads::{Heads, finish};
+use super::kernels::stored::UNITS as HEAD_UNITS;
 use super::pack::{BLOCK, Format};
 use super::pages::CubePages;
-use super::products::parts;
 use super::rows;
 use crate::kv::KvCache;
 use crate::ops::memory::{Traffic, Widths};
@@ -310,6 +310,15 @@ fn whole(tensor: &CubeTensor, element: u64) -> BufferArg {
     let shape = Shape::from(vec![(handle.size() / element) as usize]);
     let (client, device) = (tensor.client.clone(), tensor.device.clone());
     CubeTensor::new_contiguous(client, device, shape, handle, tensor.dtype).into_buffer_arg()
+}
+
+/// The buffers of a matrix, each with its first row and how many it has.
+pub(super) fn parts(w: &Matrix<CubeBackend>) -> impl Iterator<Item = (usize, usize, &CubeTensor)> {
+    let tensors = std::iter::once(&w.blocks).chain(&w.rest.0);
+    tensors.enumerate().map(|(part, blocks)| {
+        let first = part * w.part_rows;
+        (first, w.part_rows.min(w.rows - first), blocks)
+    })
 }
 
 pub(super) fn format(w: &Matrix<CubeBackend>) -> Format {

@@ -1,11 +1,12 @@
 //! Launching what is rounded and multiplied.
 
 use super::buffers::{Slot, rounded_words};
-use super::kernels::alone::{UNITS as ALONE_UNITS, multiply_alone};
 use super::kernels::matmul::{Many, OWN, ROW_UNITS, TILE_ROWS, multiply_many};
-use super::kernels::matvec::{Factors, Few, Finish, GROUP_UNITS, GROUPS, multiply_few};
+use super::kernels::matvec::{
+    ALONE_UNITS, Factors, Few, Finish, GROUP_UNITS, GROUPS, multiply_alone, multiply_few,
+};
 use super::kernels::quantize::{Rounding, UNITS as ROUND_UNITS, quantize};
-use super::launch::{Launcher, QUAD, format, quads, words};
+use super::launch::{Launcher, QUAD, format, parts, quads, words};
 use super::pack::BLOCK;
 use crate::ops::Matrix;
 use crate::ops::runtime::Planes;
@@ -199,13 +200,4 @@ impl Launcher {
             }
         }
     }
-}
-
-/// The buffers of a matrix, each with its first row and how many it has.
-pub(super) fn parts(w: &Matrix<CubeBackend>) -> impl Iterator<Item = (usize, usize, &CubeTensor)> {
-    let tensors = std::iter::once(&w.blocks).chain(&w.rest.0);
-    tensors.enumerate().map(|(part, blocks)| {
-        let first = part * w.part_rows;
-        (first, w.part_rows.min(w.rows - first), blocks)
-    })
 }

@@ -5,9 +5,9 @@
 //! values of the head. Keys and values are read again for each query head of a group, from the cache of the device.
 
 use super::arithmetic::{Fma, divide, exp, fold, keep, multiply_add, whole};
-use super::heads::{Heads, UNITS};
+use super::heads::Heads;
 use super::step_words::{POSITIONS, ROWS, TABLES};
-use super::stored::{hadamard, head_words, load_byte, load_four, load_scale, load_value};
+use super::stored::{UNITS, hadamard, head_words, load_byte, load_four, load_scale, load_value};
 use crate::quant::Isa;
 use cubecl::prelude::*;
 use glowplug_firmware_config::kv::KvFormat;
@@ -39,7 +39,7 @@ pub(in crate::ops::cube) enum Dots {
     Fours,
     /// In eight, likewise, but in the order that they lie.
     Eight,
-    /// In four.
+    /// In four running sums, of which neighbours are added first.
     Four,
     /// As whole numbers of 16 bits and the bytes that are stored.
     Whole,

@@ -2,15 +2,12 @@
 
 use super::arithmetic::{Fma, divide, fold, keep, multiply_add, root};
 use super::step_words::{ANGLES, POSITIONS, ROWS, TABLES};
-use super::stored::{head_words, store};
+use super::stored::{UNITS, head_words, store};
 use crate::ops::AttentionSpec;
 use crate::ops::rope::RopePairing;
 use cubecl::prelude::*;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-
-/// Units that work on a head.
-pub(in crate::ops::cube) const UNITS: u32 = 64;
 
 /// Running sums of a norm.
 const SUMS: usize = 16;

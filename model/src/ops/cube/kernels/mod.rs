@@ -1,6 +1,5 @@
 //! The kernels, each with what it is compiled for. [`super::launch`] launches them.
 
-pub(super) mod alone;
 pub(super) mod arithmetic;
 pub(super) mod attention;
 pub(super) mod best;
@@ -11,4 +10,4 @@ pub(super) mod matmul;
 pub(super) mod matvec;
 pub(super) mod quantize;
 pub(super) mod step_words;
-mod stored;
+pub(super) mod stored;

@@ -3,10 +3,12 @@
 
 use super::arithmetic::{Fma, divide, keep};
 use super::decode::{float_to_half, half_to_float, round_to_byte, signed_byte};
-use super::heads::UNITS;
 use cubecl::prelude::*;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
+
+/// Units that work on a head.
+pub(in crate::ops::cube) const UNITS: u32 = 64;
 
 /// Words of a head's keys or values in a page.
 pub(in crate::ops::cube) const fn head_words(format: KvFormat, size: usize) -> usize {
