@@ -2,8 +2,8 @@
 # Builds the daemon for every target with plain cargo and Debian's cross compilers, and tries it under qemu-user.
 # cross/build.sh [STAGE…]: without one, all of them but `gpu`.
 #
-#   build    release binaries with a list of their crates in them (cargo-auditable), and stripped ones in target/stripped; for
-#            Android a check, because there is no NDK to link with
+#   build    release binaries with a list of their crates in them (cargo-auditable), and stripped ones in target/stripped, each of
+#            which has to come as far as a certificate by TLS; for Android a check, because there is no NDK to link with
 #   cores    the model's tests that depend on the processor, on three cores of aarch64: without sdot (Raspberry Pi 4,
 #            i.MX8M), with it (Raspberry Pi 5, RK3588), and with all that qemu has. Minutes; the stage that .ci/run calls
 #   suites   all unit tests of model and firmware-config, on aarch64 and on the 32 bits of armv7
@@ -86,11 +86,38 @@ build() {
         "$(tool "$triple" strip)" -o "$(stripped "$triple")" "$(binary "$triple")"
         # shellcheck disable=SC2046 # a command and its arguments
         $(runner "$triple") "$(stripped "$triple")" --version
+        speaks_tls "$triple"
     done
     if objdump -p "$(binary $musl)" | grep NEEDED; then fail "$musl should need no library"; fi
     printf '== %s\n' $android
     target $android
     cargo check --release -p glowplug --target $android
+}
+
+# speaks_tls TRIPLE: the handshake comes as far as the certificate, which is found to be of an authority that nobody named
+speaks_tls() {
+    need openssl openssl
+    local name authority port said tries=0
+    while read -r name authority; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" -days 2 \
+            -addext subjectAltName=IP:127.0.0.1 -addext "basicConstraints=critical,CA:$authority" \
+            -keyout "$work/$name.key" -out "$work/$name.pem" 2>/dev/null
+    done <<<$'broker FALSE\ntheirs TRUE'
+    : >"$work/server.log"
+    openssl s_server -www -accept 127.0.0.1:0 -cert "$work/broker.pem" -key "$work/broker.key" </dev/null >"$work/server.log" 2>&1 &
+    daemon=$!
+    until port=$(sed -n 's/^ACCEPT.*:\([0-9]*\)$/\1/p' "$work/server.log") && [ -n "$port" ]; do
+        [ $((tries += 1)) -le 600 ] || fail 'openssl s_server does not start'
+        sleep 0.1
+    done
+    # shellcheck disable=SC2046 # a command and its arguments
+    said=$($(runner "$1") "$(stripped "$1")" ask hello --node cross --client cross \
+        --broker "mqtts://127.0.0.1:$port" --ca "$work/theirs.pem" 2>&1) && fail "$1 trusts whoever comes"
+    kill "$daemon"
+    wait "$daemon" || true
+    daemon=
+    printf '%s\n' "$said"
+    grep -q 'issued by nobody in .*theirs.pem' <<<"$said" || fail "$1 does not speak TLS"
 }
 
 # tool TRIPLE NAME: of the binutils for it

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every test, on a machine that has Rust, a C compiler and Python: tests/run.sh [ARGUMENTS OF CARGO TEST…]
-# Mosquitto, its clients, and Python's packages paho-mqtt, openai and wyoming are unpacked below target/tools where the machine
-# has none: nothing is installed, nobody has to be root. What cannot be had at all is said before anything is compiled.
+# Mosquitto, its clients, and Python's packages paho-mqtt, openai, wyoming and jinja2 are unpacked below target/tools where the
+# machine has none: nothing is installed, nobody has to be root. What cannot be had at all is said before anything is compiled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools
@@ -68,7 +68,7 @@ python_here() { python3 -m pip install --quiet --target "$tools/python" "$1"; }
 if ! python3 -c 'import paho.mqtt.client' 2>/dev/null; then
     python_here paho-mqtt || unpack python3-paho-mqtt || missing Paho 'pip install paho-mqtt'
 fi
-for client in openai wyoming; do
+for client in openai wyoming jinja2; do
     python3 -c "import $client" 2>/dev/null || python_here $client || missing "Python's package $client" "pip install $client"
 done
 

@@ -9,6 +9,7 @@
 //! - `server`: the select loop. It carries events to the state machines and does what they decide.
 //! - [`wire`]: bytes to values and back: topics, bodies, properties, frames, error codes.
 //! - [`tools`]: tools of the daemon's own: their definitions, the calls in flight, the catalogues of a house.
+//! - `pool`: when the daemon takes requests that are for any of a fleet, and which of them it has taken.
 //! - `requests`: who gets in, who waits, and the frames of each answer.
 //! - `speech`: an answer as it is spoken: without marks of Markdown, in sentences.
 //! - `inference`: the thread that owns the engine, and what it is told.
@@ -31,6 +32,7 @@ mod inference;
 mod machine;
 pub mod models;
 pub mod mqtt;
+mod pool;
 mod requests;
 mod server;
 mod speech;

@@ -5,17 +5,18 @@
 use glowplug::config::Draft;
 use glowplug::wire::admin;
 use glowplug::wire::topics::{Route, Topics};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const README: &str = include_str!("../../README.md");
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     README,
     include_str!("../docs/bridges.md"),
     include_str!("../docs/clients.md"),
     include_str!("../docs/configuration.md"),
     include_str!("../docs/gpu.md"),
     include_str!("../docs/operations.md"),
+    include_str!("../docs/pool.md"),
     include_str!("../docs/protocol.md"),
 ];
 
@@ -124,6 +125,60 @@ fn each_topic_that_is_written_to_is_one_the_daemon_reads() {
             "no line for {topic}"
         );
     }
+}
+
+/// All of the text in files of Rust below this folder.
+fn sources(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            *into += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+}
+
+/// Whether a function of this name is a test there.
+fn is_test(name: &str, sources: &str) -> bool {
+    let Some((before, _)) = sources.split_once(&format!("fn {name}(")) else {
+        return false;
+    };
+    // without the line that it begins on
+    let before = &before[..before.rfind('\n').unwrap_or(0)];
+    let attributes = before.lines().rev();
+    let mut attributes = attributes.take_while(|line| line.trim_start().starts_with("#["));
+    attributes.any(|line| line.contains("test]"))
+}
+
+#[test]
+fn whatever_it_works_with_has_a_test() {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut all = String::new();
+    for folder in ["daemon/src", "daemon/tests", "tests/tests"] {
+        sources(&root.join(folder), &mut all);
+    }
+    let (_, section) = README.split_once("## Works with").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .collect();
+    // below its head
+    for row in &rows[2..] {
+        let tests = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            let is = if test.contains('/') {
+                root.join(test).is_file()
+            } else {
+                is_test(test, &all)
+            };
+            assert!(is, "no test `{test}`: {row}");
+        }
+    }
+    assert!(rows.len() > 8 && !is_test("sources", &all) && !is_test("no_such_test", &all));
 }
 
 #[test]

@@ -9,9 +9,9 @@
 //! * [`ops`] are the fused steps of a layer as a Burn extension, each with its definition.
 //! * [`kv`] holds keys and values in pages of one locked arena.
 //! * [`quant`] are the quantised formats and the int8 kernels over them, one level per instruction set.
-//! * [`pool`] runs a step's work on threads, and [`files`] opens and writes files safely.
+//! * [`pool`] runs a step's work on threads, [`files`] opens and writes files safely, and [`seal`] encrypts them.
 //!
-//! Imports go down only: `engine`, `network`, `ops`, then `quant`, `kv` and `text`, then `gguf`, `pool` and `files`.
+//! Imports go down only: `engine`, `network`, `ops`, then `quant`, `kv` and `text`, then `gguf`, `pool`, `seal` and `files`.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -25,4 +25,5 @@ pub mod network;
 pub mod ops;
 pub mod pool;
 pub mod quant;
+pub mod seal;
 pub mod text;

@@ -6,6 +6,7 @@ use glowplug_firmware_config::settings::Settings;
 use glowplug_model::gguf::{Gguf, pack};
 use glowplug_model::kv::snapshot::{self, Snapshot};
 use glowplug_model::network::dims::Arch;
+use glowplug_model::seal::Keys;
 use glowplug_tests::Tiny;
 use std::error::Error;
 use std::io::Cursor;
@@ -73,6 +74,7 @@ fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>
 /// Files of no page, of one and of two, with what the target of sessions takes for its own.
 fn sessions(folder: &Path) -> Result<(), Box<dyn Error>> {
     let page = [5; 20];
+    let keys = Keys::parse(&"5".repeat(64))?;
     for tokens in [0, 1, 33] {
         let tokens: Vec<u32> = (0..tokens).collect();
         let written = Snapshot {
@@ -81,8 +83,11 @@ fn sessions(folder: &Path) -> Result<(), Box<dyn Error>> {
             tokens: &tokens,
             note: b"{}",
         };
-        let pages = std::iter::repeat_n(Ok(page), tokens.len().div_ceil(32));
-        snapshot::write(folder, &tokens.len().to_string(), &written, pages)?;
+        for (name, keys) in [("plain", None), ("sealed", Some(&keys))] {
+            let pages = std::iter::repeat_n(Ok(page), tokens.len().div_ceil(32));
+            let name = format!("{name}-{}", tokens.len());
+            snapshot::write(folder, &name, &written, keys, pages)?;
+        }
     }
     Ok(())
 }

@@ -8,9 +8,8 @@
     reason = "only tests see it; what a name says is not said again"
 )]
 
-mod bombs;
+mod counting;
 mod encode;
-mod floats;
 mod link;
 mod models;
 mod rng;
@@ -21,10 +20,11 @@ mod vocabulary;
 pub mod world;
 mod writer;
 
-pub use bombs::schema_bombs;
-pub use floats::in_floats;
+pub use counting::Counting;
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
 pub use rng::SplitMix;
+pub use schemas::schema_bombs;
+pub use script::{THOUGHTS, r1_template};
 pub use tiny::{Think, Tiny, Types};
 pub use writer::{GgufWriter, Kv, Tensor};

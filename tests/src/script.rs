@@ -27,6 +27,64 @@ impl Tiny {
     }
 }
 
+/// The parts of the template of R1's distillates that matter here.
+const R1: &str = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}\
+    {{ '<｜User｜>' + m['content'] }}{% endif %}{% if m['role'] == 'assistant' %}\
+    {% set content = m['content'] %}{% if '</think>' in content %}\
+    {% set content = content.split('</think>')[-1] %}{% endif %}\
+    {{ '<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}";
+
+/// The template of R1's distillates, which opens a thought at the end of a prompt or leaves that to the model.
+pub fn r1_template(opened: bool) -> String {
+    let ends = "'<｜Assistant｜>' }}{% endif %}";
+    let opens = "'<｜Assistant｜><think>\n' }}{% endif %}";
+    R1.replace(ends, if opened { opens } else { ends })
+}
+
+/// Scripts with what is to be the answer, for prompts that open a thought and for those that do not. `secret` is in thoughts alone.
+pub const THOUGHTS: &[(bool, &[&str], &str)] = &[
+    (true, &["secret", " plan", "</think>", "\n\nHello"], "Hello"),
+    (true, &["\n\n", "secret", "</think>", "Hello"], "Hello"),
+    (true, &["<think>", "secret", "</think>", "Hello"], "Hello"),
+    (true, &["</think>", "\n\nHello"], "Hello"),
+    (true, &["sec", "ret</th", "ink>", "\n\n", "Hello"], "Hello"),
+    (
+        true,
+        &["secret <", "b> </thin", "g> ", "</think>", "Hello"],
+        "Hello",
+    ),
+    (
+        true,
+        &["secret", "\n</think>\n", "</think>", "Hello"],
+        "Hello",
+    ),
+    (
+        false,
+        &["<think>", "\n\n", "secret", "</think>", "Hello"],
+        "Hello",
+    ),
+    (
+        false,
+        &["<th", "ink>", "secret", "</", "think>", "Hello"],
+        "Hello",
+    ),
+    (
+        false,
+        &[" ", "<think>", "secret", "</think>", "Hello"],
+        "Hello",
+    ),
+    (false, &["</think>", "Hello"], "Hello"),
+    (
+        false,
+        &[
+            "Hello", " there", ".\n", "<think>", "secret", "</think>", "And", " bye",
+        ],
+        "Hello there.\nAnd bye",
+    ),
+    (false, &["Hello"], "Hello"),
+];
+
 /// Writes the script into the weights.
 pub(crate) fn teach(w: &mut GgufWriter, vocabulary: &Vocabulary, script: &[String]) {
     for name in [

@@ -5,39 +5,15 @@
 
 use glowplug_firmware_config::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, STREAMS_MAX};
 use glowplug_model::text::{Constrainer, Constraint, Format, Tokenizer};
-use glowplug_tests::{SplitMix, r1_vocabulary, schema_bombs};
-use std::alloc::{GlobalAlloc, Layout, System};
+use glowplug_tests::{Counting, SplitMix, r1_vocabulary, schema_bombs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is the system allocator's own; the counters are beside it
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let in_use = IN_USE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(in_use, Relaxed);
-        // SAFETY: the caller's layout
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's pointer and layout
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// Bytes in use, and the most that were since the last call.
 fn in_use() -> (u64, u64) {
-    let now = IN_USE.load(Relaxed);
-    (now as u64, PEAK.swap(now, Relaxed) as u64)
+    (ALLOCATOR.in_use() as u64, ALLOCATOR.peak() as u64)
 }
 
 /// Schemas that are taken and need many states.

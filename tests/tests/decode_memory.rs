@@ -8,33 +8,10 @@ use glowplug_model::engine::{Engine, EngineConfig, Event, KvFormats, Request, Th
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Message, SamplerParams};
-use glowplug_tests::{Think, Tiny};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is the system allocator's own; the counters are beside it
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Relaxed);
-        CALLS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's layout
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's pointer and layout
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use glowplug_tests::{Counting, Think, Tiny};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 const TOKENS: usize = 2_000;
 /// How many tokens the model's vocabulary has.
@@ -45,9 +22,9 @@ const CALLS_MAX: usize = 100;
 #[test]
 fn bytes_in_use_stay_flat_over_two_thousand_tokens() {
     // it counts
-    let before = (IN_USE.load(Relaxed), CALLS.load(Relaxed));
+    let before = (ALLOCATOR.in_use(), ALLOCATOR.calls());
     let block = std::hint::black_box(vec![0u8; 12_345]);
-    assert!(IN_USE.load(Relaxed) >= before.0 + 12_345 && CALLS.load(Relaxed) > before.1);
+    assert!(ALLOCATOR.in_use() >= before.0 + 12_345 && ALLOCATOR.calls() > before.1);
     drop(block);
 
     flat(false, 4096);
@@ -81,15 +58,15 @@ fn flat(drafts: bool, most_change: usize) {
     {
         // the first tokens size what stays
         if tokens == 64 {
-            calls = CALLS.load(Relaxed);
+            calls = ALLOCATOR.calls();
         }
         if (64..TOKENS).contains(&tokens) {
-            let now = IN_USE.load(Relaxed);
+            let now = ALLOCATOR.in_use();
             (least, most) = (least.min(now), most.max(now));
         }
     }
     assert_eq!(tokens, TOKENS);
-    let calls = (CALLS.load(Relaxed) - calls) / (TOKENS - 64);
+    let calls = (ALLOCATOR.calls() - calls) / (TOKENS - 64);
     println!("{} bytes of change, {calls} calls a token", most - least);
     assert!(
         most - least < most_change,

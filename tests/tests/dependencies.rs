@@ -2,19 +2,30 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-/// The names of all crates that a package is built from with these features.
-fn crates(package: &str, features: &str) -> Vec<String> {
+/// All crates that a package is built from with these features, each with its version.
+fn built(package: &str, features: &str, more: &[&str]) -> BTreeSet<(String, String)> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "--prefix", "none"])
         .args(["-e", "normal,build", "-p", package, "--features", features])
+        .args(more)
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let tree = String::from_utf8(output.stdout).unwrap();
-    let names = tree.lines().filter_map(|line| line.split(' ').next());
-    names.map(str::to_owned).collect()
+    let named = tree.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        Some((words.next()?.to_owned(), words.next()?.to_owned()))
+    });
+    named.collect()
+}
+
+/// The names of all crates that a package is built from with these features.
+fn crates(package: &str, features: &str) -> Vec<String> {
+    let built = built(package, features, &[]);
+    built.into_iter().map(|(name, _)| name).collect()
 }
 
 /// A board without a GPU does not pay for one: the crates of feature `wgpu` come with it alone.
@@ -31,28 +42,55 @@ fn the_default_build_has_no_crate_of_a_gpu() {
     assert!(gpu("wgpu").len() > 5);
 }
 
-/// The client, the embedded broker and `pull` speak TLS by one rustls, with ring.
+/// The client, the embedded broker and `pull` speak TLS by one rustls, with ring, for every kind of board and with a GPU too.
 #[test]
 fn there_is_one_tls() {
-    let built = crates("glowplug", "");
-    let has = |name: &str| built.iter().any(|known| known == name);
-    assert!(has("rustls") && has("ring"));
-    for other in [
-        "aws-lc-rs",
-        "aws-lc-sys",
-        "native-tls",
-        "openssl-sys",
-        "mbedtls",
-    ] {
-        assert!(!has(other), "{other}");
-    }
-    // a name that two versions have is ambiguous
-    for one in ["rustls", "ring", "tokio-rustls", "rustls-webpki"] {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--locked", "--offline", "-p", "glowplug", "-i", one])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
+    let boards = [
+        "x86_64-unknown-linux-gnu",
+        "aarch64-unknown-linux-gnu",
+        "aarch64-unknown-linux-musl",
+        "armv7-unknown-linux-gnueabihf",
+    ];
+    for (target, features) in boards
+        .map(|board| (board, ""))
+        .into_iter()
+        .chain([(boards[0], "wgpu")])
+    {
+        let built = built("glowplug", features, &["--target", target]);
+        let versions = |name: &str| {
+            let of_name = built.iter().filter(|(known, _)| known == name);
+            of_name.map(|(_, version)| version).collect::<BTreeSet<_>>()
+        };
+        for one in [
+            "rustls",
+            "ring",
+            "tokio-rustls",
+            "rustls-webpki",
+            "rustls-native-certs",
+        ] {
+            let found = versions(one);
+            assert_eq!(
+                found.len(),
+                1,
+                "{one} on {target} with `{features}`: {found:?}"
+            );
+        }
+        for other in [
+            "aws-lc-rs",
+            "aws-lc-sys",
+            "native-tls",
+            "openssl-sys",
+            "openssl",
+            "mbedtls",
+            "boring",
+            "s2n-tls",
+            "rustls-rustcrypto",
+        ] {
+            assert!(
+                versions(other).is_empty(),
+                "{other} on {target} with `{features}`"
+            );
+        }
     }
 }
 

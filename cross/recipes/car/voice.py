@@ -1,5 +1,5 @@
-"""The voice of a car: a line on stdin is what the driver said. It becomes one command with a name of the Vehicle Signal
-Specification, and an answer that is said sentence by sentence. The next line breaks into an answer that is still being said."""
+"""The voice of a car: a line on stdin is what the driver said. It becomes one command that sets signals of the Vehicle
+Signal Specification, and an answer that is said sentence by sentence. The next line breaks into an answer that is still being said."""
 
 import json
 import os
@@ -48,9 +48,10 @@ class Voice:
             self.spoken = None if request == self.spoken else self.spoken
 
     def act(self, command):
-        """The answer fits the schema, so the path is one of those that are listed there."""
-        self.car.publish("vehicle/set/" + command["path"].replace(".", "/"), {"value": command["value"]})
-        print("set:", command["path"], json.dumps(command["value"]), flush=True)
+        """The answer fits the schema, so each path is one of those that are listed there."""
+        for signal in command["set"]:
+            self.car.publish("vehicle/set/" + signal["path"].replace(".", "/"), {"value": signal["value"]})
+            print("set:", signal["path"], json.dumps(signal["value"]), flush=True)
 
     def run(self, lines):
         def read():

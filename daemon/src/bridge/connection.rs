@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::flights::{Flights, REQUESTS_MAX};
 use crate::mqtt::{
-    self, Event, Events, Full, Incoming, Lane, Link, Options, Outgoing, Publication, Qos, Rejection,
+    self, Event, Events, Full, Incoming, Journal, Lane, Link, Options, Outgoing, Publication, Qos,
+    Rejection,
 };
 use crate::wire::topics::Topics;
 
@@ -84,7 +85,9 @@ struct Known {
     /// Why no answers can be heard, if the broker refuses the subscription.
     denied: Option<String>,
     flights: Flights,
-    /// What was last said of the connection, so that it is not said at every try.
+    /// What the log has said of the connection.
+    journal: Journal,
+    /// What it has last said of anything else, which is not said again.
     said: String,
 }
 
@@ -197,7 +200,9 @@ impl Connection {
             Event::Up { .. } => {
                 known.up = true;
                 known.denied = None;
-                known.say(String::from("connected to the broker"));
+                if known.journal.up(now) {
+                    tracing::info!("connected to the broker");
+                }
                 // of what the daemon had taken, answers may be lost; it does not run the same id twice
                 let again: Vec<Bytes> = known.flights.payloads().cloned().collect();
                 for payload in again {
@@ -210,10 +215,12 @@ impl Connection {
                 if refused {
                     return Some(reason);
                 }
-                known.say(format!("cannot reach the broker: {reason}"));
+                if known.journal.down(now, &reason) {
+                    tracing::info!("cannot reach the broker: {reason}");
+                }
             }
             Event::Left { .. } => known.up = false,
-            Event::Subscribed { .. } | Event::Delivered(_) => {}
+            Event::Subscribed { .. } | Event::Withdrawn { .. } | Event::Delivered(..) => {}
             Event::Unsubscribed { filter, reason } => {
                 let why = format!("the broker refuses the subscription to `{filter}`: {reason}");
                 known.say(why.clone());

@@ -90,6 +90,7 @@ pub(crate) fn failure(error: &RunError) -> Failure {
         | RunError::OnTrial(_)
         | RunError::Broke(_)
         | RunError::Broker(_)
+        | RunError::Keys(_)
         | RunError::Credentials(_) => Failure::Run(error.to_string()),
     }
 }

@@ -16,6 +16,7 @@ use super::{
     invalid,
 };
 use crate::machine::board::Chosen;
+use crate::wire::topics::{ANY, valid_segment};
 
 /// Reads every key. `host` names the node where the table does not.
 ///
@@ -24,7 +25,7 @@ use crate::machine::board::Chosen;
 pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Config, ConfigError> {
     let node = NODE.of(table)?.unwrap_or_else(|| topic_level(host));
     topic(NODE.name, &node)?;
-    if node.contains('/') || node == "any" {
+    if node.contains('/') || node == ANY {
         let why = "must be one topic level and not `any`, which is the pool's";
         return Err(invalid(NODE.name, why));
     }
@@ -40,6 +41,7 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
         return Err(invalid(MODEL_TEMPLATE_FILE.name, why));
     }
     let (listen, listen_tls) = broker(table)?;
+    let users_file = BROKER_USERS_FILE.of(table)?;
     let tools = tools(table, &base_topic)?;
     let tools_from = tools_from(table)?;
     let presets = presets(table)?;
@@ -53,12 +55,20 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
             }
         }
     }
+    let mqtt = mqtt(table, listen_tls.is_some())?;
+    if users_file.is_some() && mqtt.server.is_some() {
+        // who lists users believes that nobody else gets in
+        let why = "is of the embedded broker, and `mqtt.url` names another one, which has users of its own";
+        return Err(invalid(BROKER_USERS_FILE.name, why));
+    }
     Ok(Config {
         node,
         base_topic,
-        mqtt: mqtt(table, listen_tls.is_some())?,
+        pool: pool(table, mqtt.server.is_some())?,
+        mqtt,
         listen,
         listen_tls,
+        users_file,
         discovery: HOMEASSISTANT_DISCOVERY.of(table)?,
         model,
         board_chosen: match board {
@@ -77,17 +87,26 @@ pub(super) fn config(table: &Table, host: &str, state_dir: PathBuf) -> Result<Co
         presets,
         tools,
         tools_from,
-        sessions: Sessions {
-            dir: SESSIONS_DIR.of(table)?,
-            writes_per_day: None,
-            expire: Duration::from_secs(SESSIONS_EXPIRE_S.of(table)?),
-            window: SESSIONS_WINDOW.of(table)?,
-        },
+        sessions: sessions(table)?,
         trust,
         counter: None,
         state_dir,
         root: PathBuf::from("/"),
         supervisor: None,
+    })
+}
+
+fn sessions(table: &Table) -> Result<Sessions, ConfigError> {
+    let (dir, key_file) = (SESSIONS_DIR.of(table)?, SESSIONS_KEY_FILE.of(table)?);
+    if key_file.is_some() && dir.is_none() {
+        return Err(invalid(SESSIONS_KEY_FILE.name, "needs `sessions.dir`"));
+    }
+    Ok(Sessions {
+        dir,
+        key_file,
+        writes_per_day: None,
+        expire: Duration::from_secs(SESSIONS_EXPIRE_S.of(table)?),
+        window: SESSIONS_WINDOW.of(table)?,
     })
 }
 
@@ -186,6 +205,21 @@ fn mqtt(table: &Table, embedded_tls: bool) -> Result<Mqtt, ConfigError> {
         metrics_interval: Duration::from_secs(MQTT_METRICS_INTERVAL_S.of(table)?),
         response_topic_allow,
     })
+}
+
+fn pool(table: &Table, external: bool) -> Result<Option<String>, ConfigError> {
+    let group = POOL_GROUP.of(table)?;
+    match &group {
+        Some(group) if !valid_segment(group) => {
+            let why = format!("`{group}` must have 1 to 64 characters of `A-Z a-z 0-9 . _ -`");
+            Err(invalid(POOL_GROUP.name, why))
+        }
+        Some(_) if !external => {
+            let why = "needs `mqtt.url`: the daemons of a pool share a broker, and the embedded one is this daemon's own";
+            Err(invalid(POOL_GROUP.name, why))
+        }
+        _ => Ok(group),
+    }
 }
 
 fn model(table: &Table) -> Result<Model, ConfigError> {

@@ -81,6 +81,11 @@ keys! {
     BROKER_TLS_CA_FILE: Path = "broker.tls.ca_file", Path { default: "none: clients need no certificate" };
     /// Lets it listen beyond loopback without TLS: passwords and conversations can be read on the way.
     BROKER_PLAINTEXT: Switch = "broker.plaintext", Switch;
+    /// Users of the embedded broker, each with the topics of the client of its name: a name and a hash of Argon2id a line. It is
+    /// read again when it changes.
+    BROKER_USERS_FILE: Path = "broker.users_file", Path { default: "none: the owner's own programs" };
+    /// The group of daemons on one broker with which this one serves `{base}/any/…`; 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+    POOL_GROUP: Text = "pool.group", Text { default: "none" };
     /// Lets Home Assistant find the daemon by itself: its numbers, a notifier that asks, an event for each answer.
     HOMEASSISTANT_DISCOVERY: Switch = "homeassistant.discovery", Switch;
     /// The GGUF file that is served.
@@ -174,6 +179,9 @@ keys! {
     TOOLS_FROM_DOMAINS: Texts = "tools_from.domains", Texts { max: 10, of: "domains" };
     /// Where conversations are kept over restarts, made with mode 0700. Where it cannot be written, all goes on without.
     SESSIONS_DIR: Path = "sessions.dir", Path { default: "nowhere" };
+    /// Keys in 64 hexadecimal digits a line, the newest first: files of conversations are encrypted with the first, and read with all of
+    /// them. It is read again when it changes.
+    SESSIONS_KEY_FILE: Path = "sessions.key_file", Path { default: "none: they are not encrypted" };
     /// Seconds after which a conversation that nobody went on with is dropped.
     SESSIONS_EXPIRE_S: Number = "sessions.expire_s", Number { min: 1, max: 365 * 86_400, default: 86_400 };
     /// Lets a conversation that outgrows the context forget its oldest turns; else its request is refused.

@@ -3,6 +3,7 @@
 //! [`Draft`] collects a file and single-value overrides; [`Draft::finish`] checks every value against its limit. Nothing
 //! here reads the environment, the file system or a clock: the command line hands all of that in.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -231,6 +232,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// With what it speaks TLS there.
     pub listen_tls: Option<ListenerTls>,
+    /// Who may use it besides the owner's programs.
+    pub users_file: Option<PathBuf>,
+    /// The group of daemons that serve `{base}/any/…` together.
+    pub pool: Option<String>,
     /// Whether Home Assistant is told of the daemon.
     pub discovery: bool,
     pub model: Model,
@@ -307,6 +312,16 @@ impl BrokerAddress {
             host: host.to_string(),
             port: listen.port(),
             tls,
+        }
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }
@@ -388,6 +403,8 @@ pub struct Engine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions {
     pub dir: Option<PathBuf>,
+    /// The keys that files are encrypted with; if there is no file of keys, they are not.
+    pub key_file: Option<PathBuf>,
     /// How many bytes a day the board's storage bears. The command line sets it, the file has no key for it.
     pub writes_per_day: Option<u64>,
     pub expire: Duration,

@@ -74,6 +74,7 @@ fn a_full_file_is_taken() {
         thinking = { budget = 64, visible = true }
         [sessions]
         dir = "/var/lib/glowplug/sessions"
+        key_file = "/etc/glowplug/keys"
         expire_s = 3600
         window = true
         "#,
@@ -105,6 +106,7 @@ fn a_full_file_is_taken() {
         c.sessions,
         Sessions {
             dir: Some("/var/lib/glowplug/sessions".into()),
+            key_file: Some("/etc/glowplug/keys".into()),
             writes_per_day: None,
             expire: Duration::from_secs(3600),
             window: true,
@@ -144,6 +146,7 @@ fn tls_is_asked_for_by_the_url_or_by_a_certificate() {
         .server;
     let server = server.unwrap();
     assert_eq!((server.host.as_str(), server.port), ("::1", 1999));
+    assert_eq!(server.to_string(), "[::1]:1999");
 
     let tls = "tls = { cert_file = '/c', key_file = '/k', ca_file = '/ca' }";
     let c = load(&format!("[broker]\nlisten = '0.0.0.0:8883'\n{tls}")).unwrap();
@@ -154,6 +157,34 @@ fn tls_is_asked_for_by_the_url_or_by_a_certificate() {
     assert!(c.listen_tls.is_none() && !c.listen.ip().is_loopback());
     // the programs of this machine need to know whom to trust
     assert!(load(&format!("[broker]\n{tls}\n[mqtt]\nca_file = '/ca'")).is_ok());
+}
+
+#[test]
+fn an_address_of_ipv6_is_in_brackets_and_may_have_a_zone() {
+    for (url, host, port) in [
+        ("mqtt://[::1]", "::1", 1883),
+        ("mqtts://[2001:db8::7]", "2001:db8::7", 8883),
+        ("mqtt://[fe80::1%eth0]:1999/", "fe80::1%eth0", 1999),
+    ] {
+        let server = load(&format!("[mqtt]\nurl = '{url}'")).unwrap().mqtt.server;
+        let server = server.unwrap();
+        assert_eq!((server.host.as_str(), server.port), (host, port));
+    }
+    for (url, why) in [
+        ("mqtt://::1", "in brackets"),
+        ("mqtt://fe80::1:1883", "in brackets"),
+        (
+            "mqtt://[broker.lan]:1883",
+            "`broker.lan` is no address of IPv6",
+        ),
+        ("mqtt://[::1]1883", "is not `mqtt://host:port`"),
+        ("mqtt://[::1", "is not `mqtt://host:port`"),
+        ("mqtt://[broker", "is not `mqtt://host:port`"),
+    ] {
+        let error = load(&format!("[mqtt]\nurl = '{url}'")).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("mqtt.url") && said.contains(why), "{said}");
+    }
 }
 
 #[test]
@@ -334,10 +365,13 @@ fn every_key_can_be_set_by_its_environment_name() {
 #[test]
 fn every_key_has_a_place_in_an_image_but_those_of_files() {
     // where a configuration is an image, the model file's own template is what is signed
-    // and an image has no lists without a bound, as tools need them
+    // and an image has no lists without a bound, as tools need them; users and keys are files that are changed while it runs
     const FILE_ONLY: &[&str] = &[
         "model.template_file",
+        "broker.users_file",
+        "sessions.key_file",
         "engine.tools_max_rounds",
+        "pool.group",
         "tools_from.homeassistant",
         "tools_from.zigbee2mqtt",
         "tools_from.topics",
@@ -350,7 +384,11 @@ fn every_key_has_a_place_in_an_image_but_those_of_files() {
         let refused = draft.to_settings().unwrap_err().to_string();
         let (table, last) = key.split_once('.').unwrap();
         // of a table that has no place at all the table is named
-        let named = if table == "tools_from" { table } else { last };
+        let named = if ["tools_from", "pool"].contains(&table) {
+            table
+        } else {
+            last
+        };
         assert!(refused.contains(named), "{refused}");
     }
     let list = Draft::from_toml("[[presets]]\nname = 'a'").unwrap();
@@ -395,6 +433,27 @@ fn a_template_of_the_owners_is_no_way_around_a_signature() {
         error.contains("`model.template_file`") && error.contains("`trust.keys`"),
         "{error}"
     );
+}
+
+#[test]
+fn a_pool_is_a_group_on_a_broker_that_others_can_reach() {
+    let pool = |text: &str| load(text).map(|config| config.pool);
+    let url = "[mqtt]\nurl = 'mqtt://b'\n";
+    assert_eq!(pool(url).unwrap(), None);
+    let group = pool(&format!("{url}[pool]\ngroup = 'house'")).unwrap();
+    assert_eq!(group.as_deref(), Some("house"));
+    for (text, says) in [
+        ("[pool]\ngroup = 'house'".to_owned(), "needs `mqtt.url`"),
+        (format!("{url}[pool]\ngroup = 'a/b'"), "1 to 64 characters"),
+        (format!("{url}[pool]\ngroup = ''"), "1 to 64 characters"),
+        (format!("{url}[pool]\ngroup = '+'"), "1 to 64 characters"),
+    ] {
+        let error = pool(&text).unwrap_err().to_string();
+        assert!(
+            error.contains("`pool.group`") && error.contains(says),
+            "{error}"
+        );
+    }
 }
 
 fn leaves(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {

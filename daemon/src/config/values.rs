@@ -1,6 +1,6 @@
 //! Texts that mean something: boards, addresses, topics, formats, public keys. Each names the key that it was read for.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use glowplug_firmware_config::board::{self as board_files, Board, BoardError};
 use glowplug_firmware_config::image::VerifyingKey;
@@ -94,7 +94,8 @@ pub(super) fn topic(key: &'static str, topic: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The address of a broker, written `mqtt://host[:port]`, or `mqtts://host[:port]` where it speaks TLS.
+/// The address of a broker, written `mqtt://host[:port]`, or `mqtts://host[:port]` where it speaks TLS. An address of IPv6 is in
+/// brackets, and may have a zone, as those of one link need: `mqtt://[fe80::1%eth0]`.
 pub(super) fn server(key: &'static str, url: &str) -> Result<BrokerAddress, ConfigError> {
     let (rest, tls) = match url.split_once("://") {
         Some(("mqtt" | "tcp", rest)) => (rest, false),
@@ -113,23 +114,34 @@ pub(super) fn server(key: &'static str, url: &str) -> Result<BrokerAddress, Conf
         ));
     }
     let default = if tls { "8883" } else { "1883" };
+    if rest.matches(':').count() > 1 && !rest.starts_with('[') {
+        let what =
+            format!("`{url}`: an address of IPv6 is written in brackets, `mqtt://[::1]:1883`");
+        return Err(invalid(key, what));
+    }
     let (host, port) = match rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
-        Some((v6, tail)) => (
-            v6,
-            tail.strip_prefix(':')
-                .or(tail.is_empty().then_some(default)),
-        ),
+        Some((v6, tail)) => {
+            let address = v6.split_once('%').map_or(v6, |(address, _)| address);
+            if address.parse::<Ipv6Addr>().is_err() {
+                let what = format!("`{url}`: `{v6}` is no address of IPv6");
+                return Err(invalid(key, what));
+            }
+            let port = tail.strip_prefix(':');
+            (v6, port.or(tail.is_empty().then_some(default)))
+        }
         None => rest
             .split_once(':')
             .map_or((rest, Some(default)), |(h, p)| (h, Some(p))),
     };
     let port = port.and_then(|p| p.parse::<u16>().ok()).filter(|p| *p != 0);
     match port {
-        Some(port) if !host.is_empty() && !host.contains(['/', ' ']) => Ok(BrokerAddress {
-            host: host.to_owned(),
-            port,
-            tls,
-        }),
+        Some(port) if !host.is_empty() && !host.contains(['/', ' ', '[', ']']) => {
+            Ok(BrokerAddress {
+                host: host.to_owned(),
+                port,
+                tls,
+            })
+        }
         _ => Err(invalid(key, format!("`{url}` is not `mqtt://host:port`"))),
     }
 }

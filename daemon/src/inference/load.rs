@@ -6,6 +6,7 @@ use glowplug_model::engine::{Compute, Engine, EngineConfig, LoadError};
 use glowplug_model::gguf::GgufError;
 use glowplug_model::kv::NoMemory;
 
+use super::Sessions;
 use super::device::{self, Computes};
 use super::lost::Lost;
 use super::self_test;
@@ -29,7 +30,7 @@ pub(super) fn load(
     mut weights: Weights,
     plan: &Plan,
     config: &config::Engine,
-    sessions: &config::Sessions,
+    sessions: &Sessions,
     threads: Threads,
     cores: &Cores,
 ) -> Result<(Engine, Source), Lost> {
@@ -40,9 +41,10 @@ pub(super) fn load(
         kv: plan.kv,
         lock: plan.lock,
         share: plan.share,
-        sessions: sessions.dir.clone(),
-        session_writes: sessions.writes_per_day,
-        window: sessions.window,
+        sessions: sessions.config.dir.clone(),
+        session_keys: sessions.keys.clone(),
+        session_writes: sessions.config.writes_per_day,
+        window: sessions.config.window,
         // admission bounds the queue; here there must only be room for what it accepts
         queue: config.queue + config.max_streams,
         prefill_threads: threads.prefill,

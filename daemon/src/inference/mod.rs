@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::limits::{QUEUE_MAX, STREAMS_MAX};
 use glowplug_model::engine::{Conversations, Engine, Finish, Worked};
+use glowplug_model::seal::KeyFile;
 use glowplug_model::text::ChatTemplate;
 use tokio::sync::{mpsc, watch};
 
@@ -64,6 +65,15 @@ pub struct Machine {
     pub watchdog: Option<Duration>,
 }
 
+/// What the thread needs to know of conversations.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    pub config: config::Sessions,
+    /// What their files are encrypted with. It outlives a change of models, because a file of keys that cannot be used
+    /// at that moment costs no conversation.
+    pub keys: Option<Arc<KeyFile>>,
+}
+
 /// The server's side of the inference thread. The thread ends when this is dropped or told to leave.
 #[derive(Debug)]
 pub struct Worker {
@@ -80,7 +90,7 @@ impl Worker {
         plan: Plan,
         template: ChatTemplate,
         engine: config::Engine,
-        sessions: config::Sessions,
+        sessions: Sessions,
         conversations: Conversations,
         machine: Machine,
     ) -> std::io::Result<(Self, mpsc::Receiver<Report>)> {
@@ -104,7 +114,7 @@ impl Worker {
                         loaded.adopt(conversations);
                         let governed = Governed::new(machine.state, threads, engine.max_streams);
                         let life = Life {
-                            expire: sessions.expire,
+                            expire: sessions.config.expire,
                             beat: machine.beat,
                             watchdog: machine.watchdog,
                             results,

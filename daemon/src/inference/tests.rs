@@ -219,5 +219,6 @@ fn a_thread_that_must_be_heard_of_says_so_when_it_has_nothing_to_say() {
     assert!(silent.report().is_none());
 }
 
+mod bombs;
 mod flood;
 mod hang;

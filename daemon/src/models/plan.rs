@@ -19,7 +19,8 @@ use crate::config::{Config, Device, Preset};
 use crate::machine::board::Chosen;
 use crate::machine::cores::{Cores, FAST};
 use crate::machine::memory_limit::{self, Unknown};
-use crate::mqtt;
+use crate::mqtt::{self, broker};
+use crate::pool::record;
 use crate::requests::admission::KEPT_BYTES_MAX;
 use crate::speech;
 use crate::tools::{catalogue, journal};
@@ -27,18 +28,31 @@ use crate::tools::{catalogue, journal};
 /// Tokens of context when the configuration does not say and the model allows more.
 const CONTEXT_DEFAULT: usize = 4096;
 /// Bytes of messages besides the requests that wait: what MQTT holds, the last frames that are kept to answer repeated
-/// requests, the text of sessions, of presets and of their formats, and what answers hold back that are spoken.
+/// requests, the text of sessions, of presets and of their formats, what answers hold back that are spoken, and what is
+/// being written of requests of the pool.
 fn message_bytes(config: &Config) -> u64 {
     let server = config.mqtt.server.as_ref();
     let tls = server.map_or(config.listen_tls.is_some(), |server| server.tls);
     let longest = config.engine.max_payload_bytes;
     let held = mqtt::bytes(config.read_max(), longest, server.is_none(), tls);
+    let users = config
+        .users_file
+        .as_ref()
+        .map_or(0, |_| broker::USERS_BYTES);
     let presets = config.presets.iter().filter_map(Preset::system);
     let presets = presets.map(|text| text.len()).sum::<usize>();
     let formats = config.presets.iter().filter_map(|p| p.format.as_ref());
     let presets = presets + formats.map(Format::bytes).sum::<usize>();
     let spoken = (config.engine.queue + config.engine.max_streams) * speech::HELD_MAX;
-    (held + DEDUP_BYTES_MAX + SESSION_TEXT_MAX + presets + spoken + tool_bytes(config)) as u64
+    let pool = config.pool.as_ref().map_or(0, |_| record::BYTES_MAX);
+    (held
+        + users
+        + DEDUP_BYTES_MAX
+        + SESSION_TEXT_MAX
+        + presets
+        + spoken
+        + pool
+        + tool_bytes(config)) as u64
 }
 
 /// Bytes that the daemon's own tools may hold, where there are any: a copy of each request that goes on with results, the
@@ -327,6 +341,8 @@ mod tests {
         let with_tls = plan(&format!("[broker.tls]\n{files}"));
         assert!(with_tls > embedded + 64 * (32 << 10));
         assert!(plan("[mqtt]\nurl = 'mqtts://b'") > external);
+        let with_users = plan("[broker]\nusers_file = 'u'");
+        assert_eq!(with_users - embedded, broker::USERS_BYTES as u64);
         let larger = plan("[engine]\nmax_payload_bytes = 4194304");
         assert!(larger > embedded + 64 * (3 << 20));
         let preset = plan("[[presets]]\nname = 'a'\nsystem = 'Be brief.'");

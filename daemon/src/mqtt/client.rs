@@ -1,4 +1,4 @@
-//! The client crate, `rumqttc`, in the one file that names it.
+//! The client crate, `rumqttc`. One file, because nothing else may name it.
 //!
 //! A connection is a value: every attempt makes a new event loop and throws it away at the first error, so nothing of
 //! the crate's own state (replay queue, collisions, packet ids) outlives a connection. What must survive is ours: the
@@ -13,23 +13,29 @@ use std::time::Duration;
 
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectionError, DisconnectReasonCode, EventLoop,
-    LastWill, ManualAck, MqttOptions, Packet, PubAckReason, Publish, PublishNotice,
+    LastWill, ManualAck, MqttOptions, Outgoing, Packet, PubAckReason, Publish, PublishNotice,
     PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, StateError,
-    SubscribeFilterInput, SubscribeNoticeError,
+    SubscribeFilterInput, SubscribeNoticeError, UnsubscribeNoticeError,
 };
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
+use super::dial::{self, Outside};
 use super::flight::{Cause, WINDOW};
+use super::outcome::{Ending, Offer, Settled};
+use super::silence::{Pulse, Silence, Then, Watched};
 use super::{
     Event, EventSender, Incoming, Options, PACKET_MAX, Properties, Publication, Qos, Rejection,
-    dial, intake_bytes, tls,
+    intake_bytes, tls,
 };
 use crate::config::Tls;
 
-/// Seconds between pings. A dead peer is noticed within two of them.
-const KEEP_ALIVE_S: u16 = 10;
+/// How long an attempt to connect may take in all. Each of its steps has a limit of its own: this one is for a broker that says
+/// its first words a byte at a time.
+const ATTEMPT: Duration = Duration::from_secs(60);
+/// A filter that nobody subscribes to. A broker answers whoever takes it back, and that is all it is for.
+const STILL_THERE: &str = "glowplug/still-there";
 /// QoS 1 publications that the broker may send before the first one is acknowledged.
 pub(super) const RECEIVE_MAX: u16 = 64;
 /// Bytes of an event besides its texts and its payload.
@@ -48,49 +54,8 @@ impl Ack {
     }
 }
 
-/// Why a connection ended.
-pub(super) enum Ending {
-    /// Another attempt may work.
-    Lost(String, Cause),
-    /// The broker said no.
-    Refused(String),
-    /// We left, because another daemon has our name.
-    Left,
-    /// We left, to come back at once with the certificates that are there now.
-    Renewed,
-    /// The link was closed.
-    Closed,
-}
-
-impl Ending {
-    pub(super) fn nobody(reason: impl std::fmt::Display) -> Self {
-        Self::Lost(reason.to_string(), Cause::Other)
-    }
-}
-
-/// What a broker says it can do.
-pub(super) struct Offer {
-    pub(super) packet_max: usize,
-    /// The highest quality of service of a publish.
-    pub(super) qos: Qos,
-    /// Whether it keeps retained messages.
-    pub(super) retain: bool,
-}
-
-/// How the sending of a publication ended.
-pub(super) enum Settled {
-    /// It was acknowledged, or it was refused for this reason.
-    Answered(Option<Rejection>),
-    /// It was acknowledged, and nobody subscribes to its topic.
-    Unheard,
-    /// The socket took it; with QoS 0 that is all there is to know.
-    Sent,
-    /// Nothing is known, because the connection ends.
-    Lost(String),
-}
-
-/// The answer to a subscription: its token, and whether it was granted.
-pub(super) type Subscription = Pin<Box<dyn Future<Output = (u64, bool)> + Send>>;
+/// The broker's answer to a change of what is subscribed to.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 pub(super) type Done = Pin<Box<dyn Future<Output = Settled> + Send>>;
 
@@ -101,16 +66,19 @@ impl Connection {
     /// Begins to connect. The task ends together with the connection; the offer comes once it stands.
     pub(super) fn open(
         options: &Options,
+        outside: &Outside,
         number: u64,
         events: EventSender,
         room: Arc<Semaphore>,
     ) -> (Self, JoinHandle<Ending>, oneshot::Receiver<Offer>) {
-        let (client, event_loop) = AsyncClient::builder(mqtt_options(options))
-            .capacity(WINDOW * 2)
-            .build();
+        let pulse = Pulse::new();
+        let (client, event_loop) =
+            AsyncClient::builder(mqtt_options(options, outside, pulse.clone()))
+                .capacity(WINDOW * 2)
+                .build();
         let (connected, offer) = oneshot::channel();
+        let keep_alive = Duration::from_secs(outside.keep_alive_s.into());
         let reader = Reader {
-            event_loop,
             client: client.clone(),
             events,
             room,
@@ -118,8 +86,10 @@ impl Connection {
             connection: number,
             payload_max: options.payload_max,
             tls: options.server.tls.then(|| options.tls.clone()),
+            pulse,
+            silence: Silence::new(keep_alive, Instant::now()),
         };
-        (Self(client), tokio::spawn(reader.run()), offer)
+        (Self(client), tokio::spawn(reader.run(event_loop)), offer)
     }
 
     /// Subscribes and waits for the answer. An error is the broker's refusal. With `as_published` a publication has the
@@ -146,21 +116,33 @@ impl Connection {
     }
 
     /// The same, to be waited for beside other work.
-    pub(super) fn subscription(&self, token: u64, filter: String) -> Subscription {
+    pub(super) fn subscription(&self, token: u64, filter: String, as_published: bool) -> Answer {
         let client = Self(self.0.clone());
-        let asked = async move {
-            let granted = client.subscribe(&filter, Qos::AtLeastOnce, false).await;
-            if let Err(reason) = &granted {
-                tracing::warn!("the broker refuses the subscription to `{filter}` ({reason})");
+        Box::pin(async move {
+            let granted = client.subscribe(&filter, Qos::AtLeastOnce, as_published);
+            let refused = granted.await.err();
+            Event::Subscribed {
+                token,
+                filter,
+                refused,
             }
-            (token, granted.is_ok())
-        };
-        Box::pin(asked)
+        })
     }
 
-    /// Takes a subscription back. If the connection is about to end, that is just as good.
-    pub(super) async fn unsubscribe(&self, filter: String) {
-        let _ = self.0.unsubscribe(filter).await;
+    /// Takes a subscription back, likewise. If the connection ends before, that is just as good.
+    pub(super) fn unsubscription(&self, filter: String) -> Answer {
+        let client = self.0.clone();
+        Box::pin(async move {
+            if let Ok(notice) = client.unsubscribe_tracked(filter.clone()).await
+                && matches!(
+                    notice.wait_completion_async().await,
+                    Ok(()) | Err(UnsubscribeNoticeError::V5UnsubAckFailure(_))
+                )
+            {
+                return Event::Withdrawn { filter };
+            }
+            std::future::pending().await
+        })
     }
 
     /// Hands a publication to the event loop. None: it cannot be sent on any connection.
@@ -222,7 +204,6 @@ async fn settled(notice: PublishNotice) -> Settled {
 
 /// The task that polls and does nothing else.
 struct Reader {
-    event_loop: EventLoop,
     client: AsyncClient,
     events: EventSender,
     room: Arc<Semaphore>,
@@ -231,26 +212,22 @@ struct Reader {
     payload_max: usize,
     /// How TLS is spoken on this connection, if it is.
     tls: Option<Tls>,
+    pulse: Pulse,
+    silence: Silence,
 }
 
 impl Reader {
-    async fn run(mut self) -> Ending {
-        let mut silence = silence_limit(KEEP_ALIVE_S);
+    async fn run(mut self, mut event_loop: EventLoop) -> Ending {
         loop {
-            let event = match timeout(silence, self.event_loop.poll()).await {
-                Ok(Ok(event)) => event,
-                Ok(Err(e)) => return self.end(e),
-                Err(_) => {
-                    return Ending::nobody(format!(
-                        "the broker was silent for {} s",
-                        silence.as_secs()
-                    ));
-                }
+            let event = match self.next(&mut event_loop).await {
+                Ok(event) => event,
+                Err(end) => return end,
             };
             match event {
                 rumqttc::Event::Incoming(Packet::ConnAck(ack)) => {
                     let keep_alive = ack.properties.as_ref().and_then(|p| p.server_keep_alive);
-                    silence = silence_limit(keep_alive.unwrap_or(KEEP_ALIVE_S));
+                    self.silence
+                        .stands(keep_alive.map(|s| Duration::from_secs(s.into())));
                     if let Some(connected) = self.connected.take() {
                         // if the pump is gone, the select in the sender notices
                         let _ = connected.send(offer(&ack));
@@ -264,8 +241,40 @@ impl Reader {
                     // at the daemon's goodbye nobody takes events any more, but this loop must go on; what comes late
                     // is not acknowledged
                     let _ = self.events.send((event, Some(room))).await;
+                    self.silence.listens(Instant::now());
                 }
+                rumqttc::Event::Outgoing(Outgoing::PingReq) => self.silence.asked(Instant::now()),
                 _ => {}
+            }
+        }
+    }
+
+    /// Waits for the next event, and meanwhile sees to it that the broker is still there.
+    async fn next(&mut self, event_loop: &mut EventLoop) -> Result<rumqttc::Event, Ending> {
+        let mut poll = std::pin::pin!(event_loop.poll());
+        loop {
+            let (due, then) = self.silence.due(self.pulse.last());
+            tokio::select! {
+                biased;
+                event = &mut poll => return event.map_err(|error| self.end(error)),
+                () = sleep_until(due) => {}
+            }
+            // bytes that have come since then are no event yet
+            if self.silence.due(self.pulse.last()) != (due, then) {
+                continue;
+            }
+            match then {
+                Then::Ask => {
+                    self.silence.asked(Instant::now());
+                    // a queue without room for it is full of what has to be answered as well
+                    let _ = self.client.try_unsubscribe(STILL_THERE);
+                }
+                Then::End => {
+                    let silent = self.silence.limit().as_secs();
+                    return Err(Ending::nobody(format!(
+                        "the broker was silent for {silent} s"
+                    )));
+                }
             }
         }
     }
@@ -363,12 +372,8 @@ fn offer(ack: &ConnAck) -> Offer {
             _ => Qos::AtLeastOnce,
         },
         retain: p.and_then(|p| p.retain_available) != Some(0),
+        shared: p.and_then(|p| p.shared_subscription_available) != Some(0),
     }
-}
-
-/// How long a broker may say nothing, not even to pings.
-pub(super) fn silence_limit(keep_alive_s: u16) -> Duration {
-    Duration::from_secs(2 * u64::from(keep_alive_s) + 5)
 }
 
 fn end_of(error: ConnectionError) -> Ending {
@@ -437,25 +442,32 @@ fn end_of(error: ConnectionError) -> Ending {
     }
 }
 
-fn mqtt_options(o: &Options) -> MqttOptions {
+fn mqtt_options(o: &Options, outside: &Outside, pulse: Pulse) -> MqttOptions {
     let mut m = MqttOptions::new(
         o.client_id.clone(),
         Broker::tcp(o.server.host.clone(), o.server.port),
     );
-    let server = o.server.clone();
-    if server.tls {
-        let tls = o.tls.clone();
+    let way = outside.way.clone();
+    let dial = move || {
+        let (way, pulse) = (way.clone(), pulse.clone());
+        async move {
+            way.connect()
+                .await
+                .map(|stream| Watched::new(stream, pulse))
+        }
+    };
+    if o.server.tls {
+        let (host, tls, clock) = (o.server.host.clone(), o.tls.clone(), outside.clock.clone());
         m.set_socket_connector(move |_, _| {
-            let (server, tls) = (server.clone(), tls.clone());
-            async move { tls::connect(&server, &tls).await }
+            let (stream, host, tls) = (dial(), host.clone(), tls.clone());
+            let clock = clock.clone();
+            async move { tls::connect(stream, &host, &tls, clock).await }
         });
     } else {
-        m.set_socket_connector(move |_, _| {
-            let server = server.clone();
-            async move { dial::tcp(&server).await }
-        });
+        m.set_socket_connector(move |_, _| dial());
     }
-    m.set_keep_alive(KEEP_ALIVE_S);
+    m.set_connect_timeout(ATTEMPT);
+    m.set_keep_alive(outside.keep_alive_s);
     m.set_ack_mode(AckMode::Manual);
     m.set_receive_maximum(Some(RECEIVE_MAX));
     m.set_max_packet_size(u32::try_from(PACKET_MAX).ok());

@@ -13,11 +13,15 @@ mod client;
 mod backoff;
 mod dial;
 mod flight;
+mod journal;
 mod outbox;
+mod outcome;
 mod sender;
+mod silence;
 mod tls;
 
 pub use client::Ack;
+pub use journal::Journal;
 pub use outbox::{Lane, OUTBOX_BYTES, Outgoing};
 pub use sender::connect;
 pub use tls::FileError;
@@ -119,6 +123,8 @@ pub enum Event {
     Up {
         /// Bytes of the largest packet that the broker takes from us.
         packet_max: usize,
+        /// Whether it has shared subscriptions.
+        shared: bool,
     },
     /// The broker refuses a subscription. It is asked for again, at growing intervals.
     Unsubscribed {
@@ -127,9 +133,16 @@ pub enum Event {
         reason: String,
     },
     /// The broker has granted a subscription that [`Link::subscribe`] asked for, or has refused it.
-    Subscribed { token: u64, granted: bool },
-    /// The broker has the publication of this token.
-    Delivered(u64),
+    Subscribed {
+        token: u64,
+        filter: String,
+        /// The reason in the broker's words.
+        refused: Option<String>,
+    },
+    /// The broker has taken a subscription back. What it had sent before has come in.
+    Withdrawn { filter: String },
+    /// The broker has the publication of this lane and this token.
+    Delivered(Lane, u64),
     /// The broker will never take this publication, so it is given up.
     Refused(Box<Outgoing>, Rejection),
     /// The connection is gone or could not be made. Another attempt follows.
@@ -161,7 +174,7 @@ pub enum Rejection {
     Closed,
     /// The connection ended, and it is none that may be sent twice.
     Lost,
-    /// Nobody subscribes to its topic, and who published it wants to know.
+    /// Nobody subscribes to its topic, which is a tool's.
     Unheard,
     Other,
 }
@@ -235,7 +248,11 @@ pub struct Link {
 /// A change of what is subscribed to on this connection.
 #[derive(Debug)]
 enum Wish {
-    Subscribe(u64, String),
+    Subscribe {
+        token: u64,
+        filter: String,
+        as_published: bool,
+    },
     Unsubscribe(String),
 }
 
@@ -278,14 +295,18 @@ impl Link {
         }
     }
 
-    /// Subscribes to a filter for the rest of this connection. [`Event::Subscribed`] says by the token how that went. What
-    /// the broker kept comes as retained, and nothing else does.
-    pub fn subscribe(&self, token: u64, filter: String) -> Result<(), Full> {
-        let wish = Wish::Subscribe(token, filter);
+    /// Subscribes to a filter for the rest of this connection. [`Event::Subscribed`] says by the token how that went. With
+    /// `as_published` a publication has the retain flag that it was sent with; else only what the broker had kept has it.
+    pub fn subscribe(&self, token: u64, filter: String, as_published: bool) -> Result<(), Full> {
+        let wish = Wish::Subscribe {
+            token,
+            filter,
+            as_published,
+        };
         self.wishes.try_send(wish).map_err(|_| Full)
     }
 
-    /// Takes back what [`Self::subscribe`] asked for.
+    /// Takes back what [`Self::subscribe`] asked for. [`Event::Withdrawn`] says when that is done.
     pub fn unsubscribe(&self, filter: String) -> Result<(), Full> {
         let wish = Wish::Unsubscribe(filter);
         self.wishes.try_send(wish).map_err(|_| Full)

@@ -47,7 +47,8 @@ impl Lane {
             Self::Chunk => 128,
             Self::Refusal => 64,
             Self::Admin => 16,
-            Self::Tool => CALLS_IN_FLIGHT_MAX,
+            // a call may have two numbers on topics of their own before its state
+            Self::Tool => 3 * CALLS_IN_FLIGHT_MAX,
             Self::Audit => 2 * CALLS_IN_FLIGHT_MAX,
             Self::State => 8,
         }

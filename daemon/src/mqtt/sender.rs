@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::client::{Connection, Done, Ending, Offer, RECEIVE_MAX, Settled, Subscription};
+use super::client::{Answer, Connection, Done, RECEIVE_MAX};
+use super::dial::Outside;
 use super::flight::{Cause, Flight, Next};
 use super::outbox::{Lane, Outbox};
+use super::outcome::{Ending, Offer, Settled};
 use super::tls::Seen;
 use super::{
     Ack, Event, EventSender, Events, Goodbye, Link, Options, Outgoing, Qos, Rejection, Wish,
@@ -37,11 +39,18 @@ const LOOK: Duration = Duration::from_secs(10);
 /// After this many connections in a row that were closed soon after they stood, the log says what that looks like.
 const CLOSES: u32 = 3;
 
-/// Changes of subscriptions that were not made yet: each call of a tool may ask for one and take it back.
+/// Changes of subscriptions that were not made yet, and those that were not answered yet: each call of a tool may ask for
+/// one and take it back, and the pool has one.
 const WISHES: usize = 4 * CALLS_IN_FLIGHT_MAX;
 
 /// Starts to connect in the background, and never gives up. [`Event`]s tell how it goes.
 pub fn connect(options: Options) -> (Link, Events) {
+    let outside = Outside::real(&options.server);
+    connect_in(outside, options)
+}
+
+/// The same in a world that may be another one.
+pub(super) fn connect_in(outside: Outside, options: Options) -> (Link, Events) {
     let outbox = Arc::new(Outbox::default());
     let (acks, acks_rx) = mpsc::channel(usize::from(RECEIVE_MAX));
     let (wishes, wishes_rx) = mpsc::channel(WISHES);
@@ -50,6 +59,7 @@ pub fn connect(options: Options) -> (Link, Events) {
     let client = Client {
         room: Arc::new(Semaphore::new(intake_bytes(options.payload_max))),
         options,
+        outside,
         outbox: outbox.clone(),
         acks: acks_rx,
         wishes: wishes_rx,
@@ -75,6 +85,7 @@ pub fn connect(options: Options) -> (Link, Events) {
 
 struct Client {
     options: Options,
+    outside: Outside,
     /// Room for the bytes of events that are not read yet.
     room: Arc<Semaphore>,
     outbox: Arc<Outbox>,
@@ -163,9 +174,9 @@ impl Client {
         }
         if self.closes >= CLOSES {
             reason = format!(
-                "{reason}; {} connections in a row were closed soon after they stood: \
+                "{reason}; connections are closed soon after they stood, again and again: \
                  does another client use the client identifier `{}`?",
-                self.closes, self.options.client_id
+                self.options.client_id
             );
         }
         Some((
@@ -210,8 +221,9 @@ impl Client {
     async fn connection(&mut self) -> Ending {
         let (number, room) = (self.outbox.connection(), self.room.clone());
         let files = (self.options.server.tls).then(|| Seen::now(&self.options.tls));
+        let events = self.events.clone();
         let (connection, reader, offer) =
-            Connection::open(&self.options, number, self.events.clone(), room);
+            Connection::open(&self.options, &self.outside, number, events, room);
         let mut reader = AbortOnDrop(reader);
         let ended = |joined: Result<Ending, tokio::task::JoinError>| {
             joined.unwrap_or_else(|e| Ending::nobody(format!("MQTT event loop: {e}")))
@@ -259,8 +271,9 @@ impl Client {
         self.since = Some(Instant::now());
         self.reports.push_back(Event::Up {
             packet_max: offer.packet_max,
+            shared: offer.shared,
         });
-        let mut asked: Vec<Subscription> = Vec::new();
+        let mut asked: Vec<Answer> = Vec::new();
         let mut ask_again = (ASK_AGAIN.0, Instant::now() + ASK_AGAIN.0);
         let mut look = Instant::now() + LOOK;
         let mut renew = false;
@@ -298,13 +311,13 @@ impl Client {
                     Some(Goodbye::Close(done)) => self.closing = Some(done),
                     None => self.closing = Some(oneshot::channel().0),
                 },
-                Some(wish) = self.wishes.recv() => match wish {
-                    Wish::Subscribe(token, filter) => asked.push(connection.subscription(token, filter)),
-                    Wish::Unsubscribe(filter) => connection.unsubscribe(filter).await,
-                },
-                (token, granted) = first_answer(&mut asked), if !asked.is_empty() => {
-                    self.reports.push_back(Event::Subscribed { token, granted });
-                }
+                Some(wish) = self.wishes.recv(), if asked.len() < WISHES => asked.push(match wish {
+                    Wish::Subscribe { token, filter, as_published } => {
+                        connection.subscription(token, filter, as_published)
+                    }
+                    Wish::Unsubscribe(filter) => connection.unsubscription(filter),
+                }),
+                answer = first_answer(&mut asked), if !asked.is_empty() => self.reports.push_back(answer),
                 () = self.outbox.news() => {}
                 () = sleep_until(look), if files.is_some() => {
                     look = Instant::now() + LOOK;
@@ -387,12 +400,12 @@ impl Client {
             }
         }
         match (self.flight.settle(acknowledged), refusal) {
-            (Some(out), None) if out.token.is_some() && !heard => {
+            (Some(out), None) if out.lane == Lane::Tool && !heard => {
                 self.give_up(out, Rejection::Unheard);
             }
             (Some(out), None) => {
                 self.outbox.release(&out);
-                let delivered = out.token.map(Event::Delivered);
+                let delivered = out.token.map(|token| Event::Delivered(out.lane, token));
                 self.reports.extend(delivered);
             }
             (Some(out), Some(why)) => self.give_up(out, why),
@@ -420,12 +433,12 @@ impl Client {
     }
 }
 
-/// Waits for the first of the subscriptions that is answered. There are as many as calls in flight at most.
-async fn first_answer(asked: &mut Vec<Subscription>) -> (u64, bool) {
+/// Waits for the first of the changes of subscriptions that is answered. They are sent in their order.
+async fn first_answer(asked: &mut Vec<Answer>) -> Event {
     std::future::poll_fn(|context| {
         for at in 0..asked.len() {
             if let Poll::Ready(answer) = asked[at].as_mut().poll(context) {
-                drop(asked.swap_remove(at));
+                drop(asked.remove(at));
                 return Poll::Ready(answer);
             }
         }

@@ -18,6 +18,8 @@ const SOON: Duration = Duration::from_secs(120);
 
 mod fake;
 mod faults;
+mod groups;
+mod networks;
 
 fn users() -> Users {
     let credentials = |username: &str| Credentials {
@@ -31,6 +33,8 @@ fn users() -> Users {
         daemon_id: "glowplug-n".to_owned(),
         local: credentials("local"),
         local_may: crate::wire::topics::local_may,
+        file: None,
+        user_may: crate::wire::topics::user_may,
         outside_may: |_, _, _| false,
     }
 }

@@ -242,7 +242,11 @@ impl Stream {
             && call.is_none()
             && let Some((_, _, event)) = self.events.pop_front()
         {
-            let frame = reply::tool_chunk(self.envelope(speaker), role, &event);
+            let delta = Delta {
+                role,
+                ..Delta::default()
+            };
+            let frame = reply::chunk(self.envelope(speaker), delta, None, Some(&event));
             let fits = frame.len() <= longest;
             self.sent.frames += u64::from(fits);
             self.chunked = Some(now);
@@ -257,7 +261,7 @@ impl Stream {
         let tokens = self
             .logprobs
             .then(|| &self.all.logprobs[self.sent.logprobs..]);
-        let frame = reply::chunk(self.envelope(speaker), delta, tokens);
+        let frame = reply::chunk(self.envelope(speaker), delta, tokens, None);
         let fits = frame.len() <= longest;
         self.sent = Sent {
             content: end,

@@ -35,7 +35,7 @@ pub enum Known {
     Ended(Bytes),
     /// A cancel came before the request.
     Cancelled,
-    /// It had acted on the world when the run before ended.
+    /// It had acted on the world, or had come to the pool, when the run before ended.
     Interrupted,
 }
 

@@ -55,6 +55,8 @@ struct Asked<'a> {
     to: ReplyTo,
     /// The id that its Correlation Data stands for.
     mark: Option<String>,
+    /// Whether it came to whichever daemon of the pool.
+    pooled: bool,
 }
 
 impl Intake {
@@ -90,7 +92,14 @@ impl Intake {
             return context.admission.count_refused("retained");
         }
         match route {
-            Route::Request(client) => self.chat(client, incoming, context),
+            Route::Request(client) => {
+                let reply = self.topics.reply(client);
+                self.chat(client, incoming, reply, false, context);
+            }
+            Route::Pool(client) => {
+                let reply = self.topics.pool_reply(client);
+                self.chat(client, incoming, reply, true, context);
+            }
             Route::Ask(client) => self.ask(client, incoming, context),
             Route::Cancel(client) => match self.body(incoming).and_then(request::parse_cancel) {
                 Ok(what) => context
@@ -136,12 +145,21 @@ impl Intake {
             message,
             mark: to.correlation_data.as_ref().and_then(properties::id_of),
             to,
+            pooled: false,
         };
         (asked, body)
     }
 
-    fn chat(&self, client: &str, incoming: &Incoming, context: &mut Context<'_>) {
-        let (asked, body) = self.asked(client, incoming, self.topics.reply(client), JSON);
+    fn chat(
+        &self,
+        client: &str,
+        incoming: &Incoming,
+        default_topic: String,
+        pooled: bool,
+        context: &mut Context<'_>,
+    ) {
+        let (mut asked, body) = self.asked(client, incoming, default_topic, JSON);
+        asked.pooled = pooled;
         // also of a request that is refused, for the sake of its id
         let mut own = Vec::new();
         let payload: &[u8] = match &body {
@@ -267,6 +285,7 @@ impl Intake {
             kind,
             id: chat.id.or(asked.mark),
             made_id: made_id(),
+            pooled: asked.pooled,
             reply: asked.to,
             request,
             spoken,
@@ -400,6 +419,7 @@ fn plain_reply(message: &Publication, client: &str, topic: String) -> ReplyTo {
         qos: message.qos,
         correlation_data,
         content_type: JSON,
+        record: None,
     }
 }
 

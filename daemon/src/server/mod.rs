@@ -1,10 +1,12 @@
 //! The daemon's select loop. It carries events to the state machines and their actions to the world, and decides
 //! nothing about requests itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glowplug_firmware_config::plan::Limit;
 use glowplug_model::engine::{Conversations, Finish, ModelInfo};
+use glowplug_model::seal::KeyFile;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -15,7 +17,7 @@ use crate::inference::{Computes, Lost, Machine, Worker};
 use crate::machine::systemd::Notify;
 use crate::models::registry::{Candidate, Registry, Sighted};
 use crate::mqtt::broker::Embedded;
-use crate::mqtt::{Event, Events, Lane, Link};
+use crate::mqtt::{Ack, Event, Events, Lane, Link};
 use crate::requests::admission::{Action, Admission};
 use crate::requests::intake::{Context, Intake};
 use crate::wire::admin::Asker;
@@ -23,6 +25,7 @@ use crate::wire::homeassistant::STATUS;
 use crate::wire::topics::Topics;
 use homeassistant::Discovery;
 use model_change::{Change, Finding};
+use pool::Pool;
 use post::Post;
 pub use run_error::RunError;
 use run_error::unserved;
@@ -34,6 +37,7 @@ use tools::OwnTools;
 mod admin;
 mod homeassistant;
 mod model_change;
+mod pool;
 mod post;
 mod run_error;
 mod stall;
@@ -68,6 +72,7 @@ struct Daemon {
     models: Models,
     systemd: Notify,
     discovery: Discovery,
+    pool: Option<Pool>,
 }
 
 /// This run of the daemon.
@@ -87,6 +92,8 @@ struct Inference {
     machine: Machine,
     /// What was said in sessions to the engine before, for the next one.
     conversations: Conversations,
+    /// What sessions are encrypted with in their files, if they are.
+    keys: Option<Arc<KeyFile>>,
     /// None until a model has answered for the first time.
     model: Option<ModelInfo>,
     /// Which processor computes, and why; none until then, too.
@@ -151,8 +158,9 @@ impl Daemon {
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut out = Vec::new();
+            self.move_in_pool();
             self.advance();
-            if self.run.ending != Shutdown::No && self.admission.outstanding() == 0 {
+            if self.run.ending != Shutdown::No && self.is_drained() {
                 return None;
             }
             let decision = self.inference.machine.state.borrow().decision;
@@ -178,6 +186,8 @@ impl Daemon {
                 why = ended(&mut self.embedded) => return Some(why.into()),
                 () = at(next) => self.admission.tick(now(), self.link.room(Lane::Chunk), &mut out),
                 () = at(self.tools.calls.next_tick()) => self.tick_tools(&mut out),
+                // the next turn of the loop does what is due
+                () = at(self.pool.as_ref().and_then(Pool::next_tick)) => {}
                 _ = metrics.tick() => self.publish_metrics(),
                 () = &mut shutdown, if self.run.ending == Shutdown::No => {
                     self.run.ending = Shutdown::Finishing(now() + DRAIN);
@@ -189,7 +199,10 @@ impl Daemon {
                         self.run.ending = Shutdown::Interrupting(now() + DRAIN);
                         self.admission.end_all(now(), Finish::Interrupted, &mut out);
                     }
-                    _ => self.admission.abandon(now(), Finish::Interrupted, &mut out),
+                    _ => {
+                        self.admission.abandon(now(), Finish::Interrupted, &mut out);
+                        self.abandon_pool();
+                    }
                 },
             }
             self.perform(out);
@@ -280,14 +293,18 @@ impl Daemon {
                 }
                 // accepted or refused: either way the request is ours now
                 if let Some(ack) = incoming.ack
-                    && self.link.ack(ack).is_err()
+                    && let Some(ack) = self.owe_pool(ack, out)
                 {
-                    tracing::error!(
-                        "the broker sends more than it may: a request stays unacknowledged"
-                    );
+                    self.acknowledge(ack);
                 }
             }
             news => self.connection(news, out),
+        }
+    }
+
+    fn acknowledge(&mut self, ack: Ack) {
+        if self.link.ack(ack).is_err() {
+            tracing::error!("the broker sends more than it may: a request stays unacknowledged");
         }
     }
 
@@ -297,6 +314,7 @@ impl Daemon {
                 Action::Engine(command) => self.command(command),
                 Action::Admin(asked, asker) => self.admin(asked, asker),
                 Action::Tools(action) => self.tool_action(action),
+                Action::Record(number, taken) => self.record(number, &taken),
                 Action::Publish { to, frame, lane } => self.reply(&to, frame, lane),
             }
         }
@@ -323,6 +341,7 @@ impl Daemon {
                 Some(of) => status::budget(&self.config, &of.plan.memory),
                 None => self.models.limit.bytes,
             },
+            pool: self.pool.as_ref().map(Pool::numbers),
             boot_id: &self.run.boot_id,
             uptime: now().saturating_duration_since(self.run.booted),
             stalled: self.inference.stall.lasts(now()),
@@ -339,11 +358,15 @@ impl Daemon {
             self.topics.status(),
             status::status("offline", &self.run.boot_id, status::unix_ms()),
         );
-        let left = self.link.close(CLOSE).await;
+        let left = self.link.clone().close(CLOSE).await;
         if left > 0 {
             tracing::warn!("{left} messages did not reach the broker before the end");
         }
         self.discovery.end();
+        // before a connection stood, nobody was told of what the run before had taken
+        if left == 0 && !self.pool.as_ref().is_some_and(Pool::owes) {
+            self.forget_pool();
+        }
         if let Some(worker) = self.inference.worker {
             // the thread saves the sessions on its way out
             worker.stop(SAVE).await;

@@ -15,7 +15,7 @@ use super::run_error::lost;
 use super::status;
 use super::{Daemon, Reports, Shutdown, now};
 use crate::config::Config;
-use crate::inference::{Lost, Worker};
+use crate::inference::{Lost, Sessions, Worker};
 use crate::models::plan::PlanError;
 use crate::models::registry::{Candidate, Registry, UnfitModel};
 use crate::mqtt::Lane;
@@ -60,6 +60,8 @@ pub(super) enum Waited {
     Choice,
     /// This request is about to act on the world.
     Acted(RequestId),
+    /// This request of the pool is on record.
+    Recorded(RequestId),
 }
 
 impl Daemon {
@@ -120,6 +122,10 @@ impl Daemon {
                 self.admission.recorded(now(), number, written, out);
                 return Ok(());
             }
+            Finding::Written(Waited::Recorded(number), _) => {
+                self.recorded(number);
+                return Ok(());
+            }
         };
         match (std::mem::take(&mut self.models.change), checked) {
             (Change::Checking(None), Ok(candidate)) => {
@@ -156,7 +162,7 @@ impl Daemon {
 
     /// Does what need not wait for an event: answers a drain, and ends the engine once it is idle.
     pub(super) fn advance(&mut self) {
-        if self.admission.outstanding() == 0
+        if self.is_drained()
             && let Some(asker) = self.models.waiting.drain.take()
         {
             self.reply(
@@ -220,7 +226,10 @@ impl Daemon {
             of.plan.clone(),
             of.template.clone(),
             self.config.engine.clone(),
-            self.config.sessions.clone(),
+            Sessions {
+                config: self.config.sessions.clone(),
+                keys: self.inference.keys.clone(),
+            },
             std::mem::take(&mut self.inference.conversations),
             self.inference.machine.clone(),
         )

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use glowplug_model::engine::Finish;
 use serde::Deserialize;
 
+use super::pool::Pool;
 use super::status;
 use super::{Daemon, now};
-use crate::mqtt::{Event, Lane, Outgoing, Publication, Qos, Rejection};
+use crate::mqtt::{Event, Journal, Lane, Outgoing, Publication, Qos, Rejection};
 use crate::requests::admission::{Action, Phase};
 use crate::wire::chat::reply::{self, encode};
 use crate::wire::fault::{Code, Fault};
@@ -34,8 +35,8 @@ pub(super) struct Post {
     losses: u32,
     /// Most bytes of a frame, as learned from frames that the broker did not take.
     frame_max: usize,
-    /// Why the last attempt to connect failed.
-    reason: String,
+    /// What the log has said of the connection.
+    journal: Journal,
 }
 
 impl Default for Post {
@@ -49,7 +50,7 @@ impl Default for Post {
             contested: false,
             losses: 0,
             frame_max: usize::MAX,
-            reason: String::new(),
+            journal: Journal::default(),
         }
     }
 }
@@ -118,35 +119,38 @@ impl Daemon {
         match event {
             // the other daemon was noticed before the last subscription was granted
             Event::Up { .. } if self.post.leaving => {}
-            Event::Up { packet_max } => {
-                tracing::info!("connected to the broker");
+            Event::Up { packet_max, shared } => {
+                if self.post.journal.up(now()) {
+                    tracing::info!("connected to the broker");
+                }
                 (self.post.up, self.post.away) = (true, false);
                 self.post.told = true;
-                self.post.reason.clear();
                 self.post.losses = 0;
                 let taken = packet_max.saturating_sub(TOPIC_AND_PROPERTIES);
                 self.admission.frame_max(taken.min(self.post.frame_max));
                 self.publish_status();
+                self.pool_up(shared);
                 self.publish_info();
                 self.publish_discovery();
                 self.tools_up(out);
+                self.end_pool_before(out);
             }
             Event::Down { reason, refused } => {
                 self.tools_down(out);
+                self.pool_down();
                 self.post.leaving = false;
                 self.post.losses += 1;
-                let (was_up, at) = (std::mem::take(&mut self.post.up), self.broker());
-                // the log says once that a broker is away
-                if was_up || reason != self.post.reason {
-                    if refused {
-                        tracing::error!(
-                            "{reason}{at}; see `mqtt.username` and `mqtt.password_file`"
-                        );
-                    } else {
-                        tracing::warn!("no connection to the broker{at}: {reason}");
+                self.post.up = false;
+                let at = self.broker();
+                match (self.post.journal.down(now(), &reason), refused) {
+                    (true, true) => tracing::error!(
+                        "{reason}{at}; see `mqtt.username` and `mqtt.password_file`"
+                    ),
+                    (true, false) => tracing::warn!("no connection to the broker{at}: {reason}"),
+                    (false, _) => {
+                        tracing::debug!("still no connection to the broker{at}: {reason}");
                     }
                 }
-                self.post.reason = reason;
             }
             Event::Left { pause } => {
                 tracing::error!(
@@ -156,17 +160,32 @@ impl Daemon {
                 );
                 (self.post.up, self.post.leaving) = (false, false);
                 self.tools_down(out);
+                self.pool_down();
                 self.give_way(out);
             }
             Event::Unsubscribed { filter, reason } => tracing::error!(
                 "the broker refuses the subscription to `{filter}` ({reason}): nothing that is published there is heard; \
                  see its access rules for this daemon's user"
             ),
-            Event::Subscribed { token, granted } => self.tool_subscribed(token, granted, out),
-            Event::Delivered(token) => self.tools.calls.acknowledged(token),
+            Event::Subscribed {
+                filter, refused, ..
+            } if self.is_pool(&filter) => self.pool_joined(&filter, refused),
+            Event::Subscribed {
+                token,
+                filter,
+                refused,
+            } => {
+                if let Some(reason) = &refused {
+                    tracing::warn!("the broker refuses the subscription to `{filter}` ({reason})");
+                }
+                self.tool_subscribed(token, refused.is_none(), out);
+            }
+            Event::Withdrawn { filter } => self.pool_left(&filter),
+            Event::Delivered(Lane::Tool, token) => self.tools.calls.acknowledged(token),
+            Event::Delivered(_, number) => self.ended_on_record(number),
             Event::Refused(refused, why) => match refused.token {
-                Some(token) => self.tool_refused(token, why, out),
-                None => self.refused(*refused, why),
+                Some(token) if refused.lane == Lane::Tool => self.tool_refused(token, why, out),
+                _ => self.refused(*refused, why),
             },
             Event::Incoming(_) => {}
         }
@@ -175,7 +194,7 @@ impl Daemon {
     /// Where the broker is, for the log; nothing for the embedded one.
     fn broker(&self) -> String {
         match &self.config.mqtt.server {
-            Some(server) => format!(" at {}:{} (`mqtt.url`)", server.host, server.port),
+            Some(server) => format!(" at {server} (`mqtt.url`)"),
             None => String::new(),
         }
     }
@@ -216,6 +235,7 @@ impl Daemon {
     fn give_way(&mut self, out: &mut Vec<Action>) {
         self.post.away = true;
         self.admission.end_all(now(), Finish::Interrupted, out);
+        self.forget_pool();
     }
 
     pub(super) fn reply(&mut self, to: &ReplyTo, frame: Bytes, lane: Lane) {
@@ -257,10 +277,19 @@ impl Daemon {
             "the broker does not take a message"
         );
         if out.instead || matches!(out.lane, Lane::State | Lane::Audit) {
-            return;
+            return out
+                .token
+                .into_iter()
+                .for_each(|number| self.ended_on_record(number));
         }
         let (topic, fault) = match (why.is_for_the_topic(), out.default_topic) {
-            (true, None) => return,
+            (true, None) => {
+                // nothing can tell its client, not after a restart either
+                return out
+                    .token
+                    .into_iter()
+                    .for_each(|number| self.ended_on_record(number));
+            }
             (true, Some(default)) => (
                 default,
                 Fault::new(
@@ -310,7 +339,15 @@ impl Daemon {
         let info = self.serves().map(|(model, of)| {
             let about = status::model(model, of, self.models.fallback);
             let computes = self.inference.computes.as_ref();
-            status::info(&self.config, model, &of.plan, computes, &about)
+            let pool = self.pool.as_ref().map(Pool::about);
+            status::info(
+                &self.config,
+                model,
+                &of.plan,
+                computes,
+                &about,
+                pool.as_ref(),
+            )
         });
         if let Some(info) = info {
             self.publish_retained(self.topics.info(), info);

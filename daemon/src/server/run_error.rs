@@ -1,5 +1,7 @@
 //! Why the daemon ended, and whether another start can help.
 
+use glowplug_model::seal::KeyFileError;
+
 use crate::inference::Lost;
 use crate::models::registry::{Registry, STARTS_MAX, UnfitModel};
 use crate::mqtt::broker::BrokerError;
@@ -12,6 +14,8 @@ pub enum RunError {
     Broker(#[from] BrokerError),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// The model cannot be served or does not fit, until somebody changes it or the configuration.
     #[error("{0}")]
     Model(String),

@@ -1,12 +1,15 @@
 //! Start-up: the model is looked at, the broker is reached, and the select loop begins.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use glowplug_model::engine::Conversations;
+use glowplug_model::seal::KeyFile;
 use tokio::sync::{mpsc, oneshot};
 
 use super::homeassistant::Discovery;
 use super::model_change::{Change, Finding};
+use super::pool::Pool;
 use super::post::Post;
 use super::run_error::{RunError, lost, unserved};
 use super::stall::Stall;
@@ -53,6 +56,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     // before the broker: whoever typed a wrong name should not have to wait for it
+    let keys = config.sessions.key_file.as_deref().map(KeyFile::open);
+    let keys = keys.transpose()?.map(Arc::new);
     let (models, first, findings) = models(&config)?;
     let topics = Topics::new(&config.base_topic, &config.node);
     let run = Run {
@@ -106,6 +111,7 @@ pub async fn run(
             worker: None,
             machine,
             conversations: Conversations::default(),
+            keys,
             model: None,
             computes: None,
             load: Load::default(),
@@ -116,11 +122,14 @@ pub async fn run(
         models,
         systemd: Notify::new(config.supervisor.as_ref()),
         discovery: Discovery::new(&config, &topics),
+        pool: Pool::new(&config, &topics),
         topics,
         config,
     };
     let acted = daemon.tools.journal().entries();
     daemon.admission.acted_before(now(), acted);
+    let taken = daemon.pool.iter().flat_map(Pool::left);
+    daemon.admission.acted_before(now(), taken);
     daemon.serve(first, events, findings, shutdown).await
 }
 
@@ -216,6 +225,8 @@ async fn broker(config: &Config, topics: &Topics) -> Result<BrokerInUse, RunErro
         daemon_id: topics.client_id(),
         local: credentials::local(&config.state_dir)?,
         local_may: topics::local_may,
+        file: config.users_file.clone(),
+        user_may: topics::user_may,
         outside_may: if config.discovery {
             homeassistant::may
         } else {

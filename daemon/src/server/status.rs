@@ -57,7 +57,7 @@ pub fn model(model: &ModelInfo, of: &Candidate, fallback: bool) -> Value {
     })
 }
 
-/// Encodes what can be asked of this daemon; `about` comes from [`model`].
+/// Encodes what can be asked of this daemon; `about` comes from [`model`], `pool` says in which one it is.
 #[must_use]
 pub fn info(
     config: &Config,
@@ -65,6 +65,7 @@ pub fn info(
     plan: &Plan,
     computes: Option<&Computes>,
     about: &Value,
+    pool: Option<&Value>,
 ) -> Bytes {
     let gpu = computes.filter(|computes| computes.compute == Compute::Gpu);
     let gpu = gpu.and_then(|_| plan.gpu.as_ref().ok());
@@ -77,6 +78,25 @@ pub fn info(
         .collect();
     memory.insert("total".to_owned(), plan.total().into());
     memory.insert("budget".to_owned(), budget(config, plan).into());
+    let mut features = vec![
+        "chat",
+        "ask",
+        "cancel",
+        "control",
+        "stream",
+        "thinking",
+        "logprobs",
+        "sessions",
+        "priorities",
+        "stats",
+        "admin",
+        "sentences",
+        "presets",
+        "tools",
+        "tool_execution",
+        "response_format",
+    ];
+    features.extend(pool.map(|_| "pool"));
     encode(&json!({
         "protocol": 1,
         "version": env!("CARGO_PKG_VERSION"),
@@ -101,8 +121,8 @@ pub fn info(
             "dedup_window_s": config.engine.dedup_window.as_secs(),
             "chunk_ms": config.engine.chunk.as_millis() as u64,
         },
-        "features": ["chat", "ask", "cancel", "control", "stream", "thinking", "logprobs", "sessions", "priorities",
-            "stats", "admin", "sentences", "presets", "tools", "tool_execution", "response_format"],
+        "pool": pool,
+        "features": features,
     }))
 }
 
@@ -137,6 +157,8 @@ pub struct Reading<'a> {
     pub state: MachineState,
     /// What resident memory stays below, in bytes.
     pub budget: u64,
+    /// Whether it is in the group of its pool, and how many requests it has taken from there.
+    pub pool: Option<(bool, u64)>,
     pub boot_id: &'a str,
     pub uptime: Duration,
     /// How long the engine's work has stood still.
@@ -167,6 +189,7 @@ impl Reading<'_> {
             "refused": counters.refused,
             "finished": counters.finished,
             "duplicates": counters.duplicates,
+            "pool": self.pool.map(|(joined, taken)| json!({"joined": joined, "taken": taken})),
             "temperature_c": self.state.temperature.map(|degrees| (f64::from(degrees) * 10.0).round() / 10.0),
             "throttle": {"heat": self.state.decision.heat, "pressure": self.state.decision.pressure},
             "boot_id": self.boot_id,
@@ -203,6 +226,7 @@ mod tests {
     use super::*;
     use crate::requests::answer::Speaker;
     use glowplug_model::engine::Counts;
+    use glowplug_tests::world::contract::CONTRACT;
 
     #[test]
     fn resident_bytes_are_those_of_this_process() {
@@ -254,11 +278,14 @@ mod tests {
                 ..MachineState::default()
             },
             budget: 9,
+            pool: Some((true, 3)),
             boot_id: "b",
             uptime: Duration::from_secs(61),
             stalled: Duration::from_millis(2900),
         };
         let (metrics, stats) = (reading.metrics(0.0), reading.stats());
+        CONTRACT.wrote("Metrics", std::slice::from_ref(&metrics));
+        CONTRACT.wrote("Stats", std::slice::from_ref(&stats));
         for (name, value) in metrics.as_object().unwrap() {
             if !["tokens_per_second", "bytes"].contains(&name.as_str()) {
                 assert_eq!(&stats[name], value, "{name}");
@@ -273,6 +300,7 @@ mod tests {
             (&json!(1), &json!(3))
         );
         assert_eq!(stats["refused"], json!({"retained": 1}));
+        assert_eq!(stats["pool"], json!({"joined": true, "taken": 3}));
         assert_eq!(stats["tokens_per_second"], json!(25.0));
         assert_eq!(stats["prefix_hit_rate"], Value::Null);
         assert_eq!(stats["uptime_s"], json!(61));
@@ -287,5 +315,8 @@ mod tests {
             status("online", "b", 7),
             Bytes::from(r#"{"state":"online","boot_id":"b","since":7}"#)
         );
+        let states = ["starting", "online", "draining", "offline"]
+            .map(|state| serde_json::from_slice::<Value>(&status(state, "b", 7)).unwrap());
+        CONTRACT.wrote("Status", &states);
     }
 }

@@ -251,7 +251,7 @@ impl Daemon {
         for step in steps {
             match step {
                 Step::Subscribe(token, filter) => {
-                    if self.link.subscribe(token, filter).is_err() {
+                    if self.link.subscribe(token, filter, false).is_err() {
                         self.tools.calls.subscribed(now(), token, false, &mut more);
                     }
                 }
@@ -261,7 +261,8 @@ impl Daemon {
                     }
                 }
                 Step::Publish(token, order) => {
-                    if self.link.publish(outgoing(token, &order)).is_err() {
+                    let mut all = outgoing(token, &order).into_iter();
+                    if all.any(|out| self.link.publish(out).is_err()) {
                         let why = "too many calls are being sent";
                         self.tools.calls.refused(now(), token, why, &mut more);
                     }
@@ -334,8 +335,11 @@ impl Daemon {
         if std::mem::replace(&mut self.tools.told, true) {
             return;
         }
-        for acted in self.tools.journal.entries().filter(|of| !of.ended) {
-            self.admission.interrupted(now(), acted, out);
+        let pool = self.pool.as_ref();
+        let open = self.tools.journal.entries().filter(|of| !of.ended);
+        // what the pool's record has is ended by that
+        for acted in open.filter(|of| !pool.is_some_and(|pool| pool.has_left(of))) {
+            self.admission.interrupted(now(), acted, None, out);
         }
         if let Some(note) = self.tools.journal.end_all() {
             self.write(move || note.write(), None);
@@ -355,9 +359,10 @@ impl Daemon {
     }
 }
 
-/// A call as it is published. A broker keeps it no longer than its answer is waited for.
-fn outgoing(token: u64, order: &Order) -> Outgoing {
+/// A call as it is published. A broker keeps it no longer than its answer is waited for, which is asked for with the last part.
+fn outgoing(token: u64, order: &Order) -> Vec<Outgoing> {
     let Planned {
+        before,
         topic,
         payload,
         json,
@@ -370,18 +375,80 @@ fn outgoing(token: u64, order: &Order) -> Outgoing {
         "text/plain"
     };
     let expiry = timeout.as_millis().div_ceil(1000);
-    let message = Publication {
+    let part = |topic: &str, payload: &Bytes, kind: &str| Publication {
         properties: Properties {
-            response_topic: Some(order.response_topic.clone()),
-            correlation_data: Some(order.correlation_data.clone()),
             expiry_s: u32::try_from(expiry).ok(),
             content_type: Some(kind.to_owned()),
             utf8: true,
+            ..Properties::default()
         },
-        ..Publication::new(topic.clone(), Bytes::clone(payload), Qos::AtLeastOnce)
+        ..Publication::new(topic, payload.clone(), Qos::AtLeastOnce)
     };
-    Outgoing {
+    let mut last = part(topic, payload, kind);
+    last.properties.response_topic = Some(order.response_topic.clone());
+    last.properties.correlation_data = Some(order.correlation_data.clone());
+    let before = before
+        .iter()
+        .map(|(topic, said)| part(topic, said, "text/plain"));
+    // a part that the broker refuses ends the call
+    let out = |message| Outgoing {
         token: Some(token),
         ..Outgoing::new(Lane::Tool, message)
+    };
+    before.chain([last]).map(out).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_part_of_a_call_is_the_one_that_is_answered() {
+        let order = Order {
+            request: 1,
+            client: "a".into(),
+            call: "x".to_owned(),
+            planned: Planned {
+                before: vec![("lamp/bri".to_owned(), "7".into())],
+                topic: "lamp/set".to_owned(),
+                payload: "{}".into(),
+                json: true,
+                reply_topic: None,
+                timeout: Duration::from_millis(1500),
+            },
+            response_topic: "r".to_owned(),
+            correlation_data: "c".into(),
+        };
+        let all = outgoing(7, &order);
+        let of = |out: &Outgoing| {
+            let Properties {
+                response_topic,
+                correlation_data,
+                content_type,
+                expiry_s,
+                ..
+            } = out.message.properties.clone();
+            assert_eq!(
+                (out.token, out.lane, expiry_s),
+                (Some(7), Lane::Tool, Some(2))
+            );
+            (
+                out.message.topic.clone(),
+                content_type,
+                response_topic,
+                correlation_data,
+            )
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let expected = [
+            ("lamp/bri".to_owned(), text("text/plain"), None, None),
+            (
+                "lamp/set".to_owned(),
+                text("application/json"),
+                text("r"),
+                Some("c".into()),
+            ),
+        ];
+        assert_eq!(all.iter().map(of).collect::<Vec<_>>(), expected);
     }
 }

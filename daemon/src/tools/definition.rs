@@ -9,6 +9,7 @@ use glowplug_model::text::{Tool, ToolError};
 use serde_json::{Map, Value};
 
 use super::arguments::{Parameters, plain};
+use super::thing::{LEVELS, Thing};
 use super::topic::{Pattern, TOPIC_MAX, check_level};
 use crate::wire::clients;
 
@@ -88,19 +89,11 @@ enum Payload {
     Text(String),
 }
 
-/// One thing of a catalogue: what is published to bring it into each of its states.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Thing {
-    pub topic: String,
-    /// Where it tells its state, if it does.
-    pub reply_topic: Option<String>,
-    /// The payload by the name of the state.
-    pub states: BTreeMap<String, String>,
-}
-
 /// A call that is ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
+    /// Topics and payloads that are published before it, in this order.
+    pub before: Vec<(String, Bytes)>,
     pub topic: String,
     pub payload: Bytes,
     /// Whether the payload is JSON, and not plain text.
@@ -167,8 +160,8 @@ impl Definition {
         })
     }
 
-    /// A tool that brings things of a catalogue into their states: its arguments are `name` and `state`. None if there is
-    /// no thing, or the name is none of a tool.
+    /// A tool that brings things of a catalogue into their states: its arguments are `name`, `state`, and the numbers that one
+    /// of them can be set to, in the range of all. None if there is no thing, or the name is none of a tool.
     #[must_use]
     pub fn of_things(
         name: &str,
@@ -181,12 +174,20 @@ impl Definition {
         let mut states: Vec<&String> = things.values().flat_map(|t| t.states.keys()).collect();
         states.sort_unstable();
         states.dedup();
-        let schema = serde_json::json!({
+        let mut schema = serde_json::json!({
             "type": "object",
             "properties": {"name": {"enum": names}, "state": {"enum": states}},
             "required": ["name", "state"],
             "additionalProperties": false,
         });
+        for what in LEVELS {
+            let all = || things.values().filter_map(|thing| thing.levels.get(what));
+            let (least, most) = (all().map(|l| l.least).min(), all().map(|l| l.most).max());
+            if let Some((least, most)) = least.zip(most) {
+                schema["properties"][what] =
+                    serde_json::json!({"type": "integer", "minimum": least, "maximum": most});
+            }
+        }
         let parameters = Parameters::of(schema.as_object().filter(|_| !things.is_empty())?);
         Some(Self {
             tool: Tool::new(name, Some(description), &schema.to_string()).ok()?,
@@ -234,6 +235,7 @@ impl Definition {
                     Payload::Text(template) => (fill_text(template, &text)?, false),
                 };
                 Ok(Planned {
+                    before: Vec::new(),
                     topic: filled(topic)?,
                     payload: payload.into(),
                     json,
@@ -246,12 +248,16 @@ impl Definition {
                 let (name, state) = (text("name"), text("state"));
                 let (name, state) = name.zip(state).ok_or_else(missing)?;
                 let thing = things.get(&name).ok_or_else(missing)?;
-                let payload = thing.states.get(&state);
-                let payload = payload.ok_or_else(|| format!("`{name}` has no state `{state}`"))?;
+                let number = |what| Some((what, given.get(what)?.as_f64()? as i64));
+                let numbers: Vec<_> = LEVELS.into_iter().filter_map(number).collect();
+                let mut all = thing.plan(&name, &state, &numbers)?;
+                let (topic, payload) = all.pop().ok_or_else(missing)?;
+                let before = all.into_iter().map(|(topic, said)| (topic, said.into()));
                 Ok(Planned {
-                    topic: thing.topic.clone(),
-                    payload: payload.clone().into(),
+                    before: before.collect(),
+                    topic,
                     json: payload.starts_with('{'),
+                    payload: payload.into(),
                     reply_topic: thing.reply_topic.clone(),
                     timeout: self.timeout,
                 })

@@ -4,6 +4,7 @@
 //! - [`topic`]: topics with placeholders, filters, and what a tool must never write to.
 //! - [`arguments`]: whether what a model wrote fits the schema of a tool.
 //! - [`definition`]: one tool as the owner wrote it, checked, and what a call of it publishes.
+//! - [`thing`]: one thing of a catalogue, and what brings it into its states.
 //! - [`catalogue`]: tools made of what the house tells of itself.
 //! - [`toolbox`]: all tools, and who may use them.
 //! - [`calls`]: the calls in flight, a state machine beside admission.
@@ -14,5 +15,6 @@ pub mod calls;
 pub mod catalogue;
 pub mod definition;
 pub mod journal;
+pub mod thing;
 pub mod toolbox;
 pub mod topic;

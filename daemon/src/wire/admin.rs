@@ -161,9 +161,26 @@ fn name(name: Option<String>) -> Result<Option<String>, Fault> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::result_large_err)]
 mod tests {
     use super::*;
+    use crate::wire::fault::Code;
+    use glowplug_tests::world::contract::CONTRACT;
+
+    /// The name of a schema of the document, as `AdminModelRequest`.
+    fn schema(verb: &str, end: &str) -> String {
+        format!("Admin{}{}{end}", verb[..1].to_uppercase(), &verb[1..])
+    }
 
     fn asked(verb: &str, payload: &str) -> Result<(Admin, Option<Value>), (Fault, Option<Value>)> {
-        let (admin, mark) = parse(verb, payload.as_bytes())?;
+        let told = serde_json::from_str(payload)
+            .map_err(|error| error.to_string())
+            .and_then(|body| CONTRACT.fits(&schema(verb, "Request"), &body));
+        let parsed = parse(verb, payload.as_bytes());
+        // what the document rejects is refused, and here the other way round; an empty payload is a message of its own
+        assert_eq!(
+            parsed.is_ok(),
+            told.is_ok() || payload.is_empty(),
+            "{told:?}"
+        );
+        let (admin, mark) = parsed?;
         assert_eq!(admin.verb(), verb);
         Ok((admin, mark))
     }
@@ -236,7 +253,7 @@ mod tests {
 
     #[test]
     fn answers_carry_the_verb_and_the_transaction() {
-        let asker = Asker {
+        let asker = |verb| Asker {
             to: ReplyTo {
                 client: "".into(),
                 default_topic: None,
@@ -244,15 +261,31 @@ mod tests {
                 qos: crate::mqtt::Qos::AtLeastOnce,
                 correlation_data: None,
                 content_type: "application/json",
+                record: None,
             },
-            verb: "inhibit",
+            verb,
             transaction: Some("t".into()),
         };
-        let done: Value = serde_json::from_slice(&asker.done(&json!({"on": true}))).unwrap();
+        let value = |frame: Bytes| serde_json::from_slice::<Value>(&frame).unwrap();
+        let done = value(asker("inhibit").done(&json!({"on": true})));
         assert_eq!(done, json!({"inhibit": {"on": true}, "transaction": "t"}));
-        let fault = Fault::invalid("on", "no");
-        let refused: Value = serde_json::from_slice(&asker.refused(&fault)).unwrap();
+        let refused = value(asker("inhibit").refused(&Fault::invalid("on", "no")));
         assert_eq!(refused["error"]["param"], "on");
         assert_eq!(refused["transaction"], "t");
+
+        let every = Code::ALL.map(|code| {
+            let fault = Fault::new(code, "no").retry_after(7);
+            let param = Some("on".to_owned());
+            value(asker("inhibit").refused(&Fault { param, ..fault }))
+        });
+        for (verb, result) in [
+            ("inhibit", json!({"on": true})),
+            ("drain", json!({"state": "draining"})),
+            ("forget", json!({"client": "a", "sessions": 2})),
+        ] {
+            let mut frames = every.to_vec();
+            frames.push(value(asker(verb).done(&result)));
+            CONTRACT.wrote(&schema(verb, "Response"), &frames);
+        }
     }
 }

@@ -23,6 +23,24 @@ pub enum Code {
 }
 
 impl Code {
+    /// All codes, in the order of the protocol's page.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidRequest,
+        Self::PayloadTooLarge,
+        Self::InvalidSchema,
+        Self::ContextLengthExceeded,
+        Self::MemoryBudget,
+        Self::Overloaded,
+        Self::RateLimited,
+        Self::DeadlineExceeded,
+        Self::ResponseTopicDenied,
+        Self::NotFound,
+        Self::ModelLoading,
+        Self::Draining,
+        Self::Superseded,
+        Self::Internal,
+    ];
+
     /// The code as it is written in a frame.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -44,6 +62,9 @@ impl Code {
         }
     }
 }
+
+// a code that is missing there has moved the last one
+const _: () = assert!(Code::Internal as usize + 1 == Code::ALL.len());
 
 /// Longest message of an error frame in bytes. What a client wrote may be quoted in it.
 const MESSAGE_MAX: usize = 300;
@@ -123,6 +144,10 @@ impl From<Refusal> for Fault {
             Refusal::Overloaded { .. } | Refusal::Sessions(_) => {
                 Self::new(Code::Overloaded, message)
             }
+            Refusal::Closed { .. } => Self {
+                param: Some("session".to_owned()),
+                ..Self::new(Code::Internal, message)
+            },
             Refusal::Memory { .. } => Self::new(Code::MemoryBudget, message),
             Refusal::ContextLength { .. } | Refusal::TextLength { .. } => Self {
                 param: Some("messages".to_owned()),
@@ -143,6 +168,7 @@ impl From<SessionFault> for Fault {
                 Self::new(Code::Overloaded, message)
             }
             SessionFault::NoFolder => Self::new(Code::InvalidRequest, message),
+            SessionFault::Closed { .. } => Self::new(Code::Internal, message),
             // the log says why; the client is not told, because the reason may name a file
             SessionFault::Failed(_) => {
                 Self::new(Code::Internal, "the verb failed inside the daemon")
@@ -208,6 +234,14 @@ mod tests {
                 Refusal::Sessions(SessionBound::OfClient),
                 Code::Overloaded,
                 None,
+            ),
+            (
+                Refusal::Closed {
+                    session: "s".into(),
+                    why: "x".into(),
+                },
+                Code::Internal,
+                Some("session"),
             ),
         ];
         for (refusal, code, param) in table {

@@ -133,6 +133,7 @@ pub fn may(daemon: bool, topic: &str, publish: bool) -> bool {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use glowplug_tests::world::contract::CONTRACT;
 
     #[test]
     fn a_node_of_any_characters_is_one_device_of_its_own() {
@@ -160,6 +161,7 @@ mod tests {
             serde_json::from_slice(&bytes).unwrap()
         };
         let (with, without) = (document(10, true), document(3600, false));
+        CONTRACT.wrote("Discovery", &[with.clone(), without.clone()]);
         assert!(with["components"]["temperature"].is_object());
         assert!(without["components"].get("temperature").is_none());
         assert_eq!(with["components"]["queued"]["expire_after"], 60);
@@ -168,6 +170,22 @@ mod tests {
             with["components"]["ask"]["command_topic"],
             "a/b/n/ask/homeassistant"
         );
+    }
+
+    /// The captured one has passed Home Assistant's own schemas (`cross/homeassistant/schemas.py`): whoever changes the document
+    /// captures it again and holds it to them again.
+    #[test]
+    fn the_document_is_the_one_that_home_assistant_takes() {
+        let captured = include_str!("../../tests/data/homeassistant.json");
+        let mut captured: Value = serde_json::from_str(captured).unwrap();
+        let captured = &mut captured["document"];
+        for place in ["device", "origin"] {
+            captured[place]["sw_version"] = env!("CARGO_PKG_VERSION").into();
+        }
+        let topics = Topics::new("glowplug", "n1");
+        let document = document("n1", &topics, Duration::from_secs(10), true);
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(&document, captured);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct ReplyTo {
     pub correlation_data: Option<Bytes>,
     /// `application/json`, or `text/plain` for an `ask`
     pub content_type: &'static str,
+    /// The number of a request that is on record until the broker has its last frame.
+    pub record: Option<u64>,
 }
 
 impl ReplyTo {
@@ -42,7 +44,7 @@ impl ReplyTo {
             message: self.message(frame),
             default_topic: self.default_topic.clone(),
             instead: false,
-            token: None,
+            token: self.record.filter(|_| lane == Lane::Last),
         }
     }
 
@@ -88,6 +90,7 @@ pub fn reply_to(
         qos: message.qos,
         correlation_data: p.correlation_data.clone(),
         content_type,
+        record: None,
     };
     if let Some(data) = reply.correlation_data.as_ref().filter(|d| d.len() > ID_MAX) {
         let why = format!(

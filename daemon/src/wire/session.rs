@@ -100,10 +100,12 @@ struct Refused<'a> {
 mod tests {
     use super::*;
     use crate::wire::fault::Code;
+    use glowplug_tests::world::contract::CONTRACT;
     use serde_json::{Value, json};
 
     #[test]
     fn every_verb_has_its_name_and_its_answers() {
+        let (mut done, mut refused) = (Vec::new(), Vec::new());
         for name in ["reset", "save", "drop"] {
             let call = Call {
                 client: "c".into(),
@@ -127,7 +129,15 @@ mod tests {
                 json!({"client": "c", "session": "s", "verb": name,
                     "error": {"code": "not_found", "message": "no"}})
             );
+            done.push(value(call.done(&state)));
+            refused.extend(Code::ALL.map(|code| {
+                let param = Some("id".to_owned());
+                let fault = Fault::new(code, "no").retry_after(7);
+                value(call.refused(&Fault { param, ..fault }))
+            }));
         }
+        CONTRACT.wrote("SessionDone", &done);
+        CONTRACT.wrote("SessionRefused", &refused);
         assert_eq!(verb("load"), None);
     }
 }

@@ -13,6 +13,8 @@ use crate::mqtt::Qos;
 pub enum Route<'a> {
     /// A chat request, on `chat/{client}/request`.
     Request(&'a str),
+    /// A chat request to whichever daemon of the pool, on `{base}/any/chat/{client}/request`.
+    Pool(&'a str),
     /// A cancel, on `chat/{client}/cancel`.
     Cancel(&'a str),
     /// The end of a thought, on `chat/{client}/control`.
@@ -48,6 +50,23 @@ impl Topics {
 
     fn own(&self, tail: std::fmt::Arguments<'_>) -> String {
         format!("{}/{}/{tail}", self.base, self.node)
+    }
+
+    fn any(&self, tail: std::fmt::Arguments<'_>) -> String {
+        format!("{}/{ANY}/{tail}", self.base)
+    }
+
+    /// The filter of the pool's requests. The broker gives each of them to one daemon of the group.
+    #[must_use]
+    pub fn pool(&self, group: &str) -> String {
+        let requests = self.any(format_args!("chat/+/request"));
+        format!("$share/{group}/{requests}")
+    }
+
+    /// Where the frames of a chat client's requests to the pool go unless it asked for another topic.
+    #[must_use]
+    pub fn pool_reply(&self, client: &str) -> String {
+        self.any(format_args!("chat/{client}/reply"))
     }
 
     /// The MQTT client identifier of the daemon. Daemons of different names never have the same one. It is
@@ -197,6 +216,9 @@ impl Topics {
         }
         let own = node == self.node;
         match parts {
+            [Some("chat"), Some(client), Some("request"), None] if node == ANY => {
+                Some(Route::Pool(client))
+            }
             [Some("chat"), Some(client), Some("request"), None] if own => {
                 Some(Route::Request(client))
             }
@@ -222,7 +244,7 @@ impl Topics {
     }
 
     /// Whether replies for `client` may go to `topic`, which its request asked for. They may go below the client's own
-    /// branch, or below one of the operator's prefixes outside `{base}`. They never go to a topic that the daemon
+    /// branch, here or of the pool, or below one of the operator's prefixes outside `{base}`. They never go to a topic that the daemon
     /// listens to, nor to one for which a broker would end the connection: `$…`, a wildcard, characters that MQTT
     /// forbids or lets a broker refuse, too many levels.
     ///
@@ -247,7 +269,8 @@ impl Topics {
         }
         let allowed = if below(&self.base, topic).is_some() {
             let own = |kind| topic.starts_with(&self.own(format_args!("{kind}/{client}/")));
-            (own("chat") || own("ask") || own("session")) && self.route(topic).is_none()
+            let pool = topic.starts_with(&self.any(format_args!("chat/{client}/")));
+            (own("chat") || own("ask") || own("session") || pool) && self.route(topic).is_none()
         } else {
             allow.iter().any(|prefix| {
                 let prefix = prefix.trim_end_matches('/');
@@ -262,6 +285,8 @@ impl Topics {
     }
 }
 
+/// What stands for the node where whichever daemon of the pool is meant. No daemon has this name.
+pub const ANY: &str = "any";
 /// Longest client identifier in bytes that the brokers in use take.
 const CLIENT_ID_MAX: usize = 128;
 /// Longest Response Topic, in bytes.
@@ -290,18 +315,27 @@ pub fn local_may(client_id: &str, rest: &str, publish: bool) -> bool {
         .map_or(client_id, |(client, _)| client);
     let mut levels = rest.split('/');
     let node = levels.next();
+    match (levels.next(), levels.next()) {
+        (Some("tool"), Some("audit")) => !publish,
+        (Some("admin"), Some(_)) => node != Some("#"),
+        _ => user_may(client, rest, publish),
+    }
+}
+
+/// The embedded broker's rule for a user of its file, whose name is its client's segment: what the daemon tells everybody, and
+/// the branches of that client. The operator's verbs and the record of all calls are none of its business.
+#[must_use]
+pub fn user_may(name: &str, rest: &str, publish: bool) -> bool {
+    let mut levels = rest.split('/');
+    let node = levels.next();
     if node == Some("#") {
         return false;
     }
     match (levels.next(), levels.next()) {
         (Some("status" | "info" | "metrics"), None) => !publish,
-        (Some("chat" | "ask" | "session"), Some(segment)) => {
-            segment == client && valid_segment(client)
-        }
+        (Some("chat" | "ask" | "session"), Some(segment)) => segment == name && valid_segment(name),
         // the other side of the daemon's tools: whoever answers one was told where
-        (Some("tool"), Some("audit")) => !publish,
-        (Some("tool"), Some(_)) => publish,
-        (Some("admin"), Some(_)) => true,
+        (Some("tool"), Some(level)) => publish && level != "audit",
         _ => false,
     }
 }

@@ -7,10 +7,12 @@ use crate::network::dims::DimsError;
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::NoCache;
 use crate::quant::{Isa, UnsupportedIsa};
+use crate::seal::KeyFile;
 use crate::text::TextError;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct EngineConfig {
     pub share: Share,
     /// The folder of saved sessions. Without one, sessions live in memory only.
     pub sessions: Option<PathBuf>,
+    /// The keys that they are encrypted with. Without any they are not.
+    pub session_keys: Option<Arc<KeyFile>>,
     /// Bytes of sessions that may be written in a day, not counting those saved at shutdown. `None` sets no limit.
     pub session_writes: Option<u64>,
     /// Whether a session that outgrows the context forgets its oldest turns. If not, its request is refused.
@@ -102,6 +106,7 @@ impl EngineConfig {
             lock: false,
             share: Share::Client,
             sessions: None,
+            session_keys: None,
             session_writes: None,
             window: false,
             drafts: true,

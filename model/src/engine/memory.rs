@@ -187,7 +187,7 @@ impl Memory {
         slot: &mut Slot,
         partial: usize,
     ) -> bool {
-        let Some(snapshots) = &self.snapshots else {
+        let Some(snapshots) = &mut self.snapshots else {
             return false;
         };
         let file = snapshots.open(key).ok();

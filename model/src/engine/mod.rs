@@ -100,7 +100,8 @@ impl Engine {
         let pages = Pages::new(config.pages)?;
         let layout = model.kv.layout();
         let snapshots = config.sessions.as_ref().map(|folder| {
-            Snapshots::new(folder, gguf, layout, config.pages, config.session_writes)
+            let (keys, writes) = (config.session_keys.clone(), config.session_writes);
+            Snapshots::new(folder, gguf, layout, config.pages, keys, writes)
         });
         let memory = Memory::new(pages, snapshots);
         let thinks = template.as_ref().is_ok_and(ChatTemplate::thinks);

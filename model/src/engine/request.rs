@@ -235,6 +235,15 @@ pub enum Finish {
     GpuLost,
 }
 
+impl Finish {
+    /// Whether the model said all that it could, to its own end or to that of its tokens. Then the calls that are complete are
+    /// made; otherwise nobody wants them any more.
+    #[must_use]
+    pub fn is_heard_out(self) -> bool {
+        matches!(self, Self::Stop | Self::Length)
+    }
+}
+
 /// Why a request was not taken; the daemon maps it to the wire in one place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -275,6 +284,14 @@ pub enum Refusal {
     /// There is no room for the session: no other can be put into a file to make room for it.
     #[error("{0}, and none of those can be put into a file: drop or reset one")]
     Sessions(SessionBound),
+    /// The session has a file that does not open, and that no other conversation may replace.
+    #[error("the session `{session}` cannot be opened, {why}: `drop` or `reset` it to begin anew")]
+    Closed {
+        /// Name of the session.
+        session: Arc<str>,
+        /// What is wrong with the file.
+        why: String,
+    },
     /// A schema, a pattern or a tool's parameters cannot be enforced.
     #[error("{message}")]
     Schema {
@@ -355,6 +372,24 @@ pub enum Notice {
         /// What is wrong with the file.
         why: String,
     },
+    /// A session has a file that does not open. Its requests are refused; told once.
+    #[error("the session `{session}` of `{client}` is refused, its file does not open: {why}")]
+    Closed {
+        /// The client that the session belongs to.
+        client: Arc<str>,
+        /// Name of the session.
+        session: Arc<str>,
+        /// What is wrong with the file.
+        why: String,
+    },
+    /// So many keys were read again.
+    #[error(
+        "the keys of sessions have changed and were read again: there are {0}, and the first one is written with"
+    )]
+    Keys(usize),
+    /// The file of keys has changed and cannot be used.
+    #[error("{0}; sessions go on with the keys before")]
+    KeysKept(String),
 }
 
 /// What a client may do to its session.
@@ -393,6 +428,14 @@ pub enum SessionFault {
     /// There is no folder to save it in.
     #[error("`sessions.dir` is not configured")]
     NoFolder,
+    /// The session has a file that does not open.
+    #[error("the session `{session}` cannot be opened, {why}: `drop` or `reset` it to begin anew")]
+    Closed {
+        /// Name of the session.
+        session: Arc<str>,
+        /// What is wrong with the file.
+        why: String,
+    },
     /// As much was written today as may be.
     #[error(
         "{per_day} bytes of sessions were written today, which is what the storage of this board bears"

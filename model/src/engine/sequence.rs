@@ -405,8 +405,8 @@ impl Sequence {
         }
 
         let mut over = false;
-        if let (Some(guide), Some(calls)) = (&mut self.guide, &self.calls)
-            && let Err(error) = guide.follow(&calls.splitter)
+        if let (Some(guide), Some(calls)) = (&mut self.guide, &mut self.calls)
+            && let Err(error) = guide.follow(&mut calls.splitter)
         {
             return failed(&error);
         }

@@ -206,7 +206,7 @@ impl Engine {
             // the cache may hold a number that is not finite, where the next prompt of these words would find it
             sequence.distrust();
         }
-        sequence.pauses &= why == Finish::Stop;
+        sequence.pauses &= why.is_heard_out();
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);

@@ -7,28 +7,38 @@
 //! pages, each with its CRC-32, which also covers the header's CRC-32 and the page's number, so that pages cannot change
 //! places or come from another file.
 //!
+//! With keys, the version is 3. Before the tokens stands the file's lock (40 bytes: the name of the key, and random bytes);
+//! tokens and note are encrypted, and all that stands before them is bound to them. Tags of 16 bytes take the places of the
+//! CRCs. A page is encrypted in pieces of 64 KiB, each with its tag, and each with its number in the file.
+//!
 //! The header stands alone. The note is read whatever model the pages belong to, and also where the pages are cut off, which
 //! is how they are dropped to make room.
 //!
 //! The file is a new one with a `~` before its name until all of it is on the disk; then it takes its name. When it is read
 //! back it is hostile input: nothing is believed that the limits and the file's own length do not allow. The CRCs find
-//! accidental damage, but no forgery: whoever can write to the folder can write a session.
+//! accidental damage, but no forgery: whoever can write to the folder can write a session without keys, which is read where
+//! there are keys too, so that those from before there were any go on.
+
+mod guard;
 
 use super::PageLost;
 use crate::files;
+use crate::seal::{FileLock, Keys, LOCK_BYTES, key_name};
 use crc32fast::Hasher;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
+use guard::{Guard, read_crc, read_exact};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Component, Path};
 
 const MAGIC: [u8; 8] = *b"glowsess";
 const VERSION: u32 = 2;
+/// The version of a file that is encrypted.
+const SEALED: u32 = 3;
 /// The oldest version that is read. Since version 2 a session's messages may have calls of tools and their results.
 const OLDEST: u32 = 1;
 /// Bytes of the header before the tokens.
 const FIXED: usize = 8 + 4 + 32 + 8 + 4 + 4 + 4;
-const CRC: usize = 4;
 
 /// What the name of a file begins with while it is written. The name of a session never does.
 pub(crate) const PART: char = '~';
@@ -79,7 +89,7 @@ pub enum SnapshotError {
     #[error("it is no snapshot")]
     NotOurs,
     /// The snapshot has another version.
-    #[error("it has version {0}, this program reads {OLDEST} to {VERSION}")]
+    #[error("it has version {0}, this program reads {OLDEST} to {SEALED}")]
     Version(u32),
     /// The snapshot was made with another model, tokenizer, format or configuration.
     #[error("it belongs to another model or configuration")]
@@ -99,6 +109,18 @@ pub enum SnapshotError {
         /// The part of the file that is wrong.
         what: &'static str,
     },
+    /// The snapshot is encrypted, and there are no keys.
+    #[error("it is encrypted, and `sessions.key_file` is not set")]
+    NoKey,
+    /// The snapshot is encrypted with a key that is none of those there are.
+    #[error("it is encrypted with the key {0}, which `sessions.key_file` does not hold")]
+    OtherKey(String),
+    /// What is encrypted is not what was written there.
+    #[error("its {what} was altered: it does not open with the key that it names")]
+    Altered {
+        /// The part of the file that is wrong.
+        what: &'static str,
+    },
     /// The device that has the pages does not give them any more.
     #[error(transparent)]
     Page(#[from] PageLost),
@@ -107,7 +129,8 @@ pub enum SnapshotError {
     Io(#[from] io::Error),
 }
 
-/// Writes a snapshot into the folder `dir` under `name`, and replaces the one of this name. `pages` gives the pages in order.
+/// Writes a snapshot into the folder `dir` under `name`, and replaces the one of this name. With `keys` it is encrypted with
+/// the newest of them. `pages` gives the pages in order.
 ///
 /// # Errors
 /// The file cannot be written, is larger than the limits allow, has pages that do not fit the tokens, or has a path for its
@@ -116,6 +139,7 @@ pub fn write(
     dir: &Path,
     name: &str,
     snapshot: &Snapshot<'_>,
+    keys: Option<&Keys>,
     pages: impl Iterator<Item = Result<impl AsRef<[u8]>, PageLost>>,
 ) -> Result<(), SnapshotError> {
     let mut parts = Path::new(name).components();
@@ -123,36 +147,42 @@ pub fn write(
     {
         return Err(invalid("a snapshot's name is no path"));
     }
-    let header = encode(snapshot)?;
+    let (header, guard) = encode(snapshot, keys)?;
     let part = dir.join(format!("{PART}{name}"));
     files::replace(&dir.join(name), &part, 0o600, |file| {
-        write_all(file, &header, snapshot, pages)
+        write_all(file, &header, &guard, snapshot, pages)
     })
 }
 
-/// How many bytes a snapshot's file has before its pages.
+/// How many bytes a snapshot's file has before its pages. `sealed`: it is encrypted.
 #[must_use]
-pub fn header_bytes(tokens: usize, note: usize) -> usize {
-    FIXED + tokens * size_of::<u32>() + note + CRC
+pub fn header_bytes(tokens: usize, note: usize, sealed: bool) -> usize {
+    let lock = if sealed { LOCK_BYTES } else { 0 };
+    FIXED + lock + tokens * size_of::<u32>() + note + guard::header_bytes(sealed)
 }
 
-/// How many bytes a page of `page` bytes takes in a snapshot's file.
+/// How many bytes a page of `page` bytes takes in a snapshot's file. `sealed`: it is encrypted.
 #[must_use]
-pub fn page_bytes(page: usize) -> usize {
-    page + CRC
+pub fn page_bytes(page: usize, sealed: bool) -> usize {
+    page + guard::page_bytes(page, sealed)
 }
 
 /// Takes the pages out of a snapshot's file but leaves the note, and returns the new length of the file.
 ///
 /// # Errors
-/// The file cannot be changed or is no snapshot, and is then as it was.
-pub fn drop_pages(path: &Path) -> Result<u64, SnapshotError> {
+/// The file cannot be changed, is no snapshot or does not open, and is then as it was.
+pub fn drop_pages(path: &Path, keys: Option<&Keys>) -> Result<u64, SnapshotError> {
     let none = Limits {
         page_bytes: 0,
         pages: 0,
     };
-    let Reader { header, file, .. } = read_header(path, &[0; 32], none)?;
-    let len = header_bytes(header.tokens.len(), header.note.len()) as u64;
+    let Reader {
+        header,
+        file,
+        guard,
+        ..
+    } = read_header(path, &[0; 32], none, keys)?;
+    let len = header_bytes(header.tokens.len(), header.note.len(), guard.seals()) as u64;
     let written = file.metadata()?.modified()?;
     files::operation("open")?;
     let file = OpenOptions::new().write(true).open(path)?;
@@ -166,12 +196,11 @@ pub fn drop_pages(path: &Path) -> Result<u64, SnapshotError> {
 fn write_all(
     file: &mut dyn Write,
     header: &[u8],
+    guard: &Guard,
     snapshot: &Snapshot<'_>,
     pages: impl Iterator<Item = Result<impl AsRef<[u8]>, PageLost>>,
 ) -> Result<(), SnapshotError> {
-    let header_crc = crc32fast::hash(header);
     file.write_all(header)?;
-    file.write_all(&header_crc.to_le_bytes())?;
     let mut written = 0;
     for page in pages {
         let page = page?;
@@ -179,8 +208,7 @@ fn write_all(
         if page.len() != snapshot.page_bytes {
             return Err(invalid("a page of another size"));
         }
-        file.write_all(page)?;
-        file.write_all(&page_crc(header_crc, written, page).to_le_bytes())?;
+        guard.write_page(file, written, page)?;
         written += 1;
     }
     if written != snapshot.tokens.len().div_ceil(PAGE_TOKENS) {
@@ -189,8 +217,8 @@ fn write_all(
     Ok(())
 }
 
-/// Encodes the header without its CRC.
-fn encode(snapshot: &Snapshot<'_>) -> Result<Vec<u8>, SnapshotError> {
+/// Encodes the header with what guards it, and gives what guards the pages.
+fn encode(snapshot: &Snapshot<'_>, keys: Option<&Keys>) -> Result<(Vec<u8>, Guard), SnapshotError> {
     let Snapshot {
         fingerprint,
         page_bytes,
@@ -203,26 +231,37 @@ fn encode(snapshot: &Snapshot<'_>) -> Result<Vec<u8>, SnapshotError> {
     if note.len() > NOTE_MAX {
         return Err(SnapshotError::TooLarge { what: "note" });
     }
-    let mut bytes = Vec::with_capacity(FIXED + tokens.len() * 4 + note.len());
+    let sealed = keys.is_some();
+    let mut bytes = Vec::with_capacity(header_bytes(tokens.len(), note.len(), sealed));
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&if sealed { SEALED } else { VERSION }.to_le_bytes());
     bytes.extend_from_slice(fingerprint);
     bytes.extend_from_slice(&(*page_bytes as u64).to_le_bytes());
     // the limits above are far below what 32 bits hold
     for count in [tokens.len().div_ceil(PAGE_TOKENS), tokens.len(), note.len()] {
         bytes.extend_from_slice(&(count as u32).to_le_bytes());
     }
+    let lock = keys.map(Keys::lock).transpose()?;
+    if let Some((lock, _)) = &lock {
+        bytes.extend_from_slice(lock);
+    }
+    let clear = bytes.len();
     bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
     bytes.extend_from_slice(note);
-    Ok(bytes)
-}
-
-fn page_crc(header_crc: u32, number: usize, page: &[u8]) -> u32 {
-    let mut hasher = Hasher::new();
-    hasher.update(&header_crc.to_le_bytes());
-    hasher.update(&(number as u32).to_le_bytes());
-    hasher.update(page);
-    hasher.finalize()
+    let guard = match lock {
+        None => {
+            let sum = crc32fast::hash(&bytes);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+            Guard::Sum(sum)
+        }
+        Some((_, key)) => {
+            let (clear, body) = bytes.split_at_mut(clear);
+            let tag = key.seal(0, clear, body)?;
+            bytes.extend_from_slice(&tag);
+            Guard::Seal(key)
+        }
+    };
+    Ok((bytes, guard))
 }
 
 fn invalid(what: &'static str) -> SnapshotError {
@@ -234,7 +273,9 @@ fn invalid(what: &'static str) -> SnapshotError {
 pub struct Reader {
     file: File,
     header: Header,
-    header_crc: u32,
+    guard: Guard,
+    /// Whether it would be written otherwise now: with another key, or with one at all.
+    stale: bool,
     page_bytes: usize,
     /// Why its pages cannot be used, if they cannot.
     unusable: Option<SnapshotError>,
@@ -243,7 +284,8 @@ pub struct Reader {
 }
 
 /// Reads and checks a snapshot's header, and checks that the file is no longer than the header says. `fingerprint` and
-/// `limits` only decide whether the pages can be used: see [`Reader::unusable`].
+/// `limits` only decide whether the pages can be used: see [`Reader::unusable`]. A file that is encrypted is read with the one
+/// of the `keys` that it names.
 ///
 /// # Errors
 /// Whatever is wrong with the file, as [`SnapshotError`] names it.
@@ -251,6 +293,7 @@ pub fn read_header(
     path: &Path,
     fingerprint: &Fingerprint,
     limits: Limits,
+    keys: Option<&Keys>,
 ) -> Result<Reader, SnapshotError> {
     files::operation("open")?;
     // a FIFO would block
@@ -267,8 +310,12 @@ pub fn read_header(
         return Err(SnapshotError::NotOurs);
     }
     let version = u32::from_le_bytes(take(&mut fields)?);
-    if !(OLDEST..=VERSION).contains(&version) {
+    if !(OLDEST..=SEALED).contains(&version) {
         return Err(SnapshotError::Version(version));
+    }
+    let sealed = version == SEALED;
+    if sealed && keys.is_none() {
+        return Err(SnapshotError::NoKey);
     }
     let ours = take(&mut fields)? == *fingerprint;
     let page_bytes = u64::from_le_bytes(take(&mut fields)?);
@@ -289,11 +336,12 @@ pub fn read_header(
     }
     // at most 1.5 MiB
     let body_len = tokens * size_of::<u32>() + note;
-    let header_len = header_bytes(tokens, note) as u64;
-    let len = page_bytes
-        .checked_add(CRC as u64)
-        .and_then(|page| page.checked_mul(pages as u64))
-        .and_then(|pages| pages.checked_add(header_len))
+    let header_len = header_bytes(tokens, note, sealed) as u64;
+    let len = usize::try_from(page_bytes)
+        .ok()
+        .and_then(|page| page.checked_add(guard::page_bytes(page, sealed)))
+        .and_then(|page| page.checked_mul(pages))
+        .and_then(|pages| (pages as u64).checked_add(header_len))
         .ok_or(SnapshotError::TooLarge { what: "length" })?;
     if file_len < header_len {
         return Err(SnapshotError::Truncated);
@@ -311,15 +359,37 @@ pub fn read_header(
         (file_len < len).then_some(SnapshotError::Truncated)
     };
 
+    let lock = match keys {
+        Some(keys) if sealed => {
+            let mut lock: FileLock = [0; LOCK_BYTES];
+            read_exact(&mut file, &mut lock)?;
+            let key = keys.behind(&lock);
+            Some((
+                lock,
+                key.ok_or_else(|| SnapshotError::OtherKey(key_name(&lock)))?,
+            ))
+        }
+        _ => None,
+    };
     let mut body = vec![0; body_len];
     read_exact(&mut file, &mut body)?;
-    let mut hasher = Hasher::new();
-    hasher.update(&fixed);
-    hasher.update(&body);
-    let header_crc = hasher.finalize();
-    if read_crc(&mut file)? != header_crc {
-        return Err(SnapshotError::Corrupt { what: "header" });
-    }
+    let (guard, stale) = match lock {
+        None => {
+            let mut hasher = Hasher::new();
+            hasher.update(&fixed);
+            hasher.update(&body);
+            let sum = hasher.finalize();
+            if read_crc(&mut file)? != sum {
+                return Err(SnapshotError::Corrupt { what: "header" });
+            }
+            (Guard::Sum(sum), keys.is_some())
+        }
+        Some((lock, (key, newest))) => {
+            let clear = [&fixed[..], &lock].concat();
+            guard::open(&key, &mut file, 0, &clear, &mut body, "header")?;
+            (Guard::Seal(key), !newest)
+        }
+    };
     let note = body.split_off(tokens * size_of::<u32>());
     let (tokens, _) = body.as_chunks();
     Ok(Reader {
@@ -332,7 +402,8 @@ pub fn read_header(
                 .collect(),
             note,
         },
-        header_crc,
+        guard,
+        stale,
         page_bytes: limits.page_bytes,
         unusable,
         read: 0,
@@ -353,6 +424,13 @@ impl Reader {
         self.unusable.as_ref()
     }
 
+    /// Whether the file would be written otherwise with the keys that it was read with: it is encrypted with an older one, or
+    /// not at all.
+    #[must_use]
+    pub fn stale(&self) -> bool {
+        self.stale
+    }
+
     /// Skips the next `pages` pages.
     ///
     /// # Errors
@@ -361,7 +439,7 @@ impl Reader {
         if pages > self.header.pages - self.read {
             return Err(invalid("all pages were read"));
         }
-        let bytes = pages * (self.page_bytes + CRC);
+        let bytes = pages * page_bytes(self.page_bytes, self.guard.seals());
         // the length of the file was checked to hold them
         self.file.seek_relative(bytes as i64)?;
         self.read += pages;
@@ -384,10 +462,7 @@ impl Reader {
         if self.read == self.header.pages {
             return Err(invalid("all pages were read"));
         }
-        read_exact(&mut self.file, page)?;
-        if read_crc(&mut self.file)? != page_crc(self.header_crc, self.read, page) {
-            return Err(SnapshotError::Corrupt { what: "page" });
-        }
+        self.guard.read_page(&mut self.file, self.read, page)?;
         self.read += 1;
         Ok(())
     }
@@ -398,20 +473,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
     let (field, rest) = bytes.split_first_chunk().ok_or(SnapshotError::Truncated)?;
     *bytes = rest;
     Ok(*field)
-}
-
-fn read_exact(file: &mut File, bytes: &mut [u8]) -> Result<(), SnapshotError> {
-    files::operation("read")?;
-    file.read_exact(bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => SnapshotError::Truncated,
-        _ => error.into(),
-    })
-}
-
-fn read_crc(file: &mut File) -> Result<u32, SnapshotError> {
-    let mut crc = [0; CRC];
-    read_exact(file, &mut crc)?;
-    Ok(u32::from_le_bytes(crc))
 }
 
 #[cfg(test)]

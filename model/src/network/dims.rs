@@ -188,6 +188,7 @@ impl Dims {
     pub fn widths(&self, positions: usize) -> Widths {
         Widths {
             embed: self.embed,
+            heads: self.heads,
             queries: self.q_dim(),
             keys: self.kv_dim(),
             ff: self.ff,

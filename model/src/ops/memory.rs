@@ -17,6 +17,8 @@ pub struct Blocks {
 pub struct Widths {
     /// Values of a position between layers.
     pub embed: usize,
+    /// Heads that look at the cache.
+    pub heads: usize,
     /// Query values of a position.
     pub queries: usize,
     /// Key values of a position, which are as many as its values.

@@ -1,9 +1,10 @@
-//! Any bytes as a session's file: an error, or a header and pages within the caps. The checksums are sealed first, which no
-//! fuzzer guesses, so that what lies behind them is reached.
+//! Any bytes as a session's file: an error, or a header and pages within the caps. The checksums are made right first, or what
+//! an encrypted file holds is encrypted, which no fuzzer guesses, so that what lies behind them is reached.
 
 #![no_main]
 
 use glowplug_model::kv::snapshot::{Limits, read_header};
+use glowplug_model::seal::{FileLock, Keys, LOCK_BYTES};
 use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +15,10 @@ const LIMITS: Limits = Limits {
     pages: 3,
 };
 /// Before the tokens: magic number, version, fingerprint, bytes of a page, and the numbers of pages, tokens and note bytes.
-const FIXED: usize = 4 + 4 + 32 + 8 + 3 * 4;
+const FIXED: usize = 8 + 4 + 32 + 8 + 3 * 4;
+
+/// Those of the seeds.
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::parse(&"5".repeat(64)).expect("one key"));
 
 /// The folder is made once, in memory where there is such a file system.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -28,18 +32,41 @@ fuzz_target!(|bytes: &[u8]| {
     let mut sealed = bytes.to_vec();
     seal(&mut sealed);
     check(&sealed);
+    let mut encrypted = bytes.to_vec();
+    if encrypt(&mut encrypted).is_some() {
+        check(&encrypted);
+    }
 });
 
 fn check(bytes: &[u8]) {
     fs::write(&*FILE, bytes).expect("the file system takes it");
     // that of the seeds
-    let Ok(mut reader) = read_header(&FILE, &[7; 32], LIMITS) else {
+    let Ok(mut reader) = read_header(&FILE, &[7; 32], LIMITS, Some(&KEYS)) else {
         return;
     };
     let header = reader.header().clone();
     assert!(header.pages <= LIMITS.pages && header.tokens.len().div_ceil(32) == header.pages);
     let mut page = [0; LIMITS.page_bytes];
     while reader.read_page(&mut page).is_ok() {}
+}
+
+/// Makes an encrypted file of what is one but for that, with the random bytes that it names. None: it is too short.
+fn encrypt(file: &mut [u8]) -> Option<()> {
+    let number = |file: &[u8], at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize);
+    let (tokens, note) = (number(file, FIXED - 8)?, number(file, FIXED - 4)?);
+    file.get_mut(8..12)?.copy_from_slice(&3u32.to_le_bytes());
+    let lock = file.get_mut(FIXED..FIXED + LOCK_BYTES)?;
+    lock[..8].copy_from_slice(&KEYS.lock().ok()?.0[..8]);
+    let (key, _) = KEYS.behind(&FileLock::try_from(&*lock).ok()?)?;
+    let (clear, rest) = file.split_at_mut(FIXED + LOCK_BYTES);
+    let (body, mut rest) = rest.split_at_mut_checked(tokens.checked_mul(4)?.checked_add(note)?)?;
+    *rest.split_off_mut(..16)?.first_chunk_mut()? = key.seal(0, clear, body).ok()?;
+    for number in 1.. {
+        let Some(page) = rest.split_off_mut(..LIMITS.page_bytes) else { break };
+        let Some(tag) = rest.split_off_mut(..16) else { break };
+        tag.copy_from_slice(&key.seal(number, &[], page).ok()?);
+    }
+    Some(())
 }
 
 /// Writes the checksum behind the header and behind each page that is there.
@@ -62,7 +89,7 @@ fn seal(file: &mut [u8]) {
         return;
     };
     *crc = header_crc.to_le_bytes();
-    for index in 0u64.. {
+    for index in 0u32.. {
         let Some((page, after)) = rest.split_at_mut_checked(LIMITS.page_bytes) else {
             return;
         };

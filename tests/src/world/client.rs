@@ -1,7 +1,9 @@
 //! An MQTT client for tests, 3.1.1 and 5, of plain sockets: nothing of a client library stands between a test and what it
 //! sends, and the daemon's own library does not judge itself. Packets are those of the OASIS standards, chapter 3.
 
+use super::contract::CONTRACT;
 use serde_json::Value;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -30,6 +32,8 @@ pub struct Message {
     pub content_type: Option<String>,
     pub response_topic: Option<String>,
     pub correlation_data: Option<Vec<u8>>,
+    /// It goes against the contract on purpose. What does and is not marked fails its test. This is not sent.
+    pub wrong: bool,
 }
 
 impl Message {
@@ -43,9 +47,26 @@ impl Message {
         }
     }
 
+    /// The same, and wrong on purpose.
+    #[must_use]
+    pub fn wrong(self) -> Self {
+        Self {
+            wrong: true,
+            ..self
+        }
+    }
+
     /// The payload, which must be JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.payload).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+/// Where it is, and how it begins.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(&self.payload);
+        write!(f, "{}: {text:.500}", self.topic)
     }
 }
 
@@ -57,6 +78,7 @@ pub struct Client {
     messages: Receiver<Message>,
     acks: Receiver<(u16, u8)>,
     next_id: u16,
+    judged: bool,
 }
 
 impl Client {
@@ -102,7 +124,15 @@ impl Client {
             messages,
             acks,
             next_id: 1,
+            judged: true,
         })
+    }
+
+    /// One that speaks for the daemon, or against everybody: the contract does not judge it.
+    #[must_use]
+    pub fn unjudged(mut self) -> Self {
+        self.judged = false;
+        self
     }
 
     /// Subscribes with QoS 1; the broker must grant it.
@@ -139,6 +169,13 @@ impl Client {
     ///
     /// Err: the connection has ended.
     pub fn try_publish(&mut self, message: &Message) -> io::Result<u16> {
+        match CONTRACT.sent(message) {
+            _ if !self.judged => {}
+            Err(why) if !message.wrong => {
+                panic!("{} sends what is wrong on {message}: {why}", self.name)
+            }
+            _ => {}
+        }
         let id = self.id();
         let mut body = text(&message.topic);
         if message.qos > 0 {
@@ -196,6 +233,7 @@ impl Client {
         loop {
             match self.messages.recv_timeout(left(until)) {
                 Ok(message) => {
+                    self.judge(&message);
                     if let Some(found) = pick(&message) {
                         return Some(found);
                     }
@@ -216,7 +254,10 @@ impl Client {
     /// Err: the connection has ended.
     pub fn within(&mut self, patience: Duration) -> io::Result<Option<Message>> {
         match self.messages.recv_timeout(patience) {
-            Ok(message) => Ok(Some(message)),
+            Ok(message) => {
+                self.judge(&message);
+                Ok(Some(message))
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 Err(io::ErrorKind::ConnectionAborted.into())
@@ -226,7 +267,19 @@ impl Client {
 
     /// What came and was not yet taken.
     pub fn rest(&mut self) -> Vec<Message> {
-        self.messages.try_iter().collect()
+        self.messages
+            .try_iter()
+            .inspect(|message| self.judge(message))
+            .collect()
+    }
+
+    /// A message that came must be what the contract says.
+    fn judge(&self, message: &Message) {
+        if self.judged
+            && let Err(why) = CONTRACT.given(message, self.version)
+        {
+            panic!("{} was given what is wrong on {message}: {why}", self.name);
+        }
     }
 
     fn id(&mut self) -> u16 {
@@ -242,6 +295,10 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // what nobody looked at
+            self.rest();
+        }
         // the reader has a handle of its own
         let _ = self.socket.lock().unwrap().shutdown(Shutdown::Both);
     }

@@ -12,7 +12,9 @@
 
 pub mod broker;
 pub mod client;
+pub mod contract;
 pub mod daemon;
+pub mod fleet;
 
 use self::broker::{DAEMON, Mosquitto, OPERATOR, PASSWORD};
 use self::client::{Client, Message, Version};
@@ -342,6 +344,12 @@ pub fn on_gpu() -> bool {
 pub fn request(client: &mut Client, body: &Value) {
     let request = topic(&format!("chat/{}/request", client.name));
     client.publish(&Message::new(request, body.to_string()));
+}
+
+/// Publishes a chat request that goes against the contract.
+pub fn wrong_request(client: &mut Client, body: &Value) {
+    let request = topic(&format!("chat/{}/request", client.name));
+    client.publish(&Message::new(request, body.to_string()).wrong());
 }
 
 /// Publishes on another topic of a chat client: `cancel`, `control`.

@@ -8,18 +8,43 @@ mod tools;
 use super::world::{Heard, answer, config, load, new_id, request, tiny, turn};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{
-    Engine, EngineConfig, Finish, KvFormats, Outcome, Refusal, Request, Thinking,
+    Engine, EngineConfig, Finish, KvFormats, Outcome, Refusal, Request, RequestId, Thinking,
 };
 use glowplug_model::gguf::{GgmlType, Gguf};
 use glowplug_model::network::dims::Arch;
 use glowplug_model::quant::{Isa, Kernels};
-use glowplug_model::text::{ChatTemplate, Message, Role};
+use glowplug_model::text::{ChatTemplate, Message, Role, ToolCall};
 use glowplug_tests::{Kv, Think, Tiny, Types};
 
 /// The ids of an end token and of `<think>`. The vocabulary begins with the 256 bytes; behind its merges are the control tokens
 /// and the tags of a thought.
 const END: u32 = 282;
 const OPEN: u32 = 283;
+
+/// What one request said and called.
+struct Said {
+    text: String,
+    calls: Vec<ToolCall>,
+    outcome: Outcome,
+}
+
+impl Said {
+    fn names(&self) -> Vec<&str> {
+        self.calls.iter().map(|call| &*call.name).collect()
+    }
+}
+
+/// Runs one request alone to its end.
+fn hear(engine: &mut Engine, id: RequestId, request: Request) -> Result<Said, Refusal> {
+    engine.submit(id, request)?;
+    let mut heard = Heard::default();
+    heard.idle(engine);
+    Ok(Said {
+        text: heard.text.remove(&id).unwrap_or_default(),
+        calls: heard.calls.remove(&id).unwrap_or_default(),
+        outcome: heard.ended.remove(&id).unwrap(),
+    })
+}
 
 /// A request in which the model says nothing but `token`.
 fn only(token: u32, mut request: Request) -> Request {

@@ -1,6 +1,8 @@
 //! Session files on disks that fail, and in processes that are killed. What was said is as it was before or after the write,
 //! what was forgotten stays forgotten, and answers go on.
 
+mod keys;
+
 use super::world::{Heard, answer, config, load, new_id, tiny, turn};
 use glowplug_model::engine::{Engine, EngineConfig, Notice, SessionFault, SessionVerb, Worked};
 use glowplug_tests::Think;

@@ -7,7 +7,7 @@ use glowplug_model::engine::{
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
-use glowplug_model::text::{Message, SamplerParams};
+use glowplug_model::text::{Message, SamplerParams, ToolCall};
 use glowplug_tests::world::on_gpu;
 use glowplug_tests::{Think, Tiny};
 use std::collections::BTreeMap;
@@ -69,6 +69,7 @@ pub(crate) fn turn(client: &str, session: &str, said: &str, max_tokens: u32) -> 
 pub(crate) struct Heard {
     pub(crate) text: BTreeMap<RequestId, String>,
     pub(crate) thoughts: BTreeMap<RequestId, String>,
+    pub(crate) calls: BTreeMap<RequestId, Vec<ToolCall>>,
     pub(crate) cached: BTreeMap<RequestId, u32>,
     /// requests in the order of their starts
     pub(crate) started: Vec<RequestId>,
@@ -86,7 +87,8 @@ impl Heard {
                 self.started.push(id);
                 self.cached.insert(id, cached_tokens);
             }
-            Event::Prefilled | Event::Call(_) => {}
+            Event::Prefilled => {}
+            Event::Call(call) => self.calls.entry(id).or_default().push(call),
             Event::Text {
                 content, reasoning, ..
             } => {

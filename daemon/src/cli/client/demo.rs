@@ -112,8 +112,8 @@ async fn talk(args: &Args, config: &Config, server: BrokerAddress) -> Result<(),
     let mut client = Client::connect(config, server.clone(), "demo".into(), None)?;
     client.ready(None).await?;
     eprintln!(
-        "glowplug: the daemon `{}` is online on mqtt://{}:{}",
-        config.node, server.host, server.port
+        "glowplug: the daemon `{}` is online on mqtt://{server}",
+        config.node
     );
     eprintln!("> {}", args.prompt);
     let mut question = request(&[turn("user", &args.prompt)], &Manner::default(), true);

@@ -221,7 +221,7 @@ impl Client {
     /// Waits until the daemon says that it is online. Fails at the first refusal, unless `patient` says until when to
     /// wait for broker and daemon.
     pub(crate) async fn ready(&mut self, patient: Option<Instant>) -> Result<(), Failure> {
-        let mut why = "no connection".to_owned();
+        let mut why = "the broker does not answer".to_owned();
         let start = Instant::now();
         loop {
             let deadline = patient.unwrap_or(match self.state {
@@ -398,7 +398,8 @@ impl Client {
             Event::Unsubscribed { .. }
             | Event::Refused(..)
             | Event::Subscribed { .. }
-            | Event::Delivered(_) => return None,
+            | Event::Withdrawn { .. }
+            | Event::Delivered(..) => return None,
             Event::Incoming(incoming) => incoming,
         };
         if let Some(ack) = ack {

@@ -37,6 +37,8 @@ impl World {
             daemon_id: "the-daemon".into(),
             local: credentials::local(folder.path()).unwrap(),
             local_may: crate::wire::topics::local_may,
+            file: None,
+            user_may: crate::wire::topics::user_may,
             outside_may: |_, _, _| false,
         };
         let broker = broker::start("127.0.0.1:0".parse().unwrap(), None, users, 1 << 20)

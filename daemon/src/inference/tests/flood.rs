@@ -12,7 +12,7 @@ use glowplug_tests::{Think, Tiny};
 
 /// What admission lets one client have outstanding beside a stream: see `gate::share`.
 const OUTSTANDING: usize = 11;
-const STREAM: RequestId = 1;
+pub(super) const STREAM: RequestId = 1;
 
 pub(super) fn model() -> Tiny {
     Tiny {
@@ -39,7 +39,7 @@ fn engine() -> Engine {
     .unwrap()
 }
 
-fn says(client: &str, said: &str, max_tokens: u32) -> Box<Request> {
+pub(super) fn says(client: &str, said: &str, max_tokens: u32) -> Box<Request> {
     let mut request = request(client, None);
     request.messages = vec![Message::new(Role::User, said)];
     request.max_tokens = max_tokens;
@@ -48,7 +48,7 @@ fn says(client: &str, said: &str, max_tokens: u32) -> Box<Request> {
     request
 }
 
-struct Daemon {
+pub(super) struct Daemon {
     inbox: Inbox,
     engine: Engine,
     commands: std_mpsc::SyncSender<Command>,
@@ -56,11 +56,12 @@ struct Daemon {
     jobs: std_mpsc::Receiver<glowplug_model::engine::PromptJob>,
     told: mpsc::Sender<Report>,
     _reports: mpsc::Receiver<Report>,
-    ended: BTreeMap<RequestId, End>,
+    pub(super) said: BTreeMap<RequestId, String>,
+    pub(super) ended: BTreeMap<RequestId, End>,
 }
 
 impl Daemon {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (commands, taken) = std_mpsc::sync_channel(COMMANDS);
         let (sender, jobs) = std_mpsc::sync_channel(AHEAD);
         // nothing is ever sent: what would be is looked at on the inbox
@@ -75,16 +76,17 @@ impl Daemon {
             jobs,
             told,
             _reports: reports,
+            said: BTreeMap::new(),
             ended: BTreeMap::new(),
         }
     }
 
-    fn send(&self, command: Command) {
+    pub(super) fn send(&self, command: Command) {
         self.commands.try_send(command).unwrap();
     }
 
     /// What the thread of the prompts does with its next job. False: it has none.
-    fn prepare(&self) -> bool {
+    pub(super) fn prepare(&self) -> bool {
         let Ok(job) = self.jobs.try_recv() else {
             return false;
         };
@@ -95,13 +97,15 @@ impl Daemon {
     }
 
     /// Takes the commands, makes a step; how many tokens the stream got by it, and how many others ended.
-    fn step(&mut self) -> (u64, usize) {
+    pub(super) fn step(&mut self) -> (u64, usize) {
         let (tokens, ended) = (self.inbox.load.tokens, self.ended.len());
         let now = Some(Instant::now());
         let (inbox, engine) = (&mut self.inbox, &mut self.engine);
         assert!(inbox.attend(engine, &self.taken, &self.told, now));
         engine.step(&mut |id, event| inbox.event(id, event, Instant::now()));
         for (id, update) in std::mem::take(&mut inbox.pending) {
+            let said = self.said.entry(id).or_default();
+            said.push_str(&update.text.content);
             if let Some((end, _)) = update.end {
                 assert!(self.ended.insert(id, end).is_none(), "{id} ended twice");
             }

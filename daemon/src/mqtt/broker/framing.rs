@@ -120,6 +120,23 @@ impl Connect {
     }
 }
 
+/// Puts another client identifier into a CONNECT that was read.
+pub(in crate::mqtt) fn rename(body: &mut Vec<u8>, id: &str) {
+    let place = |body: &[u8]| {
+        let mut rest = Rest(body);
+        rest.binary()?;
+        if rest.array::<4>()?[0] >= LEVEL_5 {
+            rest.properties()?;
+        }
+        let from = body.len() - rest.0.len();
+        rest.binary()?;
+        Some(from..body.len() - rest.0.len())
+    };
+    if let (Some(place), Ok(len)) = (place(body.as_slice()), u16::try_from(id.len())) {
+        body.splice(place, len.to_be_bytes().into_iter().chain(id.bytes()));
+    }
+}
+
 /// Turns a will of QoS 2 in a CONNECT of 3.1.1 into one of QoS 1.
 pub(in crate::mqtt) fn lower_will(body: &mut [u8]) {
     let name = body
@@ -271,6 +288,32 @@ mod tests {
         let whole = connect(5, 0xc2, &with(1), &fields);
         for n in 0..whole.len() {
             assert_eq!(seen(&whole[..n]), None, "{n}");
+        }
+    }
+
+    #[test]
+    fn another_identifier_changes_nothing_else() {
+        let will = ["me", "topic", "payload", "u", "p"];
+        for (level, properties) in [(4, &[][..]), (5, &[3, 0x21, 0, 9][..])] {
+            let mut body = connect(level, 0xc2, properties, &["me", "u", "p"]);
+            rename(&mut body, "another");
+            assert_eq!(
+                body,
+                connect(level, 0xc2, properties, &["another", "u", "p"])
+            );
+        }
+        let mut body = connect(4, 0xc6, &[], &will);
+        rename(&mut body, "");
+        let read = Connect::parse(&body).unwrap();
+        assert_eq!(
+            (read.client_id.as_str(), read.username.as_deref()),
+            ("", Some("u"))
+        );
+        for cut in 0..13 {
+            let mut body = connect(4, 0xc6, &[], &will);
+            body.truncate(cut);
+            rename(&mut body, "another");
+            assert_eq!(body.len(), cut, "what is no CONNECT stays as it is");
         }
     }
 

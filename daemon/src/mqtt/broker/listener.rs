@@ -47,6 +47,10 @@ pub(in crate::mqtt) enum TurnedAway {
     User,
     /// There is no place for another client.
     Full,
+    /// This user has as many connections as one may have.
+    Many,
+    /// So many passwords wait to be checked that this one is not.
+    Busy,
 }
 
 /// A connection of which the CONNECT was read, and nothing after it.
@@ -109,6 +113,8 @@ impl Visitor {
         let (of_5, of_4) = match why {
             TurnedAway::User => (0x86, 4),
             TurnedAway::Full => (0x89, 3),
+            TurnedAway::Many => (0x97, 3),
+            TurnedAway::Busy => (0x9f, 3),
         };
         let said: &[u8] = if self.connect.level >= LEVEL_5 {
             &[CONNACK, 3, 0, of_5, 0]

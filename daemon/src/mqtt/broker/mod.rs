@@ -8,13 +8,17 @@
 
 pub mod credentials;
 mod framing;
+mod guard;
 mod listener;
+mod logins;
 mod relay;
+mod running;
 mod sessions;
+mod users;
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,17 +38,22 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, interval, timeout};
 
-use super::tls::{self, Acceptor, FileError};
-use super::{Credentials, PACKET_MAX};
+use super::PACKET_MAX;
+use super::tls::{self, Acceptor};
 use crate::config::ListenerTls;
-use crate::tools::topic::covers;
 use framing::{CONNECT, Connect, FixedHeader, LEVEL_5, lower_will};
+pub use guard::Users;
+use guard::{Guard, Member, Who, own_identifier};
 use listener::{CONNECT_WITHIN, HANDSHAKES_MAX, Listener, TurnedAway, Visitor};
+use logins::{Login, Logins, PAUSE};
 use relay::{LARGE, LARGE_WITHIN, Relay, packet_max};
+pub use running::{BrokerError, Embedded};
 use sessions::{SESSIONS_MAX, Sessions};
 
 /// Clients that may be connected at a time. The daemon has a place of its own.
 const CLIENTS_MAX: usize = SESSIONS_MAX;
+/// Connections of one of the further users.
+const CLIENTS_OF_ONE: usize = CLIENTS_MAX / 4;
 /// Publications, and their bytes, that are kept for a client that does not read or is away.
 const QUEUE_MAX: (usize, usize) = (1000, 64 << 10);
 /// Publications of each QoS on their way to one client, and those of QoS 1 that it has not acknowledged. They are
@@ -62,6 +71,8 @@ const RETAINED_MAX: (usize, usize) = (128, 16 << 10);
 const SESSION_EXPIRY: Duration = Duration::from_secs(3600);
 /// How often expired sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked whether the file of users has changed.
+const LOOK: Duration = Duration::from_secs(5);
 /// Time for the last words to a client whose connection the broker ended.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -84,81 +95,14 @@ pub const fn bytes(payload_max: usize, tls: bool) -> usize {
         + RETAINED_MAX.0 * RETAINED_MAX.1
 }
 
-/// A running broker, which ends when this is dropped.
-#[derive(Debug)]
-pub struct Embedded {
-    /// The address with the port that it really has.
-    pub address: SocketAddr,
-    /// Where the daemon itself comes in: the same, or a port on loopback where the other one speaks TLS.
-    pub own: SocketAddr,
-    task: tokio::task::JoinHandle<io::Error>,
-    shutdown: broadcast::Sender<()>,
-}
-
-impl Embedded {
-    /// Waits until the broker has ended by itself, which it should not, and says why.
-    pub async fn ended(&mut self) -> String {
-        let why = match (&mut self.task).await {
-            Ok(error) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        format!("the embedded broker ended: {why}")
-    }
-
-    /// Whether it has ended by itself.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.task.is_finished()
-    }
-}
-
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        self.task.abort();
-        // an error means that there is no connection
-        let _ = self.shutdown.send(());
-    }
-}
-
-/// Why the broker did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
-    #[error(
-        "the embedded broker cannot listen on {0}: the address is taken, as by a broker that runs already. To use that one, \
-         set `mqtt.url` (\"mqtt://{0}\"); to have both, give this one another address, `broker.listen`"
-    )]
-    Taken(SocketAddr),
-    #[error("the embedded broker cannot listen on {0} (`broker.listen`): {1}")]
-    Listen(SocketAddr, io::Error),
-    #[error("the embedded broker cannot speak TLS: {0}")]
-    Tls(#[from] FileError),
-}
-
-/// Who may connect, and which topics each of them may use.
-#[derive(Debug, Clone)]
-pub struct Users {
-    /// Everything below this topic is the daemon's; outside it only `shared` and what `outside_may` allows can be used.
-    pub base: String,
-    /// Filters of topics outside of `base` on which the daemon and the owner's programs may say anything to each other.
-    pub shared: Vec<String>,
-    /// The daemon may use every topic below `base`.
-    pub daemon: Credentials,
-    /// The daemon's client identifier, which nobody else may take.
-    pub daemon_id: String,
-    /// Programs of this machine's owner may use what `local_may` allows.
-    pub local: Credentials,
-    /// Whether the client of an MQTT client identifier may publish on a topic (`true`) or subscribe to a filter
-    /// (`false`). The topic is what follows `{base}/`.
-    pub local_may: fn(client_id: &str, rest: &str, publish: bool) -> bool,
-    /// The same for topics and filters outside of `base`, of the daemon (`true`) or of anybody else.
-    pub outside_may: fn(daemon: bool, topic: &str, publish: bool) -> bool,
-}
+/// Bytes that further users take besides: their file, and the check of one password.
+pub const USERS_BYTES: usize = users::FILE_BYTES + users::HASH_BYTES;
 
 /// Binds and starts the broker. A client's payload above `payload_max` is cut so that it is still above the limit, and
 /// forwarded.
 ///
 /// # Errors
-/// The broker cannot listen on the address, or cannot use its certificate.
+/// The broker cannot listen on the address, or cannot use its certificate or the file of its users.
 pub async fn start(
     listen: SocketAddr,
     tls: Option<&ListenerTls>,
@@ -183,7 +127,10 @@ pub async fn start(
         }
     };
     let (shutdown, _) = broadcast::channel(1);
-    let broker = Arc::new(Broker::new(users, payload_max, shutdown.downgrade()));
+    let logins = users.file.as_deref();
+    let logins = logins.map(|file| Logins::open(file, PAUSE)).transpose()?;
+    let broker = Broker::new(users, logins, payload_max, shutdown.downgrade());
+    let broker = Arc::new(broker);
     let task = tokio::spawn(broker.run(Listener::new(socket, tls, CONNECT_WITHIN)));
     Ok(Embedded {
         address,
@@ -196,6 +143,8 @@ pub async fn start(
 /// What all connections share.
 struct Broker {
     guard: Arc<Guard>,
+    /// The further users, if there is a file of some.
+    logins: Option<Logins>,
     payload_max: usize,
     router: Arc<MessageRouter>,
     storage: Arc<DynamicStorage>,
@@ -212,7 +161,12 @@ struct Broker {
 }
 
 impl Broker {
-    fn new(users: Users, payload_max: usize, shutdown: broadcast::WeakSender<()>) -> Self {
+    fn new(
+        users: Users,
+        logins: Option<Logins>,
+        payload_max: usize,
+        shutdown: broadcast::WeakSender<()>,
+    ) -> Self {
         let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(
             QueueLimits {
                 max_messages: QUEUE_MAX.0,
@@ -236,6 +190,7 @@ impl Broker {
         for_daemon.max_outbound_inflight = DAEMON_WINDOW;
         Self {
             guard: Arc::new(Guard(users)),
+            logins,
             payload_max,
             router: Arc::new(router),
             storage,
@@ -258,7 +213,7 @@ impl Broker {
 
     /// Accepts connections until the socket fails.
     async fn run(self: Arc<Self>, mut listener: Listener) -> io::Error {
-        let mut sweep = interval(SWEEP);
+        let (mut sweep, mut look) = (interval(SWEEP), interval(LOOK));
         loop {
             tokio::select! {
                 visitor = listener.next() => match visitor {
@@ -266,6 +221,7 @@ impl Broker {
                     Err(error) => return error,
                 },
                 _ = sweep.tick() => self.sweep().await,
+                _ = look.tick(), if self.logins.is_some() => self.look().await,
             }
         }
     }
@@ -277,12 +233,52 @@ impl Broker {
         self.router.sweep_sessions().await;
     }
 
+    /// Reads the file of users again if it has changed. Who is none any more has no session either.
+    async fn look(&self) {
+        let gone = self.logins.as_ref().map(Logins::look);
+        for name in gone.into_iter().flatten() {
+            self.forget_user(&name).await;
+        }
+    }
+
+    /// Whose connection it is.
+    async fn who(&self, connect: &Connect, from: IpAddr) -> Result<Who, TurnedAway> {
+        let (Some(name), Some(password)) = (&connect.username, &connect.password) else {
+            return Err(TurnedAway::User);
+        };
+        if let Some(own) = self.guard.own(connect, name, password) {
+            return own.ok_or(TurnedAway::User);
+        }
+        let logins = self.logins.as_ref().ok_or(TurnedAway::User)?;
+        self.look().await;
+        match logins.check(name, password, from).await {
+            Login::Right(member) => Ok(Who::Member(member)),
+            Login::Wrong => Err(TurnedAway::User),
+            Login::Busy => Err(TurnedAway::Busy),
+        }
+    }
+
     /// Serves one connection until it ends.
     async fn serve(self: Arc<Self>, mut visitor: Visitor) {
-        let Some(user) = self.guard.user(&visitor.connect) else {
-            return visitor.turn_away(TurnedAway::User).await;
+        let who = match self.who(&visitor.connect, visitor.address.ip()).await {
+            Ok(who) => who,
+            Err(why) => return visitor.turn_away(why).await,
         };
-        let daemon = user == &self.guard.0.daemon;
+        let (daemon, member) = match who {
+            Who::Daemon => (true, None),
+            Who::Local => (false, None),
+            Who::Member(member) => (false, Some(member)),
+        };
+        let nameless = visitor.connect.client_id.is_empty();
+        if let Some(member) = &member {
+            own_identifier(&member.name, &mut visitor.connect, &mut visitor.body);
+            let besides = self
+                .sessions()
+                .connected_besides(&visitor.connect.client_id);
+            if besides >= CLIENTS_OF_ONE {
+                return visitor.turn_away(TurnedAway::Many).await;
+            }
+        }
         let place = if daemon {
             None
         } else if let Ok(place) = self.clients.try_acquire() {
@@ -292,7 +288,7 @@ impl Broker {
         };
         let config = if daemon {
             &self.for_daemon
-        } else if visitor.connect.client_id.is_empty() {
+        } else if nameless {
             &self.for_nameless
         } else {
             &self.for_clients
@@ -333,7 +329,8 @@ impl Broker {
         let mut handler = Box::pin(handler.run());
         let ended = {
             let client = (visitor.from, visitor.to);
-            let mut relayed = pin!(relay.run(&connect, client, ours.into_split()));
+            let expelled = self.expelled(member.as_ref());
+            let mut relayed = pin!(relay.run(&connect, client, ours.into_split(), expelled));
             tokio::select! {
                 ended = &mut handler => {
                     // whether or not the client still reads
@@ -352,6 +349,19 @@ impl Broker {
             tracing::debug!("the embedded broker: {error}");
         }
         drop((session, place));
+        if let (Some(logins), Some(member)) = (&self.logins, &member)
+            && logins.is_gone(member)
+        {
+            self.forget_user(&member.name).await;
+        }
+    }
+
+    /// Waits until a further user is none any more, or has another password. For others it never ends.
+    async fn expelled(&self, member: Option<&Member>) {
+        match (&self.logins, member) {
+            (Some(logins), Some(member)) => logins.expelled(member).await,
+            _ => std::future::pending().await,
+        }
     }
 
     /// Counts the session in, and forgets another one if there are too many.
@@ -370,13 +380,21 @@ impl Broker {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets the sessions of a further user that are away.
+    async fn forget_user(&self, name: &str) {
+        let away = self.sessions().forget_user(name);
+        for id in away {
+            self.forget(&id).await;
+        }
+    }
+
     /// Forgets the session of a client that is away: its subscriptions and its queue.
     async fn forget(&self, id: &str) {
         let _slot = self.router.lock_session(id).await;
         if self.router.is_connected(id).await {
             return;
         }
-        tracing::debug!("the embedded broker forgets the session of `{id}`, which is away longest");
+        tracing::debug!("the embedded broker forgets the session of `{id}`, which is away");
         self.router.unregister_client(id).await;
         self.router.queue_handle(id).clear(None);
         let removed = self.storage.remove_session(id).await;
@@ -411,39 +429,6 @@ fn pair() -> io::Result<(UnixStream, TcpStream)> {
     theirs.set_nonblocking(true)?;
     let theirs = std::net::TcpStream::from(OwnedFd::from(theirs));
     Ok((UnixStream::from_std(ours)?, TcpStream::from_std(theirs)?))
-}
-
-/// Checks users and topics for every connection, will, publish and subscription.
-struct Guard(Users);
-
-impl Guard {
-    fn user(&self, connect: &Connect) -> Option<&Credentials> {
-        let (name, password) = (connect.username.as_deref()?, connect.password.as_deref()?);
-        let known = [&self.0.daemon, &self.0.local]
-            .into_iter()
-            .find(|c| c.username == name)?;
-        let own_id =
-            (known.username == self.0.daemon.username) == (connect.client_id == self.0.daemon_id);
-        (credentials::same(password, known.password.as_bytes()) && own_id).then_some(known)
-    }
-
-    fn may(&self, client_id: &str, user: Option<&str>, topic: &str, publish: bool) -> bool {
-        let rest = topic
-            .strip_prefix(&self.0.base)
-            .and_then(|rest| rest.strip_prefix('/'));
-        match (user, rest) {
-            (Some(name), Some(_)) if name == self.0.daemon.username => true,
-            (Some(name), Some(rest)) if name == self.0.local.username => {
-                (self.0.local_may)(client_id, rest, publish)
-            }
-            (Some(name), None) => {
-                let daemon = name == self.0.daemon.username;
-                (self.0.outside_may)(daemon, topic, publish)
-                    || self.0.shared.iter().any(|shared| covers(shared, topic))
-            }
-            _ => false,
-        }
-    }
 }
 
 impl AuthProvider for Guard {

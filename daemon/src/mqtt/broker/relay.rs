@@ -31,6 +31,9 @@ pub(in crate::mqtt) const LARGE: usize = 16 << 10;
 /// How long a packet may hold its place.
 pub(in crate::mqtt) const LARGE_WITHIN: Duration = Duration::from_secs(30);
 
+/// The DISCONNECT for a client that is expelled (3.14.2.1 of MQTT 5).
+const NOT_AUTHORISED: [u8; 3] = [DISCONNECT, 1, 0x87];
+
 /// The largest packet that goes on when payloads of up to `payload_max` are taken.
 pub(in crate::mqtt) const fn packet_max(payload_max: usize) -> usize {
     payload_max + AROUND_PAYLOAD
@@ -48,12 +51,14 @@ pub(in crate::mqtt) struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    /// Relays from the client's CONNECT until either side ends or breaks the protocol.
+    /// Relays from the client's CONNECT until either side ends or breaks the protocol, or until the client is `expelled`,
+    /// which it is told if its protocol has a word for it.
     pub(in crate::mqtt) async fn run(
         &self,
         connect: &[u8],
         client: (impl AsyncBufRead + Unpin, impl AsyncWrite + Unpin),
         broker: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+        expelled: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let (from_client, to_client) = client;
         let (from_broker, mut to_broker) = broker;
@@ -64,6 +69,14 @@ impl Relay<'_> {
         let ended = tokio::select! {
             ended = self.inward(from_client, to_broker, &to_client) => ended,
             ended = self.outward(from_broker, &to_client) => ended,
+            () = expelled => {
+                if self.level >= LEVEL_5 {
+                    let say = async { write(&mut *to_client.lock().await, &NOT_AUTHORISED).await };
+                    // one that does not read is not waited for
+                    let _ = timeout(super::GOODBYE, say).await;
+                }
+                Ok(())
+            }
         };
         // by TLS an end without a word looks like one that somebody cut off; a client that is gone needs no word
         let _ = timeout(super::GOODBYE, to_client.into_inner().shutdown()).await;

@@ -1,8 +1,11 @@
 //! Which sessions the embedded broker keeps: those of connected clients, and those of a number of clients that are
 //! away.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Instant;
+
+use super::guard::owner;
 
 /// Most sessions at a time, of clients that are connected or away.
 pub(in crate::mqtt) const SESSIONS_MAX: usize = 64;
@@ -21,8 +24,8 @@ struct Session {
 pub(in crate::mqtt) struct Sessions(HashMap<String, Session>);
 
 impl Sessions {
-    /// A client connects. Returns the identifier of the client that is away longest, if its session has to be forgotten
-    /// for this one.
+    /// A client connects. Returns the identifier of a client that is away, if its session has to be forgotten for this one:
+    /// of the user that has most sessions the one that is away longest.
     pub(in crate::mqtt) fn arrive(
         &mut self,
         id: &str,
@@ -39,10 +42,28 @@ impl Sessions {
         if self.0.len() <= SESSIONS_MAX {
             return None;
         }
+        let mut of = HashMap::<&str, usize>::new();
+        for id in self.0.keys() {
+            *of.entry(owner(id)).or_default() += 1;
+        }
         let away = self.0.iter().filter(|(_, one)| one.connections == 0);
-        let longest = away.min_by_key(|(_, one)| one.left)?.0.clone();
+        let longest = away.max_by_key(|(id, one)| (of.get(owner(id)), Reverse(one.left)));
+        let longest = longest?.0.clone();
         self.0.remove(&longest);
         Some(longest)
+    }
+
+    /// How many connections the user of this client has, besides those of this client.
+    pub(in crate::mqtt) fn connected_besides(&self, id: &str) -> usize {
+        let own = |other: &str| owner(other) == owner(id) && other != id;
+        let own = self.0.iter().filter(|(other, _)| own(other));
+        own.map(|(_, one)| one.connections).sum()
+    }
+
+    /// Forgets the sessions of a further user's clients that are away, and gives their identifiers.
+    pub(in crate::mqtt) fn forget_user(&mut self, name: &str) -> Vec<String> {
+        let gone = |id: &String, one: &mut Session| owner(id) == name && one.connections == 0;
+        self.0.extract_if(gone).map(|(id, _)| id).collect()
     }
 
     /// One of the client's connections ended.
@@ -62,6 +83,34 @@ impl Sessions {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn the_user_that_has_most_sessions_gives_way() {
+        let begin = Instant::now();
+        let mut sessions = Sessions::default();
+        let own = |name: &str, n: usize| format!("{name}\u{e000}{n}");
+        // of a little and the owner's one first, then one that takes all it gets
+        let few = [own("a", 0), own("a", 1), "local".to_owned()];
+        for id in &few {
+            sessions.arrive(id, true, begin);
+            sessions.leave(id, begin);
+        }
+        for n in 0..1000 {
+            let later = begin + Duration::from_secs(1 + n as u64);
+            let forgotten = sessions.arrive(&own("b", n), true, later);
+            assert!(forgotten.is_none_or(|id| owner(&id) == "b"), "{n}");
+            sessions.leave(&own("b", n), later);
+        }
+        assert_eq!(sessions.0.len(), SESSIONS_MAX);
+        sessions.arrive(&few[0], true, begin);
+        sessions.arrive(&own("b", 999), true, begin);
+        assert_eq!(sessions.connected_besides(&few[1]), 1);
+        assert_eq!(sessions.connected_besides(&few[0]), 0);
+        // who is there is not forgotten, and nobody else's session is
+        assert_eq!(sessions.forget_user("a"), [few[1].clone()]);
+        assert_eq!(sessions.forget_user("b").len(), SESSIONS_MAX - 4);
+        assert_eq!(sessions.0.len(), 3);
+    }
 
     #[test]
     fn who_was_away_longest_gives_way_and_nobody_who_is_there() {

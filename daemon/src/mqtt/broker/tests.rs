@@ -1,5 +1,7 @@
 use super::framing::{CONNACK, PUBACK, PUBLISH};
 use super::*;
+use crate::mqtt::Credentials;
+use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 fn users() -> Users {
@@ -14,6 +16,8 @@ fn users() -> Users {
         daemon_id: "d".to_owned(),
         local: of("local"),
         local_may: crate::wire::topics::local_may,
+        file: None,
+        user_may: crate::wire::topics::user_may,
         outside_may: |_, _, _| false,
     }
 }
@@ -56,9 +60,18 @@ struct Raw(BufReader<TcpStream>);
 impl Raw {
     /// With the flags of CONNECT; gives those of CONNACK and its code.
     async fn connect(to: &Embedded, user: &str, id: &str, flags: u8) -> (Self, [u8; 2]) {
+        Self::login(to, (user, user), id, flags).await
+    }
+
+    async fn login(
+        to: &Embedded,
+        (user, password): (&str, &str),
+        id: &str,
+        flags: u8,
+    ) -> (Self, [u8; 2]) {
         let mut body = b"\0\x04MQTT\x04".to_vec();
         body.extend([flags, 0, 60]);
-        for field in [id, user, user] {
+        for field in [id, user, password] {
             body.extend(u16::try_from(field.len()).unwrap().to_be_bytes());
             body.extend(field.as_bytes());
         }
@@ -86,6 +99,24 @@ impl Raw {
         let mut body = vec![0; header.len];
         self.0.read_exact(&mut body).await.unwrap();
         (header.first, body)
+    }
+
+    /// Whether the broker lets it subscribe to a filter.
+    async fn may_hear(&mut self, filter: &str) -> bool {
+        let mut subscribe = vec![0, 1];
+        subscribe.extend(u16::try_from(filter.len()).unwrap().to_be_bytes());
+        subscribe.extend(filter.as_bytes());
+        subscribe.push(1);
+        self.send(0x82, &subscribe).await;
+        let (first, said) = self.packet().await;
+        assert_eq!((first, &said[..2]), (0x90, &[0, 1][..]));
+        said[2] == 1
+    }
+
+    /// Whether it is still served.
+    async fn is_served(&mut self) -> bool {
+        self.send(0xc0, &[]).await;
+        matches!(FixedHeader::read(&mut self.0).await, Ok(Some(header)) if header.first == 0xd0)
     }
 }
 
@@ -166,6 +197,128 @@ async fn what_waits_for_a_client_is_bounded_in_bytes_and_the_newest_is_kept() {
     assert!(bytes <= QUEUE_MAX.1 && bytes > QUEUE_MAX.1 / 2, "{bytes}");
 }
 
+/// A hash of `correct horse`, which is cheap to check.
+const HASH: &str = "$argon2id$v=19$m=16,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$klgEAbyJTdj963Jx07PEsZuI7ww9GF9BR1zf+VqqPc8";
+const PASSWORD: &str = "correct horse";
+
+/// Writes a file of users with that password.
+fn write_users(folder: &Path, names: &[&str]) -> std::path::PathBuf {
+    let path = folder.join("users");
+    let lines: String = names
+        .iter()
+        .map(|name| format!("{name}:{HASH}\n"))
+        .collect();
+    std::fs::write(folder.join("new"), lines).unwrap();
+    std::fs::rename(folder.join("new"), &path).unwrap();
+    path
+}
+
+async fn with_users(folder: &Path, names: &[&str]) -> Embedded {
+    let users = Users {
+        file: Some(write_users(folder, names)),
+        ..users()
+    };
+    let here = ([127, 0, 0, 1], 0).into();
+    start(here, None, users, 1000).await.unwrap()
+}
+
+#[tokio::test]
+async fn further_users_have_their_own_topics_and_sessions_whatever_their_clients_are_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = with_users(folder.path(), &["kitchen", "hall"]).await;
+    let login = async |user, id, flags| Raw::login(&broker, (user, PASSWORD), id, flags).await;
+    let (mut kitchen, said) = login("kitchen", "same", KEPT).await;
+    assert_eq!(said, [0, 0]);
+    assert!(kitchen.may_hear("glowplug/n/chat/kitchen/reply").await);
+    assert!(!kitchen.may_hear("glowplug/n/chat/hall/reply").await);
+    assert!(!kitchen.may_hear("glowplug/n/admin/stats/response").await);
+    assert!(kitchen.may_hear("glowplug/n/metrics").await);
+    // the same identifier of others is another client, and has another session
+    let (mut hall, said) = login("hall", "same", KEPT).await;
+    assert_eq!(said, [0, 0]);
+    let (mut local, said) = Raw::connect(&broker, "local", "same", KEPT).await;
+    assert_eq!(said, [0, 0]);
+    for client in [&mut kitchen, &mut hall, &mut local] {
+        assert!(client.is_served().await);
+    }
+    assert_eq!(login("kitchen", "same", KEPT).await.1, [1, 0]);
+    // one without an identifier, one with a long one, and nobody with that of another
+    assert_eq!(login("kitchen", "", CLEAN).await.1, [0, 0]);
+    assert_eq!(login("kitchen", &"i".repeat(200), CLEAN).await.1, [0, 0]);
+    let taken = "kitchen\u{e000}same";
+    assert_eq!(Raw::connect(&broker, "local", taken, KEPT).await.1, [0, 4]);
+    for (user, password) in [("kitchen", "no"), ("garden", PASSWORD), ("local", PASSWORD)] {
+        let (_, said) = Raw::login(&broker, (user, password), "x", CLEAN).await;
+        assert_eq!(said, [0, 4], "{user}");
+    }
+}
+
+#[tokio::test]
+async fn one_user_has_no_more_connections_than_its_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = with_users(folder.path(), &["kitchen", "hall"]).await;
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS_OF_ONE {
+        let id = n.to_string();
+        let (client, said) = Raw::login(&broker, ("kitchen", PASSWORD), &id, CLEAN).await;
+        assert_eq!(said, [0, 0]);
+        clients.push(client);
+    }
+    let login = async |user, id| Raw::login(&broker, (user, PASSWORD), id, CLEAN).await;
+    assert_eq!(
+        login("kitchen", "more").await.1,
+        [0, 3],
+        "server unavailable"
+    );
+    assert_eq!(login("hall", "more").await.1, [0, 0]);
+    // who comes back takes its own place
+    assert_eq!(login("kitchen", "0").await.1, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_user_that_is_taken_out_is_cut_off_and_forgotten_and_the_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = with_users(folder.path(), &["kitchen", "hall"]).await;
+    let login = async |user, id| Raw::login(&broker, (user, PASSWORD), id, KEPT).await;
+    let (mut kitchen, _) = login("kitchen", "here").await;
+    let (mut away, _) = login("kitchen", "away").await;
+    away.send(0xe0, &[]).await;
+    let (mut hall, _) = login("hall", "here").await;
+    // a file that cannot be used takes nobody out
+    std::fs::write(folder.path().join("users"), "hall").unwrap();
+    assert_eq!(login("kitchen", "other").await.1, [0, 0]);
+    assert!(kitchen.is_served().await);
+    write_users(folder.path(), &["hall", "garden"]);
+    // the file is looked at when somebody comes
+    assert_eq!(login("garden", "here").await.1, [0, 0]);
+    assert_eq!(FixedHeader::read(&mut kitchen.0).await.ok().flatten(), None);
+    assert!(hall.is_served().await);
+    assert_eq!(login("kitchen", "here").await.1, [0, 4]);
+    // whoever gets the name later gets nothing else
+    write_users(folder.path(), &["hall", "kitchen"]);
+    for id in ["here", "away"] {
+        assert_eq!(login("kitchen", id).await.1, [0, 0], "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_users_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users");
+    std::fs::write(&path, "kitchen secret").unwrap();
+    let users = Users {
+        file: Some(path),
+        ..users()
+    };
+    let here = ([127, 0, 0, 1], 0).into();
+    let error = start(here, None, users, 1000).await.unwrap_err();
+    let error = error.to_string();
+    for word in ["`broker.users_file`", "line 1", "Argon2id"] {
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(!error.contains("secret"), "{error}");
+}
+
 #[test]
 fn outside_of_the_base_topic_only_what_tools_use_is_anybodys() {
     let users = Users {
@@ -185,6 +338,13 @@ fn outside_of_the_base_topic_only_what_tools_use_is_anybodys() {
         ("local", "glowplug/n/tool/+", false, false),
         ("local", "glowplug/n/tool/audit", false, true),
         ("local", "glowplug/n/tool/audit", true, false),
+        ("kitchen", "house/hall", true, true),
+        ("kitchen", "other", true, false),
+        ("kitchen", "glowplug/n/tool/0123", true, true),
+        ("kitchen", "glowplug/n/tool/audit", false, false),
+        ("kitchen", "glowplug/n/ask/kitchen", true, true),
+        ("kitchen", "glowplug/n/ask/me", true, false),
+        ("kitchen", "glowplug/n/admin/drain/request", true, false),
     ] {
         assert_eq!(
             guard.may("me", Some(user), topic, publish),

@@ -13,6 +13,7 @@ use super::*;
 pub(super) enum Got {
     Connect,
     Subscribe(String),
+    Unsubscribe(String),
     Publish {
         topic: String,
         qos: u8,
@@ -26,6 +27,8 @@ pub(super) enum Got {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Do {
     Well,
+    /// a CONNACK that says that it has no shared subscriptions
+    Unshared,
     /// a reason code in SUBACK or PUBACK
     Code(u8),
     /// nothing: as if the network swallowed it
@@ -177,6 +180,7 @@ async fn serve(
             }
             4 => (Got::Ack, 0),
             8 => (Got::Subscribe(text(3)), 0),
+            10 => (Got::Unsubscribe(text(3)), 0),
             12 => {
                 stream.write_all(&[0xd0, 0]).await?;
                 continue;
@@ -187,7 +191,7 @@ async fn serve(
         let todo = rule(&got);
         seen.lock().unwrap().push(got.clone());
         let code = match todo {
-            Do::Well => 0,
+            Do::Well | Do::Unshared => 0,
             Do::Code(code) => code,
             Do::Nothing => continue,
             Do::Close => return Ok(()),
@@ -201,6 +205,9 @@ async fn serve(
             }
         };
         match got {
+            Got::Connect if matches!(todo, Do::Unshared) => {
+                stream.write_all(&[0x20, 5, 0, 0, 2, 0x2a, 0]).await?;
+            }
             Got::Connect => stream.write_all(&[0x20, 3, 0, code, 0]).await?,
             Got::Subscribe(_) => {
                 let code = if code == 0 { 1 } else { code };
@@ -212,6 +219,19 @@ async fn serve(
                         stream.write_all(packet).await?;
                     }
                 }
+            }
+            // nothing was subscribed to
+            Got::Unsubscribe(filter) if filter.ends_with("still-there") => {
+                stream
+                    .write_all(&packet(0xb0, &[body[0], body[1], 0, 0x11]))
+                    .await?;
+            }
+            Got::Unsubscribe(_) => {
+                // what was sent before it took the subscription back
+                stream.write_all(&publish("late", None, 1)).await?;
+                stream
+                    .write_all(&packet(0xb0, &[body[0], body[1], 0, code]))
+                    .await?;
             }
             Got::Publish { qos: 1, .. } => {
                 stream

@@ -204,50 +204,6 @@ async fn what_came_in_and_was_not_read_is_bounded_in_bytes() {
     assert!(most > bound / 2, "the test floods");
 }
 
-/// Nothing is answered any more; or nothing is even read, and the socket fills, so that the client crate hangs in a write.
-/// Within two keep-alives and five seconds, or whenever the machine comes to it.
-#[tokio::test]
-async fn half_open_connections_are_found() {
-    assert_eq!(client::silence_limit(10), Duration::from_secs(25));
-    let half_open = |bytes: usize| async move {
-        let fake = Fake::start(vec![], |_| Do::Well).await;
-        let (address, silence) = silent_cable(fake.address).await;
-        let mut options = fake.options(&[]);
-        options.server.port = address.port();
-        let (link, mut events) = connect(options);
-        up(&mut events).await;
-        silence.send(()).unwrap();
-        for _ in 0..4 {
-            link.publish(out(qos1("x", vec![b'x'; bytes]))).unwrap();
-        }
-        match event(&mut events).await {
-            Event::Down { reason, .. } => reason,
-            other => panic!("{other:?}"),
-        }
-    };
-    let (idle, full) = tokio::join!(half_open(10), half_open(4 << 20));
-    assert!(
-        idle.contains("ping") && full.contains("silent"),
-        "{idle}; {full}"
-    );
-}
-
-/// A cable that swallows everything once it is told to, and stays in its sockets.
-async fn silent_cable(to: SocketAddr) -> (SocketAddr, tokio::sync::oneshot::Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (silence, mut told) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let (mut near, _) = listener.accept().await.unwrap();
-        let mut far = TcpStream::connect(to).await.unwrap();
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-            _ = &mut told => std::future::pending().await,
-        }
-    });
-    (address, silence)
-}
-
 #[tokio::test]
 async fn a_broker_that_closes_again_and_again_gets_a_hint_and_longer_pauses() {
     let fake = Fake::start(vec![], |got| match got {
@@ -372,14 +328,14 @@ async fn the_fate_of_a_call_is_told() {
         })
         .unwrap();
     }
-    link.subscribe(4, "secret".to_owned()).unwrap();
-    link.subscribe(5, "state".to_owned()).unwrap();
+    link.subscribe(4, "secret".to_owned(), false).unwrap();
+    link.subscribe(5, "state".to_owned(), false).unwrap();
     let mut told = Vec::new();
     while told.len() < 5 {
         told.push(match event(&mut events).await {
-            Event::Delivered(token) => format!("{token} delivered"),
+            Event::Delivered(lane, token) => format!("{token} delivered {lane:?}"),
             Event::Refused(out, why) => format!("{} {}", out.token.unwrap(), why.name()),
-            Event::Subscribed { token, granted } => format!("{token} {granted}"),
+            Event::Subscribed { token, refused, .. } => format!("{token} {}", refused.is_none()),
             other => panic!("{other:?}"),
         });
     }
@@ -387,7 +343,7 @@ async fn the_fate_of_a_call_is_told() {
     assert_eq!(
         told,
         [
-            "1 delivered",
+            "1 delivered Tool",
             "2 unheard",
             "3 broker_denied",
             "4 false",

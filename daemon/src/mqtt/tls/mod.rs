@@ -15,16 +15,17 @@ pub use files::FileError;
 use std::io;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use tokio_rustls::rustls::{ClientConfig, Error};
 
 use files::{Named, PairKeys, Stamps};
 
-use crate::config::{BrokerAddress, Identity, Tls};
+use crate::config::{Identity, Tls};
 
 /// The keys of the client's files.
 const CA_FILE: &str = "mqtt.ca_file";
@@ -36,13 +37,21 @@ pub(super) const BYTES: usize = 64 << 10;
 /// Bytes that wait to be sent on one connection, which are decrypted text or records.
 const BUFFER: usize = 16 << 10;
 
+/// What tells the time by which certificates are valid.
+pub(super) type Clock = Arc<dyn TimeProvider>;
+
+/// The clock of this system. It is read for each handshake, since it may be set when the daemon already runs.
+pub(super) fn clock() -> Clock {
+    Arc::new(DefaultTimeProvider)
+}
+
 /// Reads the files of a client.
-fn client(tls: &Tls) -> Result<Arc<ClientConfig>, FileError> {
+fn client(tls: &Tls, clock: Clock) -> Result<Arc<ClientConfig>, FileError> {
     let roots = match &tls.ca_file {
         Some(path) => Named { key: CA_FILE, path }.authorities()?,
         None => files::system()?,
     };
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let builder = ClientConfig::builder_with_details(Arc::new(default_provider()), clock)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
     let config = match &tls.identity {
@@ -87,21 +96,26 @@ impl Seen {
 
     /// Whether the files are others now, and whole: one may be replaced a moment before its key.
     pub(super) fn changed(&self, tls: &Tls) -> bool {
-        *self != Self::now(tls) && client(tls).is_ok()
+        *self != Self::now(tls) && client(tls, clock()).is_ok()
     }
 }
 
-/// Connects to a broker by TLS. An error's text is a sentence that names file and cause.
-pub(super) async fn connect(server: &BrokerAddress, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
-    let config = client(tls).map_err(io::Error::other)?;
-    let name = tls.server_name.as_ref().unwrap_or(&server.host);
-    let name = ServerName::try_from(name.clone()).map_err(|_| {
+/// Speaks TLS with a broker, on the stream that comes of dialling its host. An error's text is a sentence that names file and
+/// cause.
+pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    dialled: impl Future<Output = io::Result<S>>,
+    host: &str,
+    tls: &Tls,
+    clock: Clock,
+) -> io::Result<TlsStream<S>> {
+    let config = client(tls, clock).map_err(io::Error::other)?;
+    let name = tls.server_name.as_deref().unwrap_or(host);
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| {
         io::Error::other(format!(
             "`{name}` is no name that a certificate can have: see `mqtt.server_name`"
         ))
     })?;
-    let stream = super::dial::tcp(server).await?;
-    let connecting = TlsConnector::from(config).connect_with(name, stream, |connection| {
+    let connecting = TlsConnector::from(config).connect_with(name, dialled.await?, |connection| {
         connection.set_buffer_limit(Some(BUFFER));
     });
     connecting

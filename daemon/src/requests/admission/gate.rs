@@ -5,6 +5,7 @@ use std::time::Instant;
 use glowplug_model::engine::Outcome;
 
 use super::{Admission, Live, Phase};
+use crate::pool::membership::Places;
 use crate::wire::fault::{Code, Fault};
 
 /// When a client may come again while the model loads.
@@ -31,6 +32,22 @@ impl Admission {
         }
     }
 
+    /// Whether the broker may still give us requests of the pool. A daemon that drains takes them until it may not.
+    pub fn in_pool(&mut self, in_pool: bool) {
+        self.in_pool = in_pool;
+    }
+
+    /// How many more requests can be accepted, and how many in all. `room` is how many last frames the outbox can take.
+    #[must_use]
+    pub fn places(&self, room: usize) -> Places {
+        let (queue, streams) = self.bounds();
+        let free = (queue + streams).saturating_sub(self.live.len());
+        Places {
+            free: free.min(room.saturating_sub(self.outstanding())),
+            all: queue + streams,
+        }
+    }
+
     /// Why a request of this client cannot be accepted now.
     pub(super) fn objection(
         &self,
@@ -38,9 +55,17 @@ impl Admission {
         room: usize,
         client: &str,
         late: bool,
+        pooled: bool,
     ) -> Option<Fault> {
-        if let Some(fault) = self.closed() {
-            return Some(fault);
+        match self.closed() {
+            // who sent it could not know, and the broker takes us out of the group at this moment
+            Some(_) if self.phase == Phase::Draining && pooled && self.in_pool => {}
+            // another daemon may take it
+            Some(fault) if pooled && fault.retry_after_ms.is_none() => {
+                return Some(fault.retry_after(RETRY_MIN_MS));
+            }
+            closed @ Some(_) => return closed,
+            None => {}
         }
         let overloaded = |why: String| {
             Fault::new(Code::Overloaded, why).retry_after(self.retry_after_ms(now, 0))

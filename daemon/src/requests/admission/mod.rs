@@ -15,6 +15,7 @@ use super::dedup::{Key, Known, RecentRequests};
 use crate::inference::messages::{Command, End, VERBS_MAX, unheard};
 use crate::mqtt::Lane;
 use crate::tools::definition::Definitions;
+use crate::tools::journal::Acted;
 use crate::wire::admin::{Admin, Asker};
 use crate::wire::chat::reply;
 use crate::wire::fault::Fault;
@@ -25,6 +26,7 @@ pub use kept::BYTES_MAX as KEPT_BYTES_MAX;
 use kept::Kept;
 use rounds::{Bounds, Rounds};
 pub use tools::ToolAction;
+use tools::acted;
 use verbs::Verb;
 
 mod cancel;
@@ -58,6 +60,8 @@ pub struct Arrival {
     pub id: Option<String>,
     /// The id of its frames if it has none of its own.
     pub made_id: String,
+    /// Whether it came to whichever daemon of the pool: it goes on record, and another daemon may take it instead.
+    pub pooled: bool,
     pub reply: ReplyTo,
     pub request: Request,
     /// Whether the answer is spoken: without marks of Markdown, in sentences.
@@ -79,6 +83,8 @@ pub enum Action {
     Admin(Admin, Asker),
     /// Do something for the daemon's own tools.
     Tools(ToolAction),
+    /// Put a request of the pool on record, under the number that the last frame's [`ReplyTo`] has.
+    Record(RequestId, Box<Acted>),
     /// Send a frame in the room of this lane.
     Publish {
         to: ReplyTo,
@@ -122,6 +128,8 @@ pub struct Admission {
     speaker: Speaker,
     phase: Phase,
     strained: bool,
+    /// Requests of the pool may come although nothing else is taken any more.
+    in_pool: bool,
     live: BTreeMap<RequestId, Live>,
     verbs: BTreeMap<RequestId, Verb>,
     /// Requests that are accepted but not yet the engine's, while the model is being changed.
@@ -155,6 +163,7 @@ impl Admission {
             speaker,
             phase: Phase::Starting,
             strained: false,
+            in_pool: false,
             live: BTreeMap::new(),
             verbs: BTreeMap::new(),
             held: None,
@@ -278,7 +287,10 @@ impl Admission {
             let running = self.by_key.get(key);
             if let Some(live) = running.and_then(|number| self.live.get_mut(number)) {
                 // its frames go where they were asked for last
-                live.stream.reply = arrival.reply;
+                live.stream.reply = ReplyTo {
+                    record: live.stream.reply.record,
+                    ..arrival.reply
+                };
                 self.counters.duplicates += 1;
                 return;
             }
@@ -308,7 +320,7 @@ impl Admission {
         let made_id = std::mem::take(&mut arrival.made_id);
         let id = arrival.id.take().unwrap_or(made_id);
         let late = arrival.deadline == Some(Duration::ZERO);
-        if let Some(fault) = self.objection(now, room, &client, late) {
+        if let Some(fault) = self.objection(now, room, &client, late, arrival.pooled) {
             self.refuse(&id, arrival.kind, arrival.reply, &fault, out);
             return;
         }
@@ -320,6 +332,11 @@ impl Admission {
         }
         let rounds = self.rounds(now, &mut arrival);
         let number = self.number();
+        if arrival.pooled {
+            let taken = acted(&client, arrival.kind, &id, &arrival.reply);
+            arrival.reply.record = Some(number);
+            out.push(Action::Record(number, Box::new(taken)));
+        }
         let logprobs = arrival.request.sampler.top_logprobs.is_some();
         let stream = Stream::new(
             id,
@@ -411,15 +428,8 @@ impl Admission {
         Some(Box::new(rounds))
     }
 
-    /// The last frame of a request that had acted when the run before ended.
-    fn interrupted_frame(&self, id: &str, kind: Kind, to: &ReplyTo, now: Instant) -> Bytes {
-        let outcome = unheard(Finish::Interrupted);
-        let (id, to) = (id.to_owned(), to.clone());
-        let stream = Stream::new(id, kind, to, false, Vec::new(), now, false);
-        stream.last(&self.speaker, &outcome, now)
-    }
-
-    fn number(&mut self) -> RequestId {
+    /// A number that no request has.
+    pub fn number(&mut self) -> RequestId {
         let number = self.next;
         self.next += 1;
         number

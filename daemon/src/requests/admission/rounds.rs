@@ -140,7 +140,7 @@ impl Rounds {
 
     /// Whether a round that ended so is followed by calls of the daemon's.
     pub(super) fn goes_on(&self, outcome: &Outcome) -> bool {
-        outcome.finish == Finish::Stop && self.called.iter().any(|call| is_run(&self.own, call))
+        outcome.finish.is_heard_out() && self.called.iter().any(|call| is_run(&self.own, call))
     }
 
     /// Waits for the calls of the round that has ended so.
@@ -245,13 +245,22 @@ impl Rounds {
         self.called.iter().any(|call| !is_run(&self.own, call))
     }
 
-    /// How the next refusal of the engine ends the request: one that has run a tool has an answer.
+    /// How a refusal of the engine ends the request. One that has run a tool has an answer in any case: whoever got an error
+    /// would ask again, and the tool would act twice.
     pub(super) fn refused(&self, refusal: &Refusal) -> Option<Finish> {
         let full = matches!(
             refusal,
-            Refusal::ContextLength { .. } | Refusal::TextLength { .. } | Refusal::Memory { .. }
+            Refusal::ContextLength { .. }
+                | Refusal::TextLength { .. }
+                | Refusal::Memory { .. }
+                | Refusal::Sessions(_)
         );
-        (self.recorded && full).then_some(Finish::Length)
+        let why = if full {
+            Finish::Length
+        } else {
+            Finish::Interrupted
+        };
+        self.recorded.then_some(why)
     }
 
     /// The request of the next round. None: no token is left for an answer.

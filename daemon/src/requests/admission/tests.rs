@@ -16,13 +16,16 @@ use crate::wire::session::Call;
 
 const ROOM: usize = Lane::Last.capacity();
 
-mod acting;
 mod changes;
+mod driven;
 mod ends;
+mod places;
+mod pool;
 mod repeats;
 mod rounds;
 mod share;
 mod speech;
+mod thoughts;
 mod verbs;
 
 fn machine(queue: usize) -> Admission {
@@ -51,6 +54,7 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
         kind,
         id: id.map(str::to_owned),
         made_id: "made".into(),
+        pooled: false,
         reply: ReplyTo {
             client: client.into(),
             default_topic: None,
@@ -58,6 +62,7 @@ fn arrival(client: &str, id: Option<&str>, kind: Kind) -> Arrival {
             qos: Qos::AtLeastOnce,
             correlation_data: None,
             content_type: "application/json",
+            record: None,
         },
         request: Request::new(client, vec![Message::user("hi")], 8),
         spoken: false,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use glowplug_model::engine::{Finish, Outcome, RequestId};
 use glowplug_model::text::{Message, ToolCall};
 
@@ -11,10 +12,11 @@ use super::rounds::Bounds;
 use super::{Action, Admission, Live};
 use crate::inference::messages::{Command, End, unheard};
 use crate::mqtt::{Lane, Qos};
-use crate::requests::answer::Kind;
+use crate::requests::answer::{Kind, Stream};
 use crate::requests::dedup::{Key, Known};
 use crate::tools::definition::Planned;
 use crate::tools::journal::Acted;
+use crate::wire::fault::Fault;
 use crate::wire::properties::ReplyTo;
 
 /// What is to be done for the tools of a request.
@@ -226,14 +228,17 @@ impl Admission {
         let outcome = match end {
             End::Finished(outcome) => outcome,
             End::Refused(refusal) => match rounds.refused(&refusal) {
-                Some(finish) => unheard(finish),
+                Some(finish) => {
+                    self.count_refused(Fault::from(refusal).code.name());
+                    unheard(finish)
+                }
                 None => {
                     end_acting(live, out);
                     return End::Refused(refusal);
                 }
             },
         };
-        if outcome.finish == Finish::Stop {
+        if outcome.finish.is_heard_out() {
             for call in rounds.to_confirm() {
                 self.kept.ask(now, &live.client, call);
             }
@@ -265,7 +270,22 @@ impl Admission {
         End::Finished(total)
     }
 
-    /// Requests of the run before that had acted. Those that had not ended end now, and none of them runs again.
+    /// The last frame of a request that had acted, or was on record, when the run before ended.
+    pub(super) fn interrupted_frame(
+        &self,
+        id: &str,
+        kind: Kind,
+        to: &ReplyTo,
+        now: Instant,
+    ) -> Bytes {
+        let outcome = unheard(Finish::Interrupted);
+        let (id, to) = (id.to_owned(), to.clone());
+        let stream = Stream::new(id, kind, to, false, Vec::new(), now, false);
+        stream.last(&self.speaker, &outcome, now)
+    }
+
+    /// Requests of the run before that had acted or were on record. Those that had not ended end now, and none of them runs
+    /// again.
     pub fn acted_before<'a>(&mut self, now: Instant, acted: impl Iterator<Item = &'a Acted>) {
         for of in acted {
             let kind = if of.ask { Kind::Ask } else { Kind::ChatWhole };
@@ -278,10 +298,19 @@ impl Admission {
         }
     }
 
-    /// Sends the last frame of a request of the run before that had acted and had not ended.
-    pub fn interrupted(&mut self, now: Instant, of: &Acted, out: &mut Vec<Action>) {
+    /// Sends the last frame of a request of the run before that had acted or was on record, and had not ended.
+    pub fn interrupted(
+        &mut self,
+        now: Instant,
+        of: &Acted,
+        record: Option<RequestId>,
+        out: &mut Vec<Action>,
+    ) {
         let kind = if of.ask { Kind::Ask } else { Kind::ChatWhole };
-        let to = reply_to(of);
+        let to = ReplyTo {
+            record,
+            ..reply_to(of)
+        };
         let frame = self.interrupted_frame(&of.id, kind, &to, now);
         out.push(Action::Publish {
             to,
@@ -306,8 +335,8 @@ fn end_acting(live: &Live, out: &mut Vec<Action>) {
     }
 }
 
-/// What is written of a request that acts.
-fn acted(client: &str, kind: Kind, id: &str, to: &ReplyTo) -> Acted {
+/// What is written of a request that acts, or that came to the pool.
+pub(super) fn acted(client: &str, kind: Kind, id: &str, to: &ReplyTo) -> Acted {
     Acted {
         client: client.to_owned(),
         ask: kind == Kind::Ask,
@@ -337,5 +366,6 @@ fn reply_to(of: &Acted) -> ReplyTo {
         } else {
             "application/json"
         },
+        record: None,
     }
 }

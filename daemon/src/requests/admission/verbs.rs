@@ -9,7 +9,7 @@ use glowplug_model::engine::{RequestId, SessionFault, SessionState, SessionVerb}
 use serde_json::json;
 
 use super::gate::RETRY_MIN_MS;
-use super::{Action, Admission, Phase};
+use super::{Action, Admission, Live, Phase};
 use crate::inference::messages::{Command, VERBS_MAX};
 use crate::mqtt::Lane;
 use crate::wire::admin::Asker;
@@ -42,6 +42,16 @@ impl Admission {
     /// A verb on a session came in. `room` is how many last frames the outbox can take.
     pub fn session(&mut self, room: usize, call: Call, to: ReplyTo, out: &mut Vec<Action>) {
         if let Some(fault) = self.too_many_verbs(room, &call.client) {
+            return self.refuse_verb(to, fault.code, call.refused(&fault), out);
+        }
+        // the engine does not know of a request that waits for tools, whose calls would be answered to nobody
+        let waits = |live: &Live| {
+            live.is_waiting()
+                && live.client == call.client
+                && live.session.as_ref() == Some(&call.session)
+        };
+        if call.verb != SessionVerb::Save && self.live.values().any(waits) {
+            let fault = Fault::from(SessionFault::Busy);
             return self.refuse_verb(to, fault.code, call.refused(&fault), out);
         }
         if call.verb != SessionVerb::Save {

@@ -13,6 +13,7 @@ use crate::config::Draft;
 use crate::mqtt::{Lane, Properties, Qos};
 use crate::requests::answer::Speaker;
 
+mod pool;
 mod presets;
 mod tools;
 
@@ -33,6 +34,8 @@ struct Outcome {
     calls: Vec<Call>,
     admin: Vec<(Admin, Asker)>,
     forgotten: Vec<String>,
+    /// Reply topics of what goes on record.
+    recorded: Vec<String>,
 }
 
 fn world() -> World {
@@ -82,6 +85,7 @@ impl World {
             calls: vec![],
             admin: vec![],
             forgotten: vec![],
+            recorded: vec![],
         };
         for action in out {
             match action {
@@ -96,6 +100,7 @@ impl World {
                 Action::Engine(Command::Release(_) | Command::Prepared(..)) | Action::Tools(_) => {
                     unreachable!()
                 }
+                Action::Record(_, taken) => outcome.recorded.push(taken.topic),
                 Action::Admin(asked, asker) => outcome.admin.push((asked, asker)),
                 Action::Engine(Command::Forget(_, client)) => {
                     outcome.forgotten.push(client.to_string());

@@ -11,6 +11,7 @@ fn order(request: RequestId, client: &str, call: &str, reply: Option<&str>) -> O
         client: client.into(),
         call: call.to_owned(),
         planned: Planned {
+            before: Vec::new(),
             topic: "lamp/set".to_owned(),
             payload: "ON".into(),
             json: false,

@@ -11,7 +11,8 @@ mod zigbee2mqtt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::definition::{Definition, Thing};
+use super::definition::Definition;
+use super::thing::{Thing, Way};
 use super::topic::{covers, may_be_a_tools};
 
 /// The domains that there are, in the order in which they are looked for where the owner says nothing.
@@ -40,8 +41,10 @@ const PAYLOAD_MAX: usize = 256;
 const STATES_MAX: usize = 8;
 /// Most bytes of all schemas that are made: several times what a house of 60 things needs.
 const SCHEMAS_MAX: usize = 8 << 10;
-/// Most bytes that the catalogues hold: what a thing's topics, payloads and names come to at most.
-pub const BYTES_MAX: usize = THINGS_MAX * 4096 + DOCUMENTS_MAX * 256;
+/// Most bytes of a thing: its topics, payloads and names.
+const THING_BYTES: usize = 4096;
+/// Most bytes that the catalogues hold.
+pub const BYTES_MAX: usize = THINGS_MAX * THING_BYTES + DOCUMENTS_MAX * 256;
 /// Longest document that is read. Zigbee2MQTT's list has some 8 KiB for each device.
 pub const DOCUMENT_MAX: usize = 2 << 20;
 /// How long a thing may take to tell its new state.
@@ -124,10 +127,13 @@ impl Catalogues {
             homeassistant::things(topic, document)
         };
         found.retain(|found| self.takes(found));
-        for found in &mut found {
-            let reply = found.thing.reply_topic.take();
-            found.thing.reply_topic =
-                reply.filter(|reply| self.may_hear(reply, &found.thing.topic));
+        for Found { thing, .. } in &mut found {
+            thing.levels.retain(|_, level| match &level.way {
+                Way::Topic(topic) => self.may_write(topic),
+                Way::Key(key) => key.len() <= NAME_MAX,
+            });
+            let reply = thing.reply_topic.take();
+            thing.reply_topic = reply.filter(|reply| self.may_hear(reply, thing));
         }
         if found.is_empty() {
             return self.documents.remove(topic).is_some();
@@ -150,25 +156,30 @@ impl Catalogues {
 
     /// Whether a thing may be a tool's.
     fn takes(&self, found: &Found) -> bool {
-        let topic = &found.thing.topic;
         let states = &found.thing.states;
         self.terms.domains.contains(&found.domain)
+            && found.name.len() + found.thing.bytes() <= THING_BYTES
             && (1..=STATES_MAX).contains(&states.len())
             && states
                 .iter()
                 .all(|(name, payload)| name.len() <= NAME_MAX && payload.len() <= PAYLOAD_MAX)
-            && may_be_a_tools(topic, &self.base)
+            && self.may_write(&found.thing.topic)
+    }
+
+    /// Whether a topic is one that the owner lets tools write.
+    fn may_write(&self, topic: &str) -> bool {
+        may_be_a_tools(topic, &self.base)
             && self.terms.topics.iter().any(|filter| covers(filter, topic))
     }
 
     /// Whether a thing may be heard on a topic: below the owner's filters, or where its own topic is below. So nobody can
     /// have the daemon read to a model what is somebody else's.
-    fn may_hear(&self, reply: &str, topic: &str) -> bool {
-        let own = topic
-            .strip_prefix(reply)
-            .is_some_and(|rest| rest.starts_with('/'));
+    fn may_hear(&self, reply: &str, thing: &Thing) -> bool {
+        let own = (thing.topic.strip_prefix(reply)).is_some_and(|rest| rest.starts_with('/'));
         let owners = self.terms.topics.iter().any(|filter| covers(filter, reply));
-        reply != topic && (own || owners) && may_be_a_tools(reply, &self.base)
+        // it would hear what it is told
+        let told = thing.topics().any(|topic| topic == reply);
+        !told && (own || owners) && may_be_a_tools(reply, &self.base)
     }
 
     /// One tool for each domain, with as many things as `fits` takes.

@@ -1,5 +1,8 @@
 use super::*;
+use crate::tools::definition::Planned;
 use serde_json::{Value, json};
+
+mod levels;
 
 fn terms() -> Terms {
     Terms {
@@ -40,6 +43,13 @@ fn names(schema: &Value) -> &Value {
     &schema["properties"]["name"]["enum"]
 }
 
+/// What the daemon makes of a call.
+fn planned(all: &Catalogues, tool: &str, arguments: &Value) -> Result<Planned, String> {
+    let tools = all.definitions(|_| true);
+    let tool = tools.iter().find(|t| t.tool.name() == tool);
+    tool.ok_or("no tool")?.plan(&arguments.to_string())
+}
+
 /// What a call publishes: topic, payload, reply topic.
 fn plan(
     all: &Catalogues,
@@ -47,11 +57,7 @@ fn plan(
     name: &str,
     state: &str,
 ) -> Option<(String, String, Option<String>)> {
-    let tools = all.definitions(|_| true);
-    let tool = tools.iter().find(|t| t.tool.name() == tool)?;
-    let planned = tool
-        .plan(&json!({"name": name, "state": state}).to_string())
-        .ok()?;
+    let planned = planned(all, tool, &json!({"name": name, "state": state})).ok()?;
     Some((
         planned.topic,
         String::from_utf8(planned.payload.to_vec()).unwrap(),
@@ -89,7 +95,7 @@ fn zigbee(names: &[&str]) -> Value {
 fn zigbee_devices_become_one_tool_for_each_domain() {
     let mut all = catalogues();
     assert!(all.is_one(zigbee2mqtt::TOPIC) && !all.is_one("zigbee2mqtt/lamp"));
-    let mut list = zigbee(&["Lamp", "Desk light"]);
+    let mut list = zigbee(&["Lamp", "Table lamp"]);
     list[1]["definition"]["exposes"][0]["type"] = json!("switch");
     list[1]["definition"]["exposes"][0]["endpoint"] = json!("left");
     list[1]["definition"]["exposes"][0]["features"][1]["property"] = json!("state_left");
@@ -113,11 +119,11 @@ fn zigbee_devices_become_one_tool_for_each_domain() {
         )
     );
     assert_eq!(
-        plan(&all, "set_switch", "Desk light left", "off"),
+        plan(&all, "set_switch", "Table lamp left", "off"),
         some(
-            "zigbee2mqtt/Desk light/set",
+            "zigbee2mqtt/Table lamp/set",
             r#"{"state_left":"OFF"}"#,
-            Some("zigbee2mqtt/Desk light")
+            Some("zigbee2mqtt/Table lamp")
         )
     );
     assert_eq!(plan(&all, "set_light", "Attic", "on"), None);
@@ -186,6 +192,10 @@ fn discovery_documents_are_read_in_their_long_and_short_form() {
     assert!(tools(&all).is_empty());
 }
 
+fn numeric(name: &str, least: i64, most: i64) -> Value {
+    json!({"type": "numeric", "name": name, "property": name, "access": 7, "value_min": least, "value_max": most})
+}
+
 #[test]
 fn a_lie_makes_no_topic_be_written_or_heard_that_the_owner_did_not_name() {
     for topic in [
@@ -237,6 +247,14 @@ fn a_lie_makes_no_topic_be_written_or_heard_that_the_owner_did_not_name() {
         *feature = json!({"name": "state", "property": "state", "access": 7, "values": values});
         assert!(!take(&mut all, zigbee2mqtt::TOPIC, &list));
     }
+    // nor do all of them together become long
+    for (property, taken) in [(100, true), (180, false)] {
+        let mut all = catalogues();
+        let mut list = zigbee(&[&"x".repeat(480)]);
+        let values: Vec<String> = (0..8).map(|n| format!("{n}{}", "v".repeat(50))).collect();
+        list[0]["definition"]["exposes"][0]["features"][1] = json!({"name": "state", "property": "p".repeat(property), "access": 7, "values": values});
+        assert_eq!(take(&mut all, zigbee2mqtt::TOPIC, &list), taken);
+    }
     // our own document, and what is none
     let mut all = catalogues();
     let own = json!({"dev": {"name": "glowplug"}, "cmps": {"a": {"p": "switch", "command_topic": "house/a"}}});
@@ -264,7 +282,15 @@ fn a_house_fits_and_a_flood_is_cut_at_its_end() {
     let rooms: Vec<String> = (0..60)
         .map(|n| format!("Light of the room number {n:02}"))
         .collect();
-    let list = zigbee(&rooms.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut list = zigbee(&rooms.iter().map(String::as_str).collect::<Vec<_>>());
+    for lamp in list.as_array_mut().unwrap().iter_mut().take(60) {
+        let features = &mut lamp["definition"]["exposes"][0]["features"];
+        *features = json!([
+            numeric("brightness", 0, 254),
+            numeric("color_temp", 150, 500),
+            features[1]
+        ]);
+    }
     let mut all = catalogues();
     assert!(take(&mut all, zigbee2mqtt::TOPIC, &list));
     assert_eq!(names(&tools(&all)[0].1).as_array().unwrap().len(), 60);
@@ -313,12 +339,15 @@ fn a_thing_of_both_catalogues_is_one_and_a_name_twice_is_two() {
 proptest::proptest! {
     /// Whatever a document says, what a tool publishes is below the owner's filters and nothing that is never a tool's.
     #[test]
-    fn no_document_leaves_the_owners_filters(topic in "[a-z$+#/{}~]{0,24}|(house|glowplug|zigbee2mqtt/bridge)/[a-z+#/]{0,8}", prefix in "[a-z/$#+]{0,8}") {
+    fn no_document_leaves_the_owners_filters(own in "house/[a-z]{1,3}|[a-z$+#/~]{0,8}", topic in "[a-z$+#/{}~]{0,24}|(house|glowplug|zigbee2mqtt/bridge)/[a-z+#/]{0,8}", prefix in "[a-z/$#+]{0,8}") {
         let mut all = catalogues();
-        let document = json!({"name": "x", "~": prefix, "command_topic": topic, "state_topic": topic});
+        let document = json!({"name": "x", "~": prefix, "command_topic": own, "brightness_command_topic": topic, "state_topic": topic});
         take(&mut all, "homeassistant/light/x/config", &document);
-        if let Some((topic, _, reply)) = plan(&all, "set_light", "x", "on") {
-            for topic in [Some(topic), reply].into_iter().flatten() {
+        let dimmed = json!({"name": "x", "state": "on", "brightness": 7});
+        let plain = json!({"name": "x", "state": "on"});
+        for planned in [dimmed, plain].iter().filter_map(|call| planned(&all, "set_light", call).ok()) {
+            let before = planned.before.into_iter().map(|(topic, _)| topic);
+            for topic in before.chain([planned.topic]).chain(planned.reply_topic) {
                 proptest::prop_assert!(terms().topics.iter().any(|f| covers(f, &topic)), "{}", topic);
                 proptest::prop_assert!(may_be_a_tools(&topic, "glowplug"));
             }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Found, Thing, name};
+use super::{Found, name};
+use crate::tools::thing::{BRIGHTNESS, COLOR_TEMP, Level, POSITION, Thing, Way};
 
 /// The topic of the list.
 pub(super) const TOPIC: &str = "zigbee2mqtt/bridge/devices";
@@ -50,6 +51,14 @@ struct Feature {
     value_off: Option<Value>,
     #[serde(default)]
     values: Vec<String>,
+    value_min: Option<f64>,
+    value_max: Option<f64>,
+}
+
+impl Feature {
+    fn is_settable(&self, name: &str) -> bool {
+        self.name == name && self.access & SET != 0 && !self.property.is_empty()
+    }
 }
 
 /// The things that the list names.
@@ -63,9 +72,7 @@ fn of_device(device: &Device) -> Vec<Found> {
     let topic = format!("zigbee2mqtt/{}", device.friendly_name);
     let exposes = device.definition.iter().flat_map(|of| &of.exposes);
     let found = |exposed: &Exposed| {
-        let settable =
-            |f: &&Feature| f.name == "state" && f.access & SET != 0 && !f.property.is_empty();
-        let feature = exposed.features.iter().find(settable)?;
+        let feature = exposed.features.iter().find(|f| f.is_settable("state"))?;
         let full = match &exposed.endpoint {
             Some(endpoint) => format!("{} {endpoint}", device.friendly_name),
             None => device.friendly_name.clone(),
@@ -77,10 +84,32 @@ fn of_device(device: &Device) -> Vec<Found> {
                 topic: format!("{topic}/set"),
                 reply_topic: Some(topic.clone()),
                 states: states(&exposed.kind, feature),
+                levels: levels(&exposed.features),
             },
         })
     };
     exposes.filter_map(found).collect()
+}
+
+/// The numbers that these features can be set to, where the list says from where to where.
+fn levels(features: &[Feature]) -> BTreeMap<&'static str, Level> {
+    let level = |(name, what): (&str, &'static str)| {
+        let feature = features.iter().find(|f| f.is_settable(name))?;
+        let way = Way::Key(feature.property.clone());
+        let (least, most) = (feature.value_min? as i64, feature.value_max? as i64);
+        let level = match what {
+            COLOR_TEMP => Level::in_mireds(least, most, way)?,
+            _ => Level::new(least, most, way)?,
+        };
+        let alone = what == POSITION;
+        Some((what, Level { alone, ..level }))
+    };
+    let known = [
+        ("brightness", BRIGHTNESS),
+        ("color_temp", COLOR_TEMP),
+        ("position", POSITION),
+    ];
+    known.into_iter().filter_map(level).collect()
 }
 
 /// The states by the names that Home Assistant has for them, and the payload of each.

@@ -232,6 +232,7 @@ fn a_thing_of_a_catalogue_has_only_its_own_states() {
             .iter()
             .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
             .collect(),
+        ..Thing::default()
     };
     let things = BTreeMap::from([
         (

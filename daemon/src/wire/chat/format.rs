@@ -8,6 +8,7 @@ use glowplug_model::text::{Format, JsonText};
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
+use super::exact::Word;
 use crate::wire::fault::Fault;
 
 /// Name of the field.
@@ -113,7 +114,10 @@ impl<'de> Visitor<'de> for FormatSeed<'_> {
         let (mut kind, mut schema, mut pattern) = (None::<Kind>, None, None::<String>);
         while let Some(key) = map.next_key::<String>()? {
             let given = match &key[..] {
-                "type" => kind.replace(map.next_value()?).is_some(),
+                "type" => {
+                    let Word(given) = map.next_value::<Word<Kind>>()?;
+                    kind.replace(given).is_some()
+                }
                 "json_schema" => {
                     path.replace("response_format.json_schema".to_owned());
                     schema

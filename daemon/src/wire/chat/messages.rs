@@ -7,6 +7,7 @@ use glowplug_model::text::{Message, Role};
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::exact::Word;
 use super::tools::{Calls, check_call_id};
 use super::values::{Scalar, text};
 
@@ -102,7 +103,10 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
                 return Err(de::Error::custom("is given twice"));
             }
             match key.as_str() {
-                "role" => role = Some(map.next_value::<RawRole>()?.into()),
+                "role" => {
+                    let Word(said) = map.next_value::<Word<RawRole>>()?;
+                    role = Some(said.into());
+                }
                 "content" => content = map.next_value::<Option<Content>>()?,
                 "tool_calls" => calls = map.next_value_seed(Calls { path: self.path })?,
                 "tool_call_id" => result_of = text(&mut map, check_call_id)?,

@@ -1,5 +1,6 @@
 //! A chat request and its frames, in OpenAI's shapes.
 
+mod exact;
 pub(crate) mod format;
 pub(super) mod messages;
 pub(crate) mod reply;

@@ -173,9 +173,14 @@ impl<'a> Logprobs<'a> {
     }
 }
 
-/// Encodes a frame with new text, before the end.
+/// Encodes a frame before the end: with new text, or with an empty delta and what the daemon does with a tool of its own.
 #[must_use]
-pub fn chunk(envelope: Envelope<'_>, delta: Delta<'_>, tokens: Option<&[TokenLogprob]>) -> Bytes {
+pub fn chunk(
+    envelope: Envelope<'_>,
+    delta: Delta<'_>,
+    tokens: Option<&[TokenLogprob]>,
+    event: Option<&ToolEvent>,
+) -> Bytes {
     #[derive(Serialize)]
     struct Choice<'a> {
         index: u8,
@@ -190,44 +195,13 @@ pub fn chunk(envelope: Envelope<'_>, delta: Delta<'_>, tokens: Option<&[TokenLog
         envelope: Envelope<'a>,
         object: &'static str,
         choices: [Choice<'a>; 1],
+        #[serde(flatten)]
+        event: Option<&'a ToolEvent>,
     }
     let choice = Choice {
         index: 0,
         delta,
         logprobs: tokens.map(Logprobs::of),
-        finish_reason: None,
-    };
-    encode(&Frame {
-        envelope,
-        object: "chat.completion.chunk",
-        choices: [choice],
-    })
-}
-
-/// Encodes a frame that tells what the daemon does with a tool of its own. Its delta is empty but for the role.
-#[must_use]
-pub fn tool_chunk(envelope: Envelope<'_>, role: Option<&'static str>, event: &ToolEvent) -> Bytes {
-    #[derive(Serialize)]
-    struct Choice<'a> {
-        index: u8,
-        delta: Delta<'a>,
-        finish_reason: Option<&'static str>,
-    }
-    #[derive(Serialize)]
-    struct Frame<'a> {
-        #[serde(flatten)]
-        envelope: Envelope<'a>,
-        object: &'static str,
-        choices: [Choice<'a>; 1],
-        #[serde(flatten)]
-        event: &'a ToolEvent,
-    }
-    let choice = Choice {
-        index: 0,
-        delta: Delta {
-            role,
-            ..Delta::default()
-        },
         finish_reason: None,
     };
     encode(&Frame {
@@ -396,7 +370,7 @@ pub fn error_text(fault: &Fault) -> Bytes {
 #[must_use]
 pub fn no_text(finish: Finish, calls: &[ToolCall]) -> Bytes {
     let why = match finish {
-        Finish::Stop if !calls.is_empty() => "the model calls a tool, which plain text cannot say",
+        _ if hands_out(finish, calls) => "the model calls a tool, which plain text cannot say",
         Finish::Stop => "the model ended its turn without a word",
         Finish::Length => "`max_tokens` or the context left no token for the answer",
         Finish::Cancelled => "it was cancelled before its first word",
@@ -412,10 +386,15 @@ pub fn no_text(finish: Finish, calls: &[ToolCall]) -> Bytes {
     ))
 }
 
+/// Whether calls are handed out to be made. Those that are complete are, even where the model's tokens ended before it did.
+fn hands_out(finish: Finish, calls: &[ToolCall]) -> bool {
+    finish.is_heard_out() && !calls.is_empty()
+}
+
 /// The `finish_reason`: OpenAI's names, and our own. A request that ends with an error frame has none.
 fn finish_reason(finish: Finish, calls: &[ToolCall]) -> &'static str {
     match finish {
-        Finish::Stop if !calls.is_empty() => "tool_calls",
+        _ if hands_out(finish, calls) => "tool_calls",
         Finish::Stop => "stop",
         Finish::Length => "length",
         Finish::Cancelled => "cancelled",

@@ -11,6 +11,7 @@ use glowplug_model::text::{Message, Tool, Tools};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::exact::{Object, Word};
 use super::format::{self, FormatSeed, ResponseFormat};
 use super::messages::MessagesSeed;
 pub use super::sampling::Sampling;
@@ -171,7 +172,7 @@ pub fn parse_cancel(payload: &[u8]) -> Result<Cancel, Fault> {
     if payload.is_empty() {
         return Ok(Cancel::All);
     }
-    let body: Body =
+    let Object(body): Object<Body> =
         serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
     let (id, session) = (body.id, body.session);
     let id = id.map(|id| string("id", id)).transpose()?;
@@ -198,7 +199,7 @@ pub fn parse_control(payload: &[u8]) -> Result<String, Fault> {
         id: Scalar,
         action: Scalar,
     }
-    let body: Body =
+    let Object(body): Object<Body> =
         serde_json::from_str(utf8(payload)?).map_err(|e| Fault::invalid("", e.to_string()))?;
     let id = string("id", body.id)?;
     if string("action", body.action)? == "end_thinking" {
@@ -371,14 +372,13 @@ impl Body<'_> {
             }
             "session" => r.session = text(map, check_session)?,
             "priority" => {
-                r.priority = map
-                    .next_value::<Option<RawPriority>>()?
-                    .map_or(Priority::Normal, Priority::from);
+                let priority = map.next_value::<Option<Word<RawPriority>>>()?;
+                r.priority = priority.map_or(Priority::Normal, |Word(priority)| priority.into());
             }
             "stream" => r.stream = map.next_value()?,
             "chunk" => {
-                let chunk = map.next_value::<Option<RawChunk>>()?;
-                r.sentences = matches!(chunk, Some(RawChunk::Sentence));
+                let chunk = map.next_value::<Option<Word<RawChunk>>>()?;
+                r.sentences = matches!(chunk, Some(Word(RawChunk::Sentence)));
             }
             "preset" => r.preset = text(map, check_session)?,
             "max_tokens" | "max_completion_tokens" => {
@@ -407,7 +407,10 @@ impl Body<'_> {
             "schema_in_prompt" => {
                 r.schema_in_prompt = map.next_value::<Option<bool>>()?.unwrap_or(false);
             }
-            "tool_execution" => r.tool_execution = map.next_value()?,
+            "tool_execution" => {
+                let who = map.next_value::<Option<Word<Execution>>>()?;
+                r.tool_execution = who.map(|Word(who)| who);
+            }
             "deadline_ms" => r.deadline_ms = integer(map, 1, DEADLINE_MAX_MS)?,
             "n" => {
                 // more than one answer would be an effect
@@ -484,7 +487,8 @@ fn older<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<(), A::Error>
     let asks = match map.next_value::<Option<Scalar>>()? {
         None => false,
         Some(Scalar::Text(text)) => !harmless.contains(&text.as_str()),
-        Some(Scalar::Empty) => false,
+        // no functions are no question, but no choice is an array
+        Some(Scalar::Empty) => key != "functions",
         Some(Scalar::Number(_) | Scalar::Other) => true,
     };
     if asks {

@@ -9,6 +9,7 @@ use glowplug_model::text::{JsonText, Tool, ToolCall, ToolChoice, ToolError, Tool
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::exact::{Object, Word};
 use crate::wire::fault::Fault;
 
 /// What a request says of tools, until all of it is read.
@@ -47,6 +48,7 @@ impl Offer {
             self.join(own)?;
         }
         let refuse = |why: String| Err(Fault::invalid("tool_choice", why));
+        let unknown = |name: &str| format!("names `{name}`, which is no tool of this request");
         let name = match &self.choice {
             Some(Choice::Named(name)) => Some(name),
             _ => None,
@@ -56,14 +58,15 @@ impl Offer {
                 ignored.push("parallel_tool_calls");
             }
             return match self.choice {
-                Some(Choice::Required | Choice::Named(_)) => refuse("needs `tools`".to_owned()),
+                Some(Choice::Named(name)) => refuse(unknown(&name)),
+                Some(Choice::Required) => refuse("needs `tools`".to_owned()),
                 None | Some(Choice::None | Choice::Auto) => Ok(None),
             };
         }
         if let Some(name) = name
             && !self.list.iter().any(|tool| tool.name() == &**name)
         {
-            return refuse("names none of `tools`".to_owned());
+            return refuse(unknown(name));
         }
         let choice = match self.choice {
             // a model that does not see tools calls none
@@ -135,8 +138,8 @@ impl<'de> Deserialize<'de> for Choice {
                 #[serde(deny_unknown_fields)]
                 struct Named {
                     #[serde(rename = "type")]
-                    _kind: Kind,
-                    function: Name,
+                    _kind: Word<Kind>,
+                    function: Object<Name>,
                 }
                 #[derive(Deserialize)]
                 #[serde(deny_unknown_fields)]
@@ -144,7 +147,8 @@ impl<'de> Deserialize<'de> for Choice {
                     name: String,
                 }
                 let named = Named::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(Choice::Named(named.function.name.into()))
+                let Object(function) = named.function;
+                Ok(Choice::Named(function.name.into()))
             }
         }
         d.deserialize_any(V)
@@ -167,8 +171,8 @@ struct List<'p> {
 #[serde(deny_unknown_fields)]
 struct RawTool {
     #[serde(rename = "type")]
-    _kind: Kind,
-    function: RawFunction,
+    _kind: Word<Kind>,
+    function: Object<RawFunction>,
 }
 
 #[derive(Deserialize)]
@@ -216,9 +220,10 @@ impl<'de> Visitor<'de> for List<'_> {
                 }
                 break;
             }
-            let Some(RawTool { function: f, .. }) = seq.next_element::<RawTool>()? else {
+            let Some(Object(tool)) = seq.next_element::<Object<RawTool>>()? else {
                 break;
             };
+            let Object(f) = tool.function;
             let schema = f.parameters.as_ref().map_or("", |JsonText(text)| text);
             let tool = Tool::new(&f.name, f.description.as_deref(), schema).map_err(|error| {
                 let field = match error {
@@ -262,8 +267,8 @@ struct RawCall {
     _index: Option<IgnoredAny>,
     id: String,
     #[serde(rename = "type")]
-    _kind: Option<Kind>,
-    function: RawCalled,
+    _kind: Option<Word<Kind>>,
+    function: Object<RawCalled>,
 }
 
 #[derive(Deserialize)]
@@ -298,7 +303,7 @@ impl<'de> Visitor<'de> for Calls<'_> {
         loop {
             let place = format!("{field}[{}]", all.len());
             self.path.replace(place.clone());
-            let Some(call) = seq.next_element::<RawCall>()? else {
+            let Some(Object(call)) = seq.next_element::<Object<RawCall>>()? else {
                 break;
             };
             if all.len() == TOOL_CALLS_MAX {
@@ -315,11 +320,11 @@ impl<'de> Visitor<'de> for Calls<'_> {
             if all.iter().any(|other| other.id == call.id) {
                 return Err(wrong("id", "is the id of two calls".to_owned()));
             }
-            let name = call.function.name;
+            let Object(RawCalled { name, arguments }) = call.function;
             if let Err(error) = Tool::new(&name, None, "") {
                 return Err(wrong("function.name", error.to_string()));
             }
-            let arguments = match call.function.arguments {
+            let arguments = match arguments {
                 // some clients send nothing for no arguments
                 none if none.trim().is_empty() => "{}".to_owned(),
                 some => some,

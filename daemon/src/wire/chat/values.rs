@@ -158,8 +158,8 @@ impl<'de> Deserialize<'de> for Biases {
             }
         }
         fn number_of<'de, A: MapAccess<'de>>(map: &mut A) -> Result<f32, A::Error> {
-            match map.next_value::<f32>()? {
-                bias if (-100.0..=100.0).contains(&bias) => Ok(bias),
+            match map.next_value::<f64>()? {
+                bias if (-100.0..=100.0).contains(&bias) => Ok(bias as f32),
                 bias => Err(de::Error::custom(format_args!(
                     "{bias} is not between -100 and 100"
                 ))),
@@ -287,14 +287,14 @@ pub(super) fn integer<'de, A: MapAccess<'de>>(
 /// A number between two limits, or null.
 pub(super) fn number<'de, A: MapAccess<'de>>(
     map: &mut A,
-    min: f32,
-    max: f32,
+    min: f64,
+    max: f64,
 ) -> Result<Option<f32>, A::Error> {
-    match map.next_value::<Option<f32>>()? {
+    match map.next_value::<Option<f64>>()? {
         Some(x) if !(min..=max).contains(&x) => Err(de::Error::custom(format_args!(
             "{x} is not between {min} and {max}"
         ))),
-        x => Ok(x),
+        x => Ok(x.map(|x| x as f32)),
     }
 }
 

@@ -31,7 +31,9 @@ fn routes() {
             "plant7/ai/n1/admin/stats/request",
             Some(Route::Admin("stats")),
         ),
-        ("plant7/ai/any/chat/a/request", None),
+        ("plant7/ai/any/chat/a/request", Some(Route::Pool("a"))),
+        ("plant7/ai/any/chat/a/cancel", None),
+        ("plant7/ai/any/chat/a b/request", None),
         ("plant7/ai/n1/chat/a/reply", None),
         ("plant7/ai/n1/ask/a/answer", None),
         ("plant7/ai/n1/session/a/s/result", None),
@@ -79,6 +81,7 @@ fn what_is_written_is_never_what_is_listened_to() {
         t.info(),
         t.metrics(),
         t.reply("a"),
+        t.pool_reply("a"),
         t.answer("a"),
         t.session_result("a", "s"),
         t.admin_response("v"),
@@ -105,6 +108,10 @@ fn response_topics() {
         ("plant7/ai/n1/status", false),
         ("plant7/ai/n2/chat/a/request", false),
         ("plant7/ai/any/chat/a/request", false),
+        ("plant7/ai/any/chat/a/reply", true),
+        ("plant7/ai/any/chat/a/reply/42", true),
+        ("plant7/ai/any/chat/b/reply", false),
+        ("plant7/ai/any/ask/a/answer", false),
         ("apps/answers", true),
         ("apps/answers/x", true),
         ("apps/answersx", false),
@@ -156,6 +163,8 @@ fn a_local_program_reaches_its_own_client_only() {
     ];
     for (id, rest, publish, ok) in table {
         assert_eq!(local_may(id, rest, publish), ok, "{id} {rest} {publish}");
+        let name = id.split(':').next().unwrap();
+        assert_eq!(user_may(name, rest, publish), ok, "{name} {rest} {publish}");
     }
 }
 
@@ -184,11 +193,12 @@ proptest! {
         }
         // without an allow-list it is below the client's own segment
         if t.may_reply_on("a", &topic, &[]).is_ok() {
-            prop_assert_eq!(topic.strip_prefix("plant7/ai/n1/").and_then(|rest| rest.split('/').nth(1)), Some("a"));
+            let rest = ["plant7/ai/n1/", "plant7/ai/any/"].iter().find_map(|own| topic.strip_prefix(own));
+            prop_assert_eq!(rest.and_then(|rest| rest.split('/').nth(1)), Some("a"));
         }
         // what is routed belongs to the segment of a client, or to the operator
         match t.route(&topic) {
-            Some(Route::Request(c) | Route::Ask(c) | Route::Cancel(c) | Route::Control(c)) => {
+            Some(Route::Request(c) | Route::Pool(c) | Route::Ask(c) | Route::Cancel(c) | Route::Control(c)) => {
                 let level = format!("/{c}");
                 prop_assert!(valid_segment(c) && topic.contains(&level));
             }
@@ -198,6 +208,10 @@ proptest! {
             }
             Some(Route::Admin(verb)) => prop_assert_eq!(&topic, &format!("plant7/ai/n1/admin/{verb}/request")),
             None => {}
+        }
+        // a further user reaches less than a program on this machine that calls itself by its name
+        for publish in [true, false] {
+            prop_assert!(!user_may("a", &topic, publish) || local_may("a", &topic, publish));
         }
         // and a program on this machine reaches no segment but its own
         if local_may("a", &topic, true) && topic.split('/').nth(1).is_some_and(|kind| kind != "admin") {
@@ -217,6 +231,9 @@ proptest! {
     #[test]
     fn a_request_topic_names_its_client(client in "[A-Za-z0-9._-]{1,64}") {
         let t = topics();
+        let topic = format!("plant7/ai/any/chat/{client}/request");
+        prop_assert_eq!(t.route(&topic), Some(Route::Pool(client.as_str())));
+        prop_assert!(t.may_reply_on(&client, &t.pool_reply(&client), &[]).is_ok());
         let topic = t.request(&client);
         prop_assert_eq!(t.route(&topic), Some(Route::Request(client.as_str())));
         prop_assert!(t.may_reply_on(&client, &t.reply(&client), &[]).is_ok());

@@ -33,19 +33,17 @@ enum Kind {
         /// what any of them allows, where one mask is not enough
         joined: Option<Mask>,
     },
-    /// The answer is free, but for the calls in it: each is held from the moment that a call has begun for sure.
+    /// The answer is free, but for the calls in it: each is held from the moment that it has named one of the tools.
     Calls { call: Box<Constraint>, at: At },
 }
 
 /// Where an answer is whose calls are held.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// in text, or in what may yet become a call
+    /// in text, or in a call that has not named its tool
     Text,
     /// in a call that is held
     Call,
-    /// in a call that had begun in a way that no schema describes: it is as the model writes it
-    Loose,
 }
 
 impl Guide {
@@ -197,23 +195,26 @@ impl Guide {
     }
 
     /// Looks where the answer is after a token, of which `calls` has the text. An answer that is held as a whole knows by
-    /// itself.
+    /// itself. A call that has begun in a way that no schema describes cannot be held, so it is none.
     pub(in crate::engine) fn follow(
         &mut self,
-        calls: &CallSplitter,
+        calls: &mut CallSplitter,
     ) -> Result<(), ConstraintError> {
         let Kind::Calls { call, at } = &mut self.kind else {
             return Ok(());
         };
         let next = match (*at, calls.open_call()) {
             // it has been given out; its closing mark is the model's own
-            (At::Call | At::Loose, None) => At::Text,
+            (At::Call, None) => At::Text,
             (At::Call, Some(_)) if call.is_over() => At::Text,
             (At::Text, Some(begun)) => {
                 call.restart()?;
                 match call.begin(begun) {
                     Ok(()) => At::Call,
-                    Err(ConstraintError::Text) => At::Loose,
+                    Err(ConstraintError::Text) => {
+                        calls.give_up();
+                        At::Text
+                    }
                     Err(error) => return Err(error),
                 }
             }

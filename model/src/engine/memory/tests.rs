@@ -47,7 +47,10 @@ fn is_own(client: u32, token: u32) -> bool {
 /// Reads a session that is only in its file, as the engine does at its next turn.
 fn revive(memory: &mut Memory, key: &SessionKey) {
     if memory.sessions.get(key).is_none()
-        && let Some(known) = memory.snapshots.as_mut().and_then(|s| s.known(key))
+        && let Some(known) = memory
+            .snapshots
+            .as_mut()
+            .and_then(|s| s.known(key).ok().flatten())
     {
         memory.sessions.restore(key.clone(), known);
     }
@@ -485,7 +488,7 @@ impl World {
 }
 
 fn memory(folder: &TempDir, layout: &KvLayout) -> Memory {
-    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None);
+    let snapshots = Snapshots::new(folder.path(), &gguf(), layout, PAGES, None, None);
     Memory::new(Pages::new(PAGES).unwrap(), Some(snapshots))
 }
 

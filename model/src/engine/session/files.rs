@@ -1,6 +1,6 @@
 //! Sessions in files: what was said, and the pages that hold it. A file is believed only as far as its checksums go. The
 //! text can be used with any model, the pages only with the model, the tokenizer and the formats that they were computed
-//! with.
+//! with. With keys, files are encrypted, and one that does not open is neither used nor replaced.
 
 use super::stored::{Stored, name, owner};
 use super::unsaved::Unsaved;
@@ -11,6 +11,7 @@ use crate::files;
 use crate::gguf::Gguf;
 use crate::kv::snapshot::{self, Limits, PART, Reader, Snapshot, SnapshotError};
 use crate::kv::{KvCache, KvLayout, PageId, PageLost, Pages};
+use crate::seal::{KeyFile, Keys};
 use crate::text::{Message, Role, ToolCall};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most notices that wait to be read; more of them are lost.
 const NOTICES_MAX: usize = 16;
@@ -30,6 +32,10 @@ pub(in crate::engine) struct Snapshots {
     page_bytes: usize,
     /// pages of the arena
     pages: usize,
+    /// what files are encrypted with, if they are
+    keys: Option<Arc<KeyFile>>,
+    /// names of files that do not open, which an operator was told
+    closed: BTreeSet<String>,
     wear: Wear,
     /// empty until the folder could be read
     stored: Stored,
@@ -75,6 +81,7 @@ impl Snapshots {
         gguf: &Gguf,
         layout: &KvLayout,
         pages: usize,
+        keys: Option<Arc<KeyFile>>,
         per_day: Option<u64>,
     ) -> Self {
         let mut snapshots = Self {
@@ -82,6 +89,8 @@ impl Snapshots {
             fingerprint: fingerprint(gguf, layout),
             page_bytes: layout.page_bytes(),
             pages,
+            keys,
+            closed: BTreeSet::new(),
             wear: Wear::new(per_day),
             stored: Stored::default(),
             read: false,
@@ -198,15 +207,17 @@ impl Snapshots {
             note: &note,
         };
         let name = name(&key.client, &key.name);
-        let bytes = snapshot::header_bytes(tokens.len(), note.len())
-            + pages.len() * snapshot::page_bytes(self.page_bytes);
+        let keys = self.keys();
+        let (keys, sealed) = (keys.as_deref(), keys.is_some());
+        let bytes = snapshot::header_bytes(tokens.len(), note.len(), sealed)
+            + pages.len() * snapshot::page_bytes(self.page_bytes, sealed);
         let (bytes, paged) = (bytes as u64, pages.len() > 0);
         let written = self
             .stored
-            .make_room(&self.folder, &name, bytes)
+            .make_room(&self.folder, &name, bytes, keys)
             .and_then(|()| {
                 files::make_private_folder(&self.folder)?;
-                snapshot::write(&self.folder, &name, &head, pages)?;
+                snapshot::write(&self.folder, &name, &head, keys, pages)?;
                 Ok(())
             });
         match written {
@@ -216,8 +227,22 @@ impl Snapshots {
         }
         self.wear.wrote(&key.client, bytes);
         self.stored.put(name, bytes, paged, self.now);
-        (session.saved, session.paged) = (true, true);
+        (session.saved, session.paged, session.stale_file) = (true, true, false);
         Ok(())
+    }
+
+    /// The keys as they are now. What became of a change of them is noted.
+    fn keys(&mut self) -> Option<Arc<Keys>> {
+        let (keys, news) = self.keys.as_ref()?.keys();
+        match news {
+            None => {}
+            Some(Ok(())) => {
+                self.closed.clear();
+                self.notice(Notice::Keys(keys.count()));
+            }
+            Some(Err(why)) => self.notice(Notice::KeysKept(why.to_string())),
+        }
+        Some(keys)
     }
 
     /// Notes whether the disk did what it was told. A [`Notice`] says when it begins to fail and when it works again.
@@ -247,41 +272,67 @@ impl Snapshots {
     }
 
     /// Opens the file of a session and checks its header. The pages are read from the reader.
-    pub(in crate::engine) fn open(&self, key: &SessionKey) -> Result<Reader, SnapshotError> {
+    pub(in crate::engine) fn open(&mut self, key: &SessionKey) -> Result<Reader, SnapshotError> {
         let limits = Limits {
             page_bytes: self.page_bytes,
             pages: self.pages,
         };
         let path = self.folder.join(name(&key.client, &key.name));
-        let reader = snapshot::read_header(&path, &self.fingerprint, limits)?;
+        let keys = self.keys();
+        let reader = snapshot::read_header(&path, &self.fingerprint, limits, keys.as_deref())?;
         match note(&reader) {
             Some(note) if *note.client == *key.client && *note.session == *key.name => Ok(reader),
             _ => Err(SnapshotError::NotOurs),
         }
     }
 
-    /// Reads what was said in a session from its file. If the file is of no use, a [`Notice`] says so.
-    pub(in crate::engine) fn known(&mut self, key: &SessionKey) -> Option<Session> {
+    /// Reads what was said in a session from its file. If the file is of no use, a [`Notice`] says so, and the session may
+    /// begin anew.
+    ///
+    /// # Errors
+    /// The file is encrypted, or may be, and does not open: nobody may replace it.
+    pub(in crate::engine) fn known(
+        &mut self,
+        key: &SessionKey,
+    ) -> Result<Option<Session>, SnapshotError> {
         let session = match self.open(key) {
-            Ok(reader) => session(note(&reader)?).ok_or(SnapshotError::NotOurs),
-            Err(SnapshotError::Io(error)) if files::is_missing(&error) => return None,
-            Err(error) => Err(error),
+            Ok(reader) => {
+                let stale = reader.stale();
+                let session = note(&reader).and_then(session);
+                session.map(|session| (session, stale))
+            }
+            Err(SnapshotError::Io(error)) if files::is_missing(&error) => return Ok(None),
+            Err(error) => return self.unusable(key, error).map(|()| None),
         };
-        match session {
-            Ok(mut session) => {
-                let seen = self.stored.seen(&name(&key.client, &key.name));
-                session.seen = seen.unwrap_or(self.now);
-                Some(session)
-            }
-            Err(why) => {
-                self.notice(Notice::Unreadable {
-                    client: key.client.clone(),
-                    session: key.name.clone(),
-                    why: why.to_string(),
-                });
-                None
-            }
+        let Some((mut session, stale)) = session else {
+            return self.unusable(key, SnapshotError::NotOurs).map(|()| None);
+        };
+        let seen = self.stored.seen(&name(&key.client, &key.name));
+        (session.seen, session.stale_file) = (seen.unwrap_or(self.now), stale);
+        Ok(Some(session))
+    }
+
+    /// Tells an operator of a file that is of no use. With keys, any damage may be that of an encrypted file, which the
+    /// right key or a copy may mend: it is an error then, told once.
+    fn unusable(&mut self, key: &SessionKey, why: SnapshotError) -> Result<(), SnapshotError> {
+        let (client, session) = (key.client.clone(), key.name.clone());
+        if self.keys.is_none() && !matches!(why, SnapshotError::NoKey) {
+            self.notice(Notice::Unreadable {
+                client,
+                session,
+                why: why.to_string(),
+            });
+            return Ok(());
         }
+        let name = name(&key.client, &key.name);
+        if self.closed.len() < NOTICES_MAX && self.closed.insert(name) {
+            self.notice(Notice::Closed {
+                client,
+                session,
+                why: why.to_string(),
+            });
+        }
+        Err(why)
     }
 
     /// Whether there is a file of this session.

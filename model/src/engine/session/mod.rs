@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) saved: bool,
     /// whether the pages in its file can be used, as far as is known
     pub(super) paged: bool,
+    /// whether its file was not written with the newest key
+    pub(super) stale_file: bool,
     /// bytes of text of the request that is its turn now
     asked: usize,
     /// [`Sessions::clock`] when it was last used
@@ -270,6 +272,7 @@ impl Sessions {
                 turns: session.turns,
                 saved: session.saved,
                 paged: session.paged,
+                stale_file: session.stale_file,
                 used: session.used,
                 seen: session.seen.saturating_sub(now),
                 ..Session::default()

@@ -4,6 +4,7 @@
 use super::unsaved::Unsaved;
 use crate::files;
 use crate::kv::snapshot::{self, PART};
+use crate::seal::Keys;
 use glowplug_firmware_config::limits::{
     SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_PER_CLIENT, SNAPSHOTS_MAX, SNAPSHOTS_PER_CLIENT,
 };
@@ -168,6 +169,7 @@ impl Stored {
         folder: &Path,
         name: &str,
         bytes: u64,
+        keys: Option<&Keys>,
     ) -> Result<(), Unsaved> {
         let owner = &name[..=DIGITS];
         let (mut others, mut all) = ((0, 0), (0, 0));
@@ -204,8 +206,8 @@ impl Stored {
                 oldest.map(|(name, entry)| (name.to_owned(), entry.bytes))
             };
             if few && let Some((oldest, before)) = oldest(true) {
-                // a file that is no snapshot keeps its bytes here, and is removed as a whole when its turn comes
-                let left = snapshot::drop_pages(&folder.join(&oldest)).unwrap_or(before);
+                // a file that is no snapshot, or does not open, keeps its bytes here, and is removed as a whole when its turn comes
+                let left = snapshot::drop_pages(&folder.join(&oldest), keys).unwrap_or(before);
                 if let Some(entry) = self.files.get_mut(&oldest) {
                     (entry.bytes, entry.pages) = (left, false);
                 }

@@ -43,15 +43,24 @@ impl Engine {
             (SessionVerb::Save, Some(session)) => {
                 let snapshots = memory.snapshots.as_mut().ok_or(SessionFault::NoFolder)?;
                 // pages that are only in the file stay there
-                if session.tip.is_some() || !session.saved || !snapshots.has(&key) {
+                let kept = session.saved && !session.stale_file && snapshots.has(&key);
+                if session.tip.is_some() || !kept {
                     snapshots.save(&key, session, &memory.pages, &mut self.model.kv)?;
                 }
                 Ok(state(session, &memory.pages))
             }
-            // the session is in its file alone: there is nothing left to do
+            // the session is in its file alone: there is nothing left to do, unless that was written with an older key
             (SessionVerb::Save, None) => {
-                let known = memory.snapshots.as_mut().and_then(|s| s.known(&key));
-                let session = known.ok_or(SessionFault::NotFound)?;
+                let snapshots = memory.snapshots.as_mut().ok_or(SessionFault::NotFound)?;
+                let known = snapshots.known(&key).map_err(|why| SessionFault::Closed {
+                    session: key.name.clone(),
+                    why: why.to_string(),
+                })?;
+                let mut session = known.ok_or(SessionFault::NotFound)?;
+                if session.stale_file {
+                    // what cannot be written now stays as it is, and is no less saved
+                    let _ = snapshots.save_text(&key, &mut session);
+                }
                 Ok(state(&session, &memory.pages))
             }
             (SessionVerb::Reset | SessionVerb::Drop, _) => {
@@ -162,7 +171,7 @@ impl Engine {
         snapshots.expire(seconds, &sessions.keys());
     }
 
-    /// Saves every session that has changed, if there is a folder. The daily limit of writes does not count, because the
+    /// Saves every session that has changed, or whose file has not the newest key, if there is a folder. The daily limit of writes does not count, because the
     /// daemon stops. Gives how many sessions could not be saved.
     pub fn save_all(&mut self) -> usize {
         let memory = &mut self.memory;
@@ -172,7 +181,7 @@ impl Engine {
         let mut failed = 0;
         for key in memory.sessions.keys() {
             if let Some(session) = memory.sessions.get_mut(&key)
-                && !session.saved
+                && (!session.saved || session.stale_file)
             {
                 failed += usize::from(
                     snapshots
@@ -188,7 +197,8 @@ impl Engine {
     /// leave the memory (see `Sessions::leaver`); they are in their files from then on.
     ///
     /// # Errors
-    /// [`Refusal::Sessions`] if the session that would have to leave has no file and would be lost.
+    /// [`Refusal::Sessions`] if the session that would have to leave has no file and would be lost, and [`Refusal::Closed`]
+    /// if the session's own file does not open.
     pub(in crate::engine) fn room_for(
         &mut self,
         key: &SessionKey,
@@ -196,7 +206,13 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let known = match self.memory.sessions.get(key) {
             Some(_) => None,
-            None => (self.memory.snapshots.as_mut()).and_then(|snapshots| snapshots.known(key)),
+            None => match &mut self.memory.snapshots {
+                Some(snapshots) => snapshots.known(key).map_err(|why| Refusal::Closed {
+                    session: key.name.clone(),
+                    why: why.to_string(),
+                })?,
+                None => None,
+            },
         };
         let text = text + known.as_ref().map_or(0, Session::text);
         while let Some(bound) = self.memory.sessions.bound(key, text) {

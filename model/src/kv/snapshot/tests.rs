@@ -18,26 +18,49 @@ fn session(tokens: u32, fill: u8) -> (Vec<u32>, Pages) {
     ((0..tokens).collect(), pages.collect())
 }
 
-fn save(dir: &TempDir, (tokens, pages): &(Vec<u32>, Pages), note: &[u8]) -> PathBuf {
+/// Keys that are this digit all over, the newest first.
+fn keys(of: &[char]) -> Keys {
+    let lines = of.iter().map(|digit| digit.to_string().repeat(64) + "\n");
+    Keys::parse(&lines.collect::<String>()).unwrap()
+}
+
+fn save(dir: &TempDir, session: &(Vec<u32>, Pages), note: &[u8]) -> PathBuf {
+    save_with(dir, session, note, None)
+}
+
+fn save_with(
+    dir: &TempDir,
+    (tokens, pages): &(Vec<u32>, Pages),
+    note: &[u8],
+    keys: Option<&Keys>,
+) -> PathBuf {
     let snapshot = Snapshot {
         fingerprint: OURS,
-        page_bytes: 20,
+        page_bytes: pages.first().map_or(20, Vec::len),
         tokens,
         note,
     };
-    write(dir.path(), "s", &snapshot, pages.iter().map(Ok)).unwrap();
+    write(dir.path(), "s", &snapshot, keys, pages.iter().map(Ok)).unwrap();
     dir.path().join("s")
 }
 
 fn load(path: &Path) -> Result<(Header, Pages), SnapshotError> {
-    let mut reader = read_header(path, &OURS, LIMITS)?;
+    load_with(path, LIMITS, None)
+}
+
+fn load_with(
+    path: &Path,
+    limits: Limits,
+    keys: Option<&Keys>,
+) -> Result<(Header, Pages), SnapshotError> {
+    let mut reader = read_header(path, &OURS, limits, keys)?;
     let unusable = reader.unusable().is_some();
-    let mut pages = vec![vec![0; 20]; reader.header().pages];
+    let mut pages = vec![vec![0; limits.page_bytes]; reader.header().pages];
     for page in &mut pages {
         reader.read_page(page)?;
     }
     assert!(!unusable);
-    assert!(reader.read_page(&mut [0; 20]).is_err());
+    assert!(reader.read_page(&mut vec![0; limits.page_bytes]).is_err());
     Ok((reader.header().clone(), pages))
 }
 
@@ -59,7 +82,7 @@ fn pages_can_be_passed_over() {
     let (tokens, pages) = session(96, 5);
     let path = save(&dir, &(tokens, pages.clone()), b"note");
     for (passed, expected) in pages.iter().enumerate() {
-        let mut reader = read_header(&path, &OURS, LIMITS).unwrap();
+        let mut reader = read_header(&path, &OURS, LIMITS, None).unwrap();
         let mut page = vec![0; 20];
         reader.skip_pages(passed).unwrap();
         reader.read_page(&mut page).unwrap();
@@ -73,27 +96,114 @@ fn pages_can_be_passed_over() {
 #[test]
 fn every_cut_every_flipped_bit_and_every_byte_too_many_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let path = save(&dir, &session(33, 5), b"note");
-    let good = fs::read(&path).unwrap();
-    let file = OpenOptions::new().write(true).open(&path).unwrap();
-    for (at, &byte) in good.iter().enumerate() {
-        for bit in 0..8 {
-            file.write_all_at(&[byte ^ 1 << bit], at as u64).unwrap();
-            assert!(load(&path).is_err(), "byte {at}, bit {bit}");
+    let own = keys(&['a', 'b']);
+    for keys in [None, Some(&own)] {
+        let path = save_with(&dir, &session(33, 5), b"note", keys);
+        let load = || load_with(&path, LIMITS, keys);
+        let good = fs::read(&path).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        for (at, &byte) in good.iter().enumerate() {
+            for bit in 0..8 {
+                file.write_all_at(&[byte ^ 1 << bit], at as u64).unwrap();
+                assert!(load().is_err(), "byte {at}, bit {bit}");
+            }
+            file.write_all_at(&[byte], at as u64).unwrap();
         }
-        file.write_all_at(&[byte], at as u64).unwrap();
+        assert!(load().is_ok());
+        for len in (0..good.len()).rev() {
+            file.set_len(len as u64).unwrap();
+            let error = load().unwrap_err();
+            assert!(matches!(error, SnapshotError::Truncated), "{len}: {error}");
+        }
+        fs::write(&path, [&good[..], &[0]].concat()).unwrap();
+        assert!(matches!(
+            load(),
+            Err(SnapshotError::Corrupt { what: "length" })
+        ));
     }
-    assert!(load(&path).is_ok());
-    for len in (0..good.len()).rev() {
-        file.set_len(len as u64).unwrap();
-        let error = load(&path).unwrap_err();
-        assert!(matches!(error, SnapshotError::Truncated), "{len}: {error}");
+}
+
+#[test]
+fn what_is_encrypted_is_read_with_the_key_that_it_names_and_says_when_that_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        page_bytes: 150_000,
+        pages: 3,
+    };
+    let pages: Pages = (0..3).map(|n| vec![b'a' + n; 150_000]).collect();
+    let session = ((0..96).collect(), pages);
+    let (old, new) = (keys(&['1']), keys(&['2', '1']));
+    let path = save_with(&dir, &session, b"canary", Some(&old));
+    let file = fs::read(&path).unwrap();
+    let len = header_bytes(96, 6, true) + 3 * page_bytes(150_000, true);
+    assert_eq!((file.len(), &file[8..12]), (len, &3u32.to_le_bytes()[..]));
+    // nothing of tokens, note and pages is in it, and nothing comes twice
+    for plain in [&b"canary"[..], b"aaaaaaaa", &[7, 0, 0, 0, 8, 0, 0, 0]] {
+        assert!(!file.windows(plain.len()).any(|some| some == plain));
     }
-    fs::write(&path, [&good[..], &[0]].concat()).unwrap();
-    assert!(matches!(
-        load(&path),
-        Err(SnapshotError::Corrupt { what: "length" })
-    ));
+    let blocks: std::collections::BTreeSet<_> = file.chunks(64).skip(2).collect();
+    assert_eq!(blocks.len(), file.len().div_ceil(64) - 2);
+    for (keys, stale) in [(&old, false), (&new, true)] {
+        let (header, pages) = load_with(&path, limits, Some(keys)).unwrap();
+        assert_eq!(header.note, b"canary");
+        assert_eq!((&header.tokens, &pages), (&session.0, &session.1));
+        let mut reader = read_header(&path, &OURS, limits, Some(keys)).unwrap();
+        assert_eq!(reader.stale(), stale);
+        reader.skip_pages(2).unwrap();
+        let mut page = vec![0; 150_000];
+        reader.read_page(&mut page).unwrap();
+        assert_eq!(page, session.1[2]);
+    }
+    let why = |keys: Option<&Keys>| {
+        let error = load_with(&path, limits, keys).unwrap_err().to_string();
+        assert!(drop_pages(&path, keys).is_err());
+        error
+    };
+    assert!(why(None).contains("`sessions.key_file` is not set"));
+    let other = why(Some(&keys(&['2', '3'])));
+    assert!(
+        other.contains("does not hold") && !other.contains("22"),
+        "{other}"
+    );
+    // one that was written before there were keys is read with them
+    let path = save(&dir, &(Vec::new(), Vec::new()), b"plain");
+    let reader = read_header(&path, &OURS, LIMITS, Some(&new)).unwrap();
+    assert!(reader.stale() && reader.header().note == b"plain");
+    assert!(!read_header(&path, &OURS, LIMITS, None).unwrap().stale());
+}
+
+#[test]
+fn what_was_encrypted_is_as_it_was_or_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keys(&['c']);
+    let other = fs::read(save_with(&dir, &session(64, 5), b"note", Some(&keys))).unwrap();
+    let path = save_with(&dir, &session(64, 5), b"note", Some(&keys));
+    let good = fs::read(&path).unwrap();
+    let (page, head) = (20 + 16, good.len() - 2 * (20 + 16));
+    let swapped = [
+        &good[..head],
+        &good[head + page..],
+        &good[head..head + page],
+    ]
+    .concat();
+    // the pages of another file, and its whole content behind this one's lock
+    let pages = [&good[..head], &other[head..]].concat();
+    let content = [&good[..FIXED + LOCK_BYTES], &other[FIXED + LOCK_BYTES..]].concat();
+    for (bad, part) in [(swapped, "page"), (pages, "page"), (content, "header")] {
+        fs::write(&path, bad).unwrap();
+        let error = load_with(&path, LIMITS, Some(&keys)).unwrap_err();
+        assert!(
+            matches!(error, SnapshotError::Altered { what } if what == part),
+            "{error}"
+        );
+    }
+    // what was said outlives its pages here too
+    fs::write(&path, &good).unwrap();
+    let len = drop_pages(&path, Some(&keys)).unwrap();
+    assert_eq!(len, header_bytes(64, 4, true) as u64);
+    let reader = read_header(&path, &OURS, LIMITS, Some(&keys)).unwrap();
+    assert_eq!(reader.header().note, b"note");
+    assert!(matches!(reader.unusable(), Some(SnapshotError::Truncated)));
 }
 
 #[test]
@@ -117,7 +227,7 @@ fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
     let path = save(&dir, &session(96, 5), b"said");
     let refused = |fingerprint, page_bytes, pages| {
         let limits = Limits { page_bytes, pages };
-        let mut reader = read_header(&path, &fingerprint, limits).unwrap();
+        let mut reader = read_header(&path, &fingerprint, limits, None).unwrap();
         assert!(reader.unusable().is_some());
         // what was said is there all the same
         assert_eq!(
@@ -148,7 +258,7 @@ fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
         load(&path).unwrap_err()
     };
     assert!(matches!(with(0, b"GGUF"), SnapshotError::NotOurs));
-    assert!(matches!(with(8, &[3]), SnapshotError::Version(3)));
+    assert!(matches!(with(8, &[4]), SnapshotError::Version(4)));
     let most = u32::MAX.to_le_bytes();
     for at in [52, 56, 60] {
         let error = with(at, &most);
@@ -169,7 +279,7 @@ fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
             what: "length" | "header"
         }
     ));
-    let folder = read_header(dir.path(), &OURS, LIMITS);
+    let folder = read_header(dir.path(), &OURS, LIMITS, None);
     assert!(matches!(folder, Err(SnapshotError::NotOurs)));
 }
 
@@ -207,7 +317,13 @@ fn killed_at_any_byte_or_operation_the_old_one_is_there_or_the_new_one() {
     for nth in 0.. {
         save(&dir, &old, b"old");
         let (done, happened) = fault::at(nth, Fault::Kill, || {
-            write(dir.path(), "s", &snapshot(b"new"), new.1.iter().map(Ok))
+            write(
+                dir.path(),
+                "s",
+                &snapshot(b"new"),
+                None,
+                new.1.iter().map(Ok),
+            )
         });
         assert_eq!(done.is_none(), happened);
         let (header, pages) = load(&path).unwrap();
@@ -237,11 +353,11 @@ fn any_operation_may_fail_and_none_panics() {
             };
             let (_, happened) =
                 fault::at(nth, Fault::Errno(number), || -> Result<_, SnapshotError> {
-                    write(dir.path(), "s", &snapshot, pages.iter().map(Ok))?;
+                    write(dir.path(), "s", &snapshot, None, pages.iter().map(Ok))?;
                     load(&path)?;
-                    drop_pages(&path)
+                    drop_pages(&path, None)
                 });
-            let mut reader = read_header(&path, &OURS, LIMITS).unwrap();
+            let mut reader = read_header(&path, &OURS, LIMITS, None).unwrap();
             let note = reader.header().note.clone();
             assert!(note == b"old" || note == b"new");
             let sound = (0..reader.header().pages).all(|n| {
@@ -266,20 +382,20 @@ fn what_was_noted_outlives_its_pages() {
     let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     file.set_modified(long_ago).unwrap();
-    let len = drop_pages(&path).unwrap();
-    assert_eq!(len, header_bytes(96, 4) as u64);
+    let len = drop_pages(&path, None).unwrap();
+    assert_eq!(len, header_bytes(96, 4, false) as u64);
     let of = fs::metadata(&path).unwrap();
     assert_eq!((of.len(), of.modified().unwrap()), (len, long_ago));
-    let reader = read_header(&path, &OURS, LIMITS).unwrap();
+    let reader = read_header(&path, &OURS, LIMITS, None).unwrap();
     assert_eq!(reader.header().note, b"said");
     assert!(matches!(reader.unusable(), Some(SnapshotError::Truncated)));
-    assert_eq!(drop_pages(&path).unwrap(), len);
+    assert_eq!(drop_pages(&path, None).unwrap(), len);
     fs::write(
         &path,
         b"something else that is long enough for a header of a session",
     )
     .unwrap();
-    assert!(drop_pages(&path).is_err());
+    assert!(drop_pages(&path, None).is_err());
 }
 
 #[test]
@@ -296,7 +412,7 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
         tokens: &tokens[..40],
         note: &[],
     };
-    let error = write(dir.path(), "s", &snapshot, lost.into_iter()).unwrap_err();
+    let error = write(dir.path(), "s", &snapshot, None, lost.into_iter()).unwrap_err();
     assert!(matches!(error, SnapshotError::Page(_)), "{error}");
     let try_write = |name, tokens, note, pages: &[&[u8]]| {
         let snapshot = Snapshot {
@@ -305,7 +421,7 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
             tokens,
             note,
         };
-        write(dir.path(), name, &snapshot, pages.iter().map(Ok)).unwrap_err()
+        write(dir.path(), name, &snapshot, None, pages.iter().map(Ok)).unwrap_err()
     };
     for pages in [&[][..], &[&page[..20]; 3], &[&page[..]; 2]] {
         try_write("s", &tokens[..40], &[], pages);

@@ -1,8 +1,11 @@
 //! The buffers that a step computes in. They are made when a model is loaded, for the largest step that there may be, so that
 //! a token takes no memory of the device; and every launch sees the same lengths, so that its arguments are those of the last.
 
+use super::kernels::attention::ROWS_AT_ONCE;
 use super::kernels::best::{FOUND, GROUP};
+use super::kernels::decode::INPUT_WORDS;
 use super::kernels::step_words::{ANGLES, POSITIONS, ROWS, TABLES, TOKENS};
+use super::pack::BLOCK;
 use crate::kv::KvCache;
 use crate::ops::memory::Widths;
 use crate::ops::rope::RopeTable;
@@ -23,12 +26,14 @@ pub(super) enum Slot {
     Step,
     /// The values between layers: `[STEP_TOKENS, embed]`.
     Hidden,
-    /// The normed input of a layer's half, as large.
-    Normed,
+    /// What is multiplied, as int8: `[planes][STEP_TOKENS][blocks]`.
+    Rounded,
     /// The products q, k and v.
     Qkv,
     /// The queries, and what attention makes of them.
     Queries,
+    /// The scores of every head in some rows.
+    Scores,
     /// The middle of the MLP.
     Inner,
     /// The logits: `[LOGIT_ROWS, vocab]`.
@@ -41,12 +46,13 @@ pub(super) enum Slot {
 
 impl Slot {
     /// Every slot, in the order of [`lengths`].
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Step,
         Self::Hidden,
-        Self::Normed,
+        Self::Rounded,
         Self::Qkv,
         Self::Queries,
+        Self::Scores,
         Self::Inner,
         Self::Logits,
         Self::Keys,
@@ -55,14 +61,14 @@ impl Slot {
 
     const fn dtype(self) -> DType {
         match self {
-            Self::Step | Self::Keys | Self::Best => DType::U32,
+            Self::Step | Self::Rounded | Self::Keys | Self::Best => DType::U32,
             _ => DType::F32,
         }
     }
 }
 
 /// The values of four bytes that each buffer of a model has.
-pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 9] {
+pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 10] {
     Slot::ALL.map(|slot| {
         let values = match slot {
             Slot::Step => {
@@ -70,9 +76,15 @@ pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 9] {
                 // one place beyond the streams has the prompt that is being read
                 ANGLES + 2 * STEP_TOKENS * w.pairs + (STREAMS_MAX + 1) * pages
             }
-            Slot::Hidden | Slot::Normed => STEP_TOKENS * w.embed,
+            Slot::Hidden => STEP_TOKENS * w.embed,
+            Slot::Rounded => {
+                let wide = |values, planes| STEP_TOKENS * rounded_words(values, planes);
+                let others = wide(w.ff.max(w.queries), 1);
+                wide(w.embed, 2).max(others)
+            }
             Slot::Qkv => STEP_TOKENS * (w.queries + 2 * w.keys),
             Slot::Queries => STEP_TOKENS * w.queries,
+            Slot::Scores => ROWS_AT_ONCE * w.heads * w.positions,
             Slot::Inner => STEP_TOKENS * w.ff,
             Slot::Logits => LOGIT_ROWS * w.vocab,
             Slot::Keys => LOGIT_ROWS * w.vocab.div_ceil(GROUP),
@@ -82,9 +94,14 @@ pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 9] {
     })
 }
 
+/// The words of a column of `values` in some planes, which are that many columns.
+pub(super) const fn rounded_words(values: usize, planes: usize) -> usize {
+    values / BLOCK * INPUT_WORDS * planes
+}
+
 /// The buffers that were made.
 #[derive(Default)]
-pub(super) struct Buffers([Option<CubeTensor>; 9]);
+pub(super) struct Buffers([Option<CubeTensor>; 10]);
 
 impl Buffers {
     /// A tensor of `[rows, cols]` at the beginning of a buffer, which is made anew where it is too small: when a model is

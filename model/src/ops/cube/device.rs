@@ -205,10 +205,10 @@ impl Gpu {
         runtime: &mut Runtime,
         widths: &Widths,
     ) -> Result<(), NoGpu> {
-        let (device, widths) = (self.device.clone(), *widths);
+        let (device, widths, isa) = (self.device.clone(), *widths, runtime.kernels.isa());
         let launcher = self
             .driver
-            .run(move || Launcher::for_model(device, &widths))?;
+            .run(move || Launcher::for_model(device, &widths, isa))?;
         runtime.launcher = Some(launcher);
         Ok(())
     }

@@ -1,15 +1,14 @@
 //! Launching the kernels: shapes, grids, and the buffers that they read and write.
 
 use super::buffers::{self, Buffers, Slot};
-use super::kernels::attention::attend;
+use super::kernels::arithmetic::{Fma, round_once};
+use super::kernels::attention::{Attention, ROWS_AT_ONCE, attend};
 use super::kernels::best::{
     COUNT, FOUND, GROUP, LOGITS, ROOM, UNITS as BEST_UNITS, gather, maxima,
 };
 use super::kernels::embed::{UNITS as EMBED_UNITS, look_up};
-use super::kernels::heads::{Heads, UNITS as HEAD_UNITS, finish};
-use super::kernels::matmul::{Many, OWN, ROW_UNITS, TILE_ROWS, multiply_many};
-use super::kernels::matvec::{Few, Finish, multiply_few};
-use super::kernels::norm::{UNITS as NORM_UNITS, rms_norm};
+use super::kernels::heads::{Heads, finish};
+use super::kernels::stored::UNITS as HEAD_UNITS;
 use super::pack::{BLOCK, Format};
 use super::pages::CubePages;
 use super::rows;
@@ -17,33 +16,32 @@ use crate::kv::KvCache;
 use crate::ops::memory::{Traffic, Widths};
 use crate::ops::rope::RopeTable;
 use crate::ops::{AttentionInput, AttentionSpec, Matrix};
+use crate::quant::Isa;
 use burn::backend::{Shape, TensorMetadata};
+use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::client::Client;
-use cubecl::features::Plane;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, ServerError};
 use glowplug_firmware_config::limits::STEP_TOKENS;
-use std::ops::Range;
+use std::sync::OnceLock;
 
-/// Most columns that are multiplied without a tile: a token of each of a few streams, or a short draft.
-const FEW: usize = 4;
-/// Columns of a small tile: every stream, with as many tokens of a prompt beside them.
-const SOME: usize = 16;
-/// Units of a group where planes do not add its sums.
-const GROUP_UNITS: usize = 16;
-/// Units of a cube that multiplies few columns, at least.
-const UNITS: usize = 64;
 /// Values of a vector: what a unit loads at once, 16 bytes.
-const QUAD: usize = 4;
+pub(super) const QUAD: usize = 4;
 
 /// Launches kernels on a device, over buffers of its own.
 pub(in crate::ops) struct Launcher {
-    client: Client,
+    pub(super) client: Client,
     device: CubeDevice,
-    /// Units of a plane, where all planes have as many and can add what theirs have.
-    pub(super) plane: Option<usize>,
+    /// The level whose bits the kernels give.
+    isa: Isa,
+    /// How the device rounds a product and a sum together.
+    pub(super) exact: Fma,
+    /// How the level does in what is not a product of a matrix.
+    pub(super) host: Fma,
+    /// Whether units multiply alone: where a processor computes, which is what rounds a product and a sum twice.
+    pub(super) alone: bool,
     buffers: Buffers,
     /// The number of the step that was sent last, by [`KvCache::step`].
     step: u64,
@@ -52,16 +50,26 @@ pub(in crate::ops) struct Launcher {
 
 impl Launcher {
     /// The launcher of an engine, which is made with its first tensor.
-    pub(super) fn of<'a>(launcher: &'a mut Option<Self>, tensor: &CubeTensor) -> &'a mut Self {
-        launcher.get_or_insert_with(|| Self::new(tensor.client.clone(), tensor.device.clone()))
+    pub(super) fn of<'a>(
+        launcher: &'a mut Option<Self>,
+        tensor: &CubeTensor,
+        isa: Isa,
+    ) -> &'a mut Self {
+        launcher.get_or_insert_with(|| Self::new(tensor.device.clone(), isa))
     }
 
-    fn new(client: Client, device: CubeDevice) -> Self {
-        let hardware = &client.properties().hardware;
-        let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
-        let adds = least == most && client.features().plane.contains(Plane::Ops);
+    fn new(device: CubeDevice, isa: Isa) -> Self {
+        let client = device.client();
+        let exact = fma(&client, &device);
         Self {
-            plane: adds.then_some(most as usize),
+            host: if isa == Isa::Scalar {
+                Fma::Twice
+            } else {
+                exact
+            },
+            alone: exact != Fma::Once,
+            isa,
+            exact,
             client,
             device,
             buffers: Buffers::default(),
@@ -71,8 +79,8 @@ impl Launcher {
     }
 
     /// A launcher with all buffers that steps of a model need.
-    pub(super) fn for_model(device: CubeDevice, widths: &Widths) -> Self {
-        let mut launcher = Self::new(device.client(), device);
+    pub(super) fn for_model(device: CubeDevice, widths: &Widths, isa: Isa) -> Self {
+        let mut launcher = Self::new(device, isa);
         for (slot, values) in buffers::lengths(widths) {
             launcher.tensor(slot, [1, values]);
         }
@@ -125,99 +133,6 @@ impl Launcher {
         out
     }
 
-    /// The RMS norm of some rows of `x`.
-    pub(super) fn norm(
-        &mut self,
-        x: &CubeTensor,
-        range: Range<usize>,
-        weight: &CubeTensor,
-        eps: f32,
-    ) -> CubeTensor {
-        let cols = x.shape()[1];
-        let out = self.tensor(Slot::Normed, [range.len(), cols]);
-        self.traffic.launches += 1;
-        rms_norm::launch(
-            &self.client,
-            // the first row is told by the grid, because arguments that differ are a buffer more
-            CubeCount::Static(range.len() as u32, 1 + range.start as u32, 1),
-            CubeDim::new_1d(NORM_UNITS),
-            QUAD,
-            quads(x),
-            quads(weight),
-            quads(&out),
-            (cols / QUAD) as u32,
-            eps,
-        );
-        out
-    }
-
-    /// Multiplies a matrix with the columns of `x` and puts the product to `out` by `finish`: a tensor, the distance of its
-    /// columns, and the place of the first row in a column.
-    pub(super) fn multiply(
-        &mut self,
-        w: &Matrix<CubeBackend>,
-        x: &CubeTensor,
-        finish: Finish,
-        (out, stride, first): (&CubeTensor, usize, usize),
-    ) {
-        let columns = rows(x);
-        assert!(columns <= STEP_TOKENS, "{columns} columns of a step");
-        let group_units = self.plane.unwrap_or(GROUP_UNITS);
-        let few = Few {
-            format: format(w),
-            columns: columns.next_power_of_two(),
-            // as many sums as fit into registers
-            rows: if columns <= 2 { 4 } else { 2 },
-            group_units,
-            groups: UNITS.div_ceil(group_units),
-            plane_sum: self.plane.is_some(),
-            finish,
-        };
-        let many = Many {
-            format: format(w),
-            columns: if columns <= SOME { SOME } else { STEP_TOKENS },
-            finish,
-        };
-        for (part, rows, blocks) in parts(w) {
-            let scalars = [rows, w.cols / BLOCK, stride, first + part].map(|n| n as u32);
-            let [count, row_blocks, stride, first] = scalars;
-            self.traffic.launches += 1;
-            if columns <= FEW {
-                multiply_few::launch(
-                    &self.client,
-                    CubeCount::Static(rows.div_ceil(few.groups * few.rows) as u32, 1, 1),
-                    CubeDim::new_2d(few.group_units as u32, few.groups as u32),
-                    QUAD,
-                    quads(blocks),
-                    words(blocks),
-                    quads(x),
-                    words(out),
-                    count,
-                    row_blocks,
-                    stride,
-                    first,
-                    few,
-                );
-            } else {
-                multiply_many::launch(
-                    &self.client,
-                    CubeCount::Static(rows.div_ceil(TILE_ROWS) as u32, 1, 1),
-                    CubeDim::new_2d(ROW_UNITS as u32, (many.columns / OWN) as u32),
-                    QUAD,
-                    quads(blocks),
-                    words(blocks),
-                    quads(x),
-                    words(out),
-                    count,
-                    row_blocks,
-                    stride,
-                    first,
-                    many,
-                );
-            }
-        }
-    }
-
     /// Makes heads of `qkv`: gives q, and writes keys and values to their pages.
     #[allow(
         clippy::too_many_arguments,
@@ -234,7 +149,7 @@ impl Launcher {
         pairs: usize,
     ) -> CubeTensor {
         let n = rows(qkv);
-        let heads = heads(spec, pairs, layer, kv);
+        let heads = self.heads(spec, pairs, layer, kv);
         let q = self.tensor(Slot::Queries, [n, spec.heads * spec.head_dim]);
         let all = (spec.heads + 2 * spec.kv_heads) as u32;
         let at_once = if heads.rows_share_words() { 1 } else { n };
@@ -264,18 +179,30 @@ impl Launcher {
         step: &CubeTensor,
         layer: usize,
         kv: &KvCache,
+        positions: usize,
     ) {
+        let n = rows(q);
+        let attention = Attention::new(self.heads(spec, 0, layer, kv), self.isa);
+        let at_once = n.min(ROWS_AT_ONCE);
+        let scores = self.tensor(Slot::Scores, [ROWS_AT_ONCE * spec.heads, positions]);
         self.traffic.launches += 1;
         attend::launch(
             &self.client,
-            CubeCount::Static(spec.heads as u32, rows(q) as u32, 1),
+            CubeCount::Static(spec.heads as u32, at_once as u32, 1),
             CubeDim::new_1d(HEAD_UNITS),
             words(q),
             words(step),
             words(CubePages::of(kv, layer)),
+            words(&scores),
             1.0 / (spec.head_dim as f32).sqrt(),
-            heads(spec, 0, layer, kv),
+            positions as u32,
+            attention,
         );
+    }
+
+    fn heads(&self, spec: &AttentionSpec, pairs: usize, layer: usize, kv: &KvCache) -> Heads {
+        let formats = (kv.layout().k()[layer], kv.layout().v());
+        Heads::new(spec, pairs, formats, (self.exact, self.host))
     }
 
     /// Reads the highest logits of each row of `[rows, vocab]`, in whole groups; the others are -inf.
@@ -335,14 +262,41 @@ impl Launcher {
     }
 }
 
+/// How a device rounds a product and a sum together, which nothing tells but a product that needs more than f32 has.
+fn fma(client: &Client, device: &CubeDevice) -> Fma {
+    static FOUND: OnceLock<Fma> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let numbers = buffers::empty(client, device, [1, 3], DType::F32);
+        let out = buffers::empty(client, device, [1, 1], DType::F32);
+        let number = 1.0 + 1.0 / 4096.0;
+        let bits = [number, number, -1.0 - 2.0 / 4096.0].map(f32::to_bits);
+        buffers::write(&numbers, bits.to_vec());
+        let one = CubeCount::Static(1, 1, 1);
+        round_once::launch(
+            client,
+            one,
+            CubeDim::new_1d(1),
+            words(&numbers),
+            words(&out),
+        );
+        // a device that does not answer is found out by the next step
+        let read = client.read_one(out.handle.clone());
+        if read.is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {
+            Fma::Once
+        } else {
+            Fma::Composed
+        }
+    })
+}
+
 /// The buffer of a tensor as a kernel takes it, from the first of its values to the last one that has room. All tensors here
 /// begin with their buffers, and their values lie one behind the other.
-fn words(tensor: &CubeTensor) -> BufferArg {
+pub(super) fn words(tensor: &CubeTensor) -> BufferArg {
     whole(tensor, 4)
 }
 
 /// [`words`] as vectors of [`QUAD`].
-fn quads(tensor: &CubeTensor) -> BufferArg {
+pub(super) fn quads(tensor: &CubeTensor) -> BufferArg {
     whole(tensor, 4 * QUAD as u64)
 }
 
@@ -359,7 +313,7 @@ fn whole(tensor: &CubeTensor, element: u64) -> BufferArg {
 }
 
 /// The buffers of a matrix, each with its first row and how many it has.
-fn parts(w: &Matrix<CubeBackend>) -> impl Iterator<Item = (usize, usize, &CubeTensor)> {
+pub(super) fn parts(w: &Matrix<CubeBackend>) -> impl Iterator<Item = (usize, usize, &CubeTensor)> {
     let tensors = std::iter::once(&w.blocks).chain(&w.rest.0);
     tensors.enumerate().map(|(part, blocks)| {
         let first = part * w.part_rows;
@@ -367,13 +321,9 @@ fn parts(w: &Matrix<CubeBackend>) -> impl Iterator<Item = (usize, usize, &CubeTe
     })
 }
 
-fn format(w: &Matrix<CubeBackend>) -> Format {
+pub(super) fn format(w: &Matrix<CubeBackend>) -> Format {
     match Format::of(w.ty) {
         Some(format) => format,
         None => panic!("a matrix in {} reached a device", w.ty),
     }
-}
-
-fn heads(spec: &AttentionSpec, pairs: usize, layer: usize, kv: &KvCache) -> Heads {
-    Heads::new(spec, pairs, kv.layout().k()[layer], kv.layout().v())
 }

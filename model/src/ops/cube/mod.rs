@@ -1,7 +1,8 @@
 //! The steps on a GPU: CubeCL kernels over weights that stay quantised in its memory.
 //!
-//! A step sends its tokens, positions, angles and page numbers in one upload, then eleven kernels for each layer, and reads
-//! nothing back but what the sampler needs. Activations are f32: see [`kernels::matvec`]. [`pack`] says how weights lie in the
+//! A step sends its tokens, positions, angles and page numbers in one upload, then thirteen kernels for each layer, and reads
+//! nothing back but what the sampler needs. All of them give the bits that the host's level gives: what it rounds is rounded alike
+//! ([`kernels::quantize`]), and what it adds up is added in its order ([`kernels::arithmetic`]). [`pack`] says how weights lie in the
 //! memory of the device, [`buffers`] what a step computes in, [`device`] opens it, and [`driver`] is where all of
 //! that runs.
 //!
@@ -16,13 +17,14 @@ mod launch;
 mod pack;
 mod pages;
 pub(super) mod plan;
+mod products;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 pub mod thread;
 
 use super::no_gpu::NoGpu;
-use super::runtime::Runtime;
+use super::runtime::{Planes, Runtime};
 use super::{AttentionInput, AttentionSpec, LmHead, Matrix, MlpInput, QuantOps};
 use crate::kv::KvCache;
 use buffers::Slot;
@@ -43,7 +45,7 @@ impl QuantOps for CubeBackend {
         kv: &KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(&mut rt.launcher, like);
+        let launcher = Launcher::of(&mut rt.launcher, like, rt.kernels.isa());
         let step = launcher.step(kv, tokens, &rt.rope);
         launcher.embed(&table, &step, tokens.len())
     }
@@ -56,16 +58,16 @@ impl QuantOps for CubeBackend {
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(&mut rt.launcher, x);
+        let launcher = Launcher::of(&mut rt.launcher, x, rt.kernels.isa());
         let step = launcher.step(kv, &[], &rt.rope);
         let n = rows(x);
-        let normed = launcher.norm(x, 0..n, &w.norm, spec.eps);
         let (q, k) = (w.q.rows, w.k.rows);
         let stride = q + 2 * k;
         let qkv = launcher.tensor(Slot::Qkv, [n, stride]);
-        for (matrix, first) in [(&w.q, 0), (&w.k, q), (&w.v, q + k)] {
-            launcher.multiply(matrix, &normed, Finish::Store, (&qkv, stride, first));
-        }
+        let matrices = [(&w.q, 0), (&w.k, q), (&w.v, q + k)];
+        let matrices = matrices.map(|(w, first)| (w, Finish::Store, (&qkv, stride, first)));
+        let norm = Some((&w.norm, spec.eps));
+        launcher.multiply(&matrices, x, 0..n, norm, Planes::Two);
         launcher.finish_heads(&qkv, &w, &spec, &step, layer, kv, rt.rope.cos(0).len())
     }
 
@@ -76,25 +78,29 @@ impl QuantOps for CubeBackend {
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(&mut rt.launcher, &q);
+        let launcher = Launcher::of(&mut rt.launcher, &q, rt.kernels.isa());
         let step = launcher.step(kv, &[], &rt.rope);
-        launcher.attend(&q, &spec, &step, layer, kv);
+        launcher.attend(&q, &spec, &step, layer, kv, rt.rope.positions());
         q
     }
 
     fn project_add(x: CubeTensor, a: CubeTensor, w: Matrix<Self>, rt: &mut Runtime) -> CubeTensor {
-        let launcher = Launcher::of(&mut rt.launcher, &x);
-        launcher.multiply(&w, &a, Finish::Add, (&x, w.rows, 0));
+        let launcher = Launcher::of(&mut rt.launcher, &x, rt.kernels.isa());
+        let matrix = [(&w, Finish::Add, (&x, w.rows, 0))];
+        launcher.multiply(&matrix, &a, 0..rows(&a), None, Planes::One);
         x
     }
 
     fn mlp_input(x: &CubeTensor, w: MlpInput<Self>, eps: f32, rt: &mut Runtime) -> CubeTensor {
-        let launcher = Launcher::of(&mut rt.launcher, x);
+        let launcher = Launcher::of(&mut rt.launcher, x, rt.kernels.isa());
         let (n, ff) = (rows(x), w.gate.rows);
-        let normed = launcher.norm(x, 0..n, &w.norm, eps);
         let out = launcher.tensor(Slot::Inner, [n, ff]);
-        launcher.multiply(&w.gate, &normed, Finish::Store, (&out, ff, 0));
-        launcher.multiply(&w.up, &normed, Finish::Gate, (&out, ff, 0));
+        let place = (&out, ff, 0);
+        let matrices = [
+            (&w.gate, Finish::Store, place),
+            (&w.up, Finish::Gate, place),
+        ];
+        launcher.multiply(&matrices, x, 0..n, Some((&w.norm, eps)), Planes::One);
         out
     }
 
@@ -105,16 +111,16 @@ impl QuantOps for CubeBackend {
         eps: f32,
         rt: &mut Runtime,
     ) -> CubeTensor {
-        let launcher = Launcher::of(&mut rt.launcher, &x);
+        let launcher = Launcher::of(&mut rt.launcher, &x, rt.kernels.isa());
         let (n, vocab) = (rows.len(), w.exact.rows);
-        let normed = launcher.norm(&x, rows, &w.norm, eps);
         let out = launcher.tensor(Slot::Logits, [n, vocab]);
-        launcher.multiply(&w.exact, &normed, Finish::Store, (&out, vocab, 0));
+        let matrix = [(&w.exact, Finish::Store, (&out, vocab, 0))];
+        launcher.multiply(&matrix, &x, rows, Some((&w.norm, eps)), Planes::Two);
         out
     }
 
     fn read_logits(logits: CubeTensor, best: bool, rt: &mut Runtime) -> Result<Vec<f32>, NoGpu> {
-        let launcher = Launcher::of(&mut rt.launcher, &logits);
+        let launcher = Launcher::of(&mut rt.launcher, &logits, rt.kernels.isa());
         let read = if best {
             launcher.best(&logits)
         } else {

@@ -91,6 +91,16 @@ impl Format {
         }
     }
 
+    /// Whether something is added to all values of a block.
+    pub(super) const fn has_min(self) -> bool {
+        matches!(self.scales, Scales::HalfMin | Scales::ByteMin)
+    }
+
+    /// Whether scales are for 256 values, and so are those of the activations.
+    pub(super) const fn of_256(self) -> bool {
+        matches!(self.scales, Scales::ByteMin | Scales::ByteOf16)
+    }
+
     /// The most rows that lie together in a buffer of `limit` bytes.
     pub(super) const fn part_rows(self, blocks: usize, limit: u64) -> usize {
         let fit = limit / (4 * self.words(1, blocks)) as u64;

@@ -15,8 +15,9 @@ use std::collections::BTreeSet;
 const UNIT: usize = 256;
 /// Bytes of the buffer that CubeCL 0.11.3 takes for arguments that differ from those of other launches: its smallest bucket.
 const ARGUMENTS: u64 = 32 * 1024;
-/// Launches of which a step has one kind: norms, the embedding, and the two that look for the best logits.
-const LAUNCHES: usize = 4;
+/// Launches of one kind: the embedding, the two that look for the best logits, the one that asks how the device rounds, and those that
+/// round inputs: normed ones, what attention gives, and the middle of the MLP.
+const LAUNCHES: usize = 7;
 
 /// The tensors of a file that go to the device as blocks. A requantised head stays in the file.
 pub(super) fn matrices(gguf: &Gguf) -> impl Iterator<Item = &TensorInfo> {

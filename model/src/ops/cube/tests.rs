@@ -1,21 +1,23 @@
-//! Every kernel against the default bodies, on whatever device Vulkan gives, which is Mesa's lavapipe where there is no GPU.
+//! Every kernel against the host's step, bit for bit, on whatever device Vulkan gives, which is Mesa's lavapipe where there is no
+//! GPU.
 
+mod attention;
+mod products;
 mod submissions;
 
-use super::buffers::Slot;
 use super::device::Gpu;
 use super::kernels::best::{GROUP as GROUP_OF_BEST, ROOM, WANTED};
-use super::kernels::matvec::Finish;
-use super::launch::Launcher;
-use super::pack::{BLOCK, Format, pack};
+use super::pack::pack;
 use super::pages::CubePages;
 use crate::gguf::{GROUP, GgmlType, Layout, interleave};
 use crate::kv::{KvCache, KvLayout, Span};
 use crate::ops::rope::RopePairing;
-use crate::ops::tests::{Oracle, Random, Raw, close, on, read, runtime};
+use crate::ops::runtime::Runtime;
+use crate::ops::tests::{Random, Raw, on, read, runtime};
 use crate::ops::{
-    AttentionInput, AttentionSpec, LmHead, Matrix, MlpInput, QuantOps, Rest, reference,
+    AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps, Rest,
 };
+use crate::quant::{Isa, Kernels};
 use crate::text::BEST;
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::backend::{Shape, TensorData};
@@ -24,7 +26,6 @@ use burn_cubecl::tensor::CubeTensor;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 const TYPES: [GgmlType; 10] = [
     GgmlType::Q4_0,
@@ -38,9 +39,6 @@ const TYPES: [GgmlType; 10] = [
     GgmlType::Q5_K,
     GgmlType::Q6_K,
 ];
-
-/// How far a product may be off, of the largest: f32 in another order.
-const ORDER: f32 = 1e-5;
 
 /// Lets one test at a time use the device, because one of them counts what is submitted.
 fn alone() -> MutexGuard<'static, ()> {
@@ -124,13 +122,12 @@ fn embedding_rows_are_the_tables() {
     let mut random = Random(2);
     for ty in TYPES {
         let table = Raw::new(&mut random, ty, 9, odd_cols(ty));
-        let (found, wanted) = embedded(&table, matrix(&table), &[8, 0, 3, 3, 7]);
-        close(&found, &wanted, 1e-6, ty.name());
+        embedded(&table, matrix(&table), &[8, 0, 3, 3, 7]);
     }
 }
 
-/// The rows of tokens by the kernel, and by the definition.
-fn embedded(raw: &Raw, table: Matrix<CubeBackend>, tokens: &[u32]) -> (Vec<f32>, Vec<f32>) {
+/// Compares the rows of tokens with those of the host.
+fn embedded(raw: &Raw, table: Matrix<CubeBackend>, tokens: &[u32]) {
     let layout = KvLayout::new(1, 1, 32, [KvFormat::F16].into(), KvFormat::F16).unwrap();
     let mut rt = runtime(8, 2);
     let mut kv = device_cache(&layout, 1);
@@ -142,303 +139,52 @@ fn embedded(raw: &Raw, table: Matrix<CubeBackend>, tokens: &[u32]) -> (Vec<f32>,
     }]);
     let like = floats(&[0.0], &[1]);
     let found = CubeBackend::embed(&like, table, tokens, &kv, &mut rt);
-    let like = on::<Oracle>(&[0.0], &[1]);
-    let wanted = reference::embed::<Oracle>(&like, raw.on(), tokens, &rt);
-    (read::<CubeBackend>(found), read::<Oracle>(wanted))
+    let wanted = Flex::embed(&on::<Flex>(&[0.0], &[1]), raw.on(), tokens, &kv, &mut rt);
+    same(found, wanted, raw.ty.name());
 }
+
+/// The levels of the host that this machine has.
+fn levels() -> Vec<Isa> {
+    let all = Isa::ALL.into_iter().rev();
+    all.filter(|isa| Kernels::detect(Some(*isa)).is_ok())
+        .collect()
+}
+
+/// A runtime at a level of the host.
+fn at_level(positions: usize, rope_dims: usize, isa: Isa) -> Runtime {
+    Runtime {
+        kernels: Kernels::detect(Some(isa)).unwrap(),
+        ..runtime(positions, rope_dims)
+    }
+}
+
+/// Whether the device gives the bits of the host.
+#[track_caller]
+fn same(found: CubeTensor, wanted: FlexTensor, what: &str) {
+    let (found, wanted) = (read::<CubeBackend>(found), read::<Flex>(wanted));
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    assert!(
+        wanted.iter().any(|v| *v != 0.0),
+        "{what}: all zeros show nothing"
+    );
+    let differ = |(a, b): &(&f32, &f32)| a.to_bits() != b.to_bits();
+    let pairs = || found.iter().zip(&wanted);
+    let first = pairs().enumerate().find(|(_, pair)| differ(pair));
+    let count = pairs().filter(differ).count();
+    assert_eq!(
+        count,
+        0,
+        "{what}: of {}, the first is {first:?}",
+        found.len()
+    );
+}
+
+/// Pages of a cache.
+const PAGES: usize = 6;
 
 fn device_cache(layout: &KvLayout, places: usize) -> KvCache {
-    let pages = CubePages::new(gpu().driver, &gpu().device, 4, layout);
+    let pages = CubePages::new(gpu().driver, &gpu().device, PAGES, layout);
     KvCache::on_device(layout.clone(), Box::new(pages), places)
-}
-
-#[test]
-fn products_match_at_every_number_of_columns() {
-    let _alone = alone();
-    let mut random = Random(3);
-    for ty in TYPES {
-        let cols = odd_cols(ty);
-        let raw = Raw::new(&mut random, ty, 37, cols);
-        let w = matrix(&raw);
-        // every number of columns for two formats, and for the others one of each kind of product
-        let all = matches!(ty, GgmlType::Q4_1 | GgmlType::Q6_K);
-        let few = [1, 3, 7, STEP_TOKENS];
-        for n in (1..=9)
-            .chain([16, 17, 63, STEP_TOKENS])
-            .filter(|n| all || few.contains(n))
-        {
-            let rt = runtime(1, 2);
-            let x = random.floats(n * cols);
-            let oracle = reference::linear::<Oracle>(on::<Oracle>(&x, &[n, cols]), raw.on(), &rt);
-            let wanted = read::<Oracle>(oracle);
-            let x = columns(&x, [n, cols]);
-            // with planes that add, and in shared memory
-            let mut made = None;
-            let launcher = Launcher::of(&mut made, &x);
-            for plane in [None, planes()] {
-                launcher.plane = plane;
-                let out = launcher.tensor(Slot::Qkv, [n, raw.rows]);
-                launcher.multiply(&w, &x, Finish::Store, (&out, raw.rows, 0));
-                let what = format!("{ty}, {n} columns, planes {plane:?}");
-                close(&read::<CubeBackend>(out), &wanted, ORDER, &what);
-            }
-        }
-    }
-}
-
-/// The units of a plane, if all planes of the device have as many. CubeCL 0.11.3 does not use planes where a processor computes,
-/// though lavapipe can add what theirs have, so that this is the only way to run those kernels without a GPU.
-fn planes() -> Option<usize> {
-    let hardware = gpu().device.client().properties().hardware.clone();
-    let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
-    (least == most).then_some(most as usize)
-}
-
-#[test]
-fn a_matrix_may_be_larger_than_a_buffer() {
-    let _alone = alone();
-    let mut random = Random(8);
-    for ty in [GgmlType::Q5_1, GgmlType::Q6_K] {
-        let cols = odd_cols(ty);
-        let raw = Raw::new(&mut random, ty, 101, cols);
-        let format = Format::of(ty).unwrap();
-        let row = 4 * format.words(1, cols / BLOCK) as u64;
-        let part_rows = format.part_rows(cols / BLOCK, 40 * row);
-        assert_eq!(part_rows, 32);
-        let w = in_parts(&raw, part_rows);
-        assert_eq!(w.rest.0.len(), 3);
-        for n in [1, 4, 5, 20] {
-            let rt = runtime(1, 2);
-            let x = random.floats(n * cols);
-            let oracle = reference::linear::<Oracle>(on::<Oracle>(&x, &[n, cols]), raw.on(), &rt);
-            let mut made = None;
-            let x = columns(&x, [n, cols]);
-            let launcher = Launcher::of(&mut made, &x);
-            let out = launcher.tensor(Slot::Qkv, [n, raw.rows]);
-            launcher.multiply(&w, &x, Finish::Store, (&out, raw.rows, 0));
-            let what = format!("{ty}, {n} columns");
-            close(
-                &read::<CubeBackend>(out),
-                &read::<Oracle>(oracle),
-                ORDER,
-                &what,
-            );
-        }
-        let (found, wanted) = embedded(&raw, w, &[100, 0, 31, 32, 64, 95, 96]);
-        close(&found, &wanted, 1e-6, ty.name());
-    }
-}
-
-#[test]
-fn projections_mlp_and_head_match() {
-    let _alone = alone();
-    let mut random = Random(4);
-    for ty in [GgmlType::Q8_0, GgmlType::Q4_K] {
-        for (n, rows) in [(1, 33), (2, 7), (9, 65)] {
-            let cols = 512;
-            let (w, up) = (
-                Raw::new(&mut random, ty, rows, cols),
-                Raw::new(&mut random, ty, rows, cols),
-            );
-            let (x, a) = (random.floats(n * rows), random.floats(n * cols));
-            let norm = random.floats(cols);
-            let mut rt = runtime(1, 2);
-            let what = format!("{ty} {n}x{rows}");
-            let a_on = || on::<Oracle>(&a, &[n, cols]);
-            let norm_on = || on::<Oracle>(&norm, &[cols]);
-
-            let (x_, a_) = (columns(&x, [n, rows]), columns(&a, [n, cols]));
-            let found = CubeBackend::project_add(x_, a_, matrix(&w), &mut rt);
-            let wanted = Oracle::float_add(
-                on::<Oracle>(&x, &[n, rows]),
-                reference::linear::<Oracle>(a_on(), w.on(), &rt),
-            );
-            close(
-                &read::<CubeBackend>(found),
-                &read::<Oracle>(wanted),
-                ORDER,
-                &what,
-            );
-
-            let mlp = MlpInput::<CubeBackend> {
-                norm: floats(&norm, &[cols]),
-                gate: matrix(&w),
-                up: matrix(&up),
-            };
-            let found = CubeBackend::mlp_input(&columns(&a, [n, cols]), mlp, 1e-5, &mut rt);
-            let mlp = MlpInput::<Oracle> {
-                norm: norm_on(),
-                gate: w.on(),
-                up: up.on(),
-            };
-            let wanted = reference::mlp_input::<Oracle>(&a_on(), mlp, 1e-5, &rt);
-            close(
-                &read::<CubeBackend>(found),
-                &read::<Oracle>(wanted),
-                2.0 * ORDER,
-                &what,
-            );
-
-            let head = LmHead::<CubeBackend> {
-                norm: floats(&norm, &[cols]),
-                exact: matrix(&w),
-                scan: matrix(&w),
-                requantized: false,
-            };
-            // the last rows of a step, as those of a prompt
-            let found = CubeBackend::head(columns(&a, [n, cols]), n / 2..n, head, 1e-5, &mut rt);
-            let last = reference::part::<Oracle>(a_on(), 0, n / 2, n);
-            let normed = reference::rms_norm::<Oracle>(last, norm_on(), 1e-5);
-            let wanted = reference::linear::<Oracle>(normed, w.on(), &rt);
-            close(
-                &read::<CubeBackend>(found),
-                &read::<Oracle>(wanted),
-                ORDER,
-                &what,
-            );
-        }
-    }
-}
-
-#[test]
-fn attention_matches_over_steps_of_two_sequences() {
-    let _alone = alone();
-    // where pages are read: what another thread sends may be behind that
-    let compared = (gpu().driver.0).run(Duration::from_secs(600), attention_is_compared);
-    compared.expect("the comparison panicked");
-}
-
-fn attention_is_compared() {
-    let mut random = Random(5);
-    let cases = [
-        // heads, kv heads, head size, q/k norm, rotated values, pairing
-        (4, 2, 16, false, 16, RopePairing::Neox),
-        (6, 1, 24, true, 16, RopePairing::Neox),
-        (3, 3, 8, false, 8, RopePairing::Norm),
-        (10, 2, 32, true, 24, RopePairing::Norm),
-        (4, 2, 64, false, 64, RopePairing::Neox),
-        (2, 1, 96, false, 96, RopePairing::Norm),
-        (3, 1, 128, true, 128, RopePairing::Neox),
-        (2, 1, 256, false, 256, RopePairing::Neox),
-    ];
-    let ty = GgmlType::Q8_0;
-    for (heads, kv_heads, head_dim, qk_norm, rope_dims, pairing) in cases {
-        let embed = 256;
-        let spec = AttentionSpec {
-            heads,
-            kv_heads,
-            head_dim,
-            eps: 1e-6,
-            qk_norm,
-            pairing,
-        };
-        let (q, k) = (heads * head_dim, kv_heads * head_dim);
-        let weights = [q, k, k].map(|rows| Raw::new(&mut random, ty, rows, embed));
-        let (norm, bias) = (random.floats(embed), random.floats(q + 2 * k));
-        let (q_norm, k_norm) = (random.floats(head_dim), random.floats(head_dim));
-        let what = format!("{spec:?}");
-        let input = || AttentionInput::<CubeBackend> {
-            norm: floats(&norm, &[embed]),
-            q: matrix(&weights[0]),
-            k: matrix(&weights[1]),
-            v: matrix(&weights[2]),
-            bias: floats(&bias, &[bias.len()]),
-            q_norm: floats(&q_norm, &[head_dim]),
-            k_norm: floats(&k_norm, &[head_dim]),
-        };
-        let oracle_input = || AttentionInput::<Oracle> {
-            norm: on::<Oracle>(&norm, &[embed]),
-            q: weights[0].on(),
-            k: weights[1].on(),
-            v: weights[2].on(),
-            bias: on::<Oracle>(&bias, &[bias.len()]),
-            q_norm: on::<Oracle>(&q_norm, &[head_dim]),
-            k_norm: on::<Oracle>(&k_norm, &[head_dim]),
-        };
-        let mut rt = runtime(101, rope_dims);
-        let format = if KvFormat::Q8_0.takes(head_dim) {
-            KvFormat::Q8_0
-        } else {
-            KvFormat::F16
-        };
-        let keys = vec![KvFormat::F16, format].into();
-        let layout = KvLayout::new(2, kv_heads, head_dim, keys, format).unwrap();
-        let mut kv = device_cache(&layout, 2);
-        let mut oracle_kv = KvCache::new(layout.clone(), 4, 2).unwrap();
-        for kv in [&mut kv, &mut oracle_kv] {
-            // neither in order nor together
-            kv.table(0).extend([3, 0, 1]);
-            kv.table(1).extend([2]);
-            (0..4).for_each(|page| kv.clear(page));
-        }
-        // table, position, tokens
-        let steps: [&[(usize, usize, usize)]; 5] = [
-            &[(0, 0, 30)],
-            &[(1, 0, 5), (0, 30, 1)],
-            &[(0, 31, 3), (1, 5, 1)],
-            &[(0, 34, 60)],
-            &[(1, 6, 1), (0, 94, 1)],
-        ];
-        for spans in steps {
-            let spans: Vec<Span> = spans
-                .iter()
-                .map(|&(table, position, tokens)| Span {
-                    table,
-                    position,
-                    tokens,
-                })
-                .collect();
-            kv.begin(&spans);
-            oracle_kv.begin(&spans);
-            let n = kv.rows();
-            let x = random.floats(n * embed);
-            for layer in 0..2 {
-                let x_ = columns(&x, [n, embed]);
-                let found =
-                    CubeBackend::attention_input(&x_, input(), spec, layer, &mut kv, &mut rt);
-                let x_ = on::<Oracle>(&x, &[n, embed]);
-                let wanted = reference::attention_input::<Oracle>(
-                    &x_,
-                    oracle_input(),
-                    spec,
-                    layer,
-                    &mut oracle_kv,
-                    &rt,
-                );
-                close(
-                    &read::<CubeBackend>(found.clone()),
-                    &read::<Oracle>(wanted.clone()),
-                    ORDER,
-                    &what,
-                );
-                let found = CubeBackend::attention(found, spec, layer, &mut kv, &mut rt);
-                let wanted = reference::attention::<Oracle>(&wanted, spec, layer, &oracle_kv);
-                close(
-                    &read::<CubeBackend>(found),
-                    &read::<Oracle>(wanted),
-                    5e-3,
-                    &what,
-                );
-            }
-        }
-        // the pages are those that the host writes, but for what was rounded the other way
-        for page in 0..4 {
-            let (found, wanted) = (
-                kv.arena().page(page).unwrap().into_owned(),
-                oracle_kv.arena().page(page).unwrap().into_owned(),
-            );
-            let differ = found
-                .iter()
-                .zip(wanted.iter())
-                .filter(|(a, b)| a != b)
-                .count();
-            assert!(
-                differ * 20 < found.len(),
-                "{what}: {differ} of {} bytes",
-                found.len()
-            );
-        }
-    }
 }
 
 #[test]

@@ -6,6 +6,9 @@ use crate::text::{Convention, Tokenizer, ToolChoice, Tools};
 use serde_json::Value;
 use std::fmt::Write;
 
+/// What a model may write between the parts of a call's object: one blank, or a line break and an indentation of four levels of two.
+const BLANKS: &str = r"\x20|\x0A\x20{0,8}";
+
 /// A tool that may be called.
 struct Callable<'t> {
     name: &'t str,
@@ -91,7 +94,7 @@ pub(super) fn within(
             format!("({})?", closers.join("| ")),
         )
     };
-    let mut grammar = format!("start: {open} {close}\nws: /[\\x20\\n\\r\\t]{{1,16}}/\n");
+    let mut grammar = format!("start: {open} {close}\nws: /{BLANKS}/\n");
     if !deep_seek {
         grammar += r#"object: "{" ws? ("\"type\"" ws? ":" ws? "\"function\"" ws? "," ws?)? "\"name\"" ws? ":" ws? name "#;
         grammar += "\n";

@@ -8,16 +8,17 @@ use serde::Deserialize;
 
 /// Most bytes of white space within a call's marks, and before a call, that are held back.
 const WHITE_MAX: usize = 64;
-/// Longest key of a call's object that is waited for where no mark says that a call has begun.
-const KEY_MAX: usize = 16;
+/// The keys with which the object of a call begins: the name of its tool, or its kind and then the name.
+const FIRST: [&str; 2] = ["name", "type"];
 /// The language that DeepSeek's fence names.
 const JSON: &str = "json";
 
 /// Splits the text of an answer into what is said and what is called.
 ///
 /// Something is a call when its object is complete and names one of the tools: then it is given out at once. Everything
-/// else is text, marks included: an object that is broken, a name that no tool has, a call that never ends. So nothing that
-/// the model wrote is lost. White space around a call is no text. How the answer is cut into pushes does not matter.
+/// else is text, marks included: an object that is broken, a name that no tool has, a call that never ends, one that was
+/// given up ([`Self::give_up`]). So nothing that the model wrote is lost. White space around a call is no text. How the answer
+/// is cut into pushes does not matter.
 #[derive(Debug)]
 pub struct CallSplitter {
     convention: Convention,
@@ -49,8 +50,12 @@ pub enum Piece<'a> {
 enum SplitState {
     /// in text, at its very start if nothing but white space has come
     Text { start: bool },
-    /// a call has begun after so many bytes of white space in `held`
-    Call { white: usize, scan: Scan },
+    /// a call has begun after so many bytes of white space in `held`; if it was `given_up`, it is none after all
+    Call {
+        white: usize,
+        scan: Scan,
+        given_up: bool,
+    },
     /// a call is complete, and its closing marks may come
     After,
 }
@@ -100,27 +105,28 @@ impl CallSplitter {
         self.left == 0
     }
 
-    /// The text of the call that has begun and is not complete, from its mark, fence or brace on, as soon as it is one for
-    /// sure: its mark is there, or the first key of its object.
+    /// The text of the call that has begun and is not complete, from its mark, fence or brace on, as soon as it names one of the
+    /// tools. A model that means a tool which is not there has said so, and is not made to call another one.
     #[must_use]
     pub fn open_call(&self) -> Option<&str> {
-        let SplitState::Call { white, .. } = self.state else {
+        let SplitState::Call {
+            white,
+            given_up: false,
+            ..
+        } = self.state
+        else {
             return None;
         };
         let text = &self.held[white..];
-        let openers = self.convention.openers();
-        if openers.iter().any(|mark| text.starts_with(mark)) {
-            return Some(text);
+        let name = self.convention.named(text)?;
+        self.names.iter().any(|of| of == name).then_some(text)
+    }
+
+    /// The call that has begun is none, whatever follows: it is text from the next push on.
+    pub fn give_up(&mut self) {
+        if let SplitState::Call { given_up, .. } = &mut self.state {
+            *given_up = true;
         }
-        let object = match head(self.convention, text) {
-            Head::Object(at, _) => &text[at..],
-            Head::Undecided | Head::Broken => return None,
-        };
-        let key = object[1..]
-            .trim_start()
-            .strip_prefix('"')?
-            .split_once('"')?;
-        ["name", "type"].contains(&key.0).then_some(text)
     }
 
     /// Ends the text and emits what was held back, which did not become a call. A closing mark that was cut off is dropped
@@ -139,6 +145,11 @@ impl CallSplitter {
     fn advance(&mut self, emit: &mut dyn FnMut(Piece<'_>)) -> bool {
         match self.state {
             SplitState::Text { start } => self.text(start, emit),
+            SplitState::Call {
+                white,
+                given_up: true,
+                ..
+            } => self.no_call(white, emit),
             SplitState::Call { white, .. } => self.call(white, emit),
             SplitState::After => self.after(),
         }
@@ -173,8 +184,11 @@ impl CallSplitter {
     }
 
     fn begin(&mut self, white: usize) {
-        let scan = Scan::default();
-        self.state = SplitState::Call { white, scan };
+        self.state = SplitState::Call {
+            white,
+            scan: Scan::default(),
+            given_up: false,
+        };
     }
 
     /// Where the white space begins that ends at `end` and may be held back.
@@ -214,7 +228,8 @@ impl CallSplitter {
         let Some((name, arguments)) = call_of(&object[..end], named) else {
             return self.no_call(white, emit);
         };
-        if !self.names.contains(&name) {
+        // arguments before the name of their tool were held to nothing
+        if self.convention.named(text) != Some(&*name) || !self.names.contains(&name) {
             return self.no_call(white, emit);
         }
         emit(Piece::Call {
@@ -378,9 +393,39 @@ fn may_be_call(object: &str) -> bool {
         .map(|key| key.split_once('"').ok_or(key))
     {
         None => key.is_empty(),
-        Some(Ok((key, _))) => ["name", "type", "function", "parameters"].contains(&key),
-        Some(Err(begun)) => begun.len() <= KEY_MAX,
+        Some(Ok((key, _))) => FIRST.contains(&key),
+        Some(Err(begun)) => FIRST.iter().any(|first| first.starts_with(begun)),
     }
+}
+
+impl Convention {
+    /// The tool that a call names which begins with `text`, as soon as the name is complete and nothing but the kind of a call came
+    /// before it.
+    fn named(self, text: &str) -> Option<&str> {
+        let object = match head(self, text) {
+            Head::Object(_, Some(name)) => return Some(name),
+            Head::Object(at, None) => &text[at + 1..],
+            Head::Undecided | Head::Broken => return None,
+        };
+        let (mut key, mut value, rest) = member(object)?;
+        if key == FIRST[1] {
+            (key, value, _) = member(rest.trim_start().strip_prefix(',')?)?;
+        }
+        (key == FIRST[0]).then_some(value)
+    }
+}
+
+/// The first member of an object if it is a text without escapes: its key, its value, and what follows.
+fn member(text: &str) -> Option<(&str, &str, &str)> {
+    let (key, rest) = quoted(text)?;
+    let (value, rest) = quoted(rest.trim_start().strip_prefix(':')?)?;
+    Some((key, value, rest))
+}
+
+/// A text between quotes, and what follows.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let (inner, rest) = text.trim_start().strip_prefix('"')?.split_once('"')?;
+    (!inner.contains('\\')).then_some((inner, rest))
 }
 
 /// The name and the arguments of a call, if its object has them. `named` is the name that came before the object.

@@ -173,7 +173,8 @@ fn deaf(run: &Run, tally: &Tally) -> Outcome {
                 let mut bad = Message::new(
                     topic("chat/mallory/request"),
                     json!({"id": id, "messages": []}).to_string(),
-                );
+                )
+                .wrong();
                 bad.qos = 0;
                 mallory.publish(&bad);
             }

@@ -114,7 +114,7 @@ fn load(world: &World, group: &Cgroup, run: &Run, round: u64) -> u64 {
             .all(std::thread::ScopedJoinHandle::is_finished)
         {
             let mut message =
-                glowplug_tests::world::client::Message::new(&*request, large.as_str());
+                glowplug_tests::world::client::Message::new(&*request, large.as_str()).wrong();
             message.qos = 0;
             mallory.publish(&message);
             std::thread::sleep(Duration::from_millis(2));

@@ -87,7 +87,7 @@ fn boundary(run: &Run, tally: &Tally) -> Outcome {
 
 /// Publishes a payload as a request; the answer, if there is one before that of the next request.
 fn send(client: &mut Client, n: usize, payload: Vec<u8>) -> Option<Value> {
-    client.publish(&Message::new(topic("chat/c/request"), payload));
+    client.publish(&Message::new(topic("chat/c/request"), payload).wrong());
     let probe = format!("probe{n}");
     request(client, &body(&probe, 1));
     let mut answer = None;

@@ -1,7 +1,8 @@
 //! Calls that must be made, and arguments that are held to their schemas, on models whose weights are random.
 
+use super::{Said, hear};
 use crate::world::{Q8, config, load, request, tiny};
-use glowplug_model::engine::{Engine, EngineConfig, Event, Finish, Refusal, Request, Worked};
+use glowplug_model::engine::{Engine, EngineConfig, Finish, Refusal, Request};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{Format, SamplerParams, Tool, ToolCall, ToolChoice, Tools};
 use glowplug_tests::schemas::{judge, object};
@@ -22,20 +23,6 @@ fn tools(random: &mut SplitMix, choice: ToolChoice, parallel: bool) -> (Vec<Valu
             parallel,
         },
     )
-}
-
-/// The text, the calls and the end of one request that runs alone.
-fn answer(engine: &mut Engine, id: u64, request: Request) -> (String, Vec<ToolCall>, Finish) {
-    engine.submit(id, request).unwrap();
-    let (mut text, mut calls, mut ended) = (String::new(), Vec::new(), None);
-    let mut sink = |_, event| match event {
-        Event::Text { content, .. } => text.push_str(&content),
-        Event::Call(call) => calls.push(call),
-        Event::Finished(outcome) => ended = Some(outcome),
-        Event::Started { .. } | Event::Prefilled => {}
-    };
-    while engine.step(&mut sink) != Worked::Nothing {}
-    (text, calls, ended.unwrap().finish)
 }
 
 /// A request whose tokens are drawn by chance.
@@ -78,7 +65,12 @@ fn who_must_call_calls_and_says_nothing_else() {
         let choice = [ToolChoice::Required, named()][seed as usize % 2].clone();
         let parallel = seed % 3 > 0;
         let (schemas, tools) = tools(&mut random, choice.clone(), parallel);
-        let (text, calls, finish) = answer(&mut engine, seed, asked(seed, tools));
+        let Said {
+            text,
+            calls,
+            outcome,
+        } = hear(&mut engine, seed, asked(seed, tools)).unwrap();
+        let finish = outcome.finish;
         check(&schemas, &calls);
         if finish == Finish::Stop {
             assert!(text.is_empty() && !calls.is_empty(), "{text}");
@@ -106,7 +98,12 @@ fn a_format_binds_what_is_no_call() {
         };
         // every second one would rather begin with the mark of a call
         asked.sampler.logit_bias = vec![(u32::from(b'<'), 10.0 * (seed % 2) as f32)];
-        let (text, calls, finish) = answer(&mut engine, seed, asked);
+        let Said {
+            text,
+            calls,
+            outcome,
+        } = hear(&mut engine, seed, asked).unwrap();
+        let finish = outcome.finish;
         if finish != Finish::Stop {
             continue;
         }
@@ -141,7 +138,12 @@ fn the_arguments_of_a_call_that_it_makes_by_itself_are_held() {
         let mut asked = asked(seed, tools);
         // it follows its script as long as it may
         asked.sampler.temperature = 0.0;
-        let (text, calls, finish) = answer(&mut engine, seed, asked);
+        let Said {
+            text,
+            calls,
+            outcome,
+        } = hear(&mut engine, seed, asked).unwrap();
+        let finish = outcome.finish;
         assert!(text.starts_with("Well."), "{text}");
         check(&schemas, &calls);
         if finish == Finish::Stop {
@@ -150,6 +152,36 @@ fn the_arguments_of_a_call_that_it_makes_by_itself_are_held() {
         }
     }
     assert!(calls_made > 10, "{calls_made}");
+}
+
+/// Where a call begins in a way that no schema describes, it cannot be held, and what is not held is no call.
+#[test]
+fn what_cannot_be_held_is_no_call() {
+    let rest = [r#" "name": "time", "arguments"#, r#"": {"no": 1}}"#];
+    for first in [
+        "{                    ",
+        r#"{"parameters": 1,"#,
+        r#"{"function": 1,"#,
+    ] {
+        let script = [first, rest[0], rest[1]];
+        let file = Tiny::saying(Think::Never, script).bytes();
+        let config = EngineConfig::new(4096, 1, Q8);
+        let mut engine = Engine::load(&Gguf::from_bytes(file.into()).unwrap(), &config).unwrap();
+        let tool = Tool::new(
+            "time",
+            None,
+            r#"{"properties":{},"additionalProperties":false}"#,
+        );
+        let tools = Tools {
+            list: [tool.unwrap()].into(),
+            choice: ToolChoice::Auto,
+            parallel: true,
+        };
+        let mut asked = asked(1, tools);
+        asked.sampler.temperature = 0.0;
+        let said = hear(&mut engine, 1, asked).unwrap();
+        assert_eq!((said.text, said.calls), (script.concat(), Vec::new()));
+    }
 }
 
 #[test]

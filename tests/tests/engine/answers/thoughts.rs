@@ -4,15 +4,7 @@ use crate::world::{Heard, Q8, request};
 use glowplug_model::engine::{Engine, EngineConfig, Outcome, Thinking};
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::ChatTemplate;
-use glowplug_tests::{Think, Tiny};
-
-/// The parts of the template of R1's distillates that matter here.
-const R1: &str = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}\
-    {{ '<｜User｜>' + m['content'] }}{% endif %}{% if m['role'] == 'assistant' %}\
-    {% set content = m['content'] %}{% if '</think>' in content %}\
-    {% set content = content.split('</think>')[-1] %}{% endif %}\
-    {{ '<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}\
-    {% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}";
+use glowplug_tests::{THOUGHTS, Think, Tiny, r1_template};
 
 const ON: Thinking = Thinking {
     enabled: true,
@@ -103,65 +95,11 @@ fn without_thinking_no_token_is_a_thought() {
     assert_eq!(outcome.reasoning_tokens, 0);
 }
 
-/// Scripts with what is to be the answer, for prompts that open a thought and for those that do not. `secret` is in thoughts alone.
-const STREAMS: &[(bool, &[&str], &str)] = &[
-    (true, &["secret", " plan", "</think>", "\n\nHello"], "Hello"),
-    (true, &["\n\n", "secret", "</think>", "Hello"], "Hello"),
-    (true, &["<think>", "secret", "</think>", "Hello"], "Hello"),
-    (true, &["</think>", "\n\nHello"], "Hello"),
-    (true, &["sec", "ret</th", "ink>", "\n\n", "Hello"], "Hello"),
-    (
-        true,
-        &["secret <", "b> </thin", "g> ", "</think>", "Hello"],
-        "Hello",
-    ),
-    (
-        true,
-        &["secret", "\n</think>\n", "</think>", "Hello"],
-        "Hello",
-    ),
-    (
-        false,
-        &["<think>", "\n\n", "secret", "</think>", "Hello"],
-        "Hello",
-    ),
-    (
-        false,
-        &["<th", "ink>", "secret", "</", "think>", "Hello"],
-        "Hello",
-    ),
-    (
-        false,
-        &[" ", "<think>", "secret", "</think>", "Hello"],
-        "Hello",
-    ),
-    (false, &["</think>", "Hello"], "Hello"),
-    (
-        false,
-        &[
-            "Hello", " there", ".\n", "<think>", "secret", "</think>", "And", " bye",
-        ],
-        "Hello there.\nAnd bye",
-    ),
-    (false, &["Hello"], "Hello"),
-];
-
 #[test]
 fn nothing_of_a_thought_is_in_the_answer() {
-    for (opened, script, answer) in STREAMS {
-        let templates = if *opened {
-            vec![
-                None,
-                Some(R1.replace(
-                    "'<｜Assistant｜>' }}{% endif %}",
-                    "'<｜Assistant｜><think>\n' }}{% endif %}",
-                )),
-            ]
-        } else {
-            vec![None, Some(R1.to_owned())]
-        };
-        for template in templates {
-            let think = if *opened { Think::Prompt } else { Think::Model };
+    for (opened, script, answer) in THOUGHTS {
+        let think = if *opened { Think::Prompt } else { Think::Model };
+        for template in [None, Some(r1_template(*opened))] {
             let mut engine = engine(think, script);
             if let Some(template) = template {
                 let file = Tiny::saying(think, script.iter().copied()).bytes();

@@ -1,8 +1,9 @@
 //! Tools in the engine, on models that say a script: what is called, what a session keeps of it, and what it refuses.
 
-use crate::world::{Q8, request, turn};
+use super::{Said, hear};
+use crate::world::{Heard, Q8, request, turn};
 use glowplug_model::engine::{
-    Engine, EngineConfig, Event, Finish, Outcome, Refusal, Request, SessionVerb, Worked,
+    Engine, EngineConfig, Finish, Outcome, Refusal, Request, SessionVerb,
 };
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{Message, NOT_ANSWERED, Role, Tool, ToolCall, ToolChoice, Tools};
@@ -35,6 +36,17 @@ fn engine(script: &[&str], sessions: Option<&Path>) -> Engine {
     Engine::load(&Gguf::from_bytes(file.into()).unwrap(), &config).unwrap()
 }
 
+/// An engine with just the pages of one long request.
+fn few_pages() -> Engine {
+    let file = Tiny::saying(Think::Never, SCRIPT).bytes();
+    let config = EngineConfig {
+        pages: 130,
+        queue: 8,
+        ..EngineConfig::new(4096, 2, Q8)
+    };
+    Engine::load(&Gguf::from_bytes(file.into()).unwrap(), &config).unwrap()
+}
+
 fn tools(parallel: bool) -> Option<Tools> {
     let tool = |name| Tool::new(name, None, r#"{"type":"object"}"#).unwrap();
     Some(Tools {
@@ -50,36 +62,6 @@ fn offering(request: Request) -> Request {
         tools: tools(true),
         ..request
     }
-}
-
-struct Said {
-    text: String,
-    calls: Vec<ToolCall>,
-    outcome: Outcome,
-}
-
-impl Said {
-    fn names(&self) -> Vec<&str> {
-        self.calls.iter().map(|call| &*call.name).collect()
-    }
-}
-
-/// Runs one request alone to its end.
-fn answer(engine: &mut Engine, id: u64, request: Request) -> Result<Said, Refusal> {
-    engine.submit(id, request)?;
-    let (mut text, mut calls, mut ended) = (String::new(), Vec::new(), None);
-    let mut sink = |_, event| match event {
-        Event::Text { content, .. } => text.push_str(&content),
-        Event::Call(call) => calls.push(call),
-        Event::Finished(outcome) => ended = Some(outcome),
-        Event::Started { .. } | Event::Prefilled => {}
-    };
-    while engine.step(&mut sink) != Worked::Nothing {}
-    Ok(Said {
-        text,
-        calls,
-        outcome: ended.unwrap(),
-    })
 }
 
 fn result(call: &ToolCall, content: &str) -> Message {
@@ -104,7 +86,7 @@ fn refused(said: Result<Said, Refusal>) -> String {
 #[test]
 fn calls_are_told_from_text_and_only_where_tools_are_offered() {
     let mut engine = engine(&SCRIPT, None);
-    let said = answer(&mut engine, 1, offering(request("c", "hi", 100))).unwrap();
+    let said = hear(&mut engine, 1, offering(request("c", "hi", 100))).unwrap();
     assert_eq!(
         (&*said.text, said.names()),
         ("I look.", vec!["time", "light"])
@@ -114,7 +96,7 @@ fn calls_are_told_from_text_and_only_where_tools_are_offered() {
         (said.outcome.finish, said.outcome.completion_tokens),
         (Finish::Stop, 13)
     );
-    let again = answer(&mut engine, 2, offering(request("c", "hi", 100))).unwrap();
+    let again = hear(&mut engine, 2, offering(request("c", "hi", 100))).unwrap();
     let mut ids: Vec<&str> = said
         .calls
         .iter()
@@ -131,14 +113,14 @@ fn calls_are_told_from_text_and_only_where_tools_are_offered() {
         "{ids:?}"
     );
     // nobody offered anything
-    let plain = answer(&mut engine, 3, request("c", "hi", 100)).unwrap();
+    let plain = hear(&mut engine, 3, request("c", "hi", 100)).unwrap();
     assert_eq!((plain.text, plain.calls.len()), (SCRIPT.concat(), 0));
     // one call at a time
     let one = Request {
         tools: tools(false),
         ..request("c", "hi", 100)
     };
-    let one = answer(&mut engine, 4, one).unwrap();
+    let one = hear(&mut engine, 4, one).unwrap();
     assert_eq!(
         (one.names(), one.outcome.completion_tokens),
         (vec!["time"], 6)
@@ -148,7 +130,7 @@ fn calls_are_told_from_text_and_only_where_tools_are_offered() {
 #[test]
 fn a_call_that_is_cut_off_is_text() {
     let mut engine = engine(&SCRIPT, None);
-    let said = answer(&mut engine, 1, offering(request("c", "hi", 10))).unwrap();
+    let said = hear(&mut engine, 1, offering(request("c", "hi", 10))).unwrap();
     assert_eq!(said.names(), ["time"]);
     assert_eq!(
         said.text,
@@ -160,23 +142,23 @@ fn a_call_that_is_cut_off_is_text() {
         stop: vec![stop.to_owned()],
         ..offering(request("c", "hi", 100))
     };
-    let said = answer(&mut engine, 2, stop("look")).unwrap();
+    let said = hear(&mut engine, 2, stop("look")).unwrap();
     assert_eq!((&*said.text, said.calls.len()), ("I ", 0));
-    let said = answer(&mut engine, 3, stop("true")).unwrap();
+    let said = hear(&mut engine, 3, stop("true")).unwrap();
     assert_eq!((&*said.text, said.calls.len()), ("I look.", 2));
 }
 
 #[test]
 fn a_session_keeps_calls_until_their_results_come() {
     let mut engine = engine(&SCRIPT, None);
-    let said = answer(&mut engine, 1, offering(turn("c", "s", "hi", 100))).unwrap();
+    let said = hear(&mut engine, 1, offering(turn("c", "s", "hi", 100))).unwrap();
     let [time, light] = &said.calls[..] else {
         panic!("{}", said.text);
     };
     let (at, on) = (result(time, "12:00"), result(light, "ok"));
     // one result is not enough, one of nothing is too many
     assert_eq!(
-        refused(answer(&mut engine, 2, goes_on(vec![at.clone()]))),
+        refused(hear(&mut engine, 2, goes_on(vec![at.clone()]))),
         format!(
             "messages[0]: the result of the call `{}` is missing",
             light.id
@@ -185,7 +167,7 @@ fn a_session_keeps_calls_until_their_results_come() {
     let mut other = at.clone();
     other.tool_call_id = Some("call_x".into());
     assert_eq!(
-        refused(answer(
+        refused(hear(
             &mut engine,
             3,
             goes_on(vec![at.clone(), on.clone(), other])
@@ -193,27 +175,27 @@ fn a_session_keeps_calls_until_their_results_come() {
         "messages[2]: no call `call_x` waits for a result here"
     );
     // in any order; the prompt has what the client could have sent itself
-    let next = answer(&mut engine, 4, goes_on(vec![on.clone(), at.clone()])).unwrap();
+    let next = hear(&mut engine, 4, goes_on(vec![on.clone(), at.clone()])).unwrap();
     let calls = |said: &Said| Message {
         tool_calls: said.calls.clone(),
         ..Message::new(Role::Assistant, said.text.clone())
     };
     let mut same = offering(request("d", "hi", 100));
     same.messages.extend([calls(&said), on.clone(), at.clone()]);
-    let alone = answer(&mut engine, 5, same.clone()).unwrap();
+    let alone = hear(&mut engine, 5, same.clone()).unwrap();
     assert_eq!(alone.outcome.prompt_tokens, next.outcome.prompt_tokens);
     // a question where results are due: nobody answered
-    let question = answer(&mut engine, 6, goes_on(vec![Message::user("hm?")])).unwrap();
+    let question = hear(&mut engine, 6, goes_on(vec![Message::user("hm?")])).unwrap();
     let none = |call: &ToolCall| result(call, NOT_ANSWERED);
     same.messages.push(calls(&next));
     same.messages.extend(next.calls.iter().map(none));
     same.messages.push(Message::user("hm?"));
-    let alone = answer(&mut engine, 7, same.clone()).unwrap();
+    let alone = hear(&mut engine, 7, same.clone()).unwrap();
     assert_eq!(alone.outcome.prompt_tokens, question.outcome.prompt_tokens);
     // without a session the client must know better
     same.messages.remove(2);
     assert!(
-        refused(answer(&mut engine, 8, same))
+        refused(hear(&mut engine, 8, same))
             .starts_with("messages[3]: the result of the call `call_")
     );
 }
@@ -223,13 +205,13 @@ fn calls_survive_a_file_and_another_engine() {
     let folder = tempfile::tempdir().unwrap();
     let sessions = folder.path().join("sessions");
     let mut first = engine(&SCRIPT, Some(&sessions));
-    let said = answer(&mut first, 1, offering(turn("c", "s", "hi", 100))).unwrap();
+    let said = hear(&mut first, 1, offering(turn("c", "s", "hi", 100))).unwrap();
     first.session("c", "s", SessionVerb::Save).unwrap();
     let results: Vec<Message> = said.calls.iter().map(|call| result(call, "ok")).collect();
-    let expected = answer(&mut first, 2, goes_on(results.clone())).unwrap();
+    let expected = hear(&mut first, 2, goes_on(results.clone())).unwrap();
     drop(first);
     let mut second = engine(&SCRIPT, Some(&sessions));
-    let next = answer(&mut second, 1, goes_on(results.clone())).unwrap();
+    let next = hear(&mut second, 1, goes_on(results.clone())).unwrap();
     assert_eq!(next.outcome.prompt_tokens, expected.outcome.prompt_tokens);
     assert!(
         next.outcome.cached_tokens > 32,
@@ -240,7 +222,7 @@ fn calls_survive_a_file_and_another_engine() {
     let mut third = engine(&SCRIPT, None);
     third.adopt(second.into_conversations());
     let results = next.calls.iter().map(|call| result(call, "ok")).collect();
-    answer(&mut third, 1, goes_on(results)).unwrap();
+    hear(&mut third, 1, goes_on(results)).unwrap();
 }
 
 /// What a session forgets are whole turns, and never the calls whose results are being told.
@@ -278,7 +260,7 @@ fn a_window_never_parts_a_call_from_its_result() {
     };
     for n in 0..20 {
         let id = format!("call_{n}");
-        let said = answer(&mut engine, n, plain(goes_on(calls(&id)))).unwrap();
+        let said = hear(&mut engine, n, plain(goes_on(calls(&id)))).unwrap();
         forgotten += said.outcome.forgotten_messages;
         assert!(
             said.outcome.forgotten_messages.is_multiple_of(4),
@@ -292,7 +274,7 @@ fn a_window_never_parts_a_call_from_its_result() {
 #[test]
 fn a_request_that_goes_on_under_its_number_has_other_calls() {
     let mut engine = engine(&SCRIPT, None);
-    let first = answer(&mut engine, 1, offering(request("c", "hi", 100))).unwrap();
+    let first = hear(&mut engine, 1, offering(request("c", "hi", 100))).unwrap();
     let said = Message {
         tool_calls: first.calls.clone(),
         ..Message::new(Role::Assistant, "")
@@ -303,7 +285,7 @@ fn a_request_that_goes_on_under_its_number_has_other_calls() {
         messages: messages.collect(),
         ..offering(request("c", "", 100))
     };
-    let next = answer(&mut engine, 1, next).unwrap();
+    let next = hear(&mut engine, 1, next).unwrap();
     let ids = |said: &Said| {
         said.calls
             .iter()
@@ -321,7 +303,7 @@ fn pausing(id: u64, engine: &mut Engine, messages: Vec<Message>) -> Outcome {
         messages,
         ..offering(request("c", "", 100))
     };
-    answer(engine, id, request).unwrap().outcome
+    hear(engine, id, request).unwrap().outcome
 }
 
 #[test]
@@ -334,7 +316,7 @@ fn pages_are_kept_while_tools_run_unless_somebody_needs_them() {
     // what others compute takes the pages that nobody keeps
     let flood = |engine: &mut Engine, id: u64| {
         let said = format!("{id} ").repeat(900);
-        answer(engine, id, request("d", &said, 1)).unwrap();
+        hear(engine, id, request("d", &said, 1)).unwrap();
     };
     (10..20).for_each(|id| flood(&mut engine, id));
     assert_eq!(engine.counts().pages_used, kept);
@@ -356,11 +338,55 @@ fn pages_are_kept_while_tools_run_unless_somebody_needs_them() {
     flood(&mut engine, 9);
     (100..150).for_each(|id| engine.release(id));
     assert_eq!(engine.counts().pages_used, 0);
-    // an answer that was cut off has no calls that anybody makes
+    // the calls of an answer that was cut off may be made, those of one that was cancelled are not
     let short = Request {
         reserve: 100,
         ..offering(request("c", "hi", 2))
     };
-    answer(&mut engine, 3, short).unwrap();
+    hear(&mut engine, 3, short.clone()).unwrap();
+    assert!(engine.counts().pages_used > 0);
+    engine.release(3);
+    engine.submit(4, short).unwrap();
+    engine.end(4, Finish::Cancelled);
+    Heard::default().idle(&mut engine);
     assert_eq!(engine.counts().pages_used, 0);
+}
+
+/// While it waits, others may take every page and every place: it goes on behind them all the same, and says the same.
+#[test]
+fn who_lost_the_pages_to_others_goes_on_when_they_have_ended() {
+    let resumed = |engine: &mut Engine, others: u64| {
+        let first = Request {
+            reserve: 100,
+            ..offering(request("c", &"the rain in the plain ".repeat(40), 100))
+        };
+        let said = hear(engine, 1, first.clone()).unwrap();
+        let mut heard = Heard::default();
+        // each of them needs all pages but a few, so that they run one after the other
+        for id in 10..10 + others {
+            let text = format!("{id} ").repeat(1200);
+            engine.submit(id, request("d", &text, 200)).unwrap();
+        }
+        for _ in 0..others {
+            engine.step(&mut |id, event| heard.take(id, event));
+        }
+        let mut next = first;
+        next.reserve = 70;
+        next.messages.push(Message {
+            tool_calls: said.calls.clone(),
+            ..Message::new(Role::Assistant, said.text)
+        });
+        next.messages
+            .extend(said.calls.iter().map(|call| result(call, "ok")));
+        engine.submit(1, next).unwrap();
+        heard.idle(engine);
+        engine.release(1);
+        assert_eq!(engine.counts().pages_used, 0);
+        let outcome = heard.ended.remove(&1).unwrap();
+        (heard.text.remove(&1), outcome.finish, outcome.cached_tokens)
+    };
+    let (said, finish, cached) = resumed(&mut few_pages(), 0);
+    let (same, end, taken) = resumed(&mut few_pages(), 3);
+    assert_eq!((&same, end), (&said, finish));
+    assert!(cached > 900 && taken < cached / 2, "{cached} {taken}");
 }

@@ -100,10 +100,16 @@ fn attacked(daemon: &mut Client, attacker: impl Fn(Version, &str) -> std::io::Re
 fn on_mosquitto(lines: &str) {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start_with(folder.path(), lines, "");
-    let mut daemon = Client::connect(broker.port, Version::V5, "d", Some(DAEMON)).unwrap();
+    attacked_on(&broker, DAEMON);
+}
+
+fn attacked_on(broker: &Mosquitto, daemon: (&str, &str)) {
+    let mut daemon = Client::connect(broker.port, Version::V5, "d", Some(daemon))
+        .unwrap()
+        .unjudged();
     let mallory = |version, id: &str| {
         let user = Some(("mallory", PASSWORD));
-        Client::connect(broker.port, version, id, user)
+        Client::connect(broker.port, version, id, user).map(Client::unjudged)
     };
     attacked(&mut daemon, mallory);
     // it reaches its own under any of them
@@ -126,6 +132,23 @@ fn and_with_the_user_name_as_the_identifier() {
     on_mosquitto("use_username_as_clientid true");
 }
 
+/// The daemon has the account that Home Assistant's supervisor gives to apps.
+#[test]
+fn the_acl_for_home_assistants_mosquitto_keeps_clients_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = ("addons", "of-the-apps");
+    let users = [app, ("homeassistant", PASSWORD), ("mallory", PASSWORD)];
+    let rules = include_str!("../../../../cross/homeassistant/mosquitto/accesscontrollist");
+    // what the app's own configuration has before it includes ours
+    let config =
+        "listener 1883 127.0.0.1\nallow_anonymous false\npassword_file /etc/mosquitto/passwords\n";
+    let included = include_str!("../../../../cross/homeassistant/mosquitto/acl.conf");
+    let config =
+        included.replace("/share/mosquitto/accesscontrollist", "/etc/mosquitto/acl") + config;
+    let broker = Mosquitto::start_as(folder.path(), &users, rules, &config);
+    attacked_on(&broker, app);
+}
+
 #[test]
 fn the_embedded_broker_keeps_clients_apart() {
     let mut world = World::new(Kind::Embedded);
@@ -140,8 +163,8 @@ fn the_embedded_broker_keeps_clients_apart() {
             continue;
         }
         for version in [Version::V3, Version::V5] {
-            let Ok(mut mallory) = Client::connect(world.port, version, id, Some((user, password)))
-            else {
+            let mallory = Client::connect(world.port, version, id, Some((user, password)));
+            let Ok(mut mallory) = mallory.map(Client::unjudged) else {
                 continue;
             };
             n += 1;

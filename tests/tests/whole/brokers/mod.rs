@@ -3,6 +3,8 @@
 mod acl;
 mod embedded;
 mod mosquitto;
+mod pool;
 mod refused;
 mod scenarios;
 mod silent;
+mod users;

@@ -3,9 +3,17 @@
 use glowplug_tests::world::broker::Mosquitto;
 use glowplug_tests::world::client::{Message, PATIENCE, Version};
 use glowplug_tests::world::daemon::Daemon;
-use glowplug_tests::world::{CONFIG, Kind, World, frame, reply, request, tiny, topic};
+use glowplug_tests::world::{
+    CONFIG, Kind, World, frame, reply, request, tiny, topic, wrong_request,
+};
 use serde_json::json;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// The log has each connection that is lost, and not each reason once.
+fn every_loss() -> [(&'static str, &'static Path); 1] {
+    [("GLOWPLUG_LOG", Path::new("warn,glowplug=debug"))]
+}
 
 fn world(lines: &str, rules: &str) -> World {
     let folder = tempfile::tempdir().unwrap();
@@ -14,7 +22,7 @@ fn world(lines: &str, rules: &str) -> World {
     model.write(&path).unwrap();
     let broker = Mosquitto::start_with(folder.path(), lines, rules);
     let context = format!("context = {}", model.context);
-    let mut world = World::start_on(Some(broker), folder, &path, &context, "", &[]);
+    let mut world = World::start_on(Some(broker), folder, &path, &context, "", &every_loss());
     world.online();
     world
 }
@@ -98,10 +106,10 @@ fn no_response_topic_ends_the_connection() {
 /// A cloned card: the broker lets the newer connection throw the older one out, and says nothing to either.
 #[test]
 fn of_two_daemons_of_one_name_one_stays_and_answers_once() {
-    let mut world = World::new(Kind::Mosquitto);
+    let mut world = world("", "");
     world.watch.rest();
     let folder = world.folder().to_owned();
-    let mut second = Daemon::serve(&folder.join(CONFIG), &folder.join("second"), &[]);
+    let mut second = Daemon::serve(&folder.join(CONFIG), &folder.join("second"), &every_loss());
     let until = Instant::now() + PATIENCE;
     let (mut one, mut two) = (String::new(), String::new());
     while !(one.contains("stays away") || two.contains("stays away")) {
@@ -124,7 +132,7 @@ fn of_two_daemons_of_one_name_one_stays_and_answers_once() {
     request(&mut alice, &World::endless("once", 5));
     assert_eq!(reply(&mut alice, "once").completion_tokens(), 5);
     let mut finals = 0;
-    request(&mut alice, &json!({"id": "after", "messages": []}));
+    wrong_request(&mut alice, &json!({"id": "after", "messages": []}));
     alice.until("the refusal of what came after", |m| {
         finals += usize::from(frame(m, "once").is_some_and(|f| f["object"] == "chat.completion"));
         frame(m, "after")

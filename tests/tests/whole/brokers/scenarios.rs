@@ -1,7 +1,9 @@
 //! What holds on every broker and in both MQTT versions; `mosquitto` and `embedded` say which.
 
 use glowplug_tests::world::client::{Message, Version};
-use glowplug_tests::world::{Kind, NODE, World, frame, on_gpu, reply, request, tell, tiny, topic};
+use glowplug_tests::world::{
+    Kind, NODE, World, frame, on_gpu, reply, request, tell, tiny, topic, wrong_request,
+};
 use serde_json::{Value, json};
 
 /// Frames of answers, whole and streamed, one client and two, plain text, and what is told of the daemon.
@@ -150,7 +152,10 @@ pub(crate) fn refusals(kind: Kind, version: Version) {
         ),
     ];
     for (code, param, body) in table {
-        request(&mut mallory, &body);
+        match code {
+            "invalid_request" => wrong_request(&mut mallory, &body),
+            _ => request(&mut mallory, &body),
+        }
         let id = body["id"].as_str().unwrap();
         let refused = reply(&mut mallory, id);
         assert!(refused.chunks.is_empty());
@@ -174,7 +179,7 @@ pub(crate) fn refusals(kind: Kind, version: Version) {
         ("invalid_request", b"[".repeat(100_000)),
     ];
     for (code, payload) in raw {
-        mallory.publish(&Message::new(request_topic.as_str(), payload));
+        mallory.publish(&Message::new(request_topic.as_str(), payload).wrong());
         let refused = mallory.until(code, |m| m.topic.ends_with("/reply").then(|| m.json()));
         assert_eq!(
             (&refused["error"]["code"], &refused["seq"]),

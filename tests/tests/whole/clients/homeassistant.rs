@@ -5,6 +5,7 @@ use glowplug_tests::world::broker::Mosquitto;
 use glowplug_tests::world::client::{Client, Message, Version};
 use glowplug_tests::world::{CONFIG, Kind, World, tiny, topic};
 use serde_json::{Value, json};
+use std::process::Command;
 
 const DOCUMENT: &str = "homeassistant/device/glowplug_n1/config";
 
@@ -30,73 +31,41 @@ fn world(kind: Kind) -> World {
     world
 }
 
-/// What Home Assistant documents for a component of a platform, besides what all have.
-fn keys(platform: &str) -> &'static [&'static str] {
-    match platform {
-        "notify" => &["command_topic", "command_template", "retain"],
-        "event" => &[
-            "state_topic",
-            "event_types",
-            "value_template",
-            "device_class",
-        ],
-        "sensor" => &[
-            "state_topic",
-            "value_template",
-            "state_class",
-            "device_class",
-            "unit_of_measurement",
-            "expire_after",
-            "force_update",
-            "suggested_display_precision",
-        ],
-        other => panic!("platform `{other}`"),
-    }
-}
+/// The keys that Home Assistant's own schemas require and know, as `cross/homeassistant/schemas.py` has found them.
+const KEYS: &str = include_str!("../../../../daemon/tests/data/homeassistant_keys.json");
 
-/// Checks the document against Home Assistant's own table of keys.
+/// Checks the document against Home Assistant's own keys.
 fn check(document: &Value) {
-    let table = |what: &str, value: &Value, required: &[&str], known: &[&str]| {
-        let object = value.as_object().unwrap_or_else(|| panic!("{what}"));
-        for key in required {
-            assert!(object.contains_key(*key), "{what}: no `{key}`");
+    let keys: Value = serde_json::from_str(KEYS).unwrap();
+    let table = |kind: &str, value: &Value, all: &[&str]| {
+        let object = value.as_object().unwrap_or_else(|| panic!("{kind}"));
+        let listed = |list: &str| {
+            let names = keys[kind][list].as_array().unwrap().iter();
+            names.map(|name| name.as_str().unwrap()).collect::<Vec<_>>()
+        };
+        let (required, optional) = (listed("required"), listed("optional"));
+        for key in required.iter().chain(all) {
+            assert!(object.contains_key(*key), "{kind}: no `{key}`");
         }
-        for key in object.keys() {
-            assert!(known.contains(&key.as_str()), "{what}: `{key}`");
+        for key in object.keys().map(String::as_str) {
+            let known = required.contains(&key) || optional.contains(&key);
+            assert!(known || key == "platform", "{kind}: `{key}`");
         }
     };
-    table(
-        "the document",
-        document,
-        &["device", "origin", "components"],
-        &["device", "origin", "components", "availability", "qos"],
-    );
-    table(
-        "device",
-        &document["device"],
-        &["identifiers", "name"],
-        &["identifiers", "name", "sw_version"],
-    );
-    table(
-        "origin",
-        &document["origin"],
-        &["name"],
-        &["name", "sw_version", "support_url"],
-    );
+    table("document", document, &[]);
+    // one of two that a device must have
+    table("device", &document["device"], &["identifiers"]);
+    table("origin", &document["origin"], &[]);
+    table("availability", &document["availability"][0], &[]);
     let mut ids = Vec::new();
-    for (name, component) in document["components"].as_object().unwrap() {
+    for component in document["components"].as_object().unwrap().values() {
         let platform = component["platform"].as_str().unwrap();
-        let mut known = vec!["platform", "unique_id", "name", "entity_category"];
-        known.extend(keys(platform));
-        let required: &[&str] = match platform {
-            "notify" => &["unique_id", "command_topic"],
-            "event" => &["unique_id", "state_topic", "event_types"],
-            _ => &["unique_id", "state_topic"],
-        };
-        table(name, component, required, &known);
+        // entities of a device document have one
+        table(platform, component, &["unique_id"]);
         ids.push(component["unique_id"].as_str().unwrap());
-        if component["device_class"] == "data_size" {
-            assert_eq!(component["unit_of_measurement"], "B");
+        if let Some(class) = component["device_class"].as_str() {
+            let units = keys["units"][class].as_array().unwrap();
+            assert!(units.contains(&component["unit_of_measurement"]), "{class}");
         }
     }
     ids.sort_unstable();
@@ -105,18 +74,26 @@ fn check(document: &Value) {
     assert_eq!(ids.len(), all);
 }
 
-/// A template of Home Assistant on a payload: `value` is its text, `value_json` what it says as JSON.
-fn render(template: &Value, payload: &[u8]) -> String {
-    let text = std::str::from_utf8(payload).unwrap();
-    let json: Value = serde_json::from_str(text).unwrap_or_default();
-    let mut engine = minijinja::Environment::new();
-    engine.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    engine
-        .render_str(
-            template.as_str().unwrap(),
-            json!({"value": text, "value_json": json}),
-        )
-        .unwrap_or_else(|error| panic!("{template}: {error}"))
+/// Templates of Home Assistant on payloads, by the engine that it has too.
+fn render(all: &[(&Value, &[u8])]) -> Vec<String> {
+    let all: Vec<_> = all
+        .iter()
+        .map(|(template, payload)| (template, std::str::from_utf8(payload).unwrap()))
+        .collect();
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/whole/clients/homeassistant_templates.py"
+    );
+    let out = Command::new("python3")
+        .args([script, &json!(all).to_string()])
+        .output()
+        .unwrap_or_else(|e| panic!("{e}: this test needs python3"));
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        out.status.success(),
+        "{said}: this test needs Python's package jinja2, which `tests/run.sh` unpacks"
+    );
+    serde_json::from_slice(&out.stdout).unwrap()
 }
 
 fn is_discovered_asked_and_forgotten(kind: Kind) {
@@ -138,12 +115,15 @@ fn is_discovered_asked_and_forgotten(kind: Kind) {
 
     // the templates, on what the daemon says of itself
     let metrics = world.metrics("numbers", |_| true);
-    for (name, component) in said["components"].as_object().unwrap() {
+    let (said_of_itself, mut templates) = (metrics.to_string(), Vec::new());
+    for component in said["components"].as_object().unwrap().values() {
         if component["platform"] == "sensor" {
             assert_eq!(component["state_topic"], topic("metrics"));
-            let value = render(&component["value_template"], metrics.to_string().as_bytes());
-            assert!(value.parse::<f64>().is_ok(), "{name}: {value}");
+            templates.push((&component["value_template"], said_of_itself.as_bytes()));
         }
+    }
+    for (value, (template, _)) in render(&templates).iter().zip(&templates) {
+        assert!(value.parse::<f64>().is_ok(), "{template}: {value}");
     }
     let has_sensor = metrics["temperature_c"].is_number();
     assert_eq!(
@@ -153,11 +133,14 @@ fn is_discovered_asked_and_forgotten(kind: Kind) {
     );
     let availability = &said["availability"][0];
     assert_eq!(availability["topic"], topic("status"));
-    for (state, is) in [("online", "online"), ("draining", "offline")] {
-        let status = json!({"state": state, "boot_id": "b", "since": 1}).to_string();
-        let shown = render(&availability["value_template"], status.as_bytes());
-        assert_eq!(shown, is);
-    }
+    let states = ["online", "draining"]
+        .map(|state| json!({"state": state, "boot_id": "b", "since": 1}).to_string());
+    let shown = render(
+        &states
+            .each_ref()
+            .map(|status| (&availability["value_template"], status.as_bytes())),
+    );
+    assert_eq!(shown, ["online", "offline"]);
 
     // a question by the notifier, and its answer as an event
     let (ask, answer) = (&said["components"]["ask"], &said["components"]["answer"]);
@@ -169,7 +152,8 @@ fn is_discovered_asked_and_forgotten(kind: Kind) {
     let spoken = home.until("the answer", |m| {
         (Some(m.topic.as_str()) == answer["state_topic"].as_str()).then(|| m.payload.clone())
     });
-    let event: Value = serde_json::from_str(&render(&answer["value_template"], &spoken)).unwrap();
+    let event = render(&[(&answer["value_template"], &spoken)]).remove(0);
+    let event: Value = serde_json::from_str(&event).unwrap();
     assert_eq!(event["event_type"], answer["event_types"][0]);
     assert_eq!(event["text"].as_str().unwrap().as_bytes(), spoken);
 

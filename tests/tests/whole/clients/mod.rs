@@ -9,4 +9,5 @@ mod recipes;
 mod sessions;
 mod small;
 mod speech;
+mod thin_edge;
 pub(crate) mod tools;

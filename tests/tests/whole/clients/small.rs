@@ -7,7 +7,8 @@ mod button;
 use button::{Button, Light};
 use glowplug_firmware_config::wire::{reply_topic, request_topic};
 use glowplug_tests::world::client::{Message, Version};
-use glowplug_tests::world::{Kind, World, request, topic};
+use glowplug_tests::world::{Kind, World, request, topic, wrong_request};
+use serde_json::json;
 
 fn asks_and_is_answered(kind: Kind, version: Version) {
     let mut world = World::new(kind);
@@ -45,10 +46,7 @@ fn asks_and_is_answered(kind: Kind, version: Version) {
         assert_eq!(chunks, whole);
     }
     // one that is refused
-    panel.publish(&Message::new(
-        topic("chat/panel/request"),
-        "{\"id\":\"b2\",\"messages\":7}".to_owned(),
-    ));
+    wrong_request(&mut panel, &json!({"id": "b2", "messages": 7}));
     let reply = |m: &Message| (m.topic == replies.as_str()).then(|| m.payload.clone());
     let refused = panel.until("the refusal", reply);
     assert_eq!(button.hear(&refused), Light::Failed);

@@ -6,4 +6,5 @@ mod idle;
 mod lock;
 mod models;
 mod offline;
+mod secrets;
 mod stop;

@@ -167,7 +167,8 @@ impl Watch {
                 Event::Left { .. }
                 | Event::Refused(..)
                 | Event::Subscribed { .. }
-                | Event::Delivered(_),
+                | Event::Withdrawn { .. }
+                | Event::Delivered(..),
             ) => Ok(false),
             Some(Event::Incoming(Incoming { message, ack, .. })) => {
                 if let Some(ack) = ack {

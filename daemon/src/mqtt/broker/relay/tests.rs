@@ -22,7 +22,8 @@ fn world(level: u8, places: &'static Semaphore, within: Duration) -> World {
         };
         let (from_client, to_client) = split(near_client);
         let client = (BufReader::new(from_client), to_client);
-        relay.run(&[], client, split(near_broker)).await
+        let expelled = std::future::pending();
+        relay.run(&[], client, split(near_broker), expelled).await
     });
     World { client, broker }
 }
@@ -199,4 +200,26 @@ async fn who_holds_a_place_for_large_packets_too_long_loses_it() {
     let receiver = expect(&mut next.broker, &large);
     tokio::join!(sender, receiver);
     at_end(&mut slow.broker).await;
+}
+
+#[tokio::test]
+async fn who_is_expelled_is_told_where_its_protocol_has_a_word_for_it() {
+    for (level, told) in [(LEVEL_5, &[DISCONNECT, 1, 0x87][..]), (4, &[])] {
+        let (mut client, near_client) = duplex(64);
+        let (_broker, near_broker) = duplex(64);
+        let relay = Relay {
+            level,
+            payload_max: PAYLOAD_MAX,
+            places: None,
+            unreleased: Mutex::default(),
+        };
+        let (from_client, to_client) = split(near_client);
+        let near_client = (BufReader::new(from_client), to_client);
+        let expelled = std::future::ready(());
+        let ended = relay.run(&[], near_client, split(near_broker), expelled);
+        ended.await.unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, told, "{level}");
+    }
 }

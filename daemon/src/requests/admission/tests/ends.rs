@@ -190,7 +190,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     /// Every accepted request: chunks numbered from 0 without a gap, whose texts are the whole text, then exactly one
-    /// last frame; nothing after it but its own repetition. The engine is a map that obeys `End` at its next turn.
+    /// last frame; nothing after it but its own repetition. Of the pool's each is on record until that frame. The engine is a map that obeys `End` at its next turn.
     #[test]
     fn exactly_one_last_frame_in_every_interleaving(steps in proptest::collection::vec(step(), 0..80)) {
         let mut a = machine_of(3, 2);
@@ -203,6 +203,7 @@ proptest! {
         let mut cancelled: HashSet<(String, String)> = HashSet::new();
         let mut newest: HashMap<(Arc<str>, Arc<str>), RequestId> = HashMap::new();
         let mut last_frames = 0;
+        let mut on_record = HashSet::new();
         for step in steps.into_iter().chain([Step::Drain]) {
             let mut out = Vec::new();
             match step {
@@ -214,6 +215,7 @@ proptest! {
                     asked.insert((format!("c{client}"), format!("i{id}")), r.reply.topic.clone());
                     r.deadline = deadline.map(|ms| Duration::from_millis(ms.into()));
                     r.request.session = session.map(|s| format!("s{s}").into());
+                    r.pooled = client == 1;
                     a.request(t, ROOM, r, &mut out);
                 }
                 Step::Text(which) => {
@@ -268,7 +270,12 @@ proptest! {
                         prop_assert_eq!(engine.insert(id, Some(why)), Some(None), "one end for each request");
                     }
                     Action::Engine(Command::EndThinking(id)) => prop_assert!(engine.contains_key(&id)),
+                    Action::Record(number, taken) => prop_assert!(taken.client == "c1" && on_record.insert(number)),
                     Action::Publish { to, frame, lane } => {
+                        if lane == Lane::Last {
+                            let of_pool = to.topic.starts_with("c1/");
+                            prop_assert_eq!(to.record.is_some_and(|number| on_record.remove(&number)), of_pool);
+                        }
                         let v: Value = serde_json::from_slice(&frame).unwrap();
                         let client = to.topic.split('/').next().unwrap().to_owned();
                         let key = (client, v["id"].as_str().unwrap().to_owned());
@@ -302,7 +309,13 @@ proptest! {
         }
         let mut out = Vec::new();
         a.abandon(t, Finish::Interrupted, &mut out);
-        last_frames += out.iter().filter(|a| matches!(a, Action::Publish { lane: Lane::Last, .. })).count();
+        for action in out {
+            if let Action::Publish { to, lane: Lane::Last, .. } = action {
+                last_frames += 1;
+                on_record.retain(|number| to.record != Some(*number));
+            }
+        }
+        prop_assert!(on_record.is_empty());
         prop_assert_eq!(a.outstanding(), 0);
         // requests alone were numbered, from 1
         prop_assert_eq!(last_frames as RequestId, a.next - 1);

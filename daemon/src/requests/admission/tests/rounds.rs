@@ -1,11 +1,12 @@
-//! Requests whose tools the daemon runs: rounds, waits, and the one last frame of each. One file, because all of them stand
-//! in one world.
+//! Requests whose tools the daemon runs: their rounds, and what each of them asks for.
 
 use super::*;
 use crate::tools::definition::{Definition, Written};
-use crate::tools::journal::Acted;
 use glowplug_model::text::{Role, Tool, ToolCall, ToolChoice, Tools};
 use serde_json::json;
+
+mod acting;
+mod waits;
 
 const SCHEMA: &str =
     r#"{"properties":{"to":{"enum":["on","off"]}},"required":["to"],"additionalProperties":false}"#;
@@ -90,11 +91,11 @@ impl World {
         self.a.update(self.now, ROOM, update, &mut self.out);
     }
 
-    fn recorded(&mut self, number: RequestId) {
+    pub(super) fn recorded(&mut self, number: RequestId) {
         self.a.recorded(self.now, number, true, &mut self.out);
     }
 
-    fn ended(&mut self, number: RequestId, call: &str, said: &str) {
+    pub(super) fn ended(&mut self, number: RequestId, call: &str, said: &str) {
         self.a.tool_ended(
             self.now,
             number,
@@ -107,7 +108,7 @@ impl World {
     }
 
     /// What admission wants, in short; frames apart.
-    fn wants(&mut self) -> (Vec<String>, Vec<Value>, Vec<Request>) {
+    pub(super) fn wants(&mut self) -> (Vec<String>, Vec<Value>, Vec<Request>) {
         let (mut wants, mut published, mut submitted) = (Vec::new(), Vec::new(), Vec::new());
         for action in self.out.drain(..) {
             match action {
@@ -135,7 +136,14 @@ impl World {
     }
 }
 
-fn texts(request: &Request) -> Vec<String> {
+fn result(call: &str, content: &str) -> Message {
+    Message {
+        tool_call_id: Some(call.to_owned()),
+        ..Message::new(Role::Tool, content)
+    }
+}
+
+pub(super) fn texts(request: &Request) -> Vec<String> {
     request
         .messages
         .iter()
@@ -234,15 +242,55 @@ fn rounds_and_tokens_are_bounded_and_the_last_round_has_no_tools() {
         ),
         (&json!("length"), &json!("ok"))
     );
-    // an answer that was cut off runs nothing
-    w.ask(asking("t", None)).wants();
-    w.says(3, "", &[call("x", "lamp", "on")], Finish::Length);
-    let (wants, mut frames, _) = w.wants();
+}
+
+/// A model that calls and calls until its tokens end: what is complete is made, or handed out.
+#[test]
+fn calls_that_were_complete_when_the_tokens_ended_are_made() {
+    let mut w = world();
+    let mut few = asking("r", None);
+    few.request.max_tokens = 2;
+    w.ask(few).wants();
+    let calls = [call("1", "lamp", "on"), call("2", "lamp", "off")];
+    w.says(1, r#"<tool_call>{"na"#, &calls, Finish::Length);
+    w.recorded(1);
+    assert!(w.wants().0.contains(&"call 2 house/lamp".to_owned()));
+    w.ended(1, "1", "ON");
+    w.ended(1, "2", "OFF");
+    let (wants, mut frames, submitted) = w.wants();
+    assert!(submitted.is_empty() && wants.contains(&"ended r".to_owned()));
     let last = frames.pop().unwrap();
-    assert_eq!(
-        (wants.len(), &last["choices"][0]["finish_reason"]),
-        (0, &json!("length"))
-    );
+    assert_eq!(last["choices"][0]["finish_reason"], "length");
+    assert_eq!(last["tool_results"].as_array().unwrap().len(), 2);
+    // the context ended, and not the tokens: what the results leave of it is the next round's
+    w.ask(asking("s", None)).wants();
+    w.says(2, "", &calls[..1], Finish::Length);
+    w.recorded(2);
+    w.ended(2, "1", "ON");
+    assert_eq!(w.wants().2.len(), 1);
+    // the client's own, and those that it confirms
+    w.ask(asking("t", Some("s"))).wants();
+    let left = [
+        call("3", "mine", "on"),
+        call("4", "door", "on"),
+        call("5", "lamp", "on"),
+    ];
+    w.says(3, "", &left, Finish::Length);
+    w.recorded(3);
+    w.ended(3, "5", "ON");
+    let last = w.wants().1.pop().unwrap();
+    let choice = &last["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    assert_eq!(choice["message"]["tool_calls"].as_array().unwrap().len(), 2);
+    let mut next = asking("u", Some("s"));
+    next.request.messages = ["3", "4"].map(|id| result(id, "confirmed")).to_vec();
+    w.ask(next);
+    w.recorded(4);
+    assert_eq!(w.wants().0, ["record 4 u", "call 4 house/door"]);
+    // what was cancelled is not made
+    w.ask(asking("v", None)).wants();
+    w.says(5, "", &calls, Finish::Cancelled);
+    assert!(w.wants().0.is_empty());
 }
 
 #[test]
@@ -328,10 +376,7 @@ fn what_is_left_to_the_client_ends_the_request_after_the_daemons_own() {
     assert_eq!(last["tool_results"][0]["id"], "2");
     // the session gets both results
     let mut next = asking("t", Some("s"));
-    next.request.messages = vec![Message {
-        tool_call_id: Some("1".into()),
-        ..Message::new(Role::Tool, "mine")
-    }];
+    next.request.messages = vec![result("1", "mine")];
     let next = w.ask(next).wants().2.remove(0);
     let ids: Vec<_> = next
         .messages
@@ -372,11 +417,8 @@ fn a_call_to_be_confirmed_goes_to_the_client_and_runs_when_it_comes_back() {
             tool_calls: vec![asked.clone()],
             ..Message::new(Role::Assistant, "")
         });
-        let yes = Message::new(Role::Tool, r#"{"confirmed":true}"#);
-        next.request.messages.push(Message {
-            tool_call_id: Some("9".into()),
-            ..yes
-        });
+        let yes = result("9", r#"{"confirmed":true}"#);
+        next.request.messages.push(yes);
         next
     };
     let (wants, chunks, submitted) = w.ask(confirming("t")).wants();
@@ -401,136 +443,4 @@ fn a_call_to_be_confirmed_goes_to_the_client_and_runs_when_it_comes_back() {
         texts(&again)[2],
         "tool:error: not done: no such call waits to be confirmed"
     );
-}
-
-#[test]
-fn every_end_in_the_wait_is_one_last_frame_at_once() {
-    type End = fn(&mut World);
-    let ends: [(&str, End); 5] = [
-        ("cancelled", |w| {
-            w.a.cancel(w.now, "c", &Cancel::Id("r".into()), &mut w.out);
-        }),
-        ("cancelled", |w| {
-            w.a.cancel(w.now, "c", &Cancel::All, &mut w.out);
-        }),
-        ("deadline_exceeded", |w| {
-            w.a.tick(w.now + Duration::from_secs(60), ROOM, &mut w.out);
-        }),
-        ("interrupted", |w| {
-            w.a.end_all(w.now, Finish::Interrupted, &mut w.out);
-        }),
-        ("interrupted", |w| {
-            w.a.abandon(w.now, Finish::Interrupted, &mut w.out);
-        }),
-    ];
-    for (reason, end) in ends {
-        for recorded in [false, true] {
-            let mut w = world();
-            let mut asks = asking("r", None);
-            asks.deadline = Some(Duration::from_secs(50));
-            w.ask(asks).wants();
-            w.says(1, "", &[call("1", "lamp", "on")], Finish::Stop);
-            if recorded {
-                w.recorded(1);
-            }
-            w.wants();
-            end(&mut w);
-            let (wants, frames, _) = w.wants();
-            assert_eq!(
-                wants,
-                [
-                    "audit 1: nobody waits for it any more",
-                    "forget 1",
-                    "ended r"
-                ],
-                "{reason}"
-            );
-            let last = frames.last().unwrap();
-            assert_eq!(last["choices"][0]["finish_reason"], reason);
-            assert_eq!(last["usage"]["completion_tokens"], 2);
-            // what comes too late is nothing
-            w.recorded(1);
-            w.ended(1, "1", "ON");
-            assert!(w.wants().0.is_empty() && w.a.outstanding() == 0);
-        }
-    }
-    // a newer request of the session takes its place
-    let mut w = world();
-    w.ask(asking("r", Some("s"))).wants();
-    w.says(1, "", &[call("1", "lamp", "on")], Finish::Stop);
-    w.wants();
-    let (wants, frames, submitted) = w.ask(asking("t", Some("s"))).wants();
-    assert!(wants.contains(&"forget 1".to_owned()) && submitted.len() == 1);
-    assert_eq!(code(&frames[0]), "superseded");
-}
-
-#[test]
-fn a_round_that_was_ended_runs_nothing_more() {
-    let mut w = world();
-    w.ask(asking("r", None)).wants();
-    w.a.cancel(w.now, "c", &Cancel::All, &mut w.out);
-    assert_eq!(w.wants().0, ["end 1 Cancelled"]);
-    // the engine had ended by itself
-    w.says(1, "", &[call("1", "lamp", "on")], Finish::Stop);
-    let (wants, frames, _) = w.wants();
-    assert!(wants.is_empty() && frames.last().unwrap()["choices"][0]["finish_reason"] == "stop");
-}
-
-#[test]
-fn a_full_context_after_a_tool_ran_is_an_answer_of_that_length() {
-    let mut w = world();
-    w.ask(asking("r", None)).wants();
-    w.says(1, "", &[call("1", "lamp", "on")], Finish::Stop);
-    w.recorded(1);
-    w.ended(1, "1", "ON");
-    w.wants();
-    let mut refused = text(1, "", w.now);
-    refused.end = Some((
-        End::Refused(Refusal::ContextLength {
-            tokens: 9,
-            limit: 8,
-        }),
-        w.now,
-    ));
-    w.a.update(w.now, ROOM, refused, &mut w.out);
-    let (wants, frames, _) = w.wants();
-    let last = frames.last().unwrap();
-    assert_eq!(
-        (wants, &last["choices"][0]["finish_reason"]),
-        (vec!["ended r".to_owned()], &json!("length"))
-    );
-    assert_eq!(last["tool_results"][0]["content"], "ON");
-}
-
-#[test]
-fn what_acted_before_a_restart_ends_as_interrupted_and_never_runs_again() {
-    let mut w = world();
-    let acted = Acted {
-        client: "c".into(),
-        ask: false,
-        id: "r".into(),
-        topic: "apps/c".into(),
-        default_topic: None,
-        qos: 1,
-        correlation: Some(vec![0, 255]),
-        ended: false,
-    };
-    w.a.acted_before(w.now, [&acted].into_iter());
-    w.a.interrupted(w.now, &acted, &mut w.out);
-    let Some(Action::Publish { to, frame, .. }) = w.out.pop() else {
-        panic!("no frame");
-    };
-    assert_eq!(
-        (to.topic.as_str(), to.correlation_data.as_deref()),
-        ("apps/c", Some(&[0, 255][..]))
-    );
-    let last: Value = serde_json::from_slice(&frame).unwrap();
-    assert_eq!(
-        (&last["choices"][0]["finish_reason"], &last["id"]),
-        (&json!("interrupted"), &json!("r"))
-    );
-    let (wants, frames, submitted) = w.ask(asking("r", None)).wants();
-    assert!(wants.is_empty() && submitted.is_empty());
-    assert_eq!(frames, [last]);
-    assert_eq!(w.ask(asking("t", None)).wants().2.len(), 1);
 }

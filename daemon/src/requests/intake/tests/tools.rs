@@ -79,8 +79,18 @@ fn a_tool_that_is_not_allowed_cannot_be_named() {
     };
     let same = r#","tool_execution":"daemon","tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"lamp"}}]"#;
     for (client, fields, param, says) in [
-        ("xb", choice("door"), "tool_choice", "names none of `tools`"),
-        ("d", choice("lamp"), "tool_choice", "needs `tools`"),
+        (
+            "xb",
+            choice("door"),
+            "tool_choice",
+            "names `door`, which is no tool",
+        ),
+        (
+            "d",
+            choice("lamp"),
+            "tool_choice",
+            "names `lamp`, which is no tool",
+        ),
         (
             "c",
             same.to_owned(),

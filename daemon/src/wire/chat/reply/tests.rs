@@ -1,5 +1,6 @@
 use super::*;
 use crate::wire::fault::Code;
+use glowplug_tests::world::contract::CONTRACT;
 
 const ENVELOPE: Envelope<'_> = Envelope {
     id: "a",
@@ -41,16 +42,27 @@ fn a_chunk() {
         ..Delta::default()
     };
     assert_eq!(
-        value(&chunk(ENVELOPE, delta, None)),
+        value(&chunk(ENVELOPE, delta, None, None)),
         json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion.chunk",
             "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hé\""}, "finish_reason": null}]})
+    );
+    let event = ToolEvent::ToolCall {
+        id: "1".to_owned(),
+        name: "lamp".to_owned(),
+        arguments: "{}".to_owned(),
+    };
+    assert_eq!(
+        value(&chunk(ENVELOPE, Delta::default(), None, Some(&event))),
+        json!({"id": "a", "node": "n", "model": "m", "seq": 3, "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": {}, "finish_reason": null}],
+            "tool_call": {"id": "1", "name": "lamp", "arguments": "{}"}})
     );
     let thought = Delta {
         reasoning_content: "hm",
         ..Delta::default()
     };
     assert_eq!(
-        value(&chunk(ENVELOPE, thought, None))["choices"][0]["delta"],
+        value(&chunk(ENVELOPE, thought, None, None))["choices"][0]["delta"],
         json!({"reasoning_content": "hm"})
     );
 }
@@ -122,11 +134,16 @@ fn calls_are_openais() {
     };
     let function = json!({"name": "light", "arguments": "{\"on\": true}"});
     assert_eq!(
-        value(&chunk(ENVELOPE, delta, None))["choices"][0]["delta"],
+        value(&chunk(ENVELOPE, delta, None, None))["choices"][0]["delta"],
         json!({"tool_calls": [{"index": 2, "id": "call_1", "type": "function", "function": function}]})
     );
     let calls = [call];
-    for (finish, reason) in [(Finish::Stop, "tool_calls"), (Finish::Length, "length")] {
+    for (finish, reason) in [
+        (Finish::Stop, "tool_calls"),
+        // its tokens ended behind these calls, which are complete
+        (Finish::Length, "tool_calls"),
+        (Finish::Cancelled, "cancelled"),
+    ] {
         let answer = Answer {
             content: "",
             reasoning: "",
@@ -165,6 +182,7 @@ fn logprobs_are_openais() {
             ..Delta::default()
         },
         Some(&[t]),
+        None,
     ));
     assert_eq!(
         frame["choices"][0]["logprobs"],
@@ -189,4 +207,97 @@ fn an_error() {
         error_text(&Fault::new(Code::Draining, "bye")),
         "error: draining: bye"
     );
+}
+
+/// Frames with all that a frame can have: nothing else is written, and the document tells of nothing else.
+#[test]
+fn the_document_tells_of_every_frame() {
+    let call = ToolCall {
+        id: "call_1".into(),
+        name: "light".into(),
+        arguments: "{}".into(),
+    };
+    let logprob = [TokenLogprob {
+        token: "h".into(),
+        bytes: vec![104],
+        logprob: -0.5,
+        top: vec![("i".into(), vec![105], -1.0)],
+    }];
+    let delta = Delta {
+        role: Some("assistant"),
+        content: "h",
+        reasoning_content: "hm",
+        tool_calls: Some([Call::in_chunk(0, &call)]),
+    };
+    let event = |event| {
+        let delta = Delta {
+            role: Some("assistant"),
+            ..Delta::default()
+        };
+        value(&chunk(ENVELOPE, delta, None, Some(&event)))
+    };
+    let (id, name, arguments) = ("a".to_owned(), "light".to_owned(), "{}".to_owned());
+    let content = "on".to_owned();
+    CONTRACT.wrote(
+        "ChatChunk",
+        &[
+            value(&chunk(ENVELOPE, delta, Some(&logprob), None)),
+            value(&chunk(ENVELOPE, Delta::default(), None, None)),
+            event(ToolEvent::ToolCall {
+                id: id.clone(),
+                name: name.clone(),
+                arguments: arguments.clone(),
+            }),
+            event(ToolEvent::ToolResult {
+                id: id.clone(),
+                content: content.clone(),
+                ms: 7,
+            }),
+        ],
+    );
+
+    let run = ToolRun {
+        id,
+        name,
+        arguments,
+        content,
+        ms: 7,
+    };
+    let calls = [call];
+    let mut finals = Vec::new();
+    for (finish, calls) in [
+        (Finish::Stop, &calls[..]),
+        (Finish::Stop, &[]),
+        (Finish::Length, &[]),
+        (Finish::Cancelled, &[]),
+        (Finish::DeadlineExceeded, &[]),
+        (Finish::Interrupted, &[]),
+    ] {
+        let outcome = Outcome {
+            forgotten_messages: 1,
+            ..crate::inference::messages::unheard(finish)
+        };
+        let answer = Answer {
+            content: "h",
+            reasoning: "hm",
+            logprobs: Some(&logprob),
+            calls,
+            runs: std::slice::from_ref(&run),
+            outcome: &outcome,
+            timings: Timings::default(),
+            ignored: &["user"],
+            fingerprint: Some("ab12"),
+        };
+        finals.push(value(&last(ENVELOPE, &answer)));
+    }
+    CONTRACT.wrote("ChatFinal", &finals);
+
+    let errors = Code::ALL.map(|code| {
+        let param = Some("top_k".to_owned());
+        let fault = Fault::new(code, "no").retry_after(7);
+        value(&error(ENVELOPE, &Fault { param, ..fault }))
+    });
+    CONTRACT.wrote("ChatError", &errors);
+    let instead = instead(&encode(&finals[0]), &Fault::new(Code::Internal, "too long"));
+    CONTRACT.fits("ChatError", &value(&instead)).unwrap();
 }

@@ -5,8 +5,10 @@ use crate::wire::chat::values::LOGIT_BIAS_MAX;
 use crate::wire::fault::Code;
 use glowplug_firmware_config::limits::{STOP_BYTES_MAX, STOPS_MAX};
 use glowplug_model::text::Role;
+use glowplug_tests::world::contract::CONTRACT;
 
 mod any;
+mod contract;
 mod formats;
 mod openai;
 mod refusals;
@@ -24,7 +26,9 @@ const DEFAULTS: ChatDefaults = ChatDefaults {
 const HI: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
 
 fn parse(body: &str) -> Result<ChatRequest, Fault> {
-    parse_chat(body.as_bytes(), &DEFAULTS).map_err(|(fault, _)| fault)
+    let parsed = parse_chat(body.as_bytes(), &DEFAULTS).map_err(|(fault, _)| fault)?;
+    contract::takes("ChatRequest", body);
+    Ok(parsed)
 }
 
 fn with(fields: &str) -> Result<ChatRequest, Fault> {
@@ -154,6 +158,7 @@ fn cancel_control_and_ask() {
         assert_eq!(fault.param.as_deref(), Some("session"), "{body}");
     }
     assert!(parse_cancel(br#"{"ids":"a"}"#).is_err());
+    assert!(parse_cancel(br#"["a",null]"#).is_err());
     for (body, param) in [(r#"{"id":7}"#, "id"), (r#"{"session":["a"]}"#, "session")] {
         let fault = parse_cancel(body.as_bytes()).unwrap_err();
         assert_eq!(fault.param.as_deref(), Some(param), "{body}");
@@ -176,6 +181,7 @@ fn cancel_control_and_ask() {
     );
     assert!(parse_control(br#"{"id":"a","action":"pause"}"#).is_err());
     assert!(parse_control(br#"{"action":"end_thinking"}"#).is_err());
+    assert!(parse_control(br#"["a","end_thinking"]"#).is_err());
     assert_eq!(parse_ask("wie viel?".as_bytes()).unwrap(), "wie viel?");
     assert_eq!(parse_ask("\u{feff}why?".as_bytes()).unwrap(), "why?");
     assert!(

@@ -5,6 +5,7 @@ use glowplug_firmware_config::limits::{
 };
 use glowplug_model::engine::Thinking;
 use glowplug_model::text::{Role, ToolChoice};
+use glowplug_tests::world::contract::CONTRACT;
 
 fn parse(fields: &str) -> Result<ChatRequest, Fault> {
     let defaults = ChatDefaults {
@@ -12,7 +13,10 @@ fn parse(fields: &str) -> Result<ChatRequest, Fault> {
         thinking: Thinking::default(),
     };
     let body = format!("{{{fields}}}");
-    parse_chat(body.as_bytes(), &defaults).map_err(|(fault, _)| fault)
+    let parsed = parse_chat(body.as_bytes(), &defaults).map_err(|(fault, _)| fault)?;
+    let told = CONTRACT.fits("ChatRequest", &serde_json::from_str(&body).unwrap());
+    told.unwrap_or_else(|why| panic!("{why}: {body}"));
+    Ok(parsed)
 }
 
 /// A request that offers these tools, with more fields.
@@ -117,7 +121,7 @@ fn what_is_wrong_with_a_tool_is_said_where_it_stands() {
         (r#""sometimes""#, "sometimes"),
         (
             r#"{"type":"function","function":{"name":"light"}}"#,
-            "none of `tools`",
+            "names `light`, which is no tool",
         ),
         (r#"{"type":"function"}"#, "missing field"),
         ("7", "invalid type"),

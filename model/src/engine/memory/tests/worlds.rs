@@ -41,7 +41,7 @@ impl Arena {
     fn new(seed: u64, pages: usize, streams: usize, folder: Option<&TempDir>) -> Self {
         let layout = layout();
         let snapshots =
-            folder.map(|folder| Snapshots::new(folder.path(), &gguf(), &layout, pages, None));
+            folder.map(|folder| Snapshots::new(folder.path(), &gguf(), &layout, pages, None, None));
         let mut random = Random(seed);
         Self {
             memory: Memory::new(Pages::new(pages).unwrap(), snapshots),

@@ -13,7 +13,14 @@ fn save(folder: &TempDir, name: &str) {
         tokens: &[1],
         note: b"said",
     };
-    write(folder.path(), name, &snapshot, [Ok([7; 20])].into_iter()).unwrap();
+    write(
+        folder.path(),
+        name,
+        &snapshot,
+        None,
+        [Ok([7; 20])].into_iter(),
+    )
+    .unwrap();
 }
 
 fn fill(stored: &mut Stored, client: &str, files: usize, bytes: u64) {
@@ -85,11 +92,13 @@ fn at_its_bound_a_client_loses_its_oldest_file_and_nobody_another() {
     fill(&mut stored, "a", SNAPSHOTS_PER_CLIENT, 1);
     stored.touch(&name("a", "0"), 0);
     let new = name("a", "new");
-    stored.make_room(folder.path(), &new, 1).unwrap();
+    stored.make_room(folder.path(), &new, 1, None).unwrap();
     assert!(!stored.has(&name("a", "1")) && stored.has(&name("a", "0")));
     stored.put(new, 1, true, 0);
     // in place of its own
-    stored.make_room(folder.path(), &name("a", "7"), 1).unwrap();
+    stored
+        .make_room(folder.path(), &name("a", "7"), 1, None)
+        .unwrap();
     assert_eq!(stored.of(&owner("a")).count(), SNAPSHOTS_PER_CLIENT);
     assert!(stored.has(&name("b", "0")));
 }
@@ -105,16 +114,17 @@ fn at_the_bound_of_all_who_has_no_file_is_refused() {
     assert!(full(&stored.make_room(
         folder.path(),
         &name("late", "s"),
-        1
+        1,
+        None
     )));
     assert_eq!(stored.files.len(), all);
     stored
-        .make_room(folder.path(), &name("3", "new"), 1)
+        .make_room(folder.path(), &name("3", "new"), 1, None)
         .unwrap();
     assert_eq!(stored.files.len(), all - 1);
     // the place is anybody's now
     stored
-        .make_room(folder.path(), &name("late", "s"), 1)
+        .make_room(folder.path(), &name("late", "s"), 1, None)
         .unwrap();
     assert_eq!(stored.files.len(), all - 1);
 }
@@ -135,17 +145,18 @@ fn bytes_are_made_room_for_by_pages_first_and_then_by_what_was_said() {
     };
     let whole = len(&names[0]).unwrap();
     let new = name("a", "new");
-    stored.make_room(folder.path(), &new, 1000).unwrap();
+    stored.make_room(folder.path(), &new, 1000, None).unwrap();
     assert_eq!(len(&names[0]), Some(whole - 24));
     assert_eq!(len(&names[1]), Some(whole));
     // all that a client may have
     let most = SNAPSHOT_BYTES_PER_CLIENT - 2 * (whole - 24);
-    stored.make_room(folder.path(), &new, most).unwrap();
+    stored.make_room(folder.path(), &new, most, None).unwrap();
     assert!(len(&names[0]).is_none() && len(&names[1]) == Some(whole - 24));
     assert!(full(&stored.make_room(
         folder.path(),
         &new,
-        SNAPSHOT_BYTES_PER_CLIENT + 1
+        SNAPSHOT_BYTES_PER_CLIENT + 1,
+        None
     )));
     assert_eq!(stored.files.len(), 2);
 }
@@ -162,7 +173,8 @@ fn bytes_of_others_cost_nobody_a_file() {
     assert!(full(&stored.make_room(
         folder.path(),
         &name("own", "new"),
-        1
+        1,
+        None
     )));
     assert!(stored.has(&name("own", "0")) && stored.files.len() == 33);
 }

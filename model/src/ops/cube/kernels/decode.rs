@@ -1,14 +1,18 @@
 //! Opening blocks on the device, and halves and bytes without a type of 16 or 8 bits: not every device has those.
 
+use super::arithmetic::whole;
 use crate::ops::cube::pack::{Format, Scales};
 use cubecl::prelude::*;
 
-/// What the integers of a block are multiplied with: `w = d (u - offset) + min`, where the first sixteen values have `low` for
-/// `d` and the others `high`. The offset is that of the format.
+/// What the integers of a block are multiplied with: `w = d scale (u - offset) + m min`, where the first sixteen values have `low`
+/// for `scale` and the others `high`. The scales are whole numbers, and so is `min` of a format whose blocks have 256 values.
+/// The offset is that of the format.
 #[derive(CubeType)]
 pub(in crate::ops::cube) struct BlockScales {
+    pub(in crate::ops::cube) d: f32,
     pub(in crate::ops::cube) low: f32,
     pub(in crate::ops::cube) high: f32,
+    pub(in crate::ops::cube) m: f32,
     pub(in crate::ops::cube) min: f32,
 }
 
@@ -46,8 +50,7 @@ pub(in crate::ops::cube) fn float_to_half(value: f32) -> u32 {
 /// Rounds `value * inverse` to the nearest integer, ties to even, and clamps it to -127..=127.
 #[cube]
 pub(in crate::ops::cube) fn round_to_byte(value: f32, inverse: f32) -> i32 {
-    let rounded = i32::reinterpret(value * inverse + 12_582_912.0f32) - 0x4b40_0000i32;
-    clamp(rounded, -127i32, 127i32)
+    clamp(whole(value * inverse), -127i32, 127i32)
 }
 
 /// The signed byte `index` of a word.
@@ -163,19 +166,21 @@ pub(in crate::ops::cube) fn load_scales(
     match comptime!(format.scales) {
         Scales::Half => {
             let words = blocks / 2usize + blocks % 2usize;
-            let d = half_to_float(w[start + row * words + block / 2usize] >> shift);
             BlockScales {
-                low: d,
-                high: d,
+                d: half_to_float(w[start + row * words + block / 2usize] >> shift),
+                low: 1.0f32,
+                high: 1.0f32,
+                m: 0.0f32,
                 min: 0.0f32,
             }
         }
         Scales::HalfMin => {
             let word = w[start + row * blocks + block];
-            let d = half_to_float(word);
             BlockScales {
-                low: d,
-                high: d,
+                d: half_to_float(word),
+                low: 1.0f32,
+                high: 1.0f32,
+                m: 1.0f32,
                 min: half_to_float(word >> 16u32),
             }
         }
@@ -183,23 +188,70 @@ pub(in crate::ops::cube) fn load_scales(
             let at = start + row * (blocks / 2usize + blocks / 8usize);
             let pair = w[at + block / 2usize] >> shift;
             let word = w[at + blocks / 2usize + block / 8usize];
-            let d = half_to_float(word) * f32::cast_from(pair & 255u32);
-            let min = half_to_float(word >> 16u32) * f32::cast_from((pair >> 8u32) & 255u32);
+            let scale = f32::cast_from(pair & 255u32);
             BlockScales {
-                low: d,
-                high: d,
-                min: -min,
+                d: half_to_float(word),
+                low: scale,
+                high: scale,
+                m: -half_to_float(word >> 16u32),
+                min: f32::cast_from((pair >> 8u32) & 255u32),
             }
         }
         Scales::ByteOf16 => {
             let at = start + row * (blocks / 2usize + blocks / 8usize);
             let pair = w[at + block / 2usize] >> shift;
-            let d = half_to_float(w[at + blocks / 2usize + block / 8usize]);
             BlockScales {
-                low: d * f32::cast_from(signed_byte(pair, 0u32)),
-                high: d * f32::cast_from(signed_byte(pair, 1u32)),
+                d: half_to_float(w[at + blocks / 2usize + block / 8usize]),
+                low: f32::cast_from(signed_byte(pair, 0u32)),
+                high: f32::cast_from(signed_byte(pair, 1u32)),
+                m: 0.0f32,
                 min: 0.0f32,
             }
         }
+    }
+}
+
+/// Words of a block of activations: eight of bytes, four of what belongs to them.
+pub(in crate::ops::cube) const INPUT_WORDS: usize = 12;
+
+/// A block of 32 rounded activations. Its bytes are 128 more than the whole numbers, and lie as those of a weight of eight bits.
+#[derive(CubeType)]
+pub(in crate::ops::cube) struct InputBlock<N: Size> {
+    low: Vector<u32, N>,
+    high: Vector<u32, N>,
+    /// What the whole numbers are multiplied with.
+    pub(in crate::ops::cube) scale: f32,
+    /// The sums of the first sixteen of them, and of the others.
+    pub(in crate::ops::cube) low_sum: f32,
+    pub(in crate::ops::cube) high_sum: f32,
+    /// The scale times the sum of all.
+    pub(in crate::ops::cube) scaled_sum: f32,
+}
+
+/// Loads block `number` of the rounded activations.
+#[cube]
+pub(in crate::ops::cube) fn load_input<N: Size>(
+    x: &[Vector<u32, N>],
+    number: usize,
+) -> InputBlock<N> {
+    let numbers = Vector::<f32, N>::reinterpret(x[3usize * number + 2usize]);
+    InputBlock::<N> {
+        low: x[3usize * number],
+        high: x[3usize * number + 1usize],
+        scale: numbers.extract(0usize),
+        low_sum: numbers.extract(1usize),
+        high_sum: numbers.extract(2usize),
+        scaled_sum: numbers.extract(3usize),
+    }
+}
+
+/// The eight whole numbers `i` of a block of activations, as [`open`] gives those of a weight.
+#[cube]
+pub(in crate::ops::cube) fn open_input<N: Size>(block: &InputBlock<N>, i: u32) -> Eight<N> {
+    let (byte, mask) = (Vector::new(8u32 * i), Vector::new(255u32));
+    let middle = Vector::new(128.0f32);
+    Eight::<N> {
+        low: Vector::cast_from((block.low >> byte) & mask) - middle,
+        high: Vector::cast_from((block.high >> byte) & mask) - middle,
     }
 }

@@ -1,5 +1,6 @@
 //! Rows of the embedding table.
 
+use super::arithmetic::{keep, keep_all};
 use super::decode::{load_block, load_scales, open};
 use super::step_words::TOKENS;
 use crate::ops::cube::pack::Format;
@@ -35,10 +36,16 @@ pub(in crate::ops::cube) fn look_up<N: Size>(
             let block_words = load_block(quads, words, at, rows * blocks, format);
             let values = open(&block_words, i as u32, format);
             let scales = load_scales(words, rows, blocks, row, block, format);
-            let min = Vector::new(scales.min);
+            let mut low = (values.low - offset) * Vector::new(scales.d * scales.low);
+            let mut high = (values.high - offset) * Vector::new(scales.d * scales.high);
+            if comptime!(format.has_min()) {
+                let min = Vector::new(keep(scales.m * scales.min));
+                low = keep_all(low) + min;
+                high = keep_all(high) + min;
+            }
             let to = (number * blocks + block) * 8usize + i;
-            out[to] = (values.low - offset) * Vector::new(scales.low) + min;
-            out[to + 4usize] = (values.high - offset) * Vector::new(scales.high) + min;
+            out[to] = low;
+            out[to + 4usize] = high;
             task += comptime!(UNITS as usize);
         }
     }

@@ -18,6 +18,33 @@ const PREFIX_MAX: usize = 128;
 /// States of a number's or a format's automaton, about.
 const STATES_OF_FORMAT: usize = 150;
 
+/// Puts a bound into `group`. An open end whose digits a number with a fraction may begin with is closed one step of fifteen
+/// digits further on. A model writes the digits of the end and goes on, and what is nearer may be the end itself to a reader that
+/// keeps doubles.
+fn range(key: &str, number: f64, map: &Map<String, Value>, group: &mut Map<String, Value>) {
+    let closed = match key {
+        "exclusiveMinimum" if number > 0.0 => "minimum",
+        "exclusiveMaximum" if number < 0.0 => "maximum",
+        _ => key,
+    };
+    if closed == key || map.get("type") == Some(&"integer".into()) {
+        // a closed end may be there already, which has been made of an open one and of this
+        group.entry(key).or_insert_with(|| map[key].clone());
+        return;
+    }
+    let decimals = (14.0 - number.abs().log10().floor()).max(0.0) as usize;
+    let away = number.abs() + 0.1_f64.powi(decimals as i32);
+    // as it is written with so many digits
+    let away = format!("{away:.decimals$}").parse().unwrap_or(away);
+    let given = map.get(closed).and_then(Value::as_f64);
+    let further = if closed == "minimum" {
+        away.max(given.unwrap_or(away))
+    } else {
+        (-away).min(given.unwrap_or(-away))
+    };
+    group.insert(closed.into(), further.into());
+}
+
 impl<'s> Reader<'s> {
     /// Reads the keyword `key` of `map`, if it asks something of one type, into `group`. Schemas in it become parts of `base`.
     pub(super) fn assertion(
@@ -32,7 +59,7 @@ impl<'s> Reader<'s> {
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
                 let number = self.number(value)?;
                 self.bound(key, number)?;
-                group.insert(key.into(), value.clone());
+                range(key, number, map, group);
             }
             "multipleOf" => {
                 let number = multiple(value).map_err(|message| self.refuse(message))?;

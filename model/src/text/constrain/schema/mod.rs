@@ -19,9 +19,9 @@ use glowplug_firmware_config::limits::{SCHEMA_BYTES_MAX, SCHEMA_LEVELS_MAX};
 use keywords::Reader;
 use serde_json::{Map, Value, json};
 
-/// What may stand between two parts of an answer: a line break and an indentation of seven, or blanks as a person writes them.
-/// More would let a small model fill its tokens with nothing.
-const BLANKS: &str = r"[\x20\x0A\x0D\x09]{1,8}";
+/// Between two members or items, and between a key and its value: with a blank or without, as models write JSON on one line. No
+/// other blanks may come. A weak model would fill its tokens with them, and where they might come, what follows is not forced.
+const SEPARATORS: [&str; 2] = [", ?", ": ?"];
 /// The letters behind a backslash. Without `u` a text has one way to be written, so that no key can be written as another one
 /// that the schema does not mean.
 const ESCAPES: &str = "nrbtf\\\"";
@@ -60,7 +60,10 @@ impl Schema {
 
     /// The schema as llguidance gets it.
     pub(super) fn grammar(mut self) -> Value {
-        let options = json!({"whitespace_pattern": BLANKS, "json_allowed_escapes": ESCAPES});
+        let [item, key] = SEPARATORS;
+        let options = json!({
+            "whitespace_flexible": false, "item_separator": item, "key_separator": key, "json_allowed_escapes": ESCAPES,
+        });
         self.0.insert("x-guidance".into(), options);
         Value::Object(self.0)
     }

@@ -174,17 +174,32 @@ fn held(convention: Convention, text: &str, marks: bool, seed: u64) -> Option<Ve
 }
 
 #[test]
-fn a_call_within_an_answer_is_held_from_its_first_byte() {
+fn a_call_within_an_answer_is_held_from_its_name_on() {
     for (convention, text) in [
-        (Convention::Hermes, "I will. <tool_call>"),
-        (Convention::Hermes, "<tool_call>\n{\"name\": \"set"),
-        (Convention::Hermes, "{\"name\""),
+        (Convention::Hermes, "I will. <tool_call>{\"name\":\"note\""),
+        (
+            Convention::Hermes,
+            "<tool_call>\n{\"name\": \"set_light\", ",
+        ),
+        (Convention::Hermes, "{\"name\": \"time\""),
         (Convention::Hermes, "```json\n{\n  \"name\": \"note\""),
         (Convention::Llama, "{\"name\": \"note\", "),
-        (Convention::Llama, "{\"type\": \"function\", \"name\""),
-        (Convention::Llama, "<|python_tag|>"),
-        (Convention::DeepSeek, "Well.\n<｜tool▁calls▁begin｜>"),
-        (Convention::DeepSeek, "<｜tool▁call▁begin｜>function"),
+        (
+            Convention::Llama,
+            "{\"type\": \"function\", \"name\": \"note\"",
+        ),
+        (
+            Convention::Llama,
+            "<|python_tag|>{\"name\": \"time\", \"par",
+        ),
+        (
+            Convention::DeepSeek,
+            "Well.\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>note\n```json\n{",
+        ),
+        (
+            Convention::DeepSeek,
+            "<｜tool▁call▁begin｜>function<｜tool▁sep｜>set_light\n```json\n{",
+        ),
     ] {
         for marks in [false, true] {
             let calls = (1..40).filter_map(|seed| held(convention, text, marks, seed));
@@ -201,7 +216,8 @@ fn a_call_within_an_answer_is_held_from_its_first_byte() {
         }
     }
     // what is no call yet is not held
-    for text in ["Hello", "{", "{\"na", "{\"temperature\": 7}", "<tool"] {
+    let door = "<tool_call>{\"name\": \"door\", ";
+    for text in ["Hello", "{", "{\"name\": \"note", "<tool_call>", door] {
         assert!(held(Convention::Hermes, text, false, 1).is_none(), "{text}");
     }
 }

@@ -114,7 +114,7 @@ fn an_answer_is_moved_on_and_ends() {
     constraint.restart().unwrap();
     assert!(!constraint.is_complete());
     assert_eq!(constraint.agreed(&draft), draft.len() - 1);
-    constraint.begin("{\n \"on\"").unwrap();
+    constraint.begin("{\"on\"").unwrap();
     assert_eq!(
         constraint.accept(id("x")[0]),
         Err(ConstraintError::Token(id("x")[0]))

@@ -217,10 +217,7 @@ fn what_describes_is_ignored_and_a_clients_options_are_dropped() {
     assert!(constraint.begin("12").is_ok() && constraint.is_complete());
     let options = r#"{"type":"object","x-guidance":{"lenient":true,"whitespace_pattern":" +"},"properties":{"a":{"x-guidance":7}}}"#;
     let mut constraint = CONSTRAINER.compile(&schema(options)).unwrap();
-    assert_eq!(
-        constraint.begin(&format!("{{{}", " ".repeat(9))),
-        Err(ConstraintError::Text)
-    );
+    assert_eq!(constraint.begin("{ "), Err(ConstraintError::Text));
 }
 
 #[test]

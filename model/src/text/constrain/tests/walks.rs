@@ -62,15 +62,55 @@ fn what_a_mask_lets_through_validates() {
 }
 
 #[test]
-fn blanks_come_in_runs_that_end() {
+fn a_blank_may_come_behind_a_comma_or_a_colon_alone() {
     let mut constraint = CONSTRAINER.compile(&Format::JsonObject).unwrap();
-    let blank = u32::from(b' ');
-    constraint.accept(u32::from(b'{')).unwrap();
-    for _ in 0..8 {
-        assert!(constraint.mask().unwrap().allows(blank));
-        constraint.accept(blank).unwrap();
+    let mut fits = |text: &str| {
+        constraint.restart().unwrap();
+        constraint.begin(text).is_ok()
+    };
+    for text in [r#"{"a":[7,8],"b":{}}"#, r#"{"a": [7, 8], "b": {}}"#] {
+        assert!(fits(text), "{text}");
     }
-    assert!(!constraint.mask().unwrap().allows(blank));
+    for text in [
+        " {",
+        "{ ",
+        "{\n",
+        "{}\n",
+        "{\"a\" ",
+        "{\"a\":  ",
+        "{\"a\":\n",
+        "{\"a\":\t",
+        "{\"a\":[ ",
+        "{\"a\":[7 ",
+        "{\"a\":[7,  ",
+        "{\"a\":[7,\n",
+        "{\"a\":7 ",
+        "{\"a\":7,\r",
+    ] {
+        assert!(!fits(text), "{text:?}");
+    }
+}
+
+/// What a double makes of a number counts, as a reader has it.
+#[test]
+fn an_open_end_is_open_however_a_number_is_written() {
+    for (end, number, inside) in [
+        (r#""exclusiveMinimum":37.25"#, "37.250000000000002", false),
+        (r#""exclusiveMinimum":37.25"#, "37.2500000000001", true),
+        (r#""exclusiveMinimum":37.25,"minimum":37"#, "37.25", false),
+        (r#""minimum":38,"exclusiveMinimum":37.25"#, "37.5", false),
+        (r#""minimum":38,"exclusiveMinimum":37.25"#, "38", true),
+        (r#""exclusiveMaximum":3"#, "2.9", true),
+        (r#""exclusiveMaximum":-3"#, "-3.00000000000000001", false),
+        (r#""exclusiveMaximum":-3"#, "-3.1", true),
+        (r#""exclusiveMinimum":0"#, "0.00000000000000001", true),
+        (r#""exclusiveMinimum":0"#, "0.0", false),
+    ] {
+        let text = format!(r#"{{"type":"number",{end}}}"#);
+        let mut constraint = CONSTRAINER.compile(&schema(&text)).unwrap();
+        let fits = constraint.begin(number).is_ok() && constraint.is_complete();
+        assert_eq!(fits, inside, "{text}: {number}");
+    }
 }
 
 #[test]

@@ -52,7 +52,8 @@ fn calls_are_told_from_text() {
         (HERMES, light.into(), vec![called]),
         (HERMES, format!("I switch.\n\n{light}\n{light}\n"), vec!["I switch.", called, called]),
         (HERMES, format!("{light}\nDone."), vec![called, "Done."]),
-        (HERMES, r#"<tool_call>{"arguments":{},"name":"time","id":7}"#.into(), vec!["time {}"]),
+        (HERMES, r#"<tool_call>{"name":"time","arguments":{},"id":7}"#.into(), vec!["time {}"]),
+        (HERMES, r#"<tool_call>{"type":"function", "name" : "time"}"#.into(), vec!["time {}"]),
         (HERMES, r#"<tool_call> {"name":"time"}"#.into(), vec!["time {}"]),
         (HERMES, r#"<tool_call>{"name":"light","arguments":"{\"on\":1}"}"#.into(), vec![r#"light {"on":1}"#]),
         (HERMES, r#"<tool_call>{"name":"light","parameters":{"</tool_call>":"}"}}</tool_call>x"#.into(),
@@ -90,6 +91,9 @@ fn calls_are_told_from_text() {
         (LLAMA, format!("\n<|python_tag|>{llama}"), vec![called]),
         (LLAMA, format!("{llama}; {llama}"), vec![called, called]),
         (LLAMA, format!(r#"{{"type": "function", {}"#, &llama[1..]), vec![called]),
+        // nor is one whose arguments come first, which nothing could hold to a schema
+        (LLAMA, r#"{"parameters": {}, "name": "light"}"#.into(), vec![r#"{"parameters": {}, "name": "light"}"#]),
+        (HERMES, r#"<tool_call>{"arguments":{},"name":"time"}"#.into(), vec![r#"<tool_call>{"arguments":{},"name":"time"}"#]),
         (LLAMA, r#"{"answer": 42}"#.into(), vec![r#"{"answer": 42}"#]),
         (LLAMA, format!("Yes. {llama}"), vec![r#"Yes. {"name": "light", "parameters": {"on": true}}"#]),
         (LLAMA, "{}".into(), vec!["{}"]),
@@ -123,6 +127,60 @@ fn a_call_comes_as_soon_as_its_object_ends() {
         seen.push("|".into());
     }
     assert_eq!(seen.concat(), "Hm|.|||||call time||");
+}
+
+#[test]
+fn a_call_that_is_given_up_is_text() {
+    for (text, more) in [
+        (
+            r#"<tool_call>{"name": "time""#,
+            r#", "arguments": {}}</tool_call>"#,
+        ),
+        (r#"{"name": "time""#, "}"),
+    ] {
+        let mut splitter = CallSplitter::new(HERMES, vec!["time".into()], 16);
+        let mut said = String::new();
+        let mut emit = |piece: Piece<'_>| match piece {
+            Piece::Content(text) => said.push_str(text),
+            Piece::Call { .. } => panic!("a call"),
+        };
+        splitter.push(text, &mut emit);
+        assert!(splitter.open_call().is_some());
+        splitter.give_up();
+        assert!(splitter.open_call().is_none());
+        splitter.push(more, &mut emit);
+        splitter.finish(&mut emit);
+        assert_eq!(said, format!("{text}{more}"));
+    }
+}
+
+/// Before that nothing is known of its arguments, and a model that means another tool is not made to call this one.
+#[test]
+fn a_call_is_open_when_it_has_named_a_tool() {
+    let r1 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>";
+    let fence = "\n```json\n{";
+    let block = "```json\n{\n \"type\" : \"function\", \"name\": \"time\"";
+    for (convention, text, open) in [
+        (HERMES, "<tool_call>", false),
+        (HERMES, r#"<tool_call>{"name": "time"#, false),
+        (HERMES, r#"<tool_call>{"name": "time""#, true),
+        (
+            HERMES,
+            r#"<tool_call>{"name": "door", "arguments": {"#,
+            false,
+        ),
+        (HERMES, r#"<tool_call>{"id": 7, "name": "time""#, false),
+        (HERMES, block, true),
+        (HERMES, r#"{"name": "time", "arguments": {"#, true),
+        (LLAMA, r#"<|python_tag|>{"name": "time""#, true),
+        (DEEPSEEK, &format!("{r1}time"), false),
+        (DEEPSEEK, &format!("{r1}time{fence}"), true),
+        (DEEPSEEK, &format!("{r1}door{fence}"), false),
+    ] {
+        let mut splitter = CallSplitter::new(convention, vec!["time".into()], 16);
+        splitter.push(text, &mut |_| {});
+        assert_eq!(splitter.open_call().is_some(), open, "{text}");
+    }
 }
 
 #[test]

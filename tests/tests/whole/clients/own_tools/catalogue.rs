@@ -14,10 +14,12 @@ fn a_house_tells_of_itself_on_the_embedded_broker() {
 
 /// The tool `set_light`, made of what is retained; and lies, of which none is written to.
 fn told(kind: Kind) {
-    const CALLS: [&str; 4] = [
+    // the schema forces the first key, and after its colon the script goes on
+    const CALLS: [&str; 5] = [
         "<tool_call>\n",
         r#"{"name": "set_light", "arguments": "#,
-        r#"{"name": "Lamp", "state": "on"}}"#,
+        ":",
+        r#" "Lamp", "state": "on", "brightness": 99}}"#,
         "\n</tool_call>",
     ];
     let from = "tools_max_rounds = 1\n[tools_from]\nhomeassistant = true\nzigbee2mqtt = true\n\
@@ -56,12 +58,13 @@ fn told(kind: Kind) {
     keep(
         "zigbee2mqtt/bridge/devices",
         json!([{"friendly_name": "Lamp", "definition": {"exposes": [{"type": "light", "features": [
-            {"name": "state", "property": "state", "access": 7, "value_on": "ON", "value_off": "OFF"}]}]}}]),
+            {"name": "state", "property": "state", "access": 7, "value_on": "ON", "value_off": "OFF"},
+            {"name": "brightness", "property": "brightness", "access": 7, "value_min": 0, "value_max": 254}]}]}}]),
     );
     keep("homeassistant/light/true/config", light("house/lamp/set"));
     ask(&mut alice, "1", &json!({}));
     let called = call(&mut house, "zigbee2mqtt/Lamp/set");
-    assert_eq!(called.json(), json!({"state": "ON"}));
+    assert_eq!(called.json(), json!({"state": "ON", "brightness": 99}));
     let answer = Message {
         correlation_data: called.correlation_data,
         ..Message::new(called.response_topic.unwrap(), "it is on")

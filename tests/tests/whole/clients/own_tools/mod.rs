@@ -115,6 +115,14 @@ fn say(house: &mut Client, on: &str, what: impl Into<Vec<u8>>) {
     house.publish(&Message::new(on, what));
 }
 
+/// Asks for the lamp in the hall, has the house answer the call with this, and gives the reply.
+fn lit(client: &mut Client, house: &mut Client, id: &str, fields: &Value, said: &[u8]) -> Reply {
+    ask(client, id, fields);
+    call(house, "house/hall/set");
+    say(house, "house/hall", said);
+    reply(client, id)
+}
+
 fn results(reply: &Reply) -> Vec<&str> {
     let all = reply.last["tool_results"].as_array();
     let all = all.unwrap_or_else(|| panic!("{}", reply.last));
@@ -223,20 +231,15 @@ fn lamp(kind: Kind) {
             "error: the answer has 20000 bytes, the limit is 16384",
         ),
     ] {
-        ask(&mut alice, id, &json!({"stream": false}));
-        call(&mut house, "house/hall/set");
-        say(&mut house, "house/hall", said);
-        let answered = reply(&mut alice, id);
+        let answered = lit(&mut alice, &mut house, id, &json!({"stream": false}), &said);
         assert_eq!(
             (answered.finish(), results(&answered), answered.chunks.len()),
             ("stop", vec![says], 0)
         );
     }
     // an answer that is longer than its part of the context is cut
-    ask(&mut alice, "5", &json!({}));
-    call(&mut house, "house/hall/set");
-    say(&mut house, "house/hall", "0123456789".repeat(800));
-    let answered = reply(&mut alice, "5");
+    let long = "0123456789".repeat(800);
+    let answered = lit(&mut alice, &mut house, "5", &json!({}), long.as_bytes());
     let [said] = results(&answered)[..] else {
         panic!("{}", answered.last)
     };
@@ -267,10 +270,7 @@ fn lamp(kind: Kind) {
     );
 
     // a session keeps call and result
-    ask(&mut alice, "7", &json!({"session": "s"}));
-    call(&mut house, "house/hall/set");
-    say(&mut house, "house/hall", "ON");
-    let first = reply(&mut alice, "7");
+    let first = lit(&mut alice, &mut house, "7", &json!({"session": "s"}), b"ON");
     assert_eq!(first.finish(), "stop");
     ask(
         &mut alice,
@@ -290,7 +290,16 @@ fn lamp(kind: Kind) {
     );
     let named = json!({"type": "function", "function": {"name": "light"}});
     ask(&mut carol, "2", &json!({"tool_choice": named}));
-    assert_eq!(reply(&mut carol, "2").error(), "invalid_request");
+    let refused = reply(&mut carol, "2");
+    let error = &refused.last["error"];
+    assert_eq!(
+        (refused.error(), &error["param"]),
+        ("invalid_request", &json!("tool_choice"))
+    );
+    assert!(
+        error["message"].as_str().unwrap().contains("`light`"),
+        "{error}"
+    );
     let own = json!([{"type": "function", "function": {"name": "light"}}]);
     ask(&mut alice, "9", &json!({"tools": own}));
     let refused = reply(&mut alice, "9");
@@ -301,10 +310,7 @@ fn lamp(kind: Kind) {
 
     // of one's own and the daemon's: the daemon runs its own and leaves the rest
     let own = json!([{"type": "function", "function": {"name": "bell"}}]);
-    ask(&mut alice, "10", &json!({"tools": own}));
-    call(&mut house, "house/hall/set");
-    say(&mut house, "house/hall", "ON");
-    let mixed = reply(&mut alice, "10");
+    let mixed = lit(&mut alice, &mut house, "10", &json!({"tools": own}), b"ON");
     assert_eq!(
         (mixed.finish(), results(&mixed)),
         ("tool_calls", vec!["ON"])
@@ -335,10 +341,8 @@ fn lamp(kind: Kind) {
     // and neither is one that had ended
     ask(&mut again, "10", &json!({}));
     assert_eq!(reply(&mut again, "10").finish(), "interrupted");
-    ask(&mut again, "12", &json!({}));
-    call(&mut hears, "house/hall/set");
-    say(&mut hears, "house/hall", "ON");
-    assert_eq!(results(&reply(&mut again, "12")), ["ON"]);
+    let answered = lit(&mut again, &mut hears, "12", &json!({}), b"ON");
+    assert_eq!(results(&answered), ["ON"]);
     assert!(
         hears.rest().iter().all(|m| m.topic != "house/hall/set"),
         "called once"

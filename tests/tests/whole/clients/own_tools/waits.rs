@@ -64,10 +64,13 @@ fn rounds_go_on_as_often_as_the_owner_lets_them_and_a_stop_ends_the_wait() {
     ids.dedup();
     assert_eq!(ids.len(), 3, "{runs:?}");
     // all rounds together have so many tokens: ten in the first, and no call is whole in the second
-    ask(&mut alice, "2", &json!({"max_tokens": 14}));
-    call(&mut house, "house/hall/set");
-    say(&mut house, "house/hall", "ON");
-    let short = reply(&mut alice, "2");
+    let short = lit(
+        &mut alice,
+        &mut house,
+        "2",
+        &json!({"max_tokens": 14}),
+        b"ON",
+    );
     assert_eq!((short.finish(), results(&short)), ("length", vec!["ON"]));
     assert_eq!(short.last["usage"]["completion_tokens"], 14);
     // a daemon that is told to stop ends the wait
@@ -97,10 +100,8 @@ fn a_broker_that_restarts_in_the_wait_has_no_call_made_twice() {
     });
     let lost = "error: the connection to the broker was lost; whether it was done is not known";
     assert_eq!(answered["tool_results"][0]["content"], lost);
-    ask(&mut alice, "2", &json!({}));
-    call(&mut house, "house/hall/set");
-    say(&mut house, "house/hall", "ON");
-    assert_eq!(results(&reply(&mut alice, "2")), ["ON"]);
+    let answered = lit(&mut alice, &mut house, "2", &json!({}), b"ON");
+    assert_eq!(results(&answered), ["ON"]);
     let again = house.rest();
     assert!(
         again.iter().all(|m| m.topic != "house/hall/set"),

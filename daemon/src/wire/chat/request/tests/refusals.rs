@@ -18,11 +18,29 @@ fn refusals_name_the_field() {
         (r#""priority":1"#, "priority"),
         (r#""tools":[{"type":"function"}]"#, "tools[0]"),
         (r#""tool_choice":"required""#, "tool_choice"),
+        // an array for an object, and an object for a word
+        (r#""tools":[["function",["f",null,null,null]]]"#, "tools[0]"),
+        (
+            r#""tools":[{"type":"function","function":["f",null,null,null]}]"#,
+            "tools[0]",
+        ),
+        (
+            r#""tool_choice":{"type":"function","function":["f"]}"#,
+            "tool_choice",
+        ),
+        (r#""priority":{"urgent":null}"#, "priority"),
+        (
+            r#""response_format":{"type":{"text":null}}"#,
+            "response_format",
+        ),
         (r#""functions":[{"name":"f"}]"#, "functions"),
         (r#""function_call":"auto""#, "function_call"),
+        (r#""function_call":[]"#, "function_call"),
         (r#""schema_in_prompt":"yes""#, "schema_in_prompt"),
         (r#""n":2"#, "n"),
         (r#""temperature":2.1"#, "temperature"),
+        // it would be rounded to 2
+        (r#""temperature":2.00000001"#, "temperature"),
         (r#""temperature":"hot""#, "temperature"),
         (r#""temperature":1e999"#, "temperature"),
         (r#""top_p":-0.1"#, "top_p"),
@@ -74,6 +92,10 @@ fn bad_messages_name_the_place() {
         (r#"{"messages":[{"content":"x"}]}"#, "messages[0].role"),
         (
             r#"{"messages":[{"role":"owner","content":"x"}]}"#,
+            "messages[0].role",
+        ),
+        (
+            r#"{"messages":[{"role":{"user":null},"content":"x"}]}"#,
             "messages[0].role",
         ),
         (

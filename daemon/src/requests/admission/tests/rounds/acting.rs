@@ -1,8 +1,6 @@
 //! Requests with tools of the daemon's in any order of events: each has one last frame, and nothing acts unrecorded or twice.
 
-use super::rounds::{asking, call, world};
 use super::*;
-use glowplug_model::text::ToolCall;
 
 #[derive(Debug, Clone)]
 enum Happens {
