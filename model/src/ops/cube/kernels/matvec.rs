@@ -257,9 +257,9 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
     }
 }
 
-/// As [`multiply_few`], where a processor computes: a row to a unit, which needs no other, so that there is no shared memory and no
-/// barrier. Such a device has no use for the loads of neighbours, and compiles a kernel with barriers for seconds. There is a cube along x for every [`ALONE_UNITS`] rows, and one along y for every `few.columns`
-/// columns.
+/// As [`multiply_few`], where a processor computes: a row to a unit, which needs no other, so that there is no shared memory and
+/// no barrier. Such a device has no use for the loads of neighbours, and compiles a kernel with barriers for seconds. There is a
+/// cube along x for every [`ALONE_UNITS`] rows, and one along y for every `few.columns` columns.
 #[cube(launch)]
 pub(in crate::ops::cube) fn multiply_alone<N: Size>(
     quads: &[Vector<u32, N>],
