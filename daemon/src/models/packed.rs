@@ -1,8 +1,11 @@
 //! A model's packed file. It is written once beside the model, and mapped in its place as long as the model has the
 //! content that it was made from.
 
+use super::layout::{Layouts, Setting};
 use super::opened::Opened;
+use super::speed::{NotMeasured, to_measure};
 use crate::files::beside;
+use glowplug_model::engine::{EngineConfig, LoadError};
 use glowplug_model::gguf::pack::{self, REQUANTIZED_HEAD};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::quant::to_q4_0;
@@ -55,6 +58,8 @@ pub struct Weights {
     pub sha256: String,
     /// A packed file that was made of exactly this model.
     pub packed: Option<Opened>,
+    /// Whether the model is mapped as it came, because this machine is faster with it so: no packed file is made.
+    pub as_it_came: bool,
 }
 
 impl Weights {
@@ -69,6 +74,7 @@ impl Weights {
             model,
             sha256,
             packed,
+            as_it_came: false,
         }
     }
 
@@ -91,8 +97,8 @@ impl Weights {
         self.packed.as_ref().unwrap_or(&self.model).gguf()
     }
 
-    /// Like [`Self::map`], but first writes the packed file if there is none and the disk has room for two. If it
-    /// cannot be written, the log says why; the model can be served all the same.
+    /// Like [`Self::map`], but first writes the packed file if there is none, it may be faster, and the disk has room for two. If
+    /// it cannot be written, the log says why; the model can be served all the same.
     ///
     /// # Errors
     /// Those of [`Self::map`]; or the model was changed in place since it was opened.
@@ -100,7 +106,7 @@ impl Weights {
         self.packed.take_if(|packed| packed.unchanged().is_err());
         self.model.unchanged()?;
         let gguf = self.map()?;
-        if pack::source(&gguf).is_some() {
+        if self.as_it_came || pack::source(&gguf).is_some() {
             return Ok(gguf);
         }
         let begun = Instant::now();
@@ -126,6 +132,49 @@ impl Weights {
                     );
                 }
                 Ok(gguf)
+            }
+        }
+    }
+
+    /// Decides whether the packed file or the model as it came is mapped from now on: the one that this machine is faster with.
+    /// That is measured once, when there is a packed file for the first time; one that is slower is removed. Where others may write
+    /// the model, the packed file is mapped in any case, which they may not. What cannot be measured changes nothing, and
+    /// whoever loads the model is told why it cannot be loaded.
+    pub fn choose_layout(&mut self, config: &EngineConfig, cores: usize) {
+        if self.model.is_exposed().unwrap_or(true) {
+            return;
+        }
+        let four_bit_head = self.requantized_head() > 0;
+        let setting = Setting::here(config.isa, cores, &self.sha256, four_bit_head);
+        let known = Layouts::read(self.model.path(), &setting);
+        let Some(layouts) = known.or_else(|| self.measure_layouts(setting, config)) else {
+            return;
+        };
+        self.as_it_came = !layouts.packed_is_faster();
+        if self.as_it_came && self.discard() {
+            tracing::info!("the packed file is slower here, and was removed");
+        }
+    }
+
+    fn measure_layouts(&mut self, setting: Setting, config: &EngineConfig) -> Option<Layouts> {
+        let packed = self.prepare().ok()?;
+        // there is nothing to choose from where none could be written, or where the model itself is a packed file
+        self.packed.as_ref()?;
+        let measure = || -> Result<Layouts, NotMeasured> {
+            let model = self.model.gguf().map_err(LoadError::from)?;
+            Layouts::measure(setting, &model, &packed, &to_measure(config))
+        };
+        match measure() {
+            Ok(layouts) => {
+                tracing::info!("measured once with this model: {layouts}");
+                if let Err(error) = layouts.write(self.model.path()) {
+                    tracing::warn!("it will be measured again at the next start: {error}");
+                }
+                Some(layouts)
+            }
+            Err(error) => {
+                tracing::debug!("the layouts of the weights are not compared: {error}");
+                None
             }
         }
     }

@@ -90,7 +90,7 @@ pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
 
 /// A model that has a packed file beside it, and whether that was made of exactly this model, for which the model is
 /// read through once.
-fn weights(file: &Opened) -> io::Result<Option<Weights>> {
+pub(crate) fn weights(file: &Opened) -> io::Result<Option<Weights>> {
     if !packed::path(file.path()).is_file() {
         return Ok(None);
     }

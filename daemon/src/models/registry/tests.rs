@@ -20,6 +20,7 @@ fn weights(path: &Path) -> Weights {
         model: Opened::open(path).unwrap(),
         sha256: "ab".into(),
         packed: None,
+        as_it_came: false,
     }
 }
 
