@@ -69,7 +69,7 @@ impl Layouts {
         packed: &Gguf,
         config: &EngineConfig,
     ) -> Result<Self, NotMeasured> {
-        let once = || {
+        let once = || -> Result<Self, NotMeasured> {
             Ok(Self {
                 setting: setting.clone(),
                 packed: Speed::measure(packed, config)?,
