@@ -184,8 +184,21 @@ impl Activations {
     }
 }
 
-// only these processors have kernels that read tiles
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(target_arch = "x86_64")]
+impl Activations {
+    /// All chunks from column `c` on in the form [`ActKind::Q8`].
+    pub(crate) fn q8_from(&self, c: usize) -> &[Q8Chunk] {
+        &self.q8[c * self.chunks..self.cols * self.chunks]
+    }
+
+    /// All chunks from column `c` on in the form [`ActKind::Q8K`].
+    pub(crate) fn q8k_from(&self, c: usize) -> &[Q8kChunk] {
+        &self.q8k[c * self.chunks..self.cols * self.chunks]
+    }
+}
+
+// only this processor has kernels that read tiles
+#[cfg(target_arch = "aarch64")]
 impl Activations {
     /// How many tiles are filled. Tile `t` holds columns `16 t..16 t + 16`, with zeros past the last column.
     pub(crate) fn tiles(&self) -> usize {

@@ -77,6 +77,27 @@ fn every_level_computes_the_definition_from_groups() {
     }
 }
 
+/// Rows that are longer than what is multiplied at a time, and more columns than have sums at a time, by rows and by groups.
+#[test]
+fn long_rows_and_many_columns_are_multiplied_in_parts() {
+    let rows = 32;
+    for kernels in levels() {
+        let mut random = Random(14);
+        for ty in types() {
+            for (k, cols) in [(2304, 23), (4352, 9), (512, 131)] {
+                let w = weights(ty, rows, k, Fill::Random, &mut random);
+                let packed = packed(ty, k, &w);
+                let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+                let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                let got = matmul(kernels, ty, &packed, rows, k, &x);
+                assert_eq!(bits(&got), bits(&want), "{} {ty} {k}", kernels.isa());
+                let got = super::matmul(kernels, ty, &w, rows, k, &x);
+                assert_eq!(bits(&got), bits(&want), "{} {ty} {k}", kernels.isa());
+            }
+        }
+    }
+}
+
 #[test]
 fn columns_do_not_touch_each_other_in_groups() {
     let rows = 32;
