@@ -239,19 +239,24 @@ impl QuantOps for Flex {
         };
         let bias = slice::<f32>(&w.bias);
         let d = spec.head_dim;
-        let mut q = Vec::with_capacity(n * q_rows);
-        for (i, column) in qkv.chunks_exact_mut(rows).enumerate() {
-            let position = kv.position(i);
+        let positions: &KvCache = kv;
+        pool.run_chunks(threads, qkv, rows, &|i, column| {
+            let position = positions.position(i);
             let (query, rest) = column.split_at_mut(q_rows);
             let (keys, vals) = rest.split_at_mut(kv_rows);
             for (h, head) in query.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[h * d..][..d], &w.q_norm, position);
             }
-            q.extend_from_slice(query);
             for (h, head) in keys.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[q_rows + h * d..][..d], &w.k_norm, position);
             }
             add(vals, &bias[q_rows + kv_rows..]);
+        });
+        let mut q = Vec::with_capacity(n * q_rows);
+        for (i, column) in qkv.chunks_exact_mut(rows).enumerate() {
+            let (query, rest) = column.split_at_mut(q_rows);
+            let (keys, vals) = rest.split_at_mut(kv_rows);
+            q.extend_from_slice(query);
             kv.store(kernels, layer, i, keys, vals);
         }
         tensor(q, [n, q_rows])
@@ -309,6 +314,7 @@ impl QuantOps for Flex {
             kernels,
             threads,
             inputs,
+            spare,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
@@ -321,6 +327,10 @@ impl QuantOps for Flex {
             Planes::One,
             &[w.ty],
         );
+        let a = values(a);
+        if a.capacity() > spare.capacity() {
+            *spare = a;
+        }
         let matrix = MatrixRows::new(&w);
         let mut out = values(x);
         pool.run_rows(threads, &mut out, rows, ROWS, &|range, out| {
@@ -347,6 +357,7 @@ impl QuantOps for Flex {
             kernels,
             threads,
             inputs,
+            spare,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
@@ -361,7 +372,8 @@ impl QuantOps for Flex {
         );
         let (gate, up) = (MatrixRows::new(&w.gate), MatrixRows::new(&w.up));
         let ff = w.gate.rows;
-        let mut out = vec![0.0; n * ff];
+        let mut out = std::mem::take(spare);
+        out.resize(n * ff, 0.0);
         pool.run_rows(threads, &mut out, ff, ROWS, &|range, out| {
             gate.multiply(kernels, range.clone(), inputs.of(w.gate.ty), out);
             with_tile(n * range.len(), |tile| {

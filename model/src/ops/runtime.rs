@@ -18,6 +18,9 @@ pub struct Runtime {
     pub rope: RopeTable,
     pub(super) inputs: LayerInput,
     pub(super) qkv: Vec<f32>,
+    /// The memory of the last layer's inner values, for the next layer's: new memory of that size would be cleared first, on
+    /// one thread.
+    pub(super) spare: Vec<f32>,
     pub(super) top_groups: TopGroups,
     /// What launches the kernels of a device, with the buffers of a step.
     #[cfg(feature = "wgpu")]
@@ -36,6 +39,7 @@ impl Runtime {
             rope,
             inputs: LayerInput::default(),
             qkv: Vec::new(),
+            spare: Vec::new(),
             top_groups: TopGroups::default(),
             #[cfg(feature = "wgpu")]
             launcher: None,
