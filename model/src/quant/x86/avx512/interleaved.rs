@@ -19,6 +19,7 @@ use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
 use crate::quant::format::kinds::match_interleaved;
 use crate::quant::kernels::Product;
+use crate::quant::x86::panel;
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -58,18 +59,31 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
         let (w, row) = (&w[i * blocks..], GROUP * i);
         for first in (0..blocks).step_by(depth) {
             let part = first..blocks.min(first + depth);
+            // with so much to do for each block, no prefetcher of the processor follows
+            let next = match out.cols() {
+                ..=8 => &[],
+                _ => &w[part.end..w.len().min(part.end + depth)],
+            };
             let mut c = 0;
             while c < out.cols() {
                 let (x, part) = (|i: usize| B::column(acts, col0 + c + i), part.clone());
-                c += match out.cols() - c {
-                    1 => columns(w, part, [x(0)], out, c, row),
-                    2 | 3 => columns(w, part, [x(0), x(1)], out, c, row),
-                    4..8 => columns(w, part, [x(0), x(1), x(2), x(3)], out, c, row),
+                let cols = match out.cols() - c {
+                    1 => 1,
+                    2 | 3 => 2,
+                    4..8 => 4,
+                    _ => 8,
+                };
+                let next = &next[next.len() * c / out.cols()..next.len() * (c + cols) / out.cols()];
+                match cols {
+                    1 => columns(w, part, next, [x(0)], out, c, row),
+                    2 => columns(w, part, next, [x(0), x(1)], out, c, row),
+                    4 => columns(w, part, next, [x(0), x(1), x(2), x(3)], out, c, row),
                     _ => {
                         let x = [x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7)];
-                        columns(w, part, x, out, c, row)
+                        columns(w, part, next, x, out, c, row)
                     }
-                };
+                }
+                c += cols;
             }
         }
     }
@@ -80,18 +94,19 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
 /// (Q4_K, Zen 4).
 const DEPTH: usize = 2048;
 
-/// Multiplies blocks `part` of one group by some columns, adds that to what the blocks before them gave, and returns how many
-/// columns that were.
+/// Multiplies blocks `part` of one group by some columns, adds that to what the blocks before them gave, and asks for blocks
+/// `next` meanwhile.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns<B: Interleaved, const C: usize>(
     w: &[B],
     part: Range<usize>,
+    next: &[B],
     x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
-) -> usize {
+) {
     let mut acc = [_mm512_setzero_ps(); C];
     let first = part.start;
     if first > 0 {
@@ -101,7 +116,10 @@ fn columns<B: Interleaved, const C: usize>(
             acc[c] = _mm512_castsi512_ps(load_64(cast_ref(&elements)));
         }
     }
+    let next = bytemuck::cast_slice::<B, u8>(next);
+    let mut next = next.chunks(next.len().div_ceil(part.len()).max(1));
     for (b, block) in w[part].iter().enumerate() {
+        panel::ask(next.next().unwrap_or_default());
         // SAFETY: this function is compiled with the features that the callee needs
         unsafe { block.add(first + b, &x, &mut acc) };
     }
@@ -111,7 +129,6 @@ fn columns<B: Interleaved, const C: usize>(
         unsafe { _mm512_storeu_ps(elements.as_mut_ptr(), acc[c]) };
         out.column(col + c)[row..][..GROUP].copy_from_slice(&elements);
     }
-    C
 }
 
 /// Four activations of a column.
