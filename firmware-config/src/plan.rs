@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::attention;
 use crate::kv::KvFormat;
 use crate::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
 
@@ -269,8 +270,9 @@ fn page_bytes(shape: &Shape, choice: &Choice) -> u64 {
 }
 
 /// Bytes that the steps work in: activations of the widest step (hidden, normed, q, k and v, gate and up, and their quantised
-/// copies), attention scores, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
-/// context, the heap grows by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimates 2.5, 5.9 and 9.0 MB.
+/// copies), tiles of attention, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
+/// context, the heap grew by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimated 2.5, 5.9 and 9.0 MB, before both
+/// grew by the same 0.2 MB of tiles.
 fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     let heads = product(&[shape.heads as u64, shape.head_dim as u64]);
     let wide = 3_u64
@@ -278,12 +280,13 @@ fn scratch(shape: &Shape, choice: &Choice) -> u64 {
         .saturating_add(product(&[2, shape.ff as u64]))
         .saturating_add(product(&[3, heads]));
     let group = shape.heads.div_ceil(shape.kv_heads.max(1));
+    let attention = attention::scratch(group, shape.head_dim, choice.context) as u64;
     let context = choice.context as u64;
     // a draft is for a stream that decodes alone
     let rows = product(&[choice.streams as u64, LOGIT_VALUES]).max(LOGIT_VALUES + DRAFT_MAX as u64);
     [
         product(&[choice.step_tokens as u64, wide]),
-        product(&[choice.threads as u64, group as u64, context]),
+        product(&[choice.threads as u64, attention]),
         product(&[rows, shape.vocab as u64]),
         product(&[context, shape.head_dim as u64]),
     ]

@@ -115,6 +115,16 @@ fn every_line_can_be_the_one_that_crosses() {
     assert_eq!(plan(&of(before), &SMOL, &least).unwrap().total(), before);
 }
 
+/// 32 queries and their results of 128 values, and 512 KB of scores.
+#[test]
+fn every_thread_has_room_for_a_tile_of_attention() {
+    let scratch = |threads| {
+        let choice = Choice { threads, ..CHOICE };
+        line(&plan(&of(u64::MAX), &Q15, &choice).unwrap(), "scratch")
+    };
+    assert_eq!(scratch(5) - scratch(4), 4 * 2 * 32 * 128 + (512 << 10));
+}
+
 #[test]
 fn formats_and_f16_layers_change_the_page_alone() {
     let pages = |shape: Shape, k, v| {

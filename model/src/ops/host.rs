@@ -1,12 +1,14 @@
 //! The steps on the host: int8 kernels over the mapped blocks, with rows handed out in chunks to the thread pool.
 
+mod attention;
+
 use super::runtime::{Planes, Runtime};
 use super::top_groups::TopGroups;
 use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps};
 use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
-use crate::quant::{Activations, Heads, Kernels, Product, hadamard_transform, row_bytes};
+use crate::quant::{Activations, Kernels, Product, row_bytes};
 use burn::backend::{TensorData, TensorMetadata};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -16,8 +18,8 @@ use std::ops::Range;
 const ROWS: usize = 32;
 
 thread_local! {
-    /// A worker's own tile: the up half of gate/up, the product before the residual is added, or attention scores. It is
-    /// bounded by `ROWS * tokens of a step` and by `query heads of a group * context`.
+    /// A worker's own tile: the up half of gate/up, the product before the residual is added, or a tile of attention. It is
+    /// bounded by `ROWS * tokens of a step` and by `glowplug_firmware_config::attention::scratch`.
     static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// A worker's products of two planes, `2 * ROWS * tokens of a step` of them.
     static PLANES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -264,42 +266,7 @@ impl QuantOps for Flex {
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
-        let (n, q_rows) = width(&q);
-        let d = spec.head_dim;
-        let group = spec.heads / spec.kv_heads;
-        let scale = 1.0 / (d as f32).sqrt();
-        let mut out = values(q);
-        let (kernels, kv) = (rt.kernels, &*kv);
-        let longest = rt.rope.positions();
-        let (keys_rotated, values_rotated) = (kv.keys_rotated(layer), kv.values_rotated());
-        // one task per token and KV head: its whole group of query heads reads each key once
-        rt.pool
-            .run_chunks(rt.threads, &mut out, group * d, &|task, heads| {
-                let (row, head) = (task / spec.kv_heads, task % spec.kv_heads);
-                let len = kv.position(row) + 1;
-                let (keys, vals) = (kv.keys(layer, head, row), kv.values(layer, head, row));
-                // as large as it can ever get, so that it does not grow later
-                with_tile(group * (longest + d), |tile| {
-                    let (query, scores) = tile.split_at_mut(group * d);
-                    query.copy_from_slice(heads);
-                    if keys_rotated {
-                        query.chunks_exact_mut(d).for_each(hadamard_transform);
-                    }
-                    let looking = Heads {
-                        q: query,
-                        k: keys,
-                        v: vals,
-                        d,
-                        len,
-                        scale,
-                    };
-                    kernels.attend(&looking, scores, heads);
-                    if values_rotated {
-                        heads.chunks_exact_mut(d).for_each(hadamard_transform);
-                    }
-                });
-            });
-        tensor(out, [n, q_rows])
+        attention::attention(q, spec, layer, kv, rt)
     }
 
     fn project_add(x: FlexTensor, a: FlexTensor, w: Matrix<Self>, rt: &mut Runtime) -> FlexTensor {
