@@ -41,24 +41,14 @@ fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
     let mut wide = [[_mm256_setzero_ps(); N]; BLOCK];
     for first in (0..longest).step_by(BLOCK) {
         widen(&mut wide, heads.k.rows(first, heads.d), longest - first);
-        let blind = heads.blind(first);
-        let queries = heads.q[blind * 8 * N..].chunks(16 * N);
-        let scores = scores[blind * stride..].chunks_mut(2 * stride);
-        for (pair, (q, scores)) in queries.zip(scores).enumerate() {
-            let dots = match q.split_at(8 * N) {
-                (q, []) => [dots(&wide, [q])[0]; 2],
-                (a, b) => dots(&wide, [a, b]),
-            };
-            let scores = scores.chunks_exact_mut(stride).zip(dots);
-            for (i, (scores, dots)) in (blind + 2 * pair..).zip(scores) {
-                let mut elements = [0.0; BLOCK];
-                store(
-                    &mut elements,
-                    _mm256_mul_ps(dots, _mm256_set1_ps(heads.scale)),
-                );
-                let n = heads.sees(i, first, BLOCK);
-                scores[first..first + n].copy_from_slice(&elements[..n]);
-            }
+        let queries = heads.q.chunks_exact(8 * N);
+        let queries = queries.zip(scores.chunks_exact_mut(stride)).enumerate();
+        for (i, (q, scores)) in queries.skip(heads.blind(first)) {
+            let dots = _mm256_mul_ps(dots(&wide, q), _mm256_set1_ps(heads.scale));
+            let mut elements = [0.0; BLOCK];
+            store(&mut elements, dots);
+            let n = heads.sees(i, first, BLOCK);
+            scores[first..first + n].copy_from_slice(&elements[..n]);
         }
     }
 }
@@ -72,54 +62,25 @@ fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     out.fill(0.0);
     for first in (0..longest).step_by(BLOCK) {
         widen(&mut wide, heads.v.rows(first, heads.d), longest - first);
-        // two queries at a time where both look at the whole block
-        let at_once = if first + BLOCK <= heads.len { 2 } else { 1 };
-        let blind = heads.blind(first);
-        let out = out[blind * 8 * N..].chunks_mut(at_once * 8 * N);
-        let weights = weights[blind * stride..].chunks(at_once * stride);
-        for (i, (out, weights)) in out.zip(weights).enumerate() {
-            let weights = &weights[first..];
-            if out.len() > 8 * N {
-                add::<N, 2>(
-                    out,
-                    [weights, &weights[stride..]].map(|w| &w[..BLOCK]),
-                    &wide,
-                );
-            } else {
-                let n = heads.sees(blind + at_once * i, first, BLOCK);
-                add::<N, 1>(out, [&weights[..n]], &wide);
-            }
-        }
-    }
-}
-
-/// Adds to each of `Q` results the rows, each multiplied by its weight. A row that is loaded serves all of the results.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn add<const N: usize, const Q: usize>(
-    out: &mut [f32],
-    weights: [&[f32]; Q],
-    wide: &[[__m256; N]; BLOCK],
-) {
-    let out = out.as_chunks_mut::<8>().0;
-    for part in (0..N).step_by(PART) {
-        let mut sums = [[_mm256_setzero_ps(); PART]; Q];
-        for (q, sums) in sums.iter_mut().enumerate() {
-            for (sum, out) in sums.iter_mut().zip(&out[q * N + part..]) {
-                *sum = load(out);
-            }
-        }
-        for (r, wide) in wide.iter().enumerate().take(weights[0].len()) {
-            for (sums, weights) in sums.iter_mut().zip(&weights) {
-                let weight = _mm256_set1_ps(weights[r]);
-                for (sum, wide) in sums.iter_mut().zip(&wide[part..]) {
-                    *sum = _mm256_fmadd_ps(weight, *wide, *sum);
+        let queries = out.chunks_exact_mut(8 * N);
+        let queries = queries.zip(weights.chunks_exact(stride)).enumerate();
+        for (i, (out, weights)) in queries.skip(heads.blind(first)) {
+            let weights = &weights[first..][..heads.sees(i, first, BLOCK)];
+            for (part, out) in out.as_chunks_mut::<{ 8 * PART }>().0.iter_mut().enumerate() {
+                let out = out.as_chunks_mut::<8>().0;
+                let mut sums = [_mm256_setzero_ps(); PART];
+                for (sum, out) in sums.iter_mut().zip(&*out) {
+                    *sum = load(out);
                 }
-            }
-        }
-        for (q, sums) in sums.iter().enumerate() {
-            for (sum, out) in sums.iter().zip(&mut out[q * N + part..]) {
-                store(out, *sum);
+                for (weight, wide) in weights.iter().zip(&wide) {
+                    let weight = _mm256_set1_ps(*weight);
+                    for (sum, wide) in sums.iter_mut().zip(&wide[PART * part..]) {
+                        *sum = _mm256_fmadd_ps(weight, *wide, *sum);
+                    }
+                }
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    store(out, sum);
+                }
             }
         }
     }
@@ -188,37 +149,22 @@ fn store(a: &mut [f32; 8], v: __m256) {
     unsafe { _mm256_storeu_ps(a.as_mut_ptr(), v) };
 }
 
-/// For each of `Q` queries a vector: element `p` is the dot product of the query and row `p`. A row that is loaded serves all
-/// of the queries.
+/// Lane `p`: the dot product of `q` and row `p`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dots<const N: usize, const Q: usize>(
-    rows: &[[__m256; N]; BLOCK],
-    queries: [&[f32]; Q],
-) -> [__m256; Q] {
-    let queries = queries.map(|q| q.as_chunks::<8>().0);
-    let mut halves = [[_mm256_setzero_ps(); 2]; Q];
-    for (half, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
-        let mut sums = [[_mm256_setzero_ps(); 4]; Q];
-        for j in 0..N {
-            for (sums, q) in sums.iter_mut().zip(&queries) {
-                let q = load(&q[j]);
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = _mm256_fmadd_ps(row[j], q, *sum);
-                }
-            }
-        }
-        for (halves, v) in halves.iter_mut().zip(sums) {
-            // in each lane of 128 bits a part of the four sums
-            halves[half] = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+fn dots<const N: usize>(rows: &[[__m256; N]; BLOCK], q: &[f32]) -> __m256 {
+    let mut v = [_mm256_setzero_ps(); BLOCK];
+    for (j, q) in q.as_chunks::<8>().0.iter().enumerate().take(N) {
+        let q = load(q);
+        for i in 0..BLOCK {
+            v[i] = _mm256_fmadd_ps(rows[i][j], q, v[i]);
         }
     }
-    let mut dots = [_mm256_setzero_ps(); Q];
-    for (dots, [low, high]) in dots.iter_mut().zip(halves) {
-        *dots = _mm256_add_ps(
-            _mm256_permute2f128_ps::<0x20>(low, high),
-            _mm256_permute2f128_ps::<0x31>(low, high),
-        );
-    }
-    dots
+    // in each lane of 128 bits a part of four sums
+    let four = |a, b, c, d| _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    let (low, high) = (four(v[0], v[1], v[2], v[3]), four(v[4], v[5], v[6], v[7]));
+    _mm256_add_ps(
+        _mm256_permute2f128_ps::<0x20>(low, high),
+        _mm256_permute2f128_ps::<0x31>(low, high),
+    )
 }
