@@ -28,7 +28,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
             && is_x86_feature_detected!("f16c")
     },
     quantizer: Quantizer {
-        tiles: false,
+        tiles: None,
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         q8: |x, dst| unsafe { quantize_q8(x, dst) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c

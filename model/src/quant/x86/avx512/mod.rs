@@ -29,7 +29,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512Vnni,
     supported,
     quantizer: Quantizer {
-        tiles: true,
+        tiles: Some(activations::FOURS),
         // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
         q8: |x, dst| unsafe { quantize_q8(x, dst) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
