@@ -1,8 +1,8 @@
 //! The level of aarch64 with `smmla` (Armv8.6: Cortex-A510, A710 and A720, Neoverse V1 and N2).
 //!
-//! One column is multiplied as [`super::dotprod`] does. Of two and more, `smmla` multiplies two rows with two columns:
-//! weights are unpacked once for all columns of a chunk ([`opened`]), in either layout ([`rows`], [`groups`]), and
-//! everything else is one kernel ([`product`]). By the counts in `model/ARCHITECTURE.md` that is worth it from two columns on.
+//! `smmla` multiplies two rows with two columns. Weights are unpacked once for all columns of a chunk ([`opened`]), in
+//! either layout ([`rows`], [`groups`]), and everything else is one kernel ([`product`]). A few columns are multiplied as
+//! [`super::dotprod`] does.
 
 mod groups;
 mod opened;
@@ -15,7 +15,7 @@ use super::dotprod;
 use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::Quantizer;
-use crate::quant::format::kinds::{match_format, match_interleaved};
+use crate::quant::format::kinds::{ActKind, act_kind, match_format, match_interleaved};
 use crate::quant::kernels::{Kernels, Product};
 use crate::quant::reference::{floats, scalar};
 use groups::Groups;
@@ -36,10 +36,20 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     ..dotprod::TABLE
 };
 
+/// Whether there are too few columns to unpack for: with fewer, `sdot` takes fewer instructions. By the counts of whole
+/// products in `model/ARCHITECTURE.md`; this is to be measured on a board.
+fn few(product: &Product<'_>, out: &RowTile<'_>) -> bool {
+    let from = match act_kind(product.ty) {
+        ActKind::Q8K => pairs::COLUMNS,
+        _ => 4,
+    };
+    out.cols() < from
+}
+
 /// See [`Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
-    if out.cols() == 1 {
+    if few(product, out) {
         return (dotprod::TABLE.matmul)(product, out);
     }
     match_format!(
@@ -55,7 +65,7 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
 /// The product of an interleaved matrix; see [`Kernels::matmul`].
 #[target_feature(enable = "neon,dotprod,i8mm")]
 fn matmul_interleaved(product: &Product<'_>, out: &mut RowTile<'_>) {
-    if out.cols() == 1 {
+    if few(product, out) {
         return super::interleaved::matmul(super::sdot::Sdot::new(), product, out);
     }
     match_interleaved!(product.ty, |B| multiply(

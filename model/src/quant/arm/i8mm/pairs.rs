@@ -11,10 +11,16 @@ pub(super) type Eight = [[i8; 16]; PAIRS];
 /// Sums of eight groups as `128 * high + low`, where both fit int8: the high parts, then the low ones.
 pub(super) type Sums = [Eight; 2];
 
-/// A single column is read as it is.
+/// Fewest columns that tiles are filled for; fewer are read as they are.
+pub(super) const COLUMNS: usize = 3;
+
 pub(super) const TILES: Tiles = Tiles {
     count: |cols| {
-        if cols < 2 { 0 } else { cols.div_ceil(TILE) }
+        if cols < COLUMNS {
+            0
+        } else {
+            cols.div_ceil(TILE)
+        }
     },
     q8: lay_32,
     q8k: lay_256,

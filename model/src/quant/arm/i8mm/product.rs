@@ -74,11 +74,8 @@ pub(super) fn multiply<S: Source>(source: &S, product: &Product<'_>, out: &mut R
 }
 
 /// Multiplies a chunk of up to sixteen rows by `C` pairs of columns, and returns how many pairs that were. The sums of the
-/// tile's pairs begin with number `at`.
-///
-/// It is not inlined: the kernel depends on what is unpacked and not on where that came from.
+/// tile's pairs begin with number `at`. It depends on what is unpacked, and not on the layout that it came from.
 #[target_feature(enable = "neon,i8mm")]
-#[inline(never)]
 fn columns<O: Opened, const C: usize>(
     opened: &[O],
     x: &O::Tile,
