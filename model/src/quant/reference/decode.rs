@@ -202,16 +202,18 @@ fn with_bit(mut q: [i8; 256], high: &[u8; 32], to: usize) -> [i8; 256] {
 #[inline(always)]
 fn six_bits(ql: &[u8; 128], qh: &[u8; 64]) -> [i8; 256] {
     let mut q = [0; 256];
-    for (i, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
-        let (half, part) = (i / 4, i % 4);
-        add_bits(
-            q,
-            &ql.as_chunks().0[2 * half + part % 2],
-            4 * (part / 2),
-            15,
-            0,
-        );
-        add_bits(q, &qh.as_chunks().0[half], 2 * part, 3, 4);
+    let halves = q.as_chunks_mut::<128>().0.iter_mut();
+    for ((q, low), high) in halves
+        .zip(ql.as_chunks::<64>().0)
+        .zip(qh.as_chunks::<32>().0)
+    {
+        for (part, q) in q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let low = &low.as_chunks::<32>().0[part % 2];
+            for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
+                let (low, high) = (low >> (4 * (part / 2)), high >> (2 * part));
+                *q = ((low & 15) | ((high & 3) << 4)) as i8;
+            }
+        }
     }
     q
 }
