@@ -11,7 +11,7 @@ use crate::quant::format::interleaved::{Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, W
 use crate::quant::kernels::Product;
 use bytemuck::Pod;
 
-/// Sixteen interleaved blocks.
+/// Sixteen interleaved blocks of one format.
 pub(super) trait Group: Pod {
     type Opened: Opened;
     /// Unpacks values `256 chunk..` of vector `at`: rows `4 at..4 at + 4`.

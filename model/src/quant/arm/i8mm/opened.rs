@@ -15,7 +15,7 @@ pub(super) type Two<T> = [T; 2];
 pub(super) trait Opened {
     /// What 256 values of sixteen columns lie in.
     type Tile;
-    /// Room for them.
+    /// Room for them, with nothing in it yet.
     fn empty() -> Self;
     /// The chunks of tile `t`.
     fn tile(activations: &Activations, t: usize) -> &[Self::Tile];
