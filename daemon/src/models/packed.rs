@@ -55,20 +55,28 @@ pub struct Weights {
     pub sha256: String,
     /// A packed file that was made of exactly this model.
     pub packed: Option<Opened>,
+    /// Bytes of the requantised head of the packed file that was found.
+    requantized_head: u64,
 }
 
 impl Weights {
     /// A model of this hash, and the packed file beside it if that was made of a model of this hash.
     #[must_use]
     pub fn new(model: Opened, sha256: String) -> Self {
+        let mut requantized_head = 0;
         let packed = Opened::open(&path(model.path())).ok().filter(|packed| {
             let gguf = packed.gguf().ok();
-            gguf.is_some_and(|gguf| pack::source(&gguf) == Some(source(&sha256).as_str()))
+            let of_this = |gguf: &Gguf| pack::source(gguf) == Some(source(&sha256).as_str());
+            let gguf = gguf.filter(of_this);
+            let head = gguf.as_ref().and_then(|gguf| gguf.tensor(REQUANTIZED_HEAD));
+            requantized_head = head.map_or(0, |head| head.bytes as u64);
+            gguf.is_some()
         });
         Self {
             model,
             sha256,
             packed,
+            requantized_head,
         }
     }
 
@@ -76,11 +84,7 @@ impl Weights {
     /// cache lines, some KB in all, is not counted, so that the plan is the same before and after packing.
     #[must_use]
     pub fn requantized_head(&self) -> u64 {
-        let gguf = self.packed.as_ref().and_then(|packed| packed.gguf().ok());
-        gguf.map_or(0, |gguf| {
-            gguf.tensor(REQUANTIZED_HEAD)
-                .map_or(0, |of| of.bytes as u64)
-        })
+        self.packed.as_ref().map_or(0, |_| self.requantized_head)
     }
 
     /// Maps the packed file if there is one, else the model.
@@ -195,7 +199,7 @@ pub fn write(
         pack::write(&gguf, &source(sha256), requantize, &mut buffered)?;
         buffered.flush()?;
         file.sync_all()?;
-        Gguf::from_file(&file)?.touch()?;
+        Gguf::from_file(&file)?.touch(1)?;
         // the bytes that were read are those of this hash
         model.unchanged()?;
         fs::rename(&part, out)?;

@@ -61,9 +61,9 @@ impl Model {
         };
         processor.wait_at_most(DEVICE_WAIT);
         // read all of the file now: the daemon then has its full size from the start, and no answer makes it grow
-        gguf.touch()?;
-        let kernels = Kernels::detect(config.isa)?;
         let threads = config.prefill_threads.max(config.decode_threads);
+        gguf.touch(threads)?;
+        let kernels = Kernels::detect(config.isa)?;
         let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
