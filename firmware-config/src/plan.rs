@@ -11,16 +11,17 @@ use crate::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOK
 const PROGRAM: u64 = 22_000_000;
 /// Bytes that an inference thread adds: 20 to 32 KiB of stack and heap, measured between 1, 2 and 8 threads.
 const THREAD: u64 = 32 << 10;
-/// Bytes of a slot of the tokenizer's two hash tables by token. A table has a power of two of slots, of which 7/8 may be in
-/// use. This and the next three were fitted to the heap with vocabularies cut to 16,000 to 151,936 tokens, and their sum is
-/// within 0.6 MB of every one (5.6 to 45.8 MB).
-const TOKEN_SLOT: u64 = 67;
-/// Bytes of a slot of the tokenizer's hash table by merge, which is sized in the same way.
-const MERGE_SLOT: u64 = 17;
-/// Bytes of the two heap strings of a token, without its text, which is held three times.
-const TOKEN: u64 = 66;
-/// Bytes that building the tokenizer leaves behind for a merge.
-const MERGE: u64 = 66;
+/// Bytes of a slot of the tokenizer's hash table of tokens. A table has a power of two of slots, of which 3/4 may be in use.
+const TOKEN_SLOT: u64 = 4;
+/// Bytes of a slot of the tokenizer's hash table of merges, which is sized in the same way.
+const MERGE_SLOT: u64 = 8;
+/// Bytes of a token beside its text: where it ends, its place among scores, and while the tokenizer is built a reference to its
+/// text, its type and its score.
+const TOKEN: u64 = 4 + 4 + 16 + 4 + 4;
+/// Bytes of a merge: what it makes, and while the tokenizer is built a reference to its text.
+const MERGE: u64 = 4 + 16;
+/// Bytes by which the tokenizer finds special tokens, and its expressions.
+const TOKEN_FINDERS: u64 = 800_000;
 /// Bytes of the tables by which formats are enforced, for each token of the vocabulary. They are made for the first request that
 /// has one: [`CONSTRAINER_BYTES`] are for 151,936 tokens. As heap 9.5 MB were measured for 49,152.
 const MASK_TOKEN: u64 = CONSTRAINER_BYTES.div_ceil(151_936);
@@ -292,11 +293,12 @@ fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     .saturating_mul(F32)
 }
 
-fn tokenizer(shape: &Shape) -> u64 {
+/// Bytes of the tokenizer, while it is built: of the 1.5B's vocabulary it then holds half of them.
+#[must_use]
+pub fn tokenizer(shape: &Shape) -> u64 {
     let slots = |entries: usize| {
         let entries = entries as u64;
-        entries
-            .saturating_add(entries / 7)
+        (entries.saturating_add(entries / 3).saturating_add(1))
             .checked_next_power_of_two()
             .unwrap_or(u64::MAX)
     };
@@ -304,8 +306,9 @@ fn tokenizer(shape: &Shape) -> u64 {
         product(&[slots(shape.vocab), TOKEN_SLOT]),
         product(&[slots(shape.merges), MERGE_SLOT]),
         product(&[shape.vocab as u64, TOKEN]),
-        product(&[shape.token_bytes, 3]),
+        shape.token_bytes,
         product(&[shape.merges as u64, MERGE]),
+        TOKEN_FINDERS,
     ]
     .into_iter()
     .fold(0, u64::saturating_add)

@@ -84,6 +84,8 @@ pub struct Tiny {
     pub rope_freqs: bool,
     /// `tokenizer.ggml.pre`: qwen2, or smollm for llama
     pub pre: &'static str,
+    /// the same vocabulary as SentencePiece writes it
+    pub sentence: bool,
     pub think: Think,
     /// what it says, token by token, whatever it is asked; see [`Tiny::saying`]
     pub script: Vec<String>,
@@ -113,6 +115,7 @@ impl Tiny {
                 Arch::Qwen2 | Arch::Qwen3 => "qwen2",
                 Arch::Llama => "smollm",
             },
+            sentence: false,
             think: Think::Model,
             script: Vec::new(),
         }
@@ -155,6 +158,9 @@ impl Tiny {
         vocabulary.add(&self.script);
         self.metadata(&mut w, vocabulary.tokens.len() as u32);
         self.tokenizer(&mut w, &vocabulary);
+        if self.sentence {
+            sentence(&mut w, &vocabulary);
+        }
         self.tensors(&mut w, vocabulary.tokens.len() as u64);
         if !self.script.is_empty() {
             script::teach(&mut w, &vocabulary, &self.script);
@@ -297,6 +303,19 @@ impl Tiny {
             .collect();
         w.add(name, &[len], GgmlType::F32.id(), data);
     }
+}
+
+/// Writes a vocabulary as SentencePiece does: the 256 bytes as tokens of bytes, and the pieces with scores instead of merges.
+fn sentence(w: &mut GgufWriter, vocabulary: &Vocabulary) {
+    let (tokens, types) = vocabulary.sentence();
+    w.set("tokenizer.ggml.model", "llama");
+    w.set(
+        "tokenizer.ggml.scores",
+        Kv::F32s((0..tokens.len()).map(|id| -(id as f32)).collect()),
+    );
+    w.set("tokenizer.ggml.tokens", Kv::Strs(tokens));
+    w.set("tokenizer.ggml.token_type", Kv::I32s(types));
+    w.set("tokenizer.ggml.merges", Kv::Strs(Vec::new()));
 }
 
 #[cfg(test)]
