@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Model files of every kind, each packed as well, and vocabularies with their templates alone.
 fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>> {
-    let tiny = [Arch::Qwen2, Arch::Qwen3, Arch::Llama].map(Tiny::smallest);
+    let tiny = Arch::ALL.map(Tiny::smallest);
     let traits = Tiny {
         rope_freqs: true,
         rope_dims: Some(8),

@@ -8,6 +8,7 @@
     reason = "only tests see it; what a name says is not said again"
 )]
 
+pub mod architectures;
 mod counting;
 mod encode;
 mod link;

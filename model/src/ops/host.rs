@@ -2,7 +2,10 @@
 
 use super::runtime::{Planes, Runtime};
 use super::top_groups::TopGroups;
-use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps};
+use super::{
+    AttentionInput, AttentionSpec, Flex, FlexTensor, HeadNorm, LmHead, Matrix, MlpInput, Norm,
+    Projection, QuantOps,
+};
 use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
@@ -153,6 +156,11 @@ fn values(tensor: FlexTensor) -> Vec<f32> {
     }
 }
 
+/// The weight of a norm, if there is one.
+fn weight(norm: &Norm<Flex>) -> Option<&[f32]> {
+    norm.weight().map(slice)
+}
+
 /// The two sizes of `x`, which is `[n, k]`.
 fn width(x: &FlexTensor) -> (usize, usize) {
     let shape = x.shape();
@@ -164,6 +172,7 @@ impl QuantOps for Flex {
         _like: &FlexTensor,
         table: Matrix<Self>,
         tokens: &[u32],
+        scale: f32,
         _kv: &KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
@@ -172,6 +181,7 @@ impl QuantOps for Flex {
         for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols)) {
             rt.kernels
                 .open_row(table.ty, table.layout, rows.bytes, token as usize, out);
+            multiply(out, scale);
         }
         tensor(out, [tokens.len(), table.cols])
     }
@@ -191,11 +201,11 @@ impl QuantOps for Flex {
             threads,
             rope,
             inputs,
-            qkv,
+            products,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), spec.eps);
+        inputs.norm(kernels, pool, threads, slice(x), weight(&w.norm), spec.eps);
         inputs.quantize_normed(
             kernels,
             pool,
@@ -207,7 +217,7 @@ impl QuantOps for Flex {
 
         let (q_rows, kv_rows) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let rows = q_rows + 2 * kv_rows;
-        qkv.resize(n * rows, 0.0);
+        products.resize(n * rows, 0.0);
         let (q, key, value) = (
             MatrixRows::new(&w.q),
             MatrixRows::new(&w.k),
@@ -215,7 +225,7 @@ impl QuantOps for Flex {
         );
         // one barrier for the three: a chunk never straddles two matrices
         let chunk = largest_common_chunk(q_rows, kv_rows);
-        pool.run_rows(threads, qkv, rows, chunk, &|range, out| {
+        pool.run_rows(threads, products, rows, chunk, &|range, out| {
             let (part, start) = match range.start {
                 start if start < q_rows => (q, 0),
                 start if start < q_rows + kv_rows => (key, q_rows),
@@ -229,24 +239,32 @@ impl QuantOps for Flex {
             );
         });
 
-        let finish = |head: &mut [f32], bias: &[f32], norm: &FlexTensor, position: usize| {
-            add(head, bias);
-            if spec.qk_norm {
+        let norm_if = |place: HeadNorm, head: &mut [f32], norm: &FlexTensor| {
+            if spec.qk_norm == place {
                 let plain = head.to_vec();
                 kernels.rms_norm(&plain, slice(norm), spec.eps, head);
             }
-            rope.rotate(spec.pairing, position, head);
+        };
+        let rotates = spec.rotates(layer);
+        let finish = |head: &mut [f32], bias: &[f32], norm: &FlexTensor, position: usize| {
+            add(head, bias);
+            norm_if(HeadNorm::BeforeRotation, head, norm);
+            if rotates {
+                rope.rotate(spec.pairing, position, head);
+            }
+            norm_if(HeadNorm::AfterRotation, head, norm);
         };
         let bias = slice::<f32>(&w.bias);
         let d = spec.head_dim;
         let mut q = Vec::with_capacity(n * q_rows);
-        for (i, column) in qkv.chunks_exact_mut(rows).enumerate() {
+        for (i, column) in products.chunks_exact_mut(rows).enumerate() {
             let position = kv.position(i);
             let (query, rest) = column.split_at_mut(q_rows);
             let (keys, vals) = rest.split_at_mut(kv_rows);
             for (h, head) in query.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[h * d..][..d], &w.q_norm, position);
             }
+            multiply(query, rope.query_scale(position));
             q.extend_from_slice(query);
             for (h, head) in keys.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[q_rows + h * d..][..d], &w.k_norm, position);
@@ -302,13 +320,21 @@ impl QuantOps for Flex {
         tensor(out, [n, q_rows])
     }
 
-    fn project_add(x: FlexTensor, a: FlexTensor, w: Matrix<Self>, rt: &mut Runtime) -> FlexTensor {
+    fn project_add(
+        x: FlexTensor,
+        a: FlexTensor,
+        w: Projection<Self>,
+        eps: f32,
+        rt: &mut Runtime,
+    ) -> FlexTensor {
         let (n, rows) = width(&x);
+        let Projection { matrix: w, norm } = w;
         let Runtime {
             pool,
             kernels,
             threads,
             inputs,
+            products,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
@@ -323,6 +349,16 @@ impl QuantOps for Flex {
         );
         let matrix = MatrixRows::new(&w);
         let mut out = values(x);
+        if norm.weight().is_some() {
+            // whole columns are normed, so that they are multiplied first and added by themselves
+            products.resize(n * rows, 0.0);
+            pool.run_rows(threads, products, rows, ROWS, &|range, out| {
+                matrix.multiply(kernels, range, inputs.of(w.ty), out);
+            });
+            inputs.norm(kernels, pool, threads, products, weight(&norm), eps);
+            add(&mut out, &inputs.normed);
+            return tensor(out, [n, rows]);
+        }
         pool.run_rows(threads, &mut out, rows, ROWS, &|range, out| {
             with_tile(n * range.len(), |tile| {
                 let len = range.len();
@@ -350,7 +386,7 @@ impl QuantOps for Flex {
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), eps);
+        inputs.norm(kernels, pool, threads, slice(x), weight(&w.norm), eps);
         inputs.quantize_normed(
             kernels,
             pool,
@@ -398,7 +434,7 @@ impl QuantOps for Flex {
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, x, slice(&w.norm), eps);
+        inputs.norm(kernels, pool, threads, x, Some(slice(&w.norm)), eps);
         let types = [w.exact.ty, w.scan.ty];
         inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &types);
         let (exact, scan, vocab) = (
@@ -430,6 +466,12 @@ impl QuantOps for Flex {
 fn add(to: &mut [f32], from: &[f32]) {
     for (t, f) in to.iter_mut().zip(from) {
         *t += f;
+    }
+}
+
+fn multiply(values: &mut [f32], factor: f32) {
+    for value in values {
+        *value *= factor;
     }
 }
 

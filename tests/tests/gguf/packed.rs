@@ -60,7 +60,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
 
 #[test]
 fn it_computes_the_same() {
-    for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
+    for arch in Arch::ALL {
         let rows = open(&mixed(arch).bytes());
         let groups = open(&packed(&rows));
         let interleaved = groups

@@ -13,9 +13,10 @@ use crate::gguf::{GROUP, GgmlType, Layout, interleave};
 use crate::kv::{KvCache, KvLayout, Span};
 use crate::ops::rope::RopePairing;
 use crate::ops::runtime::Runtime;
-use crate::ops::tests::{Random, Raw, on, read, runtime};
+use crate::ops::tests::{Random, Raw, on, plain, read, runtime};
 use crate::ops::{
-    AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps, Rest,
+    AttentionInput, AttentionSpec, Flex, FlexTensor, HeadNorm, LmHead, Matrix, MlpInput, Norm,
+    QuantOps, Rest,
 };
 use crate::quant::{Isa, Kernels};
 use crate::text::BEST;
