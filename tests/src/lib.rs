@@ -8,8 +8,10 @@
     reason = "only tests see it; what a name says is not said again"
 )]
 
+mod bombs;
 mod counting;
 mod encode;
+mod jinja;
 mod link;
 mod models;
 mod rng;
@@ -20,7 +22,9 @@ mod vocabulary;
 pub mod world;
 mod writer;
 
+pub use bombs::template_bombs;
 pub use counting::Counting;
+pub use jinja::{Rendered, conversations, messages, render_both, tools};
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
 pub use rng::SplitMix;
