@@ -4,10 +4,10 @@
 usage: loops.py OBJECT REGEX [REGEX…]
 
 OBJECT is a binary with symbols or an object file, REGEX a part of a demangled name. An innermost loop is from a backward
-branch to its target with no other such pair within. `sdot` counts 16 multiply-adds, `smull` and `smlal` 8; loops of fewer
-than 64 are left out. What a block does outside of its innermost loops (scales, minima, floats) is not counted; a loop of
-ggml's `ggml_vec_dot_*` has it inside. Ours are `quant::neon::TABLE` and `quant::dotprod::matmul_sixteens`, all types and numbers
-of columns in one function.
+branch to its target with no other such pair within. `smmla` counts 32 multiply-adds, `sdot` 16, `smull` and `smlal` 8;
+loops of fewer than 64 are left out. What a block does outside of its innermost loops (scales, minima, floats) is not counted; a loop of
+ggml's `ggml_vec_dot_*` has it inside. Ours are `arm::neon::TABLE` and `arm::dotprod::matmul_interleaved`, all types and numbers
+of columns in one function, and `i8mm::product::columns`, one function for each kind of block and number of columns.
 
 ggml's, from the sources that arm.py unpacks, in vendor/llama.cpp/ggml:
   aarch64-linux-gnu-gcc -O3 -DNDEBUG -march=armv8-a -Iinclude -Isrc -Isrc/ggml-cpu -D_GNU_SOURCE -c src/ggml-cpu/arch/arm/quants.c
@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 
-MULTIPLY_ADDS = {"sdot": 16, "smull": 8, "smlal": 8, "smull2": 8, "smlal2": 8}
+MULTIPLY_ADDS = {"smmla": 32, "sdot": 16, "smull": 8, "smlal": 8, "smull2": 8, "smlal2": 8}
 LEAST = 64
 
 

@@ -5,6 +5,7 @@
 //! - [`units`]: sizes, temperatures and capacities as they are written in files.
 //! - [`limits`]: ceilings that size fixed-capacity types and refuse what is too large.
 //! - [`kv`]: formats of the KV cache, and the bytes of a page of it.
+//! - [`attention`]: how many positions look at the KV cache at once, and what a thread needs for them.
 //! - [`board`]: what is known of a board before anything runs on it, one file each in `boards/`.
 //! - [`settings`]: the keys of the configuration file in types of a fixed size.
 //! - [`image`]: these settings as a signed image for a flash partition.
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod attention;
 pub mod board;
 pub mod image;
 pub mod kv;

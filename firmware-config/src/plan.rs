@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::attention;
 use crate::kv::KvFormat;
 use crate::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
 
@@ -11,16 +12,17 @@ use crate::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOK
 const PROGRAM: u64 = 22_000_000;
 /// Bytes that an inference thread adds: 20 to 32 KiB of stack and heap, measured between 1, 2 and 8 threads.
 const THREAD: u64 = 32 << 10;
-/// Bytes of a slot of the tokenizer's two hash tables by token. A table has a power of two of slots, of which 7/8 may be in
-/// use. This and the next three were fitted to the heap with vocabularies cut to 16,000 to 151,936 tokens, and their sum is
-/// within 0.6 MB of every one (5.6 to 45.8 MB).
-const TOKEN_SLOT: u64 = 67;
-/// Bytes of a slot of the tokenizer's hash table by merge, which is sized in the same way.
-const MERGE_SLOT: u64 = 17;
-/// Bytes of the two heap strings of a token, without its text, which is held three times.
-const TOKEN: u64 = 66;
-/// Bytes that building the tokenizer leaves behind for a merge.
-const MERGE: u64 = 66;
+/// Bytes of a slot of the tokenizer's hash table of tokens. A table has a power of two of slots, of which 3/4 may be in use.
+const TOKEN_SLOT: u64 = 4;
+/// Bytes of a slot of the tokenizer's hash table of merges, which is sized in the same way.
+const MERGE_SLOT: u64 = 8;
+/// Bytes of a token beside its text: where it ends, its place among scores, and while the tokenizer is built a reference to its
+/// text, its type and its score.
+const TOKEN: u64 = 4 + 4 + 16 + 4 + 4;
+/// Bytes of a merge: what it makes, and while the tokenizer is built a reference to its text.
+const MERGE: u64 = 4 + 16;
+/// Bytes by which the tokenizer finds special tokens, and its expressions.
+const TOKEN_FINDERS: u64 = 800_000;
 /// Bytes of the tables by which formats are enforced, for each token of the vocabulary. They are made for the first request that
 /// has one: [`CONSTRAINER_BYTES`] are for 151,936 tokens. As heap 9.5 MB were measured for 49,152.
 const MASK_TOKEN: u64 = CONSTRAINER_BYTES.div_ceil(151_936);
@@ -269,8 +271,9 @@ fn page_bytes(shape: &Shape, choice: &Choice) -> u64 {
 }
 
 /// Bytes that the steps work in: activations of the widest step (hidden, normed, q, k and v, gate and up, and their quantised
-/// copies), attention scores, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
-/// context, the heap grows by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimates 2.5, 5.9 and 9.0 MB.
+/// copies), tiles of attention, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
+/// context, the heap grew by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimated 2.5, 5.9 and 9.0 MB, before both
+/// grew by the same 0.2 MB of tiles.
 fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     let heads = product(&[shape.heads as u64, shape.head_dim as u64]);
     let wide = 3_u64
@@ -278,12 +281,13 @@ fn scratch(shape: &Shape, choice: &Choice) -> u64 {
         .saturating_add(product(&[2, shape.ff as u64]))
         .saturating_add(product(&[3, heads]));
     let group = shape.heads.div_ceil(shape.kv_heads.max(1));
+    let attention = attention::scratch(group, shape.head_dim, choice.context) as u64;
     let context = choice.context as u64;
     // a draft is for a stream that decodes alone
     let rows = product(&[choice.streams as u64, LOGIT_VALUES]).max(LOGIT_VALUES + DRAFT_MAX as u64);
     [
         product(&[choice.step_tokens as u64, wide]),
-        product(&[choice.threads as u64, group as u64, context]),
+        product(&[choice.threads as u64, attention]),
         product(&[rows, shape.vocab as u64]),
         product(&[context, shape.head_dim as u64]),
     ]
@@ -292,11 +296,12 @@ fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     .saturating_mul(F32)
 }
 
-fn tokenizer(shape: &Shape) -> u64 {
+/// Bytes of the tokenizer, while it is built: of the 1.5B's vocabulary it then holds half of them.
+#[must_use]
+pub fn tokenizer(shape: &Shape) -> u64 {
     let slots = |entries: usize| {
         let entries = entries as u64;
-        entries
-            .saturating_add(entries / 7)
+        (entries.saturating_add(entries / 3).saturating_add(1))
             .checked_next_power_of_two()
             .unwrap_or(u64::MAX)
     };
@@ -304,8 +309,9 @@ fn tokenizer(shape: &Shape) -> u64 {
         product(&[slots(shape.vocab), TOKEN_SLOT]),
         product(&[slots(shape.merges), MERGE_SLOT]),
         product(&[shape.vocab as u64, TOKEN]),
-        product(&[shape.token_bytes, 3]),
+        shape.token_bytes,
         product(&[shape.merges as u64, MERGE]),
+        TOKEN_FINDERS,
     ]
     .into_iter()
     .fold(0, u64::saturating_add)

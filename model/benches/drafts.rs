@@ -15,35 +15,53 @@ const CODE: &str = "struct Pump { speed: u32, hours: f64, fault: Option<String> 
 const JSON: &str = "{\"device\": \"conveyor-belt-07\", \"site\": \"plant-north-hall-3\", \"motor_temperature_celsius\": 71.4, \"bearing_vibration_mm_s\": 4.82, \"maintenance_due\": \"2026-12-04\", \"operator\": \"second shift\"}";
 const REPORT: &str = "At 06:12 the pressure in line 4 fell from 5.2 bar to 3.1 bar within twenty seconds. The operator closed valve V-114 and the pressure recovered to 4.9 bar at 06:15. At 07:40 the same valve was found to leak at its stem seal. The seal was replaced by the maintenance crew, and line 4 was back in service at 09:05.";
 
-fn prompts() -> [(&'static str, String); 5] {
-    [
-        (
+/// What a client says to a house in the course of a day, each an own request, as a voice satellite sends them.
+const DIALOGUE: [&str; 8] = [
+    "Turn on the light in the kitchen.",
+    "How warm is it in the living room? The sensor says 21.5 degrees.",
+    "Turn on the light in the hall.",
+    "Set a timer for ten minutes for the pasta.",
+    "Is the window in the bedroom open? The sensor says open.",
+    "Turn off the light in the kitchen.",
+    "Set a timer for twenty minutes for the bread.",
+    "How warm is it in the bedroom? The sensor says 17 degrees.",
+];
+
+/// Rows of the table: what one client asks, one request after the other.
+fn prompts() -> Vec<(&'static str, Vec<String>)> {
+    let one = |name, prompt: String| (name, vec![prompt]);
+    let spoken = DIALOGUE.map(|said| {
+        format!("You are the voice of a house. Confirm or answer in one or two short sentences.\n\n{said}")
+    });
+    vec![
+        one(
             "edit",
             format!(
                 "Repeat this Rust code with the struct renamed from Pump to Motor, and nothing else changed:\n\n{CODE}"
             ),
         ),
-        (
+        one(
             "json",
             format!(
                 "Here are values: {JSON}\nWrite a JSON array with two objects: the first is exactly this object, the second is the same with \"operator\" set to \"third shift\". Only JSON."
             ),
         ),
-        (
+        one(
             "quotes",
             format!(
                 "{REPORT}\n\nSummarise the report in a list. Quote the whole sentence of the report behind each point."
             ),
         ),
-        (
+        one(
             "story",
             "Tell a story about a lighthouse keeper who finds a strange machine on the beach."
                 .to_owned(),
         ),
-        (
+        one(
             "advice",
             "How do I choose a bicycle for commuting in a hilly town? Give reasons.".to_owned(),
         ),
+        ("dialogue", spoken.into()),
     ]
 }
 
@@ -70,18 +88,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "", "plain", "drafted", "ratio", "tokens"
     );
     let mut id = 0;
-    for (name, prompt) in prompts() {
+    for (name, prompts) in prompts() {
         let mut speeds = [Vec::new(), Vec::new()];
         let mut ratios = Vec::new();
         let mut tokens = 0;
         for round in 0..rounds {
             let mut texts = [String::new(), String::new()];
+            // a client of its own, for whom nothing was said yet
+            let client = format!("{name}{round}");
             for i in [round % 2, 1 - round % 2] {
-                id += 1;
-                let (speed, text, n) = answer(&mut engines[i], id, &prompt)?;
-                speeds[i].push(speed);
-                texts[i] = text;
-                tokens = n;
+                let (mut decoded, mut seconds) = (0, 0.0);
+                for prompt in &prompts {
+                    id += 1;
+                    let (text, n, took) = answer(&mut engines[i], id, &client, prompt)?;
+                    texts[i].push_str(&text);
+                    (decoded, seconds) = (decoded + n, seconds + took);
+                }
+                speeds[i].push(decoded as f64 / seconds);
+                tokens = decoded;
             }
             assert_eq!(texts[0], texts[1], "{name}: drafts changed the answer");
             ratios.push(speeds[1][round] / speeds[0][round]);
@@ -108,17 +132,18 @@ fn engine(gguf: &Gguf, threads: usize, drafts: bool) -> Result<Engine, Box<dyn s
     Ok(Engine::load(gguf, &config)?)
 }
 
-/// Tokens a second after the first, the text, and how many.
+/// The text, how many tokens after the first, and their seconds.
 fn answer(
     engine: &mut Engine,
     id: u64,
+    client: &str,
     prompt: &str,
-) -> Result<(f64, String, usize), Box<dyn std::error::Error>> {
+) -> Result<(String, usize, f64), Box<dyn std::error::Error>> {
     let mut sampler = engine.model().sampler.clone();
     sampler.temperature = 0.0;
     let request = Request {
         sampler,
-        ..Request::new("bench", vec![Message::user(prompt)], 256)
+        ..Request::new(client, vec![Message::user(prompt)], 256)
     };
     engine.submit(id, request).map_err(|e| format!("{e:?}"))?;
     let (mut text, mut first, mut tokens, mut ended) = (String::new(), None, 0usize, false);
@@ -138,7 +163,7 @@ fn answer(
         }
     }
     let seconds = first.ok_or("no token")?.elapsed().as_secs_f64();
-    Ok(((tokens - 1) as f64 / seconds, text, tokens))
+    Ok((text, tokens - 1, seconds))
 }
 
 fn median(values: &mut [f64]) -> f64 {

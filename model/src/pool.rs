@@ -246,8 +246,7 @@ impl Pool {
     }
 
     /// Splits a column-major `[cols][rows]` output (column `c` is `out[c*rows..][..rows]`) into row chunks of `chunk`
-    /// rows (the last may be shorter) and runs `task(rows, tile)` for each. The tile reaches only its own rows, in every
-    /// column. Threads and panics are as in [`Pool::run`].
+    /// rows (the last may be shorter) and runs `task(rows, tile)`. The tile reaches only its own rows. Otherwise as [`Pool::run`].
     ///
     /// # Panics
     /// If `chunk` is 0 or `out.len()` is not a multiple of `rows`.
@@ -259,22 +258,50 @@ impl Pool {
         chunk: usize,
         task: &(dyn Fn(Range<usize>, &mut RowTile<'_>) + Sync),
     ) {
+        let all = 0..out.len().checked_div(rows).unwrap_or(0);
+        self.run_tiles(threads, out, rows, chunk, &[all], &|rows, _, tile| {
+            task(rows, tile);
+        });
+    }
+
+    /// Like [`Self::run_rows`], but each chunk is split into `parts` of its columns: `task(rows, index of the part, tile)`.
+    ///
+    /// # Panics
+    /// If `chunk` is 0, `out.len()` is not a multiple of `rows`, or a part is not behind the one before it and in the output.
+    pub fn run_tiles(
+        &self,
+        threads: usize,
+        out: &mut [f32],
+        rows: usize,
+        chunk: usize,
+        parts: &[Range<usize>],
+        task: &(dyn Fn(Range<usize>, usize, &mut RowTile<'_>) + Sync),
+    ) {
         let whole = RowTile::new(out, rows);
-        assert!(chunk > 0, "run_rows: chunks of 0 rows");
+        assert!(chunk > 0, "run_tiles: chunks of 0 rows");
+        let mut behind = 0;
+        for part in parts {
+            assert!(
+                behind <= part.start && part.start <= part.end && part.end <= whole.cols,
+                "run_tiles: columns {part:?} behind {behind} of {}",
+                whole.cols
+            );
+            behind = part.end;
+        }
         let base = Base(whole.ptr);
-        self.run(threads, rows.div_ceil(chunk), &|i| {
-            let begin = i * chunk;
+        self.run(threads, rows.div_ceil(chunk) * parts.len(), &|i| {
+            let (begin, part) = (i / parts.len() * chunk, i % parts.len());
             let end = rows.min(begin.saturating_add(chunk));
-            // SAFETY: begin < rows because i < rows.div_ceil(chunk), so the pointer stays inside column 0
-            let ptr = unsafe { base.get().add(begin) };
             let mut tile = RowTile {
-                ptr,
+                // begin < rows because i / parts.len() < rows.div_ceil(chunk), so in each column of the part the rows
+                // begin..end are the output's. Nothing is reached through a part without columns
+                ptr: base.get().wrapping_add(parts[part].start * rows + begin),
                 stride: rows,
                 rows: end - begin,
-                cols: whole.cols,
+                cols: parts[part].len(),
                 _out: PhantomData,
             };
-            task(begin..end, &mut tile);
+            task(begin..end, part, &mut tile);
         });
     }
 
@@ -562,8 +589,8 @@ impl<'a> RowTile<'a> {
     pub fn column(&mut self, c: usize) -> &mut [f32] {
         assert!(c < self.cols, "column {c} of a tile of {}", self.cols);
         // SAFETY: c < cols, and the tile was cut so that ptr + c*stride .. + rows lies inside the matrix for every
-        // column. Tiles of one matrix have disjoint rows (`run_rows`), and `&mut self` makes this slice the only one
-        // of this tile; the matrix is borrowed for 'a.
+        // column. Tiles of one matrix have disjoint rows or disjoint columns (`run_tiles`), and `&mut self` makes this
+        // slice the only one of this tile; the matrix is borrowed for 'a.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(c * self.stride), self.rows) }
     }
 }

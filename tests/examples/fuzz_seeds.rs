@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Model files of every kind, each packed as well, and vocabularies with their templates alone.
 fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>> {
-    let tiny = [Arch::Qwen2, Arch::Qwen3, Arch::Llama].map(Tiny::smallest);
+    let tiny = Arch::ALL.map(Tiny::smallest);
     let traits = Tiny {
         rope_freqs: true,
         rope_dims: Some(8),
@@ -57,8 +57,12 @@ fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>
         tied_head: false,
         ..tiny[2].clone()
     };
+    let sentence = Tiny {
+        sentence: true,
+        ..tiny[2].clone()
+    };
     let named = tiny.iter().map(|tiny| (tiny.arch.name(), tiny));
-    for (name, tiny) in named.chain([("traits", &traits)]) {
+    for (name, tiny) in named.chain([("traits", &traits), ("sentence", &sentence)]) {
         fs::write(plain.join(name), tiny.bytes())?;
         let mut out = Cursor::new(Vec::new());
         let gguf = Gguf::from_bytes(tiny.bytes().into())?;

@@ -8,8 +8,10 @@
     reason = "only tests see it; what a name says is not said again"
 )]
 
+pub mod architectures;
 mod counting;
 mod encode;
+mod jinja;
 mod link;
 mod models;
 mod rng;
@@ -21,6 +23,8 @@ pub mod world;
 mod writer;
 
 pub use counting::Counting;
+pub use jinja::bombs::template_bombs;
+pub use jinja::{Rendered, conversations, messages, render_both, tools};
 pub use link::{Fate, Faults, Link, TICK};
 pub use models::{Real, r1_vocabulary, real_model};
 pub use rng::SplitMix;

@@ -5,7 +5,7 @@ use crate::script;
 use crate::vocabulary::Vocabulary;
 use crate::{GgufWriter, Kv, SplitMix};
 use glowplug_model::gguf::GgmlType;
-use glowplug_model::network::dims::Arch;
+use glowplug_model::network::dims::{Arch, HeadNorm};
 use std::io;
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub enum Think {
 /// change what matters to the test.
 #[derive(Debug, Clone)]
 pub struct Tiny {
-    /// qwen2, qwen3 or llama
+    /// what is in the file follows from it where no other field says it
     pub arch: Arch,
     /// weights of the same seed, role and size are the same whatever else is changed
     pub seed: u64,
@@ -78,12 +78,14 @@ pub struct Tiny {
     pub tied_head: bool,
     /// qwen2 has biases on Q, K and V
     pub qkv_bias: bool,
-    /// qwen3 has norms on Q and K
+    /// qwen3 and some others have norms on Q and K
     pub qk_norm: bool,
     /// writes llama 3.1's table of frequencies
     pub rope_freqs: bool,
-    /// `tokenizer.ggml.pre`: qwen2, or smollm for llama
+    /// `tokenizer.ggml.pre`: smollm for llama, qwen2 for all others
     pub pre: &'static str,
+    /// the same vocabulary as SentencePiece writes it
+    pub sentence: bool,
     pub think: Think,
     /// what it says, token by token, whatever it is asked; see [`Tiny::saying`]
     pub script: Vec<String>,
@@ -106,13 +108,14 @@ impl Tiny {
             rope_dims: None,
             types: Types::all(GgmlType::F32),
             tied_head: true,
-            qkv_bias: arch == Arch::Qwen2,
-            qk_norm: arch == Arch::Qwen3,
+            qkv_bias: arch.qkv_bias(),
+            qk_norm: arch.qk_norm() != HeadNorm::Absent,
             rope_freqs: false,
             pre: match arch {
-                Arch::Qwen2 | Arch::Qwen3 => "qwen2",
                 Arch::Llama => "smollm",
+                _ => "qwen2",
             },
+            sentence: false,
             think: Think::Model,
             script: Vec::new(),
         }
@@ -155,6 +158,9 @@ impl Tiny {
         vocabulary.add(&self.script);
         self.metadata(&mut w, vocabulary.tokens.len() as u32);
         self.tokenizer(&mut w, &vocabulary);
+        if self.sentence {
+            sentence(&mut w, &vocabulary);
+        }
         self.tensors(&mut w, vocabulary.tokens.len() as u64);
         if !self.script.is_empty() {
             script::teach(&mut w, &vocabulary, &self.script);
@@ -241,7 +247,12 @@ impl Tiny {
         self.matrix(w, "token_embd.weight", [embed, vocab], t.token_embd);
         for layer in 0..self.layers {
             let name = |part: &str| format!("blk.{layer}.{part}");
-            self.vector(w, &name("attn_norm.weight"), embed, 1.0);
+            let [attn_norm, ffn_norm] = if self.arch.post_norm() {
+                ["post_attention_norm.weight", "post_ffw_norm.weight"]
+            } else {
+                ["attn_norm.weight", "ffn_norm.weight"]
+            };
+            self.vector(w, &name(attn_norm), embed, 1.0);
             self.matrix(w, &name("attn_q.weight"), [embed, q], t.attn_q);
             self.matrix(w, &name("attn_k.weight"), [embed, kv], t.attn_k);
             self.matrix(w, &name("attn_v.weight"), [embed, kv], t.attn_v);
@@ -255,7 +266,7 @@ impl Tiny {
                 self.vector(w, &name("attn_k_norm.weight"), head, 1.0);
             }
             self.matrix(w, &name("attn_output.weight"), [q, embed], t.attn_output);
-            self.vector(w, &name("ffn_norm.weight"), embed, 1.0);
+            self.vector(w, &name(ffn_norm), embed, 1.0);
             self.matrix(w, &name("ffn_gate.weight"), [embed, ff], t.ffn_gate);
             self.matrix(w, &name("ffn_up.weight"), [embed, ff], t.ffn_up);
             self.matrix(w, &name("ffn_down.weight"), [ff, embed], t.ffn_down);
@@ -297,6 +308,19 @@ impl Tiny {
             .collect();
         w.add(name, &[len], GgmlType::F32.id(), data);
     }
+}
+
+/// Writes a vocabulary as SentencePiece does: the 256 bytes as tokens of bytes, and the pieces with scores instead of merges.
+fn sentence(w: &mut GgufWriter, vocabulary: &Vocabulary) {
+    let (tokens, types) = vocabulary.sentence();
+    w.set("tokenizer.ggml.model", "llama");
+    w.set(
+        "tokenizer.ggml.scores",
+        Kv::F32s((0..tokens.len()).map(|id| -(id as f32)).collect()),
+    );
+    w.set("tokenizer.ggml.tokens", Kv::Strs(tokens));
+    w.set("tokenizer.ggml.token_type", Kv::I32s(types));
+    w.set("tokenizer.ggml.merges", Kv::Strs(Vec::new()));
 }
 
 #[cfg(test)]
@@ -341,9 +365,10 @@ mod tests {
             layers: 3,
             ..Tiny::new(Arch::Qwen3)
         });
-        assert_eq!((qwen3.head_dim, qwen3.layers, qwen3.qk_norm), (32, 3, true));
+        assert_eq!((qwen3.head_dim, qwen3.layers), (32, 3));
+        assert_eq!(qwen3.qk_norm, HeadNorm::BeforeRotation);
         assert_eq!((qwen3.rope.pairing, qwen3.qkv_bias), (Pairing::Neox, false));
-        for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
+        for arch in Arch::ALL {
             assert_eq!(dims(&Tiny::smallest(arch)).arch, arch);
         }
     }

@@ -52,6 +52,24 @@ impl Vocabulary {
         }
     }
 
+    /// Tokens and types as SentencePiece writes them: bytes as `<0x0A>`, blanks as `▁`.
+    pub(crate) fn sentence(&self) -> (Vec<String>, Vec<i32>) {
+        let piece = |token: &String| {
+            let bytes: Vec<u8> = (0..=u8::MAX).collect();
+            let byte = |c| bytes.iter().copied().find(|b| byte_char(*b) == c);
+            let text: Vec<u8> = token.chars().filter_map(byte).collect();
+            String::from_utf8_lossy(&text).replace(' ', "▁")
+        };
+        let pairs = self.tokens.iter().zip(&self.types).zip(0..);
+        pairs
+            .map(|((token, ty), id)| match (id, ty) {
+                (0..256, _) => (format!("<0x{id:02X}>"), 6),
+                (_, 1) => (piece(token), 1),
+                _ => (token.clone(), *ty),
+            })
+            .unzip()
+    }
+
     /// The id of the token that stands for a text.
     pub(crate) fn id_of(&self, text: &str) -> u32 {
         let token: String = text.bytes().map(byte_char).collect();

@@ -50,6 +50,7 @@ fn there_is_one_tls() {
         "aarch64-unknown-linux-gnu",
         "aarch64-unknown-linux-musl",
         "armv7-unknown-linux-gnueabihf",
+        "riscv64gc-unknown-linux-gnu",
     ];
     for (target, features) in boards
         .map(|board| (board, ""))

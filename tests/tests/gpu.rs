@@ -35,7 +35,13 @@ fn logits(gguf: &Gguf, compute: Compute, kv: KvFormats) -> Vec<f32> {
 
 #[test]
 fn every_architecture_gives_the_logits_of_the_host() {
-    for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
+    for arch in [
+        Arch::Qwen2,
+        Arch::Qwen3,
+        Arch::Llama,
+        Arch::Qwen2Vl,
+        Arch::Qwen3Vl,
+    ] {
         for kv in [Q8, KvFormats::both(KvFormat::F16)] {
             let tiny = Tiny {
                 tied_head: false,

@@ -289,7 +289,7 @@ fn a_model_that_is_cut_after_the_check_is_not_loaded() {
             cut.set_len(100).unwrap();
             // it is made again, of the model
             candidate.weights.prepare().unwrap();
-            candidate.weights.map().unwrap().touch().unwrap();
+            candidate.weights.map().unwrap().touch(2).unwrap();
         }
         let cut = fs::File::options().write(true).open(&model).unwrap();
         cut.set_len(100).unwrap();

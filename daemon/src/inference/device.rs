@@ -10,7 +10,7 @@ use crate::config::Device;
 use crate::models::device::{Comparison, Setting};
 use crate::models::packed::Weights;
 use crate::models::plan::Plan;
-use crate::models::speed::PREFILL;
+use crate::models::speed::to_measure;
 
 /// A step may take so many times as long as the slowest one before. A chunk of a prompt takes some ten times as long as a token.
 const SLOWER: u32 = 20;
@@ -81,15 +81,7 @@ fn measured(
         Some(compared) => compared,
         None => {
             tracing::info!("measuring once whether the GPU is faster: {}", gpu.name);
-            let one = EngineConfig::new(PREFILL.min(config.context), 1, config.kv);
-            let config = EngineConfig {
-                context: one.context,
-                streams: one.streams,
-                pages: one.pages,
-                sessions: None,
-                ..config.clone()
-            };
-            let compared = Comparison::measure(setting, &gguf, &config);
+            let compared = Comparison::measure(setting, &gguf, &to_measure(config));
             let compared = compared.map_err(|error| error.to_string())?;
             if let Err(error) = compared.write(model) {
                 tracing::warn!("it will be measured again at the next start: {error}");

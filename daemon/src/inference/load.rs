@@ -66,6 +66,8 @@ pub(super) fn load(
         }
         loaded => loaded,
     };
+    room(plan, threads)?;
+    weights.choose_layout(&config, cores.all());
     let mut computes = device::choose(plan, &mut weights, &config, cores.all());
     config.compute = computes.compute;
     let mut engine = match loaded(&mut weights, &config) {

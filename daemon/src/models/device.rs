@@ -14,14 +14,11 @@ use glowplug_model::ops::memory::GpuFacts;
 use glowplug_model::quant::Isa;
 use serde::{Deserialize, Serialize};
 
-use super::speed::{NotMeasured, Speed};
+use super::speed::{NotMeasured, QUESTION, Speed};
 use super::tuned::level;
 
 /// A larger file is not ours: its values take some 300 bytes.
 const BYTES_MAX: usize = 4096;
-/// The question by which the two are compared: a prompt and an answer of so many tokens.
-const PROMPT: f64 = 256.0;
-const ANSWER: f64 = 128.0;
 /// The GPU has to take at most this part of the processor's time. Where they are nearly as fast, the processor stays: it rounds
 /// as the tests of the model were made, and cannot be lost.
 const FASTER: f64 = 0.9;
@@ -96,7 +93,7 @@ impl Comparison {
         let path = Self::path(model);
         let text = files::text(&path, &File::open(&path).ok()?, BYTES_MAX).ok()?;
         let read: Self = serde_json::from_str(&text).ok()?;
-        (read.setting == *setting && read.speeds().all(|tps| tps.is_finite() && tps > 0.0))
+        (read.setting == *setting && read.processor.is_speed() && read.gpu.is_speed())
             .then_some(read)
     }
 
@@ -110,16 +107,11 @@ impl Comparison {
         files::replace(&Self::path(model), &text)
     }
 
-    fn speeds(&self) -> impl Iterator<Item = f64> {
-        let of = |speed: Speed| [speed.prefill_tps, speed.decode_tps];
-        [of(self.processor), of(self.gpu)].into_iter().flatten()
-    }
-
     /// The processor that computes: the GPU only if a question of 256 tokens with an answer of 128 takes it at most nine tenths
     /// of the processor's time.
     #[must_use]
     pub fn faster(&self) -> Compute {
-        if seconds(self.gpu) <= FASTER * seconds(self.processor) {
+        if self.gpu.question_s() <= FASTER * self.processor.question_s() {
             Compute::Gpu
         } else {
             Compute::Cpu
@@ -127,18 +119,14 @@ impl Comparison {
     }
 }
 
-/// How long the question takes by which the two are compared.
-fn seconds(speed: Speed) -> f64 {
-    PROMPT / speed.prefill_tps + ANSWER / speed.decode_tps
-}
-
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [prompt, answer] = QUESTION;
         write!(
             f,
-            "a prompt of {PROMPT} tokens and an answer of {ANSWER} take the GPU {:.2} s and the processor {:.2} s",
-            seconds(self.gpu),
-            seconds(self.processor)
+            "a prompt of {prompt} tokens and an answer of {answer} take the GPU {:.2} s and the processor {:.2} s",
+            self.gpu.question_s(),
+            self.processor.question_s()
         )
     }
 }
@@ -197,7 +185,7 @@ mod tests {
         let gguf = Gguf::from_bytes(tiny.bytes().into()).unwrap();
         let config = EngineConfig::new(128, 1, KvFormats::both(KvFormat::Q8_0));
         let measured = Comparison::measure(setting("1"), &gguf, &config).unwrap();
-        assert!(measured.speeds().all(|tps| tps.is_finite() && tps > 0.0));
+        assert!(measured.processor.is_speed() && measured.gpu.is_speed());
     }
 
     #[test]

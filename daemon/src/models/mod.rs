@@ -3,6 +3,7 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod device;
+pub(crate) mod layout;
 pub mod manifest;
 pub mod opened;
 pub mod packed;

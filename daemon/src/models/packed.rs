@@ -1,8 +1,11 @@
 //! A model's packed file. It is written once beside the model, and mapped in its place as long as the model has the
 //! content that it was made from.
 
+use super::layout::{Layouts, Setting};
 use super::opened::Opened;
+use super::speed::{NotMeasured, to_measure};
 use crate::files::beside;
+use glowplug_model::engine::{EngineConfig, LoadError};
 use glowplug_model::gguf::pack::{self, REQUANTIZED_HEAD};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::quant::to_q4_0;
@@ -14,6 +17,10 @@ use std::time::Instant;
 
 /// How much must stay free on the disk besides the packed file, in sizes of the model: the disk is not only ours.
 const SPARE: u64 = 1;
+
+/// The smallest model whose layouts are compared. What is measured of a smaller one takes a few hundredths of a second, which
+/// something else that runs can make twice as long; it is served packed.
+const COMPARED: u64 = 128 << 20;
 
 /// Why no packed file was made.
 #[derive(Debug, thiserror::Error)]
@@ -55,20 +62,31 @@ pub struct Weights {
     pub sha256: String,
     /// A packed file that was made of exactly this model.
     pub packed: Option<Opened>,
+    /// Whether the model is mapped as it came, because this machine is faster with it so: no packed file is made.
+    pub as_it_came: bool,
+    /// Bytes of the requantised head of the packed file that was found.
+    requantized_head: u64,
 }
 
 impl Weights {
     /// A model of this hash, and the packed file beside it if that was made of a model of this hash.
     #[must_use]
     pub fn new(model: Opened, sha256: String) -> Self {
+        let mut requantized_head = 0;
         let packed = Opened::open(&path(model.path())).ok().filter(|packed| {
             let gguf = packed.gguf().ok();
-            gguf.is_some_and(|gguf| pack::source(&gguf) == Some(source(&sha256).as_str()))
+            let of_this = |gguf: &Gguf| pack::source(gguf) == Some(source(&sha256).as_str());
+            let gguf = gguf.filter(of_this);
+            let head = gguf.as_ref().and_then(|gguf| gguf.tensor(REQUANTIZED_HEAD));
+            requantized_head = head.map_or(0, |head| head.bytes as u64);
+            gguf.is_some()
         });
         Self {
             model,
             sha256,
             packed,
+            as_it_came: false,
+            requantized_head,
         }
     }
 
@@ -76,11 +94,7 @@ impl Weights {
     /// cache lines, some KB in all, is not counted, so that the plan is the same before and after packing.
     #[must_use]
     pub fn requantized_head(&self) -> u64 {
-        let gguf = self.packed.as_ref().and_then(|packed| packed.gguf().ok());
-        gguf.map_or(0, |gguf| {
-            gguf.tensor(REQUANTIZED_HEAD)
-                .map_or(0, |of| of.bytes as u64)
-        })
+        self.packed.as_ref().map_or(0, |_| self.requantized_head)
     }
 
     /// Maps the packed file if there is one, else the model.
@@ -91,8 +105,8 @@ impl Weights {
         self.packed.as_ref().unwrap_or(&self.model).gguf()
     }
 
-    /// Like [`Self::map`], but first writes the packed file if there is none and the disk has room for two. If it
-    /// cannot be written, the log says why; the model can be served all the same.
+    /// Like [`Self::map`], but first writes the packed file if there is none, it may be faster, and the disk has room for two. If
+    /// it cannot be written, the log says why; the model can be served all the same.
     ///
     /// # Errors
     /// Those of [`Self::map`]; or the model was changed in place since it was opened.
@@ -100,7 +114,7 @@ impl Weights {
         self.packed.take_if(|packed| packed.unchanged().is_err());
         self.model.unchanged()?;
         let gguf = self.map()?;
-        if pack::source(&gguf).is_some() {
+        if self.as_it_came || pack::source(&gguf).is_some() {
             return Ok(gguf);
         }
         let begun = Instant::now();
@@ -126,6 +140,50 @@ impl Weights {
                     );
                 }
                 Ok(gguf)
+            }
+        }
+    }
+
+    /// Decides whether the packed file or the model as it came is mapped from now on: the one that this machine is faster with.
+    /// That is measured once, when there is a packed file for the first time; one that is slower is removed. Where others may write
+    /// the model, the packed file is mapped in any case, which they may not, and so it is of a small model. What cannot be measured
+    /// changes nothing, and whoever loads the model is told why it cannot be loaded.
+    pub fn choose_layout(&mut self, config: &EngineConfig, cores: usize) {
+        let bytes = fs::metadata(self.model.path()).map_or(0, |of| of.len());
+        if bytes < COMPARED || self.model.is_exposed().unwrap_or(true) {
+            return;
+        }
+        let four_bit_head = self.requantized_head() > 0;
+        let setting = Setting::here(config.isa, cores, &self.sha256, four_bit_head);
+        let known = Layouts::read(self.model.path(), &setting);
+        let Some(layouts) = known.or_else(|| self.measure_layouts(&setting, config)) else {
+            return;
+        };
+        self.as_it_came = !layouts.packed_is_faster();
+        if self.as_it_came && self.discard() {
+            tracing::info!("the packed file is slower here, and was removed");
+        }
+    }
+
+    fn measure_layouts(&mut self, setting: &Setting, config: &EngineConfig) -> Option<Layouts> {
+        let packed = self.prepare().ok()?;
+        // there is nothing to choose from where none could be written, or where the model itself is a packed file
+        self.packed.as_ref()?;
+        let measure = || -> Result<Layouts, NotMeasured> {
+            let model = self.model.gguf().map_err(LoadError::from)?;
+            Layouts::measure(setting, &model, &packed, &to_measure(config))
+        };
+        match measure() {
+            Ok(layouts) => {
+                tracing::info!("measured once with this model: {layouts}");
+                if let Err(error) = layouts.write(self.model.path()) {
+                    tracing::warn!("it will be measured again at the next start: {error}");
+                }
+                Some(layouts)
+            }
+            Err(error) => {
+                tracing::debug!("the layouts of the weights are not compared: {error}");
+                None
             }
         }
     }
@@ -195,7 +253,7 @@ pub fn write(
         pack::write(&gguf, &source(sha256), requantize, &mut buffered)?;
         buffered.flush()?;
         file.sync_all()?;
-        Gguf::from_file(&file)?.touch()?;
+        Gguf::from_file(&file)?.touch(1)?;
         // the bytes that were read are those of this hash
         model.unchanged()?;
         fs::rename(&part, out)?;

@@ -9,7 +9,9 @@ use glowplug_firmware_config::limits::{
 };
 use glowplug_firmware_config::plan::device::{DevicePlan, device_plan};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
-use glowplug_model::engine::{KvFormats, LoadError, Share, device_memory, gpu as gpu_here, shape};
+use glowplug_model::engine::{
+    KvFormats, LoadError, Share, check_context, device_memory, gpu as gpu_here, shape,
+};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::network::dims::{Dims, DimsError};
 use glowplug_model::text::Format;
@@ -131,16 +133,12 @@ pub fn plan(
     limit: &Limit,
 ) -> Result<Plan, PlanError> {
     let dims = Dims::from_gguf(gguf)?;
-    let limit_context = dims.context_train;
     let context = match config.model.context {
-        Some(asked) if asked > limit_context => {
-            return Err(PlanError::Context(LoadError::Context {
-                asked,
-                limit: limit_context,
-            }));
+        Some(asked) => {
+            check_context(asked, &dims).map_err(PlanError::Context)?;
+            asked
         }
-        Some(asked) => asked,
-        None => CONTEXT_DEFAULT.min(limit_context),
+        None => CONTEXT_DEFAULT.min(dims.context_max()),
     };
     let kv = formats(config.memory.kv_format, dims.head_dim)?;
     let engine = &config.engine;

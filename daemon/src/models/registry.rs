@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use glowplug_firmware_config::plan::{DoesNotFit, Limit, LimitSource};
 use glowplug_model::engine::recommended;
-use glowplug_model::gguf::{GgufError, MAX_TEMPLATE};
+use glowplug_model::gguf::{Gguf, GgufError, MAX_TEMPLATE};
 use glowplug_model::text::{ChatTemplate, SamplerParams, TextError};
 
 use super::catalogue;
@@ -43,6 +43,7 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Sighted {
     file: Opened,
+    gguf: Gguf,
     manifest: Option<Manifest>,
     template: ChatTemplate,
 }
@@ -337,6 +338,7 @@ impl Registry {
         let template = template.map_err(UnfitModel::Template)?;
         Ok(Sighted {
             file,
+            gguf,
             manifest,
             template,
         })
@@ -355,6 +357,7 @@ impl Registry {
     ) -> Result<Candidate, UnfitModel> {
         let Sighted {
             file,
+            gguf,
             manifest,
             template,
         } = sighted;
@@ -367,7 +370,6 @@ impl Registry {
         {
             return Err(Untrusted::Altered("content").into());
         }
-        let gguf = file.gguf()?;
         let mut weights = Weights::new(file, sha256);
         if manifest.is_some() {
             // nobody signed a packed file: it counts if it was made here, and if that is not known it is made again

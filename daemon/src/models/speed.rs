@@ -12,6 +12,9 @@ pub const PREFILL: usize = 128;
 /// Tokens that are decoded, which take five seconds on the slowest board.
 pub const DECODE: usize = 16;
 
+/// The question by which speeds are compared: a prompt and an answer of so many tokens.
+pub const QUESTION: [f64; 2] = [256.0, 128.0];
+
 /// Tokens per second of a prompt of [`PREFILL`] tokens and an answer of [`DECODE`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +49,44 @@ impl Speed {
             prefill_tps: prompt as f64 / prefill,
             decode_tps: answer as f64 / decode,
         })
+    }
+
+    /// How long the question takes by which speeds are compared, in seconds.
+    #[must_use]
+    pub fn question_s(self) -> f64 {
+        QUESTION[0] / self.prefill_tps + QUESTION[1] / self.decode_tps
+    }
+
+    /// The one that answers the question sooner.
+    #[must_use]
+    pub fn faster(self, other: Self) -> Self {
+        if other.question_s() < self.question_s() {
+            other
+        } else {
+            self
+        }
+    }
+
+    /// Whether this was measured: a file may hold anything.
+    #[must_use]
+    pub fn is_speed(self) -> bool {
+        [self.prefill_tps, self.decode_tps]
+            .iter()
+            .all(|tps| tps.is_finite() && *tps > 0.0)
+    }
+}
+
+/// What is measured for a choice, on the threads and the processor of `config`: one stream without sessions, and room for
+/// the prompt.
+#[must_use]
+pub fn to_measure(config: &EngineConfig) -> EngineConfig {
+    let one = EngineConfig::new(PREFILL.min(config.context), 1, config.kv);
+    EngineConfig {
+        context: one.context,
+        streams: one.streams,
+        pages: one.pages,
+        sessions: None,
+        ..config.clone()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::gguf::GgufError;
 use crate::kv::{LayoutError, NoMemory, NotLocked, TooManyPages};
 use crate::network::WeightError;
-use crate::network::dims::DimsError;
+use crate::network::dims::{Dims, DimsError};
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::NoCache;
 use crate::quant::{Isa, UnsupportedIsa};
@@ -175,6 +175,30 @@ pub enum LoadError {
         /// Tokens that the file states as `context_length`.
         limit: usize,
     },
+    /// The configured context is longer than the model's attention looks back.
+    #[error(
+        "a context of {asked} tokens was asked for, but attention looks back {window} tokens (`attention.sliding_window`), which \
+         is computed for contexts of up to {window} tokens only, where it is the same as looking at all"
+    )]
+    Window {
+        /// Tokens asked for by the configuration.
+        asked: usize,
+        /// Tokens that attention looks back.
+        window: usize,
+    },
+}
+
+/// Checks a context that was asked for.
+///
+/// # Errors
+/// [`LoadError::Context`] or [`LoadError::Window`] if the model does not take it.
+pub fn check_context(asked: usize, dims: &Dims) -> Result<(), LoadError> {
+    let limit = dims.context_train;
+    match dims.window {
+        _ if asked == 0 || asked > limit => Err(LoadError::Context { asked, limit }),
+        Some(window) if asked > window => Err(LoadError::Window { asked, window }),
+        _ => Ok(()),
+    }
 }
 
 impl From<NoCache> for LoadError {

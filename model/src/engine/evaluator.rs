@@ -157,15 +157,16 @@ impl Evaluator {
     /// # Errors
     /// [`NotFed`]; the cache keeps the chunks that went in.
     pub fn prefill(&mut self, stream: usize, tokens: &[u32]) -> Result<u32, NotFed> {
-        let mut next = 0;
+        let mut last = None;
         for chunk in tokens.chunks(STEP_TOKENS) {
             let span = self.span(stream, chunk.len())?;
-            let hidden = self.model.step(&[span], chunk)?;
-            let last = chunk.len() - 1;
-            self.logits = self.model.best_logits(hidden, last..last + 1)?;
-            next = greedy(&self.logits);
+            last = Some((self.model.step(&[span], chunk)?, chunk.len() - 1));
         }
-        Ok(next)
+        let Some((hidden, row)) = last else {
+            return Ok(0);
+        };
+        self.logits = self.model.best_logits(hidden, row..row + 1)?;
+        Ok(greedy(&self.logits))
     }
 
     /// Feeds the first `tokens.len()` streams a token each and replaces it by the likeliest next one.

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-pub use config::{Compute, Effort, EngineConfig, KvFormats, LoadError, Share};
+pub use config::{Compute, Effort, EngineConfig, KvFormats, LoadError, Share, check_context};
 pub use evaluator::{Evaluator, NotFed};
 pub use info::{ModelInfo, recommended};
 pub use prompt::{Prepared, PromptBuilder, PromptJob};

@@ -1,6 +1,6 @@
 //! A loaded model: network, cache and runtime, which are fed with tokens and know nothing of requests.
 
-use super::config::{Compute, EngineConfig, LoadError};
+use super::config::{Compute, EngineConfig, LoadError, check_context};
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, PageId, Span};
 use crate::network::dims::Dims;
@@ -49,21 +49,19 @@ impl Model {
         tables: usize,
     ) -> Result<Self, LoadError> {
         let dims = Dims::from_gguf(gguf)?;
-        if config.context == 0 || config.context > dims.context_train {
-            return Err(LoadError::Context {
-                asked: config.context,
-                limit: dims.context_train,
-            });
-        }
+        check_context(config.context, &dims)?;
         let processor = match config.compute {
             Compute::Cpu => Processor::Host,
-            Compute::Gpu => Processor::gpu()?,
+            Compute::Gpu => {
+                dims.check_gpu(config.context)?;
+                Processor::gpu()?
+            }
         };
         processor.wait_at_most(DEVICE_WAIT);
         // read all of the file now: the daemon then has its full size from the start, and no answer makes it grow
-        gguf.touch()?;
-        let kernels = Kernels::detect(config.isa)?;
         let threads = config.prefill_threads.max(config.decode_threads);
+        gguf.touch(threads)?;
+        let kernels = Kernels::detect(config.isa)?;
         let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;

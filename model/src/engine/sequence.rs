@@ -65,6 +65,8 @@ pub(super) struct Sequence {
     /// tokens that are written for the model next: the rest of the closing words
     forced: VecDeque<u32>,
     closed: bool,
+    /// whether a blank that the tokenizer puts before text is left out where the answer begins: it goes on from no text
+    apart: bool,
     utf8: Utf8Stream,
     splitter: ThoughtSplitter,
     stops: StopStrings,
@@ -167,6 +169,7 @@ impl Sequence {
             thought: false,
             forced: VecDeque::new(),
             closed: false,
+            apart: !request.raw,
             utf8: Utf8Stream::default(),
             splitter: ThoughtSplitter::new(prompt.thinking_open),
             stops: StopStrings::new(&request.stop),
@@ -357,6 +360,10 @@ impl Sequence {
         let mut text = String::new();
         match tokenizer.call_mark(token).filter(|_| self.calls.is_some()) {
             Some(mark) => self.utf8.push(mark.as_bytes(), &mut text),
+            // what a format holds is the format's to its first blank
+            None if self.apart && self.completion == 1 && !(held && whole) => {
+                self.utf8.push(&tokenizer.first_bytes(token), &mut text);
+            }
             None => self.utf8.push(&tokenizer.token_bytes(token), &mut text),
         }
         let (mut content, mut reasoning, mut stopped) = (String::new(), String::new(), false);

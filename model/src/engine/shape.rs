@@ -45,7 +45,7 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
 /// tokens. No device is opened for it.
 ///
 /// # Errors
-/// [`NoGpu`] if there are no kernels for the file or for its heads in these formats, or the program was built without GPUs.
+/// [`NoGpu`] if there are no kernels for the network, for the file or for its heads in these formats, or the program was built without GPUs.
 pub fn device_memory(
     gguf: &Gguf,
     dims: &Dims,
@@ -53,6 +53,7 @@ pub fn device_memory(
     pages: usize,
     context: usize,
 ) -> Result<DeviceBytes, NoGpu> {
+    dims.check_gpu(context)?;
     let keys = key_formats(gguf, dims, kv.k);
     let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, kv.v);
     let layout = layout.map_err(|error| NoGpu::Device(error.to_string()))?;

@@ -211,6 +211,10 @@ impl Engine {
         if sequence.is_own() {
             return self.settle(id, None);
         }
+        if let Some(drafts) = &mut self.drafts {
+            // what was in the cache was said before
+            drafts.keep(sequence.owners.own, &sequence.tokens[sequence.cached..]);
+        }
         let turn = sequence.finish(why, sink);
         self.settle(id, turn);
     }

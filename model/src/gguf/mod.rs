@@ -11,6 +11,7 @@ mod layout;
 mod map;
 pub mod pack;
 mod reader;
+mod touch;
 mod types;
 mod value;
 mod vocabulary;
@@ -170,6 +171,17 @@ impl Gguf {
         )
     }
 
+    /// The floats of an array of f32, all of which are finite.
+    ///
+    /// # Errors
+    /// As [`Self::bool`].
+    pub fn f32s(&self, key: &str) -> Result<Vec<f32>, GgufError> {
+        self.elements(key, "an array of f32", |value| match value {
+            Value::F32(value) => Some(value),
+            _ => None,
+        })
+    }
+
     /// All tensors in file order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.header.tensors
@@ -197,16 +209,19 @@ impl Gguf {
         self.bytes.len() as u64
     }
 
-    /// Reads every page of the map, so that all of the file is resident in memory from now on. A packed file is checked
-    /// against its checksums on the way.
+    /// Reads every page of the map on up to `threads` threads, so that all of the file is resident in memory from now on. A
+    /// packed file is checked against its checksums on the way.
     ///
     /// # Errors
     /// A tensor of a packed file is damaged.
-    pub fn touch(&self) -> Result<(), GgufError> {
+    pub fn touch(&self, threads: usize) -> Result<(), GgufError> {
         if self.header.packed {
-            return pack::verify(self);
+            return pack::verify(self, threads);
         }
-        std::hint::black_box(self.bytes.iter().step_by(4096).fold(0, |sum, b| sum ^ b));
+        let pieces: Vec<&[u8]> = self.bytes.chunks(touch::PIECE).collect();
+        touch::each(&pieces, threads, &|piece| {
+            std::hint::black_box(piece.iter().step_by(4096).fold(0, |sum, b| sum ^ b))
+        });
         Ok(())
     }
 
@@ -247,12 +262,13 @@ impl Gguf {
         take: impl Fn(Value<'a>) -> Option<T>,
     ) -> Result<Vec<T>, GgufError> {
         let array = self.array(key)?;
-        let values: Option<Vec<T>> = array.iter().map(take).collect();
-        values
-            .filter(|values| values.len() == array.len())
-            .ok_or_else(|| {
-                GgufError::wrong_type(key, want, format_args!("array of {}", array.element()))
-            })
+        let mut values = Vec::with_capacity(array.len());
+        values.extend(array.iter().map_while(take));
+        if values.len() == array.len() {
+            return Ok(values);
+        }
+        let got = format_args!("array of {}", array.element());
+        Err(GgufError::wrong_type(key, want, got))
     }
 }
 

@@ -53,6 +53,12 @@ impl ValueType {
             .ok_or(ReadError::UnknownType(id))
     }
 
+    /// Whether any bits are a value of this type, which is an integer.
+    fn takes_any_bits(self) -> bool {
+        use ValueType::{I8, I16, I32, I64, U8, U16, U32, U64};
+        matches!(self, U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64)
+    }
+
     /// Fewest bytes that a value of this type takes. A string has at least its length, an array its element type and length.
     fn min_bytes(self) -> usize {
         match self {
@@ -173,8 +179,13 @@ pub(super) fn read<'a>(
                 .ok_or(ReadError::Invalid("is nested deeper than 2 arrays"))?;
             let array = open_array(reader)?;
             let mut body = Reader::new(array.body, 0);
-            for _ in 0..array.len {
-                read(&mut body, array.element, str_cap, nesting)?;
+            if array.element.takes_any_bits() {
+                // the count was held against the bytes that are left
+                body.take(array.len * array.element.min_bytes())?;
+            } else {
+                for _ in 0..array.len {
+                    read(&mut body, array.element, str_cap, nesting)?;
+                }
             }
             let body = reader.take(body.pos())?;
             Value::Array(Array { body, ..array })

@@ -4,14 +4,21 @@
 //! a tensor that this network does not compute is refused by name. Names and meanings are those of llama.cpp's GGUF files
 //! (`gguf-py/gguf/constants.py`).
 
+mod arch;
 mod keys;
+mod rope;
+mod scales;
 mod tensors;
 
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, GgufError};
+pub use crate::ops::HeadNorm;
 use crate::ops::memory::Widths;
-pub use crate::ops::rope::RopePairing as Pairing;
+use crate::ops::no_gpu::NoGpu;
+pub use arch::Arch;
 use keys::Keys;
+pub use rope::{Pairing, Rope, Scaling, Yarn};
+pub use scales::{Scales, Temperature};
 
 /// Most layers of a network.
 pub const MAX_LAYERS: usize = 256;
@@ -25,52 +32,6 @@ pub const MAX_FF: usize = 262_144;
 pub const MAX_VOCAB: usize = 1 << 20;
 /// Most values of one head.
 pub const MAX_HEAD_DIM: usize = 512;
-
-/// The architectures that are supported, each a set of choices in one network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arch {
-    /// There is a bias on q, k and v.
-    Qwen2,
-    /// There is a norm over each head of q and k.
-    Qwen3,
-    /// Rope rotates neighbouring values, and its frequencies may be scaled.
-    Llama,
-}
-
-impl Arch {
-    /// The architecture's name in a file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Llama => "llama",
-        }
-    }
-}
-
-/// How rope's frequencies are scaled.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Scaling {
-    /// The frequencies are not scaled.
-    None,
-    /// All positions are divided by this factor.
-    Linear(f32),
-    /// Frequency `i` is divided by value `i` of the tensor `rope_freqs.weight` (`dims / 2` values, F32), as in llama 3.1.
-    Freqs,
-}
-
-/// The numbers of the rotary position embedding.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rope {
-    /// The base of the frequencies: that of pair `i` is `base^(-2 i / dims)`.
-    pub base: f32,
-    /// How many values of a head are rotated, an even number. The values behind them stay as they are.
-    pub dims: usize,
-    /// Which two values of a head are rotated together.
-    pub pairing: Pairing,
-    /// How the frequencies are scaled.
-    pub scaling: Scaling,
-}
 
 /// The dimensions and options of a whole network.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,8 +55,13 @@ pub struct Dims {
     pub vocab: usize,
     /// How many tokens of context the model was trained for.
     pub context_train: usize,
+    /// How many positions back attention looks, with the own one, or `None` where it looks at all. Up to so many tokens it is
+    /// the same; more are not computed.
+    pub window: Option<usize>,
     /// What every norm adds to the mean square.
     pub norm_eps: f32,
+    /// What is multiplied with besides the weights.
+    pub scales: Scales,
     /// The numbers of the rotary position embedding.
     pub rope: Rope,
     /// Whether there is no `output.weight`, so that the embedding is the LM head.
@@ -104,8 +70,11 @@ pub struct Dims {
     pub requantized_head: bool,
     /// Whether every layer has `attn_{q,k,v}.bias`.
     pub qkv_bias: bool,
-    /// Whether every layer has `attn_{q,k}_norm.weight`: one norm of `head_dim` values for all heads, before rope.
-    pub qk_norm: bool,
+    /// Whether every layer has `attn_{q,k}_norm.weight`, one norm of `head_dim` values for all heads, and where.
+    pub qk_norm: HeadNorm,
+    /// Whether every layer has `post_attention_norm.weight` and `post_ffw_norm.weight`, which norm what is added, in the place of
+    /// `attn_norm.weight` and `ffn_norm.weight`.
+    pub post_norm: bool,
 }
 
 /// Why the network of a file cannot be computed.
@@ -115,7 +84,7 @@ pub enum DimsError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// The architecture is not one of [`Arch`].
-    #[error("architecture `{0}` is not supported, only qwen2, qwen3 and llama")]
+    #[error("architecture `{0}` is not supported, only {names}", names = Arch::names())]
     Architecture(String),
     /// A size is zero, or above its limit.
     #[error("`{key}` is {got}, the limits are 1 and {limit}")]
@@ -198,6 +167,41 @@ impl Dims {
         }
     }
 
+    /// The longest sequence that is computed.
+    #[must_use]
+    pub fn context_max(&self) -> usize {
+        self.window.unwrap_or(usize::MAX).min(self.context_train)
+    }
+
+    /// Checks that a GPU has kernels for what the network does with sequences of at most `context` tokens, whatever its weights
+    /// are in.
+    ///
+    /// # Errors
+    /// [`NoGpu::Network`] names the first thing that only the host computes.
+    pub fn check_gpu(&self, context: usize) -> Result<(), NoGpu> {
+        let scales = &self.scales;
+        // queries grow with their position, or do not
+        let ends = [0, context.saturating_sub(1)];
+        let queries = ends.iter().any(|end| scales.query(*end) != 1.0);
+        let only_host = [
+            (
+                scales.embedding / scales.residual != 1.0,
+                "a scale of the embedding",
+            ),
+            (queries, "a scale of the queries"),
+            (self.rope.unrotated_every > 0, "layers that do not rotate"),
+            (
+                self.qk_norm == HeadNorm::AfterRotation,
+                "norms of heads behind the rotation",
+            ),
+            (self.post_norm, "norms behind attention and MLP"),
+        ];
+        match only_host.into_iter().find(|(there, _)| *there) {
+            Some((_, what)) => Err(NoGpu::Network { what }),
+            None => Ok(()),
+        }
+    }
+
     /// Reads the metadata and checks every tensor against it: names, shapes, and the types of norms and biases.
     ///
     /// # Errors
@@ -219,7 +223,9 @@ impl Dims {
         let norm_eps = keys.float("attention.layer_norm_rms_epsilon", |eps| {
             eps > 0.0 && eps < 1.0
         })?;
-        let rope = keys.rope(head_dim)?;
+        let rope = keys.rope(head_dim, context_train)?;
+        let scales = keys.scales(head_dim, context_train)?;
+        let window = keys.window()?;
         let vocab = keys.vocab()?;
 
         let has = |name: &str| file.tensor(name).is_some();
@@ -233,13 +239,15 @@ impl Dims {
             ff,
             vocab,
             context_train,
+            window,
             norm_eps,
+            scales,
             rope,
             tied_head: !has("output.weight"),
             requantized_head: has(REQUANTIZED_HEAD),
-            // in llama.cpp, qwen2 always has biases and llama may have them
-            qkv_bias: keys.arch == Arch::Qwen2 || has("blk.0.attn_q.bias"),
-            qk_norm: keys.arch == Arch::Qwen3,
+            qkv_bias: keys.arch.qkv_bias() || has("blk.0.attn_q.bias"),
+            qk_norm: keys.arch.qk_norm(),
+            post_norm: keys.arch.post_norm(),
         };
         tensors::check(&dims, file)?;
         Ok(dims)

@@ -1,5 +1,4 @@
-//! The network as Burn modules. Qwen2, qwen3 and llama are one network with other dimensions ([`dims::Dims`]), not three
-//! copies.
+//! The network as Burn modules. All architectures are one network with other dimensions ([`dims::Dims`]), not a copy each.
 
 pub mod dims;
 mod weights;
@@ -12,7 +11,7 @@ use crate::ops::rope::RopeTable;
 use crate::ops::runtime::Runtime;
 use crate::ops::{self, AttentionSpec};
 use burn::tensor::Tensor;
-use dims::{Dims, Scaling};
+use dims::Dims;
 use glowplug_firmware_config::kv::KvFormat;
 use std::ops::Range;
 pub use weights::{WeightError, Weights};
@@ -22,6 +21,8 @@ pub struct Network {
     weights: Weights,
     dims: Dims,
     spec: AttentionSpec,
+    /// What rows of the embedding are multiplied with.
+    embedding_scale: f32,
     /// Any float tensor of the device, by which an op finds its backend.
     like: Tensor<1>,
     /// What the rope frequencies are divided by: `[rope dims / 2]`.
@@ -66,21 +67,22 @@ impl Network {
     /// [`WeightError`]: a GPU does not take a weight. That one is missing is ruled out by [`Dims`] of the same file.
     pub fn load(gguf: &Gguf, dims: Dims, processor: &Processor) -> Result<Self, WeightError> {
         let weights = Weights::load(gguf, &dims, processor)?;
+        // Hidden states are kept divided by the residual scale, so that what a layer adds needs none: an RMS norm gives the same
+        // of them with a smaller epsilon. No architecture has that scale and norms of heads, which would need the epsilon itself.
+        let residual = dims.scales.residual;
         let spec = AttentionSpec {
             heads: dims.heads,
             kv_heads: dims.kv_heads,
             head_dim: dims.head_dim,
-            eps: dims.norm_eps,
+            eps: dims.norm_eps / (residual * residual),
             qk_norm: dims.qk_norm,
             pairing: dims.rope.pairing,
+            unrotated_every: dims.rope.unrotated_every,
         };
-        let half = dims.rope.dims / 2;
-        let divisors = match dims.rope.scaling {
-            Scaling::None => vec![1.0; half],
-            Scaling::Linear(factor) => vec![factor; half],
-            Scaling::Freqs => weights::f32_values(gguf, "rope_freqs.weight")?,
-        };
+        let table = || weights::f32_values(gguf, "rope_freqs.weight");
+        let divisors = dims.rope.divisors(table)?;
         Ok(Self {
+            embedding_scale: dims.scales.embedding / residual,
             like: weights.output_norm.tensor(),
             weights,
             dims,
@@ -95,10 +97,12 @@ impl Network {
         &self.dims
     }
 
-    /// The table of rotation angles for `positions` tokens.
+    /// The table of rotation angles and of queries' factors for `positions` tokens.
     #[must_use]
     pub fn rope_table(&self, positions: usize) -> RopeTable {
-        RopeTable::new(positions, self.dims.rope.base, &self.divisors)
+        let Dims { rope, scales, .. } = &self.dims;
+        RopeTable::new(positions, rope.base, &self.divisors, rope.magnitude)
+            .with_query_scale(|position| scales.query(position))
     }
 
     /// The forward pass: takes tokens and gives hidden states, `[tokens, embed]`, before the final norm. Row `i` is the token
@@ -112,13 +116,18 @@ impl Network {
             "a token outside of the vocabulary"
         );
         assert_eq!(tokens.len(), kv.rows(), "a step's tokens and its rows");
-        let mut x = ops::embed(&self.like, self.weights.token_embd.matrix(), tokens, kv, rt);
+        let (table, scale, eps) = (
+            &self.weights.token_embd,
+            self.embedding_scale,
+            self.spec.eps,
+        );
+        let mut x = ops::embed(&self.like, table.matrix(), tokens, scale, kv, rt);
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             let q = ops::attention_input(&x, block.attention_input(), self.spec, layer, kv, rt);
             let a = ops::attention(q, self.spec, layer, kv, rt);
-            x = ops::project_add(x, a, block.attention_output(), rt);
-            let h = ops::mlp_input(&x, block.mlp_input(), self.spec.eps, rt);
-            x = ops::project_add(x, h, block.mlp_output(), rt);
+            x = ops::project_add(x, a, block.attention_output(), eps, rt);
+            let h = ops::mlp_input(&x, block.mlp_input(), eps, rt);
+            x = ops::project_add(x, h, block.mlp_output(), eps, rt);
         }
         x
     }

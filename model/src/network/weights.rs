@@ -5,7 +5,7 @@ use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::{Processor, mapped};
-use crate::ops::{AttentionInput, LmHead, Matrix, MlpInput, Rest};
+use crate::ops::{AttentionInput, HeadNorm, LmHead, Matrix, MlpInput, Norm, Projection, Rest};
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -104,10 +104,18 @@ impl Vector {
     }
 }
 
-/// The weights of one layer.
+/// The norm as the ops take it.
+fn norm(weight: Option<&Vector>) -> Norm<Dispatch> {
+    weight.map_or(Norm::Absent, |weight| {
+        Norm::Rms(weight.tensor().into_dispatch())
+    })
+}
+
+/// The weights of one layer. It has the norms before attention and MLP, or those behind them.
 #[derive(Module, Debug)]
 pub(crate) struct Block {
-    attn_norm: Vector,
+    attn_norm: Option<Vector>,
+    attn_post_norm: Option<Vector>,
     attn_q: QuantLinear,
     attn_k: QuantLinear,
     attn_v: QuantLinear,
@@ -116,7 +124,8 @@ pub(crate) struct Block {
     attn_q_norm: Vector,
     attn_k_norm: Vector,
     attn_output: QuantLinear,
-    ffn_norm: Vector,
+    ffn_norm: Option<Vector>,
+    ffn_post_norm: Option<Vector>,
     ffn_gate: QuantLinear,
     ffn_up: QuantLinear,
     ffn_down: QuantLinear,
@@ -133,13 +142,12 @@ impl Block {
         let linear =
             |part: &str| QuantLinear::load(gguf, &name(&format!("{part}.weight")), processor);
         let vector = |part: &str| Vector::load(gguf, &name(&format!("{part}.weight")), processor);
-        let head_norm = |part: &str| {
-            if dims.qk_norm {
-                vector(part)
-            } else {
-                Vector::from_values(vec![0.0], processor)
-            }
+        let head_norm = |part: &str| match dims.qk_norm {
+            HeadNorm::Absent => Vector::from_values(vec![0.0], processor),
+            _ => vector(part),
         };
+        let norm = |there: bool, part: &str| there.then(|| vector(part)).transpose();
+        let behind = dims.post_norm;
         let (q, kv) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
         let bias = if dims.qkv_bias {
             let mut bias = Vec::with_capacity(q + 2 * kv);
@@ -151,7 +159,8 @@ impl Block {
             vec![0.0; q + 2 * kv]
         };
         Ok(Self {
-            attn_norm: vector("attn_norm")?,
+            attn_norm: norm(!behind, "attn_norm")?,
+            attn_post_norm: norm(behind, "post_attention_norm")?,
             attn_q: linear("attn_q")?,
             attn_k: linear("attn_k")?,
             attn_v: linear("attn_v")?,
@@ -159,7 +168,8 @@ impl Block {
             attn_q_norm: head_norm("attn_q_norm")?,
             attn_k_norm: head_norm("attn_k_norm")?,
             attn_output: linear("attn_output")?,
-            ffn_norm: vector("ffn_norm")?,
+            ffn_norm: norm(!behind, "ffn_norm")?,
+            ffn_post_norm: norm(behind, "post_ffw_norm")?,
             ffn_gate: linear("ffn_gate")?,
             ffn_up: linear("ffn_up")?,
             ffn_down: linear("ffn_down")?,
@@ -168,7 +178,7 @@ impl Block {
 
     pub(super) fn attention_input(&self) -> AttentionInput<Dispatch> {
         AttentionInput {
-            norm: self.attn_norm.tensor().into_dispatch(),
+            norm: norm(self.attn_norm.as_ref()),
             q: self.attn_q.matrix(),
             k: self.attn_k.matrix(),
             v: self.attn_v.matrix(),
@@ -178,20 +188,26 @@ impl Block {
         }
     }
 
-    pub(super) fn attention_output(&self) -> Matrix<Dispatch> {
-        self.attn_output.matrix()
+    pub(super) fn attention_output(&self) -> Projection<Dispatch> {
+        Projection {
+            matrix: self.attn_output.matrix(),
+            norm: norm(self.attn_post_norm.as_ref()),
+        }
     }
 
     pub(super) fn mlp_input(&self) -> MlpInput<Dispatch> {
         MlpInput {
-            norm: self.ffn_norm.tensor().into_dispatch(),
+            norm: norm(self.ffn_norm.as_ref()),
             gate: self.ffn_gate.matrix(),
             up: self.ffn_up.matrix(),
         }
     }
 
-    pub(super) fn mlp_output(&self) -> Matrix<Dispatch> {
-        self.ffn_down.matrix()
+    pub(super) fn mlp_output(&self) -> Projection<Dispatch> {
+        Projection {
+            matrix: self.ffn_down.matrix(),
+            norm: norm(self.ffn_post_norm.as_ref()),
+        }
     }
 }
 
@@ -208,7 +224,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Makes handles on the mapped file, where only the biases are copied, or puts the weights into the memory of a GPU.
+    /// Makes handles on the mapped file, where only the biases and the last norm are copied, or puts the weights into the memory
+    /// of a GPU.
     ///
     /// # Errors
     /// [`WeightError`]: a GPU does not take a weight. That one is missing is ruled out by [`Dims`] of the same file.
@@ -218,12 +235,17 @@ impl Weights {
                 .then(|| QuantLinear::load(gguf, name, processor))
                 .transpose()
         };
+        // logits are scaled by the norm that they are products of
+        let mut output_norm = f32_values(gguf, "output_norm.weight")?;
+        for weight in &mut output_norm {
+            *weight /= dims.scales.logits;
+        }
         Ok(Self {
             token_embd: QuantLinear::load(gguf, "token_embd.weight", processor)?,
             blocks: (0..dims.layers)
                 .map(|layer| Block::load(gguf, dims, layer, processor))
                 .collect::<Result<_, _>>()?,
-            output_norm: Vector::load(gguf, "output_norm.weight", processor)?,
+            output_norm: Vector::from_values(output_norm, processor)?,
             output: optional(!dims.tied_head, "output.weight")?,
             requantized: optional(
                 dims.requantized_head && processor.name().is_none(),

@@ -1,12 +1,17 @@
 //! The steps on the host: int8 kernels over the mapped blocks, with rows handed out in chunks to the thread pool.
 
+mod attention;
+
 use super::runtime::{Planes, Runtime};
 use super::top_groups::TopGroups;
-use super::{AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps};
+use super::{
+    AttentionInput, AttentionSpec, Flex, FlexTensor, HeadNorm, LmHead, Matrix, MlpInput, Norm,
+    Projection, QuantOps,
+};
 use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
-use crate::quant::{Activations, Heads, Kernels, Product, hadamard_transform, row_bytes};
+use crate::quant::{Activations, Kernels, Product, row_bytes};
 use burn::backend::{TensorData, TensorMetadata};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -16,8 +21,8 @@ use std::ops::Range;
 const ROWS: usize = 32;
 
 thread_local! {
-    /// A worker's own tile: the up half of gate/up, the product before the residual is added, or attention scores. It is
-    /// bounded by `ROWS * tokens of a step` and by `query heads of a group * context`.
+    /// A worker's own tile: the up half of gate/up, the product before the residual is added, or a tile of attention. It is
+    /// bounded by `ROWS * tokens of a step` and by `glowplug_firmware_config::attention::scratch`.
     static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// A worker's products of two planes, `2 * ROWS * tokens of a step` of them.
     static PLANES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -153,6 +158,11 @@ fn values(tensor: FlexTensor) -> Vec<f32> {
     }
 }
 
+/// The weight of a norm, if there is one.
+fn weight(norm: &Norm<Flex>) -> Option<&[f32]> {
+    norm.weight().map(slice)
+}
+
 /// The two sizes of `x`, which is `[n, k]`.
 fn width(x: &FlexTensor) -> (usize, usize) {
     let shape = x.shape();
@@ -164,6 +174,7 @@ impl QuantOps for Flex {
         _like: &FlexTensor,
         table: Matrix<Self>,
         tokens: &[u32],
+        scale: f32,
         _kv: &KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
@@ -172,6 +183,7 @@ impl QuantOps for Flex {
         for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols)) {
             rt.kernels
                 .open_row(table.ty, table.layout, rows.bytes, token as usize, out);
+            multiply(out, scale);
         }
         tensor(out, [tokens.len(), table.cols])
     }
@@ -191,11 +203,11 @@ impl QuantOps for Flex {
             threads,
             rope,
             inputs,
-            qkv,
+            products,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), spec.eps);
+        inputs.norm(kernels, pool, threads, slice(x), weight(&w.norm), spec.eps);
         inputs.quantize_normed(
             kernels,
             pool,
@@ -207,7 +219,7 @@ impl QuantOps for Flex {
 
         let (q_rows, kv_rows) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let rows = q_rows + 2 * kv_rows;
-        qkv.resize(n * rows, 0.0);
+        products.resize(n * rows, 0.0);
         let (q, key, value) = (
             MatrixRows::new(&w.q),
             MatrixRows::new(&w.k),
@@ -215,7 +227,7 @@ impl QuantOps for Flex {
         );
         // one barrier for the three: a chunk never straddles two matrices
         let chunk = largest_common_chunk(q_rows, kv_rows);
-        pool.run_rows(threads, qkv, rows, chunk, &|range, out| {
+        pool.run_rows(threads, products, rows, chunk, &|range, out| {
             let (part, start) = match range.start {
                 start if start < q_rows => (q, 0),
                 start if start < q_rows + kv_rows => (key, q_rows),
@@ -229,29 +241,42 @@ impl QuantOps for Flex {
             );
         });
 
-        let finish = |head: &mut [f32], bias: &[f32], norm: &FlexTensor, position: usize| {
-            add(head, bias);
-            if spec.qk_norm {
+        let norm_if = |place: HeadNorm, head: &mut [f32], norm: &FlexTensor| {
+            if spec.qk_norm == place {
                 let plain = head.to_vec();
                 kernels.rms_norm(&plain, slice(norm), spec.eps, head);
             }
-            rope.rotate(spec.pairing, position, head);
+        };
+        let rotates = spec.rotates(layer);
+        let finish = |head: &mut [f32], bias: &[f32], norm: &FlexTensor, position: usize| {
+            add(head, bias);
+            norm_if(HeadNorm::BeforeRotation, head, norm);
+            if rotates {
+                rope.rotate(spec.pairing, position, head);
+            }
+            norm_if(HeadNorm::AfterRotation, head, norm);
         };
         let bias = slice::<f32>(&w.bias);
         let d = spec.head_dim;
-        let mut q = Vec::with_capacity(n * q_rows);
-        for (i, column) in qkv.chunks_exact_mut(rows).enumerate() {
-            let position = kv.position(i);
+        let positions: &KvCache = kv;
+        pool.run_chunks(threads, products, rows, &|i, column| {
+            let position = positions.position(i);
             let (query, rest) = column.split_at_mut(q_rows);
             let (keys, vals) = rest.split_at_mut(kv_rows);
             for (h, head) in query.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[h * d..][..d], &w.q_norm, position);
             }
-            q.extend_from_slice(query);
+            multiply(query, rope.query_scale(position));
             for (h, head) in keys.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[q_rows + h * d..][..d], &w.k_norm, position);
             }
             add(vals, &bias[q_rows + kv_rows..]);
+        });
+        let mut q = Vec::with_capacity(n * q_rows);
+        for (i, column) in products.chunks_exact_mut(rows).enumerate() {
+            let (query, rest) = column.split_at_mut(q_rows);
+            let (keys, vals) = rest.split_at_mut(kv_rows);
+            q.extend_from_slice(query);
             kv.store(kernels, layer, i, keys, vals);
         }
         tensor(q, [n, q_rows])
@@ -264,51 +289,25 @@ impl QuantOps for Flex {
         kv: &mut KvCache,
         rt: &mut Runtime,
     ) -> FlexTensor {
-        let (n, q_rows) = width(&q);
-        let d = spec.head_dim;
-        let group = spec.heads / spec.kv_heads;
-        let scale = 1.0 / (d as f32).sqrt();
-        let mut out = values(q);
-        let (kernels, kv) = (rt.kernels, &*kv);
-        let longest = rt.rope.positions();
-        let (keys_rotated, values_rotated) = (kv.keys_rotated(layer), kv.values_rotated());
-        // one task per token and KV head: its whole group of query heads reads each key once
-        rt.pool
-            .run_chunks(rt.threads, &mut out, group * d, &|task, heads| {
-                let (row, head) = (task / spec.kv_heads, task % spec.kv_heads);
-                let len = kv.position(row) + 1;
-                let (keys, vals) = (kv.keys(layer, head, row), kv.values(layer, head, row));
-                // as large as it can ever get, so that it does not grow later
-                with_tile(group * (longest + d), |tile| {
-                    let (query, scores) = tile.split_at_mut(group * d);
-                    query.copy_from_slice(heads);
-                    if keys_rotated {
-                        query.chunks_exact_mut(d).for_each(hadamard_transform);
-                    }
-                    let looking = Heads {
-                        q: query,
-                        k: keys,
-                        v: vals,
-                        d,
-                        len,
-                        scale,
-                    };
-                    kernels.attend(&looking, scores, heads);
-                    if values_rotated {
-                        heads.chunks_exact_mut(d).for_each(hadamard_transform);
-                    }
-                });
-            });
-        tensor(out, [n, q_rows])
+        attention::attention(q, spec, layer, kv, rt)
     }
 
-    fn project_add(x: FlexTensor, a: FlexTensor, w: Matrix<Self>, rt: &mut Runtime) -> FlexTensor {
+    fn project_add(
+        x: FlexTensor,
+        a: FlexTensor,
+        w: Projection<Self>,
+        eps: f32,
+        rt: &mut Runtime,
+    ) -> FlexTensor {
         let (n, rows) = width(&x);
+        let Projection { matrix: w, norm } = w;
         let Runtime {
             pool,
             kernels,
             threads,
             inputs,
+            products,
+            spare,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
@@ -321,8 +320,22 @@ impl QuantOps for Flex {
             Planes::One,
             &[w.ty],
         );
+        let a = values(a);
+        if a.capacity() > spare.capacity() {
+            *spare = a;
+        }
         let matrix = MatrixRows::new(&w);
         let mut out = values(x);
+        if norm.weight().is_some() {
+            // whole columns are normed, so that they are multiplied first and added by themselves
+            products.resize(n * rows, 0.0);
+            pool.run_rows(threads, products, rows, ROWS, &|range, out| {
+                matrix.multiply(kernels, range, inputs.of(w.ty), out);
+            });
+            inputs.norm(kernels, pool, threads, products, weight(&norm), eps);
+            add(&mut out, &inputs.normed);
+            return tensor(out, [n, rows]);
+        }
         pool.run_rows(threads, &mut out, rows, ROWS, &|range, out| {
             with_tile(n * range.len(), |tile| {
                 let len = range.len();
@@ -347,10 +360,11 @@ impl QuantOps for Flex {
             kernels,
             threads,
             inputs,
+            spare,
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, slice(x), slice(&w.norm), eps);
+        inputs.norm(kernels, pool, threads, slice(x), weight(&w.norm), eps);
         inputs.quantize_normed(
             kernels,
             pool,
@@ -361,7 +375,8 @@ impl QuantOps for Flex {
         );
         let (gate, up) = (MatrixRows::new(&w.gate), MatrixRows::new(&w.up));
         let ff = w.gate.rows;
-        let mut out = vec![0.0; n * ff];
+        let mut out = std::mem::take(spare);
+        out.resize(n * ff, 0.0);
         pool.run_rows(threads, &mut out, ff, ROWS, &|range, out| {
             gate.multiply(kernels, range.clone(), inputs.of(w.gate.ty), out);
             with_tile(n * range.len(), |tile| {
@@ -398,7 +413,7 @@ impl QuantOps for Flex {
             ..
         } = rt;
         let (kernels, threads) = (*kernels, *threads);
-        inputs.norm(kernels, pool, threads, x, slice(&w.norm), eps);
+        inputs.norm(kernels, pool, threads, x, Some(slice(&w.norm)), eps);
         let types = [w.exact.ty, w.scan.ty];
         inputs.quantize_normed(kernels, pool, threads, k, Planes::Two, &types);
         let (exact, scan, vocab) = (
@@ -430,6 +445,12 @@ impl QuantOps for Flex {
 fn add(to: &mut [f32], from: &[f32]) {
     for (t, f) in to.iter_mut().zip(from) {
         *t += f;
+    }
+}
+
+fn multiply(values: &mut [f32], factor: f32) {
+    for value in values {
+        *value *= factor;
     }
 }
 

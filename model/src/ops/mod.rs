@@ -65,11 +65,31 @@ pub struct Matrix<B: Backend> {
     pub cols: usize,
 }
 
+/// The norm of an input or of a product, where the network has one.
+#[derive(Debug, Clone, ExtensionType)]
+pub enum Norm<B: Backend> {
+    /// There is none: values go on as they are.
+    Absent,
+    /// An RMS norm with this weight, as long as a column.
+    Rms(FloatTensor<B>),
+}
+
+impl<B: Backend> Norm<B> {
+    /// The weight, if there is a norm.
+    pub fn weight(&self) -> Option<&FloatTensor<B>> {
+        match self {
+            Self::Absent => None,
+            Self::Rms(weight) => Some(weight),
+        }
+    }
+}
+
 /// Weights of the attention's input side, for `H` query heads, `K` key/value heads and heads of `D` values.
 #[derive(Debug, Clone, ExtensionType)]
 pub struct AttentionInput<B: Backend> {
     /// The tensor `attn_norm.weight`: `[embed]`.
-    pub norm: FloatTensor<B>,
+    #[extension_type]
+    pub norm: Norm<B>,
     /// The tensor `attn_q.weight`: `[H * D, embed]`.
     #[extension_type]
     pub q: Matrix<B>,
@@ -81,9 +101,9 @@ pub struct AttentionInput<B: Backend> {
     pub v: Matrix<B>,
     /// The biases of q, k and v one after the other: `[(H + 2K) * D]`, with zeros where the file has none.
     pub bias: FloatTensor<B>,
-    /// The tensor `attn_q_norm.weight`: `[D]`. It is read only with [`AttentionSpec::qk_norm`].
+    /// The tensor `attn_q_norm.weight`: `[D]`. It is not read with [`HeadNorm::Absent`].
     pub q_norm: FloatTensor<B>,
-    /// The tensor `attn_k_norm.weight`: `[D]`. It is read only with [`AttentionSpec::qk_norm`].
+    /// The tensor `attn_k_norm.weight`: `[D]`. It is not read with [`HeadNorm::Absent`].
     pub k_norm: FloatTensor<B>,
 }
 
@@ -91,13 +111,25 @@ pub struct AttentionInput<B: Backend> {
 #[derive(Debug, Clone, ExtensionType)]
 pub struct MlpInput<B: Backend> {
     /// The tensor `ffn_norm.weight`: `[embed]`.
-    pub norm: FloatTensor<B>,
+    #[extension_type]
+    pub norm: Norm<B>,
     /// The tensor `ffn_gate.weight`: `[ff, embed]`.
     #[extension_type]
     pub gate: Matrix<B>,
     /// The tensor `ffn_up.weight`: `[ff, embed]`.
     #[extension_type]
     pub up: Matrix<B>,
+}
+
+/// Weights of an output side, of attention or of the MLP.
+#[derive(Debug, Clone, ExtensionType)]
+pub struct Projection<B: Backend> {
+    /// The tensor `attn_output.weight` or `ffn_down.weight`.
+    #[extension_type]
+    pub matrix: Matrix<B>,
+    /// The tensor `post_attention_norm.weight` or `post_ffw_norm.weight`: `[embed]`. It norms what is added.
+    #[extension_type]
+    pub norm: Norm<B>,
 }
 
 /// Weights of the LM head: the final norm and the matrix that makes logits.
@@ -115,6 +147,17 @@ pub struct LmHead<B: Backend> {
     pub requantized: bool,
 }
 
+/// Where the heads of q and k are RMS-normed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadNorm {
+    /// They are not normed.
+    Absent,
+    /// Before the rotation, as in qwen3.
+    BeforeRotation,
+    /// Behind the rotation, as in hunyuan-dense.
+    AfterRotation,
+}
+
 /// The sizes and options of an attention block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionSpec {
@@ -126,10 +169,21 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// The epsilon of every RMS norm.
     pub eps: f32,
-    /// Whether each q and k head is RMS-normed before the rotation, as in qwen3.
-    pub qk_norm: bool,
+    /// Where each q and k head is RMS-normed.
+    pub qk_norm: HeadNorm,
     /// Which values of a head are rotated together.
     pub pairing: RopePairing,
+    /// In every so-manieth layer heads are not rotated; 0 if they are in all.
+    pub unrotated_every: usize,
+}
+
+impl AttentionSpec {
+    /// Whether a layer rotates its heads.
+    #[must_use]
+    pub fn rotates(&self, layer: usize) -> bool {
+        // no number above 0 is a multiple of 0
+        !(layer + 1).is_multiple_of(self.unrotated_every)
+    }
 }
 
 /// The fused steps. `n` is the number of tokens in the step; the cache knows which sequences and positions they are of, by
@@ -151,21 +205,22 @@ pub struct AttentionSpec {
     backend_extension(Flex, NdArray, Cube)
 )]
 pub trait QuantOps: Backend {
-    /// Looks the tokens up in the embedding table and gives `[n, cols]`. `like` is any float tensor of the device. The cache
+    /// Looks the tokens up in the embedding table and gives their rows times `scale`, `[n, cols]`. `like` is any float tensor of the device. The cache
     /// is what a device is told of the step, of which this is the first op.
     fn embed(
         like: &FloatTensor<Self>,
         #[extension_type] table: Matrix<Self>,
         tokens: &[u32],
+        scale: f32,
         kv: &KvCache,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
         let _ = kv;
-        reference::embed::<Self>(like, table, tokens, rt)
+        reference::embed::<Self>(like, table, tokens, scale, rt)
     }
 
-    /// Norm, q/k/v with their biases, q/k norm and rotation. Keys and values go to the cache. Takes `x` of `[n, embed]` and
-    /// gives q of `[n, H * D]`.
+    /// Norm, q/k/v with their biases, q/k norm and rotation, and q times [`RopeTable::query_scale`](rope::RopeTable::query_scale).
+    /// Keys and values go to the cache. Takes `x` of `[n, embed]` and gives q of `[n, H * D]`.
     fn attention_input(
         x: &FloatTensor<Self>,
         #[extension_type] w: AttentionInput<Self>,
@@ -190,14 +245,16 @@ pub trait QuantOps: Backend {
         reference::attention::<Self>(&q, spec, layer, kv)
     }
 
-    /// `x + a . w^T`, the output projection of attention and MLP with its residual. `x` is `[n, rows]`, `a` is `[n, cols]`.
+    /// `x + norm(a . w^T)`, the output projection of attention and MLP with its residual. `x` is `[n, rows]`, `a` is
+    /// `[n, cols]`.
     fn project_add(
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
-        #[extension_type] w: Matrix<Self>,
+        #[extension_type] w: Projection<Self>,
+        eps: f32,
         rt: &mut Runtime,
     ) -> FloatTensor<Self> {
-        Self::float_add(x, reference::linear::<Self>(a, w, rt))
+        reference::project_add::<Self>(x, a, w, eps, rt)
     }
 
     /// Norm, gate and up products, and `silu(gate) * up`. Takes `x` of `[n, embed]` and gives `[n, ff]`.
@@ -242,6 +299,7 @@ pub fn embed(
     like: &Tensor<1>,
     table: Matrix<Dispatch>,
     tokens: &[u32],
+    scale: f32,
     kv: &KvCache,
     rt: &mut Runtime,
 ) -> Tensor<2> {
@@ -249,6 +307,7 @@ pub fn embed(
         &like.clone().into_dispatch(),
         table,
         tokens,
+        scale,
         kv,
         rt,
     ))
@@ -291,11 +350,18 @@ pub fn attention(
 }
 
 /// Calls [`QuantOps::project_add`] on tensors of the dispatching backend.
-pub fn project_add(x: Tensor<2>, a: Tensor<2>, w: Matrix<Dispatch>, rt: &mut Runtime) -> Tensor<2> {
+pub fn project_add(
+    x: Tensor<2>,
+    a: Tensor<2>,
+    w: Projection<Dispatch>,
+    eps: f32,
+    rt: &mut Runtime,
+) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::project_add(
         x.into_dispatch(),
         a.into_dispatch(),
         w,
+        eps,
         rt,
     ))
 }

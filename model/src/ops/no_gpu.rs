@@ -9,6 +9,12 @@ pub enum NoGpu {
     /// There is no device, or it cannot be used.
     #[error("{0}")]
     Device(String),
+    /// The device has no kernels for something that the network does.
+    #[error("the GPU has no kernels for {what}")]
+    Network {
+        /// What the network does.
+        what: &'static str,
+    },
     /// The device has no kernels for a tensor.
     #[error("the GPU has no kernels for tensor `{name}`, which is in {ty}")]
     Type {

@@ -3,7 +3,10 @@
 
 use super::rope::RopePairing;
 use super::runtime::Runtime;
-use super::{AttentionInput, AttentionSpec, Backend, FloatTensor, Matrix, MlpInput};
+use super::{
+    AttentionInput, AttentionSpec, Backend, FloatTensor, HeadNorm, Matrix, MlpInput, Norm,
+    Projection,
+};
 use crate::kv::KvCache;
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use burn::backend::tensor::Device;
@@ -54,11 +57,13 @@ pub(super) fn embed<B: Backend>(
     like: &FloatTensor<B>,
     table: Matrix<B>,
     tokens: &[u32],
+    scale: f32,
     rt: &Runtime,
 ) -> FloatTensor<B> {
     let cols = table.cols;
     let values = open_rows::<B>(table, rt.kernels, tokens.iter().map(|&t| t as usize));
-    upload::<B>(values, [tokens.len(), cols], &like.device())
+    let rows = upload::<B>(values, [tokens.len(), cols], &like.device());
+    B::float_mul_scalar(rows, Scalar::from(scale))
 }
 
 /// The product `x . w^T`: `[n, w.rows]`.
@@ -82,6 +87,24 @@ pub(super) fn rms_norm<B: Backend>(
         B::float_div(x, root),
         B::float_reshape(weight, Shape::from(shape)),
     )
+}
+
+/// The norm of `x`, or `x` where there is none.
+fn normed<B: Backend>(x: FloatTensor<B>, norm: Norm<B>, eps: f32) -> FloatTensor<B> {
+    match norm {
+        Norm::Absent => x,
+        Norm::Rms(weight) => rms_norm::<B>(x, weight, eps),
+    }
+}
+
+pub(super) fn project_add<B: Backend>(
+    x: FloatTensor<B>,
+    a: FloatTensor<B>,
+    w: Projection<B>,
+    eps: f32,
+    rt: &Runtime,
+) -> FloatTensor<B> {
+    B::float_add(x, normed::<B>(linear::<B>(a, w.matrix, rt), w.norm, eps))
 }
 
 pub(super) fn part<B: Backend>(
@@ -162,7 +185,7 @@ pub(super) fn attention_input<B: Backend>(
     let n = x.shape()[0];
     let d = spec.head_dim;
     let (q_rows, kv_rows) = (spec.heads * d, spec.kv_heads * d);
-    let h = rms_norm::<B>(x.clone(), w.norm, spec.eps);
+    let h = normed::<B>(x.clone(), w.norm, spec.eps);
     let bias = B::float_reshape(w.bias, Shape::from(vec![1, q_rows + 2 * kv_rows]));
     let project = |w: Matrix<B>, from: usize, rows: usize| {
         B::float_add(
@@ -171,13 +194,21 @@ pub(super) fn attention_input<B: Backend>(
         )
     };
     let rotated = |x: FloatTensor<B>, norm: FloatTensor<B>, heads: usize| {
+        let norm_if = |place: HeadNorm, x: FloatTensor<B>| {
+            if spec.qk_norm == place {
+                rms_norm::<B>(x, norm.clone(), spec.eps)
+            } else {
+                x
+            }
+        };
         let x = B::float_reshape(x, Shape::from(vec![n, heads, d]));
-        let x = if spec.qk_norm {
-            rms_norm::<B>(x, norm, spec.eps)
+        let x = norm_if(HeadNorm::BeforeRotation, x);
+        let x = if spec.rotates(layer) {
+            rotate::<B>(x, spec.pairing, kv, rt)
         } else {
             x
         };
-        rotate::<B>(x, spec.pairing, kv, rt)
+        norm_if(HeadNorm::AfterRotation, x)
     };
     let q = rotated(project(w.q, 0, q_rows), w.q_norm, spec.heads);
     let mut keys = download::<B>(rotated(
@@ -193,7 +224,11 @@ pub(super) fn attention_input<B: Backend>(
     {
         kv.store(rt.kernels, layer, row, keys, vals);
     }
-    B::float_reshape(q, Shape::from(vec![n, q_rows]))
+    let scales = (0..n)
+        .map(|row| rt.rope.query_scale(kv.position(row)))
+        .collect();
+    let scales = upload::<B>(scales, [n, 1], &x.device());
+    B::float_mul(B::float_reshape(q, Shape::from(vec![n, q_rows])), scales)
 }
 
 /// Attention row by row, because each row may look only at its own sequence, up to itself.
@@ -249,7 +284,7 @@ pub(super) fn mlp_input<B: Backend>(
     eps: f32,
     rt: &Runtime,
 ) -> FloatTensor<B> {
-    let h = rms_norm::<B>(x.clone(), w.norm, eps);
+    let h = normed::<B>(x.clone(), w.norm, eps);
     let gate = linear::<B>(h.clone(), w.gate, rt);
     let up = linear::<B>(h, w.up, rt);
     let denominator = B::float_add_scalar(

@@ -3,26 +3,29 @@
 /// Which two values of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopePairing {
-    /// Value `i` with value `i + dims / 2` (qwen2, qwen3).
+    /// Value `i` with value `i + dims / 2`.
     Neox,
-    /// Value `2i` with value `2i + 1` (llama, whose converter permutes q and k for it).
+    /// Value `2i` with value `2i + 1`, as in architectures whose converter permutes q and k for it.
     Norm,
 }
 
-/// The cosine and the sine of every position and frequency, computed once at load: `[positions][dims / 2]` each.
+/// The cosine and the sine of every position and frequency, computed once at load: `[positions][dims / 2]` each, and what queries
+/// are multiplied with at each position.
 #[derive(Debug)]
 pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+    query_scale: Vec<f32>,
 }
 
 impl RopeTable {
     /// Computes the angles `position * base^(-2i/dims) / divisors[i]`. `divisors` is `[dims / 2]`: all ones without
-    /// scaling, one number repeated for linear scaling, and `rope_freqs.weight` for llama-3's. The angles are computed in
-    /// f64, because at position 4,096 an f32 product is already off by 2e-4.
+    /// scaling, one number repeated for linear scaling, and `rope_freqs.weight` for llama-3's. What is rotated becomes
+    /// `magnitude` times as long. The angles are computed in f64, because at position 4,096 an f32 product is already off by
+    /// 2e-4.
     #[must_use]
-    pub fn new(positions: usize, base: f32, divisors: &[f32]) -> Self {
+    pub fn new(positions: usize, base: f32, divisors: &[f32], magnitude: f32) -> Self {
         let half = divisors.len();
         let frequency: Vec<f64> = divisors
             .iter()
@@ -36,17 +39,37 @@ impl RopeTable {
         for position in 0..positions {
             for f in &frequency {
                 let angle = position as f64 * f;
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+                cos.push((angle.cos() * f64::from(magnitude)) as f32);
+                sin.push((angle.sin() * f64::from(magnitude)) as f32);
             }
         }
-        Self { half, cos, sin }
+        Self {
+            half,
+            cos,
+            sin,
+            query_scale: vec![1.0; positions],
+        }
+    }
+
+    /// Sets what queries are multiplied with.
+    #[must_use]
+    pub fn with_query_scale(mut self, scale: impl Fn(usize) -> f32) -> Self {
+        for (position, value) in self.query_scale.iter_mut().enumerate() {
+            *value = scale(position);
+        }
+        self
+    }
+
+    /// What queries of a position are multiplied with, rotated or not.
+    #[must_use]
+    pub fn query_scale(&self, position: usize) -> f32 {
+        self.query_scale[position]
     }
 
     /// How many positions the table has, which is the length of the longest sequence.
     #[must_use]
     pub fn positions(&self) -> usize {
-        self.cos.len() / self.half
+        self.query_scale.len()
     }
 
     /// The cosines of one position: `[dims / 2]`.

@@ -17,7 +17,11 @@ pub struct Runtime {
     /// The rotation angles of every position.
     pub rope: RopeTable,
     pub(super) inputs: LayerInput,
-    pub(super) qkv: Vec<f32>,
+    /// Products that are not finished yet: of q, k and v, or of a projection that is normed before it is added.
+    pub(super) products: Vec<f32>,
+    /// The memory of the last layer's inner values, for the next layer's: new memory of that size would be cleared first, on
+    /// one thread.
+    pub(super) spare: Vec<f32>,
     pub(super) top_groups: TopGroups,
     /// What launches the kernels of a device, with the buffers of a step.
     #[cfg(feature = "wgpu")]
@@ -35,7 +39,8 @@ impl Runtime {
             threads,
             rope,
             inputs: LayerInput::default(),
-            qkv: Vec::new(),
+            products: Vec::new(),
+            spare: Vec::new(),
             top_groups: TopGroups::default(),
             #[cfg(feature = "wgpu")]
             launcher: None,
@@ -55,18 +60,22 @@ pub(super) struct LayerInput {
 }
 
 impl LayerInput {
-    /// Puts the RMS norm of every column of `x`, which is `[n][k]`, into `normed`.
+    /// Puts the RMS norm of every column of `x`, which is `[n][k]`, into `normed`, or the columns themselves where there is no
+    /// norm.
     pub(super) fn norm(
         &mut self,
         kernels: &Kernels,
         pool: &Pool,
         threads: usize,
         x: &[f32],
-        weight: &[f32],
+        weight: Option<&[f32]>,
         eps: f32,
     ) {
-        let k = weight.len();
         self.normed.resize(x.len(), 0.0);
+        let Some(weight) = weight else {
+            return self.normed.copy_from_slice(x);
+        };
+        let k = weight.len();
         pool.run_chunks(threads, &mut self.normed, k, &|column, out| {
             kernels.rms_norm(&x[column * k..][..k], weight, eps, out);
         });

@@ -3,15 +3,14 @@
 use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;
 use super::{
-    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, LmHead, Matrix, MlpInput, QuantOps,
-    Rest, reference,
+    AttentionInput, AttentionSpec, Backend, Flex, FloatTensor, HeadNorm, LmHead, Matrix, MlpInput,
+    Norm, Projection, QuantOps, Rest, reference,
 };
 use crate::gguf::GgmlType;
 use crate::kv::{KvCache, KvLayout, Span};
 use crate::pool::Pool;
 use crate::quant::Kernels;
 use burn::backend::TensorData;
-use burn::backend::ops::FloatTensorOps;
 use glowplug_firmware_config::kv::KvFormat;
 use half::f16;
 
@@ -125,8 +124,16 @@ pub(super) fn read<B: Backend>(t: FloatTensor<B>) -> Vec<f32> {
         .unwrap()
 }
 
+/// The matrix of an output side whose product is added as it is.
+pub(super) fn plain<B: Backend>(matrix: Matrix<B>) -> Projection<B> {
+    Projection {
+        matrix,
+        norm: Norm::Absent,
+    }
+}
+
 pub(super) fn runtime(positions: usize, rope_dims: usize) -> Runtime {
-    let rope = RopeTable::new(positions, 10_000.0, &vec![1.0; rope_dims / 2]);
+    let rope = RopeTable::new(positions, 10_000.0, &vec![1.0; rope_dims / 2], 1.0);
     Runtime::new(Pool::new(2).unwrap(), Kernels::detect(None).unwrap(), rope)
 }
 
@@ -168,6 +175,7 @@ fn embedding_rows_are_the_tables() {
             &on::<Flex>(&[0.0], &[1]),
             table.on(),
             &tokens,
+            1.5,
             &kv,
             &mut rt,
         ));
@@ -175,6 +183,7 @@ fn embedding_rows_are_the_tables() {
             &on::<Oracle>(&[0.0], &[1]),
             table.on(),
             &tokens,
+            1.5,
             &rt,
         ));
         close(&host, &oracle, 1e-6, ty.name());
@@ -184,15 +193,19 @@ fn embedding_rows_are_the_tables() {
 #[test]
 fn attention_input_and_attention_match_over_steps_of_two_sequences() {
     let mut random = Random(2);
+    use HeadNorm::{Absent, AfterRotation, BeforeRotation};
     let cases = [
-        // heads, kv heads, head size, q/k norm, rotated values, pairing
-        (4, 2, 16, false, 16, RopePairing::Neox),
-        (6, 1, 24, true, 16, RopePairing::Neox),
-        (3, 3, 8, false, 8, RopePairing::Norm),
-        (10, 2, 32, true, 24, RopePairing::Norm),
+        // heads, kv heads, head size, q/k norm, rotated values, pairing, layers that do not rotate
+        (4, 2, 16, Absent, 16, RopePairing::Neox, 0),
+        (6, 1, 24, BeforeRotation, 16, RopePairing::Neox, 0),
+        (3, 3, 8, Absent, 8, RopePairing::Norm, 3),
+        (10, 2, 32, BeforeRotation, 24, RopePairing::Norm, 0),
+        (4, 2, 32, AfterRotation, 32, RopePairing::Neox, 0),
+        // the layer that is computed is the second
+        (4, 2, 16, Absent, 16, RopePairing::Norm, 2),
     ];
     for ty in TYPES {
-        for (heads, kv_heads, head_dim, qk_norm, rope_dims, pairing) in cases {
+        for (heads, kv_heads, head_dim, qk_norm, rope_dims, pairing, unrotated_every) in cases {
             let embed = 256;
             let spec = AttentionSpec {
                 heads,
@@ -201,6 +214,7 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                 eps: 1e-6,
                 qk_norm,
                 pairing,
+                unrotated_every,
             };
             let (q, k) = (heads * head_dim, kv_heads * head_dim);
             let weights = [q, k, k].map(|rows| Raw::new(&mut random, ty, rows, embed));
@@ -208,7 +222,7 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
             let (q_norm, k_norm) = (random.floats(head_dim), random.floats(head_dim));
             let what = format!("{ty} {spec:?}");
             let input = |_| AttentionInput::<Flex> {
-                norm: on::<Flex>(&norm, &[embed]),
+                norm: Norm::Rms(on::<Flex>(&norm, &[embed])),
                 q: weights[0].on(),
                 k: weights[1].on(),
                 v: weights[2].on(),
@@ -217,7 +231,7 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                 k_norm: on::<Flex>(&k_norm, &[head_dim]),
             };
             let oracle_input = |_| AttentionInput::<Oracle> {
-                norm: on::<Oracle>(&norm, &[embed]),
+                norm: Norm::Rms(on::<Oracle>(&norm, &[embed])),
                 q: weights[0].on(),
                 k: weights[1].on(),
                 v: weights[2].on(),
@@ -226,6 +240,9 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                 k_norm: on::<Oracle>(&k_norm, &[head_dim]),
             };
             let mut rt = runtime(36, rope_dims);
+            rt.rope = rt
+                .rope
+                .with_query_scale(|position| 1.0 + position as f32 / 64.0);
             let format = if KvFormat::Q8_0.takes(head_dim) {
                 KvFormat::Q8_0
             } else {
@@ -310,42 +327,62 @@ fn projections_mlp_and_head_match() {
             let mut rt = runtime(1, 2);
             let what = format!("{ty} {n}x{rows}");
 
-            let host = Flex::project_add(
-                on::<Flex>(&x, &[n, rows]),
-                on::<Flex>(&a, &[n, cols]),
-                w.on(),
-                &mut rt,
-            );
-            let oracle = Oracle::float_add(
-                on::<Oracle>(&x, &[n, rows]),
-                reference::linear::<Oracle>(on::<Oracle>(&a, &[n, cols]), w.on(), &rt),
-            );
-            close(
-                &read::<Flex>(host),
-                &read::<Oracle>(oracle),
-                ceiling(ty),
-                &what,
-            );
+            let behind = random.floats(rows);
+            for normed in [false, true] {
+                let mut host_w = plain::<Flex>(w.on());
+                let mut oracle_w = plain::<Oracle>(w.on());
+                if normed {
+                    host_w.norm = Norm::Rms(on::<Flex>(&behind, &[rows]));
+                    oracle_w.norm = Norm::Rms(on::<Oracle>(&behind, &[rows]));
+                }
+                let host = Flex::project_add(
+                    on::<Flex>(&x, &[n, rows]),
+                    on::<Flex>(&a, &[n, cols]),
+                    host_w,
+                    1e-5,
+                    &mut rt,
+                );
+                let oracle = reference::project_add::<Oracle>(
+                    on::<Oracle>(&x, &[n, rows]),
+                    on::<Oracle>(&a, &[n, cols]),
+                    oracle_w,
+                    1e-5,
+                    &rt,
+                );
+                close(
+                    &read::<Flex>(host),
+                    &read::<Oracle>(oracle),
+                    ceiling(ty) * 2.0,
+                    &what,
+                );
+            }
 
-            let mlp = MlpInput::<Flex> {
-                norm: on::<Flex>(&norm, &[cols]),
-                gate: w.on(),
-                up: up.on(),
-            };
-            let host = Flex::mlp_input(&on::<Flex>(&a, &[n, cols]), mlp, 1e-5, &mut rt);
-            let mlp = MlpInput::<Oracle> {
-                norm: on::<Oracle>(&norm, &[cols]),
-                gate: w.on(),
-                up: up.on(),
-            };
-            let oracle =
-                reference::mlp_input::<Oracle>(&on::<Oracle>(&a, &[n, cols]), mlp, 1e-5, &rt);
-            close(
-                &read::<Flex>(host),
-                &read::<Oracle>(oracle),
-                ceiling(ty) * 2.0,
-                &what,
-            );
+            for normed in [false, true] {
+                let mut host_mlp = MlpInput::<Flex> {
+                    norm: Norm::Absent,
+                    gate: w.on(),
+                    up: up.on(),
+                };
+                let mut oracle_mlp = MlpInput::<Oracle> {
+                    norm: Norm::Absent,
+                    gate: w.on(),
+                    up: up.on(),
+                };
+                if normed {
+                    host_mlp.norm = Norm::Rms(on::<Flex>(&norm, &[cols]));
+                    oracle_mlp.norm = Norm::Rms(on::<Oracle>(&norm, &[cols]));
+                }
+                let a_ = on::<Flex>(&a, &[n, cols]);
+                let host = Flex::mlp_input(&a_, host_mlp, 1e-5, &mut rt);
+                let a_ = on::<Oracle>(&a, &[n, cols]);
+                let oracle = reference::mlp_input::<Oracle>(&a_, oracle_mlp, 1e-5, &rt);
+                close(
+                    &read::<Flex>(host),
+                    &read::<Oracle>(oracle),
+                    ceiling(ty) * 2.0,
+                    &what,
+                );
+            }
 
             let head = LmHead::<Flex> {
                 norm: on::<Flex>(&norm, &[cols]),

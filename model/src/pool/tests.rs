@@ -86,6 +86,45 @@ fn rows_are_split_without_overlap_and_without_gap() {
 }
 
 #[test]
+fn tiles_are_split_without_overlap_and_with_the_gaps_that_were_asked_for() {
+    let pool = Pool::new(3).unwrap();
+    let (rows, cols) = (7, 9);
+    for (chunk, parts) in [
+        (1, std::iter::once(0..9).collect()),
+        (3, vec![0..1, 1..1, 1..4, 6..9]),
+        (7, vec![2..3, 3..8]),
+        (4, vec![]),
+        (100, vec![0..0, 8..9, 9..9]),
+    ] {
+        let mut out = vec![0.0f32; rows * cols];
+        pool.run_tiles(3, &mut out, rows, chunk, &parts, &|range, part, tile| {
+            assert_eq!((tile.rows(), tile.cols()), (range.len(), parts[part].len()));
+            for (c, column) in parts[part].clone().enumerate() {
+                for (r, v) in range.clone().zip(tile.column(c)) {
+                    *v += (column * 1000 + r + 1) as f32;
+                }
+            }
+        });
+        for (i, v) in out.iter().enumerate() {
+            let (column, r) = (i / rows, i % rows);
+            let there = parts.iter().any(|part| part.contains(&column));
+            let want = if there { column * 1000 + r + 1 } else { 0 };
+            assert_eq!(*v, want as f32, "{chunk} {parts:?}: row {r} of {column}");
+        }
+    }
+    for parts in [
+        std::iter::once(0..10).collect(),
+        vec![3..5, 4..6],
+        vec![3..5, 0..1],
+    ] {
+        let refused = catch_unwind(AssertUnwindSafe(|| {
+            pool.run_tiles(3, &mut [0.0; 63], rows, 1, &parts, &|_, _, _| {});
+        }));
+        assert!(refused.is_err(), "{parts:?}");
+    }
+}
+
+#[test]
 fn chunks_are_split_without_overlap_and_without_gap() {
     let pool = Pool::new(4).unwrap();
     for (len, chunk) in [(0, 1), (1, 1), (10, 3), (12, 4), (5, 9), (MANY, 7)] {

@@ -7,6 +7,7 @@ use super::{ActKind, Activations, Isa, Paged, act_kind, row_bytes};
 use crate::gguf::{GROUP, GgmlType, Layout};
 use crate::pool::{Pool, RowTile};
 use bytemuck::{Pod, cast_slice};
+use glowplug_firmware_config::attention::{QUERIES_MAX, stride};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 
@@ -49,21 +50,60 @@ impl<'a> Product<'a> {
     }
 }
 
-/// The query heads that share one KV head, and the keys and values that they look at.
+/// The query heads that share one KV head, at one position or at some that follow each other, and the keys and values that
+/// they look at. Queries look at keys and values of their own position and of those before it.
 #[derive(Clone, Copy)]
 pub struct Heads<'a> {
-    /// The queries, `[heads][d]` for any number of heads.
+    /// The queries, `[positions][group][d]`. Those of several positions are at most [`QUERIES_MAX`].
     pub q: &'a [f32],
-    /// The keys; the first `len` rows of `d` values count, and nothing else in their pages does.
+    /// The keys; the rows of `d` values that are looked at count, and nothing else in their pages does.
     pub k: Paged<'a>,
     /// The values, in the same shape as the keys.
     pub v: Paged<'a>,
     /// Values of one head.
     pub d: usize,
-    /// Positions that are looked at.
+    /// Queries of one position.
+    pub group: usize,
+    /// Positions that the queries of the first position look at. Those of each further one look at one more.
     pub len: usize,
     /// What every score is multiplied by before the softmax.
     pub scale: f32,
+}
+
+impl Heads<'_> {
+    /// How many queries there are.
+    #[inline(always)]
+    pub(super) fn queries(&self) -> usize {
+        self.q.len() / self.d
+    }
+
+    /// Positions that the last queries look at.
+    #[inline(always)]
+    pub(super) fn longest(&self) -> usize {
+        self.len + self.queries() / self.group - 1
+    }
+
+    /// Values from the scores of one query to those of the next.
+    #[inline(always)]
+    pub(super) fn stride(&self) -> usize {
+        stride(self.longest())
+    }
+
+    /// How many of the queries, of which they are the first, do not look at a position.
+    #[inline(always)]
+    pub(super) fn blind(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.len) * self.group
+    }
+
+    /// How many of the `most` positions from `first` on a query looks at.
+    #[inline(always)]
+    pub(super) fn sees(&self, query: usize, first: usize, most: usize) -> usize {
+        if first + most <= self.len {
+            most
+        } else {
+            most.min((self.len + query / self.group).saturating_sub(first))
+        }
+    }
 }
 
 /// One way to compute a [`Product`]; see [`Kernels::matmul`].
@@ -239,41 +279,67 @@ impl Kernels {
         (self.rms_norm)(x, weight, eps, dst);
     }
 
-    /// Attention of the query heads that share one KV head, at one position:
-    /// `out = softmax(q . k * scale) . v`, with the maximum subtracted and sums in f32.
+    /// Attention of the query heads that share one KV head, at one position or at some that follow each other:
+    /// `out = softmax(q . k * scale) . v`, with the maximum subtracted and sums in f32. What a query gets is the same
+    /// whatever the other queries of the call.
     ///
     /// # Shapes
-    /// `out` is `[heads][d]`, as `heads.q` is. `scores` is scratch of at least `heads * len` values.
+    /// `out` is `[positions][group][d]`, as `heads.q` is. `scores` is scratch of at least `queries * stride(longest)` values, of
+    /// the [`stride`] of as many positions as the last query looks at.
     ///
     /// # Panics
-    /// If the sizes do not fit each other, or `d` or `len` is 0.
+    /// If the sizes do not fit each other, there are several positions with more than [`QUERIES_MAX`] queries, or one of the
+    /// sizes is 0.
     pub fn attend(&self, heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
         let Heads {
-            q, k, v, d, len, ..
+            q,
+            k,
+            v,
+            d,
+            group,
+            len,
+            ..
         } = *heads;
+        let position = d.checked_mul(group).unwrap_or_default();
         assert!(
-            d > 0 && len > 0 && q.len().is_multiple_of(d) && out.len() == q.len(),
-            "attend: q {} out {} for {len} rows of {d}",
+            position > 0
+                && len > 0
+                && !q.is_empty()
+                && q.len().is_multiple_of(position)
+                && (q.len() == position || q.len() / d <= QUERIES_MAX)
+                && out.len() == q.len(),
+            "attend: q {} out {} for {group} heads of {d} over {len} rows",
             q.len(),
             out.len()
         );
+        let longest = len.checked_add(q.len() / position - 1).unwrap_or_default();
         for (name, rows) in [("keys", k), ("values", v)] {
             assert!(
-                rows.holds(len, d),
-                "attend: {len} rows of {d} in {} pages of {} {name}, in an arena of {}",
+                longest > 0 && rows.holds(longest, d),
+                "attend: {longest} rows of {d} in {} pages of {} {name}, in an arena of {}",
                 rows.pages.len(),
                 rows.format.name(),
                 rows.arena.len()
             );
         }
-        let scores_len = (q.len() / d).checked_mul(len);
         assert!(
-            scores_len.is_some_and(|n| n <= scores.len()),
-            "attend: scores {} for {} heads of {len} positions",
+            q.len() / d <= scores.len() / stride(longest),
+            "attend: scores {} for {} queries of {longest} positions",
             scores.len(),
             q.len() / d
         );
-        (self.attend)(heads, scores, out);
+        // heads that are more by themselves come in parts
+        let part = QUERIES_MAX * d;
+        for (q, out) in q.chunks(part).zip(out.chunks_mut(part)) {
+            let queries = q.len() / d;
+            let heads = Heads {
+                q,
+                group: group.min(queries),
+                ..*heads
+            };
+            let scores = &mut scores[..queries * heads.stride()];
+            (self.attend)(&heads, scores, out);
+        }
     }
 
     /// Writes one token's key (or value) of a head, `row`, to its slot of a page's chunk. The same on every level.

@@ -9,6 +9,8 @@ use super::reference::scalar;
 /// The levels of this architecture, best first.
 static TABLES: &[&Kernels] = &[
     #[cfg(target_arch = "aarch64")]
+    &super::arm::i8mm::TABLE,
+    #[cfg(target_arch = "aarch64")]
     &super::arm::dotprod::TABLE,
     #[cfg(target_arch = "aarch64")]
     &super::arm::neon::TABLE,

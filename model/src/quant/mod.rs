@@ -55,16 +55,19 @@ pub enum Isa {
     Neon,
     /// `dotprod`: aarch64 with the `sdot` instruction.
     Dotprod,
+    /// `i8mm`: aarch64 with the `smmla` instruction.
+    I8mm,
 }
 
 impl Isa {
     /// Every level of every architecture.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Scalar,
         Self::Avx2,
         Self::Avx512Vnni,
         Self::Neon,
         Self::Dotprod,
+        Self::I8mm,
     ];
 
     /// The level's name in `GLOWPLUG_ISA`.
@@ -75,6 +78,7 @@ impl Isa {
             Self::Avx512Vnni => "avx512vnni",
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 }
@@ -98,7 +102,7 @@ impl FromStr for Isa {
 
 /// The text that is not the name of a level.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set `{0}`: scalar, avx2, avx512vnni, neon or dotprod")]
+#[error("unknown instruction set `{0}`: scalar, avx2, avx512vnni, neon, dotprod or i8mm")]
 pub struct UnknownIsa(pub String);
 
 #[cfg(test)]

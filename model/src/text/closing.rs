@@ -31,14 +31,14 @@ impl Closing {
             "qwen3" => QWEN3,
             _ => OTHERS,
         };
-        let open = tokenizer.encode(OPEN, true)?;
+        let open = tokenizer.encode_behind(OPEN, true)?;
         Ok(Self {
             open: match open[..] {
                 [open] => Some(open),
                 _ => None,
             },
-            mark: tokenizer.encode(MARK, true)?,
-            sentence: tokenizer.encode(&format!("{sentence}{MARK}"), true)?,
+            mark: tokenizer.encode_behind(MARK, true)?,
+            sentence: tokenizer.encode_behind(&format!("{sentence}{MARK}"), true)?,
         })
     }
 }

@@ -9,12 +9,18 @@ pub enum TextError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
 
-    /// The vocabulary is not byte-level BPE.
-    #[error("`tokenizer.ggml.model` is `{0}`, only `gpt2` (byte-level BPE) is read")]
+    /// The vocabulary is of another kind.
+    #[error(
+        "`tokenizer.ggml.model` is `{0}`, only `gpt2` (byte-level BPE) and `llama` (SentencePiece's BPE) are read"
+    )]
     Model(String),
 
     /// The rule for splitting text into words is not known.
-    #[error("`tokenizer.ggml.pre` is `{pre}`, known are {known}")]
+    #[error(
+        "`tokenizer.ggml.pre` is `{pre}`, a rule for splitting words that is not known; known are {known}. Take a newer glowplug \
+         or another file of this model; if `tokenizer.json` of the model has the expression of a known rule, write that \
+         rule's name into the file (gguf-new-metadata --pre-tokenizer NAME), and if not, ask for the rule by its name"
+    )]
     Pre {
         /// Name of the rule that the file asks for.
         pre: String,

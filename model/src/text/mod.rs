@@ -11,6 +11,7 @@
 mod closing;
 mod constrain;
 mod error;
+mod jinja;
 mod message;
 mod sample;
 mod stop;
@@ -23,6 +24,7 @@ mod utf8;
 pub use closing::Closing;
 pub use constrain::{Constrainer, Constraint, ConstraintError, Format, Mask, SchemaError};
 pub use error::TextError;
+pub use jinja::{Jinja, JinjaError};
 pub use message::{Message, Role, ToolCall};
 pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
 pub use stop::StopStrings;

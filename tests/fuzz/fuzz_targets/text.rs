@@ -14,12 +14,19 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_gguf(&file) else {
         return;
     };
-    let content = "Is 12 o'clock <|im_end|> noon?\n\u{1f980}</think>";
+    let content = "Is 12 o'clock <|im_end|> noon?\n\u{1f980}</think>\u{2581} \u{2581}x";
     for special in [false, true] {
-        if let Ok(ids) = tokenizer.encode(content, special) {
+        let begins = tokenizer.encode(content, special);
+        let behind = tokenizer.encode_behind(content, special);
+        for ids in [begins, behind].into_iter().flatten() {
             assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab()));
             let back: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id)).collect();
             assert!(special || back.len() <= 4 * content.len() * content.len());
+            let first = ids.first().map_or(0, |&id| tokenizer.first_bytes(id).len());
+            assert!(first <= back.len());
+            if let Some(longest) = tokenizer.longest().filter(|_| !special) {
+                assert!(ids.len() >= content.len() / longest);
+            }
         }
     }
     let Ok(template) = ChatTemplate::from_gguf(&file) else {

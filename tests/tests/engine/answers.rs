@@ -2,6 +2,7 @@
 
 mod calls;
 mod formats;
+mod sentence;
 mod thoughts;
 mod tools;
 

@@ -1,7 +1,7 @@
 //! Drafts give the same answers in fewer runs of the network.
 
 use super::world::{Heard, answer, config, load, request, tiny, turn};
-use glowplug_model::engine::{EngineConfig, Event, Finish, Request, Worked};
+use glowplug_model::engine::{Engine, EngineConfig, Event, Finish, Request, Worked};
 use glowplug_model::text::SamplerParams;
 use glowplug_tests::Think;
 
@@ -83,6 +83,54 @@ fn they_change_no_answer() {
             "{sampler:?}: {with} passes, {without} without drafts"
         );
     }
+}
+
+/// A client's answers come sooner for what the client was answered before, and nobody else's do, until it is forgotten.
+#[test]
+fn what_a_client_was_told_is_followed_for_that_client_alone() {
+    let mut engine = load(&tiny(Think::Never), &config(64, 4));
+    let mut id = 0;
+    let mut passes = |engine: &mut Engine, client: &str| {
+        id += 1;
+        // words at random, the same ones each time: nothing that repeats itself
+        let mut request = request(client, "the rain in the plain", 40);
+        request.sampler.temperature = 1.5;
+        request.sampler.seed = 7;
+        engine.submit(id, request).unwrap();
+        let (mut said, mut passes) = (String::new(), 0);
+        loop {
+            let worked = engine.step(&mut |_, event| {
+                if let Event::Text { content, .. } = event {
+                    said.push_str(&content);
+                }
+            });
+            match worked {
+                Worked::Nothing => break,
+                Worked::Pass(_) => {
+                    engine.took(1.0);
+                    passes += 1;
+                }
+                _ => {}
+            }
+        }
+        (said, passes)
+    };
+    // what a step costs is known to both
+    passes(&mut engine, "a");
+    let first = passes(&mut engine, "c");
+    let second = passes(&mut engine, "c");
+    let other = passes(&mut engine, "d");
+    engine.forget("c", &mut |_, _| {}).unwrap();
+    let forgotten = passes(&mut engine, "c");
+    assert!(
+        second.1 * 3 < first.1 * 2,
+        "{} then {} passes",
+        first.1,
+        second.1
+    );
+    assert_eq!(other, first);
+    assert_eq!(forgotten, first);
+    assert_eq!(second.0, first.0);
 }
 
 /// Where a wider step costs far more than its tokens one by one, hardly any is tried.

@@ -2,16 +2,26 @@
 
 use super::Rule;
 use glowplug_model::gguf::Gguf;
-use glowplug_model::network::dims::{Arch, Dims, DimsError, Pairing, Rope, Scaling};
+use glowplug_model::network::dims::{
+    Arch, Dims, DimsError, HeadNorm, Pairing, Rope, Scales, Scaling,
+};
 use glowplug_tests::{GgufWriter, Kv, Tiny};
 
 const F16: u32 = 1;
 
-fn read(w: &GgufWriter) -> Result<Dims, DimsError> {
+pub(super) const UNSCALED: Scales = Scales {
+    embedding: 1.0,
+    residual: 1.0,
+    queries: 1.0,
+    logits: 1.0,
+    temperature: None,
+};
+
+pub(super) fn read(w: &GgufWriter) -> Result<Dims, DimsError> {
     Dims::from_gguf(&Gguf::from_bytes(w.build().into()).unwrap())
 }
 
-fn check(tiny: &Tiny, rules: &[Rule]) {
+pub(super) fn check(tiny: &Tiny, rules: &[Rule]) {
     super::check(rules, || tiny.writer(), read);
 }
 
@@ -36,17 +46,22 @@ fn all_of_it() {
         ff: 32,
         vocab: 285,
         context_train: 512,
+        window: None,
         norm_eps: 1e-6,
+        scales: UNSCALED,
         rope: Rope {
             base: 10_000.0,
             dims: 32,
             pairing: Pairing::Neox,
             scaling: Scaling::None,
+            magnitude: 1.0,
+            unrotated_every: 0,
         },
         tied_head: false,
         requantized_head: false,
         qkv_bias: false,
-        qk_norm: true,
+        qk_norm: HeadNorm::BeforeRotation,
+        post_norm: false,
     };
     assert_eq!(dims, want);
     assert_eq!((dims.q_dim(), dims.kv_dim()), (64, 32));
@@ -65,7 +80,14 @@ fn architecture() {
             (
                 "another",
                 |w| w.set("general.architecture", "gemma3"),
-                "architecture `gemma3` is not supported, only qwen2, qwen3 and llama",
+                "architecture `gemma3` is not supported, only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, \
+                 exaone4 and hunyuan-dense",
+            ),
+            (
+                "one of experts",
+                |w| w.set("general.architecture", "qwen3moe"),
+                "architecture `qwen3moe` is not supported, only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, \
+                 exaone4 and hunyuan-dense",
             ),
             (
                 "one to break a terminal",
@@ -76,7 +98,7 @@ fn architecture() {
                     )
                 },
                 "architecture `\\u{1b}[2Jxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx` is not supported, \
-             only qwen2, qwen3 and llama",
+             only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, exaone4 and hunyuan-dense",
             ),
             (
                 "no tensors",
@@ -99,7 +121,7 @@ fn every_key_that_the_file_must_give() {
         "rope.freq_base",
         "attention.layer_norm_rms_epsilon",
     ] {
-        for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
+        for arch in Arch::ALL {
             let key = format!("{}.{key}", arch.name());
             let mut w = Tiny::smallest(arch).writer();
             w.remove(&key);
@@ -230,117 +252,18 @@ fn numbers_that_contradict_each_other() {
 }
 
 #[test]
-fn rope() {
-    check(
-        &Tiny::smallest(Arch::Qwen2),
-        &[
-            (
-                "base",
-                |w| w.set("qwen2.rope.freq_base", Kv::F32(0.0)),
-                "`qwen2.rope.freq_base` is 0, which is out of range",
-            ),
-            (
-                "more than a head",
-                |w| w.set("qwen2.rope.dimension_count", Kv::U32(18)),
-                "`qwen2.rope.dimension_count` is 18, which is odd or more than the 16 of a head",
-            ),
-            (
-                "odd",
-                |w| w.set("qwen2.rope.dimension_count", Kv::U32(15)),
-                "`qwen2.rope.dimension_count` is 15, which is odd or more than the 16 of a head",
-            ),
-            (
-                "yarn",
-                |w| w.set("qwen2.rope.scaling.type", "yarn"),
-                "`qwen2.rope.scaling.type` is yarn, which is not supported",
-            ),
-            (
-                "linear by nothing",
-                |w| w.set("qwen2.rope.scaling.type", "linear"),
-                "metadata key `qwen2.rope.scaling.factor` is missing",
-            ),
-            (
-                "linear by 0",
-                |w| w.set("qwen2.rope.scaling.factor", Kv::F32(0.0)),
-                "`qwen2.rope.scaling.factor` is 0, which is out of range",
-            ),
-            (
-                "a table that is not for this architecture",
-                |w| w.add("rope_freqs.weight", &[8], 0, vec![0; 32]),
-                "tensor `rope_freqs.weight` has no place in a network of this architecture",
-            ),
-        ],
-    );
-    let scaling = |keys: &[(&str, Kv)]| {
-        let mut w = Tiny::smallest(Arch::Llama).writer();
-        for (key, value) in keys {
-            w.set(&format!("llama.{key}"), value.clone());
-        }
-        read(&w).unwrap().rope.scaling
-    };
-    assert_eq!(scaling(&[]), Scaling::None);
-    assert_eq!(
-        scaling(&[("rope.scaling.type", "none".into())]),
-        Scaling::None
-    );
-    assert_eq!(
-        scaling(&[("rope.scaling.factor", Kv::F32(2.0))]),
-        Scaling::Linear(2.0)
-    );
-    assert_eq!(
-        scaling(&[("rope.scale_linear", Kv::F32(4.0))]),
-        Scaling::Linear(4.0)
-    );
-    let linear = [
-        ("rope.scaling.type", "linear".into()),
-        ("rope.scaling.factor", Kv::F32(8.0)),
-    ];
-    assert_eq!(scaling(&linear), Scaling::Linear(8.0));
-}
-
-#[test]
-fn a_table_of_frequencies() {
-    check(
-        &Tiny {
-            rope_freqs: true,
-            ..Tiny::smallest(Arch::Llama)
-        },
-        &[
-            ("good", |_| {}, "taken"),
-            (
-                "and linear",
-                |w| w.set("llama.rope.scaling.factor", Kv::F32(2.0)),
-                "`llama.rope.scaling.type` is linear beside a `rope_freqs.weight`",
-            ),
-            (
-                "too short",
-                |w| {
-                    let table = w.tensor("rope_freqs.weight");
-                    table.dims = vec![7];
-                    table.data.truncate(28);
-                },
-                "tensor `rope_freqs.weight` has dimensions [7], expected [8]",
-            ),
-            (
-                "a frequency of 0",
-                |w| w.tensor("rope_freqs.weight").data[28..].fill(0),
-                "tensor `rope_freqs.weight` has a value that is not finite and above 0",
-            ),
-            (
-                "no number",
-                |w| w.tensor("rope_freqs.weight").data[..4].fill(0xff),
-                "tensor `rope_freqs.weight` has a value that is not finite and above 0",
-            ),
-        ],
-    );
-}
-
-#[test]
 fn what_would_be_computed_otherwise() {
     for key in [
         "attention.scale",
-        "attention.sliding_window",
+        "attention.temperature_scale",
+        "attention.key_length_swa",
+        "attention.value_length_swa",
         "attention.clamp_kqv",
+        "rope.dimension_count_swa",
+        "rope.freq_base_swa",
+        "rope.scaling.alpha",
+        "rope.scaling.yarn_attn_factor",
+        "rope.scaling.yarn_ext_factor",
         "attn_logit_softcapping",
         "final_logit_softcapping",
         "logit_scale",
@@ -390,6 +313,8 @@ fn every_tensor() {
             qkv_bias: true,
             ..Tiny::smallest(Arch::Llama)
         },
+        Tiny::smallest(Arch::Exaone4),
+        Tiny::smallest(Arch::HunyuanDense),
     ] {
         let good = tiny.writer();
         for tensor in &good.tensors {
@@ -446,6 +371,9 @@ fn a_tensor_that_would_be_passed_over() {
         (Arch::Qwen2, "output.bias"),
         (Arch::Qwen2, "blk.0.attn_q_norm.weight"),
         (Arch::Qwen3, "blk.1.attn_norm.weight"),
+        (Arch::Exaone4, "blk.0.attn_norm.weight"),
+        (Arch::Llama, "blk.0.post_attention_norm.weight"),
+        (Arch::SmolLm3, "rope_freqs.weight"),
         (Arch::Llama, "blk.0.attn_k.bias"),
         (Arch::Llama, "rope_factors_long.weight"),
     ] {

@@ -8,8 +8,10 @@
 
 use glowplug_tests::GgufWriter;
 
+mod architectures;
 mod dims;
 mod hostile;
+mod keys;
 mod packed;
 mod real_files;
 mod rules;

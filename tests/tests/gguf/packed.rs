@@ -60,7 +60,7 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
 
 #[test]
 fn it_computes_the_same() {
-    for arch in [Arch::Qwen2, Arch::Qwen3, Arch::Llama] {
+    for arch in Arch::ALL {
         let rows = open(&mixed(arch).bytes());
         let groups = open(&packed(&rows));
         let interleaved = groups
@@ -76,7 +76,7 @@ fn it_computes_the_same() {
 fn it_holds_what_the_model_held() {
     let rows = open(&mixed(Arch::Qwen2).bytes());
     let groups = open(&packed(&rows));
-    groups.touch().unwrap();
+    groups.touch(2).unwrap();
     assert_eq!(pack::source(&groups), Some("a test"));
     assert_eq!(pack::source(&rows), None);
     for (key, value) in rows.metadata() {
@@ -118,7 +118,7 @@ fn a_requantized_head_is_one_tensor_more_and_computes_the_same() {
         };
         let rows = open(&tiny.bytes());
         let requantized = open(&packed_requantized(&rows).unwrap());
-        requantized.touch().unwrap();
+        requantized.touch(2).unwrap();
         let more = requantized.tensor(pack::REQUANTIZED_HEAD).unwrap();
         assert_eq!(more.ty, GgmlType::Q4_0);
         assert_eq!(requantized.tensors().len(), rows.tensors().len() + 1);
@@ -156,7 +156,7 @@ fn damage_anywhere_is_found() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << (at % 8);
         if !padding.iter().any(|range| range.contains(&at)) {
-            let found = Gguf::from_bytes(damaged.into()).and_then(|gguf| gguf.touch());
+            let found = Gguf::from_bytes(damaged.into()).and_then(|gguf| gguf.touch(2));
             assert!(found.is_err(), "byte {at}");
         }
     }

@@ -1,7 +1,8 @@
 //! The reader and the dimensions on files that people use, against what their makers publish.
 
+use super::dims::UNSCALED;
 use glowplug_model::gguf::{GgmlType, Gguf};
-use glowplug_model::network::dims::{Arch, Dims, Pairing, Rope, Scaling};
+use glowplug_model::network::dims::{Arch, Dims, HeadNorm, Pairing, Rope, Scaling};
 use glowplug_tests::{Real, real_model};
 
 fn open(model: Real) -> (Gguf, Dims) {
@@ -23,17 +24,22 @@ fn smol() {
         ff: 1536,
         vocab: 49_152,
         context_train: 8192,
+        window: None,
         norm_eps: 1e-5,
+        scales: UNSCALED,
         rope: Rope {
             base: 100_000.0,
             dims: 64,
             pairing: Pairing::Norm,
             scaling: Scaling::None,
+            magnitude: 1.0,
+            unrotated_every: 0,
         },
         tied_head: true,
         requantized_head: false,
         qkv_bias: false,
-        qk_norm: false,
+        qk_norm: HeadNorm::Absent,
+        post_norm: false,
     };
     assert_eq!(dims, want);
     assert_eq!(file.tensor("token_embd.weight").unwrap().ty, GgmlType::Q8_0);
@@ -69,17 +75,22 @@ fn qwen() {
         ff: 4864,
         vocab: 151_936,
         context_train: 32_768,
+        window: None,
         norm_eps: 1e-6,
+        scales: UNSCALED,
         rope: Rope {
             base: 1e6,
             dims: 64,
             pairing: Pairing::Neox,
             scaling: Scaling::None,
+            magnitude: 1.0,
+            unrotated_every: 0,
         },
         tied_head: false,
         requantized_head: false,
         qkv_bias: true,
-        qk_norm: false,
+        qk_norm: HeadNorm::Absent,
+        post_norm: false,
     };
     assert_eq!(q05, want);
     let (_, q15) = open(Real::Q15);

@@ -434,26 +434,6 @@ const VOCABULARY: &[Rule] = &[
         "metadata key `tokenizer.ggml.merges` is of type array of i32, expected array of string",
     ),
     (
-        "merge of one",
-        |w| {
-            w.set(
-                "tokenizer.ggml.merges",
-                Kv::Strs(vec!["a b".into(), "ab".into()]),
-            )
-        },
-        "metadata key `tokenizer.ggml.merges` has no pair of tokens at merge 1",
-    ),
-    (
-        "merge with nothing",
-        |w| w.set("tokenizer.ggml.merges", Kv::Strs(vec!["a ".into()])),
-        "metadata key `tokenizer.ggml.merges` has no pair of tokens at merge 0",
-    ),
-    (
-        "merge of three",
-        |w| w.set("tokenizer.ggml.merges", Kv::Strs(vec!["a b c".into()])),
-        "metadata key `tokenizer.ggml.merges` has no pair of tokens at merge 0",
-    ),
-    (
         "long merge",
         |w| {
             w.set(

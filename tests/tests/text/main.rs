@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod jinja;
 mod templates;
 mod tools;
 mod vocabularies;

@@ -7,7 +7,7 @@ use glowplug_model::text::{ChatTemplate, Convention, Message, Role, Tokenizer, T
 use serde_json::Value;
 
 /// The templates of the folder, whose golden texts are in one file.
-const TEMPLATES: [(&str, &str); 4] = [
+pub(super) const TEMPLATES: [(&str, &str); 4] = [
     (
         "hermes",
         include_str!("../../vectors/templates/hermes.jinja"),

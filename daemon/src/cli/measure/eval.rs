@@ -4,7 +4,6 @@ use super::score::Scores;
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use glowplug_model::engine::{Compute, Evaluator, KvFormats};
-use glowplug_model::gguf::Gguf;
 use glowplug_model::text::Tokenizer;
 use serde_json::json;
 use std::fs;
@@ -63,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         )));
     }
     let sequences = match (&args.input.text, &args.input.tokens) {
-        (Some(path), _) => from_text(&read(path)?, path, &tokenizer, wants_bos(&gguf))?,
+        (Some(path), _) => from_text(&read(path)?, path, &tokenizer)?,
         (_, Some(path)) => from_ids(&read(path)?, path, vocab)?,
         (None, None) => return Err(Failure::Use("one of --text and --tokens is needed".into())),
     };
@@ -124,25 +123,16 @@ fn score(evaluator: &mut Evaluator, tokens: Vec<u32>, top: usize) -> Result<Scor
 }
 
 /// Cuts a text into sequences. All but the last have [`SEQUENCE`] tokens.
-fn from_text(
-    text: &[u8],
-    path: &Path,
-    tokenizer: &Tokenizer,
-    bos: bool,
-) -> Result<Vec<Vec<u32>>, Failure> {
+fn from_text(text: &[u8], path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, Failure> {
     let text = std::str::from_utf8(text)
         .map_err(|error| Failure::Use(format!("{}: {error}", path.display())))?;
-    let bos = tokenizer.bos().filter(|_| bos);
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let tokens = tokenizer.encode(text, false)?;
     let step = SEQUENCE - bos.iter().len();
     Ok(tokens
         .chunks(step)
         .map(|chunk| bos.iter().chain(chunk).copied().collect())
         .collect())
-}
-
-fn wants_bos(gguf: &Gguf) -> bool {
-    gguf.bool("tokenizer.ggml.add_bos_token").unwrap_or(false)
 }
 
 fn from_ids(text: &[u8], path: &Path, vocab: usize) -> Result<Vec<Vec<u32>>, Failure> {

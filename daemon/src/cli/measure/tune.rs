@@ -1,12 +1,14 @@
-//! `glowplug tune MODEL`: which thread counts are fastest here, for prefill and for decoding.
+//! `glowplug tune MODEL`: which thread counts are fastest here, for prefill and for decoding, and which layout of the weights.
 
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use crate::machine::cores::Cores;
-use crate::models::device::{Comparison, Setting};
+use crate::models::device::{self, Comparison};
+use crate::models::layout::{Layouts, Setting};
+use crate::models::opened::Opened;
 use crate::models::speed::{PREFILL, Speed, median};
 use crate::models::tuned::Tuned;
-use glowplug_model::engine::{Compute, gpu};
+use glowplug_model::engine::{Compute, LoadError, gpu};
 use glowplug_model::ops::memory::GpuKind;
 use serde_json::json;
 use std::io::{self, IsTerminal};
@@ -45,7 +47,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Tuned::here(models::forced_isa()?, cores, prefill, decode)
         .write(&model)
         .map_err(|error| Failure::io("write", &file, &error))?;
-    let compared = compare(&model, cores, prefill.max(decode))?;
+    let threads = prefill.max(decode);
+    let layouts = layouts(&model, cores, threads)?;
+    let compared = compare(&model, cores, threads)?;
     if args.json {
         let lines: Vec<_> = measured
             .iter()
@@ -53,6 +57,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             .collect();
         return put_json(&json!({
             "model": args.model, "cores": cores, "prefill": prefill, "decode": decode, "measured": lines, "file": file,
+            "layouts": layouts.as_ref().map(|layouts| json!({
+                "packed": layouts.packed, "as_it_came": layouts.as_it_came, "packed_is_faster": layouts.packed_is_faster(),
+                "file": Layouts::path(&model),
+            })),
             "gpu": compared.as_ref().map(|compared| json!({
                 "prefill_tps": compared.gpu.prefill_tps, "decode_tps": compared.gpu.decode_tps,
                 "faster": compared.faster() == Compute::Gpu, "file": Comparison::path(&model),
@@ -70,6 +78,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         "threads = {{ prefill = {prefill}, decode = {decode} }}"
     ))?;
     put_line(&format!("written to {}", file.display()))?;
+    if let Some(layouts) = layouts {
+        let faster = if layouts.packed_is_faster() {
+            "the packed file"
+        } else {
+            "the model as it came"
+        };
+        put_line(&format!(
+            "{layouts}: {faster} is served\nwritten to {}",
+            Layouts::path(&model).display()
+        ))?;
+    }
     let Some(compared) = compared else {
         return Ok(());
     };
@@ -89,6 +108,28 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     ))
 }
 
+/// Compares the model as it came with the packed file beside it, if there is one, and writes the file that a daemon chooses by.
+fn layouts(model: &Path, cores: usize, threads: usize) -> Result<Option<Layouts>, Failure> {
+    let unreadable = |error: io::Error| Failure::io("read", model, &error);
+    let file = Opened::open(model).map_err(unreadable)?;
+    let Some(weights) = models::weights(&file).map_err(unreadable)? else {
+        return Ok(None);
+    };
+    let Some(packed) = &weights.packed else {
+        return Ok(None);
+    };
+    let gguf = |file: &Opened| file.gguf().map_err(LoadError::from);
+    let (rows, packed) = (gguf(&file)?, gguf(packed)?);
+    let context = PREFILL.min(models::trained_context(&rows)?);
+    let config = models::engine_config(&rows, context, 1, Some(threads), None, Compute::Cpu)?;
+    let four_bit_head = weights.requantized_head() > 0;
+    let setting = Setting::here(models::forced_isa()?, cores, &weights.sha256, four_bit_head);
+    let layouts = Layouts::measure(&setting, &rows, &packed, &config)?;
+    let written = layouts.write(model);
+    written.map_err(|error| Failure::io("write", &Layouts::path(model), &error))?;
+    Ok(Some(layouts))
+}
+
 /// Compares the GPU, if there is one, with the processor on the threads that were found, and writes the file that
 /// `model.device = "auto"` reads.
 fn compare(model: &Path, cores: usize, threads: usize) -> Result<Option<Comparison>, Failure> {
@@ -101,7 +142,7 @@ fn compare(model: &Path, cores: usize, threads: usize) -> Result<Option<Comparis
     let gguf = models::open(&model.to_string_lossy())?;
     let context = PREFILL.min(models::trained_context(&gguf)?);
     let config = models::engine_config(&gguf, context, 1, Some(threads), None, Compute::Cpu)?;
-    let setting = Setting::here(&gpu, models::forced_isa()?, cores, gguf.file_bytes());
+    let setting = device::Setting::here(&gpu, models::forced_isa()?, cores, gguf.file_bytes());
     let compared = Comparison::measure(setting, &gguf, &config)?;
     let file = Comparison::path(model);
     let written = compared.write(model);

@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn gpu_weights(gguf: &Gguf) -> Result<u64, String> {
     let dims = Dims::from_gguf(gguf).map_err(|error| error.to_string())?;
     let kv = formats(None, dims.head_dim).map_err(|error| error.to_string())?;
-    let memory = device_memory(gguf, &dims, kv, 1, dims.context_train);
+    let memory = device_memory(gguf, &dims, kv, 1, dims.context_max());
     memory
         .map(|memory| memory.weights)
         .map_err(|error| error.to_string())

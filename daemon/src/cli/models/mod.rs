@@ -90,7 +90,7 @@ pub(crate) fn open(model: &str) -> Result<Gguf, Failure> {
 
 /// A model that has a packed file beside it, and whether that was made of exactly this model, for which the model is
 /// read through once.
-fn weights(file: &Opened) -> io::Result<Option<Weights>> {
+pub(crate) fn weights(file: &Opened) -> io::Result<Option<Weights>> {
     if !packed::path(file.path()).is_file() {
         return Ok(None);
     }
@@ -117,10 +117,10 @@ fn stdin(stdin: impl Read, most: u64) -> Result<Vec<u8>, Failure> {
     Ok(input)
 }
 
-/// The context length that the model was made for.
+/// The longest context that the model takes.
 pub(crate) fn trained_context(gguf: &Gguf) -> Result<usize, Failure> {
     let dims = Dims::from_gguf(gguf).map_err(|error| Failure::Use(error.to_string()))?;
-    Ok(dims.context_train)
+    Ok(dims.context_max())
 }
 
 /// The instruction set that `GLOWPLUG_ISA` forces, if it is set.

@@ -16,11 +16,7 @@ fn registry(state: &Path, configured: &Path) -> Registry {
 }
 
 fn weights(path: &Path) -> Weights {
-    Weights {
-        model: Opened::open(path).unwrap(),
-        sha256: "ab".into(),
-        packed: None,
-    }
+    Weights::new(Opened::open(path).unwrap(), "ab".into())
 }
 
 fn answered(registry: &mut Registry, path: &Path, chosen: bool) {

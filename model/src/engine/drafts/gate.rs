@@ -8,10 +8,12 @@ use glowplug_firmware_config::limits::DRAFT_MAX;
 const LENGTHS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, MATCH_MAX];
 
 /// Odds that are assumed before anything was seen, taken from edits, forms and summaries by the 1.5B.
-const ASSUMED: [[f64; LENGTHS.len()]; 2] = [
+const ASSUMED: [[f64; LENGTHS.len()]; 3] = [
     [0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9, 0.9],
     // for a copy that goes on behind a change
     [0.6, 0.7, 0.75, 0.8, 0.85, 0.85, 0.9, 0.9, 0.9, 0.9],
+    // for what another text says
+    [0.1, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9],
 ];
 
 /// The assumed odds count as so many guesses.
@@ -36,7 +38,7 @@ const PATIENCE: u32 = 128;
 /// How often the guesses of one sequence came true.
 #[derive(Debug, Clone, Default)]
 pub(in crate::engine) struct Odds {
-    seen: [[Seen; LENGTHS.len()]; 2],
+    seen: [[Seen; LENGTHS.len()]; ASSUMED.len()],
 }
 
 /// Guesses of one class, and those that were right.
@@ -49,8 +51,8 @@ struct Seen {
 impl Odds {
     /// Notes whether a guess after a match was right.
     pub(super) fn saw(&mut self, after: Match, right: bool) {
-        let (goes_on, class) = class(after);
-        let seen = &mut self.seen[goes_on][class];
+        let (kind, class) = class(after);
+        let seen = &mut self.seen[kind][class];
         if seen.all >= REMEMBERED {
             (seen.right, seen.all) = (seen.right / 2.0, seen.all / 2.0);
         }
@@ -59,17 +61,24 @@ impl Odds {
     }
 
     /// The odds of the next guess after a match.
-    fn of(&self, after: Match) -> f64 {
-        let (goes_on, class) = class(after);
-        let seen = self.seen[goes_on][class];
-        (seen.right + WEIGHT * ASSUMED[goes_on][class]) / (seen.all + WEIGHT)
+    pub(super) fn of(&self, after: Match) -> f64 {
+        let (kind, class) = class(after);
+        let seen = self.seen[kind][class];
+        (seen.right + WEIGHT * ASSUMED[kind][class]) / (seen.all + WEIGHT)
     }
 }
 
-/// The class of a match: 1 if a copy goes on in it, else 0, and an index into [`LENGTHS`].
+/// The class of a match: an index into [`ASSUMED`], and one into [`LENGTHS`].
 fn class(of: Match) -> (usize, usize) {
     let class = LENGTHS.partition_point(|from| *from <= of.len).max(1) - 1;
-    (usize::from(of.copied > 0), class)
+    let kind = match of {
+        Match {
+            elsewhere: true, ..
+        } => 2,
+        Match { copied: 0, .. } => 0,
+        _ => 1,
+    };
+    (kind, class)
 }
 
 /// Knows the seconds of a step by its columns, and decides from them.
@@ -194,6 +203,7 @@ mod tests {
             at: 0,
             len,
             copied: 0,
+            elsewhere: false,
         })
     }
 

@@ -1,5 +1,5 @@
-//! Finds where the last tokens of a sequence stood before, in its prompt or in its own answer. What followed them there may
-//! follow again.
+//! Finds where the last tokens of a sequence stood before, in its prompt, in its own answer or in another text. What followed them
+//! there may follow again.
 
 /// Earlier positions of the last token that are looked at, the latest first. Each costs a few nanoseconds; a step takes
 /// milliseconds.
@@ -14,7 +14,7 @@ const CHANGED_MAX: usize = 3;
 /// Tokens that must be the same before the change; fewer may be chance.
 const COPIED_MIN: usize = 4;
 
-/// An index of one sequence's tokens, allocated once for the longest sequence.
+/// An index of the tokens of one text, allocated once for the longest one.
 #[derive(Debug)]
 pub(super) struct Lookup {
     /// by the hash of a token, the position after the latest token of that hash; 0 if there is none
@@ -35,12 +35,14 @@ pub(super) struct Match {
     /// tokens that are the same before those, beyond a change of at most [`CHANGED_MAX`] tokens: 0, or [`COPIED_MIN`] to
     /// [`MATCH_MAX`]
     pub(super) copied: usize,
+    /// whether they stood in another text
+    pub(super) elsewhere: bool,
 }
 
 impl Match {
-    /// Compares the end of `tokens` with the text that ends before `at`.
-    fn of(tokens: &[u32], at: usize) -> Self {
-        let (there, here) = (&tokens[..at], tokens);
+    /// Compares the end of `tokens` with the part of `text` that ends before `at`.
+    fn of(text: &[u32], at: usize, tokens: &[u32]) -> Self {
+        let (there, here) = (&text[..at], tokens);
         let len = same(there, here);
         let (there, here) = (&there[..at - len], &here[..here.len() - len]);
         let mut copied = 0;
@@ -48,7 +50,7 @@ impl Match {
             for j in 0..=CHANGED_MAX.min(here.len()) {
                 let (there, here) = (&there[..there.len() - i], &here[..here.len() - j]);
                 // no text is a copy of itself
-                if there.len() != here.len() {
+                if !std::ptr::eq(there, here) {
                     copied = copied.max(same(there, here));
                 }
             }
@@ -57,6 +59,7 @@ impl Match {
             at,
             len,
             copied: if copied >= COPIED_MIN { copied } else { 0 },
+            elsewhere: false,
         }
     }
 
@@ -95,28 +98,38 @@ impl Lookup {
         self.indexed = 1;
     }
 
-    /// The match of the end of `tokens` with the most equal tokens, and of several such the latest. They go on from those
-    /// of the call before, unless [`Self::restart`] came between. There is no match in more tokens than the index has room
-    /// for.
+    /// The match of the end of `tokens` before its last token; see [`Self::search`]. They go on from those of the call before,
+    /// unless [`Self::restart`] came between.
     pub(super) fn find(&mut self, tokens: &[u32]) -> Option<Match> {
-        if tokens.len() > self.earlier.len() {
-            return None;
-        }
-        if tokens.len() < self.indexed {
+        self.index(tokens);
+        self.search(tokens, tokens)
+    }
+
+    /// Brings the index to the end of a text, which goes on from that of the call before, unless [`Self::restart`] came between. Of
+    /// more tokens than there is room for, nothing is found.
+    pub(super) fn index(&mut self, text: &[u32]) {
+        if text.len() < self.indexed || text.len() > self.earlier.len() {
             self.restart();
         }
-        for at in self.indexed..tokens.len() {
-            let slot = self.slot(tokens[at - 1]);
+        if text.len() > self.earlier.len() {
+            return;
+        }
+        for at in self.indexed..text.len() {
+            let slot = self.slot(text[at - 1]);
             self.earlier[at] = std::mem::replace(&mut self.latest[slot], at as u32);
         }
-        self.indexed = self.indexed.max(tokens.len());
+        self.indexed = self.indexed.max(text.len());
+    }
+
+    /// The match of the end of `tokens` in the indexed text with the most equal tokens, and of several such the latest.
+    pub(super) fn search(&self, text: &[u32], tokens: &[u32]) -> Option<Match> {
         let mut best: Option<Match> = None;
         let mut at = self.latest[self.slot(*tokens.last()?)] as usize;
         for _ in 0..WALK {
             if at == 0 || best.is_some_and(|best| best.len == MATCH_MAX) {
                 break;
             }
-            let found = Match::of(tokens, at);
+            let found = Match::of(text, at, tokens);
             // tokens of the same hash may differ
             if found.len > 0 && best.is_none_or(|best| found.score() > best.score()) {
                 best = Some(found);
@@ -161,7 +174,12 @@ mod tests {
                 copied = 0;
             }
             if len > 0 && best.is_none_or(|best| len + copied > best.len + best.copied) {
-                best = Some(Match { at, len, copied });
+                best = Some(Match {
+                    at,
+                    len,
+                    copied,
+                    elsewhere: false,
+                });
             }
             if best.is_some_and(|best| best.len == MATCH_MAX) {
                 break;
@@ -215,6 +233,7 @@ mod tests {
             at: tokens.len() - 3,
             len: 1,
             copied: 0,
+            elsewhere: false,
         };
         assert_eq!(lookup.find(&tokens), Some(latest));
 

@@ -3,12 +3,15 @@
 //! as without drafts, and it comes sooner.
 
 mod gate;
+mod history;
 mod lookup;
 mod steps;
 
 use super::request::RequestId;
+use crate::kv::Owner;
 use gate::Gate;
 pub(super) use gate::Odds;
+use history::Histories;
 use lookup::{Lookup, Match};
 
 /// Makes drafts for one sequence at a time. Where several decode, their tokens fill the step already.
@@ -17,6 +20,7 @@ pub(super) struct Drafts {
     lookup: Lookup,
     /// the request whose tokens are in the index
     of: Option<RequestId>,
+    histories: Histories,
     gate: Gate,
     /// columns of the last step if a draft was possible in it, else 0
     columns: usize,
@@ -73,15 +77,17 @@ impl Drafts {
         Self {
             lookup: Lookup::new(context),
             of: None,
+            histories: Histories::default(),
             gate: Gate::default(),
             columns: 0,
         }
     }
 
-    /// The tokens that are worth trying behind `tokens`, at most `room` of them.
+    /// The tokens that are worth trying behind `tokens`, at most `room` of them. They are guessed from the text of the sequence or
+    /// from what its owner's requests said before, whichever has the better odds.
     pub(super) fn guess(
         &mut self,
-        id: RequestId,
+        (id, owner): (RequestId, Owner),
         tokens: &[u32],
         odds: &Odds,
         room: usize,
@@ -90,24 +96,40 @@ impl Drafts {
             self.lookup.restart();
             self.of = Some(id);
         }
-        let found = self.lookup.find(tokens);
-        let width = self.gate.width(odds, found, room);
+        let own = self.lookup.find(tokens);
+        let elsewhere = self.histories.find(owner, tokens);
+        let elsewhere =
+            elsewhere.filter(|(there, _)| own.is_none_or(|own| odds.of(*there) > odds.of(own)));
+        // a sequence's own text goes on into the draft; another one ends
+        let (found, then, most) = match (elsewhere, own) {
+            (Some((there, then)), _) => (Some(there), then, then.len()),
+            (None, Some(own)) => (Some(own), &tokens[own.at..], usize::MAX),
+            (None, None) => (None, tokens, 0),
+        };
+        let width = self.gate.width(odds, found, room.min(most));
         self.columns = 1 + width;
         let mut draft = Draft {
             tokens: Vec::with_capacity(width),
             after: found,
         };
-        if let Some(found) = found {
-            // what followed the match, and where that reaches the end of the text, the draft itself
-            for at in found.at..found.at + width {
-                let token = match tokens.get(at) {
-                    Some(&token) => token,
-                    None => draft.tokens[at - tokens.len()],
-                };
-                draft.tokens.push(token);
-            }
+        for i in 0..width {
+            let token = match then.get(i) {
+                Some(&token) => token,
+                None => draft.tokens[i - then.len()],
+            };
+            draft.tokens.push(token);
         }
         draft
+    }
+
+    /// Keeps what an ended request said, to guess from.
+    pub(super) fn keep(&mut self, owner: Owner, said: &[u32]) {
+        self.histories.add(owner, said);
+    }
+
+    /// Forgets what an owner's requests said.
+    pub(super) fn forget_owner(&mut self, owner: Owner) {
+        self.histories.forget(owner);
     }
 
     /// Cuts a draft for the next step.
@@ -144,7 +166,8 @@ mod tests {
         let mut drafts = Drafts::new(100);
         // the price of a plain step first
         let odds = Odds::default();
-        let mut guess = |id, tokens: &[u32], room| drafts.guess(id, tokens, &odds, room).tokens;
+        let mut guess =
+            |id, tokens: &[u32], room| drafts.guess((id, 0), tokens, &odds, room).tokens;
         let copied = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5];
         assert!(guess(1, &copied, 9).is_empty());
         assert_eq!(guess(1, &copied, 9)[..3], [6, 7, 8]);
@@ -159,9 +182,30 @@ mod tests {
     }
 
     #[test]
+    fn what_the_owner_said_before_is_guessed_as_far_as_it_goes() {
+        let mut drafts = Drafts::new(100);
+        let odds = Odds::default();
+        let said: Vec<u32> = (10..30).collect();
+        drafts.keep(1, &said);
+        let here = [1, 2, 23, 24, 25, 26, 27];
+        let mut guess = |id, owner| drafts.guess((id, owner), &here, &odds, 9).tokens;
+        // the price of a plain step first
+        assert!(guess(1, 1).is_empty());
+        assert_eq!(guess(1, 1), [28, 29]);
+        assert!(guess(2, 2).is_empty());
+        drafts.forget_owner(1);
+        assert!(drafts.guess((1, 1), &here, &odds, 9).tokens.is_empty());
+    }
+
+    #[test]
     fn columns_are_bounded() {
         let mut drafts = Drafts::new(100);
-        let widths = (0..10).map(|_| drafts.guess(1, &[7; 40], &Odds::default(), 50).tokens.len());
+        let widths = (0..10).map(|_| {
+            drafts
+                .guess((1, 0), &[7; 40], &Odds::default(), 50)
+                .tokens
+                .len()
+        });
         assert_eq!(widths.max(), Some(DRAFT_MAX));
     }
 }

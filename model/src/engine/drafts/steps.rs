@@ -17,7 +17,8 @@ impl Engine {
             && !sequence.is_own()
         {
             let room = sequence.limit - sequence.tokens.len();
-            let mut draft = drafts.guess(id, &sequence.tokens, &sequence.odds, room);
+            let of = (id, sequence.owners.own);
+            let mut draft = drafts.guess(of, &sequence.tokens, &sequence.odds, room);
             let agreed = sequence.agreed(&draft.tokens);
             drafts.cut(&mut draft, agreed);
             return draft;

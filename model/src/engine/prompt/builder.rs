@@ -146,7 +146,7 @@ impl PromptBuilder {
     /// The beginning of a text that has at most so many tokens, cut between two characters, and how many tokens it has.
     #[must_use]
     pub fn cut<'t>(&self, text: &'t str, most: usize) -> (&'t str, usize) {
-        let Ok(ids) = self.tokenizer.encode(text, false) else {
+        let Ok(ids) = self.tokenizer.encode_behind(text, false) else {
             // it was not read to its end; no token is shorter than a byte
             let end = text.floor_char_boundary(most);
             return (&text[..end], most);

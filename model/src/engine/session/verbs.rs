@@ -97,6 +97,7 @@ impl Engine {
             self.forget_session(key);
         }
         self.memory.pages.forget_cached(owner);
+        self.forget_said(&client);
         let in_files = match &mut self.memory.snapshots {
             Some(snapshots) => snapshots.remove_client(&client, &sessions)?,
             None => 0,
@@ -108,6 +109,15 @@ impl Engine {
     fn forget_session(&mut self, key: &SessionKey) {
         self.end_tidying(key);
         self.memory.forget(key);
+        self.forget_said(&key.client);
+    }
+
+    /// Forgets what drafts for a client are guessed from, because a part of it is to be forgotten.
+    fn forget_said(&mut self, client: &str) {
+        let owner = self.owner(client);
+        if let Some(drafts) = &mut self.drafts {
+            drafts.forget_owner(owner);
+        }
     }
 
     /// Ends the idle work on a session, which must not end later, when the session may have become another.

@@ -1,40 +1,45 @@
 //! Reads the metadata of one architecture, key by key.
 
-use super::{Arch, DimsError, MAX_HEAD_DIM, MAX_VOCAB, Pairing, Rope, Scaling, shown};
-use crate::gguf::{Gguf, GgufError};
+use super::{Arch, DimsError, MAX_HEAD_DIM, MAX_VOCAB, shown};
+use crate::gguf::Gguf;
 
-/// Keys `{arch}.…` whose presence means a computation that this network does not do.
-const FOREIGN_KEYS: [&str; 9] = [
-    "attention.scale",
-    "attention.sliding_window",
-    "attention.clamp_kqv",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "logit_scale",
-    "embedding_scale",
-    "residual_scale",
-    "pooling_type",
+/// Keys `{arch}.…` whose presence means a computation that this network does not do, with the architecture in which it does.
+const FOREIGN_KEYS: [(&str, Option<Arch>); 16] = [
+    ("attention.scale", Some(Arch::Granite)),
+    ("logit_scale", Some(Arch::Granite)),
+    ("embedding_scale", Some(Arch::Granite)),
+    ("residual_scale", Some(Arch::Granite)),
+    ("attention.temperature_scale", Some(Arch::Mistral3)),
+    ("rope.scaling.alpha", Some(Arch::HunyuanDense)),
+    // what programs make of these two differs; without them the magnitude follows from the factor
+    ("rope.scaling.yarn_attn_factor", None),
+    ("rope.scaling.yarn_ext_factor", None),
+    ("rope.freq_base_swa", None),
+    ("rope.dimension_count_swa", None),
+    ("attention.key_length_swa", None),
+    ("attention.value_length_swa", None),
+    ("attention.clamp_kqv", None),
+    ("attn_logit_softcapping", None),
+    ("final_logit_softcapping", None),
+    ("pooling_type", None),
 ];
 
 /// The metadata of a file, and the architecture whose keys are read.
 pub(super) struct Keys<'a> {
-    file: &'a Gguf,
+    pub(super) file: &'a Gguf,
     pub(super) arch: Arch,
 }
 
 impl<'a> Keys<'a> {
     pub(super) fn new(file: &'a Gguf) -> Result<Self, DimsError> {
         let name = file.str("general.architecture")?;
-        match [Arch::Qwen2, Arch::Qwen3, Arch::Llama]
-            .into_iter()
-            .find(|arch| arch.name() == name)
-        {
+        match Arch::ALL.into_iter().find(|arch| arch.name() == name) {
             Some(arch) => Ok(Self { file, arch }),
             None => Err(DimsError::Architecture(shown(name))),
         }
     }
 
-    fn key(&self, rest: &str) -> String {
+    pub(super) fn key(&self, rest: &str) -> String {
         format!("{}.{rest}", self.arch.name())
     }
 
@@ -57,7 +62,11 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads a size from 1 to `limit` whose key may be missing.
-    fn optional_size(&self, rest: &str, limit: usize) -> Result<Option<usize>, DimsError> {
+    pub(super) fn optional_size(
+        &self,
+        rest: &str,
+        limit: usize,
+    ) -> Result<Option<usize>, DimsError> {
         let there = self.file.has(&self.key(rest));
         there.then(|| self.size(rest, limit)).transpose()
     }
@@ -72,20 +81,37 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Reads a float that must be `ok` and whose key may be missing.
+    pub(super) fn optional_float(
+        &self,
+        rest: &str,
+        ok: impl Fn(f32) -> bool,
+    ) -> Result<Option<f32>, DimsError> {
+        let there = self.file.has(&self.key(rest));
+        there.then(|| self.float(rest, ok)).transpose()
+    }
+
+    /// Reads a bool whose key may be missing.
+    pub(super) fn optional_bool(&self, rest: &str) -> Result<Option<bool>, DimsError> {
+        let key = self.key(rest);
+        let there = self.file.has(&key);
+        Ok(there.then(|| self.file.bool(&key)).transpose()?)
+    }
+
     pub(super) fn refuse_foreign(&self) -> Result<(), DimsError> {
-        if let Some(rest) = FOREIGN_KEYS
+        if let Some((rest, _)) = FOREIGN_KEYS
             .iter()
-            .find(|rest| self.file.has(&self.key(rest)))
+            .find(|(rest, reader)| *reader != Some(self.arch) && self.file.has(&self.key(rest)))
         {
             return Err(DimsError::Unsupported {
                 key: self.key(rest),
                 value: "there".into(),
             });
         }
-        let causal = self.key("attention.causal");
-        if self.file.has(&causal) && !self.file.bool(&causal)? {
+        let causal = "attention.causal";
+        if self.optional_bool(causal)? == Some(false) {
             return Err(DimsError::Unsupported {
-                key: causal,
+                key: self.key(causal),
                 value: "false".into(),
             });
         }
@@ -112,58 +138,19 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn rope(&self, head_dim: usize) -> Result<Rope, DimsError> {
-        let dims = self
-            .optional_size("rope.dimension_count", MAX_HEAD_DIM)?
-            .unwrap_or(head_dim);
-        if dims > head_dim || !dims.is_multiple_of(2) {
-            let why = format!("is {dims}, which is odd or more than the {head_dim} of a head");
-            return Err(self.inconsistent("rope.dimension_count", why));
+    /// How many positions back attention looks, with the own one; 0 in a file means all.
+    pub(super) fn window(&self) -> Result<Option<usize>, DimsError> {
+        let key = self.key("attention.sliding_window");
+        if !self.file.has(&key) {
+            return Ok(None);
         }
-        Ok(Rope {
-            base: self.float("rope.freq_base", |base| base >= 1.0)?,
-            dims,
-            pairing: match self.arch {
-                Arch::Qwen2 | Arch::Qwen3 => Pairing::Neox,
-                Arch::Llama => Pairing::Norm,
-            },
-            scaling: self.scaling()?,
-        })
-    }
-
-    /// How rope is scaled. Like llama.cpp, this takes a factor without a type for linear; `rope.scale_linear` is the older key
-    /// of the factor.
-    fn scaling(&self) -> Result<Scaling, DimsError> {
-        let kind = self.key("rope.scaling.type");
-        let kind_name = if self.file.has(&kind) {
-            Some(self.file.str(&kind)?)
-        } else {
-            None
-        };
-        let factor = ["rope.scaling.factor", "rope.scale_linear"]
-            .into_iter()
-            .find(|rest| self.file.has(&self.key(rest)));
-        // only llama files may have the table; in any other it is a tensor without a place
-        let table = self.arch == Arch::Llama && self.file.tensor("rope_freqs.weight").is_some();
-        match (kind_name, factor) {
-            (Some("none"), _) | (None, None) if table => Ok(Scaling::Freqs),
-            (Some("none"), _) | (None, None) => Ok(Scaling::None),
-            (Some("linear"), None) => Err(GgufError::Missing {
-                key: self.key("rope.scaling.factor"),
-            }
-            .into()),
-            (Some("linear") | None, Some(_)) if table => Err(DimsError::Inconsistent {
-                key: kind,
-                why: "is linear beside a `rope_freqs.weight`".into(),
-            }),
-            (Some("linear") | None, Some(rest)) => {
-                Ok(Scaling::Linear(self.float(rest, |factor| factor > 0.0)?))
-            }
-            (Some(other), _) => Err(DimsError::Unsupported {
-                key: kind,
-                value: shown(other),
-            }),
+        let window = self.file.u32(&key)? as usize;
+        // the layers without a window do not rotate, which no key says
+        if window > 0 && self.arch == Arch::Exaone4 {
+            let value = window.to_string();
+            return Err(DimsError::Unsupported { key, value });
         }
+        Ok(Some(window).filter(|&window| window > 0))
     }
 
     /// The number of rows of the embedding, with which the vocabulary and `vocab_size`, where it is there, must agree.

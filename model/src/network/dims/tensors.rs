@@ -1,6 +1,6 @@
 //! Checks the tensors of a file against those that its dimensions ask for.
 
-use super::{Dims, DimsError, Scaling};
+use super::{Dims, DimsError, HeadNorm, Scaling};
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf};
 use std::collections::HashSet;
@@ -43,7 +43,12 @@ pub(super) fn check(dims: &Dims, file: &Gguf) -> Result<(), DimsError> {
     }
     for layer in 0..dims.layers {
         let name = |part: &str| format!("blk.{layer}.{part}");
-        check(name("attn_norm.weight"), &[embed], true)?;
+        let [attn_norm, ffn_norm] = if dims.post_norm {
+            ["post_attention_norm.weight", "post_ffw_norm.weight"]
+        } else {
+            ["attn_norm.weight", "ffn_norm.weight"]
+        };
+        check(name(attn_norm), &[embed], true)?;
         check(name("attn_q.weight"), &[embed, q], false)?;
         check(name("attn_k.weight"), &[embed, kv], false)?;
         check(name("attn_v.weight"), &[embed, kv], false)?;
@@ -52,12 +57,12 @@ pub(super) fn check(dims: &Dims, file: &Gguf) -> Result<(), DimsError> {
             check(name("attn_k.bias"), &[kv], true)?;
             check(name("attn_v.bias"), &[kv], true)?;
         }
-        if dims.qk_norm {
+        if dims.qk_norm != HeadNorm::Absent {
             check(name("attn_q_norm.weight"), &[dims.head_dim], true)?;
             check(name("attn_k_norm.weight"), &[dims.head_dim], true)?;
         }
         check(name("attn_output.weight"), &[q, embed], false)?;
-        check(name("ffn_norm.weight"), &[embed], true)?;
+        check(name(ffn_norm), &[embed], true)?;
         check(name("ffn_gate.weight"), &[embed, ff], false)?;
         check(name("ffn_up.weight"), &[embed, ff], false)?;
         check(name("ffn_down.weight"), &[ff, embed], false)?;

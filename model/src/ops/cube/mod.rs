@@ -25,7 +25,7 @@ pub mod thread;
 
 use super::no_gpu::NoGpu;
 use super::runtime::{Planes, Runtime};
-use super::{AttentionInput, AttentionSpec, LmHead, Matrix, MlpInput, QuantOps};
+use super::{AttentionInput, AttentionSpec, LmHead, Matrix, MlpInput, Projection, QuantOps};
 use crate::kv::KvCache;
 use buffers::Slot;
 use burn::backend::TensorMetadata;
@@ -42,9 +42,11 @@ impl QuantOps for CubeBackend {
         like: &CubeTensor,
         table: Matrix<Self>,
         tokens: &[u32],
+        scale: f32,
         kv: &KvCache,
         rt: &mut Runtime,
     ) -> CubeTensor {
+        assert!(scale == 1.0, "an embedding that is scaled reached a device");
         let launcher = Launcher::of(&mut rt.launcher, like, rt.kernels.isa());
         let step = launcher.step(kv, tokens, &rt.rope);
         launcher.embed(&table, &step, tokens.len())
@@ -66,7 +68,7 @@ impl QuantOps for CubeBackend {
         let qkv = launcher.tensor(Slot::Qkv, [n, stride]);
         let matrices = [(&w.q, 0), (&w.k, q), (&w.v, q + k)];
         let matrices = matrices.map(|(w, first)| (w, Finish::Store, (&qkv, stride, first)));
-        let norm = Some((&w.norm, spec.eps));
+        let norm = w.norm.weight().map(|weight| (weight, spec.eps));
         launcher.multiply(&matrices, x, 0..n, norm, Planes::Two);
         launcher.finish_heads(&qkv, &w, &spec, &step, layer, kv, rt.rope.cos(0).len())
     }
@@ -84,7 +86,18 @@ impl QuantOps for CubeBackend {
         q
     }
 
-    fn project_add(x: CubeTensor, a: CubeTensor, w: Matrix<Self>, rt: &mut Runtime) -> CubeTensor {
+    fn project_add(
+        x: CubeTensor,
+        a: CubeTensor,
+        w: Projection<Self>,
+        _eps: f32,
+        rt: &mut Runtime,
+    ) -> CubeTensor {
+        assert!(
+            w.norm.weight().is_none(),
+            "a norm behind a product reached a device"
+        );
+        let w = w.matrix;
         let launcher = Launcher::of(&mut rt.launcher, &x, rt.kernels.isa());
         let matrix = [(&w, Finish::Add, (&x, w.rows, 0))];
         launcher.multiply(&matrix, &a, 0..rows(&a), None, Planes::One);
@@ -100,7 +113,8 @@ impl QuantOps for CubeBackend {
             (&w.gate, Finish::Store, place),
             (&w.up, Finish::Gate, place),
         ];
-        launcher.multiply(&matrices, x, 0..n, Some((&w.norm, eps)), Planes::One);
+        let norm = w.norm.weight().map(|weight| (weight, eps));
+        launcher.multiply(&matrices, x, 0..n, norm, Planes::One);
         out
     }
 

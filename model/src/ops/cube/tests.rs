@@ -13,9 +13,10 @@ use crate::gguf::{GROUP, GgmlType, Layout, interleave};
 use crate::kv::{KvCache, KvLayout, Span};
 use crate::ops::rope::RopePairing;
 use crate::ops::runtime::Runtime;
-use crate::ops::tests::{Random, Raw, on, read, runtime};
+use crate::ops::tests::{Random, Raw, on, plain, read, runtime};
 use crate::ops::{
-    AttentionInput, AttentionSpec, Flex, FlexTensor, LmHead, Matrix, MlpInput, QuantOps, Rest,
+    AttentionInput, AttentionSpec, Flex, FlexTensor, HeadNorm, LmHead, Matrix, MlpInput, Norm,
+    QuantOps, Rest,
 };
 use crate::quant::{Isa, Kernels};
 use crate::text::BEST;
@@ -138,8 +139,15 @@ fn embedded(raw: &Raw, table: Matrix<CubeBackend>, tokens: &[u32]) {
         tokens: tokens.len(),
     }]);
     let like = floats(&[0.0], &[1]);
-    let found = CubeBackend::embed(&like, table, tokens, &kv, &mut rt);
-    let wanted = Flex::embed(&on::<Flex>(&[0.0], &[1]), raw.on(), tokens, &kv, &mut rt);
+    let found = CubeBackend::embed(&like, table, tokens, 1.0, &kv, &mut rt);
+    let wanted = Flex::embed(
+        &on::<Flex>(&[0.0], &[1]),
+        raw.on(),
+        tokens,
+        1.0,
+        &kv,
+        &mut rt,
+    );
     same(found, wanted, raw.ty.name());
 }
 

@@ -1,10 +1,11 @@
-//! Attention of the query heads of one KV head: four positions at a time, widened to f32 once for all of the heads, and each
-//! load shared by two heads. Halves are widened by `fcvtl`, which is in the baseline; the crate `half` would convert in
+//! Attention of the query heads of one KV head: four positions at a time, widened to f32 once for all queries, and each load
+//! shared by two of them. Halves are widened by `fcvtl`, which is in the baseline; the crate `half` would convert in
 //! software on a core without `fp16`.
 //!
 //! That is eight multiplications of four elements for every six loads, where a plain dot product has one for two.
 
 use super::intrinsics::*;
+use crate::quant::Paged;
 use crate::quant::format::blocks::Half;
 use crate::quant::format::kv_rows::PagedRows;
 use crate::quant::kernels::Heads;
@@ -12,6 +13,7 @@ use crate::quant::reference::floats;
 use bytemuck::{cast, cast_ref};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
+use std::ops::Range;
 
 /// Positions at a time. They are of one page.
 const ROWS: usize = 4;
@@ -24,50 +26,66 @@ type Wide = [[[f32; 4]; MAX_HEAD / 4]; ROWS];
 /// See [`crate::quant::Kernels::attend`], which has checked the sizes.
 pub(in crate::quant) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     let Heads {
-        q,
-        k,
-        v,
-        d,
-        len,
-        scale,
+        q, k, v, d, scale, ..
     } = *heads;
     if d > MAX_HEAD || !d.is_multiple_of(4) {
         return floats::attend::<true>(heads, scores, out);
     }
-    let scores = &mut scores[..q.len() / d * len];
-    let mut wide: Wide = [[[0.0; 4]; MAX_HEAD / 4]; ROWS];
-    for t in (0..len).step_by(ROWS) {
-        widen(&mut wide, k.rows(t, d), len - t);
-        let there = ROWS.min(len - t);
-        for (q, scores) in q.chunks(2 * d).zip(scores.chunks_mut(2 * len)) {
+    let stride = heads.stride();
+    blocks(heads, k, |wide, queries, rows| {
+        let q = &q[queries.start * d..queries.end * d];
+        let scores = &mut scores[queries.start * stride..queries.end * stride];
+        for (q, scores) in q.chunks(2 * d).zip(scores.chunks_mut(2 * stride)) {
             let dots = if q.len() == d {
-                [dots([q], &wide)[0]; 2]
+                [dots([q], wide)[0]; 2]
             } else {
-                dots([&q[..d], &q[d..]], &wide)
+                dots([&q[..d], &q[d..]], wide)
             };
-            for (scores, dots) in scores.chunks_exact_mut(len).zip(dots) {
+            for (scores, dots) in scores.chunks_exact_mut(stride).zip(dots) {
                 let dots = to_array(vmulq_n_f32(dots, scale));
-                scores[t..][..there].copy_from_slice(&dots[..there]);
+                scores[rows.clone()].copy_from_slice(&dots[..rows.len()]);
             }
         }
-    }
-    for scores in scores.chunks_exact_mut(len) {
-        floats::softmax::<true>(scores);
-    }
+    });
+    floats::softmax_rows::<true>(heads, scores);
     out.fill(0.0);
-    for t in (0..len).step_by(ROWS) {
-        widen(&mut wide, v.rows(t, d), len - t);
-        let there = ROWS.min(len - t);
-        for (out, scores) in out.chunks_mut(2 * d).zip(scores.chunks(2 * len)) {
+    blocks(heads, v, |wide, queries, rows| {
+        let out = &mut out[queries.start * d..queries.end * d];
+        let scores = &scores[queries.start * stride..queries.end * stride];
+        for (out, scores) in out.chunks_mut(2 * d).zip(scores.chunks(2 * stride)) {
             // a position past the end is a repeated one, and its weight is 0
             let mut weights = [[0.0; ROWS]; 2];
-            for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(len)) {
-                weights[..there].copy_from_slice(&scores[t..][..there]);
+            for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(stride)) {
+                weights[..rows.len()].copy_from_slice(&scores[rows.clone()]);
             }
             match out.split_at_mut_checked(d) {
-                Some((a, b)) if b.len() == d => add([a, b], weights, &wide),
-                _ => add([out], [weights[0]], &wide),
+                Some((a, b)) if b.len() == d => add([a, b], weights, wide),
+                _ => add([out], [weights[0]], wide),
             }
+        }
+    });
+}
+
+/// Calls `block` with every four rows, widened, the queries that look at them, and their positions. The queries are all of
+/// them where all look at all four, and otherwise those of one position with the rows up to it: a weight of 0 does not take a
+/// row out that is not finite.
+#[inline(always)]
+fn blocks(
+    heads: &Heads<'_>,
+    rows: Paged<'_>,
+    mut block: impl FnMut(&Wide, Range<usize>, Range<usize>),
+) {
+    let mut wide: Wide = [[[0.0; 4]; MAX_HEAD / 4]; ROWS];
+    let shared = heads.len / ROWS * ROWS;
+    for t in (0..shared).step_by(ROWS) {
+        widen(&mut wide, rows.rows(t, heads.d), ROWS);
+        block(&wide, 0..heads.queries(), t..t + ROWS);
+    }
+    let positions = (0..heads.queries()).step_by(heads.group);
+    for (first, len) in positions.zip(heads.len..) {
+        for t in (shared..len).step_by(ROWS) {
+            widen(&mut wide, rows.rows(t, heads.d), len - t);
+            block(&wide, first..first + heads.group, t..len.min(t + ROWS));
         }
     }
 }
@@ -122,7 +140,7 @@ fn widen_block(wide: &mut [[f32; 4]; 8], quants: [int8x16_t; 2], scale: Half) {
     }
 }
 
-/// The dot products of each of `H` heads with the four rows.
+/// The dot products of each of `H` queries with the four rows.
 #[allow(
     clippy::needless_range_loop,
     reason = "the rows and the heads go in step"
@@ -146,7 +164,7 @@ fn dots<const H: usize>(q: [&[f32]; H], wide: &Wide) -> [float32x4_t; H] {
     dots
 }
 
-/// Adds to each of `H` heads the four rows, each multiplied by its weight.
+/// Adds to each of `H` results the four rows, each multiplied by its weight.
 #[allow(
     clippy::needless_range_loop,
     reason = "the rows and the heads go in step"

@@ -10,7 +10,7 @@ use super::tiles::{self, Part};
 use super::unpack::{Rows32, Rows256};
 use crate::pool::RowTile;
 use crate::quant::Isa;
-use crate::quant::format::activations::{Quantizer, TILE};
+use crate::quant::format::activations::{self, Quantizer, TILE};
 use crate::quant::format::kinds::match_format;
 use crate::quant::kernels::{Kernels, Product};
 use crate::quant::reference::{floats, scalar};
@@ -19,7 +19,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Dotprod,
     supported: || std::arch::is_aarch64_feature_detected!("dotprod"),
     quantizer: Quantizer {
-        tiles: true,
+        tiles: Some(activations::FOURS),
         ..neon::TABLE.quantizer
     },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has dotprod

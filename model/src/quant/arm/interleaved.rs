@@ -100,19 +100,19 @@ fn columns<S: Words, B: Interleaved, const V: usize, const C: usize>(
 
 /// Vector `at` of a word: rows `4 at..4 at + 4`.
 #[inline(always)]
-fn vector(word: &Word, at: usize) -> uint8x16_t {
+pub(in crate::quant) fn vector(word: &Word, at: usize) -> uint8x16_t {
     load_u8(&cast_ref::<Word, [[u8; 16]; 4]>(word)[at])
 }
 
 #[inline(always)]
-fn floats(halves: &Halves, at: usize) -> float32x4_t {
+pub(in crate::quant) fn floats(halves: &Halves, at: usize) -> float32x4_t {
     let four = cast_ref::<Halves, [[u8; 8]; 4]>(halves)[at];
     widen_f16(load_u16(&pod_read_unaligned(&four)))
 }
 
 /// Byte `i` of each lane, as an unsigned number.
 #[inline(always)]
-fn byte(elements: uint8x16_t, i: usize) -> int32x4_t {
+pub(in crate::quant) fn byte(elements: uint8x16_t, i: usize) -> int32x4_t {
     let elements = vreinterpretq_u32_u8(elements);
     vreinterpretq_s32_u32(match i {
         0 => vandq_u32(elements, vdupq_n_u32(0xff)),
@@ -124,7 +124,7 @@ fn byte(elements: uint8x16_t, i: usize) -> int32x4_t {
 
 /// Byte `i` of each lane, as a signed number.
 #[inline(always)]
-fn signed_byte(elements: uint8x16_t, i: usize) -> int32x4_t {
+pub(in crate::quant) fn signed_byte(elements: uint8x16_t, i: usize) -> int32x4_t {
     let elements = vreinterpretq_s32_s8(vreinterpretq_s8_u8(elements));
     match i {
         0 => vshrq_n_s32::<24>(vshlq_n_s32::<24>(elements)),
@@ -337,7 +337,7 @@ impl Affine for Q5K {
 /// What `crate::quant::format::blocks::scales_and_mins` unpacks, for four rows at once, with one byte per group of 32 in
 /// each lane: the scales of groups 0..4 and 4..8, then their mins.
 #[inline(always)]
-fn scales_and_mins(packed: &[Word; 3], at: usize) -> [uint8x16_t; 4] {
+pub(in crate::quant) fn scales_and_mins(packed: &[Word; 3], at: usize) -> [uint8x16_t; 4] {
     let [a, b, c] = [
         vector(&packed[0], at),
         vector(&packed[1], at),

@@ -1,5 +1,5 @@
-//! The NEON instructions that the kernels are made of, as safe functions. Apart from `sdot`, this is the only `unsafe` code
-//! of the aarch64 levels.
+//! The NEON instructions that the kernels are made of, as safe functions. Apart from `sdot` and `smmla`, this is the only
+//! `unsafe` code of the aarch64 levels.
 
 pub(super) use std::arch::aarch64::{
     float32x4_t, int8x8_t, int8x16_t, int16x4_t, int16x8_t, int32x4_t, uint8x16_t, uint16x4_t,
@@ -56,9 +56,15 @@ safe! {
     vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vqtbl1q_s8(table: int8x16_t, at: uint8x16_t) -> int8x16_t;
     vqtbl1q_u8(table: uint8x16_t, at: uint8x16_t) -> uint8x16_t;
+    vreinterpretq_f32_u64(a: uint64x2_t) -> float32x4_t;
     vreinterpretq_s32_s16(a: int16x8_t) -> int32x4_t;
+    vreinterpretq_s32_u64(a: uint64x2_t) -> int32x4_t;
+    vreinterpretq_s8_u64(a: uint64x2_t) -> int8x16_t;
     vreinterpretq_s8_u8(a: uint8x16_t) -> int8x16_t;
     vreinterpretq_u16_u8(a: uint8x16_t) -> uint16x8_t;
+    vreinterpretq_u64_f32(a: float32x4_t) -> uint64x2_t;
+    vreinterpretq_u64_s32(a: int32x4_t) -> uint64x2_t;
+    vreinterpretq_u64_s8(a: int8x16_t) -> uint64x2_t;
     vreinterpretq_u8_s8(a: int8x16_t) -> uint8x16_t;
     vreinterpretq_u8_u16(a: uint16x8_t) -> uint8x16_t;
     vreinterpretq_u8_u32(a: uint32x4_t) -> uint8x16_t;
@@ -71,8 +77,13 @@ safe! {
     vsriq_n_u8<N>(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vsubq_s8(a: int8x16_t, b: int8x16_t) -> int8x16_t;
     vsubq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
+    vzip1q_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
+    vzip1q_u32(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t;
+    vzip1q_u64(a: uint64x2_t, b: uint64x2_t) -> uint64x2_t;
     vzip1q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip1q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
+    vzip2q_u32(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t;
+    vzip2q_u64(a: uint64x2_t, b: uint64x2_t) -> uint64x2_t;
     vzip2q_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vzip2q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
     vtstq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;

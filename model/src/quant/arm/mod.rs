@@ -1,5 +1,5 @@
-//! The levels of aarch64: NEON, and NEON with dot products. They share everything but what they multiply with, [`smull`]
-//! or [`sdot`].
+//! The levels of aarch64: NEON, NEON with dot products, and with products of matrices. The first two share everything but
+//! what they multiply with, [`smull`] or [`sdot`]; [`i8mm`] multiplies one column as the second does.
 #![allow(
     unsafe_code,
     reason = "vector instructions, and calls into functions compiled for them"
@@ -11,6 +11,7 @@
 
 mod attention;
 pub(super) mod dotprod;
+pub(super) mod i8mm;
 mod interleaved;
 mod intrinsics;
 pub(super) mod neon;

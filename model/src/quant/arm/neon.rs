@@ -15,7 +15,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     supported: || true,
     // plain Rust over fixed-size arrays: NEON is in the target's baseline, so these are compiled to it
     quantizer: Quantizer {
-        tiles: false,
+        tiles: None,
         q8: activations::quantize_q8,
         q8k: activations::quantize_q8k,
     },

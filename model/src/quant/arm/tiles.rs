@@ -246,7 +246,10 @@ fn of_sums<B: Rows256>(groups: &[int16x4_t; 16], x: &Q8kTile) -> Sums<int32x4_t>
 
 /// The values without their offset. For many columns that is cheaper than taking it off with the sums.
 #[inline(always)]
-fn minus<const N: usize>(mut q: [int8x16_t; N], offset: i32) -> [int8x16_t; N] {
+pub(in crate::quant) fn minus<const N: usize>(
+    mut q: [int8x16_t; N],
+    offset: i32,
+) -> [int8x16_t; N] {
     if offset != 0 {
         for q in &mut q {
             *q = vsubq_s8(*q, vdupq_n_s8(offset as i8));

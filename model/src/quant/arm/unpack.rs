@@ -40,10 +40,15 @@ pub(in crate::quant) trait Rows256: Pod {
     fn values<const J: usize>(&self) -> [int8x16_t; 4];
     /// Element `g` has the scale of group `g` of each row. Only the first `256 / GROUP` elements count.
     fn scales(rows: [&Self; ROWS]) -> [int16x4_t; 16];
+    /// Byte `g` is the min of group `g`, or 0 where the format has none.
+    #[inline(always)]
+    fn min_bytes(&self) -> uint8x16_t {
+        vdupq_n_u8(0)
+    }
     /// Element `g` has the min of group `g` of each row.
     #[inline(always)]
-    fn mins(_: [&Self; ROWS]) -> [int16x4_t; 16] {
-        [vdup_n_s16(0); 16]
+    fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+        groups(transpose(each(rows, Self::min_bytes)))
     }
     /// The scale `d` of each row.
     fn d(rows: [&Self; ROWS]) -> float32x4_t;
@@ -272,9 +277,9 @@ macro_rules! rows256 {
             $(
                 const HAS_MIN: bool = true;
                 #[inline(always)]
-                fn mins(rows: [&Self; ROWS]) -> [int16x4_t; 16] {
+                fn min_bytes(&self) -> uint8x16_t {
                     let mins: fn(&Self) -> uint8x16_t = $mins;
-                    groups(transpose(each(rows, mins)))
+                    mins(self)
                 }
                 #[inline(always)]
                 fn dmin(rows: [&Self; ROWS]) -> float32x4_t {

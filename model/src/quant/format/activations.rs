@@ -5,10 +5,12 @@
 
 use super::kinds::ActKind;
 use crate::pool::Pool;
+use bytemuck::{Pod, Zeroable};
 
 /// Columns of a tile: as many as a 512-bit vector has elements of 32 bits.
 pub(crate) const TILE: usize = 16;
 /// Fewest columns for which a tile is filled; with fewer, the kernels go row by row. Measured with `benches/kernels.rs`.
+#[cfg(target_arch = "aarch64")]
 const TILE_FROM: usize = 10;
 
 /// 256 values of a column as eight blocks of 32. Past the end of the column everything is zero.
@@ -38,8 +40,9 @@ pub(crate) struct Q8kChunk {
     pub(crate) scale: f32,
 }
 
-/// One [`Q8Chunk`] each of 16 columns, columns innermost: `q[i][c]` are values `4 i..4 i + 4` of column `c`.
-#[derive(Clone, Copy)]
+/// One [`Q8Chunk`] each of 16 columns, columns innermost: `q[i][c]` are values `4 i..4 i + 4` of column `c`. A level may lay
+/// it otherwise: see [`Tiles`].
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Q8Tile {
     pub(crate) q: [[[i8; 4]; TILE]; 64],
@@ -49,8 +52,8 @@ pub(crate) struct Q8Tile {
 }
 
 /// One [`Q8kChunk`] each of 16 columns, columns innermost: `sums[i][c]` and `sums32[i][c]` are sums `2 i` and `2 i + 1`
-/// of column `c`.
-#[derive(Clone, Copy)]
+/// of column `c`. A level may lay it otherwise: see [`Tiles`].
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Q8kTile {
     pub(crate) q: [[[i8; 4]; TILE]; 64],
@@ -87,12 +90,24 @@ const NO_Q8K_TILE: Q8kTile = Q8kTile {
 /// How a level fills [`Activations`].
 #[derive(Clone, Copy)]
 pub(in crate::quant) struct Quantizer {
-    /// Whether the level's `matmul` reads tiles of 16 columns where there are some.
-    pub(in crate::quant) tiles: bool,
+    /// The tiles of 16 columns that the level's `matmul` reads, if it reads any.
+    pub(in crate::quant) tiles: Option<Tiles>,
     /// Quantises a column of `k` values to `ceil(k / 256)` chunks.
     pub(in crate::quant) q8: fn(&[f32], &mut [Q8Chunk]),
     /// Quantises a column of `k` values to `k / 256` chunks.
     pub(in crate::quant) q8k: fn(&[f32], &mut [Q8kChunk]),
+}
+
+/// How a level fills tiles.
+#[derive(Clone, Copy)]
+pub(in crate::quant) struct Tiles {
+    /// How many tiles are filled for a number of columns, at most one for each 16 begun. The columns past them are read one
+    /// by one.
+    pub(in crate::quant) count: fn(usize) -> usize,
+    /// Lays one chunk of 16 columns.
+    pub(in crate::quant) q8: fn(&mut Q8Tile, &[&Q8Chunk; TILE]),
+    /// Lays one chunk of 16 columns.
+    pub(in crate::quant) q8k: fn(&mut Q8kTile, &[&Q8kChunk; TILE]),
 }
 
 /// Quantised columns of one layer input, reused from step to step. They are filled and read only through
@@ -184,8 +199,21 @@ impl Activations {
     }
 }
 
-// only these processors have kernels that read tiles
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(target_arch = "x86_64")]
+impl Activations {
+    /// All chunks from column `c` on in the form [`ActKind::Q8`].
+    pub(crate) fn q8_from(&self, c: usize) -> &[Q8Chunk] {
+        &self.q8[c * self.chunks..self.cols * self.chunks]
+    }
+
+    /// All chunks from column `c` on in the form [`ActKind::Q8K`].
+    pub(crate) fn q8k_from(&self, c: usize) -> &[Q8kChunk] {
+        &self.q8k[c * self.chunks..self.cols * self.chunks]
+    }
+}
+
+// only this processor has kernels that read tiles
+#[cfg(target_arch = "aarch64")]
 impl Activations {
     /// How many tiles are filled. Tile `t` holds columns `16 t..16 t + 16`, with zeros past the last column.
     pub(crate) fn tiles(&self) -> usize {
@@ -218,11 +246,7 @@ impl Activations {
         self.k = k;
         self.cols = x.len() / k;
         self.chunks = k.div_ceil(256);
-        self.tiles = if quantizer.tiles {
-            (self.cols + TILE - TILE_FROM) / TILE
-        } else {
-            0
-        };
+        self.tiles = quantizer.tiles.map_or(0, |tiles| (tiles.count)(self.cols));
         let (cols, chunks) = (self.cols, self.chunks);
         match kind {
             ActKind::F32 => {
@@ -234,64 +258,71 @@ impl Activations {
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
                     (quantizer.q8)(&x[c * k..][..k], dst);
                 });
-                let columns = &*columns;
-                let tiles = grown(&mut self.q8_tiles, self.tiles * chunks, NO_Q8_TILE);
-                pool.run_chunks(threads, tiles, chunks, &|t, dst| {
-                    for (i, tile) in dst.iter_mut().enumerate() {
-                        for lane in 0..TILE {
-                            let c = TILE * t + lane;
-                            tile.set_column(lane, columns.get(c * chunks + i).unwrap_or(&NO_Q8));
-                        }
-                    }
-                });
+                if let Some(tiles) = quantizer.tiles {
+                    let filled = grown(&mut self.q8_tiles, self.tiles * chunks, NO_Q8_TILE);
+                    pool.run_chunks(threads, filled, chunks, &|t, dst| {
+                        fill_tile(dst, columns, TILE * t, &NO_Q8, tiles.q8);
+                    });
+                }
             }
             ActKind::Q8K => {
                 let columns = grown(&mut self.q8k, cols * chunks, NO_Q8K);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
                     (quantizer.q8k)(&x[c * k..][..k], dst);
                 });
-                let columns = &*columns;
-                let tiles = grown(&mut self.q8k_tiles, self.tiles * chunks, NO_Q8K_TILE);
-                pool.run_chunks(threads, tiles, chunks, &|t, dst| {
-                    for (i, tile) in dst.iter_mut().enumerate() {
-                        for lane in 0..TILE {
-                            let c = TILE * t + lane;
-                            tile.set_column(lane, columns.get(c * chunks + i).unwrap_or(&NO_Q8K));
-                        }
-                    }
-                });
+                if let Some(tiles) = quantizer.tiles {
+                    let filled = grown(&mut self.q8k_tiles, self.tiles * chunks, NO_Q8K_TILE);
+                    pool.run_chunks(threads, filled, chunks, &|t, dst| {
+                        fill_tile(dst, columns, TILE * t, &NO_Q8K, tiles.q8k);
+                    });
+                }
             }
         }
     }
 }
 
-impl Q8Tile {
-    /// Makes `x` column `lane` of the tile.
-    #[inline(always)]
-    fn set_column(&mut self, lane: usize, x: &Q8Chunk) {
-        set_quads(&mut self.q, lane, &x.q);
-        for b in 0..8 {
-            self.scale[b][lane] = x.scale[b];
-            self.sum[b][lane] = x.sum[b];
-            self.scaled_sum[b][lane] = x.scaled_sum[b];
-        }
+/// Fills the chunks of a tile with those of 16 columns from `first` on, and with `none` past the last column.
+fn fill_tile<T, C>(
+    tile: &mut [T],
+    columns: &[C],
+    first: usize,
+    none: &C,
+    lay: fn(&mut T, &[&C; TILE]),
+) {
+    let chunks = tile.len();
+    for (i, tile) in tile.iter_mut().enumerate() {
+        let chunk = |c: usize| columns.get((first + c) * chunks + i).unwrap_or(none);
+        lay(tile, &std::array::from_fn(chunk));
     }
 }
 
-impl Q8kTile {
-    /// Makes `x` column `lane` of the tile.
-    #[inline(always)]
-    fn set_column(&mut self, lane: usize, x: &Q8kChunk) {
-        set_quads(&mut self.q, lane, &x.q);
-        for (pair, sums) in self.sums.iter_mut().zip(x.sums.chunks_exact(2)) {
-            pair[lane] = [sums[0], sums[1]];
+/// Tiles as [`Q8Tile`] and [`Q8kTile`] describe them.
+#[cfg(target_arch = "aarch64")]
+pub(in crate::quant) const FOURS: Tiles = Tiles {
+    count: |cols| (cols + TILE - TILE_FROM) / TILE,
+    q8: |tile, columns| {
+        for (c, x) in columns.iter().enumerate() {
+            set_quads(&mut tile.q, c, &x.q);
+            for b in 0..8 {
+                tile.scale[b][c] = x.scale[b];
+                tile.sum[b][c] = x.sum[b];
+                tile.scaled_sum[b][c] = x.scaled_sum[b];
+            }
         }
-        for (pair, sums) in self.sums32.iter_mut().zip(x.sums32.chunks_exact(2)) {
-            pair[lane] = [sums[0], sums[1]];
+    },
+    q8k: |tile, columns| {
+        for (c, x) in columns.iter().enumerate() {
+            set_quads(&mut tile.q, c, &x.q);
+            for (pair, sums) in tile.sums.iter_mut().zip(x.sums.as_chunks().0) {
+                pair[c] = *sums;
+            }
+            for (pair, sums) in tile.sums32.iter_mut().zip(x.sums32.as_chunks().0) {
+                pair[c] = *sums;
+            }
+            tile.scale[c] = x.scale;
         }
-        self.scale[lane] = x.scale;
-    }
-}
+    },
+};
 
 /// The first `len` elements of `vec`, which is grown to at least that many.
 fn grown<T: Copy>(vec: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
@@ -302,6 +333,7 @@ fn grown<T: Copy>(vec: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
 }
 
 /// Writes the values of one column of a tile.
+#[cfg(target_arch = "aarch64")]
 fn set_quads(tile: &mut [[[i8; 4]; TILE]; 64], lane: usize, q: &[i8; 256]) {
     for (row, quad) in tile.iter_mut().zip(q.chunks_exact(4)) {
         row[lane] = [quad[0], quad[1], quad[2], quad[3]];

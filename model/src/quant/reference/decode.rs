@@ -36,13 +36,40 @@ pub(crate) trait Block256: Pod {
     fn decode(&self) -> Values256;
 }
 
-/// The values of nibbles: the low ones first, then the high ones. Bit `j` of `high` becomes bit 4 of value `j`.
+// The loops below go over whole arrays of bytes with one shift for all, so that a compiler can make vectors of them. They
+// are the scalar level's way to unpack, and all that a processor without a level of its own has.
+
+/// The values of nibbles: the low ones first, then the high ones.
 #[inline(always)]
-fn nibbles(qs: &[u8; 16], high: u32) -> [u8; 32] {
-    std::array::from_fn(|j| {
-        let low = (qs[j % 16] >> (4 * (j / 16))) & 0x0f;
-        low | ((((high >> j) & 1) << 4) as u8)
-    })
+fn nibbles(qs: &[u8; 16]) -> [i8; 32] {
+    let mut q = [0; 32];
+    let (low, high) = q.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
+        *low = (byte & 0x0f) as i8;
+        *high = (byte >> 4) as i8;
+    }
+    q
+}
+
+/// The values of nibbles, with bit `j` of `qh` as bit 4 of value `j`.
+#[inline(always)]
+fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [i8; 32] {
+    let mut q = nibbles(qs);
+    for (q, byte) in q.as_chunks_mut::<8>().0.iter_mut().zip(qh) {
+        for (i, q) in q.iter_mut().enumerate() {
+            *q |= if byte & (1 << i) == 0 { 0 } else { 16 };
+        }
+    }
+    q
+}
+
+/// The values less `offset`, which is no more than they can hold.
+#[inline(always)]
+fn less<const N: usize>(mut q: [i8; N], offset: i8) -> [i8; N] {
+    for q in &mut q {
+        *q = q.wrapping_sub(offset);
+    }
+    q
 }
 
 macro_rules! block32 {
@@ -61,30 +88,15 @@ macro_rules! block32 {
         }
     };
 }
-block32!(Q4_0, false, |b| nibbles(&b.qs, 0).map(|q| q as i8 - 8), 0.0);
-block32!(
-    Q4_1,
-    true,
-    |b| nibbles(&b.qs, 0).map(|q| q as i8),
-    b.m.to_f32()
-);
-block32!(
-    Q5_0,
-    false,
-    |b| nibbles(&b.qs, u32::from_le_bytes(b.qh)).map(|q| q as i8 - 16),
-    0.0
-);
-block32!(
-    Q5_1,
-    true,
-    |b| nibbles(&b.qs, u32::from_le_bytes(b.qh)).map(|q| q as i8),
-    b.m.to_f32()
-);
+block32!(Q4_0, false, |b| less(nibbles(&b.qs), 8), 0.0);
+block32!(Q4_1, true, |b| nibbles(&b.qs), b.m.to_f32());
+block32!(Q5_0, false, |b| less(five_bits(&b.qs, b.qh), 16), 0.0);
+block32!(Q5_1, true, |b| five_bits(&b.qs, b.qh), b.m.to_f32());
 block32!(Q8_0, false, |b| b.qs, 0.0);
 block32!(
     Iq4Nl,
     false,
-    |b| nibbles(&b.qs, 0).map(|q| IQ4_NL_VALUES[usize::from(q)]),
+    |b| nibbles(&b.qs).map(|q| IQ4_NL_VALUES[q as usize]),
     0.0
 );
 
@@ -101,17 +113,14 @@ macro_rules! block256 {
     };
 }
 block256!(Q2K, true, |b| Values256 {
-    q: std::array::from_fn(|i| two_bits(&b.qs, i) as i8),
+    q: two_bits(&b.qs),
     scale: b.scales.map(|s| i16::from(s & 15)),
     min: b.scales.map(|s| i16::from(s >> 4)),
     d: b.d.to_f32(),
     dmin: b.dmin.to_f32(),
 });
 block256!(Q3K, false, |b| Values256 {
-    q: std::array::from_fn(|i| {
-        let high = (b.hmask[i % 32] >> (i / 32)) & 1;
-        (two_bits(&b.qs, i) | (high << 2)) as i8 - 4
-    }),
+    q: less(with_bit(two_bits(&b.qs), &b.hmask, 2), 4),
     scale: q3k_scales(&b.scales).map(|s| i16::from(s) - 32),
     min: [0; 16],
     d: b.d.to_f32(),
@@ -120,7 +129,7 @@ block256!(Q3K, false, |b| Values256 {
 block256!(Q4K, true, |b| {
     let (scales, mins) = scales_and_mins(&b.scales);
     Values256 {
-        q: std::array::from_fn(|i| four_bits(&b.qs, i) as i8),
+        q: four_bits(&b.qs),
         scale: doubled(scales),
         min: doubled(mins),
         d: b.d.to_f32(),
@@ -130,10 +139,7 @@ block256!(Q4K, true, |b| {
 block256!(Q5K, true, |b| {
     let (scales, mins) = scales_and_mins(&b.scales);
     Values256 {
-        q: std::array::from_fn(|i| {
-            let high = (b.qh[i % 32] >> (i / 32)) & 1;
-            (four_bits(&b.qs, i) | (high << 4)) as i8
-        }),
+        q: with_bit(four_bits(&b.qs), &b.qh, 4),
         scale: doubled(scales),
         min: doubled(mins),
         d: b.d.to_f32(),
@@ -141,12 +147,7 @@ block256!(Q5K, true, |b| {
     }
 });
 block256!(Q6K, false, |b| Values256 {
-    q: std::array::from_fn(|i| {
-        let (half, j) = (i / 128, i % 128);
-        let low = (b.ql[64 * half + j % 64] >> (4 * (j / 64))) & 0x0f;
-        let high = (b.qh[32 * half + j % 32] >> (2 * (j / 32))) & 3;
-        (low | (high << 4)) as i8 - 32
-    }),
+    q: less(six_bits(&b.ql, &b.qh), 32),
     scale: b.scales.map(i16::from),
     min: [0; 16],
     d: b.d.to_f32(),
@@ -160,16 +161,61 @@ block256!(Q8K, false, |b| Values256 {
     dmin: 0.0,
 });
 
-/// Value `i` of the 2-bit layout of Q2_K and Q3_K.
+/// Puts bits `from..` of each byte, cut by `mask`, into the values from bit `to` on.
 #[inline(always)]
-fn two_bits(qs: &[u8; 64], i: usize) -> u8 {
-    (qs[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32))) & 3
+fn add_bits(q: &mut [i8; 32], bytes: &[u8; 32], from: usize, mask: u8, to: usize) {
+    for (q, byte) in q.iter_mut().zip(bytes) {
+        *q |= (((byte >> from) & mask) << to) as i8;
+    }
 }
 
-/// Value `i` of the 4-bit layout of Q4_K and Q5_K.
+/// The 2-bit layout of Q2_K and Q3_K.
 #[inline(always)]
-fn four_bits(qs: &[u8; 128], i: usize) -> u8 {
-    (qs[32 * (i / 64) + i % 32] >> (4 * (i % 64 / 32))) & 0x0f
+fn two_bits(qs: &[u8; 64]) -> [i8; 256] {
+    let mut q = [0; 256];
+    for (i, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
+        add_bits(q, &qs.as_chunks().0[i / 4], 2 * (i % 4), 3, 0);
+    }
+    q
+}
+
+/// The 4-bit layout of Q4_K and Q5_K.
+#[inline(always)]
+fn four_bits(qs: &[u8; 128]) -> [i8; 256] {
+    let mut q = [0; 256];
+    for (i, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
+        add_bits(q, &qs.as_chunks().0[i / 2], 4 * (i % 2), 15, 0);
+    }
+    q
+}
+
+/// The values with bit `i / 32` of byte `i % 32` of `high` as bit `to` of value `i`: Q3_K and Q5_K.
+#[inline(always)]
+fn with_bit(mut q: [i8; 256], high: &[u8; 32], to: usize) -> [i8; 256] {
+    for (i, q) in q.as_chunks_mut().0.iter_mut().enumerate() {
+        add_bits(q, high, i, 1, to);
+    }
+    q
+}
+
+/// The 6-bit layout of Q6_K.
+#[inline(always)]
+fn six_bits(ql: &[u8; 128], qh: &[u8; 64]) -> [i8; 256] {
+    let mut q = [0; 256];
+    let halves = q.as_chunks_mut::<128>().0.iter_mut();
+    for ((q, low), high) in halves
+        .zip(ql.as_chunks::<64>().0)
+        .zip(qh.as_chunks::<32>().0)
+    {
+        for (part, q) in q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let low = &low.as_chunks::<32>().0[part % 2];
+            for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
+                let (low, high) = (low >> (4 * (part / 2)), high >> (2 * part));
+                *q = ((low & 15) | ((high & 3) << 4)) as i8;
+            }
+        }
+    }
+    q
 }
 
 /// Spreads eight scales or mins of groups of 32 over sixteen groups of 16.

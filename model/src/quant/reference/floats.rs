@@ -79,40 +79,34 @@ pub(in crate::quant) fn attend<const FMA: bool>(
     out: &mut [f32],
 ) {
     let Heads {
-        q,
-        k,
-        v,
-        d,
-        len,
-        scale,
+        q, k, v, d, scale, ..
     } = *heads;
+    let (longest, stride) = (heads.longest(), heads.stride());
     let mut wide = [0.0f32; PART];
-    for first in (0..len).step_by(PAGE_TOKENS) {
+    for first in (0..longest).step_by(PAGE_TOKENS) {
         let rows = k.rows(first, d);
-        for t in first..len.min(first + PAGE_TOKENS) {
+        for t in first..longest.min(first + PAGE_TOKENS) {
             for from in (0..d).step_by(PART) {
                 let wide = &mut wide[..PART.min(d - from)];
                 widen(rows, t - first, from, wide);
-                for (h, q) in q.chunks_exact(d).enumerate() {
+                for (i, q) in q.chunks_exact(d).enumerate().skip(heads.blind(t)) {
                     let part = dot::<FMA>(&q[from..][..wide.len()], wide) * scale;
-                    let score = &mut scores[h * len + t];
+                    let score = &mut scores[i * stride + t];
                     *score = if from == 0 { part } else { *score + part };
                 }
             }
         }
     }
-    for scores in scores.chunks_exact_mut(len).take(q.len() / d) {
-        softmax::<FMA>(scores);
-    }
+    softmax_rows::<FMA>(heads, scores);
     out.fill(0.0);
-    for first in (0..len).step_by(PAGE_TOKENS) {
+    for first in (0..longest).step_by(PAGE_TOKENS) {
         let rows = v.rows(first, d);
-        for t in first..len.min(first + PAGE_TOKENS) {
+        for t in first..longest.min(first + PAGE_TOKENS) {
             for from in (0..d).step_by(PART) {
                 let wide = &mut wide[..PART.min(d - from)];
                 widen(rows, t - first, from, wide);
-                for (h, out) in out.chunks_exact_mut(d).enumerate() {
-                    let p = scores[h * len + t];
+                for (i, out) in out.chunks_exact_mut(d).enumerate().skip(heads.blind(t)) {
+                    let p = scores[i * stride + t];
                     for (o, v) in out[from..][..wide.len()].iter_mut().zip(&*wide) {
                         *o = mul_add::<FMA>(p, *v, *o);
                     }
@@ -156,28 +150,40 @@ fn widen(rows: PagedRows<'_>, i: usize, from: usize, wide: &mut [f32]) {
 /// below the normal floats costs a hundred times as much as on any other.
 const NO_WEIGHT: f32 = -60.0;
 
+/// Replaces the scores of every query by their softmax.
+#[inline(always)]
+pub(in crate::quant) fn softmax_rows<const FMA: bool>(heads: &Heads<'_>, scores: &mut [f32]) {
+    for (i, row) in scores.chunks_exact_mut(heads.stride()).enumerate() {
+        softmax::<FMA>(&mut row[..heads.sees(i, 0, usize::MAX)]);
+    }
+}
+
 /// Replaces the scores by their softmax; the maximum is subtracted first.
 #[inline(always)]
-pub(in crate::quant) fn softmax<const FMA: bool>(scores: &mut [f32]) {
+fn softmax<const FMA: bool>(scores: &mut [f32]) {
     let mut max = [f32::NEG_INFINITY; LANES];
-    for part in scores.chunks(LANES) {
-        for (m, s) in max.iter_mut().zip(part) {
-            *m = if *s > *m { *s } else { *m };
-        }
+    let greatest = |m: &mut f32, s: &f32| *m = if *s > *m { *s } else { *m };
+    let (parts, rest) = scores.as_chunks::<LANES>();
+    for part in parts {
+        max.iter_mut().zip(part).for_each(|(m, s)| greatest(m, s));
     }
+    max.iter_mut().zip(rest).for_each(|(m, s)| greatest(m, s));
     let max = fold(max, f32::max);
     let mut sum = [0.0; LANES];
-    for part in scores.chunks_mut(LANES) {
-        for (sum, s) in sum.iter_mut().zip(part) {
-            let below = *s - max;
-            *s = if below < NO_WEIGHT {
-                0.0
-            } else {
-                exp::<FMA>(below)
-            };
-            *sum += *s;
-        }
+    let weigh = |sum: &mut f32, s: &mut f32| {
+        let below = *s - max;
+        *s = if below < NO_WEIGHT {
+            0.0
+        } else {
+            exp::<FMA>(below)
+        };
+        *sum += *s;
+    };
+    let (parts, rest) = scores.as_chunks_mut::<LANES>();
+    for part in parts {
+        sum.iter_mut().zip(part).for_each(|(sum, s)| weigh(sum, s));
     }
+    sum.iter_mut().zip(rest).for_each(|(sum, s)| weigh(sum, s));
     let inverse = 1.0 / fold(sum, |a, b| a + b);
     for s in scores {
         *s *= inverse;

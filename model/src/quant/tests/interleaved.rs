@@ -77,6 +77,62 @@ fn every_level_computes_the_definition_from_groups() {
     }
 }
 
+/// Rows that are longer than what is multiplied at a time, and more columns than have sums at a time, by rows and by groups.
+#[test]
+fn long_rows_and_many_columns_are_multiplied_in_parts() {
+    let rows = 32;
+    for kernels in levels() {
+        let mut random = Random(14);
+        for ty in types() {
+            for (k, cols) in [(2304, 23), (4352, 9), (512, 131)] {
+                let w = weights(ty, rows, k, Fill::Random, &mut random);
+                let packed = packed(ty, k, &w);
+                let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+                let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                let got = matmul(kernels, ty, &packed, rows, k, &x);
+                assert_eq!(bits(&got), bits(&want), "{} {ty} {k}", kernels.isa());
+                let got = super::matmul(kernels, ty, &w, rows, k, &x);
+                assert_eq!(bits(&got), bits(&want), "{} {ty} {k}", kernels.isa());
+            }
+        }
+    }
+}
+
+/// More columns than any level unpacks for at once, and parts of them that begin and end anywhere.
+#[test]
+fn parts_of_many_columns_are_those_of_the_whole() {
+    let (rows, cols) = (32, 150);
+    for kernels in levels() {
+        let mut random = Random(14);
+        for ty in types() {
+            let k = 3 * ty.block_len();
+            let w = weights(ty, rows, k, Fill::Random, &mut random);
+            let packed = packed(ty, k, &w);
+            let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+            let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+            let acts = quantized(kernels, ty, &x, k);
+            let parts = [
+                (0, 150),
+                (1, 149),
+                (3, 70),
+                (15, 2),
+                (63, 66),
+                (64, 64),
+                (149, 1),
+            ];
+            for (first, n) in parts {
+                let mut out = vec![f32::NAN; rows * n];
+                let format = (ty, Layout::Interleaved16);
+                let tile = &mut RowTile::new(&mut out, rows);
+                multiply(kernels, format, &packed, k, &acts, first, tile);
+                let isa = kernels.isa();
+                let want = &want[first * rows..][..n * rows];
+                assert_eq!(bits(&out), bits(want), "{isa} {ty} {first} {n}");
+            }
+        }
+    }
+}
+
 #[test]
 fn columns_do_not_touch_each_other_in_groups() {
     let rows = 32;

@@ -98,7 +98,7 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError::Text`] if it does not fit, after which it may be restarted.
     pub fn begin(&mut self, text: &str) -> Result<(), ConstraintError> {
-        let tokens = self.vocabulary.tokenizer.encode(text, false);
+        let tokens = self.vocabulary.tokenizer.encode_behind(text, false);
         for token in tokens.map_err(|_| ConstraintError::Text)? {
             match self.matcher.try_consume_tokens(&[token]) {
                 Ok(0) => return Err(ConstraintError::Text),

@@ -54,7 +54,9 @@ impl TokenizerEnv for Vocabulary {
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
         // what is forced is shorter than what may be tokenized at once
         self.trie.tokenize_with_greedy_fallback(bytes, |text| {
-            self.tokenizer.encode(text, false).unwrap_or_default()
+            self.tokenizer
+                .encode_behind(text, false)
+                .unwrap_or_default()
         })
     }
 }

@@ -1,32 +1,25 @@
 //! The chat template of a model file: it writes a conversation as the model was trained to read it.
 
-mod budget;
-mod calls;
-mod json;
-mod sandbox;
 mod support;
 mod values;
 
+use super::jinja::{Jinja, JinjaError};
 use super::tokenizer::SpecialTokens;
 use super::{Convention, Format, MAX_TEXT_BYTES, Message, Role, TextError, Tokenizer, Tool};
 use crate::gguf::{Gguf, MAX_TEMPLATE};
 use glowplug_firmware_config::limits::TOOL_CALLS_MAX;
-use sandbox::Limits;
 use std::borrow::Cow;
 use support::Support;
-use values::{Arguments, Values};
+use values::{Calls, Values};
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 const KEY: &str = "tokenizer.chat_template";
 
-/// A chat template that is known to compile.
-///
-/// It is compiled again for each prompt, which takes 0.1 ms for the templates measured, because what minijinja makes of it
-/// borrows its text.
+/// A chat template that was read.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    source: String,
+    template: Jinja,
     thinks: bool,
     /// whether it names `</think>` and so cuts the thought out of past answers
     cuts: bool,
@@ -48,7 +41,7 @@ impl ChatTemplate {
     /// Takes the template from the file's `tokenizer.chat_template`.
     ///
     /// # Errors
-    /// [`TextError::Gguf`] if the file has none, [`TextError::Template`] if it does not compile.
+    /// [`TextError::Gguf`] if the file has none, [`TextError::Template`] if it cannot be read.
     pub fn from_gguf(g: &Gguf) -> Result<Self, TextError> {
         Self::given(g.str(KEY)?, g)
     }
@@ -56,7 +49,7 @@ impl ChatTemplate {
     /// Takes the template from `source` instead, for the vocabulary of this file.
     ///
     /// # Errors
-    /// [`TextError::Gguf`] if the file has no vocabulary, [`TextError::Template`] if the source does not compile or is longer
+    /// [`TextError::Gguf`] if the file has no vocabulary, [`TextError::Template`] if the source cannot be read or is longer
     /// than [`MAX_TEMPLATE`].
     pub fn given(source: &str, g: &Gguf) -> Result<Self, TextError> {
         if source.len() > MAX_TEMPLATE {
@@ -70,14 +63,14 @@ impl ChatTemplate {
     }
 
     fn new(source: &str, has_tags: bool) -> Result<Self, TextError> {
-        sandbox::check(source).map_err(|e| TextError::Template(short(&e)))?;
+        let template = Jinja::new(source).map_err(|e| TextError::Template(short(&e)))?;
         let cuts = source.contains(CLOSE);
         let thinks = has_tags || cuts || source.contains(OPEN);
         Ok(Self {
-            source: source.into(),
             thinks,
             cuts,
-            support: Support::of(source),
+            support: Support::of(source, &template),
+            template,
         })
     }
 
@@ -221,20 +214,21 @@ impl ChatTemplate {
             Cow::Owned(self.support.adapt(messages, tools))
         };
         let tools = if self.support.tools { tools } else { &[] };
-        let refused = |error| TextError::Render(short(&error));
+        let refused = |error: JinjaError| TextError::Render(short(&error));
         let guard = |text: &str| tok.special().guard(text, &[]);
-        let mut values = Values::new(&guard, self.support.calls.unwrap_or(Arguments::Map));
+        let mut values = Values::new(&guard, self.support.calls.unwrap_or(Calls::ALL[0]));
         let mut made = Vec::with_capacity(messages.len());
         for (i, message) in messages.iter().enumerate() {
             let called = called(&messages[..i], message);
             let content = self.guard(tok.special(), message);
-            made.push(values.message(message, content, called).map_err(refused)?);
+            made.push(values.message(message, &content, called).map_err(refused)?);
         }
         let tools = tools.iter().map(|tool| values.tool(tool));
         let tools = tools.collect::<Result<Vec<_>, _>>().map_err(refused)?;
-        let limits = limits(made.len(), values.bytes, values.nodes);
-        let context = values::context(&made, tools, tok.bos_text(), tok.eos_text(), thinking);
-        sandbox::render(&self.source, context, limits).map_err(refused)
+        let work = work(made.len(), values.bytes, values.nodes);
+        let context = values::context(made, tools, tok.bos_text(), tok.eos_text(), thinking);
+        let text = context.and_then(|context| self.template.render(context, work));
+        text.map_err(refused)
     }
 
     /// The contents of a message without control tokens. A template that knows thoughts cuts them out of past answers, so
@@ -295,23 +289,15 @@ fn called<'m>(before: &'m [Message], message: &Message) -> Option<&'m str> {
     calls.find(|call| call.id == *id).map(|call| &*call.name)
 }
 
-/// What a template may use on so many messages of so many bytes together, with so many values in tools and calls.
-///
-/// Measured over the templates of SmolLM2, Qwen2.5, Qwen3, Llama 3.2, Nemotron and the R1 distillates, it takes at most 110
-/// instructions and 540 bytes for one empty message, then 66 instructions and 330 bytes for each message and 7 bytes for each
-/// byte of contents. A value within tools and calls takes at most 20 instructions and 256 bytes, in the templates of
-/// `tests/vectors/templates` with tools at their bounds.
-fn limits(messages: usize, bytes: usize, nodes: usize) -> Limits {
-    Limits {
-        fuel: 10_000 + 200 * messages as u64 + 100 * nodes as u64,
-        bytes: (64 << 10) + 1024 * messages + 320 * nodes + 16 * bytes,
-    }
+/// How much work a template may do on so many messages of so many bytes together, with so many values in tools and calls.
+fn work(messages: usize, bytes: usize, nodes: usize) -> usize {
+    (8 << 20) + (16 << 10) * messages + (4 << 10) * nodes + 16 * bytes
 }
 
 /// The beginning of an error's first line. The template may have written the message itself, so it must not be long.
-fn short(e: &minijinja::Error) -> String {
-    e.to_string()
-        .lines()
+fn short(e: &JinjaError) -> String {
+    let text = e.to_string();
+    text.lines()
         .next()
         .unwrap_or_default()
         .chars()

@@ -1,10 +1,9 @@
 //! What a template does with tools by itself, found out by asking it, and what is done for it where it does nothing.
 
-use super::json::tojson;
-use super::values::{Arguments, Values, context};
-use super::{limits, sandbox};
+use super::values::{Calls, Values, context};
+use super::work;
+use crate::text::jinja::{self, Jinja, Meter};
 use crate::text::{Convention, Message, Role, Tool, ToolCall};
-use minijinja::value::{Kwargs, Value};
 
 /// Words of the conversation that a template is asked to write. No template has them by itself.
 const WORDS: [&str; 6] = [
@@ -23,8 +22,8 @@ pub(super) struct Support {
     pub(super) convention: Convention,
     /// whether it writes the tools that are offered
     pub(super) tools: bool,
-    /// how it wants the arguments of past calls; none if it does not write calls and results
-    pub(super) calls: Option<Arguments>,
+    /// how it wants past calls; none if it does not write them and their results
+    pub(super) calls: Option<Calls>,
     /// whether it writes what was said beside a call
     pub(super) both: bool,
     /// whether it writes several calls of one message
@@ -33,7 +32,7 @@ pub(super) struct Support {
 
 impl Support {
     /// Asks a template that compiles.
-    pub(super) fn of(source: &str) -> Self {
+    pub(super) fn of(source: &str, template: &Jinja) -> Self {
         let nothing = Self {
             convention: Convention::Hermes,
             tools: false,
@@ -58,22 +57,22 @@ impl Support {
             tool_call_id: Some("call_1".to_owned()),
             ..Message::new(Role::Tool, result)
         };
-        let writes = |arguments, message: &Message, words: &[&str]| {
+        let writes = |form, message: &Message, words: &[&str]| {
             let messages = [Message::user("x"), message.clone(), answered.clone()];
-            written(source, &messages, None, arguments)
+            written(template, &messages, None, form)
                 .is_some_and(|text| words.iter().all(|word| text.contains(word)))
         };
         let alone = called("", &[name]);
-        let mut all = [Arguments::Map, Arguments::Text].into_iter();
+        let mut all = Calls::ALL.into_iter();
         let calls = all.find(|form| writes(*form, &alone, &[name, value, result]));
-        let form = calls.unwrap_or(Arguments::Map);
+        let form = calls.unwrap_or(Calls::ALL[0]);
         let schema = format!(
             r#"{{"type": "object", "properties": {{"{key}": {{"type": "string", "description": "x"}}}}}}"#
         );
         let tool = Tool::new(name, Some("x"), &schema).ok();
         Self {
             convention,
-            tools: written(source, &[Message::user("x")], tool.as_ref(), form)
+            tools: written(template, &[Message::user("x")], tool.as_ref(), form)
                 .is_some_and(|text| text.contains(name) && text.contains(key)),
             calls,
             both: calls.is_some() && writes(form, &called(content, &[name]), &[name, content]),
@@ -131,12 +130,12 @@ impl Support {
     /// The words that offer tools to a model whose template does not.
     fn offer(self, tools: &[Tool]) -> String {
         let plain = |text: &str| text.to_owned();
-        let mut values = Values::new(&plain, Arguments::Map);
+        let mut values = Values::new(&plain, Calls::ALL[0]);
         let mut lines = String::new();
         for tool in tools {
-            let none = Kwargs::from_iter(std::iter::empty::<(&str, Value)>());
             // a tool's schema was read when it was taken
-            let line = values.tool(tool).and_then(|tool| tojson(&tool, none));
+            let line = values.tool(tool);
+            let line = line.and_then(|tool| jinja::json(&tool, &mut Meter::new(usize::MAX)));
             lines += &line.unwrap_or_default();
             lines.push('\n');
         }
@@ -152,19 +151,18 @@ const RESPONSE_END: &str = "</tool_response>";
 
 /// What a template makes of these messages, if it takes them.
 fn written(
-    source: &str,
+    template: &Jinja,
     messages: &[Message],
     tool: Option<&Tool>,
-    arguments: Arguments,
+    calls: Calls,
 ) -> Option<String> {
     let plain = |text: &str| text.to_owned();
-    let mut values = Values::new(&plain, arguments);
-    let messages = messages
-        .iter()
-        .map(|m| values.message(m, m.content.clone(), None));
-    let messages = messages.collect::<Result<Vec<_>, _>>().ok()?;
+    let mut values = Values::new(&plain, calls);
+    let made = messages.iter().map(|m| values.message(m, &m.content, None));
+    let made = made.collect::<Result<Vec<_>, _>>().ok()?;
     let tools = tool.map(|tool| values.tool(tool)).transpose().ok()?;
-    let limits = limits(messages.len(), values.bytes, values.nodes);
-    let context = context(&messages, tools.into_iter().collect(), "", "", true);
-    sandbox::render(source, context, limits).ok()
+    // it is asked up to seven times, a few words each
+    let work = work(messages.len(), values.bytes, values.nodes) / 4;
+    let context = context(made, tools.into_iter().collect(), "", "", true).ok()?;
+    template.render(context, work).ok()
 }

@@ -1,10 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::sandbox::{Limits, render};
 use super::*;
 use crate::text::tokenizer::tests::{FIRST_SPECIAL, SPECIAL, Tiny};
-use minijinja::value::Value;
-use minijinja::{Environment, context};
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content \
     + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -215,10 +212,13 @@ fn one_bos() {
 #[test]
 fn errors_say_what_the_template_said() {
     let compile = |source: &str| ChatTemplate::new(source, false).unwrap_err().to_string();
-    assert!(compile("{% if %}").starts_with("the chat template: syntax error: "));
+    assert_eq!(
+        compile("\n{% if %}"),
+        "the chat template: line 2: unexpected end of a tag"
+    );
     assert_eq!(
         compile("{% include 'x' %}"),
-        "the chat template: invalid operation: other templates and blocks are not supported"
+        "the chat template: line 1: the tag `include` is not supported"
     );
     let run = |source: &str| {
         template(source)
@@ -229,7 +229,7 @@ fn errors_say_what_the_template_said() {
     let raised = run("{{ raise_exception('no ' ~ messages[0].role ~ ' first') }}");
     assert_eq!(
         raised,
-        "the chat template failed on this conversation: invalid operation: no user first"
+        "the chat template failed on this conversation: line 1: no user first"
     );
     let long = "x".repeat(1000);
     assert!(run(&format!("{{{{ raise_exception('{long}') }}}}")).len() < 300);
@@ -270,142 +270,4 @@ fn long_conversations_fit_the_budget() {
             template(source).prompt(&tok, &messages, &[], true).unwrap();
         }
     }
-}
-
-fn few() -> Limits {
-    limits(2, 4, 0)
-}
-
-fn conversation() -> Value {
-    let message = |role: &str, content: &str| context! { role, content };
-    context! { messages => [message("user", "hi"), message("assistant", "ho")], yes => true, n => 3 }
-}
-
-/// The steps that are put between those of a template change neither what it does nor where it jumps.
-#[test]
-fn renders_as_minijinja_does() {
-    let mut env = Environment::new();
-    env.set_trim_blocks(true);
-    env.set_lstrip_blocks(true);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    for source in [
-        "",
-        "text only\n",
-        "a\n  {% if yes %}\n  b\n  {% endif %}\nc\n",
-        "{{ 'a' ~ 1 ~ 'b' + 'c' }} {{ 1 + n }} {{ n + 1.5 }} {{ n - 1 }} {{ 7 // n }} {{ 7 % n }}",
-        "{% for m in messages %}{{ loop.index0 + 1 }}{{ m.role }}{% else %}none{% endfor %}",
-        "{% for m in [] %}x{% else %}none{% endfor %}{% for i in range(n, -1, -1) %}{{ i }}{% endfor %}",
-        "{% if n == 3 and 'h' in messages[0].content and not 'x' in 'abc' %}a{% elif n %}b{% else %}c{% endif %}",
-        "{% if n != 3 or n < 2 or n <= 2 %}a{% elif n > 2 %}b{% endif %}{{ 1 < n < 4 }}{{ 'a' if n >= 4 else 'b' }}",
-        "{% set ns = namespace(x='', i=0) %}{% for m in messages[::-1] %}{% set ns.x = ns.x + m.role %}\
-         {% set ns.i = ns.i + loop.index %}{% endfor %}{{ ns.x }}{{ ns.i }}",
-        "{% set x %}a{{ n }}b{% endset %}{{ x|upper }}{% with y = x ~ x %}{{ y }}{% endwith %}",
-        "{% macro m(a, b='z') %}[{{ a }}{% if b %}{{ b }}{% endif %}]{% endmacro %}{{ m('x') }}{{ m('x', b='') }}",
-        "{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}in{% endcall %}{% filter upper %}up{% endfilter %}",
-        "{% for x in ['a', 'b'] recursive %}{{ x }}{{ loop(['c']) if x == 'a' else '' }}{% endfor %}",
-        "{% set a, b = 'x', n %}{{ b }}{{ a }}{% for k, v in {'p': 1}|items %}{{ k }}{{ v }}{% endfor %}",
-        "{{ messages|map(attribute='role')|join(', ') }}{{ messages|selectattr('role', 'equalto', 'user')|list|length }}",
-        "{{ messages[1:][0].content }}{{ messages[-1]['role'] }}{{ messages|length }}{{ 'abc'[1:] }}{{ ['x', n]|join }}",
-        "{{ 'a</b>c'.split('</b>')[-1] }}{{ ' x '.strip() }}{{ 'x\n'.rstrip('\n') }}{{ 'aXa'.replace('X', 'yy') }}",
-        "{{ 'abc'.startswith('a') }}{{ ', '.join(['p', 'q']) }}",
-        "{{ gone is defined }}{{ gone }}{{ none is none }}{{ 'a' is string }}{{ n is in [1, 3] }}{{ gone|default('d') }}",
-        "{# note #}{% raw %}{{ raw }}{% endraw %}{%- if yes -%}  tight  {%- endif -%}",
-    ] {
-        let ours = render(source, conversation(), few()).unwrap();
-        let plain = env.render_str(source, conversation()).unwrap();
-        // Jinja2 writes its language's True and None
-        let python = plain
-            .replace("true", "True")
-            .replace("false", "False")
-            .replace("none", "None");
-        assert!(ours == plain || ours == python, "{source}\n{ours}\n{plain}");
-    }
-}
-
-/// They end by what they use up, and not by the clock: after 0.03 to 25 ms on a Xeon of 2023, half a second under an emulator.
-#[test]
-fn bombs_end_with_an_error() {
-    let fill = |before: &str, what: &str, after: &str| {
-        let count = ((64 << 10) - before.len() - after.len()) / what.len();
-        format!("{before}{}{after}", what.repeat(count))
-    };
-    let each = |what: &str| fill("{% set x = 'aaaa' %}", what, "");
-    let often = |what: &str| {
-        format!(
-            "{{% set ns = namespace(x='aaaa') %}}{{% for i in range(60) %}}{what}{{% endfor %}}"
-        )
-    };
-    let deep =
-        |before: &str, after: &str| format!("{}x{}", before.repeat(2000), after.repeat(2000));
-    let (much, fuel) = ("makes too much text", "ran out of fuel");
-    let (long, flat) = ("a tag is too long", "only texts and numbers");
-    #[rustfmt::skip]
-    let bombs = [
-        // lists
-        ("{{ range(999999999)|list|length }}".into(), "too many elements"),
-        ("{{ range(100000)|list|length }}".into(), much),
-        ("{{ range(2000)|join('0123456789012345678901234567890123456789') }}".into(), much),
-        (often("{% set x = range(2000)|list %}"), much),
-        (often("{% if 3000 in range(2000) %}{% endif %}"), much),
-        (often("{% if 3000 is in range(2000) %}{% endif %}"), much),
-        (often("{{ range(2000)|last }}"), much),
-        (often("{% set x = namespace(range(2000)) %}"), much),
-        // loops
-        ("{% for i in range(2000) %}{% for j in range(2000) %}{% endfor %}{% endfor %}".into(), much),
-        ("{% for i in range(999) %}{% for j in range(9) %}{{ n }}{% endfor %}{% endfor %}".into(), much),
-        (format!("{}{}", "{% for i in 'abcdefghi' %}".repeat(60), "{% endfor %}".repeat(60)), fuel),
-        (fill("{% for i in range(999) %}", "text", "{% endfor %}"), much),
-        (fill("{% set x %}{% for i in range(999) %}", "text", "{% endfor %}{% endset %}"), much),
-        (fill("", "{{ n }}", ""), fuel),
-        // recursion
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".into(), "recursion limit"),
-        ("{% macro m(x) %}{{ m(x[0:]) }}{{ m(x[0:]) }}{% endmacro %}{{ m(messages) }}".into(), "recursion limit"),
-        ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".into(), "recursion limit"),
-        (deep("{% if 1 %}", "{% endif %}"), "recursion limit"),
-        (deep("{% for i in [1] %}", "{% endfor %}"), "recursion limit"),
-        (fill("{% if 0 %}", "{% elif 0 %}", "{% endif %}"), "too many elifs"),
-        (fill("{% set m = messages %}", "{% set m = m[::-1] %}", "{{ m|length }}"), much),
-        (fill("{{ ", "(", " }}"), long), (fill("{{ ", "[", " }}"), long), (fill("{{ ", "not ", "1 }}"), long),
-        (fill("{{ n", "~n", " }}"), long), (fill("{{ n", ".n", " }}"), long), (fill("{{ n", "|abs", " }}"), long),
-        (fill("{{ 1", " if 1 else 1", " }}"), long), (fill("{{ 1", " and 1", " }}"), long),
-        // doubling
-        (often("{% set ns.x = ns.x ~ ns.x %}"), much), (often("{% set ns.x = ns.x + ns.x %}"), much),
-        (each("{% set x = x ~ x %}"), much), (each("{% set x %}{{ x }}{{ x }}{% endset %}"), much),
-        (each("{% set x = x|join(x) %}"), much), (each("{% set x = x.join([x, x]) %}"), much),
-        (each("{% set x = x|replace('a', x) %}"), much), (each("{% set x = x.replace('', x) %}"), much),
-        (format!("{}{}", "{% with n = n ~ n %}".repeat(90), "{% endwith %}".repeat(90)), much),
-        ("{% macro m(x) %}{{ m(x ~ x) }}{% endmacro %}{{ m('aaaa') }}".into(), much),
-        ("{% for x in ['a'] recursive %}{{ loop([x ~ x]) }}{% endfor %}".into(), much),
-        (each("{% set x = [x, x] %}"), flat), (each("{% set x = {'a': x, 'b': x} %}"), flat),
-        (each("{% set x = '%s%s'|format(x, x) %}"), "filter format is unknown"),
-        (each("{% set x = '{}{}'.format(x, x) %}"), "has no method named format"),
-        ("{{ 'a'.count('') }}".into(), "has no method named count"),
-        // what holds itself
-        ("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns|tojson }}".into(), flat),
-        ("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns|tojson }}".into(), flat),
-        ("{% set a = namespace() %}{% set b = namespace(a=a) %}{{ b|tojson }}".into(), flat),
-        // numbers that are sizes
-        ("{{ 'a' * 99999999 }}".into(), "multiplication"), ("{{ ([1] * 99999999)|list }}".into(), "multiplication"),
-        ("{{ 2 ** 99999999 }}".into(), "multiplication"), ("{{ [1]|tojson(indent=99999999) }}".into(), much),
-        ("{{ 'a\nb'|indent(99999999) }}".into(), much), ("{{ 'a\nb'|indent(width=99999999) }}".into(), much),
-        // other templates
-        ("{% extends 'x' %}".into(), "not supported"), ("{% import 'x' as y %}".into(), "not supported"),
-        ("{% block x %}{% endblock %}".into(), "not supported"),
-    ];
-    for (source, says) in bombs {
-        let error = render(&source, conversation(), few())
-            .unwrap_err()
-            .to_string();
-        let name: String = source.chars().take(80).collect();
-        assert!(error.contains(says), "{name}: {error}");
-    }
-}
-
-#[test]
-fn a_panic_of_the_engine_is_an_error() {
-    let error = render("{{ [][::-1]|list }}", conversation(), few()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "invalid operation: the template engine failed"
-    );
 }

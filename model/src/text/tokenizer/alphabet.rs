@@ -27,7 +27,7 @@ const CHARS: [char; 256] = {
 };
 
 /// The byte of each character, none where the character stands for no byte. U+0143 is the last that does.
-const BYTES: [Option<u8>; 0x144] = {
+static BYTES: [Option<u8>; 0x144] = {
     let mut table = [None; 0x144];
     let mut byte = 0;
     while byte < 256 {
@@ -38,13 +38,29 @@ const BYTES: [Option<u8>; 0x144] = {
 };
 
 /// The character that stands for `byte`.
+#[cfg(test)]
 pub(super) fn char_of(byte: u8) -> char {
     CHARS[usize::from(byte)]
 }
 
 /// The byte that `c` stands for.
-pub(super) fn byte_of(c: char) -> Option<u8> {
+fn byte_of(c: char) -> Option<u8> {
     BYTES.get(c as usize).copied().flatten()
+}
+
+/// Appends the bytes that a token of this alphabet stands for. A character that stands for no byte means itself; gives whether
+/// there was none of these.
+pub(super) fn decode(token: &str, out: &mut Vec<u8>) -> bool {
+    let mut all = true;
+    for c in token.chars() {
+        if let Some(byte) = byte_of(c) {
+            out.push(byte);
+        } else {
+            all = false;
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -74,6 +90,12 @@ mod tests {
         }
         for c in [' ', '\u{AD}', '\u{144}', '▁', '\u{10FFFF}'] {
             assert_eq!(byte_of(c), None, "{c:?}");
+            let mut bytes = Vec::new();
+            assert!(!decode(&format!("A{c}B"), &mut bytes));
+            assert_eq!(bytes, format!("A{c}B").as_bytes());
         }
+        let (mut bytes, all) = (Vec::new(), (0..=255).map(char_of).collect::<String>());
+        assert!(decode(&all, &mut bytes));
+        assert!(bytes.iter().copied().eq(0..=255));
     }
 }

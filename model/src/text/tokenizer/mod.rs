@@ -1,6 +1,9 @@
 //! Text to token ids and back.
 
 mod alphabet;
+mod merges;
+mod pieces;
+mod rules;
 mod special_tokens;
 mod split;
 mod vocabulary;
@@ -9,30 +12,30 @@ pub(super) use special_tokens::SpecialTokens;
 
 use super::TextError;
 use crate::gguf::Gguf;
-use alphabet::char_of;
+use merges::{Merger, Merges};
+use pieces::Pieces;
 use special_tokens::Stretch;
 use split::Rule;
 use std::borrow::Cow;
-use tokenizers::Model;
-use tokenizers::models::bpe::BPE;
-use vocabulary::{Pieces, Vocabulary};
+use vocabulary::{BLANK, Kind, Vocabulary};
 
 /// Longest text that is tokenized at once, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
-/// A byte-level BPE tokenizer, built once from the file's metadata.
+/// A tokenizer of byte-pair encoding, over bytes as GPT-2 has it or over characters as SentencePiece has it. It is built once
+/// from the file's metadata.
 ///
-/// Words are found by the closed rules of `tokenizer.ggml.pre` and merged by the `tokenizers` crate, which takes O(n log n) in
-/// the longest word. The crate's cache of words is off: it never forgets, and ten thousand words of a client's choosing are
-/// 80 MB.
+/// Text is split at special tokens, what is between them into words, and each word is merged in O(n log n). What is held is the
+/// bytes of the tokens and two tables of numbers, and no text of a client.
 #[derive(Debug)]
 pub struct Tokenizer {
-    bpe: BPE,
     rule: Rule,
+    spelling: Spelling,
     special: SpecialTokens,
-    /// ids of the 256 bytes; a vocabulary need not have all of them, and text loses the bytes that it lacks
-    bytes: Vec<Option<u32>>,
     pieces: Pieces,
+    merges: Merges,
+    /// ids of the 256 bytes; a vocabulary need not have all of them
+    bytes: Vec<Option<u32>>,
     ends: Vec<u32>,
     /// the control tokens that are marks of calls
     marks: Vec<(u32, &'static str)>,
@@ -41,6 +44,19 @@ pub struct Tokenizer {
     add_bos: bool,
     /// most ids of a text
     most: usize,
+}
+
+/// What the symbols of a word are before they are merged.
+#[derive(Debug)]
+enum Spelling {
+    /// Its bytes. Text loses those that the vocabulary lacks.
+    Bytes,
+    /// Its characters. One that is in no token is written in bytes, and without these as the unknown token.
+    Characters {
+        /// whether a blank stands before text
+        prefix: bool,
+        unknown: Option<u32>,
+    },
 }
 
 /// A token that the file names by a key.
@@ -62,29 +78,40 @@ impl Tokenizer {
     }
 
     fn build(v: &Vocabulary<'_>) -> Result<Self, TextError> {
-        let rule = Rule::named(v.pre)?;
         let named = |id: Option<u32>| {
             let id = id?;
             let text = v.tokens.get(id as usize)?.to_string();
             Some(Named { id, text })
         };
-        let (bos, eos) = (named(v.bos), named(v.eos));
-        let add_bos = v.add_bos.unwrap_or(rule.bos);
-        let (special, ends, pieces) = (SpecialTokens::new(&v.special())?, v.ends(), Pieces::new(v));
-        let bpe = v.bpe(rule.whole_words)?;
-        let id = |byte| bpe.token_to_id(char_of(byte).encode_utf8(&mut [0; 4]));
-        let bytes = (0..=255).map(id).collect();
+        let (pieces, bytes) = v.pieces()?;
+        let (rule, spelling, adds) = match v.kind {
+            Kind::Bytes { pre, .. } => {
+                let published = split::published(pre)?;
+                (Rule::new(published)?, Spelling::Bytes, published.bos)
+            }
+            Kind::Sentence {
+                prefix, unknown, ..
+            } => {
+                let rule = if pieces.begin_with_blanks() {
+                    Rule::blanks()
+                } else {
+                    Rule::whole()
+                };
+                (rule, Spelling::Characters { prefix, unknown }, true)
+            }
+        };
         Ok(Self {
-            bpe,
             rule,
-            special,
-            bytes,
+            spelling,
+            special: SpecialTokens::new(&v.special())?,
+            merges: v.merges(&pieces)?,
             pieces,
-            ends,
+            bytes,
+            ends: v.ends(),
             marks: v.marks(),
-            bos,
-            eos,
-            add_bos,
+            bos: named(v.bos),
+            eos: named(v.eos),
+            add_bos: v.add_bos.unwrap_or(adds),
             most: usize::MAX,
         })
     }
@@ -95,7 +122,8 @@ impl Tokenizer {
         Self { most, ..self }
     }
 
-    /// Gives the ids of `text`. Nothing is added, not even a beginning-of-text token.
+    /// Gives the ids of `text`, with which a prompt begins. Nothing is added but the blank that SentencePiece has before text,
+    /// not even a beginning-of-text token.
     ///
     /// With `special`, control tokens in the text become their ids; otherwise they stay text. The vocabulary's user-defined
     /// words become their ids either way, as in llama.cpp.
@@ -103,12 +131,20 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::TooLong`] if the text has more than [`MAX_TEXT_BYTES`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
-        self.encode_stretches(text, special, Cow::Borrowed)
+        self.encode_stretches(text, true, special, Cow::Borrowed)
+    }
+
+    /// Gives the ids of `text` as it stands behind other text: no blank comes before it.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_behind(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
+        self.encode_stretches(text, false, special, Cow::Borrowed)
     }
 
     /// Gives the ids of a rendered template. Its own control tokens are read, and those in guarded contents stay text.
     pub(super) fn encode_guarded(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        self.encode_stretches(text, true, SpecialTokens::unguard)
+        self.encode_stretches(text, true, true, SpecialTokens::unguard)
     }
 
     /// The special tokens that message contents are guarded against.
@@ -119,6 +155,7 @@ impl Tokenizer {
     fn encode_stretches<'t>(
         &self,
         text: &'t str,
+        mut begins: bool,
         special: bool,
         plain: impl Fn(&'t str) -> Cow<'t, str>,
     ) -> Result<Vec<u32>, TextError> {
@@ -129,16 +166,22 @@ impl Tokenizer {
             });
         }
         let mut ids = Vec::with_capacity((text.len() / 3).min(self.most));
-        let mut letters = String::new();
+        let mut merger = Merger::default();
         self.special.split(text, special, |stretch| match stretch {
             Stretch::Special(id) => {
+                begins = true;
                 ids.push(id);
                 self.room_for(&ids)
             }
-            Stretch::Text(text) => self.rule.split(&plain(text), |word| {
-                self.encode_word(word, &mut letters, &mut ids)?;
-                self.room_for(&ids)
-            }),
+            Stretch::Text("") => Ok(()),
+            Stretch::Text(text) => {
+                let text = self.spell(plain(text), begins);
+                begins = false;
+                self.rule.split(&text, |word| {
+                    self.encode_word(word, &mut merger, &mut ids);
+                    self.room_for(&ids)
+                })
+            }
         })?;
         Ok(ids)
     }
@@ -150,35 +193,80 @@ impl Tokenizer {
         Ok(())
     }
 
-    fn encode_word(
-        &self,
-        word: &str,
-        letters: &mut String,
-        ids: &mut Vec<u32>,
-    ) -> Result<(), TextError> {
-        // bytes that the vocabulary lacks are lost, and no merge goes across them
-        for run in word
-            .as_bytes()
-            .split(|&byte| self.bytes[usize::from(byte)].is_none())
-        {
-            if let [byte] = run {
-                ids.extend(self.bytes[usize::from(*byte)]);
-                continue;
-            }
-            letters.clear();
-            letters.extend(run.iter().map(|&byte| char_of(byte)));
-            let tokens = self.bpe.tokenize(letters);
-            let tokens =
-                tokens.map_err(|e| TextError::vocabulary(vocabulary::TOKENS, e.to_string()))?;
-            ids.extend(tokens.iter().map(|t| t.id));
+    /// The text as tokens have it. SentencePiece writes blanks as [`BLANK`] and so takes that character for a blank; here both
+    /// are blanks.
+    fn spell<'t>(&self, text: Cow<'t, str>, begins: bool) -> Cow<'t, str> {
+        let Spelling::Characters { prefix, .. } = self.spelling else {
+            return text;
+        };
+        let text = if text.contains(BLANK) {
+            text.replace(BLANK, " ").into()
+        } else {
+            text
+        };
+        // a prompt's first text, and text behind a special token, has a blank before it as a word within a line has
+        if begins && prefix && !text.is_empty() {
+            format!(" {text}").into()
+        } else {
+            text
         }
-        Ok(())
+    }
+
+    fn encode_word(&self, word: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
+        let bytes = word.as_bytes();
+        if self.rule.whole_words
+            && let Some(id) = self.pieces.find(bytes)
+        {
+            ids.push(id);
+            return;
+        }
+        match self.spelling {
+            Spelling::Bytes => {
+                // no merge goes across bytes that are lost
+                for run in bytes.split(|&byte| self.bytes[usize::from(byte)].is_none()) {
+                    for (end, &byte) in (1..).zip(run) {
+                        merger.push(end, self.bytes[usize::from(byte)]);
+                    }
+                    let symbols = merger.merge(run, &self.merges, &self.pieces);
+                    ids.extend(symbols.filter_map(|symbol| symbol.id));
+                }
+            }
+            Spelling::Characters { unknown, .. } => {
+                for (start, c) in word.char_indices() {
+                    let end = start + c.len_utf8();
+                    merger.push(end, self.pieces.find(&bytes[start..end]));
+                }
+                for symbol in merger.merge(bytes, &self.merges, &self.pieces) {
+                    if let Some(id) = symbol.id {
+                        ids.push(id);
+                        continue;
+                    }
+                    let symbol = &bytes[symbol.start as usize..symbol.end as usize];
+                    let in_bytes = symbol.iter().map(|&byte| self.bytes[usize::from(byte)]);
+                    match in_bytes.collect::<Option<Vec<u32>>>() {
+                        Some(in_bytes) => ids.extend(in_bytes),
+                        None => ids.extend(unknown),
+                    }
+                }
+            }
+        }
     }
 
     /// The bytes of one token, which need not be whole UTF-8. Control tokens, unused tokens and ids that are not in the
     /// vocabulary have none.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         self.pieces.get(id).to_vec()
+    }
+
+    /// The bytes of the first token of a text. The blank that [`Self::encode`] puts before text is not of the text.
+    pub fn first_bytes(&self, id: u32) -> Vec<u8> {
+        let bytes = self.pieces.get(id);
+        let prefixed = matches!(self.spelling, Spelling::Characters { prefix: true, .. });
+        bytes
+            .strip_prefix(b" ")
+            .filter(|_| prefixed)
+            .unwrap_or(bytes)
+            .to_vec()
     }
 
     /// The text of a control token that is a mark of calls, which counts where a model may call tools.
@@ -198,13 +286,22 @@ impl Tokenizer {
         self.ends.contains(&id)
     }
 
-    /// Bytes of the longest token: a text of `n` bytes has at least `n / longest` tokens. There is none if the vocabulary lacks
-    /// bytes, because a text of these has no tokens at all.
+    /// Bytes of text that the longest token can stand for: a text of `n` bytes has at least `n / longest` tokens. There is none if
+    /// the vocabulary lacks bytes, because a text of these has no tokens at all.
     pub fn longest(&self) -> Option<usize> {
         if self.bytes.iter().any(Option::is_none) {
             return None;
         }
-        let lengths = (0..self.pieces.count() as u32).map(|id| self.pieces.get(id).len());
+        let blank = match self.spelling {
+            Spelling::Bytes => 1,
+            Spelling::Characters { .. } => BLANK.len_utf8(),
+        };
+        let length = |id| {
+            let piece = self.pieces.get(id);
+            let blanks = piece.iter().filter(|byte| **byte == b' ').count();
+            piece.len() + blanks * (blank - 1)
+        };
+        let lengths = (0..self.pieces.count() as u32).map(length);
         lengths.max().filter(|longest| *longest > 0)
     }
 

@@ -1,64 +1,82 @@
 //! Splits text into words. Byte-pair merges do not go across the border of a word.
-//!
-//! The rules are closed: no expression comes from a model file. They are those of llama.cpp's `src/llama-vocab.cpp`
-//! (`llm_tokenizer_bpe`), which follows each model's own `tokenizer.json`. They end in `\s+(?!\S)|\s+`. The look-ahead is done
-//! by hand here, so that the rest is a plain regular expression that never backtracks and passes over a word once.
 
+use super::rules::{PUBLISHED, Published, Step};
 use crate::text::TextError;
 use regex::Regex;
 
 /// The rule by which a vocabulary splits text.
 #[derive(Debug)]
 pub(super) struct Rule {
-    words: Regex,
-    /// whether each numeric character is cut out before the other rules see the text
-    lone_digits: bool,
-    /// whether white space that ends in a newline is a word of its own
-    newlines: bool,
+    steps: Vec<Compiled>,
     /// whether a word that is itself a token is that token, whatever the merges say
     pub(super) whole_words: bool,
-    /// whether a prompt starts with the beginning-of-text token if the file does not say
-    pub(super) bos: bool,
+}
+
+/// A step of a rule.
+#[derive(Debug)]
+enum Compiled {
+    Apart(Regex),
+    Words {
+        words: Regex,
+        newlines: bool,
+    },
+    /// A word begins with each run of blanks.
+    Blanks,
+}
+
+/// The rule of this name, as it is published. A name that is not known is refused.
+pub(super) fn published(name: &str) -> Result<&'static Published, TextError> {
+    let found = PUBLISHED.iter().find(|rule| rule.names.contains(&name));
+    found.ok_or_else(|| TextError::Pre {
+        pre: name.into(),
+        known: names().collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// The values of `tokenizer.ggml.pre` that are known.
-pub(super) const PRE_RULES: [&str; 5] =
-    ["qwen2", "deepseek-r1-qwen", "smollm", "llama-bpe", "gpt-2"];
-
-const GPT2: &str = r"\A(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+)";
-const QWEN2: &str = concat!(
-    r"\A(?:'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+)"
-);
-const LLAMA3: &str = concat!(
-    r"\A(?:'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+)"
-);
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PUBLISHED.iter().flat_map(|rule| rule.names).copied()
+}
 
 impl Rule {
-    /// Finds the rule of this name. A name that is not known is refused.
-    pub(super) fn named(name: &str) -> Result<Self, TextError> {
-        let (words, lone_digits, newlines, llama) = match name {
-            "qwen2" | "deepseek-r1-qwen" => (QWEN2, false, true, false),
-            "smollm" => (GPT2, true, false, false),
-            "llama-bpe" => (LLAMA3, false, true, true),
-            "gpt-2" => (GPT2, false, false, false),
-            _ => {
-                return Err(TextError::Pre {
-                    pre: name.into(),
-                    known: PRE_RULES.join(", "),
-                });
-            }
+    /// Compiles a published rule.
+    pub(super) fn new(published: &Published) -> Result<Self, TextError> {
+        let compile = |words: &str| {
+            Regex::new(words)
+                .map_err(|e| TextError::vocabulary("tokenizer.ggml.pre", e.to_string()))
         };
-        let words = Regex::new(words)
-            .map_err(|e| TextError::vocabulary("tokenizer.ggml.pre", e.to_string()))?;
+        let steps = published
+            .steps
+            .iter()
+            .map(|step| -> Result<Compiled, TextError> {
+                Ok(match step {
+                    Step::Apart(matches) => Compiled::Apart(compile(matches)?),
+                    Step::Words { words, newlines } => Compiled::Words {
+                        words: compile(words)?,
+                        newlines: *newlines,
+                    },
+                })
+            });
         Ok(Self {
-            words,
-            lone_digits,
-            newlines,
-            whole_words: llama,
-            bos: llama,
+            steps: steps.collect::<Result<_, _>>()?,
+            whole_words: published.whole_words,
         })
+    }
+
+    /// A word begins with each run of blanks.
+    pub(super) fn blanks() -> Self {
+        Self {
+            steps: vec![Compiled::Blanks],
+            whole_words: false,
+        }
+    }
+
+    /// All of a text is one word.
+    pub(super) fn whole() -> Self {
+        Self {
+            steps: Vec::new(),
+            whole_words: false,
+        }
     }
 
     /// Calls `word` with each word, one after the other. Together they are `text`.
@@ -67,139 +85,79 @@ impl Rule {
         text: &'t str,
         mut word: impl FnMut(&'t str) -> Result<(), E>,
     ) -> Result<(), E> {
-        if !self.lone_digits {
-            return self.split_run(text, &mut word);
-        }
-        let mut rest = text;
-        while let Some((at, digit)) = rest.char_indices().find(|(_, c)| c.is_numeric()) {
-            let (before, after) = rest.split_at(at);
-            let (digit, after) = after.split_at(digit.len_utf8());
-            self.split_run(before, &mut word)?;
-            word(digit)?;
-            rest = after;
-        }
-        self.split_run(rest, &mut word)
+        split(&self.steps, text, &mut word)
     }
+}
 
-    fn split_run<'t, E>(
-        &self,
-        mut text: &'t str,
-        word: &mut impl FnMut(&'t str) -> Result<(), E>,
-    ) -> Result<(), E> {
-        while let Some(first) = text.chars().next() {
-            // every character is a word by some alternative; if the tables of the crate disagree, it stands alone
-            let end = self.words.find(text).map_or(first.len_utf8(), |m| m.end());
-            let (head, tail) = text.split_at(self.leave_one(&text[..end], &text[end..]));
-            word(head)?;
-            text = tail;
-        }
-        Ok(())
+/// Does the first step with `text`, and those behind it with what it gives.
+fn split<'t, E>(
+    steps: &[Compiled],
+    text: &'t str,
+    word: &mut dyn FnMut(&'t str) -> Result<(), E>,
+) -> Result<(), E> {
+    if text.is_empty() {
+        return Ok(());
     }
-
-    /// Does what `\s+(?!\S)` does: of white space before a word the last character is left to that word.
-    fn leave_one(&self, found: &str, rest: &str) -> usize {
-        let Some(last) = found.chars().next_back().filter(|c| c.is_whitespace()) else {
-            return found.len();
-        };
-        let keeps = rest.is_empty() || (self.newlines && matches!(last, '\r' | '\n'));
-        let shorter = found.len() - last.len_utf8();
-        if keeps || shorter == 0 {
-            found.len()
-        } else {
-            shorter
+    let Some((step, steps)) = steps.split_first() else {
+        return word(text);
+    };
+    match step {
+        Compiled::Apart(matches) => {
+            let mut at = 0;
+            for found in matches.find_iter(text) {
+                split(steps, &text[at..found.start()], word)?;
+                split(steps, found.as_str(), word)?;
+                at = found.end();
+            }
+            split(steps, &text[at..], word)
         }
+        Compiled::Words { words, newlines } => {
+            let (mut rest, mut between) = (text, 0);
+            while let Some(first) = rest[between..].chars().next() {
+                let (before, found) = rest.split_at(between);
+                let Some(end) = words.find(found).map(|found| found.end()) else {
+                    // what is of no word stays in one
+                    between += first.len_utf8();
+                    continue;
+                };
+                let (head, tail) =
+                    found.split_at(leave_one(&found[..end], &found[end..], *newlines));
+                split(steps, before, word)?;
+                split(steps, head, word)?;
+                (rest, between) = (tail, 0);
+            }
+            split(steps, rest, word)
+        }
+        Compiled::Blanks => {
+            let mut rest = text;
+            while let Some((at, _)) = {
+                let begins = rest.match_indices(' ');
+                let mut begins = begins.filter(|(at, _)| *at > 0 && !rest[..*at].ends_with(' '));
+                begins.next()
+            } {
+                let (head, tail) = rest.split_at(at);
+                split(steps, head, word)?;
+                rest = tail;
+            }
+            split(steps, rest, word)
+        }
+    }
+}
+
+/// Does what `\s+(?!\S)` does: of white space before a word the last character is left to that word.
+fn leave_one(found: &str, rest: &str, newlines: bool) -> usize {
+    let Some(last) = found.chars().next_back().filter(|c| c.is_whitespace()) else {
+        return found.len();
+    };
+    let keeps = rest.is_empty() || (newlines && matches!(last, '\r' | '\n'));
+    let shorter = found.len() - last.len_utf8();
+    if keeps || shorter == 0 {
+        found.len()
+    } else {
+        shorter
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use fancy_regex::Regex as Fancy;
-    use proptest::prelude::*;
-
-    fn words<'t>(rule: &str, text: &'t str) -> Vec<&'t str> {
-        let mut words = Vec::new();
-        Rule::named(rule)
-            .unwrap()
-            .split(text, |w| {
-                words.push(w);
-                Ok::<_, ()>(())
-            })
-            .unwrap();
-        words
-    }
-
-    #[test]
-    fn an_unknown_rule_is_refused_by_name() {
-        let message = Rule::named("dbrx").unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "`tokenizer.ggml.pre` is `dbrx`, known are qwen2, deepseek-r1-qwen, smollm, llama-bpe, gpt-2"
-        );
-        for name in PRE_RULES {
-            Rule::named(name).unwrap();
-        }
-    }
-
-    #[test]
-    fn rules_differ_where_they_should() {
-        #[rustfmt::skip]
-        let table: &[(&str, &str, &[&str])] = &[
-            ("qwen2", "I'LL pay 1234", &["I", "'LL", " pay", " ", "1", "2", "3", "4"]),
-            ("llama-bpe", "I'LL pay 1234", &["I", "'LL", " pay", " ", "123", "4"]),
-            ("gpt-2", "I'LL pay 1234", &["I", "'", "LL", " pay", " 1234"]),
-            ("smollm", "I'LL pay 1234", &["I", "'", "LL", " pay", " ", "1", "2", "3", "4"]),
-            ("qwen2", "a  b\n\n c;\n\n", &["a", " ", " b", "\n\n", " c", ";\n\n"]),
-            ("gpt-2", "a  b\n\n c;\n\n", &["a", " ", " b", "\n\n", " c", ";", "\n\n"]),
-            ("smollm", "   7", &["   ", "7"]),
-            ("gpt-2", "   7", &["  ", " 7"]),
-        ];
-        for (rule, text, expected) in table {
-            assert_eq!(words(rule, text), *expected, "{rule} {text:?}");
-        }
-    }
-
-    /// The rules as they are published, with the look-ahead.
-    fn published(rule: &str, text: &str) -> Vec<String> {
-        let contraction = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])";
-        let tail = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-        let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-            .to_string();
-        let split = |re: String, text: &str| -> Vec<String> {
-            Fancy::new(&re)
-                .unwrap()
-                .find_iter(text)
-                .map(|m| m.unwrap().as_str().to_string())
-                .collect()
-        };
-        match rule {
-            "gpt-2" => split(gpt2, text),
-            "smollm" => split(r"\p{N}|[^\p{N}]+".into(), text)
-                .iter()
-                .flat_map(|t| split(gpt2.clone(), t))
-                .collect(),
-            "llama-bpe" => split(
-                format!(r"{contraction}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{tail}"),
-                text,
-            ),
-            _ => split(
-                format!(r"{contraction}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{tail}"),
-                text,
-            ),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn equals_the_published_rules(
-            text in prop_oneof![
-                "[ \\t\\r\\na1'sLl.;é界½\u{3000}\u{a0}\u{200d}\u{301}]{0,24}",
-                any::<String>(),
-            ],
-            rule in prop::sample::select(&PRE_RULES[..]),
-        ) {
-            prop_assert_eq!(words(rule, &text), published(rule, &text));
-        }
-    }
-}
+mod tests;

@@ -3,8 +3,8 @@
 use super::arithmetic::{Fma, divide, fold, keep, multiply_add, root};
 use super::step_words::{ANGLES, POSITIONS, ROWS, TABLES};
 use super::stored::{UNITS, head_words, store};
-use crate::ops::AttentionSpec;
 use crate::ops::rope::RopePairing;
+use crate::ops::{AttentionSpec, HeadNorm};
 use cubecl::prelude::*;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
@@ -23,7 +23,7 @@ pub(in crate::ops::cube) struct Heads {
     pub(in crate::ops::cube) size: usize,
     /// Pairs of values that are rotated.
     pub(in crate::ops::cube) pairs: usize,
-    /// Whether q and k heads are normed.
+    /// Whether q and k heads are normed before they are rotated.
     pub(in crate::ops::cube) normed: bool,
     /// Whether a pair is a value and the one half the rotated values further, not its neighbour.
     pub(in crate::ops::cube) apart: bool,
@@ -49,7 +49,7 @@ impl Heads {
             kv_heads: spec.kv_heads,
             size: spec.head_dim,
             pairs,
-            normed: spec.qk_norm,
+            normed: spec.qk_norm == HeadNorm::BeforeRotation,
             apart: spec.pairing == RopePairing::Neox,
             keys,
             values,

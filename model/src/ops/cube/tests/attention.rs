@@ -34,8 +34,13 @@ fn attention_is_compared() {
                 kv_heads,
                 head_dim,
                 eps: 1e-6,
-                qk_norm,
+                qk_norm: if qk_norm {
+                    HeadNorm::BeforeRotation
+                } else {
+                    HeadNorm::Absent
+                },
                 pairing,
+                unrotated_every: 0,
             };
             compared(spec, rope_dims, isa);
         }
@@ -52,7 +57,7 @@ fn compared(spec: AttentionSpec, rope_dims: usize, isa: Isa) {
     let (q_norm, k_norm) = (random.floats(head_dim), random.floats(head_dim));
     let what = format!("{isa} {spec:?}");
     let input = || AttentionInput::<CubeBackend> {
-        norm: floats(&norm, &[embed]),
+        norm: Norm::Rms(floats(&norm, &[embed])),
         q: matrix(&weights[0]),
         k: matrix(&weights[1]),
         v: matrix(&weights[2]),
@@ -61,7 +66,7 @@ fn compared(spec: AttentionSpec, rope_dims: usize, isa: Isa) {
         k_norm: floats(&k_norm, &[head_dim]),
     };
     let host_input = || AttentionInput::<Flex> {
-        norm: on::<Flex>(&norm, &[embed]),
+        norm: Norm::Rms(on::<Flex>(&norm, &[embed])),
         q: weights[0].on(),
         k: weights[1].on(),
         v: weights[2].on(),

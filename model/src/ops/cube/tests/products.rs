@@ -23,7 +23,7 @@ fn inputs_are_rounded_as_on_the_host() {
             let (pool, kernels) = (&rt.pool, rt.kernels);
             let part = &x[first * cols..];
             if normed {
-                rt.inputs.norm(kernels, pool, 1, part, &weight, 1e-5);
+                rt.inputs.norm(kernels, pool, 1, part, Some(&weight), 1e-5);
             } else {
                 rt.inputs.normed = part.to_vec();
             }
@@ -83,9 +83,9 @@ fn added(raw: &Raw, w: &Matrix<CubeBackend>, n: usize, alone: bool) {
     let (x, a) = (random.floats(n * rows), random.floats(n * cols));
     let (x_, a_) = (columns(&x, [n, rows]), columns(&a, [n, cols]));
     Launcher::of(&mut rt.launcher, &x_, rt.kernels.isa()).alone = alone;
-    let found = CubeBackend::project_add(x_, a_, w.clone(), &mut rt);
+    let found = CubeBackend::project_add(x_, a_, plain(w.clone()), 1e-6, &mut rt);
     let (x, a) = (on::<Flex>(&x, &[n, rows]), on::<Flex>(&a, &[n, cols]));
-    let wanted = Flex::project_add(x, a, raw.on(), &mut rt);
+    let wanted = Flex::project_add(x, a, plain(raw.on()), 1e-6, &mut rt);
     same(found, wanted, &format!("{}, {n} columns", raw.ty));
 }
 
@@ -191,12 +191,12 @@ fn sums_of_the_largest_numbers_are_exact() {
             let mut rt = runtime(1, 2);
             let (x_, a_) = (columns(&x, [n, raw.rows]), columns(&a, [n, raw.cols]));
             Launcher::of(&mut rt.launcher, &x_, rt.kernels.isa()).alone = alone;
-            let found = CubeBackend::project_add(x_, a_, matrix(&raw), &mut rt);
+            let found = CubeBackend::project_add(x_, a_, plain(matrix(&raw)), 1e-6, &mut rt);
             let (x, a) = (
                 on::<Flex>(&x, &[n, raw.rows]),
                 on::<Flex>(&a, &[n, raw.cols]),
             );
-            let wanted = Flex::project_add(x, a, raw.on(), &mut rt);
+            let wanted = Flex::project_add(x, a, plain(raw.on()), 1e-6, &mut rt);
             same(found, wanted, &format!("{ty}, {n} columns"));
         }
     }
@@ -227,13 +227,13 @@ fn the_middle_of_the_mlp_matches() {
                 let norm: Vec<f32> = random.floats(cols).iter().map(|v| v * 40.0).collect();
                 let mut rt = at_level(1, 2, isa);
                 let mlp = MlpInput::<CubeBackend> {
-                    norm: floats(&norm, &[cols]),
+                    norm: Norm::Rms(floats(&norm, &[cols])),
                     gate: matrix(&gate),
                     up: matrix(&up),
                 };
                 let found = CubeBackend::mlp_input(&columns(&a, [n, cols]), mlp, 1e-5, &mut rt);
                 let mlp = MlpInput::<Flex> {
-                    norm: on::<Flex>(&norm, &[cols]),
+                    norm: Norm::Rms(on::<Flex>(&norm, &[cols])),
                     gate: gate.on(),
                     up: up.on(),
                 };

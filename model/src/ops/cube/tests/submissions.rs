@@ -14,13 +14,15 @@ fn a_token_is_as_many_submissions_as_the_last() {
         kv_heads: 1,
         head_dim: 32,
         eps: 1e-6,
-        qk_norm: false,
+        qk_norm: HeadNorm::Absent,
         pairing: RopePairing::Neox,
+        unrotated_every: 0,
     };
     let mut random = Random(9);
     let mut made = |rows| matrix(&Raw::new(&mut random, GgmlType::Q8_0, rows, embed));
     let (square, half, table) = (made(embed), made(32), made(vocab));
-    let norm = || floats(&[1.0; 64], &[embed]);
+    let weight = || floats(&[1.0; 64], &[embed]);
+    let norm = || Norm::Rms(weight());
     let input = AttentionInput::<CubeBackend> {
         norm: norm(),
         q: square.clone(),
@@ -36,7 +38,7 @@ fn a_token_is_as_many_submissions_as_the_last() {
         up: square.clone(),
     };
     let head = LmHead::<CubeBackend> {
-        norm: norm(),
+        norm: weight(),
         exact: table.clone(),
         scan: table.clone(),
         requantized: false,
@@ -59,13 +61,13 @@ fn a_token_is_as_many_submissions_as_the_last() {
             position,
             tokens: 1,
         }]);
-        let mut x = CubeBackend::embed(&like, table.clone(), &[7], &kv, &mut rt);
+        let mut x = CubeBackend::embed(&like, table.clone(), &[7], 1.0, &kv, &mut rt);
         for layer in 0..layers {
             let q = CubeBackend::attention_input(&x, input.clone(), spec, layer, &mut kv, &mut rt);
             let a = CubeBackend::attention(q, spec, layer, &mut kv, &mut rt);
-            x = CubeBackend::project_add(x, a, square.clone(), &mut rt);
+            x = CubeBackend::project_add(x, a, plain(square.clone()), 1e-6, &mut rt);
             let inner = CubeBackend::mlp_input(&x, mlp.clone(), 1e-6, &mut rt);
-            x = CubeBackend::project_add(x, inner, square.clone(), &mut rt);
+            x = CubeBackend::project_add(x, inner, plain(square.clone()), 1e-6, &mut rt);
         }
         let logits = CubeBackend::head(x, 0..1, head.clone(), 1e-6, &mut rt);
         CubeBackend::read_logits(logits, true, &mut rt).unwrap();

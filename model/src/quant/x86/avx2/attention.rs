@@ -1,4 +1,4 @@
-//! Attention of the query heads of one KV head: eight positions at a time, widened to f32 once for all of the heads.
+//! Attention of the query heads of one KV head: eight positions at a time, widened to f32 once for all queries.
 
 use super::unpack::load_16;
 use crate::quant::format::blocks::Half;
@@ -29,44 +29,43 @@ pub(super) fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
 /// Attention for heads of `8 * N` values.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn attend_sized<const N: usize>(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
-    let scores = &mut scores[..heads.q.len() / heads.d * heads.len];
     score::<N>(heads, scores);
-    for scores in scores.chunks_exact_mut(heads.len) {
-        floats::softmax::<true>(scores);
-    }
+    floats::softmax_rows::<true>(heads, scores);
     weigh::<N>(heads, scores, out);
 }
 
-/// Computes `scores[head][position] = q . k * scale` for heads of `8 * N` values.
+/// Computes `scores[query][position] = q . k * scale` for heads of `8 * N` values.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
-    let len = heads.len;
+    let (longest, stride) = (heads.longest(), heads.stride());
     let mut wide = [[_mm256_setzero_ps(); N]; BLOCK];
-    for first in (0..len).step_by(BLOCK) {
-        let n = BLOCK.min(len - first);
-        widen(&mut wide, heads.k.rows(first, heads.d), n);
+    for first in (0..longest).step_by(BLOCK) {
+        widen(&mut wide, heads.k.rows(first, heads.d), longest - first);
         let queries = heads.q.chunks_exact(8 * N);
-        for (q, scores) in queries.zip(scores.chunks_exact_mut(len)) {
+        let queries = queries.zip(scores.chunks_exact_mut(stride)).enumerate();
+        for (i, (q, scores)) in queries.skip(heads.blind(first)) {
             let dots = _mm256_mul_ps(dots(&wide, q), _mm256_set1_ps(heads.scale));
             let mut elements = [0.0; BLOCK];
             store(&mut elements, dots);
+            let n = heads.sees(i, first, BLOCK);
             scores[first..first + n].copy_from_slice(&elements[..n]);
         }
     }
 }
 
-/// Computes `out[head] = sum of weights[head][position] * v` for heads of `8 * N` values.
+/// Computes `out[query] = sum of weights[query][position] * v` for heads of `8 * N` values.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     const { assert!(N.is_multiple_of(PART)) };
-    let len = heads.len;
+    let (longest, stride) = (heads.longest(), heads.stride());
     let mut wide = [[_mm256_setzero_ps(); N]; BLOCK];
     out.fill(0.0);
-    for first in (0..len).step_by(BLOCK) {
-        let n = BLOCK.min(len - first);
-        widen(&mut wide, heads.v.rows(first, heads.d), n);
-        for (out, weights) in out.chunks_exact_mut(8 * N).zip(weights.chunks_exact(len)) {
-            let weights = &weights[first..first + n];
+    for first in (0..longest).step_by(BLOCK) {
+        widen(&mut wide, heads.v.rows(first, heads.d), longest - first);
+        let queries = out.chunks_exact_mut(8 * N);
+        let queries = queries.zip(weights.chunks_exact(stride)).enumerate();
+        for (i, (out, weights)) in queries.skip(heads.blind(first)) {
+            let weights = &weights[first..][..heads.sees(i, first, BLOCK)];
             for (part, out) in out.as_chunks_mut::<{ 8 * PART }>().0.iter_mut().enumerate() {
                 let out = out.as_chunks_mut::<8>().0;
                 let mut sums = [_mm256_setzero_ps(); PART];
@@ -87,7 +86,7 @@ fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Widens `n` rows to f32, with the last one repeated up to eight.
+/// Widens the first eight of `n` rows to f32, with the last one repeated where there are fewer.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn widen<const N: usize>(wide: &mut [[__m256; N]; BLOCK], rows: PagedRows<'_>, n: usize) {

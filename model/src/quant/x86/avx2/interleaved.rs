@@ -6,23 +6,23 @@
 //!
 //! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
 
-use super::unpack::load_32;
+use super::unpack::{Block32, load_32};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::format::blocks;
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
-use crate::quant::format::kinds::match_interleaved;
 use crate::quant::kernels::Product;
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
 /// Sixteen interleaved blocks of any size.
-trait Interleaved: Pod {
+pub(super) trait Interleaved: Pod {
     /// What a column of activations consists of.
     type Chunk;
-    /// The chunks of column `c`.
-    fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
+    /// The chunks of column `c`, and of all columns after it.
+    fn columns(acts: &Activations, c: usize) -> &[Self::Chunk];
     /// Multiplies halves `at..at + V` of these blocks, number `b` of their rows, by some columns and adds that to `acc`.
     ///
     /// # Safety
@@ -38,12 +38,7 @@ trait Interleaved: Pod {
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
-    match_interleaved!(product.ty, |B| groups::<B>(product, out));
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
+pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
     let (acts, col0) = (product.activations, product.first_column);
     let groups = product
         .weights
@@ -52,7 +47,7 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
         let (w, row) = (bytemuck::cast_slice::<u8, B>(w), GROUP * i);
         let mut c = 0;
         while c < out.cols() {
-            let x = |i: usize| B::column(acts, col0 + c + i);
+            let x = |i: usize| B::columns(acts, col0 + c + i);
             c += match out.cols() - c {
                 1 => columns::<B, 2, 1>(w, [x(0)], out, c, row),
                 2 | 3 => columns::<B, 1, 2>(w, [x(0), x(1)], out, c, row),
@@ -99,20 +94,20 @@ fn quads(q: &[i8; 256]) -> &[[[u8; 4]; 8]; 8] {
 /// Four activations, or two sums of activations, in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn every(four: [u8; 4]) -> __m256i {
+pub(super) fn every(four: [u8; 4]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(four))
 }
 
 /// Half `at` of a word: rows `8 at..8 at + 8`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn half(word: &Word, at: usize) -> __m256i {
+pub(super) fn half(word: &Word, at: usize) -> __m256i {
     load_32(&cast_ref::<Word, [[u8; 32]; 2]>(word)[at])
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn floats(halves: &Halves, at: usize) -> __m256 {
+pub(super) fn floats(halves: &Halves, at: usize) -> __m256 {
     let halves = u128::from_le_bytes(cast_ref::<Halves, [[u8; 16]; 2]>(halves)[at]);
     _mm256_cvtph_ps(_mm_set_epi64x((halves >> 64) as i64, halves as i64))
 }
@@ -126,14 +121,14 @@ fn and(a: __m256i, mask: u8) -> __m256i {
 /// Adds to `sum` the products of the four bytes in each lane, two by two.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn more(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+pub(super) fn more(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
 }
 
 /// Adds to `acc` the products of pairs of int16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+pub(super) fn pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
     _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
 }
 
@@ -146,14 +141,10 @@ fn scaled(acc: __m256, sum: __m256i, d: __m256, scale: f32) -> __m256 {
 }
 
 /// Sixteen interleaved blocks of 32 weights.
-trait Interleaved32: Pod {
-    /// How many words' products may be added in int16.
-    const WORDS: usize;
-    /// Whether the bytes are signed.
-    const SIGNED: bool;
-    /// What the values have been increased by.
-    const OFFSET: i32;
-    /// The values of half `at` plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
+pub(super) trait Interleaved32: Pod {
+    /// The same format row by row.
+    type Rows: Block32;
+    /// The values of half `at` plus [`Block32::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
     ///
     /// # Safety
     /// The machine has this level's features.
@@ -166,8 +157,8 @@ impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
 
     #[inline(always)]
-    fn column(acts: &Activations, c: usize) -> &[Q8Chunk] {
-        acts.q8(c)
+    fn columns(acts: &Activations, c: usize) -> &[Q8Chunk] {
+        acts.q8_from(c)
     }
 
     #[inline]
@@ -188,16 +179,17 @@ impl<B: Interleaved32> Interleaved for B {
             for c in 0..C {
                 let x = &x[c][chunk];
                 let q = &quads(&x.q)[i];
-                let mut sum = _mm256_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
+                let mut sum =
+                    _mm256_set1_epi32(B::Rows::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
                 let mut some = _mm256_setzero_si256();
                 for j in 0..8 {
                     let x = every(q[j]);
-                    some = if B::SIGNED {
+                    some = if B::Rows::SIGNED {
                         more(some, _mm256_abs_epi8(w[j]), _mm256_sign_epi8(x, w[j]))
                     } else {
                         more(some, w[j], x)
                     };
-                    if (j + 1) % B::WORDS == 0 {
+                    if (j + 1) % B::Rows::WORDS == 0 {
                         sum = pairs(sum, some, _mm256_set1_epi16(1));
                         some = _mm256_setzero_si256();
                     }
@@ -226,11 +218,9 @@ fn nibbles(qs: &[Word; 4], at: usize) -> [__m256i; 8] {
 }
 
 macro_rules! interleaved32 {
-    ($name:ident, $words:literal, $signed:literal, $offset:literal, |$b:ident, $at:ident| $quads:expr, $m:expr) => {
+    ($name:ident, |$b:ident, $at:ident| $quads:expr, $m:expr) => {
         impl Interleaved32 for $name {
-            const WORDS: usize = $words;
-            const SIGNED: bool = $signed;
-            const OFFSET: i32 = $offset;
+            type Rows = blocks::$name;
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn quads(&self, $at: usize) -> [__m256i; 8] {
@@ -245,13 +235,10 @@ macro_rules! interleaved32 {
         }
     };
 }
-interleaved32!(Q4_0, 8, false, 8, |b, at| nibbles(&b.qs, at), None);
-interleaved32!(Q4_1, 8, false, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
+interleaved32!(Q4_0, |b, at| nibbles(&b.qs, at), None);
+interleaved32!(Q4_1, |b, at| nibbles(&b.qs, at), Some(&b.m));
 interleaved32!(
     Q5_0,
-    4,
-    false,
-    16,
     |b, at| {
         let mut quads = nibbles(&b.qs, at);
         let high = half(&b.qh, at);
@@ -275,9 +262,6 @@ interleaved32!(
 );
 interleaved32!(
     Q8_0,
-    1,
-    true,
-    0,
     |b, at| {
         let mut quads = [_mm256_setzero_si256(); 8];
         for i in 0..8 {
@@ -333,7 +317,7 @@ fn byte_twice(elements: __m256i, i: usize, above: bool) -> __m256i {
 }
 
 /// What Q4_K and Q5_K have in common: unsigned values with a scale and a min for every 32.
-trait Affine: Pod {
+pub(super) trait Affine: Pod {
     /// How many words' products may be added in int16.
     const WORDS: usize;
     fn scales(&self) -> &[Word; 3];
@@ -383,6 +367,49 @@ affine!(Q5K, 4, |b, i, j, at| {
     )
 });
 
+/// The scales and mins of eight groups of 32 weights, for eight rows.
+pub(super) struct Eight {
+    /// One byte per group in each element: groups 0..4 in the first vector, groups 4..8 in the second.
+    scales: [__m256i; 2],
+    /// The mins, laid out like the scales.
+    mins: [__m256i; 2],
+}
+
+impl Eight {
+    /// What `crate::quant::format::blocks::scales_and_mins` unpacks, for the rows of half `at`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn read(packed: &[Word; 3], at: usize) -> Self {
+        let [a, b, c] = packed;
+        let (a, b, c) = (half(a, at), half(b, at), half(c, at));
+        let top = |v| and(_mm256_srli_epi16::<2>(v), 0x30);
+        let c_high = and(_mm256_srli_epi16::<4>(c), 0x0f);
+        Self {
+            scales: [and(a, 0x3f), _mm256_or_si256(and(c, 0x0f), top(a))],
+            mins: [and(b, 0x3f), _mm256_or_si256(c_high, top(b))],
+        }
+    }
+
+    /// The scale of group `g` in both int16 of each element.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn scale(&self, g: usize) -> __m256i {
+        byte_twice(self.scales[g / 4], g % 4, false)
+    }
+
+    /// The mins of groups `2 i` and `2 i + 1` as two int16 of each element.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn min_pairs(&self) -> [__m256i; 4] {
+        [
+            two_bytes(self.mins[0], false, false),
+            two_bytes(self.mins[0], true, false),
+            two_bytes(self.mins[1], false, false),
+            two_bytes(self.mins[1], true, false),
+        ]
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn affine<B: Affine, const V: usize, const C: usize>(
@@ -392,17 +419,10 @@ fn affine<B: Affine, const V: usize, const C: usize>(
     acc: &mut [[__m256; C]; V],
 ) {
     for v in 0..V {
-        let [a, b, c] = block.scales();
-        let (a, b, c) = (half(a, at + v), half(b, at + v), half(c, at + v));
-        // `crate::quant::format::blocks::scales_and_mins`, eight rows at once: groups 0..4, groups 4..8
-        let top = |v| and(_mm256_srli_epi16::<2>(v), 0x30);
-        let c_high = and(_mm256_srli_epi16::<4>(c), 0x0f);
-        let scales = [and(a, 0x3f), _mm256_or_si256(and(c, 0x0f), top(a))];
-        let mins = [and(b, 0x3f), _mm256_or_si256(c_high, top(b))];
+        let groups = Eight::read(block.scales(), at + v);
         let mut sum = [_mm256_setzero_si256(); C];
         for i in 0..4 {
-            let first = byte_twice(scales[i / 2], 2 * (i % 2), false);
-            let second = byte_twice(scales[i / 2], 2 * (i % 2) + 1, false);
+            let (first, second) = (groups.scale(2 * i), groups.scale(2 * i + 1));
             let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
             for j in 0..8 {
                 // SAFETY: this function is compiled with the features that the callee needs
@@ -420,12 +440,7 @@ fn affine<B: Affine, const V: usize, const C: usize>(
                 }
             }
         }
-        let mins = [
-            two_bytes(mins[0], false, false),
-            two_bytes(mins[0], true, false),
-            two_bytes(mins[1], false, false),
-            two_bytes(mins[1], true, false),
-        ];
+        let mins = groups.min_pairs();
         let (d, dmin) = block.halves();
         let (d, dmin) = (floats(d, at + v), floats(dmin, at + v));
         for c in 0..C {
@@ -457,8 +472,7 @@ fn q6k<const V: usize, const C: usize>(
         // minus 32 times scale times sum of activations, first
         let mut sum = [_mm256_setzero_si256(); C];
         for i in 0..4 {
-            let low = _mm256_srai_epi16::<8>(two_bytes(scales[i], false, true));
-            let high = _mm256_srai_epi16::<8>(two_bytes(scales[i], true, true));
+            let [low, high] = signed_pairs(scales[i]);
             for c in 0..C {
                 let sums: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
                 sum[c] = pairs(sum[c], low, every(sums[2 * i]));
@@ -494,24 +508,16 @@ fn q6k_values<const C: usize, const SECOND: usize>(
     x: &[&Q8kChunk; C],
     sum: &mut [__m256i; C],
 ) {
-    let scale = |i| {
-        let scale = byte_twice(scales[2 * h + i], 2 * SECOND + part, true);
-        _mm256_srai_epi16::<8>(scale)
-    };
-    let (first, second) = (scale(0), scale(1));
+    let byte = 2 * SECOND + part;
+    let (first, second) = (
+        signed_twice(scales[2 * h], byte),
+        signed_twice(scales[2 * h + 1], byte),
+    );
     for two in 0..2 {
         let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
         for j in 0..2 {
             let j = 4 * part + 2 * two + j;
-            let [p, q, bits] = &block.q[h][j];
-            let (q, bits) = (half([p, q][SECOND], at), half(bits, at));
-            let (above, below) = if SECOND == 0 {
-                (_mm256_slli_epi16::<4>(bits), bits)
-            } else {
-                (_mm256_slli_epi16::<2>(bits), _mm256_srli_epi16::<2>(bits))
-            };
-            let a = _mm256_or_si256(and(q, 0x0f), and(above, 0x30));
-            let b = _mm256_or_si256(and(_mm256_srli_epi16::<4>(q), 0x0f), and(below, 0x30));
+            let (a, b) = q6k_words::<SECOND>(block, h, j, at);
             for c in 0..C {
                 let q = quads(&x[c].q);
                 low[c] = more(low[c], a, every(q[4 * h + SECOND][j]));
@@ -530,8 +536,8 @@ macro_rules! interleaved256 {
         impl Interleaved for $name {
             type Chunk = Q8kChunk;
             #[inline(always)]
-            fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
-                acts.q8k(c)
+            fn columns(acts: &Activations, c: usize) -> &[Q8kChunk] {
+                acts.q8k_from(c)
             }
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
@@ -550,3 +556,42 @@ macro_rules! interleaved256 {
 interleaved256!(Q4K, affine);
 interleaved256!(Q5K, affine);
 interleaved256!(Q6K, q6k);
+
+/// Word `j` of 32 of the values of half `h` of a block, the second 32 or the first, and of those that lie 64 further on.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q6k_words<const SECOND: usize>(
+    block: &Q6K,
+    h: usize,
+    j: usize,
+    at: usize,
+) -> (__m256i, __m256i) {
+    let [p, q, bits] = &block.q[h][j];
+    let (q, bits) = (half([p, q][SECOND], at), half(bits, at));
+    let (above, below) = if SECOND == 0 {
+        (_mm256_slli_epi16::<4>(bits), bits)
+    } else {
+        (_mm256_slli_epi16::<2>(bits), _mm256_srli_epi16::<2>(bits))
+    };
+    (
+        _mm256_or_si256(and(q, 0x0f), and(above, 0x30)),
+        _mm256_or_si256(and(_mm256_srli_epi16::<4>(q), 0x0f), and(below, 0x30)),
+    )
+}
+
+/// Bytes 0 and 1, then 2 and 3, of each element as two int16, with their sign.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn signed_pairs(scales: __m256i) -> [__m256i; 2] {
+    [
+        _mm256_srai_epi16::<8>(two_bytes(scales, false, true)),
+        _mm256_srai_epi16::<8>(two_bytes(scales, true, true)),
+    ]
+}
+
+/// Byte `i` of each element in both of its int16, with its sign.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn signed_twice(scales: __m256i, i: usize) -> __m256i {
+    _mm256_srai_epi16::<8>(byte_twice(scales, i, true))
+}

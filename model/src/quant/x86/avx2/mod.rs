@@ -2,23 +2,26 @@
 //!
 //! It takes eight rows at a time, block by block. `vpmaddubsw` multiplies unsigned by signed bytes and adds two products
 //! in int16, saturating; two products of at most 128 * 127 fit. So values of up to six bits are used as they are, with
-//! their offset, and eight-bit ones (Q8_0, IQ4_NL) give their sign to the activations. There is no tile kernel: four
-//! columns share one unpacking.
+//! their offset, and eight-bit ones (Q8_0, IQ4_NL) give their sign to the activations. Many columns share what [`panels`]
+//! unpack, as on AVX-512.
 //!
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
 //! level's features. Those are reachable only through [`TABLE`], which is handed out only where they are detected.
 
 mod attention;
+mod gemm;
 mod interleaved;
+mod panels;
 mod rows;
 mod unpack;
 
 use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
-use crate::quant::format::kinds::match_format;
+use crate::quant::format::kinds::{match_format, match_interleaved};
 use crate::quant::kernels::{Kernels, Product};
 use crate::quant::reference::{floats, scalar};
+use crate::quant::x86::panel;
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Avx2,
@@ -28,7 +31,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
             && is_x86_feature_detected!("f16c")
     },
     quantizer: Quantizer {
-        tiles: false,
+        tiles: None,
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         q8: |x, dst| unsafe { quantize_q8(x, dst) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
@@ -37,7 +40,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
     matmul: |product, out| unsafe { matmul(product, out) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
-    matmul_interleaved: Some(|product, out| unsafe { self::interleaved::matmul(product, out) }),
+    matmul_interleaved: Some(|product, out| unsafe { matmul_interleaved(product, out) }),
     // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
     silu_mul: |gate, up| unsafe { silu_mul(gate, up) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
@@ -72,9 +75,46 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
     match_format!(
         product.ty,
         floats => floats::matmul(product, out),
-        32 => |B| rows::matmul_32::<B>(product, out),
-        256 => |B| rows::matmul_256::<B>(product, out),
+        32 => |B| matmul_32::<B>(product, out),
+        256 => |B| matmul_256::<B>(product, out),
         defined 32 => |B| scalar::matmul_32::<B>(product, out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
+}
+
+/// Fewest columns for which rows are unpacked to a panel. From 12 on it is faster for Q4_K and Q6_K in groups and for Q4_0 by
+/// rows; Q4_0 in groups is 7 % slower until 24 (Zen 4).
+const MANY: usize = 12;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn matmul_32<B: unpack::Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
+    if out.cols() < MANY {
+        rows::matmul_32::<B>(product, out);
+    } else {
+        // SAFETY: this function is compiled with the features of this level
+        unsafe { panel::matmul::<panels::Rows32<'_, B>>(product, out) };
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn matmul_256<B: unpack::Block256>(product: &Product<'_>, out: &mut RowTile<'_>) {
+    if out.cols() < MANY {
+        rows::matmul_256::<B>(product, out);
+    } else {
+        // SAFETY: this function is compiled with the features of this level
+        unsafe { panel::matmul::<panels::Rows256<'_, B>>(product, out) };
+    }
+}
+
+/// See [`Kernels::matmul`], which has checked the sizes.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn matmul_interleaved(product: &Product<'_>, out: &mut RowTile<'_>) {
+    match_interleaved!(product.ty, |B| {
+        if out.cols() < MANY {
+            interleaved::matmul::<B>(product, out);
+        } else {
+            // SAFETY: this function is compiled with the features of this level
+            unsafe { panel::matmul::<panels::Groups<'_, B>>(product, out) };
+        }
+    });
 }

@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 pub(super) trait Block32: decode::Block32 {
     /// What the values have been increased by; 0 if they are signed.
     const OFFSET: i32;
+    /// How many words' products may be added in int16.
+    const WORDS: usize;
     /// Whether the values are signed eight-bit ones, and not unsigned ones of up to six bits.
     const SIGNED: bool;
     /// The values of two blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
@@ -85,9 +87,10 @@ fn with_fifth(q: [__m256i; 2], first: __m256i, at: i8) -> [__m256i; 2] {
 }
 
 macro_rules! block32 {
-    ($block:ident, $offset:literal, $signed:literal, |$a:ident, $b:ident, $first:ident| $bytes:expr) => {
+    ($block:ident, $offset:literal, $words:literal, $signed:literal, |$a:ident, $b:ident, $first:ident| $bytes:expr) => {
         impl Block32 for blocks::$block {
             const OFFSET: i32 = $offset;
+            const WORDS: usize = $words;
             const SIGNED: bool = $signed;
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
@@ -97,28 +100,28 @@ macro_rules! block32 {
         }
     };
 }
-block32!(Q4_0, 8, false, |a, b, _first| nibbles(load_2x16(
+block32!(Q4_0, 8, 8, false, |a, b, _first| nibbles(load_2x16(
     &a.qs, &b.qs
 )));
-block32!(Q4_1, 0, false, |a, b, _first| nibbles(load_2x16(
+block32!(Q4_1, 0, 8, false, |a, b, _first| nibbles(load_2x16(
     &a.qs, &b.qs
 )));
-block32!(Q5_0, 16, false, |a, b, first| with_fifth(
+block32!(Q5_0, 16, 4, false, |a, b, first| with_fifth(
     nibbles(load_2x16(&a.qs, &b.qs)),
     first,
     2
 ));
-block32!(Q5_1, 0, false, |a, b, first| with_fifth(
+block32!(Q5_1, 0, 4, false, |a, b, first| with_fifth(
     nibbles(load_2x16(&a.qs, &b.qs)),
     first,
     4
 ));
-block32!(Q8_0, 0, true, |a, b, _first| {
+block32!(Q8_0, 0, 1, true, |a, b, _first| {
     let [a, c] = cast_ref::<_, [[u8; 16]; 2]>(&a.qs);
     let [b, d] = cast_ref::<_, [[u8; 16]; 2]>(&b.qs);
     [load_2x16(a, b), load_2x16(c, d)]
 });
-block32!(Iq4Nl, 0, true, |a, b, _first| {
+block32!(Iq4Nl, 0, 1, true, |a, b, _first| {
     let table = _mm256_broadcastsi128_si256(load_16(cast_ref(&IQ4_NL_VALUES)));
     let [low, high] = nibbles(load_2x16(&a.qs, &b.qs));
     [

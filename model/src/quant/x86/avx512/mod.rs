@@ -2,34 +2,36 @@
 //!
 //! There are three shapes of the same sums (`model/ARCHITECTURE.md` has what each reaches):
 //!
-//! * [`rows`] for a few columns. It takes sixteen rows at a time, block by block: each row is unpacked to bytes, multiplied
-//!   (`vpdpbusd`) and scaled (`vpdpwssd`) in int32; a tree folds the sixteen vectors to one vector of sixteen rows.
-//! * [`tiles`] for many columns. Rows are unpacked once to bytes in a scratch that stays in L2. The sixteen elements are
-//!   the sixteen columns of a tile of activations, the weights are broadcast, and nothing is folded.
 //! * [`interleaved`] for matrices of interleaved rows, with any number of columns.
+//! * [`rows`] for rows as GGUF has them and a few columns. It takes sixteen rows at a time, block by block: each row is
+//!   unpacked to bytes, multiplied (`vpdpbusd`) and scaled (`vpdpwssd`) in int32; a tree folds the sixteen vectors to one
+//!   vector of sixteen rows.
+//! * [`gemm`] for such rows and many columns. Sixteen rows are unpacked and transposed once to a panel ([`panels`]), which has
+//!   the order of interleaved rows, and all columns are multiplied by that.
 //!
 //! `unsafe` is of two kinds here: loads and stores of whole arrays by reference, and calls into functions with this
 //! level's features. Those are reachable only through [`TABLE`], which is handed out only where they are detected.
 
 mod attention;
+mod gemm;
 mod interleaved;
+mod panels;
 mod rows;
-mod tiles;
 mod unpack;
 
 use crate::pool::RowTile;
 use crate::quant::Isa;
-use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer, TILE};
+use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
 use crate::quant::format::kinds::match_format;
 use crate::quant::kernels::{Heads, Kernels, Product};
 use crate::quant::reference::{floats, scalar};
-use std::ops::Range;
+use crate::quant::x86::panel;
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512Vnni,
     supported,
     quantizer: Quantizer {
-        tiles: true,
+        tiles: None,
         // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
         q8: |x, dst| unsafe { quantize_q8(x, dst) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
@@ -94,41 +96,26 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
     );
 }
 
+/// Fewest columns for which rows are unpacked to a panel. With 12, Q4_K and Q6_K are still a tenth faster by [`rows`], with 16 a
+/// tenth slower (Zen 4).
+const MANY: usize = 14;
+
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn matmul_32<B: unpack::Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
-    let (before, tiles, after) = split(product, out.cols());
-    rows::matmul_32::<B>(product, before, out);
-    tiles::matmul_32::<B>(product, tiles, out);
-    rows::matmul_32::<B>(product, after, out);
+    if out.cols() < MANY {
+        rows::matmul_32::<B>(product, out);
+    } else {
+        // SAFETY: this function is compiled with the features of this level
+        unsafe { panel::matmul::<panels::Rows32<'_, B>>(product, out) };
+    }
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn matmul_256<B: unpack::Block256>(product: &Product<'_>, out: &mut RowTile<'_>) {
-    let (before, tiles, after) = split(product, out.cols());
-    rows::matmul_256::<B>(product, before, out);
-    tiles::matmul_256::<B>(product, tiles, out);
-    rows::matmul_256::<B>(product, after, out);
-}
-
-/// Fewest wanted columns for which a tile is worth its sixteen elements. Measured on Sapphire Rapids.
-const TILE_FROM: usize = 10;
-
-/// Cuts the `cols` columns of the result at the tiles: columns before the tiles, tiles, and columns after them.
-fn split(product: &Product<'_>, cols: usize) -> (Range<usize>, Range<usize>, Range<usize>) {
-    let (tiles, col0) = (product.activations.tiles(), product.first_column);
-    let end = col0 + cols;
-    let wanted = |t: usize| end.min(TILE * (t + 1)).saturating_sub(col0.max(TILE * t));
-    let mut range = col0 / TILE..tiles.min(end.div_ceil(TILE));
-    if wanted(range.start) < TILE_FROM {
-        range.start += 1;
+    if out.cols() < MANY {
+        rows::matmul_256::<B>(product, out);
+    } else {
+        // SAFETY: this function is compiled with the features of this level
+        unsafe { panel::matmul::<panels::Rows256<'_, B>>(product, out) };
     }
-    if !range.is_empty() && wanted(range.end - 1) < TILE_FROM {
-        range.end -= 1;
-    }
-    if range.is_empty() {
-        return (0..cols, 0..0, cols..cols);
-    }
-    let before = (TILE * range.start).saturating_sub(col0);
-    let after = (TILE * range.end).min(end) - col0;
-    (0..before, range, after..cols)
 }

@@ -7,9 +7,9 @@ use crate::pool::RowTile;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::kernels::Product;
 use crate::quant::x86::group_scales::Groups;
+use crate::quant::x86::panel;
 use bytemuck::{cast_mut, cast_ref, cast_slice};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Rows that share a pass: as many as a vector has elements.
 const ROWS: usize = 16;
@@ -18,23 +18,20 @@ const ROWS: usize = 16;
 /// rows by one, two or four of them.
 macro_rules! product {
     ($product:ident, $Block:ident, $column:ident, $sixteen:ident) => {
-        /// Columns `cols` of the result; see [`crate::quant::Kernels::matmul`].
+        /// The whole result; see [`crate::quant::Kernels::matmul`].
         #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-        pub(super) fn $product<B: $Block>(
-            product: &Product<'_>,
-            cols: Range<usize>,
-            out: &mut RowTile<'_>,
-        ) {
+        pub(super) fn $product<B: $Block>(product: &Product<'_>, out: &mut RowTile<'_>) {
             let (acts, col0) = (product.activations, product.first_column);
             // all of the weights: what follows the rows is what the next call reads
             let (w, blocks) = (cast_slice::<u8, B>(product.weights), product.row_blocks());
             for first in (0..out.rows()).step_by(ROWS) {
-                let (rows, n) = group(w, blocks, first, out.rows());
+                let rows = panel::rows(w, blocks, first, out.rows());
+                let n = ROWS.min(out.rows() - first);
                 let next = following(w, blocks, first);
-                let mut c = cols.start;
-                while c < cols.end {
+                let mut c = 0;
+                while c < out.cols() {
                     let x = |i: usize| acts.$column(col0 + c + i);
-                    c += match cols.end - c {
+                    c += match out.cols() - c {
                         1 => store(out, c, first, n, $sixteen(&rows, next, [x(0)])),
                         2 | 3 => store(out, c, first, n, $sixteen(&rows, next, [x(0), x(1)])),
                         _ => {
@@ -49,17 +46,6 @@ macro_rules! product {
 }
 product!(matmul_32, Block32, q8, sixteen_32);
 product!(matmul_256, Block256, q8k, sixteen_256);
-
-/// Rows `first..first + n` of `all`, with the last one repeated up to sixteen.
-#[inline(always)]
-fn group<B>(w: &[B], blocks: usize, first: usize, all: usize) -> ([&[B]; ROWS], usize) {
-    let n = ROWS.min(all - first);
-    let mut rows = [&w[..0]; ROWS];
-    for r in 0..ROWS {
-        rows[r] = &w[(first + r.min(n - 1)) * blocks..][..blocks];
-    }
-    (rows, n)
-}
 
 /// Bytes of a row above which nothing is asked for ahead. The hardware follows sixteen long rows well enough by itself,
 /// and what is asked for from the next sixteen (80 KB of Q4_K at k = 8960) is in its way. Asking ahead made the kernel 8
@@ -333,6 +319,19 @@ pub(super) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     unsafe {
         std::arch::asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
             options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
+}
+
+/// [`dpwssd`] with the same two int16 in every element, as the instruction can take them from memory. Of a broadcast and an
+/// asm block the compiler would make a load, a move and a copy.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn dpwssd_every(mut acc: __m512i, a: __m512i, b: &[u8; 4]) -> __m512i {
+    // SAFETY: the instruction reads the four bytes of the array, and this function is compiled with avx512vnni
+    unsafe {
+        std::arch::asm!("vpdpwssd {0}, {1}, dword ptr [{2}]{{1to16}}", inout(zmm_reg) acc, in(zmm_reg) a,
+            in(reg) b.as_ptr(), options(pure, readonly, nostack, preserves_flags));
     }
     acc
 }

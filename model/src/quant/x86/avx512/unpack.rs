@@ -16,8 +16,6 @@ pub(super) trait Block32: decode::Block32 {
     /// # Safety
     /// The machine has this level's features.
     unsafe fn bytes(blocks: [&Self; 4], first: __m512i) -> [__m512i; 2];
-    /// The bits of the halves `d` and `m`; `m` is 0 if the format has none.
-    fn halves(&self) -> (u16, u16);
 }
 
 /// How this level unpacks a block of 256 weights.
@@ -116,18 +114,13 @@ fn with_fifth(q: [__m512i; 2], first: __m512i, at: i8) -> [__m512i; 2] {
 }
 
 macro_rules! block32 {
-    ($block:ident, $offset:literal, |$b:ident| $m:expr, |$x:ident, $first:ident| $bytes:expr) => {
+    ($block:ident, $offset:literal, |$x:ident, $first:ident| $bytes:expr) => {
         impl Block32 for blocks::$block {
             const OFFSET: i32 = $offset;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
             unsafe fn bytes($x: [&Self; 4], $first: __m512i) -> [__m512i; 2] {
                 $bytes
-            }
-            #[inline(always)]
-            fn halves(&self) -> (u16, u16) {
-                let $b = self;
-                ($b.d.bits(), $m)
             }
         }
     };
@@ -138,19 +131,19 @@ macro_rules! four {
         [&$x[0].$field, &$x[1].$field, &$x[2].$field, &$x[3].$field]
     };
 }
-block32!(Q4_0, 8, |_b| 0, |x, _first| nibbles(four!(x, qs)));
-block32!(Q4_1, 0, |b| b.m.bits(), |x, _first| nibbles(four!(x, qs)));
-block32!(Q5_0, 16, |_b| 0, |x, first| with_fifth(
+block32!(Q4_0, 8, |x, _first| nibbles(four!(x, qs)));
+block32!(Q4_1, 0, |x, _first| nibbles(four!(x, qs)));
+block32!(Q5_0, 16, |x, first| with_fifth(
     nibbles(four!(x, qs)),
     first,
     2
 ));
-block32!(Q5_1, 0, |b| b.m.bits(), |x, first| with_fifth(
+block32!(Q5_1, 0, |x, first| with_fifth(
     nibbles(four!(x, qs)),
     first,
     4
 ));
-block32!(Q8_0, 128, |_b| 0, |x, _first| {
+block32!(Q8_0, 128, |x, _first| {
     let [a, b, c, d] = four!(x, qs);
     let [a, b, c, d] = [
         cast_halves(a),
@@ -164,7 +157,7 @@ block32!(Q8_0, 128, |_b| 0, |x, _first| {
         _mm512_xor_si512(load_4x16([&a[1], &b[1], &c[1], &d[1]]), top),
     ]
 });
-block32!(Iq4Nl, 128, |_b| 0, |x, _first| {
+block32!(Iq4Nl, 128, |x, _first| {
     const TABLE: [u8; 16] = {
         let mut table = [0; 16];
         let mut i = 0;

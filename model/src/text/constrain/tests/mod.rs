@@ -8,6 +8,7 @@ mod walks;
 use super::*;
 use crate::text::Tokenizer;
 use crate::text::tokenizer::tests::Tiny;
+use crate::text::tokenizer::tests::sentence::{FIRST_PIECE, Sentence};
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -146,6 +147,26 @@ fn a_mask_takes_logits_away_and_tokens_without_text_are_never_allowed() {
     // letters of one character beyond ASCII are tokens of their own here
     let mut constraint = CONSTRAINER.compile(&Format::Regex("é".into())).unwrap();
     assert_eq!(walk(&mut constraint, &TOKENIZER, 1, 9).unwrap(), "é");
+}
+
+/// SentencePiece's blanks and bytes are what they stand for, also where a piece and a byte are the same.
+#[test]
+fn pieces_of_sentencepiece_are_held_by_their_bytes() {
+    let tokenizer = Arc::new(Sentence::default().build().unwrap());
+    let constrainer = Constrainer::new(Arc::clone(&tokenizer), 280).unwrap();
+    let mut constraint = constrainer
+        .compile(&Format::Regex("[ t]h?".into()))
+        .unwrap();
+    let allowed: Vec<u32> = constraint.mask().unwrap().tokens().collect();
+    // a blank and a letter, each as a byte and as a piece
+    let byte = |byte: u8| 3 + u32::from(byte);
+    let pieces = [5, 6].map(|piece| FIRST_PIECE + piece);
+    assert_eq!(allowed, [&[byte(b' '), byte(b't')][..], &pieces].concat());
+    for seed in 0..20 {
+        constraint.restart().unwrap();
+        let text = walk(&mut constraint, &tokenizer, seed, 9).unwrap();
+        assert!([" ", " h", "t", "th"].contains(&&*text), "{text:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Attention of the query heads of one KV head: sixteen positions at a time. Keys and values of F16 and Q4_0 are widened
-//! to f32 once for all of the heads; those of Q8_0 go to [`q8`].
+//! to f32 once for all queries; those of Q8_0 go to [`q8`].
 
 mod pages;
 mod q8;
@@ -11,7 +11,7 @@ use crate::quant::kernels::Heads;
 use crate::quant::reference::floats;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
-use pages::{BLOCK, ask_ahead, load, store_first};
+use pages::{Ahead, BLOCK, load, load_one, store_first};
 use std::arch::x86_64::*;
 
 /// See [`crate::quant::Kernels::attend`]. The head sizes of the models we know are unrolled.
@@ -33,62 +33,60 @@ fn attend_sized<const N: usize, const B: usize>(
     out: &mut [f32],
 ) {
     const { assert!(N == 2 * B) };
-    let size = q8::HEADS * heads.d;
-    for (q, out) in heads.q.chunks(size).zip(out.chunks_mut(size)) {
-        let heads = &Heads { q, ..*heads };
-        let scores = &mut scores[..q.len() / heads.d * heads.len];
-        match heads.k.format {
-            KvFormat::Q8_0 => q8::score::<B>(heads, scores),
-            KvFormat::F16 | KvFormat::Q4_0 => score::<N>(heads, scores),
-        }
-        for scores in scores.chunks_exact_mut(heads.len) {
-            floats::softmax::<true>(scores);
-        }
-        match heads.v.format {
-            KvFormat::Q8_0 => q8::weigh::<B>(heads, scores, out),
-            KvFormat::F16 | KvFormat::Q4_0 => weigh::<N>(heads, scores, out),
-        }
+    match heads.k.format {
+        KvFormat::Q8_0 => q8::score::<B>(heads, scores),
+        KvFormat::F16 | KvFormat::Q4_0 => score::<N>(heads, scores),
+    }
+    floats::softmax_rows::<true>(heads, scores);
+    match heads.v.format {
+        KvFormat::Q8_0 => q8::weigh::<B>(heads, scores, out),
+        KvFormat::F16 | KvFormat::Q4_0 => weigh::<N>(heads, scores, out),
     }
 }
 
-/// Computes `scores[head][position] = q . k * scale` for heads of `16 * N` values.
+/// Computes `scores[query][position] = q . k * scale` for heads of `16 * N` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn score<const N: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
-    let (len, group) = (heads.len, heads.q.len() / heads.d);
+    let (longest, stride) = (heads.longest(), heads.stride());
     let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
-    for first in (0..len).step_by(BLOCK) {
-        let n = BLOCK.min(len - first);
-        widen(&mut wide, heads.k.rows(first, heads.d), n);
-        for (h, (q, scores)) in heads
-            .q
-            .chunks_exact(16 * N)
-            .zip(scores.chunks_exact_mut(len))
-            .enumerate()
-        {
-            ask_ahead(heads.k, first + PAGE_TOKENS, (h, group), heads);
-            let dots = _mm512_mul_ps(dots(&wide, &load(q)), _mm512_set1_ps(heads.scale));
-            store_first(&mut scores[first..first + n], dots);
+    for first in (0..longest).step_by(BLOCK) {
+        widen(&mut wide, heads.k.rows(first, heads.d), longest - first);
+        let blind = heads.blind(first);
+        let pairs = (heads.queries() - blind).div_ceil(2);
+        let ahead = Ahead::new(heads, heads.k, first + PAGE_TOKENS, pairs);
+        let queries = heads.q[blind * 16 * N..].chunks(32 * N);
+        let scores = scores[blind * stride..].chunks_mut(2 * stride);
+        for (pair, (q, scores)) in queries.zip(scores).enumerate() {
+            ahead.ask(pair);
+            let dots = match q.split_at(16 * N) {
+                (q, []) => [dots(&wide, [q])[0]; 2],
+                (a, b) => dots(&wide, [a, b]),
+            };
+            let scores = scores.chunks_exact_mut(stride).zip(dots);
+            for (i, (scores, dots)) in (blind + 2 * pair..).zip(scores) {
+                let dots = _mm512_mul_ps(dots, _mm512_set1_ps(heads.scale));
+                store_first(&mut scores[first..][..heads.sees(i, first, BLOCK)], dots);
+            }
         }
     }
 }
 
-/// Computes `out[head] = sum of weights[head][position] * v` for heads of `16 * N` values.
+/// Computes `out[query] = sum of weights[query][position] * v` for heads of `16 * N` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
-    let (len, group) = (heads.len, heads.q.len() / heads.d);
+    let (longest, stride) = (heads.longest(), heads.stride());
     let mut wide = [[_mm512_setzero_ps(); N]; BLOCK];
     out.fill(0.0);
-    for first in (0..len).step_by(BLOCK) {
-        let n = BLOCK.min(len - first);
-        widen(&mut wide, heads.v.rows(first, heads.d), n);
-        for (h, (out, weights)) in out
-            .chunks_exact_mut(16 * N)
-            .zip(weights.chunks_exact(len))
-            .enumerate()
-        {
-            ask_ahead(heads.v, first + PAGE_TOKENS, (h, group), heads);
+    for first in (0..longest).step_by(BLOCK) {
+        widen(&mut wide, heads.v.rows(first, heads.d), longest - first);
+        let ahead = Ahead::new(heads, heads.v, first + PAGE_TOKENS, heads.queries());
+        let queries = out.chunks_exact_mut(16 * N);
+        let queries = queries.zip(weights.chunks_exact(stride)).enumerate();
+        for (i, (out, weights)) in queries.skip(heads.blind(first)) {
+            ahead.ask(i);
+            let weights = &weights[first..][..heads.sees(i, first, BLOCK)];
             let mut sums = load::<N>(out);
-            for (p, wide) in weights[first..first + n].iter().zip(&wide) {
+            for (p, wide) in weights.iter().zip(&wide) {
                 let p = _mm512_set1_ps(*p);
                 for (sum, wide) in sums.iter_mut().zip(wide) {
                     *sum = _mm512_fmadd_ps(p, *wide, *sum);
@@ -102,7 +100,7 @@ fn weigh<const N: usize>(heads: &Heads<'_>, weights: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Widens `n` rows to f32, with the last one repeated up to sixteen.
+/// Widens the first sixteen of `n` rows to f32, with the last one repeated where there are fewer.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn widen<const N: usize>(wide: &mut [[__m512; N]; BLOCK], rows: PagedRows<'_>, n: usize) {
@@ -147,34 +145,47 @@ fn broadcast(half: Half) -> __m512 {
     _mm512_cvtph_ps(_mm256_set1_epi16(half.bits() as i16))
 }
 
-/// Lane `p`: the dot product of `q` and row `p`.
+/// For each of `Q` queries a vector: element `p` is the dot product of the query and row `p`. A row that is loaded serves all
+/// of the queries.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn dots<const N: usize>(rows: &[[__m512; N]; BLOCK], q: &[__m512; N]) -> __m512 {
-    let mut folded = [_mm512_setzero_ps(); 4];
-    for (folded, rows) in folded.iter_mut().zip(rows.as_chunks::<4>().0) {
-        let mut v = [_mm512_setzero_ps(); 4];
+fn dots<const N: usize, const Q: usize>(
+    rows: &[[__m512; N]; BLOCK],
+    queries: [&[f32]; Q],
+) -> [__m512; Q] {
+    let queries = queries.map(|q| q.as_chunks::<16>().0);
+    let mut folded = [[_mm512_setzero_ps(); 4]; Q];
+    for (four, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
+        let mut sums = [[_mm512_setzero_ps(); 4]; Q];
         for j in 0..N {
-            for i in 0..4 {
-                v[i] = _mm512_fmadd_ps(rows[i][j], q[j], v[i]);
+            for (sums, q) in sums.iter_mut().zip(&queries) {
+                let q = load_one(&q[j]);
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    *sum = _mm512_fmadd_ps(row[j], q, *sum);
+                }
             }
         }
-        // in each lane of 128 bits a part of the four sums
-        let ab = _mm512_add_ps(
-            _mm512_unpacklo_ps(v[0], v[1]),
-            _mm512_unpackhi_ps(v[0], v[1]),
-        );
-        let cd = _mm512_add_ps(
-            _mm512_unpacklo_ps(v[2], v[3]),
-            _mm512_unpackhi_ps(v[2], v[3]),
-        );
-        *folded = _mm512_add_ps(
-            _mm512_shuffle_ps::<0x44>(ab, cd),
-            _mm512_shuffle_ps::<0xee>(ab, cd),
-        );
+        for (folded, v) in folded.iter_mut().zip(sums) {
+            // in each lane of 128 bits a part of the four sums
+            let ab = _mm512_add_ps(
+                _mm512_unpacklo_ps(v[0], v[1]),
+                _mm512_unpackhi_ps(v[0], v[1]),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_unpacklo_ps(v[2], v[3]),
+                _mm512_unpackhi_ps(v[2], v[3]),
+            );
+            folded[four] = _mm512_add_ps(
+                _mm512_shuffle_ps::<0x44>(ab, cd),
+                _mm512_shuffle_ps::<0xee>(ab, cd),
+            );
+        }
     }
-    let [a, b, c, d] = folded;
-    fold(fold(a, b), fold(c, d))
+    let mut dots = [_mm512_setzero_ps(); Q];
+    for (dots, [a, b, c, d]) in dots.iter_mut().zip(folded) {
+        *dots = fold(fold(a, b), fold(c, d));
+    }
+    dots
 }
 
 /// Elements (of 128 bits) 0 + 1 and 2 + 3 of `a`, then of `b`.

@@ -10,23 +10,43 @@ use std::arch::x86_64::*;
 /// Positions at a time: as many as a vector has elements. They are of one page.
 pub(super) const BLOCK: usize = 16;
 const _: () = assert!(PAGE_TOKENS.is_multiple_of(BLOCK));
+/// Bytes of a line of the cache. A block of rows is a whole number of them.
+const LINE: usize = 64;
 
-/// Asks for the rows of the block that begins at position `first`, a part of them in each of `parts` calls, because a core
-/// stops when it is asked for more lines at once than it can wait for.
-#[inline(always)]
-pub(super) fn ask_ahead(
-    paged: Paged<'_>,
-    first: usize,
-    (part, parts): (usize, usize),
-    heads: &Heads<'_>,
-) {
-    if first < heads.len {
-        let (quants, scales) = paged.rows(first, heads.d).first(BLOCK);
-        let size = quants.len().div_ceil(parts);
-        prefetch(quants.chunks(size).nth(part));
-        if part == 0 {
-            prefetch(Some(scales));
+/// A block of rows that is read soon. It is asked for in parts, because a core stops when it is asked for more lines at once
+/// than it can wait for.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
+    quants: &'a [u8],
+    /// Bytes of a part.
+    part: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Nothing is asked for ahead.
+    pub(super) const NONE: Self = Self {
+        quants: &[],
+        part: 0,
+    };
+
+    /// The block that begins at position `first`, if anybody looks at it, in `parts` parts. Asks for its scales.
+    #[inline(always)]
+    pub(super) fn new(heads: &Heads<'a>, paged: Paged<'a>, first: usize, parts: usize) -> Self {
+        if first >= heads.longest() {
+            return Self::NONE;
         }
+        let (quants, scales) = paged.rows(first, heads.d).first(BLOCK);
+        prefetch(Some(scales));
+        let part = (quants.len() / LINE).div_ceil(parts) * LINE;
+        Self { quants, part }
+    }
+
+    /// Asks for a part of the rows; those behind the last one are empty.
+    #[inline(always)]
+    pub(super) fn ask(&self, part: usize) {
+        let from = self.quants.len().min(part * self.part);
+        let to = self.quants.len().min(from + self.part);
+        prefetch(Some(&self.quants[from..to]));
     }
 }
 
@@ -36,10 +56,16 @@ pub(super) fn ask_ahead(
 pub(super) fn load<const N: usize>(a: &[f32]) -> [__m512; N] {
     let mut v = [_mm512_setzero_ps(); N];
     for (v, a) in v.iter_mut().zip(a.as_chunks::<16>().0) {
-        // SAFETY: the array has the 64 bytes that are loaded
-        *v = unsafe { _mm512_loadu_ps(a.as_ptr()) };
+        *v = load_one(a);
     }
     v
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load_one(a: &[f32; 16]) -> __m512 {
+    // SAFETY: the array has the 64 bytes that are loaded
+    unsafe { _mm512_loadu_ps(a.as_ptr()) }
 }
 
 /// Stores as many elements as `dst` has values, 1 to 16.

@@ -4,17 +4,16 @@
 //! `vpdpbusd` sums four products in each lane of 32 bits. With keys the elements are sixteen positions and the four products
 //! are of values of a head; with values it is the other way round. Neither needs a sum over elements.
 
-use super::pages::{BLOCK, ask_ahead, load, store_first};
+use super::pages::{Ahead, BLOCK, load, store_first};
 use crate::quant::format::blocks::Half;
 use crate::quant::format::kv_rows::PagedRows;
 use crate::quant::kernels::Heads;
 use crate::quant::x86::avx512::unpack::load_32;
 use bytemuck::cast_slice;
+use glowplug_firmware_config::attention::QUERIES_MAX;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::arch::x86_64::*;
 
-/// Most query heads that share one transposition of keys and values.
-pub(in crate::quant::x86::avx512) const HEADS: usize = 8;
 /// Largest head in blocks of 32: the scales of sixteen such rows fit two vectors.
 const BLOCKS_MAX: usize = 4;
 /// Positions whose values are transposed at a time: they and the weights stay in L1, and sums of int32 that are shifted
@@ -29,7 +28,7 @@ const QUERY_MAX: f32 = 32_512.0;
 /// The largest whole number of a weight.
 const WEIGHT_MAX: f32 = 65_535.0;
 
-/// A query head as whole numbers: each value is `256 * high + low` times the scale.
+/// A query as whole numbers: each value is `256 * high + low` times the scale.
 #[derive(Clone, Copy)]
 struct Query<const B: usize> {
     /// The upper and the lower bytes, four values in each number.
@@ -87,24 +86,26 @@ impl<const B: usize> Query<B> {
     }
 }
 
-/// Computes `scores[head][position] = q . k * scale` over keys of `Q8_0`, for heads of `32 * B` values.
+/// Computes `scores[query][position] = q . k * scale` over keys of `Q8_0`, for heads of `32 * B` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(in crate::quant::x86::avx512) fn score<const B: usize>(heads: &Heads<'_>, scores: &mut [f32]) {
-    let len = heads.len;
-    let mut queries = [Query::<B>::NONE; HEADS];
+    let mut queries = [Query::<B>::NONE; QUERIES_MAX];
     for (query, q) in queries.iter_mut().zip(heads.q.chunks_exact(32 * B)) {
         *query = Query::new(q);
     }
-    let group = heads.q.len() / (32 * B);
-    let queries = &queries[..group];
-    for first in (0..len).step_by(BLOCK) {
+    let stride = heads.stride();
+    let mut sums = [_mm512_setzero_ps(); QUERIES_MAX];
+    for first in (0..heads.longest()).step_by(BLOCK) {
+        let looking = heads.blind(first)..heads.queries();
+        let (queries, sums) = (&queries[looking.clone()], &mut sums[looking.clone()]);
+        sums.fill(_mm512_setzero_ps());
         let rows = heads.k.rows(first, heads.d);
         let scales = scales::<B>(rows);
-        let mut sums = [_mm512_setzero_ps(); HEADS];
+        let ahead = Ahead::new(heads, heads.k, first + PAGE_TOKENS, B);
         for (b, scale) in scales.iter().enumerate() {
             let keys = keys(sixteen::<B>(rows), b);
-            ask_ahead(heads.k, first + PAGE_TOKENS, (b, B), heads);
-            for (query, sum) in queries.iter().zip(&mut sums) {
+            ahead.ask(b);
+            for (query, sum) in queries.iter().zip(&mut *sums) {
                 let mut high = _mm512_set1_epi32(query.start[b][0]);
                 let mut low = _mm512_set1_epi32(query.start[b][1]);
                 for j in 0..8 {
@@ -114,31 +115,34 @@ pub(in crate::quant::x86::avx512) fn score<const B: usize>(heads: &Heads<'_>, sc
                 *sum = _mm512_fmadd_ps(whole(high, low), *scale, *sum);
             }
         }
-        let n = BLOCK.min(len - first);
-        for ((sum, query), scores) in sums.iter().zip(queries).zip(scores.chunks_exact_mut(len)) {
+        let scores = scores.chunks_exact_mut(stride).enumerate();
+        let scores = scores.skip(looking.start);
+        for ((sum, query), (i, scores)) in sums.iter().zip(queries).zip(scores) {
             let dots = _mm512_mul_ps(*sum, _mm512_set1_ps(query.scale * heads.scale));
-            store_first(&mut scores[first..first + n], dots);
+            store_first(&mut scores[first..][..heads.sees(i, first, BLOCK)], dots);
         }
     }
 }
 
-/// Computes `out[head] = sum of weights[head][position] * v` over values of `Q8_0`, for heads of `32 * B` values.
+/// Computes `out[query] = sum of weights[query][position] * v` over values of `Q8_0`, for heads of `32 * B` values.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(in crate::quant::x86::avx512) fn weigh<const B: usize>(
     heads: &Heads<'_>,
     weights: &[f32],
     out: &mut [f32],
 ) {
-    let (len, group) = (heads.len, heads.q.len() / (32 * B));
+    let (longest, stride) = (heads.longest(), heads.stride());
     let mut values = [[[[_mm512_setzero_si512(); 2]; B]; BLOCK / 4]; CHUNK / BLOCK];
     let mut scales = [[_mm512_setzero_ps(); B]; CHUNK / BLOCK];
+    let mut ahead = [Ahead::NONE; CHUNK / BLOCK];
+    let mut numbers = [[[0; CHUNK / 4]; 2]; B];
     out.fill(0.0);
-    for first in (0..len).step_by(CHUNK) {
-        let n = CHUNK.min(len - first);
-        let blocks = n.div_ceil(BLOCK);
-        for i in 0..blocks {
+    for first in (0..longest).step_by(CHUNK) {
+        for i in 0..CHUNK.min(longest - first).div_ceil(BLOCK) {
             let rows = heads.v.rows(first + i * BLOCK, heads.d);
             scales[i] = self::scales(rows);
+            let next = first + CHUNK + i * BLOCK;
+            ahead[i] = Ahead::new(heads, heads.v, next, heads.queries());
             for b in 0..B {
                 for at in 0..BLOCK / 8 {
                     let [low, high] = eight_values(sixteen::<B>(rows), 8 * at, b);
@@ -147,19 +151,19 @@ pub(in crate::quant::x86::avx512) fn weigh<const B: usize>(
                 }
             }
         }
-        for (h, (out, weights)) in out
-            .chunks_exact_mut(32 * B)
-            .zip(weights.chunks_exact(len))
-            .enumerate()
-        {
-            let (numbers, units) = numbers(&weights[first..first + n], &scales);
+        let queries = out.chunks_exact_mut(32 * B);
+        let queries = queries.zip(weights.chunks_exact(stride)).enumerate();
+        for (query, (out, weights)) in queries.skip(heads.blind(first)) {
+            let weights = &weights[first..][..heads.sees(query, first, CHUNK)];
+            let units = write_numbers(&mut numbers, weights, &scales);
             let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; B];
-            for (i, values) in values[..blocks].iter().enumerate() {
-                ask_ahead(heads.v, first + CHUNK + i * BLOCK, (h, group), heads);
+            let blocks = weights.len().div_ceil(BLOCK);
+            for (i, (values, ahead)) in values[..blocks].iter().zip(&ahead).enumerate() {
+                ahead.ask(query);
                 for (t, values) in values.iter().enumerate() {
                     for b in 0..B {
                         for plane in 0..2 {
-                            let weights = _mm512_set1_epi32(numbers[b][plane][i * (BLOCK / 4) + t]);
+                            let weights = _mm512_set1_epi32(numbers[b][plane][place(i, t)]);
                             for half in 0..2 {
                                 let sum = &mut sums[b][plane][half];
                                 *sum = _mm512_dpbusd_epi32(*sum, weights, values[b][half]);
@@ -192,43 +196,115 @@ fn add(dst: &mut [f32; 16], v: __m512, scale: __m512) {
     }
 }
 
-/// The weights of a chunk's positions times the scales of the values there, as whole numbers: by block their upper and
-/// lower bytes, four positions in each number, and what the whole number 1 stands for. Only as many scales are used as
-/// there are weights.
+/// Writes the weights of a chunk's positions times the scales of the values there, as whole numbers: by block their upper and
+/// lower bytes, four positions in each number, as [`place`] says. Returns by block what the whole number 1 stands for. Only as
+/// many scales count as there are weights.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn numbers<const B: usize>(
+fn write_numbers<const B: usize>(
+    numbers: &mut [[[i32; CHUNK / 4]; 2]; B],
     weights: &[f32],
     scales: &[[__m512; B]; CHUNK / BLOCK],
-) -> ([[[i32; CHUNK / 4]; 2]; B], [f32; B]) {
-    let mut numbers = [[[0; CHUNK / 4]; 2]; B];
-    let mut units = [0.0; B];
-    for b in 0..B {
-        let mut products = [_mm512_setzero_ps(); CHUNK / BLOCK];
-        let (mut largest, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());
-        for (i, weights) in weights.chunks(BLOCK).enumerate() {
-            let used = 0xffff >> (BLOCK - weights.len());
-            // SAFETY: the mask has as many ones as the slice has elements, so nothing past its end is read
-            let weights = unsafe { _mm512_maskz_loadu_ps(used, weights.as_ptr()) };
-            // what lies behind the last row may be anything
-            products[i] = _mm512_maskz_mul_ps(used, weights, scales[i][b]);
-            largest = _mm512_max_ps(largest, products[i]);
-            odd = not_finite(products[i], odd);
-        }
-        let largest = _mm512_reduce_max_ps(largest);
-        units[b] = largest / WEIGHT_MAX + _mm512_reduce_add_ps(odd);
-        let inverse = _mm512_set1_ps(inverse(largest, WEIGHT_MAX));
-        let [high, low] = &mut numbers[b];
-        for (i, product) in products[..weights.len().div_ceil(BLOCK)].iter().enumerate() {
-            let number = _mm512_cvtps_epi32(_mm512_mul_ps(*product, inverse));
-            store_bytes(
-                &mut high.as_chunks_mut().0[i],
-                _mm512_srli_epi32::<8>(number),
-            );
-            store_bytes(&mut low.as_chunks_mut().0[i], number);
+) -> [f32; BLOCKS_MAX] {
+    let mut vectors = [_mm512_setzero_ps(); CHUNK / BLOCK];
+    for (vector, weights) in vectors.iter_mut().zip(weights.chunks(BLOCK)) {
+        // SAFETY: the mask has as many ones as the slice has elements, so nothing past its end is read
+        *vector = unsafe { _mm512_maskz_loadu_ps(first_ones(weights.len()), weights.as_ptr()) };
+    }
+    // a product that is NaN is not taken for the largest, because what lies behind the last row may be anything
+    let mut largest = [_mm512_setzero_ps(); BLOCKS_MAX];
+    for (vector, scales) in vectors.iter().zip(scales) {
+        for (largest, scale) in largest.iter_mut().zip(scales) {
+            *largest = _mm512_max_ps(_mm512_mul_ps(*vector, *scale), *largest);
         }
     }
-    (numbers, units)
+    let largest = maxima(largest);
+    let (mut units, mut inverses) = ([0.0; BLOCKS_MAX], [0.0; BLOCKS_MAX]);
+    for ((unit, inverse), largest) in units.iter_mut().zip(&mut inverses).zip(largest) {
+        *unit = largest / WEIGHT_MAX;
+        *inverse = self::inverse(largest, WEIGHT_MAX);
+    }
+    let mut signs = _mm512_setzero_si512();
+    for b in 0..B {
+        let inverse = _mm512_set1_ps(inverses[b]);
+        let fours = vectors.as_chunks::<4>().0.iter();
+        for (i, (vectors, scales)) in fours.zip(scales.as_chunks::<4>().0).enumerate() {
+            let mut whole = [_mm512_setzero_si512(); 4];
+            for (whole, (vector, scales)) in whole.iter_mut().zip(vectors.iter().zip(scales)) {
+                let product = _mm512_mul_ps(*vector, scales[b]);
+                *whole = _mm512_cvtps_epi32(_mm512_mul_ps(product, inverse));
+                signs = _mm512_or_si512(signs, *whole);
+            }
+            for (numbers, plane) in numbers[b].iter_mut().zip(planes(whole)) {
+                let numbers = &mut numbers.as_chunks_mut::<16>().0[i];
+                // SAFETY: the array has the 64 bytes that are stored
+                unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), plane) };
+            }
+        }
+    }
+    // no weight and no scale is below zero, and what is not finite becomes the least number
+    if _mm512_movepi32_mask(signs) != 0 {
+        let mut odd = [_mm512_setzero_ps(); B];
+        for (weights, (vector, scales)) in weights.chunks(BLOCK).zip(vectors.iter().zip(scales)) {
+            for (odd, scale) in odd.iter_mut().zip(scales) {
+                let used = first_ones(weights.len());
+                *odd = not_finite(_mm512_maskz_mul_ps(used, *vector, *scale), *odd);
+            }
+        }
+        for (unit, odd) in units.iter_mut().zip(odd) {
+            *unit += _mm512_reduce_add_ps(odd);
+        }
+    }
+    units
+}
+
+/// A mask of the first `n` elements, 1 to 16.
+#[inline(always)]
+fn first_ones(n: usize) -> u16 {
+    0xffff >> (BLOCK - n)
+}
+
+/// The largest element of each of four vectors.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn maxima(v: [__m512; BLOCKS_MAX]) -> [f32; BLOCKS_MAX] {
+    let pair = |a, b| _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    let (x, y) = (pair(v[0], v[1]), pair(v[2], v[3]));
+    // in each part of 128 bits the largest of that part, of all four
+    let four = _mm512_max_ps(
+        _mm512_shuffle_ps::<0x44>(x, y),
+        _mm512_shuffle_ps::<0xee>(x, y),
+    );
+    let two = _mm256_max_ps(
+        _mm512_castps512_ps256(four),
+        _mm512_extractf32x8_ps::<1>(four),
+    );
+    let one = _mm_max_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps::<1>(two));
+    let mut maxima = [0.0; BLOCKS_MAX];
+    // SAFETY: the array has the 16 bytes that are stored
+    unsafe { _mm_storeu_ps(maxima.as_mut_ptr(), one) };
+    maxima
+}
+
+/// The upper and the lower bytes of numbers below 2^16. Element `4 t + i` has elements `4 t..4 t + 4` of vector `i`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn planes(v: [__m512i; 4]) -> [__m512i; 2] {
+    let (x, y) = (
+        _mm512_packus_epi32(v[0], v[1]),
+        _mm512_packus_epi32(v[2], v[3]),
+    );
+    let byte = _mm512_set1_epi16(255);
+    [
+        _mm512_packus_epi16(_mm512_srli_epi16::<8>(x), _mm512_srli_epi16::<8>(y)),
+        _mm512_packus_epi16(_mm512_and_si512(x, byte), _mm512_and_si512(y, byte)),
+    ]
+}
+
+/// Where [`write_numbers`] puts the one of positions `4 t..4 t + 4` of block `i`: see [`planes`].
+#[inline(always)]
+fn place(i: usize, t: usize) -> usize {
+    i / 4 * BLOCK + 4 * t + i % 4
 }
 
 /// What a value is multiplied by to become a whole number of at most `most`.

@@ -1,0 +1,200 @@
+//! How sixteen rows are unpacked to the panels of [`super::gemm`], row by row.
+
+use super::gemm::{add_32, add_256};
+use super::unpack::{
+    self, Block32, Block256, first_16, load_4x16, load_16, load_32, load_64, store_64,
+};
+use crate::gguf::GROUP;
+use crate::quant::Activations;
+use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::format::interleaved::{Halves, Word};
+use crate::quant::kernels::Product;
+use crate::quant::x86::group_scales::Groups;
+use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
+use bytemuck::{cast, cast_mut, cast_ref};
+use std::arch::x86_64::*;
+
+/// Sixteen rows of blocks of 32 weights, one after the other.
+pub(super) struct Rows32<'a, B>([&'a [B]; GROUP]);
+
+/// Sixteen rows of blocks of 256 weights, one after the other.
+pub(super) struct Rows256<'a, B>([&'a [B]; GROUP]);
+
+impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
+    type Panel = Panel32;
+    type Chunk = Q8Chunk;
+
+    #[inline(always)]
+    fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
+        let (w, blocks) = (product.blocks(rows), product.row_blocks());
+        Self(panel::rows(w, blocks, first, rows))
+    }
+
+    #[inline(always)]
+    fn columns(acts: &'a Activations, c: usize) -> &'a [Q8Chunk] {
+        acts.q8_from(c)
+    }
+
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unpack(&self, chunk: usize, panel: &mut Panel32) {
+        let part = 8 * chunk..self.0[0].len().min(8 * chunk + 8);
+        panel.blocks = part.len();
+        let (mut bytes, mut halves) = ([[[0; 64]; GROUP]; 4], [[[0u16; GROUP]; 2]; 8]);
+        for r in 0..GROUP {
+            let row = &self.0[r][part.clone()];
+            for (i, four) in row.chunks(4).enumerate() {
+                let last = four.len() - 1;
+                let four = [
+                    &four[0],
+                    &four[1.min(last)],
+                    &four[2.min(last)],
+                    &four[3.min(last)],
+                ];
+                let first = load_4x16([
+                    first_16(four[0]),
+                    first_16(four[1]),
+                    first_16(four[2]),
+                    first_16(four[3]),
+                ]);
+                // SAFETY: this function is compiled with the features that the callee needs
+                let [low, high] = unsafe { B::bytes(four, first) };
+                let index = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+                let two = _mm512_permutex2var_epi64(low, index, high);
+                store_64(&mut bytes[2 * i][r], two);
+                let index = _mm512_add_epi64(index, _mm512_set1_epi64(4));
+                let two = _mm512_permutex2var_epi64(low, index, high);
+                store_64(&mut bytes[2 * i + 1][r], two);
+            }
+            for (halves, block) in halves.iter_mut().zip(row) {
+                [halves[0][r], halves[1][r]] = panel::halves(block);
+            }
+        }
+        let q: &mut [[Word; GROUP]; 4] = cast_mut(&mut panel.q);
+        for i in 0..4 {
+            transpose(&bytes[i], &mut q[i]);
+        }
+        for b in 0..8 {
+            widen(cast_ref(&halves[b][0]), &mut panel.d[b]);
+            if B::HAS_MIN {
+                widen(cast_ref(&halves[b][1]), &mut panel.m[b]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+        for row in &self.0[2 * eighth..2 * eighth + 2] {
+            panel::ask(&row[row.len().min(8 * chunk + 8)..row.len().min(8 * chunk + 16)]);
+        }
+    }
+
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn add(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
+        add_32::<B>(panel, x, stride, sums)
+    }
+}
+
+impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
+    type Panel = Panel256;
+    type Chunk = Q8kChunk;
+
+    #[inline(always)]
+    fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
+        let (w, blocks) = (product.blocks(rows), product.row_blocks());
+        Self(panel::rows(w, blocks, first, rows))
+    }
+
+    #[inline(always)]
+    fn columns(acts: &'a Activations, c: usize) -> &'a [Q8kChunk] {
+        acts.q8k_from(c)
+    }
+
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn unpack(&self, chunk: usize, panel: &mut Panel256) {
+        let (mut bytes, mut d, mut dmin) = ([[[0; 64]; GROUP]; 4], [0u16; GROUP], [0u16; GROUP]);
+        let (mut scales, mut pairs) = ([[0; 64]; GROUP], [[0; 64]; GROUP]);
+        for r in 0..GROUP {
+            let block = &self.0[r][chunk];
+            // SAFETY: this function is compiled with the features that the callee needs
+            let values = unpack::arrange::<B>(unsafe { block.bytes() });
+            for i in 0..4 {
+                store_64(&mut bytes[i][r], values[i]);
+            }
+            let groups = block.group_scales();
+            (d[r], dmin[r]) = (groups.d.bits(), groups.dmin.bits());
+            let (scale, min) = (load_16(&groups.scales), load_16(&groups.mins));
+            let (scale, pair) = if B::GROUPS == Groups::Signed {
+                let offset = _mm256_set1_epi16(-B::OFFSET as i16);
+                let pair = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(scale), offset);
+                (_mm512_cvtepi8_epi32(scale), pair)
+            } else {
+                (_mm512_cvtepu8_epi32(scale), _mm256_cvtepu8_epi16(min))
+            };
+            store_64(&mut scales[r], scale);
+            store_64(&mut pairs[r], _mm512_zextsi256_si512(pair));
+        }
+        let q: &mut [[Word; GROUP]; 4] = cast_mut(&mut panel.q);
+        for i in 0..4 {
+            transpose(&bytes[i], &mut q[i]);
+        }
+        transpose(&scales, &mut panel.scales);
+        let mut words = [[0; 64]; GROUP];
+        transpose(&pairs, &mut words);
+        [panel.pairs, _] = cast::<_, [[Word; 8]; 2]>(words);
+        widen(cast_ref(&d), &mut panel.d);
+        widen(cast_ref(&dmin), &mut panel.dmin);
+    }
+
+    #[inline(always)]
+    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+        for row in &self.0[2 * eighth..2 * eighth + 2] {
+            panel::ask(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
+        }
+    }
+
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn add(panel: &Panel256, x: &[Q8kChunk], stride: usize, sums: &mut [Sums]) -> usize {
+        add_256::<B>(panel, x, stride, sums)
+    }
+}
+
+/// From a vector of each row to a word of all rows.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn transpose(rows: &[Word; GROUP], words: &mut [Word; GROUP]) {
+    // fours[i][j]: words j, 4 + j, 8 + j and 12 + j of rows 4 i..4 i + 4
+    let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+    for i in 0..4 {
+        let (a, b) = (load_64(&rows[4 * i]), load_64(&rows[4 * i + 1]));
+        let (c, d) = (load_64(&rows[4 * i + 2]), load_64(&rows[4 * i + 3]));
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        fours[i][0] = _mm512_unpacklo_epi64(ab, cd);
+        fours[i][1] = _mm512_unpackhi_epi64(ab, cd);
+        let (ab, cd) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        fours[i][2] = _mm512_unpacklo_epi64(ab, cd);
+        fours[i][3] = _mm512_unpackhi_epi64(ab, cd);
+    }
+    for j in 0..4 {
+        let [a, b, c, d] = [fours[0][j], fours[1][j], fours[2][j], fours[3][j]];
+        let (ab, cd) = (
+            _mm512_shuffle_i64x2::<0x44>(a, b),
+            _mm512_shuffle_i64x2::<0x44>(c, d),
+        );
+        store_64(&mut words[j], _mm512_shuffle_i64x2::<0x88>(ab, cd));
+        store_64(&mut words[4 + j], _mm512_shuffle_i64x2::<0xdd>(ab, cd));
+        let (ab, cd) = (
+            _mm512_shuffle_i64x2::<0xee>(a, b),
+            _mm512_shuffle_i64x2::<0xee>(c, d),
+        );
+        store_64(&mut words[8 + j], _mm512_shuffle_i64x2::<0x88>(ab, cd));
+        store_64(&mut words[12 + j], _mm512_shuffle_i64x2::<0xdd>(ab, cd));
+    }
+}
+
+/// Sixteen halves as floats.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn widen(halves: &Halves, floats: &mut [f32; GROUP]) {
+    let wide = _mm512_castps_si512(_mm512_cvtph_ps(load_32(halves)));
+    store_64(cast_mut(floats), wide);
+}

@@ -1,0 +1,160 @@
+//! The product of many columns, for both levels: 256 values of sixteen rows are unpacked to bytes, a panel, and all columns
+//! are multiplied by them while they are in L1. So what is unpacked is unpacked once, whatever the number of columns.
+//!
+//! A panel has a word of each of the sixteen rows side by side, as interleaved rows have. One kernel therefore serves both
+//! layouts: they differ in how a panel is filled.
+
+use crate::gguf::GROUP;
+use crate::pool::RowTile;
+use crate::quant::Activations;
+use crate::quant::format::interleaved::Word;
+use crate::quant::kernels::Product;
+use bytemuck::{Pod, Zeroable};
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
+/// Columns whose sums are kept beside a panel: 128 of them are 8 KB, and with more columns the rows are unpacked again.
+const COLUMNS: usize = 128;
+
+/// The running sums of sixteen rows and one column.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Sums(pub(super) [f32; GROUP]);
+
+/// Up to eight blocks of 32 weights of sixteen rows.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Panel32 {
+    /// The values of each block, four to a word, as the level's kernel wants them.
+    pub(super) q: [[Word; 8]; 8],
+    pub(super) d: [[f32; GROUP]; 8],
+    /// The mins, of a format that has them.
+    pub(super) m: [[f32; GROUP]; 8],
+    /// How many blocks there are.
+    pub(super) blocks: usize,
+}
+
+/// A block of 256 weights of sixteen rows.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Panel256 {
+    /// The values plus the format's offset, four to a word.
+    pub(super) q: [[Word; 8]; 8],
+    /// The scale of each group, as the level's kernel wants it.
+    pub(super) scales: [Word; 16],
+    /// Two int16 of neighbouring groups: their mins, or minus the offset times their scales.
+    pub(super) pairs: [Word; 8],
+    pub(super) d: [f32; GROUP],
+    pub(super) dmin: [f32; GROUP],
+}
+
+/// Sixteen rows of a matrix, and how a level unpacks and multiplies them.
+pub(super) trait SixteenRows<'a>: Sized {
+    /// A panel of this format.
+    type Panel: Zeroable;
+    /// 256 values of a column.
+    type Chunk: 'a;
+    /// The product's rows from `first` on. The last of its `rows` rows is repeated up to sixteen.
+    fn new(product: &Product<'a>, first: usize, rows: usize) -> Self;
+    /// The chunks of column `c`, and of all columns after it.
+    fn columns(acts: &'a Activations, c: usize) -> &'a [Self::Chunk];
+    /// Unpacks values `256 chunk..256 (chunk + 1)`, or as many as there are.
+    ///
+    /// # Safety
+    /// The machine has the level's features.
+    unsafe fn unpack(&self, chunk: usize, panel: &mut Self::Panel);
+    /// Asks memory for an eighth of what is unpacked after `chunk`.
+    fn ask_ahead(&self, chunk: usize, eighth: usize);
+    /// Multiplies a panel by one chunk of some columns, which are the first and every `stride`th of `x`, adds that to their
+    /// sums, and returns how many columns that were: at most `sums.len()`, which is not 0.
+    ///
+    /// # Safety
+    /// The machine has the level's features.
+    unsafe fn add(
+        panel: &Self::Panel,
+        x: &[Self::Chunk],
+        stride: usize,
+        sums: &mut [Sums],
+    ) -> usize;
+}
+
+/// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
+///
+/// # Safety
+/// The machine has the features of the level that `R` belongs to.
+#[inline(always)]
+pub(super) unsafe fn matmul<'a, R: SixteenRows<'a>>(product: &Product<'a>, out: &mut RowTile<'_>) {
+    let (acts, col0) = (product.activations, product.first_column);
+    let (mut panel, chunks) = (R::Panel::zeroed(), product.k.div_ceil(256));
+    let mut sums = [Sums([0.0; GROUP]); COLUMNS];
+    for row in (0..out.rows()).step_by(GROUP) {
+        let rows = R::new(product, row, out.rows());
+        for first in (0..out.cols()).step_by(COLUMNS) {
+            let cols = COLUMNS.min(out.cols() - first);
+            sums[..cols].fill(Sums([0.0; GROUP]));
+            for chunk in 0..chunks {
+                // SAFETY: the caller vouches for the features
+                unsafe { rows.unpack(chunk, &mut panel) };
+                let (mut c, mut asked) = (0, 0);
+                while c < cols {
+                    let x = &R::columns(acts, col0 + first + c)[chunk..];
+                    // SAFETY: the caller vouches for the features
+                    c += unsafe { R::add(&panel, x, chunks, &mut sums[c..cols]) };
+                    while asked < 8 * c / cols {
+                        rows.ask_ahead(chunk, asked);
+                        asked += 1;
+                    }
+                }
+            }
+            for (c, sums) in sums[..cols].iter().enumerate() {
+                let out = &mut out.column(first + c)[row..];
+                match out.first_chunk_mut() {
+                    Some(out) => *out = sums.0,
+                    None => out.copy_from_slice(&sums.0[..out.len()]),
+                }
+            }
+        }
+    }
+}
+
+/// The first and every `stride`th of `x`.
+#[inline(always)]
+pub(super) fn every_nth<T, const C: usize>(x: &[T], stride: usize) -> [&T; C] {
+    let mut some = [&x[0]; C];
+    for c in 1..C {
+        some[c] = &x[c * stride];
+    }
+    some
+}
+
+/// Asks for bytes that are to be unpacked soon. They go to L2, because in L1 they would be in the way of what is multiplied.
+#[inline(always)]
+pub(super) fn ask<T>(values: &[T]) {
+    let first = values.as_ptr().cast::<i8>();
+    for line in 0..size_of_val(values).div_ceil(64) {
+        // SAFETY: a prefetch reads nothing and cannot fault, whatever its address
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(64 * line)) };
+    }
+}
+
+/// Rows `first..` of `w`, whose rows have `blocks` blocks each, with the last of `all` rows repeated up to `N`.
+#[inline(always)]
+pub(super) fn rows<B, const N: usize>(
+    w: &[B],
+    blocks: usize,
+    first: usize,
+    all: usize,
+) -> [&[B]; N] {
+    let mut rows = [&w[..0]; N];
+    for r in 0..N {
+        rows[r] = &w[(first + r).min(all - 1) * blocks..][..blocks];
+    }
+    rows
+}
+
+/// The bits of the halves `d` and `m` that a block of 32 weights begins with. The second is something else in a format
+/// without mins.
+#[inline(always)]
+pub(super) fn halves<B: Pod>(block: &B) -> [u16; 2] {
+    let [a, b, c, d] = *bytemuck::bytes_of(block).first_chunk().unwrap_or(&[0; 4]);
+    [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+}

@@ -1,0 +1,119 @@
+//! Tiny files of every architecture and of every scaling of rope, which other programs have computed too: see
+//! `tests/vectors/architectures/make.py`.
+
+use crate::{GgufWriter, Kv, Tiny};
+use glowplug_model::network::dims::Arch;
+
+/// The tokens that every file is asked about.
+pub fn tokens() -> Vec<u32> {
+    (0..40).map(|i| i * 7 % 250).collect()
+}
+
+/// The positions whose logits were written down: before, at and far beyond what the scalings here call the original context.
+pub const POSITIONS: [usize; 3] = [5, 16, 39];
+
+/// Of so many tokens of the vocabulary one was written down.
+pub const EVERY: usize = 8;
+
+/// Each file with its name.
+pub fn files() -> Vec<(&'static str, GgufWriter)> {
+    let file = |name, arch: Arch, keys: &[(&str, Kv)]| {
+        let tiny = Tiny {
+            // the fourth layer is the first one of smollm3 that does not rotate
+            layers: if arch == Arch::SmolLm3 { 5 } else { 2 },
+            embed: 128,
+            head_dim: 32,
+            ff: 256,
+            rope_freqs: arch == Arch::Exaone4 || name == "llama-freqs",
+            ..Tiny::new(arch)
+        };
+        let mut w = tiny.writer();
+        for (key, value) in keys {
+            w.set(&format!("{}.{key}", arch.name()), value.clone());
+        }
+        (name, w)
+    };
+    let yarn = |more: &[(&'static str, Kv)]| {
+        let mut keys = vec![
+            ("rope.scaling.type", "yarn".into()),
+            ("rope.scaling.factor", Kv::F32(4.0)),
+            ("rope.scaling.original_context_length", Kv::U32(16)),
+        ];
+        keys.extend_from_slice(more);
+        keys
+    };
+    let sections = [("rope.dimension_sections", Kv::I32s(vec![6, 5, 5, 0]))];
+    let temperature = ("attention.temperature_scale", Kv::F32(0.1));
+    vec![
+        file("qwen2", Arch::Qwen2, &[]),
+        file("qwen2-yarn", Arch::Qwen2, &yarn(&[])),
+        file("qwen2vl", Arch::Qwen2Vl, &sections),
+        file("qwen3", Arch::Qwen3, &[]),
+        file(
+            "qwen3-yarn-attn-factor",
+            Arch::Qwen3,
+            &yarn(&[("rope.scaling.attn_factor", Kv::F32(1.25))]),
+        ),
+        file("qwen3vl", Arch::Qwen3Vl, &sections),
+        file("llama", Arch::Llama, &[]),
+        file(
+            "llama-linear",
+            Arch::Llama,
+            &[
+                ("rope.scaling.type", "linear".into()),
+                ("rope.scaling.factor", Kv::F32(2.0)),
+            ],
+        ),
+        file("llama-freqs", Arch::Llama, &[]),
+        file("smollm3", Arch::SmolLm3, &[]),
+        file("smollm3-yarn", Arch::SmolLm3, &yarn(&[])),
+        file("granite", Arch::Granite, &granite()),
+        file("granite-unrotated", Arch::Granite, &{
+            let mut keys = granite().to_vec();
+            keys.push(("rope.scaling.finetuned", Kv::Bool(false)));
+            keys
+        }),
+        file(
+            "mistral3",
+            Arch::Mistral3,
+            &yarn(&[
+                ("rope.scaling.yarn_beta_fast", Kv::F32(1.0)),
+                ("rope.scaling.yarn_beta_slow", Kv::F32(0.125)),
+                ("rope.scaling.yarn_log_multiplier", Kv::F32(1.0)),
+                temperature.clone(),
+            ]),
+        ),
+        file(
+            "mistral3-own-magnitude",
+            Arch::Mistral3,
+            &yarn(&[
+                ("rope.scaling.yarn_log_multiplier", Kv::F32(0.0)),
+                temperature,
+            ]),
+        ),
+        file("exaone4", Arch::Exaone4, &[]),
+        file(
+            "hunyuan-dense",
+            Arch::HunyuanDense,
+            &[
+                ("rope.scaling.type", "none".into()),
+                ("rope.scaling.factor", Kv::F32(1.0)),
+            ],
+        ),
+        file(
+            "hunyuan-dense-alpha",
+            Arch::HunyuanDense,
+            &[("rope.scaling.alpha", Kv::F32(50.0))],
+        ),
+    ]
+}
+
+/// Scales of which each changes much: with an embedding as large as Granite's, so small a network would be little else.
+fn granite() -> [(&'static str, Kv); 4] {
+    [
+        ("embedding_scale", Kv::F32(1.5)),
+        ("residual_scale", Kv::F32(0.75)),
+        ("attention.scale", Kv::F32(0.0625)),
+        ("logit_scale", Kv::F32(2.0)),
+    ]
+}
