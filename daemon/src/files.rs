@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use glowplug_model::files;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
@@ -29,6 +31,22 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     files::replace(path, &beside(path, ".part"), 0o666, |file| {
         file.write_all(bytes)
     })
+}
+
+/// Replaces a file, as [`replace`] does, by a line of JSON.
+///
+/// # Errors
+/// Those of [`replace`].
+pub(crate) fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    replace(path, &text)
+}
+
+/// Reads what [`replace_json`] wrote, in at most `most` bytes. None: there is no such file, or it is something else.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, most: usize) -> Option<T> {
+    let text = text(path, &File::open(path).ok()?, most).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// Reads an open file as text of at most `most` bytes. Errors name the file.

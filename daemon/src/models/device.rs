@@ -3,7 +3,6 @@
 //! `glowplug tune` measures anew.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -90,9 +89,7 @@ impl Comparison {
     /// Reads what was measured in this setting, if anything was. What cannot be used is measured anew.
     #[must_use]
     pub fn read(model: &Path, setting: &Setting) -> Option<Self> {
-        let path = Self::path(model);
-        let text = files::text(&path, &File::open(&path).ok()?, BYTES_MAX).ok()?;
-        let read: Self = serde_json::from_str(&text).ok()?;
+        let read: Self = files::read_json(&Self::path(model), BYTES_MAX)?;
         (read.setting == *setting && read.processor.is_speed() && read.gpu.is_speed())
             .then_some(read)
     }
@@ -102,9 +99,7 @@ impl Comparison {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(&self, model: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec(self)?;
-        text.push(b'\n');
-        files::replace(&Self::path(model), &text)
+        files::replace_json(&Self::path(model), self)
     }
 
     /// The processor that computes: the GPU only if a question of 256 tokens with an answer of 128 takes it at most nine tenths

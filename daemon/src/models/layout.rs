@@ -3,7 +3,6 @@
 //! Intel server with AVX-512 the other.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -97,9 +96,7 @@ impl Layouts {
     /// Reads what was measured in this setting, if anything was. What cannot be used is measured anew.
     #[must_use]
     pub fn read(model: &Path, setting: &Setting) -> Option<Self> {
-        let path = Self::path(model);
-        let text = files::text(&path, &File::open(&path).ok()?, BYTES_MAX).ok()?;
-        let read: Self = serde_json::from_str(&text).ok()?;
+        let read: Self = files::read_json(&Self::path(model), BYTES_MAX)?;
         (read.setting == *setting && read.packed.is_speed() && read.as_it_came.is_speed())
             .then_some(read)
     }
@@ -109,9 +106,7 @@ impl Layouts {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(&self, model: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec(self)?;
-        text.push(b'\n');
-        files::replace(&Self::path(model), &text)
+        files::replace_json(&Self::path(model), self)
     }
 
     /// Whether the packed file is to be served.

@@ -95,9 +95,7 @@ impl Tuned {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(&self, model: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec(self)?;
-        text.push(b'\n');
-        files::replace(&Self::path(model), &text)
+        files::replace_json(&Self::path(model), self)
     }
 }
 

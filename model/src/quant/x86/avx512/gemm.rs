@@ -1,6 +1,7 @@
 //! The product of many columns with rows as GGUF has them: see [`crate::quant::x86::panel`]. Eight columns are multiplied at a
 //! time, a word of the panel by a word of each, which `vpdpbusd` takes from memory and repeats in all elements.
 
+use super::interleaved::every;
 use super::rows::dpwssd_every;
 use super::unpack::{Block32, Block256, load_64, store_64};
 use crate::gguf::GROUP;
@@ -9,13 +10,6 @@ use crate::quant::x86::group_scales::Groups;
 use crate::quant::x86::panel::{Panel32, Panel256, Sums, every_nth};
 use bytemuck::{cast_mut, cast_ref};
 use std::arch::x86_64::*;
-
-/// Four activations, or two sums of activations, in every element.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn every(four: [u8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_le_bytes(four))
-}
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]

@@ -145,7 +145,7 @@ fn quads(q: &[i8; 256]) -> &[[Quad; 8]; 8] {
 /// Four activations, or two sums of activations, in every lane.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn every(four: [u8; 4]) -> __m512i {
+pub(super) fn every(four: [u8; 4]) -> __m512i {
     _mm512_set1_epi32(i32::from_le_bytes(four))
 }
 
