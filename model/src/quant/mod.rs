@@ -49,6 +49,8 @@ pub enum Isa {
     Scalar,
     /// `avx2`: x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// `avxvnni`: x86-64 with AVX2, FMA, F16C and 256 bits of VNNI.
+    AvxVnni,
     /// `avx512vnni`: x86-64 with AVX-512 F, BW, VL, DQ and VNNI.
     Avx512Vnni,
     /// `neon`: the aarch64 baseline.
@@ -61,9 +63,10 @@ pub enum Isa {
 
 impl Isa {
     /// Every level of every architecture.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Scalar,
         Self::Avx2,
+        Self::AvxVnni,
         Self::Avx512Vnni,
         Self::Neon,
         Self::Dotprod,
@@ -75,6 +78,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
@@ -102,7 +106,7 @@ impl FromStr for Isa {
 
 /// The text that is not the name of a level.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set `{0}`: scalar, avx2, avx512vnni, neon, dotprod or i8mm")]
+#[error("unknown instruction set `{0}`: scalar, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm")]
 pub struct UnknownIsa(pub String);
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! kernel of the same name explains the idea.
 //!
 //! `vpmaddubsw` adds two products in int16, and as many words are added there as cannot overflow: eight of nibbles, four
-//! of five bits, two of six bits, and one of eight bits, whose sign goes to the activations.
+//! of five bits, two of six bits, and one of eight bits, whose sign goes to the activations. VNNI adds all that share a scale
+//! ([`Dot`]).
 //!
 //! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
 
+use super::dot::{Dot, run};
 use super::unpack::{Block32, load_32};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
@@ -27,7 +29,7 @@ pub(super) trait Interleaved: Pod {
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn add<const V: usize, const C: usize>(
+    unsafe fn add<D: Dot, const V: usize, const C: usize>(
         &self,
         b: usize,
         at: usize,
@@ -38,7 +40,7 @@ pub(super) trait Interleaved: Pod {
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
+pub(super) fn matmul<B: Interleaved, D: Dot>(product: &Product<'_>, out: &mut RowTile<'_>) {
     let (acts, col0) = (product.activations, product.first_column);
     let groups = product
         .weights
@@ -49,9 +51,9 @@ pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_
         while c < out.cols() {
             let x = |i: usize| B::columns(acts, col0 + c + i);
             c += match out.cols() - c {
-                1 => columns::<B, 2, 1>(w, [x(0)], out, c, row),
-                2 | 3 => columns::<B, 1, 2>(w, [x(0), x(1)], out, c, row),
-                _ => columns::<B, 1, 4>(w, [x(0), x(1), x(2), x(3)], out, c, row),
+                1 => columns::<B, D, 2, 1>(w, [x(0)], out, c, row),
+                2 | 3 => columns::<B, D, 1, 2>(w, [x(0), x(1)], out, c, row),
+                _ => columns::<B, D, 1, 4>(w, [x(0), x(1), x(2), x(3)], out, c, row),
             };
         }
     }
@@ -60,7 +62,7 @@ pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_
 /// Multiplies one group by some columns, `V` halves at a time, and returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn columns<B: Interleaved, const V: usize, const C: usize>(
+fn columns<B: Interleaved, D: Dot, const V: usize, const C: usize>(
     w: &[B],
     x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
@@ -71,7 +73,7 @@ fn columns<B: Interleaved, const V: usize, const C: usize>(
         let mut acc = [[_mm256_setzero_ps(); C]; V];
         for (b, block) in w.iter().enumerate() {
             // SAFETY: this function is compiled with the features that the callee needs
-            unsafe { block.add::<V, C>(b, at, &x, &mut acc) };
+            unsafe { block.add::<D, V, C>(b, at, &x, &mut acc) };
         }
         for v in 0..V {
             for c in 0..C {
@@ -118,20 +120,6 @@ fn and(a: __m256i, mask: u8) -> __m256i {
     _mm256_and_si256(a, _mm256_set1_epi8(mask as i8))
 }
 
-/// Adds to `sum` the products of the four bytes in each lane, two by two.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn more(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
-}
-
-/// Adds to `acc` the products of pairs of int16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-    _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
-}
-
 /// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -163,7 +151,7 @@ impl<B: Interleaved32> Interleaved for B {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add<const V: usize, const C: usize>(
+    unsafe fn add<D: Dot, const V: usize, const C: usize>(
         &self,
         b: usize,
         at: usize,
@@ -184,13 +172,16 @@ impl<B: Interleaved32> Interleaved for B {
                 let mut some = _mm256_setzero_si256();
                 for j in 0..8 {
                     let x = every(q[j]);
-                    some = if B::Rows::SIGNED {
-                        more(some, _mm256_abs_epi8(w[j]), _mm256_sign_epi8(x, w[j]))
+                    let (w, x) = if B::Rows::SIGNED {
+                        (_mm256_abs_epi8(w[j]), _mm256_sign_epi8(x, w[j]))
                     } else {
-                        more(some, w[j], x)
+                        (w[j], x)
                     };
-                    if (j + 1) % B::Rows::WORDS == 0 {
-                        sum = pairs(sum, some, _mm256_set1_epi16(1));
+                    // SAFETY: the caller vouches for the features of `D`
+                    some = unsafe { D::more(some, w, x) };
+                    if (j + 1) % run::<D>(B::Rows::WORDS, 8) == 0 {
+                        // SAFETY: the caller vouches for the features of `D`
+                        sum = unsafe { D::whole(sum, some) };
                         some = _mm256_setzero_si256();
                     }
                 }
@@ -412,7 +403,7 @@ impl Eight {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn affine<B: Affine, const V: usize, const C: usize>(
+unsafe fn affine<B: Affine, D: Dot, const V: usize, const C: usize>(
     block: &B,
     at: usize,
     x: [&Q8kChunk; C],
@@ -429,11 +420,17 @@ fn affine<B: Affine, const V: usize, const C: usize>(
                 let (a, b) = unsafe { block.values(i, j, at + v) };
                 for c in 0..C {
                     let q = quads(&x[c].q);
-                    low[c] = more(low[c], a, every(q[2 * i][j]));
-                    high[c] = more(high[c], b, every(q[2 * i + 1][j]));
-                    if (j + 1) % B::WORDS == 0 {
-                        sum[c] = pairs(sum[c], low[c], first);
-                        sum[c] = pairs(sum[c], high[c], second);
+                    // SAFETY: the caller vouches for the features of `D`
+                    unsafe {
+                        low[c] = D::more(low[c], a, every(q[2 * i][j]));
+                        high[c] = D::more(high[c], b, every(q[2 * i + 1][j]));
+                    }
+                    if (j + 1) % run::<D>(B::WORDS, 8) == 0 {
+                        // SAFETY: the caller vouches for the features of `D`
+                        unsafe {
+                            sum[c] = D::scaled(sum[c], low[c], first);
+                            sum[c] = D::scaled(sum[c], high[c], second);
+                        }
                         low[c] = _mm256_setzero_si256();
                         high[c] = _mm256_setzero_si256();
                     }
@@ -447,7 +444,8 @@ fn affine<B: Affine, const V: usize, const C: usize>(
             let sums: &[[u8; 4]; 4] = cast_ref(&x[c].sums32);
             let mut min_sum = _mm256_setzero_si256();
             for i in 0..4 {
-                min_sum = pairs(min_sum, mins[i], every(sums[i]));
+                // SAFETY: the caller vouches for the features of `D`
+                min_sum = unsafe { D::pairs(min_sum, mins[i], every(sums[i])) };
             }
             acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
             let dmin = _mm256_mul_ps(dmin, _mm256_set1_ps(x[c].scale));
@@ -458,7 +456,7 @@ fn affine<B: Affine, const V: usize, const C: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6k<const V: usize, const C: usize>(
+unsafe fn q6k<D: Dot, const V: usize, const C: usize>(
     block: &Q6K,
     at: usize,
     x: [&Q8kChunk; C],
@@ -475,8 +473,11 @@ fn q6k<const V: usize, const C: usize>(
             let [low, high] = signed_pairs(scales[i]);
             for c in 0..C {
                 let sums: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
-                sum[c] = pairs(sum[c], low, every(sums[2 * i]));
-                sum[c] = pairs(sum[c], high, every(sums[2 * i + 1]));
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe {
+                    sum[c] = D::pairs(sum[c], low, every(sums[2 * i]));
+                    sum[c] = D::pairs(sum[c], high, every(sums[2 * i + 1]));
+                }
             }
         }
         for c in 0..C {
@@ -485,8 +486,11 @@ fn q6k<const V: usize, const C: usize>(
         }
         for h in 0..2 {
             for part in 0..2 {
-                q6k_values::<C, 0>(block, h, part, &scales, at + v, &x, &mut sum);
-                q6k_values::<C, 1>(block, h, part, &scales, at + v, &x, &mut sum);
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe {
+                    q6k_values::<D, C, 0>(block, h, part, &scales, at + v, &x, &mut sum);
+                    q6k_values::<D, C, 1>(block, h, part, &scales, at + v, &x, &mut sum);
+                }
             }
         }
         let d = floats(&block.d, at + v);
@@ -499,7 +503,7 @@ fn q6k<const V: usize, const C: usize>(
 /// Multiplies sixteen of 32 values and of the 32 that lie 64 further on, because their low bits share words.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6k_values<const C: usize, const SECOND: usize>(
+unsafe fn q6k_values<D: Dot, const C: usize, const SECOND: usize>(
     block: &Q6K,
     h: usize,
     part: usize,
@@ -513,26 +517,32 @@ fn q6k_values<const C: usize, const SECOND: usize>(
         signed_twice(scales[2 * h], byte),
         signed_twice(scales[2 * h + 1], byte),
     );
-    for two in 0..2 {
-        let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
-        for j in 0..2 {
-            let j = 4 * part + 2 * two + j;
-            let (a, b) = q6k_words::<SECOND>(block, h, j, at);
-            for c in 0..C {
-                let q = quads(&x[c].q);
-                low[c] = more(low[c], a, every(q[4 * h + SECOND][j]));
-                high[c] = more(high[c], b, every(q[4 * h + 2 + SECOND][j]));
-            }
-        }
+    let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
+    for j in 0..4 {
+        let (a, b) = q6k_words::<SECOND>(block, h, 4 * part + j, at);
         for c in 0..C {
-            sum[c] = pairs(sum[c], low[c], first);
-            sum[c] = pairs(sum[c], high[c], second);
+            let q = quads(&x[c].q);
+            let (x, y) = (q[4 * h + SECOND], q[4 * h + 2 + SECOND]);
+            // SAFETY: the caller vouches for the features of `D`
+            unsafe {
+                low[c] = D::more(low[c], a, every(x[4 * part + j]));
+                high[c] = D::more(high[c], b, every(y[4 * part + j]));
+            }
+            if (j + 1) % run::<D>(2, 4) == 0 {
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe {
+                    sum[c] = D::scaled(sum[c], low[c], first);
+                    sum[c] = D::scaled(sum[c], high[c], second);
+                }
+                low[c] = _mm256_setzero_si256();
+                high[c] = _mm256_setzero_si256();
+            }
         }
     }
 }
 
 macro_rules! interleaved256 {
-    ($name:ident, $add:ident) => {
+    ($name:ident, $add:ident $(::<$ty:ident>)?) => {
         impl Interleaved for $name {
             type Chunk = Q8kChunk;
             #[inline(always)]
@@ -541,20 +551,21 @@ macro_rules! interleaved256 {
             }
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn add<const V: usize, const C: usize>(
+            unsafe fn add<D: Dot, const V: usize, const C: usize>(
                 &self,
                 b: usize,
                 at: usize,
                 x: &[&[Q8kChunk]; C],
                 acc: &mut [[__m256; C]; V],
             ) {
-                $add(self, at, x.map(|x| &x[b]), acc);
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe { $add::<$($ty,)? D, V, C>(self, at, x.map(|x| &x[b]), acc) };
             }
         }
     };
 }
-interleaved256!(Q4K, affine);
-interleaved256!(Q5K, affine);
+interleaved256!(Q4K, affine::<Q4K>);
+interleaved256!(Q5K, affine::<Q5K>);
 interleaved256!(Q6K, q6k);
 
 /// Word `j` of 32 of the values of half `h` of a block, the second 32 or the first, and of those that lie 64 further on.

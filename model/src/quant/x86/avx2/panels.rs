@@ -1,5 +1,6 @@
 //! How sixteen rows are unpacked to the panels of [`super::gemm`], from rows and from groups of interleaved rows.
 
+use super::dot::Dot;
 use super::gemm::{add_32, add_256};
 use super::interleaved::{
     Affine, Eight, Interleaved, Interleaved32, floats, half, q6k_words, signed_pairs, signed_twice,
@@ -15,27 +16,28 @@ use crate::quant::x86::group_scales::Groups as Scaled;
 use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{Zeroable, cast_mut, cast_ref};
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 /// Sixteen rows of blocks of 32 weights, one after the other.
-pub(super) struct Rows32<'a, B>([&'a [B]; GROUP]);
+pub(super) struct Rows32<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
 /// Sixteen rows of blocks of 256 weights, one after the other.
-pub(super) struct Rows256<'a, B>([&'a [B]; GROUP]);
+pub(super) struct Rows256<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
 /// A group of sixteen interleaved rows, block by block.
-pub(super) struct Groups<'a, B>(&'a [B]);
+pub(super) struct Groups<'a, B, D>(&'a [B], PhantomData<D>);
 
 /// 32 bytes of each of sixteen rows, as many times as a panel has blocks.
 type Bytes = [[[u8; 32]; GROUP]; 8];
 
-impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
+impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
     type Panel = Panel32;
     type Chunk = Q8Chunk;
 
     #[inline(always)]
     fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
         let (w, blocks) = (product.blocks(rows), product.row_blocks());
-        Self(panel::rows(w, blocks, first, rows))
+        Self(panel::rows(w, blocks, first, rows), PhantomData)
     }
 
     #[inline(always)]
@@ -86,18 +88,19 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_32::<B>(panel, x, stride, sums)
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { add_32::<B, D>(panel, x, stride, sums) }
     }
 }
 
-impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
+impl<'a, B: Block256, D: Dot> SixteenRows<'a> for Rows256<'a, B, D> {
     type Panel = Panel256;
     type Chunk = Q8kChunk;
 
     #[inline(always)]
     fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
         let (w, blocks) = (product.blocks(rows), product.row_blocks());
-        Self(panel::rows(w, blocks, first, rows))
+        Self(panel::rows(w, blocks, first, rows), PhantomData)
     }
 
     #[inline(always)]
@@ -163,11 +166,12 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(panel: &Panel256, x: &[Q8kChunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_256::<B>(panel, x, stride, sums)
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { add_256::<B, D>(panel, x, stride, sums) }
     }
 }
 
-impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
+impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
     type Panel = B::Panel;
     type Chunk = B::Chunk;
 
@@ -175,7 +179,7 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
     fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
         let (groups, blocks) = (product.blocks(rows), product.row_blocks());
         let [group] = panel::rows(groups, blocks, first / GROUP, rows / GROUP);
-        Self(group)
+        Self(group, PhantomData)
     }
 
     #[inline(always)]
@@ -201,8 +205,8 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(panel: &B::Panel, x: &[B::Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { B::add_panel(panel, x, stride, sums) }
+        // SAFETY: the caller vouches for the features of `D`, and this function is compiled with the other ones
+        unsafe { B::add_panel::<D>(panel, x, stride, sums) }
     }
 }
 
@@ -221,7 +225,7 @@ pub(super) trait Unpack: Interleaved {
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn add_panel(
+    unsafe fn add_panel<D: Dot>(
         panel: &Self::Panel,
         x: &[Self::Chunk],
         stride: usize,
@@ -253,8 +257,14 @@ impl<B: Interleaved32> Unpack for B {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add_panel(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_32::<B::Rows>(panel, x, stride, sums)
+    unsafe fn add_panel<D: Dot>(
+        panel: &Panel32,
+        x: &[Q8Chunk],
+        stride: usize,
+        sums: &mut [Sums],
+    ) -> usize {
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { add_32::<B::Rows, D>(panel, x, stride, sums) }
     }
 }
 
@@ -272,13 +282,14 @@ macro_rules! unpack256 {
             }
 
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn add_panel(
+            unsafe fn add_panel<D: Dot>(
                 panel: &Panel256,
                 x: &[Q8kChunk],
                 stride: usize,
                 sums: &mut [Sums],
             ) -> usize {
-                add_256::<blocks::$name>(panel, x, stride, sums)
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe { add_256::<blocks::$name, D>(panel, x, stride, sums) }
             }
         }
     };

@@ -1,5 +1,6 @@
 //! The product by rows: eight rows at a time, and up to four columns that share what is unpacked.
 
+use super::dot::{Dot, run};
 use super::unpack::{self, Block32, Block256, first_16, load_2x16, load_16, load_32};
 use crate::pool::RowTile;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
@@ -15,8 +16,14 @@ const ROWS: usize = 8;
 macro_rules! product {
     ($product:ident, $Block:ident, $column:ident, $eight:ident) => {
         /// The whole result; see [`crate::quant::Kernels::matmul`].
+        ///
+        /// # Safety
+        /// The machine has the features of `D`.
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $product<B: $Block>(product: &Product<'_>, out: &mut RowTile<'_>) {
+        pub(super) unsafe fn $product<B: $Block, D: Dot>(
+            product: &Product<'_>,
+            out: &mut RowTile<'_>,
+        ) {
             let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
             let (acts, col0) = (product.activations, product.first_column);
             for first in (0..out.rows()).step_by(ROWS) {
@@ -24,10 +31,18 @@ macro_rules! product {
                 let mut c = 0;
                 while c < out.cols() {
                     let x = |i: usize| acts.$column(col0 + c + i);
-                    c += match out.cols() - c {
-                        1 => store(out, c, first, n, $eight(&rows, [x(0)])),
-                        2 | 3 => store(out, c, first, n, $eight(&rows, [x(0), x(1)])),
-                        _ => store(out, c, first, n, $eight(&rows, [x(0), x(1), x(2), x(3)])),
+                    // SAFETY: the caller vouches for the features of `D`
+                    c += unsafe {
+                        match out.cols() - c {
+                            1 => store(out, c, first, n, $eight::<B, D, 1>(&rows, [x(0)])),
+                            2 | 3 => {
+                                store(out, c, first, n, $eight::<B, D, 2>(&rows, [x(0), x(1)]))
+                            }
+                            _ => {
+                                let x = [x(0), x(1), x(2), x(3)];
+                                store(out, c, first, n, $eight::<B, D, 4>(&rows, x))
+                            }
+                        }
                     };
                 }
             }
@@ -68,8 +83,14 @@ fn store<const C: usize>(
 }
 
 /// Multiplies eight rows of blocks of 32 by `C` columns.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m256; C] {
+unsafe fn eight_32<B: Block32, D: Dot, const C: usize>(
+    rows: &[&[B]; ROWS],
+    x: [&[Q8Chunk]; C],
+) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
     let blocks = rows[0].len();
     for b in 0..blocks {
@@ -82,16 +103,19 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
             // SAFETY: this function is compiled with the features that the callee needs
             let bytes = unsafe { B::bytes(two, first[j]) };
             for c in 0..C {
-                let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
-                let low = products::<B>(bytes[0], _mm256_broadcastsi128_si256(load_16(low)));
-                let high = products::<B>(bytes[1], _mm256_broadcastsi128_si256(load_16(high)));
-                let one = _mm256_set1_epi16(1);
-                sums[c][j] = if B::SIGNED {
-                    _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one))
-                } else {
-                    // four products of at most 31 * 127
-                    _mm256_madd_epi16(_mm256_add_epi16(low, high), one)
-                };
+                let halves = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
+                let mut some = _mm256_setzero_si256();
+                for (i, (w, x)) in bytes.into_iter().zip(halves).enumerate() {
+                    let (w, x) = signs::<B>(w, _mm256_broadcastsi128_si256(load_16(x)));
+                    // in int16 four products of at most 31 * 127, or two of at most 128 * 127
+                    // SAFETY: the caller vouches for the features of `D`
+                    some = unsafe { D::more(some, w, x) };
+                    if (i + 1) % run::<D>(if B::SIGNED { 1 } else { 2 }, 2) == 0 {
+                        // SAFETY: the caller vouches for the features of `D`
+                        sums[c][j] = unsafe { D::whole(sums[c][j], some) };
+                        some = _mm256_setzero_si256();
+                    }
+                }
             }
         }
         let (d, m) = first_halves(first);
@@ -108,21 +132,26 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
     acc
 }
 
-/// Sums of two products each, in int16.
+/// Weights without their sign, which goes to the activations: these are never -128, and |-128| is 128 as an unsigned byte.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn products<B: Block32>(w: __m256i, x: __m256i) -> __m256i {
+fn signs<B: Block32>(w: __m256i, x: __m256i) -> (__m256i, __m256i) {
     if B::SIGNED {
-        // |-128| is 128 as a byte without sign, and the activations are never -128: at most 2 * 128 * 127
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+        (_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
     } else {
-        _mm256_maddubs_epi16(w, x)
+        (w, x)
     }
 }
 
 /// Multiplies eight rows of blocks of 256 by `C` columns.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; C]) -> [__m256; C] {
+unsafe fn eight_256<B: Block256, D: Dot, const C: usize>(
+    rows: &[&[B]; ROWS],
+    x: [&[Q8kChunk]; C],
+) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
     let mut sums = [[_mm256_setzero_si256(); ROWS]; C];
     let mut min_sums = [[_mm256_setzero_si256(); ROWS]; C];
@@ -154,7 +183,8 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
                 for i in 0..8 {
                     // two products of at most 63 * 127
                     let dot = _mm256_maddubs_epi16(bytes[i], load_32(&q[i]));
-                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(dot, spread[i]));
+                    // SAFETY: the caller vouches for the features of `D`
+                    sum = unsafe { D::pairs(sum, dot, spread[i]) };
                 }
                 sums[c][r] = sum;
                 if B::HAS_MIN {
