@@ -3,6 +3,7 @@
 //! One file, because it is one set of helpers and the checks that every level has to pass.
 
 mod floats;
+mod grids;
 mod interleaved;
 mod pages;
 
@@ -71,6 +72,8 @@ fn weights(ty: GgmlType, rows: usize, k: usize, fill: Fill, random: &mut Random)
             };
             if ty == Q8_K {
                 block[at..at + 4].copy_from_slice(&d.to_le_bytes());
+            } else if ty == IQ1_M {
+                grids::set_iq1_m_scale(block, half::f16::from_f32(d));
             } else {
                 block[at..at + 2].copy_from_slice(&half::f16::from_f32(d).to_le_bytes());
             }

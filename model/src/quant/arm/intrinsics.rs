@@ -33,6 +33,7 @@ safe! {
     vdupq_n_u8(a: u8) -> uint8x16_t;
     vdupq_n_u32(a: u32) -> uint32x4_t;
     vdupq_n_u64(a: u64) -> uint64x2_t;
+    veorq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vfmaq_f32(acc: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t;
     vfmaq_n_f32(acc: float32x4_t, a: float32x4_t, b: f32) -> float32x4_t;
     vfmsq_f32(acc: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t;

@@ -61,7 +61,7 @@ pub(in crate::quant) trait Rows256: Pod {
 
 /// Widens a half of each row.
 #[inline(always)]
-fn halves(h: [Half; ROWS]) -> float32x4_t {
+pub(super) fn halves(h: [Half; ROWS]) -> float32x4_t {
     let bits = each(h, Half::bits);
     widen_f16(load_u16(&bits))
 }
@@ -216,7 +216,7 @@ fn load_x2(q: &[i8; 32]) -> [int8x16_t; 2] {
 
 /// Transposes one byte per group: bytes `4 i..4 i + 4` of vector `j` are what the four rows have for group `4 j + i`.
 #[inline(always)]
-fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
+pub(super) fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
     let low = |a, b| vreinterpretq_u16_u8(vzip1q_u8(a, b));
     let high = |a, b| vreinterpretq_u16_u8(vzip2q_u8(a, b));
     let (a0, a1) = (low(rows[0], rows[1]), high(rows[0], rows[1]));
@@ -232,7 +232,7 @@ fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
 
 /// Widens what [`transpose`] made as signed bytes: element `g` is what the four rows have for group `g`.
 #[inline(always)]
-fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
+pub(super) fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
     let mut groups = [vdup_n_s16(0); 16];
     for (groups, t) in groups.as_chunks_mut::<4>().0.iter_mut().zip(signed(t)) {
         let (a, b) = (vmovl_s8(vget_low_s8(t)), vmovl_high_s8(t));

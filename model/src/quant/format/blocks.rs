@@ -12,6 +12,12 @@ use bytemuck::{Pod, Zeroable};
 pub(crate) struct Half([u8; 2]);
 
 impl Half {
+    /// The half that has these bits.
+    #[inline(always)]
+    pub(crate) fn from_bits(bits: u16) -> Self {
+        Self(bits.to_le_bytes())
+    }
+
     /// The bits of the half.
     #[inline(always)]
     pub(crate) fn bits(self) -> u16 {
@@ -71,6 +77,28 @@ blocks! {
     Q6K: Q6_K { ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: Half }
     /// `w = d * q`, where `d` is an f32. `bsums`, the sums of 16 values each, are not needed for weights.
     Q8K: Q8_K { d: [u8; 4], qs: [i8; 256], bsums: [u8; 32] }
+    /// `w = d * (0.5 + scale) * 0.25 * q`, each 32 values with a scale. Of their eight bytes the first four are rows of the grid,
+    /// and the others a u32: from its lowest bits on four signs of seven bits, and the scale on top. See [`super::grids`].
+    Iq2Xxs: IQ2_XXS { d: Half, qs: [u8; 64] }
+    /// `w = d * (0.5 + scale) * 0.25 * q`, each 16 values with a nibble as their scale. Eight values are a u16: nine bits for a row
+    /// of the grid, and seven signs.
+    Iq2Xs: IQ2_XS { d: Half, qs: [u8; 64], scales: [u8; 8] }
+    /// `w = d * (0.5 + scale) * 0.5 * q`, each 32 values with a scale. `qs` are rows of the grid, of four values each, and of
+    /// each 32 values there is a u32 as in [`Iq2Xxs`].
+    Iq3Xxs: IQ3_XXS { d: Half, qs: [u8; 64], words: [u8; 32] }
+    /// `w = d * (2 * scale + 1) * (q ± 0.125)`. Each 32 values have a u16: from its lowest bits on the high three bits of four rows
+    /// of the grid, the scale in three bits, and one bit that says minus.
+    Iq1S: IQ1_S { d: Half, qs: [u8; 32], qh: [u8; 16] }
+    /// `w = d * (2 * scale + 1) * q`, each 32 values with a nibble as their scale. Four values are a row of the grid: the bits of
+    /// `qh` are the ninth bits of eight rows. Every value has a bit of `signs`.
+    Iq3S: IQ3_S { d: Half, qs: [u8; 64], qh: [u8; 8], signs: [u8; 32], scales: [u8; 4] }
+    /// `w = d * (0.5 + scale) * 0.25 * q`, each 16 values with a nibble as their scale. Eight values are a row of the grid: `qh` has
+    /// two bits more of four rows. Every value has a bit of `signs`.
+    Iq2S: IQ2_S { d: Half, qs: [u8; 32], signs: [u8; 32], qh: [u8; 8], scales: [u8; 8] }
+    /// `w = d * (2 * scale + 1) * (q ± 0.125)`. Eight values have a nibble of `qh`: the high three bits of a row of the grid, and
+    /// one bit that says minus. `scales` are four u16 of four scales each, for 16 values, in three bits; their top nibbles are the
+    /// half `d`, the lowest first.
+    Iq1M: IQ1_M { qs: [u8; 32], qh: [u8; 16], scales: [u8; 8] }
 }
 
 /// The 16 values that a nibble of IQ4_NL may stand for (`kvalues_iq4nl`).

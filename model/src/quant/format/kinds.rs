@@ -75,6 +75,13 @@ macro_rules! match_format {
             Ty::Q4_K => { type $B256 = $crate::quant::format::blocks::Q4K; $of_256 }
             Ty::Q5_K => { type $B256 = $crate::quant::format::blocks::Q5K; $of_256 }
             Ty::Q6_K => { type $B256 = $crate::quant::format::blocks::Q6K; $of_256 }
+            Ty::IQ2_XXS => { type $B256 = $crate::quant::format::blocks::Iq2Xxs; $of_256 }
+            Ty::IQ2_XS => { type $B256 = $crate::quant::format::blocks::Iq2Xs; $of_256 }
+            Ty::IQ3_XXS => { type $B256 = $crate::quant::format::blocks::Iq3Xxs; $of_256 }
+            Ty::IQ1_S => { type $B256 = $crate::quant::format::blocks::Iq1S; $of_256 }
+            Ty::IQ3_S => { type $B256 = $crate::quant::format::blocks::Iq3S; $of_256 }
+            Ty::IQ2_S => { type $B256 = $crate::quant::format::blocks::Iq2S; $of_256 }
+            Ty::IQ1_M => { type $B256 = $crate::quant::format::blocks::Iq1M; $of_256 }
             // no file stores weights in it, so no level has a kernel for it
             Ty::Q8_K => { type $D256 = $crate::quant::format::blocks::Q8K; $defined_256 }
         }

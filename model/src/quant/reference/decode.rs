@@ -2,6 +2,7 @@
 
 use crate::gguf::GgmlType;
 use crate::quant::format::blocks::{self, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
+use crate::quant::format::grids::OnGrid;
 use crate::quant::format::kinds::match_format;
 use bytemuck::{Pod, cast_slice};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -160,6 +161,20 @@ block256!(Q8K, false, |b| Values256 {
     d: f32::from_le_bytes(b.d),
     dmin: 0.0,
 });
+
+impl<B: OnGrid> Block256 for B {
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn decode(&self) -> Values256 {
+        Values256 {
+            q: self.values(),
+            scale: self.scales().map(i16::from),
+            min: [0; 16],
+            d: self.d().to_f32() * B::FACTOR,
+            dmin: 0.0,
+        }
+    }
+}
 
 /// Puts bits `from..` of each byte, cut by `mask`, into the values from bit `to` on.
 #[inline(always)]

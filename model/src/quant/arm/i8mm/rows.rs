@@ -6,6 +6,7 @@ use crate::quant::arm::intrinsics::*;
 use crate::quant::arm::tiles::minus;
 use crate::quant::arm::unpack::{ROWS, Rows32, Rows256};
 use crate::quant::format::blocks;
+use crate::quant::format::grids::OnGrid;
 use crate::quant::kernels::Product;
 use bytemuck::Pod;
 
@@ -59,6 +60,14 @@ lines!(open_32: Q4_0 => Of32<false>, Q4_1 => Of32<true>, Q5_0 => Of32<false>, Q5
     Iq4Nl => Of32<false>);
 lines!(open_256: Q2K => Of256<16, true>, Q3K => Of256<16, false>, Q4K => Of256<32, true>, Q5K => Of256<32, true>,
     Q6K => Of256<16, false>);
+
+impl<B: OnGrid> Line for B {
+    type Opened = Of256<16, false>;
+    #[inline(always)]
+    fn open(rows: [&[Self]; ROWS], chunk: usize, to: &mut Self::Opened) {
+        open_256(rows, chunk, to);
+    }
+}
 
 #[inline(always)]
 fn open_32<B: Rows32, const HAS_MIN: bool>(

@@ -58,7 +58,8 @@ pub(super) fn add_256<B: Block256>(
         (Groups::Eight, _) => some_256::<8, 4, true, 2>(panel, x, stride, sums),
         (Groups::Sixteen, _) => some_256::<4, 4, true, 2>(panel, x, stride, sums),
         (Groups::Signed, ..32) => some_256::<4, 4, false, 2>(panel, x, stride, sums),
-        (Groups::Signed, _) => some_256::<4, 2, false, 1>(panel, x, stride, sums),
+        (Groups::Signed, ..64) => some_256::<4, 2, false, 1>(panel, x, stride, sums),
+        (Groups::Signed, _) => some_256::<4, 1, false, 1>(panel, x, stride, sums),
     }
 }
 

@@ -1,7 +1,7 @@
 //! x86-64 with AVX2, FMA and F16C but without VNNI: the sums of AVX-512's row kernel in vectors of half the length.
 //!
 //! It takes eight rows at a time, block by block. `vpmaddubsw` multiplies unsigned by signed bytes and adds two products
-//! in int16, saturating; two products of at most 128 * 127 fit. So values of up to six bits are used as they are, with
+//! in int16, saturating; two products of at most 128 * 127 fit. So values of up to seven bits are used as they are, with
 //! their offset, and eight-bit ones (Q8_0, IQ4_NL) give their sign to the activations. Many columns share what [`panels`]
 //! unpack, as on AVX-512.
 //!
@@ -10,6 +10,7 @@
 
 mod attention;
 mod gemm;
+mod grids;
 mod interleaved;
 mod panels;
 mod rows;

@@ -151,6 +151,9 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
         transpose(&scales[1], &mut words[1]);
         transpose(&mins, &mut panel.pairs);
         widen(cast_ref(&d), &mut panel.d);
+        for d in &mut panel.d {
+            *d *= B::FACTOR;
+        }
         widen(cast_ref(&dmin), &mut panel.dmin);
     }
 

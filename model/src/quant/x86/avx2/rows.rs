@@ -152,7 +152,7 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
                 }
                 let q = cast_ref::<_, [[u8; 32]; 8]>(&x[c][b].q);
                 for i in 0..8 {
-                    // two products of at most 63 * 127
+                    // two products of at most 126 * 127
                     let dot = _mm256_maddubs_epi16(bytes[i], load_32(&q[i]));
                     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(dot, spread[i]));
                 }
@@ -164,7 +164,8 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
         }
         for c in 0..C {
             let scale = _mm256_set1_ps(x[c][b].scale);
-            let d = _mm256_mul_ps(widen(&d), scale);
+            let d = _mm256_mul_ps(widen(&d), _mm256_set1_ps(B::FACTOR));
+            let d = _mm256_mul_ps(d, scale);
             acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(fold_8(&sums[c])), d, acc[c]);
             if B::HAS_MIN {
                 let dmin = _mm256_mul_ps(widen(&dmin), scale);

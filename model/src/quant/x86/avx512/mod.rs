@@ -14,6 +14,7 @@
 
 mod attention;
 mod gemm;
+mod grids;
 mod interleaved;
 mod panels;
 mod rows;

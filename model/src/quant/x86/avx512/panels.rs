@@ -142,6 +142,9 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
         transpose(&pairs, &mut words);
         [panel.pairs, _] = cast::<_, [[Word; 8]; 2]>(words);
         widen(cast_ref(&d), &mut panel.d);
+        for d in &mut panel.d {
+            *d *= B::FACTOR;
+        }
         widen(cast_ref(&dmin), &mut panel.dmin);
     }
 

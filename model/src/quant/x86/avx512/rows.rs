@@ -191,7 +191,12 @@ fn sixteen_256<B: Block256, const C: usize>(
                 // SAFETY: this function is compiled with the features that the callee needs
                 let bytes = unsafe { row_blocks[r].bytes() };
                 let scales = scales_of.scales(&row_blocks, r);
-                let spread = unpack::spread::<B>(&scales);
+                let mut spread = unpack::spread::<B>(&scales);
+                if !four_fit::<B>() {
+                    for spread in &mut spread {
+                        *spread = _mm512_or_si512(*spread, _mm512_slli_epi32::<16>(*spread));
+                    }
+                }
                 for c in 0..C {
                     let x16 = load_32(cast_ref(&x[c][b].sums));
                     let mut sum = _mm512_setzero_si512();
@@ -205,9 +210,12 @@ fn sixteen_256<B: Block256, const C: usize>(
                         sum = _mm512_sub_epi32(sum, _mm512_zextsi256_si512(extra));
                     }
                     for i in 0..4 {
-                        // at most 4 * 63 * 127: an int16 in every int32
-                        let dot =
-                            _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes[i], arranged[c][i]);
+                        let dot = if four_fit::<B>() {
+                            _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes[i], arranged[c][i])
+                        } else {
+                            // at most 2 * 107 * 127
+                            _mm512_maddubs_epi16(bytes[i], arranged[c][i])
+                        };
                         sum = dpwssd(sum, dot, spread[i]);
                     }
                     four[c][j] = sum;
@@ -239,6 +247,11 @@ fn sixteen_256<B: Block256, const C: usize>(
         }
     }
     acc
+}
+
+/// Whether the sum of four products is an int16 in every int32, as [`dpwssd`] wants it. Otherwise two products are one.
+const fn four_fit<B: Block256>() -> bool {
+    4 * B::MAX * 127 <= i16::MAX as i32
 }
 
 /// The scales and mins of sixteen blocks of 256, one of each row.
@@ -278,7 +291,7 @@ impl Scales256 {
                 dmin[r] = blocks[r].group_scales().dmin.bits();
             }
             Self {
-                d: widen(&d),
+                d: _mm512_mul_ps(widen(&d), _mm512_set1_ps(B::FACTOR)),
                 dmin: widen(&dmin),
                 packed,
             }
