@@ -7,7 +7,7 @@ use glowplug_model::gguf::{Gguf, pack};
 use glowplug_model::kv::snapshot::{self, Snapshot};
 use glowplug_model::network::dims::Arch;
 use glowplug_model::seal::Keys;
-use glowplug_tests::Tiny;
+use glowplug_tests::{Tiny, grids};
 use std::error::Error;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,17 @@ fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>
         sentence: true,
         ..tiny[2].clone()
     };
+    let on_grids = Tiny {
+        layers: 1,
+        ff: 256,
+        ..grids::mixed()
+    };
     let named = tiny.iter().map(|tiny| (tiny.arch.name(), tiny));
-    for (name, tiny) in named.chain([("traits", &traits), ("sentence", &sentence)]) {
+    for (name, tiny) in named.chain([
+        ("traits", &traits),
+        ("sentence", &sentence),
+        ("grids", &on_grids),
+    ]) {
         fs::write(plain.join(name), tiny.bytes())?;
         let mut out = Cursor::new(Vec::new());
         let gguf = Gguf::from_bytes(tiny.bytes().into())?;

@@ -3,6 +3,9 @@
 
 use crate::{GgufWriter, Kv, Tiny};
 use glowplug_model::network::dims::Arch;
+use serde_json::json;
+use std::path::Path;
+use std::{fs, io};
 
 /// The tokens that every file is asked about.
 pub fn tokens() -> Vec<u32> {
@@ -14,6 +17,18 @@ pub const POSITIONS: [usize; 3] = [5, 16, 39];
 
 /// Of so many tokens of the vocabulary one was written down.
 pub const EVERY: usize = 8;
+
+/// Writes files, and beside them what to ask of them, for a `make.py` of `tests/vectors`.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(folder: &Path, files: &[(&str, GgufWriter)]) -> io::Result<()> {
+    for (name, file) in files {
+        fs::write(folder.join(format!("{name}.gguf")), file.build())?;
+    }
+    let asked = json!({ "tokens": tokens(), "positions": POSITIONS, "every": EVERY });
+    fs::write(folder.join("asked.json"), asked.to_string())
+}
 
 /// Each file with its name.
 pub fn files() -> Vec<(&'static str, GgufWriter)> {

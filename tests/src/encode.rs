@@ -41,7 +41,13 @@ fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {
         GgmlType::Q4_K => bits(ty, &[(0, std / 200.0), (2, 7.5 * std / 200.0)], rng),
         GgmlType::Q5_K => bits(ty, &[(0, std / 400.0), (2, 15.5 * std / 400.0)], rng),
         GgmlType::Q6_K => bits(ty, &[(208, std / 1360.0)], rng),
+        GgmlType::IQ2_XXS | GgmlType::IQ2_XS => bits(ty, &[(0, std / 55.0)], rng),
+        GgmlType::IQ3_XXS => bits(ty, &[(0, std / 142.0)], rng),
+        GgmlType::IQ1_S => bits(ty, &[(0, std / 7.2)], rng),
         GgmlType::IQ4_NL => bits(ty, &[(0, std / 73.0)], rng),
+        GgmlType::IQ3_S => bits(ty, &[(0, std / 140.0)], rng),
+        GgmlType::IQ2_S => bits(ty, &[(0, std / 56.0)], rng),
+        GgmlType::IQ1_M => iq1_m(std / 7.2, rng),
     }
 }
 
@@ -52,6 +58,16 @@ fn bits(ty: GgmlType, scales: &[(usize, f32)], rng: &mut SplitMix) -> Vec<u8> {
         .collect();
     for &(at, scale) in scales {
         out[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+    }
+    out
+}
+
+/// Gives random bits of IQ1_M, in which the nibbles of the f16 scale are apart.
+fn iq1_m(scale: f32, rng: &mut SplitMix) -> Vec<u8> {
+    let mut out = bits(GgmlType::IQ1_M, &[], rng);
+    let scale = f16::from_f32(scale).to_bits();
+    for (i, at) in [49, 51, 53, 55].into_iter().enumerate() {
+        out[at] = out[at] & 15 | ((scale >> (4 * i)) as u8) << 4;
     }
     out
 }

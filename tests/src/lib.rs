@@ -11,6 +11,7 @@
 pub mod architectures;
 mod counting;
 mod encode;
+pub mod grids;
 mod jinja;
 mod link;
 mod models;

@@ -10,14 +10,14 @@ use glowplug_tests::architectures::{EVERY, POSITIONS, files, tokens};
 use glowplug_tests::{GgufWriter, Kv, Tiny};
 use serde_json::Value;
 
-const F16: KvFormats = KvFormats::both(KvFormat::F16);
+pub(super) const F16: KvFormats = KvFormats::both(KvFormat::F16);
 
-fn open(w: &GgufWriter) -> Gguf {
+pub(super) fn open(w: &GgufWriter) -> Gguf {
     Gguf::from_bytes(w.build().into()).unwrap()
 }
 
 /// Logarithms of the probabilities of some tokens behind each of [`POSITIONS`].
-fn log_probabilities(gguf: &Gguf) -> Vec<Vec<f64>> {
+pub(super) fn log_probabilities(gguf: &Gguf) -> Vec<Vec<f64>> {
     let mut evaluator = Evaluator::load(gguf, &EngineConfig::new(64, 1, F16)).unwrap();
     let mut all = Vec::new();
     evaluator
@@ -30,6 +30,20 @@ fn log_probabilities(gguf: &Gguf) -> Vec<Vec<f64>> {
         })
         .unwrap();
     all
+}
+
+/// How far the furthest of them is off what was written down.
+pub(super) fn off_by(own: &[Vec<f64>], known: &Value) -> f64 {
+    assert_eq!(own.len(), POSITIONS.len());
+    let mut worst = 0f64;
+    for (own, known) in own.iter().zip(known.as_array().unwrap()) {
+        let known = known.as_array().unwrap();
+        assert_eq!(own.len(), known.len());
+        for (own, known) in own.iter().zip(known) {
+            worst = worst.max((own - known.as_f64().unwrap()).abs());
+        }
+    }
+    worst
 }
 
 /// The weights are f32, and keys and values are rounded to f16 there as here; `make.py` says what was computed how, and that
@@ -49,16 +63,7 @@ fn every_architecture_says_what_its_definition_says() {
         );
     }
     for (name, file) in files {
-        let own = log_probabilities(&open(&file));
-        assert_eq!(own.len(), POSITIONS.len());
-        let mut worst = 0f64;
-        for (own, known) in own.iter().zip(known[name].as_array().unwrap()) {
-            let known = known.as_array().unwrap();
-            assert_eq!(own.len(), known.len(), "{name}");
-            for (own, known) in own.iter().zip(known) {
-                worst = worst.max((own - known.as_f64().unwrap()).abs());
-            }
-        }
+        let worst = off_by(&log_probabilities(&open(&file)), &known[name]);
         println!("{name}: off by {worst:.6}");
         assert!(worst < 0.005, "{name}: off by {worst}");
     }

@@ -302,8 +302,8 @@ const TENSORS: &[Rule] = &[
     ),
     (
         "a type that ggml has and we have not",
-        |w| w.tensor("blk.0.ffn_up.weight").ty = 16,
-        "tensor blk.0.ffn_up.weight uses IQ2_XXS, which is not supported",
+        |w| w.tensor("blk.0.ffn_up.weight").ty = 9,
+        "tensor blk.0.ffn_up.weight uses Q8_1, which is not supported",
     ),
     (
         "a type that nobody has",

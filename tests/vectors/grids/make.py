@@ -16,8 +16,10 @@ import sys
 
 import gguf
 import numpy as np
-import xllamacpp
 from gguf import quants
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from asked import log_probabilities
 
 HERE = pathlib.Path(__file__).parent
 GRIDS = HERE.parents[2] / "model/src/quant/format/grids.bin"
@@ -58,40 +60,16 @@ def dequantized(name):
     return hashlib.sha256(values.tobytes()).hexdigest()
 
 
-def log_probabilities(path, asked):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = 512
-    params.n_parallel = 1
-    params.warmup = False
-    params.cpuparams.n_threads = 1
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F16
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(params)
-    rows = []
-    for position in asked["positions"]:
-        answer = server.handle_completions({
-            "prompt": asked["tokens"][: position + 1],
-            "n_predict": 1,
-            "logprobs": 1 << 20,
-            "temperature": 0.0,
-            "cache_prompt": False,
-            # as in tests/vectors/architectures/make.py
-            "logit_bias": [[ord("a"), 1000.0]],
-        })
-        likely = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        by_token = {token["id"]: token["logprob"] for token in likely}
-        rows.append([round(by_token[id], 5) for id in range(0, len(by_token), asked["every"])])
-    return rows
-
-
 def main():
     folder = pathlib.Path(sys.argv[1])
     grids()
     hashes = [f"{json.dumps(name)}: {json.dumps(dequantized(name))}" for name in TYPES]
     (HERE / "dequantized.json").write_text("{\n" + ",\n".join(hashes) + "\n}\n")
     asked = json.loads((folder / "asked.json").read_text())
-    rows = [f"{json.dumps(path.stem)}: {json.dumps(log_probabilities(path, asked))}" for path in sorted(folder.glob("*.gguf"))]
+    rows = []
+    for path in sorted(folder.glob("*.gguf")):
+        known = np.round(log_probabilities(path, asked, "F16"), 5)[:, :: asked["every"]]
+        rows.append(f"{json.dumps(path.stem)}: {json.dumps(known.tolist())}")
     (HERE / "log_probabilities.json").write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 

@@ -41,9 +41,8 @@ fn part<B: OnGrid>(block: &B, i: usize) -> [int8x16_t; 2] {
     for (v, values) in values.iter_mut().enumerate() {
         let rows = vreinterpretq_u8_u64(load_u64(&[part.rows[2 * v], part.rows[2 * v + 1]]));
         let signs = vqtbl1q_u8(signs, vreinterpretq_u8_u64(load_u64(&BYTES[v])));
-        let values_of = |rows, minus| {
-            vsubq_s8(vreinterpretq_s8_u8(rows), vreinterpretq_s8_u8(minus))
-        };
+        let values_of =
+            |rows, minus| vsubq_s8(vreinterpretq_s8_u8(rows), vreinterpretq_s8_u8(minus));
         *values = if B::MOVED {
             // less -1, or less 1 where the bit is set
             let plus = vceqzq_u8(vandq_u8(signs, bits));

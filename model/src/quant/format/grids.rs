@@ -86,7 +86,7 @@ pub(in crate::quant) trait OnGrid: Pod {
     /// Values `32 i..32 i + 32`.
     fn part(&self, i: usize) -> Part;
 
-    /// All values.
+    /// All values in their order, signs and moves included.
     #[inline(always)]
     fn values(&self) -> [i8; 256] {
         let mut values = [0; 256];
@@ -136,49 +136,45 @@ macro_rules! on_grid {
     };
 }
 on_grid!(Iq2Xxs, factor 0.125, largest 43, moved false, d |b| b.d,
-    scales of_words(&b.qs, |eight: [u8; 8]| u32::from_le_bytes([eight[4], eight[5], eight[6], eight[7]])), part |i| {
-        let [a, b, c, d, signs @ ..] = b.qs.as_chunks::<8>().0[i];
-        Part {
-            rows: [a, b, c, d].map(|row| IQ2_XXS[usize::from(row)]),
-            signs: even(u32::from_le_bytes(signs)),
-        }
-    });
+scales of_32(b.qs.as_chunks::<8>().0, |eight| eight[7] >> 4), part |i| {
+    let [a, b, c, d, signs @ ..] = b.qs.as_chunks::<8>().0[i];
+    Part {
+        rows: rows(&IQ2_XXS, [(a, 0), (b, 0), (c, 0), (d, 0)]),
+        signs: even_signs(u32::from_le_bytes(signs)),
+    }
+});
 on_grid!(Iq2Xs, factor 0.125, largest 43, moved false, d |b| b.d, scales nibbles(b.scales), part |i| {
     let [a, b, c, d, e, f, g, h] = b.qs.as_chunks::<8>().0[i];
-    let numbers = [[a, b], [c, d], [e, f], [g, h]].map(|number| usize::from(u16::from_le_bytes(number)));
     Part {
-        rows: numbers.map(|number| IQ2_XS[number & 511]),
-        signs: u32::from_le_bytes(numbers.map(|number| EVEN[number >> 9])),
+        rows: rows(&IQ2_XS, [(a, b & 1), (c, d & 1), (e, f & 1), (g, h & 1)]),
+        signs: u32::from_le_bytes([even(b >> 1), even(d >> 1), even(f >> 1), even(h >> 1)]),
     }
 });
-on_grid!(Iq3Xxs, factor 0.5, largest 31, moved false, d |b| b.d, scales of_words(&b.words, u32::from_le_bytes), part |i| Part {
-    rows: fours(b.qs.as_chunks::<8>().0[i], |_, row| IQ3_XXS[usize::from(row)]),
-    signs: even(u32::from_le_bytes(b.words.as_chunks::<4>().0[i])),
+on_grid!(Iq3Xxs, factor 0.5, largest 31, moved false, d |b| b.d,
+scales of_32(b.words.as_chunks::<4>().0, |word| word[3] >> 4), part |i| Part {
+    rows: pairs_of_rows(&IQ3_XXS, b.qs.as_chunks::<8>().0[i], 0),
+    signs: even_signs(u32::from_le_bytes(b.words.as_chunks::<4>().0[i])),
 });
 on_grid!(Iq1S, factor 0.125, largest 9, moved true, d |b| b.d,
-    scales of_groups(b.qh.as_chunks::<2>().0, |high| odd(high[1] >> 4 & 7)), part |i| {
-        let high = u16::from_le_bytes(b.qh.as_chunks::<2>().0[i]);
-        let [a, b, c, d] = b.qs.as_chunks::<4>().0[i];
-        Part {
-            rows: [(a, 0), (b, 3), (c, 6), (d, 9)].map(|(row, at)| IQ1[usize::from(row) | usize::from(high >> at & 7) << 8]),
-            signs: u32::from(high >> 15).wrapping_neg(),
-        }
-    });
-on_grid!(Iq3S, factor 1.0, largest 15, moved false, d |b| b.d, scales {
-    let of_32 = b.scales.map(|two| [odd(two & 15), odd(two >> 4)]);
-    of_groups(of_32.as_flattened(), |scale| scale)
-}, part |i| {
-    let high = b.qh[i];
+scales of_32(b.qh.as_chunks::<2>().0, |high| high[1] >> 4 & 7), part |i| {
+    let high = u16::from_le_bytes(b.qh.as_chunks::<2>().0[i]);
+    let [a, b, c, d] = b.qs.as_chunks::<4>().0[i];
+    let three = |at: u16| (high >> at) as u8 & 7;
     Part {
-        rows: fours(b.qs.as_chunks::<8>().0[i], |j, row| IQ3_S[usize::from(row) | usize::from(high >> j & 1) << 8]),
-        signs: u32::from_le_bytes(b.signs.as_chunks::<4>().0[i]),
+        rows: rows(&IQ1, [(a, three(0)), (b, three(3)), (c, three(6)), (d, three(9))]),
+        signs: u32::from(high >> 15).wrapping_neg(),
     }
+});
+on_grid!(Iq3S, factor 1.0, largest 15, moved false, d |b| b.d,
+scales of_32(b.scales.map(|two| [two & 15, two >> 4]).as_flattened(), |scale| scale), part |i| Part {
+    rows: pairs_of_rows(&IQ3_S, b.qs.as_chunks::<8>().0[i], b.qh[i]),
+    signs: u32::from_le_bytes(b.signs.as_chunks::<4>().0[i]),
 });
 on_grid!(Iq2S, factor 0.125, largest 43, moved false, d |b| b.d, scales nibbles(b.scales), part |i| {
     let (high, signs) = (b.qh[i], b.signs.as_chunks::<4>().0[i]);
     let [a, b, c, d] = b.qs.as_chunks::<4>().0[i];
     Part {
-        rows: [(a, 0), (b, 2), (c, 4), (d, 6)].map(|(row, at)| IQ2_S[usize::from(row) | usize::from(high >> at & 3) << 8]),
+        rows: rows(&IQ2_S, [(a, high & 3), (b, high >> 2 & 3), (c, high >> 4 & 3), (d, high >> 6)]),
         signs: u32::from_le_bytes(signs),
     }
 });
@@ -186,21 +182,18 @@ on_grid!(Iq1M, factor 0.125, largest 9, moved true, d |b| {
     let [_, a, _, b, _, c, _, d] = b.scales.map(|byte| u16::from(byte >> 4));
     Half::from_bits(a | b << 4 | c << 8 | d << 12)
 }, scales {
-    let fours = b.scales.as_chunks::<2>().0;
     let mut scales = [0; 16];
-    for (scales, four) in scales.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
+    for (scales, four) in scales.as_chunks_mut::<4>().0.iter_mut().zip(b.scales.as_chunks::<2>().0) {
         let four = u16::from_le_bytes(*four);
-        *scales = [0, 3, 6, 9].map(|at| odd((four >> at & 7) as u8));
+        *scales = [four, four >> 3, four >> 6, four >> 9].map(|scale| odd(scale as u8 & 7));
     }
     scales
 }, part |i| {
     let [x, y] = b.qh.as_chunks::<2>().0[i];
     let [a, b, c, d] = b.qs.as_chunks::<4>().0[i];
-    let high = [x & 15, x >> 4, y & 15, y >> 4];
     Part {
-        rows: [(a, high[0]), (b, high[1]), (c, high[2]), (d, high[3])]
-            .map(|(row, high)| IQ1[usize::from(row) | usize::from(high & 7) << 8]),
-        signs: u32::from_le_bytes(high.map(|high| (high >> 3).wrapping_neg())),
+        rows: rows(&IQ1, [(a, x & 7), (b, x >> 4 & 7), (c, y & 7), (d, y >> 4 & 7)]),
+        signs: u32::from_le_bytes([x >> 3 & 1, x >> 7, y >> 3 & 1, y >> 7].map(u8::wrapping_neg)),
     }
 });
 
@@ -210,20 +203,14 @@ fn odd(scale: u8) -> u8 {
     scale << 1 | 1
 }
 
-/// A scale for each 32 values, twice: for both groups of 16.
+/// The scale of each 32 values, twice: for both groups of 16.
 #[inline(always)]
-fn of_groups<T: Copy>(of_32: &[T], scale: impl Fn(T) -> u8) -> [u8; 16] {
+fn of_32<T: Copy>(all: &[T], scale: impl Fn(T) -> u8) -> [u8; 16] {
     let mut scales = [0; 16];
-    for (scales, of_32) in scales.as_chunks_mut::<2>().0.iter_mut().zip(of_32) {
-        *scales = [scale(*of_32); 2];
+    for (scales, of_32) in scales.as_chunks_mut::<2>().0.iter_mut().zip(all) {
+        *scales = [odd(scale(*of_32)); 2];
     }
     scales
-}
-
-/// The scales that are the top four bits of eight words.
-#[inline(always)]
-fn of_words<const N: usize>(bytes: &[u8], word: impl Fn([u8; N]) -> u32) -> [u8; 16] {
-    of_groups(bytes.as_chunks::<N>().0, |bytes| odd((word(bytes) >> 28) as u8))
 }
 
 /// Sixteen scales, two to a byte.
@@ -236,18 +223,43 @@ fn nibbles(bytes: [u8; 8]) -> [u8; 16] {
     scales
 }
 
-/// The signs of 32 values by four times seven bits.
+// What follows is written out and not in loops, because a compiler that does not unroll them keeps the rows in memory, and vectors
+// that are loaded from there wait for it: IQ3_S was twice as slow.
+
+/// Four rows of a grid, each by the low and the high bits of its number.
 #[inline(always)]
-fn even(word: u32) -> u32 {
-    u32::from_le_bytes([0, 7, 14, 21].map(|at| EVEN[(word >> at & 127) as usize]))
+fn rows<const N: usize>(grid: &[u64; N], numbers: [(u8, u8); 4]) -> [u64; 4] {
+    let [a, b, c, d] = numbers;
+    let row = |(low, high): (u8, u8)| grid[usize::from(high) << 8 | usize::from(low)];
+    [row(a), row(b), row(c), row(d)]
 }
 
-/// Rows of four values in pairs, each by its place among the eight and its low bits.
+/// Eight rows of four values, two to a number, each by the low bits of its number; its ninth is a bit of `high`.
 #[inline(always)]
-fn fours(rows: [u8; 8], row: impl Fn(usize, u8) -> u32) -> [u64; 4] {
-    let mut pairs = [0; 4];
-    for (j, (pair, two)) in pairs.iter_mut().zip(rows.as_chunks::<2>().0).enumerate() {
-        *pair = u64::from(row(2 * j, two[0])) | u64::from(row(2 * j + 1, two[1])) << 32;
-    }
-    pairs
+fn pairs_of_rows<const N: usize>(grid: &[u32; N], low: [u8; 8], high: u8) -> [u64; 4] {
+    let [a, b, c, d, e, f, g, h] = low;
+    let row = |low, high: u8| u64::from(grid[usize::from(high & 1) << 8 | usize::from(low)]);
+    [
+        row(a, high) | row(b, high >> 1) << 32,
+        row(c, high >> 2) | row(d, high >> 3) << 32,
+        row(e, high >> 4) | row(f, high >> 5) << 32,
+        row(g, high >> 6) | row(h, high >> 7) << 32,
+    ]
+}
+
+/// The signs of eight values by seven bits.
+#[inline(always)]
+fn even(seven: u8) -> u8 {
+    EVEN[usize::from(seven & 127)]
+}
+
+/// The signs of 32 values by four times seven bits.
+#[inline(always)]
+fn even_signs(word: u32) -> u32 {
+    u32::from_le_bytes([
+        even(word as u8),
+        even((word >> 7) as u8),
+        even((word >> 14) as u8),
+        even((word >> 21) as u8),
+    ])
 }

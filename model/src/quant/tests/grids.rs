@@ -5,7 +5,16 @@ use crate::quant::format::grids;
 use crate::quant::reference::scalar;
 use sha2::{Digest, Sha256};
 
-const ON_GRIDS: [GgmlType; 7] = [IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S, IQ3_S, IQ2_S, IQ1_M];
+/// Each with the largest magnitude of a weight where `d` is 1: the largest scale, and the largest value of the grid.
+const ON_GRIDS: [(GgmlType, f32); 7] = [
+    (IQ2_XXS, 15.5 * 0.25 * 43.0),
+    (IQ2_XS, 15.5 * 0.25 * 43.0),
+    (IQ3_XXS, 15.5 * 0.5 * 62.0),
+    (IQ1_S, 15.0 * 1.125),
+    (IQ3_S, 31.0 * 15.0),
+    (IQ2_S, 15.5 * 0.25 * 43.0),
+    (IQ1_M, 15.0 * 1.125),
+];
 
 /// Sets the half of a block of IQ1_M, of which a nibble is in every other byte at the end.
 pub(super) fn set_iq1_m_scale(block: &mut [u8], d: half::f16) {
@@ -64,7 +73,7 @@ fn grids_are_those_of_gguf_py() {
 fn the_largest_sums_fit() {
     let (rows, k) = (3, 512);
     for kernels in levels() {
-        for ty in ON_GRIDS {
+        for (ty, most) in ON_GRIDS {
             let mut largest = 0f32;
             for byte in 0..=255 {
                 let mut w = weights(ty, rows, k, Fill::All(byte), &mut Random(3));
@@ -86,8 +95,7 @@ fn the_largest_sums_fit() {
                     }
                 }
             }
-            // with the largest half and the largest scale that the bytes gave
-            assert!(largest >= 65504.0, "{ty}: {largest}");
+            assert_eq!(largest, 65504.0 * most, "{ty}");
         }
     }
 }
@@ -98,7 +106,7 @@ fn long_rows_and_many_columns_are_multiplied_in_parts() {
     let rows = 19;
     for kernels in levels() {
         let mut random = Random(14);
-        for ty in ON_GRIDS {
+        for (ty, _) in ON_GRIDS {
             for (k, cols) in [(2304, 23), (4352, 9), (512, 131)] {
                 let w = weights(ty, rows, k, Fill::Random, &mut random);
                 let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
@@ -113,7 +121,7 @@ fn long_rows_and_many_columns_are_multiplied_in_parts() {
 /// No bit is lost where a half of the smallest exponent meets the smallest factor.
 #[test]
 fn the_smallest_scales_are_kept() {
-    for ty in ON_GRIDS {
+    for (ty, _) in ON_GRIDS {
         for d in [half::f16::from_bits(1), half::f16::from_bits(0x8001)] {
             let mut block = vec![0; ty.block_bytes()];
             if ty == IQ1_M {
@@ -125,7 +133,10 @@ fn the_smallest_scales_are_kept() {
             scalar::TABLE.dequantize_row(ty, &block, &mut values);
             let unit = d.to_f32() / 8.0;
             for value in values {
-                assert!(value / unit == (value / unit).trunc() && value != 0.0, "{ty}");
+                assert!(
+                    value / unit == (value / unit).trunc() && value != 0.0,
+                    "{ty}"
+                );
             }
             for kernels in levels() {
                 let want = matmul(&scalar::TABLE, ty, &block, 1, 256, &[1.0; 256]);
