@@ -2,7 +2,7 @@
 
 use super::architectures::{F16, log_probabilities, off_by, open};
 use glowplug_model::engine::device_memory;
-use glowplug_model::gguf::{Gguf, Layout, pack};
+use glowplug_model::gguf::{GgmlType, Gguf, Layout, pack};
 use glowplug_model::network::dims::Dims;
 use glowplug_model::quant::{Isa, Kernels};
 use glowplug_tests::grids::{ON_GRIDS, files, mixed};
@@ -29,7 +29,7 @@ fn blocks_are_dequantised_as_gguf_py_does() {
         let mut hash = Sha256::new();
         for block in bytes.chunks_exact_mut(ty.block_bytes()) {
             // a bit of the exponent of d, so that it is finite
-            block[if ty.name() == "IQ1_M" { 55 } else { 1 }] &= 0xbf;
+            block[if ty == GgmlType::IQ1_M { 55 } else { 1 }] &= 0xbf;
             let mut values = [0.0; 256];
             kernels.dequantize_row(ty, block, &mut values);
             for value in values {
@@ -45,36 +45,49 @@ fn blocks_are_dequantised_as_gguf_py_does() {
     }
 }
 
-/// llama.cpp rounds activations to int8 as we do, but scales keep their sign there and its sums are those of its own kernels, so that
-/// a rounding turns over now and then.
+/// Both round activations to int8, and that alone puts llama.cpp up to 0.37 off the same networks in f64, 0.06 to 0.11 in the mean, where
+/// the logarithms spread by 3. They do not round alike: llama.cpp multiplies queries and keys in f16, and we round what goes into
+/// q, k and v twice as finely. So ours are up to 0.50 off llama.cpp's, 0.07 to 0.12 in the mean (AVX-512). What was written down of
+/// another file is off by more than 1 in the mean, and so would be a wrong grid, sign or scale.
 #[test]
 fn networks_on_grids_say_what_llama_cpp_says() {
     let known = include_str!("../../vectors/grids/log_probabilities.json");
     let known: Value = serde_json::from_str(known).unwrap();
     let files = files();
     assert_eq!(known.as_object().unwrap().len(), files.len());
+    let mut off = Vec::new();
     for (name, file) in files {
-        let worst = off_by(&log_probabilities(&open(&file)), &known[name]);
-        println!("{name}: off by {worst:.6}");
-        assert!(worst < 0.05, "{name}: off by {worst}");
+        let own = log_probabilities(&open(&file));
+        let (worst, mean) = off_by(&own, &known[name]);
+        println!("{name}: off by {worst:.6}, in the mean by {mean:.6}");
+        off.push((name, worst, mean, off_by(&own, &known["mixed"]).1));
+    }
+    for (name, worst, mean, of_another) in off {
+        assert!(worst < 0.8 && mean < 0.2, "{name}: off by {worst}, {mean}");
+        assert!(name == "mixed" || of_another > 1.0, "{name}: {of_another}");
     }
 }
 
-/// Only matrices of Q4_K are interleaved in a packed file. The others are copied as they are.
+/// Matrices of Q4_K are interleaved in a packed file. The others are copied as they are.
 #[test]
 fn a_mixed_file_is_packed_and_computes_the_same() {
-    let rows = open(&mixed().writer());
+    let mut mixed = mixed();
+    mixed.types.attn_output = GgmlType::Q4_K;
+    let rows = open(&mixed.writer());
     let mut out = Cursor::new(Vec::new());
     pack::write(&rows, "a test", None, &mut out).unwrap();
     let packed = Gguf::from_bytes(out.into_inner().into()).unwrap();
     packed.touch(2).unwrap();
+    let mut interleaved = 0;
     for (from, to) in rows.tensors().iter().zip(packed.tensors()) {
-        let interleaved = to.layout == Layout::Interleaved16;
-        assert_eq!(interleaved, from.ty.name() == "Q4_K", "{}", from.name);
-        if !interleaved {
+        if to.layout == Layout::Interleaved16 {
+            assert_eq!(from.ty, GgmlType::Q4_K, "{}", from.name);
+            interleaved += 1;
+        } else {
             assert_eq!(rows.data(from), packed.data(to), "{}", from.name);
         }
     }
+    assert_eq!(interleaved, 2);
     assert_eq!(log_probabilities(&rows), log_probabilities(&packed));
 }
 
