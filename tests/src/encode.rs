@@ -42,6 +42,14 @@ fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {
         GgmlType::Q5_K => bits(ty, &[(0, std / 400.0), (2, 15.5 * std / 400.0)], rng),
         GgmlType::Q6_K => bits(ty, &[(208, std / 1360.0)], rng),
         GgmlType::IQ4_NL => bits(ty, &[(0, std / 73.0)], rng),
+        GgmlType::IQ4_XS => bits(ty, &[(0, std / 1350.0)], rng),
+        GgmlType::TQ1_0 => bits(ty, &[(52, std / 0.82)], rng),
+        GgmlType::TQ2_0 => ternary(ty, (64, std / 0.82), rng),
+        GgmlType::Q1_0 => bits(ty, &[(0, std)], rng),
+        GgmlType::Q2_0 => ternary(ty, (0, std / 0.82), rng),
+        // the power of two that is nearest, and one of eight steps between two powers
+        GgmlType::MXFP4 => bytes(ty, 1, (std / 6.0).log2().round() as i32 + 128, rng),
+        GgmlType::NVFP4 => bytes(ty, 4, (8.0 * (std / 6.0).log2()).round() as i32 + 64, rng),
     }
 }
 
@@ -53,6 +61,22 @@ fn bits(ty: GgmlType, scales: &[(usize, f32)], rng: &mut SplitMix) -> Vec<u8> {
     for &(at, scale) in scales {
         out[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
     }
+    out
+}
+
+/// Gives random codes of two bits from 0 to 2, as files of ternary networks have them, and the scale.
+fn ternary(ty: GgmlType, (at, scale): (usize, f32), rng: &mut SplitMix) -> Vec<u8> {
+    let mut out: Vec<u8> = (0..ty.block_bytes())
+        .map(|_| (0..4).fold(0, |byte, _| byte << 2 | (rng.next_u64() % 3) as u8))
+        .collect();
+    out[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+    out
+}
+
+/// Gives random bits behind some scales of one byte each.
+fn bytes(ty: GgmlType, scales: usize, scale: i32, rng: &mut SplitMix) -> Vec<u8> {
+    let mut out = bits(ty, &[], rng);
+    out[..scales].fill(scale.clamp(1, 126) as u8);
     out
 }
 

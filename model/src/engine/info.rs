@@ -96,6 +96,7 @@ fn quantisation(gguf: &Gguf) -> String {
         Ok(17) => "Q5_K_M",
         Ok(18) => "Q6_K",
         Ok(25) => "IQ4_NL",
+        Ok(30) => "IQ4_XS",
         Ok(32) => "BF16",
         _ => return commonest(gguf),
     };

@@ -49,7 +49,14 @@ types! {
     Q6_K: id 14, 256 values in 210 bytes;
     Q8_K: id 15, 256 values in 292 bytes;
     IQ4_NL: id 20, 32 values in 18 bytes;
+    IQ4_XS: id 23, 256 values in 136 bytes;
     BF16: id 30, 1 value in 2 bytes;
+    TQ1_0: id 34, 256 values in 54 bytes;
+    TQ2_0: id 35, 256 values in 66 bytes;
+    MXFP4: id 39, 32 values in 17 bytes;
+    NVFP4: id 40, 64 values in 36 bytes;
+    Q1_0: id 41, 128 values in 18 bytes;
+    Q2_0: id 42, 64 values in 18 bytes;
 }
 
 impl GgmlType {
@@ -70,18 +77,12 @@ impl GgmlType {
                 19 => "IQ1_S".into(),
                 21 => "IQ3_S".into(),
                 22 => "IQ2_S".into(),
-                23 => "IQ4_XS".into(),
                 24 => "I8".into(),
                 25 => "I16".into(),
                 26 => "I32".into(),
                 27 => "I64".into(),
                 28 => "F64".into(),
                 29 => "IQ1_M".into(),
-                34 => "TQ1_0".into(),
-                35 => "TQ2_0".into(),
-                39 => "MXFP4".into(),
-                40 => "NVFP4".into(),
-                41 => "Q1_0".into(),
                 other => format!("type id {other}"),
             })
     }
@@ -134,6 +135,13 @@ mod tests {
             (GgmlType::Q6_K, 6.5625),
             (GgmlType::Q8_K, 9.125),
             (GgmlType::IQ4_NL, 4.5),
+            (GgmlType::IQ4_XS, 4.25),
+            (GgmlType::TQ1_0, 1.6875),
+            (GgmlType::TQ2_0, 2.0625),
+            (GgmlType::MXFP4, 4.25),
+            (GgmlType::NVFP4, 4.5),
+            (GgmlType::Q1_0, 1.125),
+            (GgmlType::Q2_0, 2.25),
         ] {
             assert_eq!(
                 ty.block_bytes() as f64 * 8.0 / ty.block_len() as f64,

@@ -112,6 +112,12 @@ pub enum DimsError {
         /// The value in the file.
         value: String,
     },
+    /// The file's weights are transformed, and only what undoes that to activations would make sense of them.
+    #[error(
+        "`{0}` says that the weights are stored rotated; without the transformation that belongs to them, which is not supported, \
+         the model would speak gibberish"
+    )]
+    Transformed(String),
     /// A tensor of the network is not in the file.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),

@@ -1,7 +1,7 @@
 //! Quantised blocks and the int8 kernels over them: one function table per instruction-set level, chosen once at run time.
 //!
 //! A weight matrix is `rows` rows of `k` values in GGUF blocks, row after row. Activations are quantised once per
-//! layer input: to blocks of 32 (`Q8`, for Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and IQ4_NL) or of 256 (`Q8K`, for the K-quants).
+//! layer input: to blocks of 32 (`Q8`, for weights in blocks of 32, 64 and 128) or of 256 (`Q8K`, for those of 256).
 //! A kernel computes `out[c][r] = dot(w[r], x[c])` for a tile of rows and any number of columns.
 //!
 //! From the bottom up: `format` says how numbers lie in memory, `kernels` is the contract of a level, `reference` is the
@@ -13,8 +13,9 @@
 //! columns never change it. The definition is written in `reference::scalar`:
 //!
 //! * within a block everything is integer and exact (int8 × int8, block scales included, in int32);
-//! * per block, in the order of the row, `acc = fma(isum as f32, d * dx, acc)`; a type with a minimum then adds
-//!   `acc = fma(msum as f32, -(dmin * dx), acc)` (K-quants) or `acc = fma(m, dx * xsum, acc)` (Q4_1, Q5_1);
+//! * per block, or per 32 values of a block of 64 or 128, in the order of the row, `acc = fma(isum as f32, d * dx, acc)`; a type
+//!   with a minimum then adds `acc = fma(msum as f32, -(dmin * dx), acc)` (K-quants) or `acc = fma(m, dx * xsum, acc)` (Q4_1, Q5_1);
+//! * NVFP4, whose scales are for 16 values, does that once for every 16;
 //! * F32, F16 and BF16 use 16 running sums (value `i` goes to sum `i % 16`, multiply then add), folded in halves.
 //!
 //! The float helpers (`silu_mul`, `rms_norm`, `attend`) may differ between levels in the last bits.

@@ -3,6 +3,7 @@
 //! One file, because it is one set of helpers and the checks that every level has to pass.
 
 mod floats;
+mod formats;
 mod interleaved;
 mod pages;
 
@@ -40,6 +41,9 @@ fn scales_at(ty: GgmlType) -> &'static [usize] {
         Q2_K => &[80, 82],
         Q3_K => &[108],
         Q6_K => &[208],
+        TQ1_0 => &[52],
+        TQ2_0 => &[64],
+        MXFP4 | NVFP4 => &[],
         _ => &[0],
     }
 }
@@ -62,6 +66,13 @@ fn weights(ty: GgmlType, rows: usize, k: usize, fill: Fill, random: &mut Random)
                 Fill::Random => random.byte(),
                 Fill::All(byte) => byte,
             }),
+        }
+        // scales of one byte: what is finite, and not so small that sums of eight columns were of subnormal numbers
+        match ty {
+            MXFP4 => block[0] = [110 + block[0] % 16, 140][usize::from(fill != Fill::Random)],
+            NVFP4 if fill == Fill::Random => {}
+            NVFP4 => block[..4].fill(0x7e),
+            _ => {}
         }
         for &at in scales_at(ty) {
             let d = if fill == Fill::Random {

@@ -296,6 +296,36 @@ fn what_would_be_computed_otherwise() {
     );
 }
 
+/// Files of Bonsai 2, and scales beside tensors of NVFP4, which ModelOpt writes.
+#[test]
+fn what_belongs_to_transformed_or_scaled_weights() {
+    for key in [
+        "prism.hadamard.version",
+        "prism.anything",
+        "qwen3.hadamard.block_size",
+        "hadamard.sign_mode",
+    ] {
+        let mut w = Tiny::smallest(Arch::Qwen3).writer();
+        w.set(key, Kv::U32(1));
+        assert_eq!(
+            read(&w).unwrap_err().to_string(),
+            format!(
+                "`{key}` says that the weights are stored rotated; without the transformation that belongs to them, which is not \
+                 supported, the model would speak gibberish"
+            )
+        );
+    }
+    let mut w = Tiny::smallest(Arch::Qwen3).writer();
+    w.set("general.prismatic.hadamards", Kv::U32(1));
+    assert!(read(&w).is_ok());
+    for name in ["blk.0.ffn_up.scale", "blk.0.ffn_up.input_scale"] {
+        let mut w = Tiny::smallest(Arch::Qwen3).writer();
+        w.add(name, &[1], 0, vec![0; 4]);
+        let message = format!("tensor `{name}` has no place in a network of this architecture");
+        assert_eq!(read(&w).unwrap_err().to_string(), message);
+    }
+}
+
 /// Every tensor of every architecture: missing, of other dimensions, and, for norms and biases, of another type.
 #[test]
 fn every_tensor() {

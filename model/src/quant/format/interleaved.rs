@@ -26,6 +26,10 @@ interleaved! {
     Q8_0: Q8_0 { qs: [Word; 8], d: Halves }
     Q4K: Q4_K { scales: [Word; 3], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
     Q5K: Q5_K { scales: [Word; 3], qh: [Word; 8], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
+    Iq4Xs: IQ4_XS { scales_l: Word, qs: [[Word; 4]; 8], d: Halves, scales_h: Halves }
+    Mxfp4: MXFP4 { qs: [Word; 4], e: [u8; 16] }
+    Q1_0: Q1_0 { qs: [Word; 4], d: Halves }
+    Q2_0: Q2_0 { qs: [[Word; 2]; 2], d: Halves }
     Q6K: Q6_K { scales: [Word; 4], q: [[[Word; 3]; 8]; 2], d: Halves }
 }
 

@@ -17,7 +17,7 @@ pub enum ActKind {
 pub fn act_kind(ty: GgmlType) -> ActKind {
     match ty.block_len() {
         1 => ActKind::F32,
-        32 => ActKind::Q8,
+        32 | 64 | 128 => ActKind::Q8,
         _ => ActKind::Q8K,
     }
 }
@@ -32,7 +32,7 @@ pub fn row_bytes(ty: GgmlType, k: usize) -> Option<usize> {
 /// Picks by format. This is the only table of formats in the kernels: the definition and every level read it.
 ///
 /// The float types take the expression after `floats`. A block type takes the one after `32` or `256`, the number of
-/// values in its blocks, and there `B` is its struct in [`super::blocks`]. A format that has a definition but no kernels
+/// values in its blocks or, for 32, in their parts, and there `B` is its struct in [`super::blocks`]. A format that has a definition but no kernels
 /// takes the one after `defined` instead; where those are not given, it is treated like the others of its size.
 ///
 /// A new format is one line here. It begins as `defined`, which every level can compute, and moves to the others when
@@ -70,11 +70,19 @@ macro_rules! match_format {
             Ty::Q5_1 => { type $B32 = $crate::quant::format::blocks::Q5_1; $of_32 }
             Ty::Q8_0 => { type $B32 = $crate::quant::format::blocks::Q8_0; $of_32 }
             Ty::IQ4_NL => { type $B32 = $crate::quant::format::blocks::Iq4Nl; $of_32 }
+            Ty::MXFP4 => { type $B32 = $crate::quant::format::blocks::Mxfp4; $of_32 }
+            Ty::Q1_0 => { type $B32 = $crate::quant::format::blocks::Q1_0; $of_32 }
+            Ty::Q2_0 => { type $B32 = $crate::quant::format::blocks::Q2_0; $of_32 }
             Ty::Q2_K => { type $B256 = $crate::quant::format::blocks::Q2K; $of_256 }
             Ty::Q3_K => { type $B256 = $crate::quant::format::blocks::Q3K; $of_256 }
             Ty::Q4_K => { type $B256 = $crate::quant::format::blocks::Q4K; $of_256 }
             Ty::Q5_K => { type $B256 = $crate::quant::format::blocks::Q5K; $of_256 }
             Ty::Q6_K => { type $B256 = $crate::quant::format::blocks::Q6K; $of_256 }
+            Ty::IQ4_XS => { type $B256 = $crate::quant::format::blocks::Iq4Xs; $of_256 }
+            Ty::TQ1_0 => { type $B256 = $crate::quant::format::blocks::Tq1_0; $of_256 }
+            Ty::TQ2_0 => { type $B256 = $crate::quant::format::blocks::Tq2_0; $of_256 }
+            // its two scales for 32 values fit no kernel
+            Ty::NVFP4 => { type $D32 = $crate::quant::format::blocks::Nvfp4; $defined_32 }
             // no file stores weights in it, so no level has a kernel for it
             Ty::Q8_K => { type $D256 = $crate::quant::format::blocks::Q8K; $defined_256 }
         }
@@ -116,6 +124,22 @@ macro_rules! match_interleaved {
             }
             Ty::Q6_K => {
                 type $B = $crate::quant::format::interleaved::Q6K;
+                $use
+            }
+            Ty::IQ4_XS => {
+                type $B = $crate::quant::format::interleaved::Iq4Xs;
+                $use
+            }
+            Ty::MXFP4 => {
+                type $B = $crate::quant::format::interleaved::Mxfp4;
+                $use
+            }
+            Ty::Q1_0 => {
+                type $B = $crate::quant::format::interleaved::Q1_0;
+                $use
+            }
+            Ty::Q2_0 => {
+                type $B = $crate::quant::format::interleaved::Q2_0;
                 $use
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! The scales and mins of the groups of one block of 256 weights, for both x86-64 levels.
 
-use crate::quant::format::blocks::{self, Half, q3k_scales, scales_and_mins};
+use crate::quant::format::blocks::{self, Half, iq4xs_scales, q3k_scales, scales_and_mins};
 use crate::quant::reference::decode;
 
 /// A block of 256 weights whose groups have scales.
@@ -71,6 +71,12 @@ grouped!(Q6K, 32, 63, Signed, |b| signed(
     bytemuck::cast(b.scales),
     b.d
 ));
+grouped!(Iq4Xs, 128, 241, Signed, |b| {
+    let scales = iq4xs_scales(b.scales_l, b.scales_h);
+    signed(std::array::from_fn(|g| scales[g / 2] as u8), b.d)
+});
+grouped!(Tq1_0, 1, 2, Signed, |b| signed([1; 16], b.d));
+grouped!(Tq2_0, 1, 3, Signed, |b| signed([1; 16], b.d));
 
 #[inline(always)]
 fn eight(packed: &[u8; 12], d: Half, dmin: Half) -> GroupScales {

@@ -5,6 +5,7 @@
 //! more. By 256 weights, eight rows and one column of Q4_K those are 64 + 8 + 4 + 4, for 2,048 products.
 
 use super::interleaved::{every, half, more, pairs};
+use super::rows::signed_products;
 use super::unpack::{Block32, Block256};
 use crate::gguf::GROUP;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
@@ -22,7 +23,7 @@ fn floats(a: &[f32; GROUP], at: usize) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn set_floats(a: &mut [f32; GROUP], at: usize, v: __m256) {
+pub(super) fn set_floats(a: &mut [f32; GROUP], at: usize, v: __m256) {
     let halves: &mut [[f32; 8]; 2] = cast_mut(a);
     // SAFETY: the array has the 32 bytes that are stored
     unsafe { _mm256_storeu_ps(halves[at].as_mut_ptr(), v) };
@@ -58,7 +59,8 @@ pub(super) fn add_256<B: Block256>(
         (Groups::Eight, _) => some_256::<8, 4, true, 2>(panel, x, stride, sums),
         (Groups::Sixteen, _) => some_256::<4, 4, true, 2>(panel, x, stride, sums),
         (Groups::Signed, ..32) => some_256::<4, 4, false, 2>(panel, x, stride, sums),
-        (Groups::Signed, _) => some_256::<4, 2, false, 1>(panel, x, stride, sums),
+        (Groups::Signed, ..64) => some_256::<4, 2, false, 1>(panel, x, stride, sums),
+        (Groups::Signed, _) => some_256::<4, 1, false, 1>(panel, x, stride, sums),
     }
 }
 
@@ -97,7 +99,7 @@ fn columns_32<B: Block32, const C: usize>(
                     let x: &[[[u8; 4]; 8]; 8] = cast_ref(&x[c].q);
                     let x = every(x[b][j]);
                     some[c] = if B::SIGNED {
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+                        signed_products(w, x)
                     } else if j % B::WORDS == 0 {
                         _mm256_maddubs_epi16(w, x)
                     } else {
@@ -137,7 +139,7 @@ fn more_in_order(mut sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
 }
 
 /// The columns of groups of `WORDS` words, which have mins or an offset. Products of `RUN` words are added in int16, for `V`
-/// halves at a time.
+/// halves at a time; of signed bytes that is one word.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn columns_256<
     const WORDS: usize,
@@ -161,7 +163,9 @@ fn columns_256<
                     let x = every(x.as_chunks::<WORDS>().0[g][j]);
                     for v in 0..V {
                         let w = half(&q[j], at + v);
-                        some[v][c] = if j % RUN == 0 {
+                        some[v][c] = if RUN == 1 {
+                            signed_products(w, x)
+                        } else if j % RUN == 0 {
                             _mm256_maddubs_epi16(w, x)
                         } else {
                             more(some[v][c], w, x)

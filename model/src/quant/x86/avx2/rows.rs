@@ -71,16 +71,17 @@ fn store<const C: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
-    let blocks = rows[0].len();
-    for b in 0..blocks {
-        let (chunk, i) = (b / 8, b % 8);
+    let parts = rows[0].len() * B::PARTS;
+    for n in 0..parts {
+        let (chunk, i) = (n / 8, n % 8);
+        let (b, part) = (n / B::PARTS, n % B::PARTS);
         let mut first = [_mm256_setzero_si256(); 4];
         let mut sums = [[_mm256_setzero_si256(); 4]; C];
         for j in 0..4 {
             let two = [&rows[j][b], &rows[4 + j][b]];
             first[j] = load_2x16(first_16(two[0]), first_16(two[1]));
             // SAFETY: this function is compiled with the features that the callee needs
-            let bytes = unsafe { B::bytes(two, first[j]) };
+            let bytes = unsafe { B::bytes(two.map(|block| (block, part)), first[j]) };
             for c in 0..C {
                 let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
                 let low = products::<B>(bytes[0], _mm256_broadcastsi128_si256(load_16(low)));
@@ -94,7 +95,7 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
                 };
             }
         }
-        let (d, m) = first_halves(first);
+        let (d, m) = first_halves::<B>(first);
         for c in 0..C {
             let x = &x[c][chunk];
             let offset = _mm256_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]));
@@ -113,11 +114,18 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products<B: Block32>(w: __m256i, x: __m256i) -> __m256i {
     if B::SIGNED {
-        // |-128| is 128 as a byte without sign, and the activations are never -128: at most 2 * 128 * 127
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+        signed_products(w, x)
     } else {
         _mm256_maddubs_epi16(w, x)
     }
+}
+
+/// Sums of two products of signed bytes each, in int16. |-128| is 128 as a byte without sign, and the activations are never
+/// -128: at most 2 * 128 * 127.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn signed_products(w: __m256i, x: __m256i) -> __m256i {
+    _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
 }
 
 /// Multiplies eight rows of blocks of 256 by `C` columns.
@@ -141,19 +149,23 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
             for c in 0..C {
                 let x16 = load_32(cast_ref(&x[c][b].sums));
                 let mut sum = _mm256_setzero_si256();
-                if B::OFFSET != 0 {
+                if B::ADDED != 0 {
                     // the offset, times the scale, times the sum of the activations of each group
                     let extra = _mm256_madd_epi16(scales, x16);
                     let extra = _mm256_sll_epi32(
                         extra,
-                        _mm_cvtsi32_si128(B::OFFSET.trailing_zeros() as i32),
+                        _mm_cvtsi32_si128(B::ADDED.trailing_zeros() as i32),
                     );
                     sum = _mm256_sub_epi32(sum, extra);
                 }
                 let q = cast_ref::<_, [[u8; 32]; 8]>(&x[c][b].q);
                 for i in 0..8 {
-                    // two products of at most 63 * 127
-                    let dot = _mm256_maddubs_epi16(bytes[i], load_32(&q[i]));
+                    let dot = if B::SIGNED {
+                        signed_products(bytes[i], load_32(&q[i]))
+                    } else {
+                        // two products of at most 63 * 127
+                        _mm256_maddubs_epi16(bytes[i], load_32(&q[i]))
+                    };
                     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(dot, spread[i]));
                 }
                 sums[c][r] = sum;
@@ -181,18 +193,20 @@ fn widen(halves: &[u16; ROWS]) -> __m256 {
     _mm256_cvtph_ps(load_16(cast_ref(halves)))
 }
 
-/// The first half and the second half of each lane of 128 bits, in the order of [`fold_4`].
+/// The scale that the first two bytes of each lane of 128 bits are, and the half after it, in the order of [`fold_4`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn first_halves(v: [__m256i; 4]) -> (__m256, __m256) {
+fn first_halves<B: Block32>(v: [__m256i; 4]) -> (__m256, __m256) {
     let first = _mm256_unpacklo_epi64(
         _mm256_unpacklo_epi32(v[0], v[1]),
         _mm256_unpacklo_epi32(v[2], v[3]),
     );
     let narrow =
         |v: __m256i| _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    let d = narrow(_mm256_and_si256(first, _mm256_set1_epi32(0xffff)));
     (
-        _mm256_cvtph_ps(narrow(_mm256_and_si256(first, _mm256_set1_epi32(0xffff)))),
+        // SAFETY: this function is compiled with the features that the callee needs
+        unsafe { B::d(d) },
         _mm256_cvtph_ps(narrow(_mm256_srli_epi32::<16>(first))),
     )
 }
