@@ -11,10 +11,19 @@ use half::{bf16, f16};
 /// If `n` is not a whole number of blocks.
 pub(crate) fn random(ty: GgmlType, n: usize, std: f32, rng: &mut SplitMix) -> Vec<u8> {
     assert!(n.is_multiple_of(ty.block_len()), "{n} values of {ty}");
-    (0..n / ty.block_len())
+    let (blocks, distinct) = (n / ty.block_len(), DISTINCT / ty.block_len());
+    let mut out: Vec<u8> = (0..blocks.min(distinct))
         .flat_map(|_| block(ty, std, rng))
-        .collect()
+        .collect();
+    let bytes = blocks * ty.block_bytes();
+    while out.len() < bytes {
+        out.extend_from_within(..out.len().min(bytes - out.len()));
+    }
+    out
 }
+
+/// After so many values the same ones follow, so that a file of a gigabyte is made in a second.
+const DISTINCT: usize = 1 << 20;
 
 /// One block of random values with the standard deviation `std`.
 fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {

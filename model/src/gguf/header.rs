@@ -272,7 +272,7 @@ fn read_tensor(
         offset,
         bytes,
     };
-    if layout == Layout::Interleaved16 && !Layout::groups(ty, tensor.rows()) {
+    if layout == Layout::Interleaved16 && !Layout::takes(&tensor.name, ty, tensor.rows()) {
         let why = format_args!(
             "of {} rows of {ty} cannot be in groups of sixteen",
             tensor.rows()

@@ -16,7 +16,8 @@ pub enum Layout {
     /// The blocks of a row, then those of the next row, as in GGUF.
     Rows,
     /// Groups of [`GROUP`] rows, each block after block. Of a block there are first its 4-byte words, each of all sixteen
-    /// rows side by side, and then its 2-byte halves in the same way: see [`Words`].
+    /// rows side by side, and then its 2-byte halves in the same way: see [`Words`]. Rows of a vocabulary that make no group
+    /// follow as in [`Self::Rows`].
     Interleaved16,
 }
 
@@ -58,7 +59,22 @@ impl Layout {
     pub fn groups(ty: GgmlType, rows: u64) -> bool {
         Words::of(ty).is_some() && rows.is_multiple_of(GROUP as u64)
     }
+
+    /// Whether a matrix of this name can be. Embeddings and LM heads have as many rows as there are tokens, whatever that number
+    /// is, and are read by whole groups and what is left of them; of other matrices a chunk may end anywhere.
+    #[must_use]
+    pub fn takes(name: &str, ty: GgmlType, rows: u64) -> bool {
+        let of_a_vocabulary = VOCABULARIES.contains(&name) && rows >= GROUP as u64;
+        Self::groups(ty, rows) || of_a_vocabulary && Words::of(ty).is_some()
+    }
 }
+
+/// The tensor that holds the LM head in four bits. The logits of all tokens are computed with it, and the largest ones again
+/// with the head itself.
+pub const REQUANTIZED_HEAD: &str = "output_coarse.weight";
+
+/// The matrices that have a row for each token.
+const VOCABULARIES: [&str; 3] = ["token_embd.weight", "output.weight", REQUANTIZED_HEAD];
 
 impl Words {
     /// The words and halves of a type, or `None` if it is never interleaved.
@@ -94,10 +110,10 @@ impl Words {
     }
 }
 
-/// Interleaves whole groups of rows.
+/// Interleaves groups of rows. Rows at the end that make no group stay as they are.
 ///
 /// # Panics
-/// If the type has no groups, `rows` are not whole groups of rows of `row` bytes, or `out` is not as long.
+/// If the type has no groups, `rows` are not whole rows of `row` bytes, or `out` is not as long.
 pub fn interleave(ty: GgmlType, row: usize, rows: &[u8], out: &mut [u8]) {
     let group = GROUP * row;
     let block = ty.block_bytes();
@@ -105,13 +121,16 @@ pub fn interleave(ty: GgmlType, row: usize, rows: &[u8], out: &mut [u8]) {
         Words::of(ty).is_some()
             && row > 0
             && row.is_multiple_of(block)
-            && rows.len().is_multiple_of(group)
+            && rows.len().is_multiple_of(row)
             && rows.len() == out.len(),
         "{} bytes to {} as groups of sixteen rows of {row} bytes of {ty}",
         rows.len(),
         out.len()
     );
-    for (rows, out) in rows.chunks_exact(group).zip(out.chunks_exact_mut(group)) {
+    let (groups, rest) = rows.split_at(rows.len() / group * group);
+    let (out, to) = out.split_at_mut(groups.len());
+    to.copy_from_slice(rest);
+    for (rows, out) in groups.chunks_exact(group).zip(out.chunks_exact_mut(group)) {
         for (b, out) in out.chunks_exact_mut(GROUP * block).enumerate() {
             for r in 0..GROUP {
                 let from = &rows[r * row + b * block..][..block];
@@ -264,6 +283,9 @@ mod tests {
                 order.sort_unstable();
                 assert!(order.into_iter().eq(0..w.words), "{ty}");
                 assert!(Layout::groups(ty, 32) && !Layout::groups(ty, 24));
+                assert!(Layout::takes("output.weight", ty, 24));
+                assert!(!Layout::takes("output.weight", ty, 15));
+                assert!(!Layout::takes("blk.0.attn_q.weight", ty, 24));
             } else {
                 assert!(!Layout::groups(ty, 32));
             }

@@ -163,7 +163,8 @@ impl Kernels {
     /// whatever the rows and columns of the call, and on every level: see the definition in [`crate::quant`].
     ///
     /// # Panics
-    /// If the sizes do not fit each other; in [`Layout::Interleaved16`] also if the rows are not whole groups.
+    /// If the sizes do not fit each other; in [`Layout::Interleaved16`] also if the rows are not whole groups, nor whole groups
+    /// and the last rows of the matrix.
     pub fn matmul(&self, product: &Product<'_>, out: &mut RowTile<'_>) {
         let Product {
             ty,
@@ -201,14 +202,28 @@ impl Kernels {
         match layout {
             Layout::Rows => (self.matmul)(product, out),
             Layout::Interleaved16 => {
+                let rest = out.rows() % GROUP;
+                let (whole, row) = (out.rows() - rest, product.rows(1).len());
                 assert!(
-                    Layout::groups(ty, out.rows() as u64),
+                    Layout::groups(ty, whole as u64)
+                        && (rest == 0 || weights.len() == row * out.rows()),
                     "matmul: {} rows of {ty} in groups of sixteen",
                     out.rows()
                 );
-                match self.matmul_interleaved {
-                    Some(matmul) => matmul(product, out),
-                    None => by_rows(self.matmul, product, out),
+                if whole > 0 {
+                    let out = &mut out.part(0, whole);
+                    match self.matmul_interleaved {
+                        Some(matmul) => matmul(product, out),
+                        None => by_rows(self.matmul, product, out),
+                    }
+                }
+                if rest > 0 {
+                    let product = Product {
+                        layout: Layout::Rows,
+                        weights: &weights[whole * row..],
+                        ..*product
+                    };
+                    (self.matmul)(&product, &mut out.part(whole, rest));
                 }
             }
         }

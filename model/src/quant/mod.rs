@@ -14,7 +14,8 @@
 //!
 //! * within a block everything is integer and exact (int8 × int8, block scales included, in int32);
 //! * per block, or per 32 values of a block of 64 or 128, in the order of the row, `acc = fma(isum as f32, d * dx, acc)`; a type
-//!   with a minimum then adds `acc = fma(msum as f32, -(dmin * dx), acc)` (K-quants) or `acc = fma(m, dx * xsum, acc)` (Q4_1, Q5_1);
+//!   with a minimum then adds `acc = fma(msum as f32, -(dmin * dx), acc)` (K-quants) or `acc = fma(m, dx * xsum, acc)` (Q4_1,
+//!   Q5_1);
 //! * NVFP4, whose scales are for 16 values, does that once for every 16;
 //! * F32, F16 and BF16 use 16 running sums (value `i` goes to sum `i % 16`, multiply then add), folded in halves.
 //!

@@ -146,12 +146,13 @@ pub(super) fn pack(
     let mut unpacked = vec![0; row_len];
     for (r, of) in range.enumerate() {
         let bytes = match layout {
-            Layout::Rows => &bytes[of * row_len..][..row_len],
-            Layout::Interleaved16 => {
+            Layout::Interleaved16 if (of / GROUP + 1) * GROUP * row_len <= bytes.len() => {
                 let group = &bytes[of / GROUP * GROUP * row_len..][..GROUP * row_len];
                 unpack_row(ty, group, of % GROUP, &mut unpacked);
                 &unpacked
             }
+            // of interleaved rows those that make no group are as they were
+            _ => &bytes[of * row_len..][..row_len],
         };
         let mut row = Row {
             format,

@@ -5,7 +5,7 @@
 
 use super::intrinsics::*;
 use crate::quant::format::blocks::{
-    self, FP4_VALUES, Half, IQ4_NL_VALUES, e8m0, iq4xs_scales, q3k_scales, scales_and_mins,
+    self, FP4_VALUES, Half, IQ4_NL_VALUES, e8m0, iq4xs_scales, q3k_scales, scales_and_mins, ue4m3,
 };
 use bytemuck::Pod;
 
@@ -30,6 +30,11 @@ pub(in crate::quant) trait Rows32: Pod {
     #[inline(always)]
     fn m(_: [&Self; ROWS]) -> float32x4_t {
         vdupq_n_f32(0.0)
+    }
+    /// The scales of the first and of the last 16 values of a part, of each row, where those are two.
+    #[inline(always)]
+    fn two_scales(_: [&Self; ROWS], _part: usize) -> Option<[float32x4_t; 2]> {
+        None
     }
 }
 
@@ -227,6 +232,31 @@ impl Rows32 for blocks::Mxfp4 {
     #[inline(always)]
     fn d(rows: [&Self; ROWS]) -> float32x4_t {
         load_f32(&each(rows, |b| e8m0(b.e)))
+    }
+}
+
+impl Rows32 for blocks::Nvfp4 {
+    const PARTS: usize = 2;
+    const MAX: i32 = 12;
+    const OFFSET: i32 = 0;
+    #[inline(always)]
+    fn values(&self, part: usize) -> [int8x16_t; 2] {
+        // eight low nibbles, and then the high ones of the same bytes
+        let group = |qs: [u8; 8]| {
+            let bytes = u64::from_le_bytes(qs);
+            low(vreinterpretq_u8_u64(load_u64(&[bytes, bytes >> 4])))
+        };
+        let [first, last] = [self.qs[2 * part], self.qs[2 * part + 1]];
+        looked_up(&FP4_VALUES, [group(first), group(last)])
+    }
+    #[inline(always)]
+    fn d(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+    #[inline(always)]
+    fn two_scales(rows: [&Self; ROWS], part: usize) -> Option<[float32x4_t; 2]> {
+        let scales = |i: usize| load_f32(&each(rows, |b| ue4m3(b.d[2 * part + i])));
+        Some([scales(0), scales(1)])
     }
 }
 

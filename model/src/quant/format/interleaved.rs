@@ -49,7 +49,10 @@ pub(in crate::quant) fn with_row(
     bytes: usize,
     give: impl FnOnce(&[u8]),
 ) {
-    let group = &matrix[row / GROUP * GROUP * bytes..][..GROUP * bytes];
+    let Some(group) = matrix[row / GROUP * GROUP * bytes..].get(..GROUP * bytes) else {
+        // one of the last rows, which make no group
+        return give(&matrix[row * bytes..][..bytes]);
+    };
     with_scratch(bytes, |unpacked| {
         unpack_row(ty, group, row % GROUP, unpacked);
         give(unpacked);

@@ -33,7 +33,7 @@ pub fn row_bytes(ty: GgmlType, k: usize) -> Option<usize> {
 ///
 /// The float types take the expression after `floats`. A block type takes the one after `32` or `256`, the number of
 /// values in its blocks or, for 32, in their parts, and there `B` is its struct in [`super::blocks`]. A format that has a definition but no kernels
-/// takes the one after `defined` instead; where those are not given, it is treated like the others of its size.
+/// takes the one after `defined` instead, as does one that fits not all of them; where those are not given, it is treated like the others of its size.
 ///
 /// A new format is one line here. It begins as `defined`, which every level can compute, and moves to the others when
 /// each level has a kernel for it.
@@ -81,7 +81,7 @@ macro_rules! match_format {
             Ty::IQ4_XS => { type $B256 = $crate::quant::format::blocks::Iq4Xs; $of_256 }
             Ty::TQ1_0 => { type $B256 = $crate::quant::format::blocks::Tq1_0; $of_256 }
             Ty::TQ2_0 => { type $B256 = $crate::quant::format::blocks::Tq2_0; $of_256 }
-            // its two scales for 32 values fit no kernel
+            // its two scales for 32 values fit only the kernels for rows
             Ty::NVFP4 => { type $D32 = $crate::quant::format::blocks::Nvfp4; $defined_32 }
             // no file stores weights in it, so no level has a kernel for it
             Ty::Q8_K => { type $D256 = $crate::quant::format::blocks::Q8K; $defined_256 }

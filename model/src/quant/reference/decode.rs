@@ -34,6 +34,11 @@ pub(crate) trait Block32: Pod {
     const TWO_SCALES: bool = false;
     /// Decodes one of the parts.
     fn decode(&self, part: usize) -> Values32;
+    /// The scales of one of the parts, as [`Values32`] has them.
+    #[inline(always)]
+    fn scales(&self, part: usize) -> [f32; 2] {
+        self.decode(part).d
+    }
 }
 
 /// The definition of a format with 256 weights in a block.
@@ -136,9 +141,13 @@ impl Block32 for blocks::Nvfp4 {
         }
         Values32 {
             q,
-            d: [ue4m3(self.d[2 * part]), ue4m3(self.d[2 * part + 1])],
+            d: self.scales(part),
             m: 0.0,
         }
+    }
+    #[inline(always)]
+    fn scales(&self, part: usize) -> [f32; 2] {
+        [ue4m3(self.d[2 * part]), ue4m3(self.d[2 * part + 1])]
     }
 }
 

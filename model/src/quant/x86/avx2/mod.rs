@@ -77,7 +77,7 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
         floats => floats::matmul(product, out),
         32 => |B| matmul_32::<B>(product, out),
         256 => |B| matmul_256::<B>(product, out),
-        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        defined 32 => |B| rows::matmul_32::<B>(product, out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
 }

@@ -77,6 +77,8 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
         let (b, part) = (n / B::PARTS, n % B::PARTS);
         let mut first = [_mm256_setzero_si256(); 4];
         let mut sums = [[_mm256_setzero_si256(); 4]; C];
+        // of a format with two scales, those of the last 16 values
+        let mut last = [[_mm256_setzero_si256(); 4]; C];
         for j in 0..4 {
             let two = [&rows[j][b], &rows[4 + j][b]];
             first[j] = load_2x16(first_16(two[0]), first_16(two[1]));
@@ -87,6 +89,11 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
                 let low = products::<B>(bytes[0], _mm256_broadcastsi128_si256(load_16(low)));
                 let high = products::<B>(bytes[1], _mm256_broadcastsi128_si256(load_16(high)));
                 let one = _mm256_set1_epi16(1);
+                if B::TWO_SCALES {
+                    sums[c][j] = _mm256_madd_epi16(low, one);
+                    last[c][j] = _mm256_madd_epi16(high, one);
+                    continue;
+                }
                 sums[c][j] = if B::SIGNED {
                     _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one))
                 } else {
@@ -94,6 +101,17 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
                     _mm256_madd_epi16(_mm256_add_epi16(low, high), one)
                 };
             }
+        }
+        if B::TWO_SCALES {
+            let [d, last_d] = two_scales(rows, b, part);
+            for c in 0..C {
+                let scale = _mm256_set1_ps(x[c][chunk].scale[i]);
+                for (sums, d) in [(sums[c], d), (last[c], last_d)] {
+                    let sum = _mm256_cvtepi32_ps(fold_4(sums));
+                    acc[c] = _mm256_fmadd_ps(sum, _mm256_mul_ps(d, scale), acc[c]);
+                }
+            }
+            continue;
         }
         let (d, m) = first_halves::<B>(first);
         for c in 0..C {
@@ -107,6 +125,23 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
         }
     }
     acc
+}
+
+/// The scales of the first and of the last 16 values of a part, of each row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn two_scales<B: Block32>(rows: &[&[B]; ROWS], b: usize, part: usize) -> [__m256; 2] {
+    let mut scales = [[0.0f32; ROWS]; 2];
+    for r in 0..ROWS {
+        [scales[0][r], scales[1][r]] = rows[r][b].scales(part);
+    }
+    // SAFETY: the arrays have the 32 bytes that are loaded
+    unsafe {
+        [
+            _mm256_loadu_ps(scales[0].as_ptr()),
+            _mm256_loadu_ps(scales[1].as_ptr()),
+        ]
+    }
 }
 
 /// Sums of two products each, in int16.

@@ -188,6 +188,28 @@ pub(super) fn e8m0(e: __m256i) -> __m256 {
     _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small))
 }
 
+impl Block32 for blocks::Nvfp4 {
+    const OFFSET: i32 = 0;
+    const WORDS: usize = 1;
+    const SIGNED: bool = true;
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes([(a, i), (b, j)]: [(&Self, usize); 2], _: __m256i) -> [__m256i; 2] {
+        let mut q = [_mm256_setzero_si256(); 2];
+        for group in 0..2 {
+            let a = i64::from_le_bytes(a.qs[2 * i + group]);
+            let b = i64::from_le_bytes(b.qs[2 * j + group]);
+            // eight low nibbles, and then the high ones of the same bytes
+            let nibbles = _mm256_and_si256(
+                _mm256_set_epi64x(b >> 4, b, a >> 4, a),
+                _mm256_set1_epi8(15),
+            );
+            q[group] = looked_up(&FP4_VALUES, nibbles);
+        }
+        q
+    }
+}
+
 impl Block32 for blocks::Q1_0 {
     const OFFSET: i32 = 1;
     const WORDS: usize = 8;

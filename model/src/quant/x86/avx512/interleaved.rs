@@ -57,7 +57,9 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
         ..=8 => blocks,
         _ => DEPTH / product.ty.block_len(),
     };
-    let w = bytemuck::cast_slice::<u8, B>(product.weights);
+    // rows that make no group may follow the groups
+    let groups = product.weights.len() / size_of::<B>() * size_of::<B>();
+    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..groups]);
     for i in 0..out.rows() / GROUP {
         let (w, row) = (&w[i * blocks..], GROUP * i);
         for first in (0..blocks).step_by(depth) {

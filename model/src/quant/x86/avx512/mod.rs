@@ -91,7 +91,8 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
         floats => floats::matmul(product, out),
         32 => |B| matmul_32::<B>(product, out),
         256 => |B| matmul_256::<B>(product, out),
-        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        // AVX-512 F brings AVX2, FMA and F16C with it, and the activations are the same
+        defined 32 => |_B| (super::avx2::TABLE.matmul)(product, out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
 }
