@@ -318,7 +318,7 @@ fn place(
 /// Where a tensor of Q2_0 would end in the data, and the tensor after it begin, if its groups had 128 values and 34 bytes: so
 /// they are in PrismML's first files, which have the same type id. `None` if that cannot be, or would make no difference.
 fn wide_end(tensor: &TensorInfo, alignment: u64) -> Option<[u64; 2]> {
-    let wide = tensor.ty == GgmlType::Q2_0 && tensor.dims[0] % 128 == 0;
+    let wide = tensor.ty == GgmlType::Q2_0 && tensor.dims[0].is_multiple_of(128);
     let groups = wide.then(|| tensor.dims.iter().product::<u64>() / 128)?;
     // fewer bytes than those of groups of 64, which were added before
     let end = tensor.offset as u64 + 34 * groups;

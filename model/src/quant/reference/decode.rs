@@ -334,7 +334,7 @@ fn base_3(qs: &[u8; 48], qh: &[u8; 4]) -> [i8; 256] {
     fn digits<const N: usize>(q: &mut [i8], mut bytes: [u8; N]) {
         for q in q.as_chunks_mut::<N>().0 {
             for (q, byte) in q.iter_mut().zip(&mut bytes) {
-                *q = (u16::from(*byte) * 3 >> 8) as i8 - 1;
+                *q = ((u16::from(*byte) * 3) >> 8) as i8 - 1;
                 *byte = byte.wrapping_mul(3);
             }
         }
