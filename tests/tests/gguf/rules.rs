@@ -1,5 +1,7 @@
 //! One broken file for each rule of the GGUF reader, with the whole message that it is refused with; and files at the limits
 //! themselves, which are taken.
+//!
+//! One file, because it is one table of rules.
 
 use super::Rule;
 use glowplug_model::gguf::{Gguf, GgufError};

@@ -150,7 +150,7 @@ block32!(Iq4Nl, 0, 1, true, |a, b, _first| {
     ]
 });
 
-/// [`FP4_VALUES`] plus 12.
+/// The numbers of [`FP4_VALUES`], each plus 12.
 pub(super) const FP4: [i8; 16] = {
     let (mut table, mut i) = (FP4_VALUES, 0);
     while i < 16 {

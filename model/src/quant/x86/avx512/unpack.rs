@@ -1,4 +1,6 @@
 //! From blocks to bytes: the values of every format as unsigned bytes in their natural order, and the scales.
+//!
+//! One file, because it is one table of formats: each is a few lines, made of steps that several share.
 
 use crate::quant::format::blocks::{self, FP4_VALUES, IQ4_NL_VALUES};
 use crate::quant::reference::decode;
