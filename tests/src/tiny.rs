@@ -87,6 +87,8 @@ pub struct Tiny {
     /// the same vocabulary as SentencePiece writes it
     pub sentence: bool,
     pub think: Think,
+    /// the fewest tokens of the vocabulary, which numbered ones fill up
+    pub vocab: usize,
     /// what it says, token by token, whatever it is asked; see [`Tiny::saying`]
     pub script: Vec<String>,
 }
@@ -117,6 +119,7 @@ impl Tiny {
             },
             sentence: false,
             think: Think::Model,
+            vocab: 0,
             script: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl Tiny {
         let mut w = GgufWriter::default();
         let mut vocabulary = Vocabulary::new(self.think != Think::Never);
         vocabulary.add(&self.script);
+        vocabulary.fill(self.vocab);
         self.metadata(&mut w, vocabulary.tokens.len() as u32);
         self.tokenizer(&mut w, &vocabulary);
         if self.sentence {

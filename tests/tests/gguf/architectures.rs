@@ -17,7 +17,7 @@ fn open(w: &GgufWriter) -> Gguf {
 }
 
 /// Logarithms of the probabilities of some tokens behind each of [`POSITIONS`].
-fn log_probabilities(gguf: &Gguf) -> Vec<Vec<f64>> {
+pub(super) fn log_probabilities(gguf: &Gguf) -> Vec<Vec<f64>> {
     let mut evaluator = Evaluator::load(gguf, &EngineConfig::new(64, 1, F16)).unwrap();
     let mut all = Vec::new();
     evaluator

@@ -10,6 +10,7 @@ use glowplug_tests::GgufWriter;
 
 mod architectures;
 mod dims;
+mod formats;
 mod hostile;
 mod keys;
 mod packed;

@@ -15,40 +15,14 @@ import sys
 
 import gguf
 import numpy as np
-import xllamacpp
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+from llama_cpp import asked_of_llama_cpp
 
 EPS = 1e-6
 # llama.cpp does not read the epsilon of these
 TOLERANCE = {"qwen2vl": 1e-3}
 NEIGHBOURS = ("llama", "smollm3", "granite", "mistral3")
-
-
-def asked_of_llama_cpp(path, asked):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = 512
-    params.n_parallel = 1
-    params.warmup = False
-    params.cpuparams.n_threads = 1
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(params)
-    rows = []
-    for position in asked["positions"]:
-        answer = server.handle_completions({
-            "prompt": asked["tokens"][: position + 1],
-            "n_predict": 1,
-            "logprobs": 1 << 20,
-            "temperature": 0.0,
-            "cache_prompt": False,
-            # no probabilities are given with the end of the text and with half a character, so that an "a" is drawn; those that
-            # are given are the network's own all the same
-            "logit_bias": [[ord("a"), 1000.0]],
-        })
-        likely = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        by_token = {token["id"]: token["logprob"] for token in likely}
-        rows.append([by_token[id] for id in range(len(by_token))])
-    return np.array(rows)
 
 
 class Model:
