@@ -86,6 +86,7 @@ fn sessions(folder: &Path) -> Result<(), Box<dyn Error>> {
             page_bytes: page.len(),
             tokens: &tokens,
             note: b"{}",
+            state: &[],
         };
         for (name, keys) in [("plain", None), ("sealed", Some(&keys))] {
             let pages = std::iter::repeat_n(Ok(page), tokens.len().div_ceil(32));
