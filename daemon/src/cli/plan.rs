@@ -67,15 +67,20 @@ fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
         put_line(format!("{name:<12} {bytes:>12}  {what}").trim_end())
     };
     for (name, bytes) in memory.lines() {
-        let what = if name == "kv_pages" {
-            format!(
+        let what = match name {
+            "kv_pages" => format!(
                 "{} pages of {PAGE_TOKENS} tokens, keys {}, values {}",
                 memory.pages,
                 plan.kv.k.name(),
                 plan.kv.v.name()
-            )
-        } else {
-            String::new()
+            ),
+            "states" => format!(
+                "{} slots; a conversation of {} tokens holds one, and with its pages {} bytes",
+                memory.state_slots,
+                plan.context,
+                memory.sequence_bytes(plan.context)
+            ),
+            _ => String::new(),
         };
         line(name, bytes, &what)?;
     }
@@ -122,6 +127,8 @@ fn fits(plan: &Plan, config: &Config) -> Value {
         "context": plan.context,
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
+        "state_slots": memory.state_slots,
+        "sequence_bytes": memory.sequence_bytes(plan.context),
         "threads": {"prefill": plan.threads.prefill, "decode": plan.threads.decode},
         "board": config.board_chosen.json(config.board.as_ref()),
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],

@@ -2,7 +2,7 @@
 
 use super::KvFormats;
 use crate::gguf::{Gguf, Value};
-use crate::kv::KvLayout;
+use crate::kv::{KvLayout, StateLayout};
 use crate::network::dims::Dims;
 use crate::network::key_formats;
 use crate::ops::memory::GpuFacts;
@@ -38,7 +38,13 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
             .iter()
             .filter(|format| **format == KvFormat::F16)
             .count(),
+        state_bytes: states(dims).bytes() as u64,
     }
+}
+
+/// What a sequence keeps besides pages: nothing, because all layers of the networks of this version attend.
+pub(super) fn states(_: &Dims) -> StateLayout {
+    StateLayout::default()
 }
 
 /// What a GPU's memory holds of a file whose dimensions are checked, with `pages` pages and sequences of at most `context`

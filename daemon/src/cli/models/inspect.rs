@@ -3,7 +3,7 @@
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use crate::models::plan::formats;
-use glowplug_model::engine::device_memory;
+use glowplug_model::engine::{device_memory, shape};
 use glowplug_model::gguf::{Gguf, Value};
 use glowplug_model::network::dims::Dims;
 use glowplug_model::text::{ChatTemplate, Tokenizer};
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let path = models::resolve(&args.model)?;
     let gguf = Gguf::open(&path)?;
     let (unsupported, gpu) = (unsupported(&gguf), gpu_weights(&gguf));
+    let state = state_bytes(&gguf);
     if args.json {
         let metadata: Map<String, Json> = gguf
             .metadata()
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "path": path, "bytes": gguf.file_bytes(), "version": gguf.version(), "metadata": metadata, "tensors": tensors,
             "types": types(&gguf).into_iter().map(|(ty, (count, bytes))| (ty, json!({ "tensors": count, "bytes": bytes }))).collect::<Map<_, _>>(),
             "unsupported": unsupported,
+            "state_bytes": state,
             "gpu": match &gpu {
                 Ok(bytes) => json!({ "weights": bytes }),
                 Err(why) => json!({ "why_not": why }),
@@ -77,6 +79,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     for (ty, (count, bytes)) in types(&gguf) {
         put_line(&format!("  {ty:<7} {count:>4} tensors {bytes:>13}"))?;
     }
+    if let Some(bytes) = state {
+        put_line(&format!(
+            "\na sequence keeps a state of {bytes} bytes besides its pages"
+        ))?;
+    }
     put_line("\non a GPU")?;
     put_line(&match gpu {
         Ok(bytes) => format!("  the weights take {bytes} bytes of its memory"),
@@ -90,6 +97,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     unsupported
         .iter()
         .try_for_each(|why| put_line(&format!("  {why}")))
+}
+
+/// Bytes that a sequence keeps besides pages, if the network keeps any.
+fn state_bytes(gguf: &Gguf) -> Option<u64> {
+    let dims = Dims::from_gguf(gguf).ok()?;
+    Some(shape(gguf, &dims).state_bytes).filter(|bytes| *bytes > 0)
 }
 
 /// Bytes that the weights take of a GPU's memory, or why no GPU computes them. None is opened for it.
