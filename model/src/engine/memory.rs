@@ -95,13 +95,16 @@ impl Memory {
         };
         let prompt = &sequence.tokens[..sequence.prompt];
         let mut owners = sequence.owners;
-        let found = self.pages.find(&mut owners, prompt, kv.table(table));
+        // pages of another sequence do not bring its state
+        let known = if kv.has_states() { &[] } else { prompt };
+        let found = self.pages.find(&mut owners, known, kv.table(table));
         // what it kept while tools ran was found, or is of no use
         self.let_go(sequence.id);
         let needed = sequence.limit.div_ceil(PAGE_TOKENS) - kv.table(table).len();
         let own = sequence.turn.as_ref().map(|turn| turn.session.clone());
         let session = own.as_ref().and_then(|key| self.sessions.get(key));
         let asleep = session.is_some_and(|s| s.tip.is_none() && s.saved && s.paged);
+        let asleep = asleep && !kv.has_states();
         let reserved = self.reserve(kv, needed, own.as_ref());
         if reserved != Start::Started {
             self.pages.release(kv.table(table), usize::MAX);

@@ -114,7 +114,7 @@ impl Engine {
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
-            drafts: config.drafts.then(|| Drafts::new(config.context)),
+            drafts: drafts(config, &model),
             drafted: None,
             share: config.share,
             hasher: RandomState::new(),
@@ -148,7 +148,7 @@ impl Engine {
         // as many as were allowed last, because the board may be hot
         self.model.threads(prefill, decode);
         self.memory.forget_pages()?;
-        self.drafts = config.drafts.then(|| Drafts::new(config.context));
+        self.drafts = drafts(&config, &self.model);
         self.watch = gguf.watch();
         self.info.isa.clone_from(&self.model.name);
         Ok(())
@@ -242,4 +242,10 @@ impl Engine {
     fn share(&self, client: &str) -> u64 {
         self.hasher.hash_one(client)
     }
+}
+
+/// Drafts as the configuration wants them. A state cannot be taken back to the token before a wrong guess.
+fn drafts(config: &EngineConfig, model: &Model) -> Option<Drafts> {
+    let wanted = config.drafts && !model.kv.has_states();
+    wanted.then(|| Drafts::new(config.context))
 }

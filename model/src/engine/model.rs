@@ -3,7 +3,7 @@
 use super::config::{Compute, EngineConfig, LoadError, check_context};
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, PageId, Span};
-use crate::network::dims::Dims;
+use crate::network::dims::{Delta, Dims};
 use crate::network::{Network, key_formats};
 use crate::ops::memory::Traffic;
 use crate::ops::no_gpu::NoGpu;
@@ -64,10 +64,22 @@ impl Model {
         let kernels = Kernels::detect(config.isa)?;
         let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
-        let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
+        let layout = KvLayout::new(
+            dims.kv_layers(),
+            dims.kv_heads,
+            dims.head_dim,
+            keys,
+            config.kv.v,
+        )?;
         processor.check(gguf, &layout, config.pages)?;
+        let states = dims.delta.as_ref().map(Delta::state);
         let network = Network::load(gguf, dims, &processor)?;
         let mut kv = processor.cache(layout, config.pages, tables)?;
+        if let Some(states) = states {
+            // each table has a state of its own, which its next sequence begins anew
+            kv = kv.with_states(states, tables)?;
+            (0..tables).for_each(|table| kv.set_state(table, Some(table)));
+        }
         processor.wait()?;
         if config.lock {
             kv.arena().lock()?;

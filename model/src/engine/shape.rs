@@ -23,7 +23,7 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
     let tokens = gguf.array("tokenizer.ggml.tokens");
     Shape {
         file_bytes: gguf.file_bytes(),
-        layers: dims.layers,
+        layers: dims.kv_layers(),
         embed: dims.embed,
         heads: dims.heads,
         kv_heads: dims.kv_heads,
@@ -55,7 +55,7 @@ pub fn device_memory(
 ) -> Result<DeviceBytes, NoGpu> {
     dims.check_gpu(context)?;
     let keys = key_formats(gguf, dims, kv.k);
-    let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, kv.v);
+    let layout = KvLayout::new(dims.kv_layers(), dims.kv_heads, dims.head_dim, keys, kv.v);
     let layout = layout.map_err(|error| NoGpu::Device(error.to_string()))?;
     Processor::device_memory(gguf, &layout, pages, &dims.widths(context))
 }

@@ -1,6 +1,9 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
-use super::{Arena, DevicePages, KvLayout, NoMemory, PageId, PageLost, PageTable, page_table};
+use super::{
+    Arena, DevicePages, KvLayout, NoMemory, PageId, PageLost, PageTable, StateLayout, StateSlot,
+    States, page_table,
+};
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
@@ -30,6 +33,10 @@ pub struct KvCache {
     arena: Arena,
     tables: Box<[Box<PageTable>]>,
     rows: Bounded<Row, STEP_TOKENS>,
+    /// The states of a network that has some.
+    states: Option<States>,
+    /// The state of each table's sequence.
+    slots: Box<[Option<StateSlot>]>,
     /// How many steps have begun.
     step: u64,
 }
@@ -64,11 +71,45 @@ impl KvCache {
             layout,
             tables: (0..tables).map(|_| page_table()).collect(),
             rows: Bounded::new(),
+            states: None,
+            slots: vec![None; tables].into(),
             step: 0,
         }
     }
 
-    /// Sets the rows of the next step, span after span.
+    /// Adds `slots` states of zeros, for a network whose layers do not all have keys and values.
+    ///
+    /// # Errors
+    /// [`NoMemory`] when the system refuses.
+    pub fn with_states(mut self, layout: StateLayout, slots: usize) -> Result<Self, NoMemory> {
+        self.states = Some(States::new(layout, slots)?);
+        Ok(self)
+    }
+
+    /// Whether sequences have states. Pages alone do not say then what was computed before.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.states.is_some()
+    }
+
+    /// Sets which state the sequence of a page table has.
+    pub fn set_state(&mut self, table: usize, slot: Option<StateSlot>) {
+        self.slots[table] = slot;
+    }
+
+    /// The state of a table's sequence in one layer, counted among those that have one: what its convolution keeps, and its
+    /// matrices.
+    ///
+    /// # Panics
+    /// If the sequence has no state, or there is no such layer.
+    pub fn state(&mut self, table: usize, layer: usize) -> (&mut [f32], &mut [f32]) {
+        match (&mut self.states, self.slots[table]) {
+            (Some(states), Some(slot)) => states.layer(slot, layer),
+            _ => panic!("page table {table} has no state"),
+        }
+    }
+
+    /// Sets the rows of the next step, span after span. A sequence that begins with it has a state of zeros.
     ///
     /// # Panics
     /// If they are more than [`STEP_TOKENS`], or a table has no page for one of them.
@@ -82,6 +123,11 @@ impl KvCache {
                 "no page for position {end} of page table {}",
                 span.table
             );
+            if let (0, Some(states), Some(slot)) =
+                (span.position, &mut self.states, self.slots[span.table])
+            {
+                states.clear(slot);
+            }
             for position in span.position..end {
                 let table = span.table;
                 assert!(

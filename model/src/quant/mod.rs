@@ -17,7 +17,7 @@
 //!   `acc = fma(msum as f32, -(dmin * dx), acc)` (K-quants) or `acc = fma(m, dx * xsum, acc)` (Q4_1, Q5_1);
 //! * F32, F16 and BF16 use 16 running sums (value `i` goes to sum `i % 16`, multiply then add), folded in halves.
 //!
-//! The float helpers (`silu_mul`, `rms_norm`, `attend`) may differ between levels in the last bits.
+//! The float helpers (`silu_mul`, `rms_norm`, `attend`, `convolve`) may differ between levels in the last bits.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -33,7 +33,7 @@ pub use format::activations::Activations;
 pub use format::kinds::{ActKind, act_kind, row_bytes};
 pub use format::kv_rows::Paged;
 pub use hadamard::hadamard_transform;
-pub use kernels::{Heads, Kernels, Product};
+pub use kernels::{DeltaRule, Heads, Kernels, Product, STATE_COLUMNS, TAPS};
 pub use levels::UnsupportedIsa;
 #[cfg(feature = "wgpu")]
 pub(crate) use reference::decode::{Decoded, decode_row};

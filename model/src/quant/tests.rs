@@ -2,6 +2,7 @@
 //!
 //! One file, because it is one set of helpers and the checks that every level has to pass.
 
+mod delta;
 mod floats;
 mod interleaved;
 mod pages;

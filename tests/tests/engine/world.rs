@@ -23,6 +23,16 @@ pub(crate) fn tiny(think: Think) -> Tiny {
     }
 }
 
+/// A model whose sequences have states beside pages. With a head of its own it says more than its last token again.
+pub(crate) fn hybrid() -> Tiny {
+    Tiny {
+        think: Think::Never,
+        head_dim: 32,
+        tied_head: false,
+        ..Tiny::smallest(Arch::Qwen35)
+    }
+}
+
 pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
     EngineConfig {
         compute: compute(),

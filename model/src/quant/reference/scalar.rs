@@ -4,7 +4,7 @@
 //! RISC-V with V. Scales are multiplied in before, once for all columns, so that a block is one sum.
 
 use super::decode::{Block32, Block256};
-use super::floats;
+use super::{delta, floats};
 use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
@@ -24,6 +24,8 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<false>,
     rms_norm: floats::rms_norm::<false>,
     attend: floats::attend::<false>,
+    convolve: delta::convolve::<false>,
+    delta_rule: delta::delta_rule,
 };
 
 /// Columns that share one decoding of a block.

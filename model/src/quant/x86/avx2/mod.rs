@@ -19,8 +19,8 @@ use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
 use crate::quant::format::kinds::{match_format, match_interleaved};
-use crate::quant::kernels::{Kernels, Product};
-use crate::quant::reference::{floats, scalar};
+use crate::quant::kernels::{DeltaRule, Kernels, Product, TAPS};
+use crate::quant::reference::{delta, floats, scalar};
 use crate::quant::x86::panel;
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
@@ -47,6 +47,10 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     rms_norm: |x, weight, eps, dst| unsafe { rms_norm(x, weight, eps, dst) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
     attend: |heads, scores, out| unsafe { attention::attend(heads, scores, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+    convolve: |columns, weights, out| unsafe { convolve(columns, weights, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+    delta_rule: |rule, state, out| unsafe { delta_rule(rule, state, out) },
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -67,6 +71,16 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
     floats::rms_norm::<true>(x, weight, eps, dst);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn convolve(columns: [&[f32]; TAPS], weights: [&[f32]; TAPS], out: &mut [f32]) {
+    delta::convolve::<true>(columns, weights, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn delta_rule(rule: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]) {
+    delta::delta_rule(rule, state, out);
 }
 
 /// See [`Kernels::matmul`], which has checked the sizes.

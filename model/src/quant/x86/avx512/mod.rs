@@ -23,8 +23,8 @@ use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
 use crate::quant::format::kinds::match_format;
-use crate::quant::kernels::{Heads, Kernels, Product};
-use crate::quant::reference::{floats, scalar};
+use crate::quant::kernels::{DeltaRule, Heads, Kernels, Product, TAPS};
+use crate::quant::reference::{delta, floats, scalar};
 use crate::quant::x86::panel;
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
@@ -47,6 +47,10 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     rms_norm: |x, weight, eps, dst| unsafe { rms_norm(x, weight, eps, dst) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     attend: |heads, scores, out| unsafe { attend(heads, scores, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
+    convolve: |columns, weights, out| unsafe { convolve(columns, weights, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
+    delta_rule: |rule, state, out| unsafe { delta_rule(rule, state, out) },
 };
 
 /// Whether the machine has the features; AVX-512 F brings AVX2, FMA and F16C with it.
@@ -76,6 +80,16 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
     floats::rms_norm::<true>(x, weight, eps, dst);
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn convolve(columns: [&[f32]; TAPS], weights: [&[f32]; TAPS], out: &mut [f32]) {
+    delta::convolve::<true>(columns, weights, out);
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn delta_rule(rule: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]) {
+    delta::delta_rule(rule, state, out);
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
