@@ -206,7 +206,6 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
         // the layer that is computed is the second
         (4, 2, 16, Absent, 16, RopePairing::Norm, 2, false),
         (6, 2, 24, BeforeRotation, 8, RopePairing::Neox, 0, true),
-        (4, 4, 32, BeforeRotation, 8, RopePairing::Neox, 0, true),
     ];
     for ty in TYPES {
         for case in cases {
@@ -313,9 +312,9 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                 let oracle = read::<Oracle>(reference::attention::<Oracle>(
                     &oracle_q, spec, layer, &oracle_kv,
                 ));
-                // what a rounding of a value to f16 turns over is more beside results that gates made smaller
-                let times = if gated { 6.0 } else { 3.0 };
-                close(&host, &oracle, ceiling(ty) * times, &what);
+                // a value that f16 rounds the other way shows where gates make the results small
+                let turned = if gated { 5e-4 } else { 0.0 };
+                close(&host, &oracle, ceiling(ty) * 3.0 + turned, &what);
             }
         }
     }
