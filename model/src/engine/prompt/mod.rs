@@ -294,9 +294,8 @@ impl Engine {
     /// Finds the calls in an answer to a request with these tools.
     fn splitter(&self, tools: &Tools) -> CallSplitter {
         let (convention, most) = self.prompts.calls();
-        let names = tools.list.iter().map(|tool| tool.name().to_owned());
         let most = if tools.parallel { most } else { 1 };
-        CallSplitter::new(convention, names.collect(), most)
+        CallSplitter::new(convention, tools.list.clone(), most)
     }
 
     /// Ends a request whose prompt is being prepared. Gives none if its prompt is not being prepared.
