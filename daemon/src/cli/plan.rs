@@ -31,10 +31,18 @@ pub(crate) struct Args {
 
 /// Makes the plan and prints it. If the model does not fit, that is a failure at run time.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let model = args.model.as_deref().map(models::resolve).transpose()?;
+    let name = args.model.as_deref();
+    let model = name.map(models::place).transpose()?;
     let draft = sources::load(args.config.as_deref(), args.board.as_deref())?;
     let mut config = sources::finish(draft, model)?;
     let model = sources::model(&mut config)?.to_owned();
+    let known = match name {
+        Some(name) if !model.is_file() => {
+            let sizes = models::entry(name)?.and_then(|e| Some((e.bytes, e.sizes?)));
+            Some(sizes.ok_or_else(|| models::missing(name, &model))?)
+        }
+        _ => None,
+    };
     let limit = match (&args.board, &config.board) {
         (Some(_), Some(board)) => memory_limit::there(board, config.memory.budget),
         _ => memory_limit::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
@@ -43,11 +51,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let file = Opened::open(&model)?;
         Ok((file.gguf()?, models::requantized_head(&file)?))
     };
-    let planned = open()
-        .map_err(|error: GgufError| PlanError::from(error))
-        .and_then(|(gguf, requantized_head)| {
-            plan::plan(&model, &gguf, requantized_head, &config, &limit)
-        });
+    let planned = match &known {
+        Some((bytes, sizes)) => {
+            eprintln!(
+                "glowplug: {} is not here: this is planned from its dimensions in the catalogue",
+                model.display()
+            );
+            let shape = sizes.shape(*bytes);
+            plan::before_pull(&model, &shape, sizes.context, &config, &limit)
+        }
+        None => open()
+            .map_err(|error: GgufError| PlanError::from(error))
+            .and_then(|(gguf, requantized_head)| {
+                plan::plan(&model, &gguf, requantized_head, &config, &limit)
+            }),
+    };
     match planned {
         Ok(plan) if args.json => put_json(&fits(&plan, &config)),
         Ok(plan) => print(&plan, &config),
@@ -105,7 +123,7 @@ fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
     ))
 }
 
-fn fits(plan: &Plan, config: &Config) -> Value {
+pub(super) fn fits(plan: &Plan, config: &Config) -> Value {
     let memory = &plan.memory;
     let lines: Map<String, Value> = memory
         .lines()
@@ -147,7 +165,7 @@ fn gpu(plan: &Plan) -> Value {
     }
 }
 
-fn does_not_fit(error: &DoesNotFit) -> Value {
+pub(super) fn does_not_fit(error: &DoesNotFit) -> Value {
     json!({
         "fits": false,
         "line": error.line,
