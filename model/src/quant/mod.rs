@@ -26,6 +26,7 @@ mod hadamard;
 mod kernels;
 mod levels;
 mod reference;
+mod speed;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -38,6 +39,7 @@ pub use levels::UnsupportedIsa;
 #[cfg(feature = "wgpu")]
 pub(crate) use reference::decode::{Decoded, decode_row};
 pub use reference::requantize::to_q4_0;
+pub use speed::Speed;
 
 use std::fmt;
 use std::str::FromStr;

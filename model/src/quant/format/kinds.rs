@@ -82,6 +82,18 @@ macro_rules! match_format {
 }
 pub(in crate::quant) use match_format;
 
+/// Whether every level but the scalar one has a kernel for this type.
+pub(in crate::quant) fn has_kernels(ty: GgmlType) -> bool {
+    match_format!(
+        ty,
+        floats => true,
+        32 => |B| size_of::<B>() > 0,
+        256 => |B| size_of::<B>() > 0,
+        defined 32 => |B| size_of::<B>() == 0,
+        defined 256 => |B| size_of::<B>() == 0,
+    )
+}
+
 /// Picks by format among those that [`crate::gguf::Layout::Interleaved16`] exists for: `B` is the struct of sixteen
 /// interleaved blocks in [`super::interleaved`]. Any other type picks nothing; [`crate::quant::Kernels::matmul`] has
 /// refused it before.
