@@ -66,6 +66,15 @@ pub(crate) fn text(path: &Path, file: &File, most: usize) -> io::Result<String> 
     Ok(text)
 }
 
+/// Bytes that this user may still write to the disk of a folder.
+///
+/// # Errors
+/// The folder is not there.
+pub(crate) fn free(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The SHA-256 of a whole file in hexadecimal. It takes seconds for gigabytes, so never call it in the select loop.
 ///
 /// # Errors

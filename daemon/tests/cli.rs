@@ -284,16 +284,6 @@ fn prompt_is_what_the_model_is_given() {
 }
 
 #[test]
-fn inspect_knows_what_is_in_the_file() {
-    let inspected = json(&["inspect", smol().to_str().unwrap(), "--json"]);
-    assert_eq!(inspected["bytes"], 98_362_432);
-    assert_eq!(inspected["metadata"]["general.architecture"], "llama");
-    assert_eq!(inspected["tensors"].as_array().unwrap().len(), 272);
-    assert_eq!(inspected["types"]["Q4_1"]["tensors"], 210);
-    assert_eq!(inspected["unsupported"], Value::Array(vec![]));
-}
-
-#[test]
 fn plan_names_every_byte_or_the_line_that_does_not_fit() {
     let smol = smol();
     let model = smol.to_str().unwrap();

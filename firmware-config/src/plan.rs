@@ -5,7 +5,9 @@ use core::fmt;
 
 use crate::attention;
 use crate::kv::KvFormat;
-use crate::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOKENS, PAGES_MAX};
+use crate::limits::{
+    CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, DRAFT_MAX, PAGE_TOKENS, PAGES_MAX, STREAMS_MAX,
+};
 
 /// Resident bytes of the program besides its threads: 18.6 MB of code and libraries (of 24 MB in the file) and 3.1 MB of heap
 /// (runtime, broker, templates, tables) after the first answers, measured on x86-64 with glibc and a release build.
@@ -34,6 +36,8 @@ const LOGIT_VALUES: u64 = 3;
 /// The reserve is this part of all other lines: so much may the estimates and the allocator be wrong.
 const RESERVE_DIVISOR: u64 = 50;
 const F32: u64 = 4;
+/// Bytes of a token's number.
+const TOKEN_ID: u64 = 4;
 
 /// Sizes that a model's file states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,10 @@ pub struct Shape {
     pub merges: usize,
     /// Layers whose keys stay in f16, whatever format is chosen.
     pub f16_key_layers: usize,
+    /// Bytes of what a sequence keeps besides pages, which are none where all layers attend.
+    pub state_bytes: u64,
+    /// Values of a token between the two steps of a delta net, which are none where all layers attend.
+    pub delta_width: usize,
 }
 
 /// What the configuration chooses, and what the program around the engine holds.
@@ -134,20 +142,34 @@ pub struct MemoryPlan {
     pub pages: usize,
     /// Bytes of one page.
     pub page_bytes: u64,
+    /// Slots of state; 0 where all layers attend.
+    pub state_slots: usize,
+    /// Bytes of one slot.
+    pub slot_bytes: u64,
     /// The limit that the whole plan stays below.
     pub limit: Limit,
     lines: [(&'static str, u64); LINES],
 }
 
-const LINES: usize = 8;
+const LINES: usize = 9;
 /// Number of the lines that are in memory from the start. The others are room for what comes and goes.
-const RESIDENT: usize = 5;
+const RESIDENT: usize = 6;
+/// The line of the states, which is only there where the network has some.
+const STATES: &str = "states";
 
 impl MemoryPlan {
-    /// Every consumer with its bytes: `weights`, `kv_pages`, `scratch`, `tokenizer`, `program`, and then `messages`, `masks` and
-    /// `reserve`, which are room for later.
+    /// Every consumer with its bytes: `weights`, `kv_pages`, `states` if the network has some, `scratch`, `tokenizer`, `program`, and
+    /// then `messages`, `masks` and `reserve`, which are room for later.
     pub fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.lines.into_iter()
+        let there = |line: &(&'static str, u64)| *line != (STATES, 0);
+        self.lines.into_iter().filter(there)
+    }
+
+    /// Bytes that a sequence of so many tokens holds: its pages, and its slot of state.
+    #[must_use]
+    pub fn sequence_bytes(&self, tokens: usize) -> u64 {
+        product(&[tokens.div_ceil(PAGE_TOKENS) as u64, self.page_bytes])
+            .saturating_add(self.slot_bytes)
     }
 
     /// The sum of all lines, which is never above the limit.
@@ -200,13 +222,15 @@ impl core::error::Error for DoesNotFit {}
 /// Lays out all memory below the limit.
 ///
 /// # Errors
-/// [`DoesNotFit`] if not even the fewest pages fit: those that were chosen, or else those of one context.
+/// [`DoesNotFit`] if not even the fewest pages fit: those that were chosen, or else those of one context; or no slot of state
+/// beside them.
 pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan, DoesNotFit> {
-    let page_bytes = page_bytes(shape, choice);
-    let lines = |pages: usize| {
+    let (page_bytes, slot_bytes) = (page_bytes(shape, choice), slot_bytes(shape, choice));
+    let lines = |pages: usize, slots: usize| {
         let mut lines = [
             ("weights", shape.file_bytes),
             ("kv_pages", product(&[pages as u64, page_bytes])),
+            (STATES, product(&[slots as u64, slot_bytes])),
             ("scratch", scratch(shape, choice)),
             ("tokenizer", tokenizer(shape)),
             (
@@ -221,22 +245,56 @@ pub fn plan(limit: &Limit, shape: &Shape, choice: &Choice) -> Result<MemoryPlan,
         lines
     };
     let context = choice.context.div_ceil(PAGE_TOKENS).clamp(1, PAGES_MAX);
+    // what the reserve leaves of the limit, less the other lines
+    let room = limit.bytes / (RESERVE_DIVISOR + 1) * RESERVE_DIVISOR;
+    let room = room.saturating_sub(sum(&lines(0, 0)[..LINES - 1]));
+    let state_slots = if shape.state_bytes == 0 {
+        0
+    } else {
+        let pages = choice.kv_pages.unwrap_or(context) as u64;
+        let left = room.saturating_sub(product(&[pages, page_bytes]));
+        let sequence = match choice.kv_pages {
+            Some(_) => 0,
+            None => product(&[context as u64, page_bytes]),
+        };
+        slots(left, slot_bytes, sequence, choice.streams)
+    };
     let pages = choice.kv_pages.unwrap_or_else(|| {
         let most = context.saturating_mul(choice.streams).min(PAGES_MAX);
-        // what the reserve leaves of the limit, less the other lines
-        let room = limit.bytes / (RESERVE_DIVISOR + 1) * RESERVE_DIVISOR;
-        let room = room.saturating_sub(sum(&lines(0)[..LINES - 1]));
+        let room = room.saturating_sub(product(&[state_slots as u64, slot_bytes]));
         let left = usize::try_from(room / page_bytes.max(1)).unwrap_or(usize::MAX);
         left.min(most).max(context)
     });
-    let lines = lines(pages);
+    let lines = lines(pages, state_slots);
     check(limit, &lines)?;
     Ok(MemoryPlan {
         pages,
         page_bytes,
+        state_slots,
+        slot_bytes,
         limit: *limit,
         lines,
     })
+}
+
+/// Slots of state for so many streams: for each the one that it computes in, and a snapshot from which its next turn goes on; and
+/// one more, for what prompts have in common.
+#[must_use]
+pub fn state_slots(streams: usize) -> usize {
+    2 * streams.min(STREAMS_MAX) + 1
+}
+
+/// The slots of state that `left` bytes have room for, beside the pages of one sequence. Those of one stream come first; each
+/// further stream comes with the `pages` bytes of its own. There is always one.
+fn slots(left: u64, slot_bytes: u64, pages: u64, streams: usize) -> usize {
+    let first = state_slots(1);
+    let Some(rest) = left.checked_sub(product(&[first as u64, slot_bytes])) else {
+        let some = left / slot_bytes.max(1);
+        return usize::try_from(some).unwrap_or(first).clamp(1, first);
+    };
+    let stream = product(&[2, slot_bytes]).saturating_add(pages);
+    let further = usize::try_from(rest / stream.max(1)).unwrap_or(usize::MAX);
+    state_slots(streams.min(further.saturating_add(1)).max(1))
 }
 
 /// Names the first line that crosses the limit.
@@ -270,16 +328,31 @@ fn page_bytes(shape: &Shape, choice: &Choice) -> u64 {
     product(&[shape.kv_heads as u64, heads])
 }
 
+/// Bytes of a slot of state, with the tokens of the text that it is a snapshot behind.
+fn slot_bytes(shape: &Shape, choice: &Choice) -> u64 {
+    match shape.state_bytes {
+        0 => 0,
+        bytes => bytes.saturating_add(product(&[choice.context as u64, TOKEN_ID])),
+    }
+}
+
 /// Bytes that the steps work in: activations of the widest step (hidden, normed, q, k and v, gate and up, and their quantised
 /// copies), tiles of attention, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
 /// context, the heap grew by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimated 2.5, 5.9 and 9.0 MB, before both
 /// grew by the same 0.2 MB of tiles.
 fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     let heads = product(&[shape.heads as u64, shape.head_dim as u64]);
+    // beside delta nets each query has a gate, which is kept a second time
+    let gates = match shape.delta_width {
+        0 => 0,
+        _ => product(&[2, heads]),
+    };
     let wide = 3_u64
         .saturating_mul(shape.embed as u64)
         .saturating_add(product(&[2, shape.ff as u64]))
-        .saturating_add(product(&[3, heads]));
+        .saturating_add(product(&[3, heads]))
+        .saturating_add(product(&[2, shape.delta_width as u64]))
+        .saturating_add(gates);
     let group = shape.heads.div_ceil(shape.kv_heads.max(1));
     let attention = attention::scratch(group, shape.head_dim, choice.context) as u64;
     let context = choice.context as u64;

@@ -8,6 +8,7 @@ use glowplug_model::kv::snapshot::{self, Snapshot};
 use glowplug_model::network::dims::Arch;
 use glowplug_model::seal::Keys;
 use glowplug_tests::Tiny;
+use glowplug_tests::formats::grids;
 use std::error::Error;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -61,8 +62,17 @@ fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>
         sentence: true,
         ..tiny[2].clone()
     };
+    let on_grids = Tiny {
+        layers: 1,
+        ff: 256,
+        ..grids::mixed()
+    };
     let named = tiny.iter().map(|tiny| (tiny.arch.name(), tiny));
-    for (name, tiny) in named.chain([("traits", &traits), ("sentence", &sentence)]) {
+    for (name, tiny) in named.chain([
+        ("traits", &traits),
+        ("sentence", &sentence),
+        ("grids", &on_grids),
+    ]) {
         fs::write(plain.join(name), tiny.bytes())?;
         let mut out = Cursor::new(Vec::new());
         let gguf = Gguf::from_bytes(tiny.bytes().into())?;
@@ -86,6 +96,7 @@ fn sessions(folder: &Path) -> Result<(), Box<dyn Error>> {
             page_bytes: page.len(),
             tokens: &tokens,
             note: b"{}",
+            state: &[],
         };
         for (name, keys) in [("plain", None), ("sealed", Some(&keys))] {
             let pages = std::iter::repeat_n(Ok(page), tokens.len().div_ceil(32));

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 minutes=${1:?usage: run.sh MINUTES [TARGET…]}
 shift
-all=(config gguf house image packed reply request schema session text topics wyoming)
+all=(calls config gguf house image packed reply request schema session template text topics wyoming)
 [ $# -gt 0 ] || set -- "${all[@]}"
 
 export RUSTC_WRAPPER=$PWD/rustc.sh

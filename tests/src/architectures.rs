@@ -3,6 +3,9 @@
 
 use crate::{GgufWriter, Kv, Tiny};
 use glowplug_model::network::dims::Arch;
+use serde_json::json;
+use std::path::Path;
+use std::{fs, io};
 
 /// The tokens that every file is asked about.
 pub fn tokens() -> Vec<u32> {
@@ -14,6 +17,18 @@ pub const POSITIONS: [usize; 3] = [5, 16, 39];
 
 /// Of so many tokens of the vocabulary one was written down.
 pub const EVERY: usize = 8;
+
+/// Writes files, and beside them what to ask of them, for a `make.py` of `tests/vectors`.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(folder: &Path, files: &[(&str, GgufWriter)]) -> io::Result<()> {
+    for (name, file) in files {
+        fs::write(folder.join(format!("{name}.gguf")), file.build())?;
+    }
+    let asked = json!({ "tokens": tokens(), "positions": POSITIONS, "every": EVERY });
+    fs::write(folder.join("asked.json"), asked.to_string())
+}
 
 /// Each file with its name.
 pub fn files() -> Vec<(&'static str, GgufWriter)> {
@@ -33,6 +48,32 @@ pub fn files() -> Vec<(&'static str, GgufWriter)> {
         }
         (name, w)
     };
+    // gated delta nets beside gated attention, and what files of them differ in
+    let hybrid =
+        |name, layers, (key_heads, value_heads), tied_head, draft_layer, keys: &[(&str, Kv)]| {
+            let tiny = Tiny {
+                layers,
+                embed: 128,
+                head_dim: 32,
+                rope_dims: Some(16),
+                ff: 256,
+                attends_every: layers.min(3),
+                key_heads,
+                value_heads,
+                state: 32,
+                tied_head,
+                draft_layer,
+                ..Tiny::new(Arch::Qwen35)
+            };
+            let mut w = tiny.writer();
+            w.set("qwen35.rope.dimension_sections", Kv::I32s(vec![3, 3, 2, 0]));
+            for (key, value) in keys {
+                w.set(&format!("qwen35.{key}"), value.clone());
+            }
+            (name, w)
+        };
+    // as the interval says it, and of the layer that drafts
+    let flags = Kv::array(7, 4, &[1, 1, 0, 0]);
     let yarn = |more: &[(&'static str, Kv)]| {
         let mut keys = vec![
             ("rope.scaling.type", "yarn".into()),
@@ -104,6 +145,16 @@ pub fn files() -> Vec<(&'static str, GgufWriter)> {
             "hunyuan-dense-alpha",
             Arch::HunyuanDense,
             &[("rope.scaling.alpha", Kv::F32(50.0))],
+        ),
+        hybrid("qwen35", 3, (2, 2), true, false, &[]),
+        hybrid("qwen35-two-values-a-key", 6, (2, 4), false, true, &[]),
+        hybrid(
+            "qwen35-four-values-a-key",
+            3,
+            (1, 4),
+            true,
+            true,
+            &[("attention.recurrent_layers", flags)],
         ),
     ]
 }

@@ -11,10 +11,19 @@ use half::{bf16, f16};
 /// If `n` is not a whole number of blocks.
 pub(crate) fn random(ty: GgmlType, n: usize, std: f32, rng: &mut SplitMix) -> Vec<u8> {
     assert!(n.is_multiple_of(ty.block_len()), "{n} values of {ty}");
-    (0..n / ty.block_len())
+    let (blocks, distinct) = (n / ty.block_len(), DISTINCT / ty.block_len());
+    let mut out: Vec<u8> = (0..blocks.min(distinct))
         .flat_map(|_| block(ty, std, rng))
-        .collect()
+        .collect();
+    let bytes = blocks * ty.block_bytes();
+    while out.len() < bytes {
+        out.extend_from_within(..out.len().min(bytes - out.len()));
+    }
+    out
 }
+
+/// After so many values the same ones follow, so that a file of a gigabyte is made in a second.
+const DISTINCT: usize = 1 << 20;
 
 /// One block of random values with the standard deviation `std`.
 fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {
@@ -41,7 +50,21 @@ fn block(ty: GgmlType, std: f32, rng: &mut SplitMix) -> Vec<u8> {
         GgmlType::Q4_K => bits(ty, &[(0, std / 200.0), (2, 7.5 * std / 200.0)], rng),
         GgmlType::Q5_K => bits(ty, &[(0, std / 400.0), (2, 15.5 * std / 400.0)], rng),
         GgmlType::Q6_K => bits(ty, &[(208, std / 1360.0)], rng),
+        GgmlType::IQ2_XXS | GgmlType::IQ2_XS => bits(ty, &[(0, std / 55.0)], rng),
+        GgmlType::IQ3_XXS => bits(ty, &[(0, std / 142.0)], rng),
+        GgmlType::IQ1_S => bits(ty, &[(0, std / 7.2)], rng),
         GgmlType::IQ4_NL => bits(ty, &[(0, std / 73.0)], rng),
+        GgmlType::IQ3_S => bits(ty, &[(0, std / 140.0)], rng),
+        GgmlType::IQ2_S => bits(ty, &[(0, std / 56.0)], rng),
+        GgmlType::IQ1_M => iq1_m(std / 7.2, rng),
+        GgmlType::IQ4_XS => bits(ty, &[(0, std / 1350.0)], rng),
+        GgmlType::TQ1_0 => bits(ty, &[(52, std / 0.82)], rng),
+        GgmlType::TQ2_0 => ternary(ty, (64, std / 0.82), rng),
+        GgmlType::Q1_0 => bits(ty, &[(0, std)], rng),
+        GgmlType::Q2_0 => ternary(ty, (0, std / 0.82), rng),
+        // the power of two that is nearest, and one of eight steps between two powers
+        GgmlType::MXFP4 => bytes(ty, 1, (std / 6.0).log2().round() as i32 + 128, rng),
+        GgmlType::NVFP4 => bytes(ty, 4, (8.0 * (std / 6.0).log2()).round() as i32 + 64, rng),
     }
 }
 
@@ -53,6 +76,32 @@ fn bits(ty: GgmlType, scales: &[(usize, f32)], rng: &mut SplitMix) -> Vec<u8> {
     for &(at, scale) in scales {
         out[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
     }
+    out
+}
+
+/// Gives random bits of IQ1_M, in which the nibbles of the f16 scale are apart.
+fn iq1_m(scale: f32, rng: &mut SplitMix) -> Vec<u8> {
+    let mut out = bits(GgmlType::IQ1_M, &[], rng);
+    let scale = f16::from_f32(scale).to_bits();
+    for (i, at) in [49, 51, 53, 55].into_iter().enumerate() {
+        out[at] = out[at] & 15 | ((scale >> (4 * i)) as u8) << 4;
+    }
+    out
+}
+
+/// Gives random codes of two bits from 0 to 2, as files of ternary networks have them, and the scale.
+fn ternary(ty: GgmlType, (at, scale): (usize, f32), rng: &mut SplitMix) -> Vec<u8> {
+    let mut out: Vec<u8> = (0..ty.block_bytes())
+        .map(|_| (0..4).fold(0, |byte, _| byte << 2 | (rng.next_u64() % 3) as u8))
+        .collect();
+    out[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+    out
+}
+
+/// Gives random bits behind some scales of one byte each.
+fn bytes(ty: GgmlType, scales: usize, scale: i32, rng: &mut SplitMix) -> Vec<u8> {
+    let mut out = bits(ty, &[], rng);
+    out[..scales].fill(scale.clamp(1, 126) as u8);
     out
 }
 

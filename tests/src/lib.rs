@@ -11,6 +11,7 @@
 pub mod architectures;
 mod counting;
 mod encode;
+pub mod formats;
 mod jinja;
 mod link;
 mod models;

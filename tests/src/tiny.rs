@@ -9,7 +9,8 @@ use glowplug_model::network::dims::{Arch, HeadNorm};
 use std::io;
 use std::path::Path;
 
-/// The storage type of each role's matrices, in every layer.
+/// The storage type of each role's matrices, in every layer. A delta net has the types of attention: that of `attn_q` for queries,
+/// keys and values, `attn_k` for gates, `attn_v` for the others, and `attn_output` for its output.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "the tensors' own names")]
 pub struct Types {
@@ -82,11 +83,23 @@ pub struct Tiny {
     pub qk_norm: bool,
     /// writes llama 3.1's table of frequencies
     pub rope_freqs: bool,
+    /// qwen35: of so many layers the last one attends, and the others are delta nets
+    pub attends_every: u32,
+    /// qwen35: heads of keys in a delta net
+    pub key_heads: u32,
+    /// qwen35: heads of values in a delta net
+    pub value_heads: u32,
+    /// qwen35: values of a head in a delta net
+    pub state: u32,
+    /// qwen35: whether a layer that drafts is behind the others
+    pub draft_layer: bool,
     /// `tokenizer.ggml.pre`: smollm for llama, qwen2 for all others
     pub pre: &'static str,
     /// the same vocabulary as SentencePiece writes it
     pub sentence: bool,
     pub think: Think,
+    /// the fewest tokens of the vocabulary, which numbered ones fill up
+    pub vocab: usize,
     /// what it says, token by token, whatever it is asked; see [`Tiny::saying`]
     pub script: Vec<String>,
 }
@@ -111,12 +124,18 @@ impl Tiny {
             qkv_bias: arch.qkv_bias(),
             qk_norm: arch.qk_norm() != HeadNorm::Absent,
             rope_freqs: false,
+            attends_every: 2,
+            key_heads: 2,
+            value_heads: 4,
+            state: 64,
+            draft_layer: false,
             pre: match arch {
                 Arch::Llama => "smollm",
                 _ => "qwen2",
             },
             sentence: false,
             think: Think::Model,
+            vocab: 0,
             script: Vec::new(),
         }
     }
@@ -124,12 +143,15 @@ impl Tiny {
     /// The smallest model that still has every part, for tests that open a file ten thousand times.
     pub fn smallest(arch: Arch) -> Self {
         Self {
-            layers: 1,
+            layers: if arch == Arch::Qwen35 { 2 } else { 1 },
             embed: 32,
             heads: 2,
             kv_heads: 1,
             head_dim: 16,
             ff: 32,
+            key_heads: 1,
+            value_heads: 2,
+            state: 32,
             types: Types::all(GgmlType::Q4_0),
             ..Self::new(arch)
         }
@@ -156,6 +178,7 @@ impl Tiny {
         let mut w = GgufWriter::default();
         let mut vocabulary = Vocabulary::new(self.think != Think::Never);
         vocabulary.add(&self.script);
+        vocabulary.fill(self.vocab);
         self.metadata(&mut w, vocabulary.tokens.len() as u32);
         self.tokenizer(&mut w, &vocabulary);
         if self.sentence {
@@ -173,7 +196,7 @@ impl Tiny {
         w.set("general.architecture", arch);
         w.set("general.name", "Tiny");
         for (key, value) in [
-            ("block_count", self.layers),
+            ("block_count", self.layers + u32::from(self.draft_layer)),
             ("context_length", self.context),
             ("embedding_length", self.embed),
             ("feed_forward_length", self.ff),
@@ -192,6 +215,19 @@ impl Tiny {
                 &format!("{arch}.attention.value_length"),
                 Kv::U32(self.head_dim),
             );
+        }
+        if self.arch == Arch::Qwen35 {
+            for (key, value) in [
+                ("full_attention_interval", self.attends_every),
+                ("ssm.group_count", self.key_heads),
+                ("ssm.time_step_rank", self.value_heads),
+                ("ssm.state_size", self.state),
+                ("ssm.inner_size", self.value_heads * self.state),
+                ("ssm.conv_kernel", 4),
+                ("nextn_predict_layers", u32::from(self.draft_layer)),
+            ] {
+                w.set(&format!("{arch}.{key}"), Kv::U32(value));
+            }
         }
         if let Some(dims) = self.rope_dims {
             w.set(&format!("{arch}.rope.dimension_count"), Kv::U32(dims));
@@ -234,42 +270,26 @@ impl Tiny {
     }
 
     fn tensors(&self, w: &mut GgufWriter, vocab: u64) {
-        let (embed, ff, head) = (
-            u64::from(self.embed),
-            u64::from(self.ff),
-            u64::from(self.head_dim),
-        );
-        let (q, kv) = (
-            head * u64::from(self.heads),
-            head * u64::from(self.kv_heads),
-        );
+        let embed = u64::from(self.embed);
         let t = &self.types;
         self.matrix(w, "token_embd.weight", [embed, vocab], t.token_embd);
-        for layer in 0..self.layers {
+        for layer in 0..self.layers + u32::from(self.draft_layer) {
             let name = |part: &str| format!("blk.{layer}.{part}");
-            let [attn_norm, ffn_norm] = if self.arch.post_norm() {
-                ["post_attention_norm.weight", "post_ffw_norm.weight"]
+            self.vector(w, &name(self.arch.norm_names()[0]), embed, 1.0);
+            let attends = layer == self.layers || (layer + 1).is_multiple_of(self.attends_every);
+            if self.arch == Arch::Qwen35 && !attends {
+                self.delta(w, &name);
             } else {
-                ["attn_norm.weight", "ffn_norm.weight"]
-            };
-            self.vector(w, &name(attn_norm), embed, 1.0);
-            self.matrix(w, &name("attn_q.weight"), [embed, q], t.attn_q);
-            self.matrix(w, &name("attn_k.weight"), [embed, kv], t.attn_k);
-            self.matrix(w, &name("attn_v.weight"), [embed, kv], t.attn_v);
-            if self.qkv_bias {
-                self.vector(w, &name("attn_q.bias"), q, 0.0);
-                self.vector(w, &name("attn_k.bias"), kv, 0.0);
-                self.vector(w, &name("attn_v.bias"), kv, 0.0);
+                self.attention(w, &name);
             }
-            if self.qk_norm {
-                self.vector(w, &name("attn_q_norm.weight"), head, 1.0);
-                self.vector(w, &name("attn_k_norm.weight"), head, 1.0);
+            self.mlp(w, &name);
+            if layer == self.layers {
+                let own = [2 * embed, embed];
+                self.matrix(w, &name("nextn.eh_proj.weight"), own, t.ffn_down);
+                for norm in ["enorm", "hnorm", "shared_head_norm"] {
+                    self.vector(w, &name(&format!("nextn.{norm}.weight")), embed, 1.0);
+                }
             }
-            self.matrix(w, &name("attn_output.weight"), [q, embed], t.attn_output);
-            self.vector(w, &name(ffn_norm), embed, 1.0);
-            self.matrix(w, &name("ffn_gate.weight"), [embed, ff], t.ffn_gate);
-            self.matrix(w, &name("ffn_up.weight"), [embed, ff], t.ffn_up);
-            self.matrix(w, &name("ffn_down.weight"), [ff, embed], t.ffn_down);
         }
         self.vector(w, "output_norm.weight", embed, 1.0);
         if self.rope_freqs {
@@ -279,6 +299,56 @@ impl Tiny {
         if !self.tied_head {
             self.matrix(w, "output.weight", [embed, vocab], t.output);
         }
+    }
+
+    fn attention(&self, w: &mut GgufWriter, name: &dyn Fn(&str) -> String) {
+        let (embed, head) = (u64::from(self.embed), u64::from(self.head_dim));
+        let (q, kv) = (
+            head * u64::from(self.heads),
+            head * u64::from(self.kv_heads),
+        );
+        let q_rows = q * if self.arch.gated() { 2 } else { 1 };
+        let t = &self.types;
+        self.matrix(w, &name("attn_q.weight"), [embed, q_rows], t.attn_q);
+        self.matrix(w, &name("attn_k.weight"), [embed, kv], t.attn_k);
+        self.matrix(w, &name("attn_v.weight"), [embed, kv], t.attn_v);
+        if self.qkv_bias {
+            self.vector(w, &name("attn_q.bias"), q_rows, 0.0);
+            self.vector(w, &name("attn_k.bias"), kv, 0.0);
+            self.vector(w, &name("attn_v.bias"), kv, 0.0);
+        }
+        if self.qk_norm {
+            self.vector(w, &name("attn_q_norm.weight"), head, 1.0);
+            self.vector(w, &name("attn_k_norm.weight"), head, 1.0);
+        }
+        self.matrix(w, &name("attn_output.weight"), [q, embed], t.attn_output);
+    }
+
+    fn delta(&self, w: &mut GgufWriter, name: &dyn Fn(&str) -> String) {
+        let (embed, state) = (u64::from(self.embed), u64::from(self.state));
+        let (key_heads, heads) = (u64::from(self.key_heads), u64::from(self.value_heads));
+        let (channels, values) = ((2 * key_heads + heads) * state, heads * state);
+        let t = &self.types;
+        self.matrix(w, &name("attn_qkv.weight"), [embed, channels], t.attn_q);
+        self.matrix(w, &name("attn_gate.weight"), [embed, values], t.attn_k);
+        self.matrix(w, &name("ssm_alpha.weight"), [embed, heads], t.attn_v);
+        self.matrix(w, &name("ssm_beta.weight"), [embed, heads], t.attn_v);
+        let taps = [4, channels];
+        self.matrix(w, &name("ssm_conv1d.weight"), taps, GgmlType::F32);
+        // slow enough that the first token still counts at the last
+        self.vector(w, &name("ssm_a"), heads, -0.25);
+        self.vector(w, &name("ssm_dt.bias"), heads, -1.0);
+        self.vector(w, &name("ssm_norm.weight"), state, 1.0);
+        self.matrix(w, &name("ssm_out.weight"), [values, embed], t.attn_output);
+    }
+
+    fn mlp(&self, w: &mut GgufWriter, name: &dyn Fn(&str) -> String) {
+        let (embed, ff) = (u64::from(self.embed), u64::from(self.ff));
+        let t = &self.types;
+        self.vector(w, &name(self.arch.norm_names()[1]), embed, 1.0);
+        self.matrix(w, &name("ffn_gate.weight"), [embed, ff], t.ffn_gate);
+        self.matrix(w, &name("ffn_up.weight"), [embed, ff], t.ffn_up);
+        self.matrix(w, &name("ffn_down.weight"), [ff, embed], t.ffn_down);
     }
 
     /// Adds weights that keep the size of what they are multiplied with.

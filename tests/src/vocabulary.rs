@@ -52,6 +52,13 @@ impl Vocabulary {
         }
     }
 
+    /// Adds numbered tokens, which no text has, until there are `len`.
+    pub(crate) fn fill(&mut self, len: usize) {
+        let numbered = (self.tokens.len()..len).map(|id| format!("<token {id}>"));
+        self.tokens.extend(numbered);
+        self.types.resize(self.tokens.len(), 1);
+    }
+
     /// Tokens and types as SentencePiece writes them: bytes as `<0x0A>`, blanks as `▁`.
     pub(crate) fn sentence(&self) -> (Vec<String>, Vec<i32>) {
         let piece = |token: &String| {

@@ -25,6 +25,8 @@ fn planned(gguf: &Gguf) -> u64 {
         token_bytes: tokens.iter().map(|token| token.len() as u64).sum(),
         merges: gguf.strings("tokenizer.ggml.merges").unwrap().len(),
         f16_key_layers: 0,
+        state_bytes: 0,
+        delta_width: 0,
     })
 }
 

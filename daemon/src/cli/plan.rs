@@ -31,10 +31,18 @@ pub(crate) struct Args {
 
 /// Makes the plan and prints it. If the model does not fit, that is a failure at run time.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let model = args.model.as_deref().map(models::resolve).transpose()?;
+    let name = args.model.as_deref();
+    let model = name.map(models::place).transpose()?;
     let draft = sources::load(args.config.as_deref(), args.board.as_deref())?;
     let mut config = sources::finish(draft, model)?;
     let model = sources::model(&mut config)?.to_owned();
+    let known = match name {
+        Some(name) if !model.is_file() => {
+            let sizes = models::entry(name)?.and_then(|e| Some((e.bytes, e.sizes?)));
+            Some(sizes.ok_or_else(|| models::missing(name, &model))?)
+        }
+        _ => None,
+    };
     let limit = match (&args.board, &config.board) {
         (Some(_), Some(board)) => memory_limit::there(board, config.memory.budget),
         _ => memory_limit::here(&config).map_err(|e| Failure::Run(e.to_string()))?,
@@ -43,11 +51,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let file = Opened::open(&model)?;
         Ok((file.gguf()?, models::requantized_head(&file)?))
     };
-    let planned = open()
-        .map_err(|error: GgufError| PlanError::from(error))
-        .and_then(|(gguf, requantized_head)| {
-            plan::plan(&model, &gguf, requantized_head, &config, &limit)
-        });
+    let planned = match &known {
+        Some((bytes, sizes)) => {
+            eprintln!(
+                "glowplug: {} is not here: this is planned from its dimensions in the catalogue",
+                model.display()
+            );
+            let shape = sizes.shape(*bytes);
+            plan::before_pull(&model, &shape, sizes.context, &config, &limit)
+        }
+        None => open()
+            .map_err(|error: GgufError| PlanError::from(error))
+            .and_then(|(gguf, requantized_head)| {
+                plan::plan(&model, &gguf, requantized_head, &config, &limit)
+            }),
+    };
     match planned {
         Ok(plan) if args.json => put_json(&fits(&plan, &config)),
         Ok(plan) => print(&plan, &config),
@@ -67,15 +85,20 @@ fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
         put_line(format!("{name:<12} {bytes:>12}  {what}").trim_end())
     };
     for (name, bytes) in memory.lines() {
-        let what = if name == "kv_pages" {
-            format!(
+        let what = match name {
+            "kv_pages" => format!(
                 "{} pages of {PAGE_TOKENS} tokens, keys {}, values {}",
                 memory.pages,
                 plan.kv.k.name(),
                 plan.kv.v.name()
-            )
-        } else {
-            String::new()
+            ),
+            "states" => format!(
+                "{} slots; a conversation of {} tokens holds one, and with its pages {} bytes",
+                memory.state_slots,
+                plan.context,
+                memory.sequence_bytes(plan.context)
+            ),
+            _ => String::new(),
         };
         line(name, bytes, &what)?;
     }
@@ -105,7 +128,7 @@ fn print(plan: &Plan, config: &Config) -> Result<(), Failure> {
     ))
 }
 
-fn fits(plan: &Plan, config: &Config) -> Value {
+pub(super) fn fits(plan: &Plan, config: &Config) -> Value {
     let memory = &plan.memory;
     let lines: Map<String, Value> = memory
         .lines()
@@ -122,6 +145,8 @@ fn fits(plan: &Plan, config: &Config) -> Value {
         "context": plan.context,
         "pages": memory.pages,
         "page_bytes": memory.page_bytes,
+        "state_slots": memory.state_slots,
+        "sequence_bytes": memory.sequence_bytes(plan.context),
         "threads": {"prefill": plan.threads.prefill, "decode": plan.threads.decode},
         "board": config.board_chosen.json(config.board.as_ref()),
         "kv_format": [plan.kv.k.name(), plan.kv.v.name()],
@@ -147,7 +172,7 @@ fn gpu(plan: &Plan) -> Value {
     }
 }
 
-fn does_not_fit(error: &DoesNotFit) -> Value {
+pub(super) fn does_not_fit(error: &DoesNotFit) -> Value {
     json!({
         "fits": false,
         "line": error.line,

@@ -38,6 +38,7 @@ pub(super) fn load(
         context: plan.context,
         streams: config.max_streams,
         pages: plan.memory.pages,
+        state_slots: plan.memory.state_slots,
         kv: plan.kv,
         lock: plan.lock,
         share: plan.share,
@@ -133,7 +134,7 @@ fn room(plan: &Plan, threads: Threads) -> Result<(), LoadError> {
     let tables = plan
         .memory
         .lines()
-        .filter(|(line, _)| ["kv_pages", "scratch", "tokenizer", "masks"].contains(line));
+        .filter(|(line, _)| ["kv_pages", "states", "scratch", "tokenizer", "masks"].contains(line));
     let mut held = Vec::new();
     for bytes in tables.map(|(_, bytes)| bytes).chain([stacks, EXPRESSIONS]) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);

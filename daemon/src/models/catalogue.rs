@@ -1,6 +1,9 @@
 //! The models that can be had by name: `daemon/catalogue.toml`, which is compiled in.
 
+mod sizes;
+
 use serde::Deserialize;
+pub(crate) use sizes::Sizes;
 
 /// One model of the catalogue.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,6 +20,8 @@ pub(crate) struct Entry {
     pub(crate) bytes: Option<u64>,
     /// In lower-case hexadecimal; absent where nobody could compute it from the file.
     pub(crate) sha256: Option<String>,
+    /// What it needs of memory can be planned with these before the file is here.
+    pub(crate) sizes: Option<Sizes>,
     /// Another way to get the file where the hub cannot be reached.
     pub(crate) wheel: Option<Wheel>,
 }
@@ -57,6 +62,78 @@ pub(crate) fn find(name: &str) -> Result<Option<Entry>, Unreadable> {
         .find(|entry| entry.names.contains(&wanted)))
 }
 
+/// The entry of any file of the catalogue's hub, `ORG/REPO:FILE`. None: this is no such name.
+///
+/// # Errors
+/// What is wrong with its parts.
+pub(crate) fn hub_file(name: &str) -> Result<Option<Entry>, HubFileError> {
+    let Some((repository, path)) = name.split_once(':') else {
+        return Ok(None);
+    };
+    let part = |part: &str| {
+        let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        let first = part.bytes().next();
+        part.len() <= PART_MAX
+            && first.is_some_and(|c| c.is_ascii_alphanumeric())
+            && part.bytes().all(letter)
+            && !part.contains("..")
+    };
+    let (org, repo) = match repository.split_once('/') {
+        Some((org, repo)) if part(org) && part(repo) => (org, repo),
+        _ => return Err(HubFileError::Repository),
+    };
+    let mut folders = path.split('/');
+    if folders.clone().count() > FOLDERS_MAX || !folders.all(part) || !path.ends_with(".gguf") {
+        return Err(HubFileError::File);
+    }
+    let file = format!("{org}--{repo}--{}", path.replace('/', "--"));
+    // else another file of the hub could have the same name here
+    let joined = [org, repo]
+        .iter()
+        .chain(&[path])
+        .any(|part| part.contains("--"));
+    if joined || file.len() > FILE_MAX {
+        return Err(HubFileError::Joined);
+    }
+    Ok(Some(Entry {
+        names: vec![name.to_owned()],
+        title: name.to_owned(),
+        licence: "see its page".to_owned(),
+        file,
+        url: format!("{HUB}/{org}/{repo}/resolve/main/{path}"),
+        bytes: None,
+        sha256: None,
+        sizes: None,
+        wheel: None,
+    }))
+}
+
+/// Why the name of a hub's file is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HubFileError {
+    #[error(
+        "its parts are joined by `--` to a name in the models folder: none of them may have `--`, and all together at most {FILE_MAX} bytes"
+    )]
+    Joined,
+    #[error(
+        "before the `:` stand an organisation and a repository, `ORG/REPO`, of letters, digits, `.`, `_` and `-` (at most {PART_MAX} each, without `..`)"
+    )]
+    Repository,
+    #[error(
+        "behind the `:` stands the name of a `.gguf` file in the repository, of letters, digits, `.`, `_` and `-` (at most {PART_MAX}, in at most {FOLDERS_MAX} folders, without `..`)"
+    )]
+    File,
+}
+
+/// The hub that the catalogue's files are on.
+const HUB: &str = "https://huggingface.co";
+/// Most bytes of an organisation, a repository, a folder or a file.
+const PART_MAX: usize = 96;
+/// Most folders of a repository within each other, with the file.
+const FOLDERS_MAX: usize = 2;
+/// Most bytes of the name that such a file has here, with room for the end of a part that is being fetched.
+const FILE_MAX: usize = 240;
+
 /// The name in the catalogue that is most like one that is not.
 pub(crate) fn nearest(name: &str) -> Result<Option<String>, Unreadable> {
     let wanted = name.to_ascii_lowercase();
@@ -68,73 +145,4 @@ pub(crate) fn nearest(name: &str) -> Result<Option<String>, Unreadable> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_entry_is_whole() {
-        let entries = entries().unwrap();
-        let mut names: Vec<_> = entries.iter().flat_map(|e| e.names.clone()).collect();
-        assert!(
-            names.iter().all(|n| *n == n.to_ascii_lowercase()),
-            "find() compares in lower case"
-        );
-        let all = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), all, "a name stands twice");
-        for entry in &entries {
-            assert!(
-                entry.url.ends_with(&format!("/{}", entry.file)),
-                "{}",
-                entry.file
-            );
-            assert_eq!(
-                entry.bytes.is_some(),
-                entry.sha256.is_some(),
-                "{}: both or none",
-                entry.file
-            );
-            if let Some(sha) = &entry.sha256 {
-                assert!(
-                    sha.len() == 64
-                        && sha
-                            .bytes()
-                            .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
-                );
-            }
-            if let Some(wheel) = &entry.wheel {
-                assert_eq!(
-                    wheel.parts > 1,
-                    wheel.requirement.contains("{}"),
-                    "{}",
-                    entry.file
-                );
-                assert!(
-                    entry.sha256.is_some(),
-                    "a wheel reports no hash to check against"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn names_and_aliases() {
-        for (name, file) in [
-            ("smol", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-            ("SmolLM2-135M", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-            (
-                "deepseek-r1-distill-qwen-1.5b",
-                "DeepSeek-R1-Distill-Qwen-1.5B-Q4_K_M.gguf",
-            ),
-        ] {
-            assert_eq!(find(name).unwrap().unwrap().file, file);
-        }
-        assert!(find("smo").unwrap().is_none());
-        assert_eq!(nearest("smoll").unwrap().unwrap(), "smol");
-        assert_eq!(
-            nearest("deepseek").unwrap().unwrap(),
-            "deepseek-r1-distill-qwen-1.5b"
-        );
-    }
-}
+mod tests;

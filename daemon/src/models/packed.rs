@@ -4,7 +4,7 @@
 use super::layout::{Layouts, Setting};
 use super::opened::Opened;
 use super::speed::{NotMeasured, to_measure};
-use crate::files::beside;
+use crate::files::{self, beside};
 use glowplug_model::engine::{EngineConfig, LoadError};
 use glowplug_model::gguf::pack::{self, REQUANTIZED_HEAD};
 use glowplug_model::gguf::{Gguf, GgufError};
@@ -208,8 +208,7 @@ impl Weights {
 
 /// Checks that there is room for a packed file of `bytes`.
 fn room(model: &Path, bytes: u64) -> Result<(), NotPacked> {
-    let disk = rustix::fs::statvfs(folder(model)).map_err(io::Error::from)?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let free = files::free(folder(model))?;
     let needed = bytes.saturating_mul(1 + SPARE);
     if free < needed {
         return Err(NotPacked::Full { free, needed });

@@ -8,7 +8,7 @@ use glowplug_firmware_config::limits::{
     CALLS_IN_FLIGHT_MAX, DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS, TOOL_ANSWER_MAX,
 };
 use glowplug_firmware_config::plan::device::{DevicePlan, device_plan};
-use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan};
+use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan, Shape};
 use glowplug_model::engine::{
     KvFormats, LoadError, Share, check_context, device_memory, gpu as gpu_here, shape,
 };
@@ -133,14 +133,36 @@ pub fn plan(
     limit: &Limit,
 ) -> Result<Plan, PlanError> {
     let dims = Dims::from_gguf(gguf)?;
+    if let Some(asked) = config.model.context {
+        check_context(asked, &dims).map_err(PlanError::Context)?;
+    }
+    let mut shape = shape(gguf, &dims);
+    // the packed file is mapped instead, with its requantised head
+    shape.file_bytes += requantized_head;
+    let mut plan = before_pull(model, &shape, dims.context_max(), config, limit)?;
+    plan.gpu = gpu(gguf, &dims, plan.kv, plan.context, config, &plan.memory);
+    Ok(plan)
+}
+
+/// Makes the plan of a file that is not here, without a GPU, from its sizes and the most tokens of context that the model takes.
+///
+/// # Errors
+/// [`PlanError`].
+pub(crate) fn before_pull(
+    model: &Path,
+    shape: &Shape,
+    context_max: usize,
+    config: &Config,
+    limit: &Limit,
+) -> Result<Plan, PlanError> {
     let context = match config.model.context {
-        Some(asked) => {
-            check_context(asked, &dims).map_err(PlanError::Context)?;
-            asked
+        Some(asked) if asked == 0 || asked > context_max => {
+            let limit = context_max;
+            return Err(PlanError::Context(LoadError::Context { asked, limit }));
         }
-        None => CONTEXT_DEFAULT.min(dims.context_max()),
+        asked => asked.unwrap_or(CONTEXT_DEFAULT.min(context_max)),
     };
-    let kv = formats(config.memory.kv_format, dims.head_dim)?;
+    let kv = formats(config.memory.kv_format, shape.head_dim)?;
     let engine = &config.engine;
     let threads = threads(model, config);
     let choice = Choice {
@@ -155,17 +177,14 @@ pub fn plan(
         step_tokens: STEP_TOKENS,
         threads: threads.prefill.max(threads.decode),
     };
-    let mut shape = shape(gguf, &dims);
-    // the packed file is mapped instead, with its requantised head
-    shape.file_bytes += requantized_head;
-    let memory = glowplug_firmware_config::plan::plan(limit, &shape, &choice)?;
+    let memory = glowplug_firmware_config::plan::plan(limit, shape, &choice)?;
     Ok(Plan {
         context,
         kv,
         lock: config.memory.lock,
         share: config.memory.share,
         device: config.model.device,
-        gpu: gpu(gguf, &dims, kv, context, config, &memory),
+        gpu: Err("its file is not here".to_owned()),
         threads,
         memory,
     })
@@ -246,7 +265,6 @@ mod tests {
     use crate::machine::memory_limit;
     use glowplug_firmware_config::board::{self, Board};
     use glowplug_firmware_config::limits::PAGE_TOKENS;
-    use glowplug_firmware_config::plan::Shape;
     use glowplug_firmware_config::plan::shapes::{Q15, SMOL};
     use glowplug_firmware_config::units::Bytes;
     use std::path::PathBuf;

@@ -15,6 +15,8 @@ pub const SMOL: Shape = Shape {
     token_bytes: 369_170,
     merges: 48_900,
     f16_key_layers: 0,
+    state_bytes: 0,
+    delta_width: 0,
 };
 
 /// The shape of Qwen2.5-Coder-1.5B-Instruct in Q4_K_M.
@@ -30,4 +32,24 @@ pub const Q15: Shape = Shape {
     token_bytes: 1_372_758,
     merges: 151_387,
     f16_key_layers: 0,
+    state_bytes: 0,
+    delta_width: 0,
+};
+
+/// The shape of Qwen3.5-2B in Q4_K_M: six of 24 layers attend, and the others keep a state. The bytes of its file are what its
+/// weights come to.
+pub const Q35: Shape = Shape {
+    file_bytes: 1_280_000_000,
+    layers: 6,
+    embed: 2048,
+    heads: 8,
+    kv_heads: 2,
+    head_dim: 256,
+    ff: 6144,
+    vocab: 248_320,
+    token_bytes: 2_000_000,
+    merges: 247_587,
+    f16_key_layers: 0,
+    state_bytes: 18 * 4 * (16 * 128 * 128 + 3 * 6144),
+    delta_width: 6144 + 2048 + 2 * 16,
 };

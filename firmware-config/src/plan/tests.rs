@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use super::shapes::{Q15, SMOL};
+use super::shapes::{Q15, Q35, SMOL};
 use super::*;
 use std::format;
 use std::vec::Vec;
@@ -196,6 +196,8 @@ fn absurd_numbers_are_refused_and_not_wrapped() {
         token_bytes: u64::MAX,
         merges: usize::MAX,
         f16_key_layers: usize::MAX,
+        state_bytes: u64::MAX,
+        delta_width: usize::MAX,
     };
     let choice = Choice {
         context: usize::MAX,
@@ -218,4 +220,74 @@ fn the_least_limit_is_the_one() {
     };
     assert_eq!(Limit::least([of(5), other, of(4)]), Some(other));
     assert_eq!(Limit::least([]), None);
+}
+
+#[test]
+fn slots_come_with_the_pages_of_their_streams() {
+    let most = plan(&of(u64::MAX), &Q35, &CHOICE).unwrap();
+    // 18.9 MB of matrices, 1.3 MB of columns, and a snapshot's tokens
+    assert_eq!(most.slot_bytes, 18_874_368 + 1_327_104 + 4 * 4096);
+    assert_eq!((most.state_slots, most.pages), (9, 4 * 128));
+    assert_eq!(line(&most, "states"), 9 * most.slot_bytes);
+    let pages = 128 * most.page_bytes;
+    assert_eq!(most.sequence_bytes(4096), pages + most.slot_bytes);
+    assert_eq!(most.sequence_bytes(1), most.page_bytes + most.slot_bytes);
+    let lines = most.lines().map(|(_, bytes)| bytes);
+    assert_eq!(most.total(), lines.sum::<u64>());
+
+    let mut before = (usize::MAX, usize::MAX);
+    for missing in (0..most.total()).step_by(1_000_003) {
+        let limit = of(most.total() - missing);
+        match plan(&limit, &Q35, &CHOICE) {
+            Ok(less) => {
+                let now = (less.state_slots, less.pages);
+                assert!((1..=9).contains(&now.0) && (128..=512).contains(&now.1));
+                // a stream has its slots and its pages, or neither
+                assert!(now.0 < 3 || now.0 % 2 == 1 && now.1 >= (now.0 - 1) / 2 * 128);
+                assert!(now.0 <= before.0 && less.total() <= limit.bytes);
+                before = now;
+            }
+            Err(error) => {
+                // one slot and the pages of one context did not fit
+                let least = plan(&of(limit.bytes + error.missing), &Q35, &CHOICE).unwrap();
+                assert_eq!((least.state_slots, least.pages), (1, 128));
+                assert_eq!(least.total(), error.need);
+                assert!(before.0 == 1 && before.1 < 128 + 8);
+                return;
+            }
+        }
+    }
+    panic!("nothing was too little");
+}
+
+#[test]
+fn chosen_pages_leave_slots_the_rest_and_one_slot_is_needed() {
+    let choice = Choice {
+        kv_pages: Some(64),
+        ..CHOICE
+    };
+    let most = plan(&of(u64::MAX), &Q35, &choice).unwrap();
+    assert_eq!((most.state_slots, most.pages), (9, 64));
+    let least = most.total() - 8 * (most.slot_bytes + most.slot_bytes / 50);
+    let one = plan(&of(least), &Q35, &choice).unwrap();
+    assert_eq!((one.state_slots, one.pages), (1, 64));
+
+    // the state itself is what does not fit
+    let weights = line(&one, "weights") + line(&one, "kv_pages");
+    let error = plan(&of(weights + one.slot_bytes - 1), &Q35, &choice).unwrap_err();
+    assert_eq!((error.line, error.bytes), ("states", one.slot_bytes));
+    let text = format!("{error}");
+    assert!(
+        text.starts_with(&format!("`states` ({} bytes) does not fit", one.slot_bytes)),
+        "{text}"
+    );
+    assert_eq!(state_slots(usize::MAX), 2 * STREAMS_MAX + 1);
+}
+
+#[test]
+fn without_states_there_is_neither_line_nor_slot() {
+    let plan = plan(&of(u64::MAX), &Q15, &CHOICE).unwrap();
+    assert_eq!((plan.state_slots, plan.slot_bytes), (0, 0));
+    assert!(plan.lines().all(|(line, _)| line != "states"));
+    assert_eq!(plan.sequence_bytes(33), 2 * plan.page_bytes);
 }

@@ -11,6 +11,7 @@ use crate::seal::KeyFile;
 use crate::text::TextError;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
+use glowplug_firmware_config::plan::state_slots;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,6 +64,9 @@ pub struct EngineConfig {
     pub streams: usize,
     /// KV pages of the arena.
     pub pages: usize,
+    /// Slots of state, in a network whose layers keep some: one for each sequence that has started, and the others for the
+    /// snapshots that prompts begin with. There is at least one.
+    pub state_slots: usize,
     /// How keys and values are stored in the pages.
     pub kv: KvFormats,
     /// Whether the pages are locked into memory, so that they are never swapped out.
@@ -94,14 +98,15 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// One thread, drafts, no files, and pages enough for `streams` sequences of `context` tokens each, of which one more
-    /// may wait. Take the rest with `..`.
+    /// One thread, drafts, no files, and pages and slots of state enough for `streams` sequences of `context` tokens each, of
+    /// which one more may wait. Take the rest with `..`.
     #[must_use]
     pub fn new(context: usize, streams: usize, kv: KvFormats) -> Self {
         Self {
             context,
             streams,
             pages: streams * context.div_ceil(PAGE_TOKENS),
+            state_slots: state_slots(streams),
             kv,
             lock: false,
             share: Share::Client,

@@ -44,10 +44,8 @@ impl Evaluator {
     /// # Errors
     /// As [`super::Engine::load`].
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
-        Ok(Self::new(
-            Model::load(gguf, config, config.streams)?,
-            config,
-        ))
+        let model = Model::load(gguf, &with_states(config), config.streams)?;
+        Ok(Self::new(model, config))
     }
 
     /// Maps the weights and builds the tokenizer, as [`super::Engine::load`] does.
@@ -58,7 +56,8 @@ impl Evaluator {
         gguf: &Gguf,
         config: &EngineConfig,
     ) -> Result<(Self, Tokenizer), LoadError> {
-        let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, config.streams)?;
+        let each = with_states(config);
+        let (model, tokenizer) = Model::load_with_tokenizer(gguf, &each, config.streams)?;
         Ok((Self::new(model, config), tokenizer))
     }
 
@@ -70,6 +69,8 @@ impl Evaluator {
                 .kv
                 .table(stream)
                 .extend((first..first + each).map(|page| page as u16));
+            let state = model.kv.states_mut().take(None);
+            model.kv.set_state(stream, state);
         }
         Self {
             model,
@@ -118,6 +119,9 @@ impl Evaluator {
             return Err(NotFed::TooLong { needed, limit });
         }
         self.lengths[stream] = needed;
+        if let Some(state) = self.model.kv.state_of(stream).filter(|_| position == 0) {
+            self.model.kv.states_mut().clear(state);
+        }
         Ok(Span {
             table: stream,
             position,
@@ -184,6 +188,14 @@ impl Evaluator {
             *token = greedy(logits);
         }
         Ok(())
+    }
+}
+
+/// The configuration with a slot of state for each stream.
+fn with_states(config: &EngineConfig) -> EngineConfig {
+    EngineConfig {
+        state_slots: config.streams,
+        ..config.clone()
     }
 }
 

@@ -7,6 +7,10 @@
 //! request without a session keeps while it waits for the results of tools. Once that turn starts, its
 //! sequence alone holds what it found of them. So every request that needs no more pages than there are starts at the
 //! latest when nothing else runs.
+//!
+//! In a network with states a sequence that has started also has a slot of state, and a prompt goes on only from where both its
+//! pages and a snapshot of the state are known. Snapshots are nobody's: whoever starts takes the slot of the one that was
+//! used longest ago, and waits only where sequences that have started have all slots.
 
 use super::request::RequestId;
 use super::scheduler::{Admitted, PARKED_MAX, Scheduler};
@@ -14,7 +18,7 @@ use super::sequence::{Sequence, Slot};
 use super::session::files::Snapshots;
 use super::session::unsaved::Unsaved;
 use super::session::{SessionKey, Sessions};
-use crate::kv::{KvCache, PageId, Pages, Partial, TooManyPages};
+use crate::kv::{Found, KvCache, PageId, Pages, Partial, StateSlot, TooManyPages};
 use glowplug_firmware_config::limits::{PAGE_TOKENS, QUEUE_MAX, STREAMS_MAX};
 use heapless::Vec as Bounded;
 use std::collections::BTreeMap;
@@ -34,6 +38,17 @@ enum Start {
     Waits,
     /// it holds nothing yet: a session was written to its file for it, which is enough work for one step
     Later,
+}
+
+/// What was read of a session's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recalled {
+    /// nothing, and no page was taken
+    Nothing,
+    /// pages, as far as they are sound
+    Pages,
+    /// the state, or some of the pages before it, are not sound, so that all of them are of no use
+    Broken,
 }
 
 /// Pages, sessions and their files.
@@ -88,14 +103,13 @@ impl Memory {
     }
 
     /// Gives a sequence the pages that already hold the beginning of its prompt, and reserves all others that it can ever
-    /// need.
+    /// need. Where the network has states, it gives it a slot as well.
     fn start(&mut self, kv: &mut KvCache, sequence: &mut Sequence) -> Start {
-        let Some(&table) = self.tables.last() else {
+        let Some(&table) = self.tables.last().filter(|_| kv.states().is_room()) else {
             return Start::Waits;
         };
-        let prompt = &sequence.tokens[..sequence.prompt];
-        let mut owners = sequence.owners;
-        let found = self.pages.find(&mut owners, prompt, kv.table(table));
+        let asked = sequence.owners;
+        let (found, from) = self.find(kv, sequence, table);
         // what it kept while tools ran was found, or is of no use
         self.let_go(sequence.id);
         let needed = sequence.limit.div_ceil(PAGE_TOKENS) - kv.table(table).len();
@@ -105,25 +119,44 @@ impl Memory {
         let reserved = self.reserve(kv, needed, own.as_ref());
         if reserved != Start::Started {
             self.pages.release(kv.table(table), usize::MAX);
+            sequence.owners = asked;
             return reserved;
         }
         self.tables.pop();
+        let state = kv.states_mut().take(from);
+        kv.set_state(table, state);
         let mut slot = Slot {
             table,
             reserved: needed,
         };
-        (sequence.fed, sequence.owners) = (found.tokens, owners);
+        sequence.fed = found.tokens;
         let partial = found.partial.map_or(0, |partial| partial.tokens);
-        let recalled = asleep
-            && own
-                .as_ref()
-                .is_some_and(|key| self.recall(kv, key, sequence, &mut slot, partial));
-        if !recalled && let Some(Partial { page, tokens }) = found.partial {
-            let own = self.take(kv, &mut slot);
-            // if the page taken is the one found, because it was the only free one, it is clear now
-            if own != page {
-                kv.copy_rows(page, own, tokens);
+        let recalled = match own.as_ref().filter(|_| asleep) {
+            Some(key) => self.recall(kv, key, sequence, &mut slot, partial),
+            None => Recalled::Nothing,
+        };
+        if recalled == Recalled::Broken {
+            // the session is known to have no pages in its file now
+            (sequence.fed, sequence.owners) = (0, asked);
+            self.give_back(kv, slot, usize::MAX);
+            return self.start(kv, sequence);
+        }
+        if recalled == Recalled::Nothing
+            && let Some(Partial { page, tokens }) = found.partial
+        {
+            slot.reserved -= 1;
+            let own = self.pages.take(kv.table(table));
+            if own == page && kv.has_states() {
+                // the only page that could be taken is the one found, and the state is behind its rows
+                kv.keep_rows(own, tokens);
                 sequence.fed += tokens;
+            } else {
+                kv.clear(own);
+                // a page that was its own copy is clear now
+                if own != page {
+                    kv.copy_rows(page, own, tokens);
+                    sequence.fed += tokens;
+                }
             }
         }
         if let Some(key) = &own {
@@ -132,6 +165,38 @@ impl Memory {
         sequence.cached = sequence.fed.max(sequence.given);
         sequence.slot = Some(slot);
         Start::Started
+    }
+
+    /// Finds the pages that hold the beginning of a sequence's prompt, puts the full ones into the table, and says whose its pages
+    /// are from then on. Where the network has states, they go exactly up to a snapshot, which is given as well.
+    fn find(
+        &mut self,
+        kv: &mut KvCache,
+        sequence: &mut Sequence,
+        table: usize,
+    ) -> (Found, Option<StateSlot>) {
+        let prompt = &sequence.tokens[..sequence.prompt];
+        if !kv.has_states() {
+            let owners = &mut sequence.owners;
+            return (self.pages.find(owners, prompt, kv.table(table)), None);
+        }
+        for (slot, tokens) in kv.states().find(sequence.owners, prompt) {
+            let mut owners = sequence.owners;
+            // the last token is found in no page
+            let known = &prompt[..=tokens];
+            let found = self.pages.find(&mut owners, known, kv.table(table));
+            let partial = found.partial.map_or(0, |partial| partial.tokens);
+            if found.tokens + partial == tokens {
+                sequence.owners = owners;
+                return (found, Some(slot));
+            }
+            self.pages.release(kv.table(table), usize::MAX);
+        }
+        let nothing = Found {
+            tokens: 0,
+            partial: None,
+        };
+        (nothing, None)
     }
 
     /// Reserves pages, and takes them from sessions if it must: first from the sequence's `own`, of which it holds already
@@ -177,8 +242,8 @@ impl Memory {
     }
 
     /// Reads the pages that a session's file has of a prompt, beyond what was found in memory, into pages of the sequence.
-    /// It reads more than the `partial` tokens that could be copied, or nothing. Gives false if no page was taken. What
-    /// cannot be read is computed again.
+    /// It reads more than the `partial` tokens that could be copied, or nothing. What cannot be read is computed again. Where the
+    /// network has states, it reads all of them with the state behind the last one, into the sequence's slot.
     fn recall(
         &mut self,
         kv: &mut KvCache,
@@ -186,21 +251,29 @@ impl Memory {
         sequence: &mut Sequence,
         slot: &mut Slot,
         partial: usize,
-    ) -> bool {
+    ) -> Recalled {
         let Some(snapshots) = &mut self.snapshots else {
-            return false;
+            return Recalled::Nothing;
         };
         let file = snapshots.open(key).ok();
         let Some(mut file) = file.filter(|file| file.unusable().is_none()) else {
             self.unpage(key);
-            return false;
+            return Recalled::Nothing;
         };
         // the last token must be fed in any case, for its logits
         let prompt = &sequence.tokens[..sequence.prompt.saturating_sub(1)];
         let pairs = file.header().tokens.iter().zip(prompt);
         let common = pairs.take_while(|(a, b)| a == b).count();
-        if common <= sequence.fed + partial {
-            return false;
+        let state = kv.state_of(slot.table);
+        let parts = state.is_some() && common < file.header().tokens.len();
+        if common <= sequence.fed + partial || parts {
+            return Recalled::Nothing;
+        }
+        if let Some(state) = state
+            && file.read_state(kv.states_mut().bytes_mut(state)).is_err()
+        {
+            self.unpage(key);
+            return Recalled::Broken;
         }
         // what a file says is its client's alone
         sequence.owners.common = sequence.owners.common.min(sequence.fed);
@@ -212,6 +285,9 @@ impl Memory {
                 // a damaged file costs this session its pages, and nobody else anything
                 kv.clear(page);
                 self.unpage(key);
+                if state.is_some() {
+                    return Recalled::Broken;
+                }
                 break;
             }
             sequence.fed = common.min(at + PAGE_TOKENS);
@@ -223,7 +299,7 @@ impl Memory {
                 kv.keep_rows(page, sequence.fed - at);
             }
         }
-        true
+        Recalled::Pages
     }
 
     /// Notes that a session's file has no pages of use, so that it is not opened for them again.
@@ -252,7 +328,8 @@ impl Memory {
         page
     }
 
-    /// Notes that `tokens` more of a sequence are in the cache. Pages that became full can be found by others from now on.
+    /// Notes that `tokens` more of a sequence are in the cache. Pages that became full can be found by others from now on, and
+    /// so can the state at a checkpoint.
     pub(super) fn fed(&mut self, kv: &mut KvCache, sequence: &mut Sequence, tokens: usize) {
         let before = sequence.fed / PAGE_TOKENS;
         sequence.fed += tokens;
@@ -261,6 +338,12 @@ impl Memory {
             for i in before..sequence.fed / PAGE_TOKENS {
                 let tokens = &sequence.tokens[i * PAGE_TOKENS..][..PAGE_TOKENS];
                 self.pages.fill(sequence.owners, table, i, tokens);
+            }
+            if let Some(state) = kv.state_of(slot.table)
+                && sequence.is_at_checkpoint()
+            {
+                let tokens = &sequence.tokens[..sequence.fed];
+                kv.states_mut().keep_copy(state, sequence.owners, tokens);
             }
         }
     }
@@ -290,8 +373,27 @@ impl Memory {
                 }
             }
         }
+        if let Some(state) = kv.state_of(slot.table) {
+            let (owners, tokens) = (sequence.owners, &sequence.tokens);
+            if sequence.fed == 0 {
+                // it was distrusted, or found no snapshot and made none
+                kv.states_mut().forget_prefixes(owners, tokens);
+            } else if keep == sequence.fed && !sequence.is_tidied() {
+                kv.states_mut().keep(state, owners, &tokens[..keep]);
+                kv.set_state(slot.table, None);
+            }
+        }
+        self.give_back(kv, slot, keep);
+    }
+
+    /// Gives back pages, promises, table and slot of state. Pages with a token at or behind `keep` are freed at once.
+    fn give_back(&mut self, kv: &mut KvCache, slot: Slot, keep: usize) {
         self.pages.release(kv.table(slot.table), keep);
         self.pages.unreserve(slot.reserved);
+        if let Some(state) = kv.state_of(slot.table) {
+            kv.states_mut().release(state);
+            kv.set_state(slot.table, None);
+        }
         // there is room: the table came from this list
         let _ = self.tables.push(slot.table);
     }

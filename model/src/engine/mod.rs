@@ -101,25 +101,28 @@ impl Engine {
         let layout = model.kv.layout();
         let snapshots = config.sessions.as_ref().map(|folder| {
             let (keys, writes) = (config.session_keys.clone(), config.session_writes);
-            Snapshots::new(folder, gguf, layout, config.pages, keys, writes)
+            let states = model.kv.states().layout();
+            Snapshots::new(folder, gguf, layout, config.pages, keys, writes).with_states(states)
         });
         let memory = Memory::new(pages, snapshots);
         let thinks = template.as_ref().is_ok_and(ChatTemplate::thinks);
         let info = ModelInfo::new(gguf, &model, config.context, thinks);
         let closing = Closing::new(&tokenizer, &info.architecture)?;
         let guides = Guides::new(info.vocab, closing.open);
+        let mut prompts = PromptBuilder::new(tokenizer, template, guides, config);
+        prompts.states = model.kv.has_states();
         Ok(Self {
             closing,
             masks: Masks::start().map_err(LoadError::Threads)?,
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
-            drafts: config.drafts.then(|| Drafts::new(config.context)),
+            drafts: drafts(config, &model),
             drafted: None,
             share: config.share,
             hasher: RandomState::new(),
             own: RequestId::MAX,
-            prompts: PromptBuilder::new(tokenizer, template, guides, config),
+            prompts,
             info,
             preparing: BTreeMap::new(),
             watch: gguf.watch(),
@@ -148,7 +151,7 @@ impl Engine {
         // as many as were allowed last, because the board may be hot
         self.model.threads(prefill, decode);
         self.memory.forget_pages()?;
-        self.drafts = config.drafts.then(|| Drafts::new(config.context));
+        self.drafts = drafts(&config, &self.model);
         self.watch = gguf.watch();
         self.info.isa.clone_from(&self.model.name);
         Ok(())
@@ -242,4 +245,10 @@ impl Engine {
     fn share(&self, client: &str) -> u64 {
         self.hasher.hash_one(client)
     }
+}
+
+/// Drafts, if they are wanted and the network has no states: a wrong guess could not be taken out of a state again.
+fn drafts(config: &EngineConfig, model: &Model) -> Option<Drafts> {
+    let wanted = config.drafts && !model.kv.has_states();
+    wanted.then(|| Drafts::new(config.context))
 }

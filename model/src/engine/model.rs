@@ -1,6 +1,7 @@
 //! A loaded model: network, cache and runtime, which are fed with tokens and know nothing of requests.
 
 use super::config::{Compute, EngineConfig, LoadError, check_context};
+use super::shape::states;
 use crate::gguf::Gguf;
 use crate::kv::{KvCache, KvLayout, PageId, Span};
 use crate::network::dims::Dims;
@@ -64,13 +65,21 @@ impl Model {
         let kernels = Kernels::detect(config.isa)?;
         let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
-        let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, config.kv.v)?;
+        let layout = KvLayout::new(
+            dims.kv_layers(),
+            dims.kv_heads,
+            dims.head_dim,
+            keys,
+            config.kv.v,
+        )?;
         processor.check(gguf, &layout, config.pages)?;
+        let states = states(&dims);
         let network = Network::load(gguf, dims, &processor)?;
-        let mut kv = processor.cache(layout, config.pages, tables)?;
+        let kv = processor.cache(layout, config.pages, tables)?;
+        let kv = kv.with_states(states, config.state_slots.max(1))?;
         processor.wait()?;
         if config.lock {
-            kv.arena().lock()?;
+            kv.lock()?;
         }
         let rope = network.rope_table(config.context);
         let mut runtime = Runtime::new(pool, kernels, rope);

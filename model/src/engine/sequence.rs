@@ -1,6 +1,7 @@
 //! One request from its prompt to its last token, and the text of its tokens on the way out.
 
 mod calls;
+mod checkpoints;
 mod thought;
 
 pub(super) use calls::Calls;
@@ -37,6 +38,8 @@ pub(super) struct Sequence {
     pub(super) fed: usize,
     /// most tokens that it may have, prompt and answer
     pub(super) limit: usize,
+    /// tokens of the prompt at which a step ends, so that the state there can be kept: see [`Self::check_at`]
+    checkpoints: [usize; 3],
     /// why it ends with the next step; set between two steps
     pub(super) ended: Option<Finish>,
     /// its page table and its reservation, once it has started
@@ -152,6 +155,7 @@ impl Sequence {
             cached: 0,
             fed: 0,
             limit,
+            checkpoints: [0; 3],
             ended: None,
             slot: None,
             turn: None,
@@ -185,7 +189,7 @@ impl Sequence {
     pub(super) fn due(&self) -> Due {
         match self.remaining() {
             0 => Due::Answer(self.tokens.len() - self.fed),
-            tokens => Due::Prompt(tokens),
+            tokens => Due::Prompt(self.next_checkpoint().unwrap_or(tokens)),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::KvFormats;
 use crate::gguf::{Gguf, Value};
-use crate::kv::KvLayout;
-use crate::network::dims::Dims;
+use crate::kv::{KvLayout, StateLayout};
+use crate::network::dims::{Delta, Dims};
 use crate::network::key_formats;
 use crate::ops::memory::GpuFacts;
 use crate::ops::no_gpu::NoGpu;
@@ -23,7 +23,7 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
     let tokens = gguf.array("tokenizer.ggml.tokens");
     Shape {
         file_bytes: gguf.file_bytes(),
-        layers: dims.layers,
+        layers: dims.kv_layers(),
         embed: dims.embed,
         heads: dims.heads,
         kv_heads: dims.kv_heads,
@@ -38,7 +38,16 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
             .iter()
             .filter(|format| **format == KvFormat::F16)
             .count(),
+        state_bytes: states(dims).bytes() as u64,
+        delta_width: dims.delta.as_ref().map_or(0, |delta| {
+            delta.channels() + delta.value_dim() + 2 * delta.value_heads
+        }),
     }
+}
+
+/// What a sequence keeps besides pages.
+pub(super) fn states(dims: &Dims) -> StateLayout {
+    (dims.delta.as_ref()).map_or_else(StateLayout::default, Delta::state)
 }
 
 /// What a GPU's memory holds of a file whose dimensions are checked, with `pages` pages and sequences of at most `context`
@@ -55,7 +64,7 @@ pub fn device_memory(
 ) -> Result<DeviceBytes, NoGpu> {
     dims.check_gpu(context)?;
     let keys = key_formats(gguf, dims, kv.k);
-    let layout = KvLayout::new(dims.layers, dims.kv_heads, dims.head_dim, keys, kv.v);
+    let layout = KvLayout::new(dims.kv_layers(), dims.kv_heads, dims.head_dim, keys, kv.v);
     let layout = layout.map_err(|error| NoGpu::Device(error.to_string()))?;
     Processor::device_memory(gguf, &layout, pages, &dims.widths(context))
 }

@@ -125,7 +125,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
     let alignment = alignment(bytes, &header)?;
     let mut next = 0;
     for i in 0..n_tensors {
-        let tensor = read_tensor(&mut reader, i, packed, alignment, &mut next)?;
+        let before = header.tensors.last();
+        let tensor = read_tensor(&mut reader, i, packed, alignment, &mut next, before)?;
         match header.names.entry(tensor.name.clone()) {
             Slot::Vacant(slot) => slot.insert(i),
             Slot::Occupied(_) => {
@@ -194,13 +195,15 @@ fn alignment(bytes: &[u8], header: &Header) -> Result<u64, GgufError> {
     }
 }
 
-/// Reads one tensor entry. `next` is where its data has to start, because tensors lie without gaps or overlaps.
+/// Reads one tensor entry. `next` is where its data has to start, because tensors lie without gaps or overlaps; `before` is the
+/// tensor that it follows.
 fn read_tensor(
     reader: &mut Reader<'_>,
     i: usize,
     packed: bool,
     alignment: u64,
     next: &mut u64,
+    before: Option<&TensorInfo>,
 ) -> Result<TensorInfo, GgufError> {
     let name = name(reader, MAX_TENSOR_NAME, || {
         format!("the name of tensor {i}")
@@ -238,6 +241,11 @@ fn read_tensor(
         let why = format_args!("has rows of {row} values, {ty} needs a multiple of {block}");
         return Err(GgufError::invalid(what, why));
     }
+    if let Some(before) = before
+        && wide_end(before, alignment).is_some_and(|[_, padded]| padded == offset)
+    {
+        return Err(wide_groups(before));
+    }
     if offset != *next {
         let why = format_args!("starts at byte {offset} of the data, expected {next}");
         return Err(GgufError::invalid(what, why));
@@ -264,7 +272,7 @@ fn read_tensor(
         offset,
         bytes,
     };
-    if layout == Layout::Interleaved16 && !Layout::groups(ty, tensor.rows()) {
+    if layout == Layout::Interleaved16 && !Layout::takes(&tensor.name, ty, tensor.rows()) {
         let why = format_args!(
             "of {} rows of {ty} cannot be in groups of sixteen",
             tensor.rows()
@@ -289,6 +297,14 @@ fn place(
         let offset = start.and_then(|start| start.checked_add(tensor.offset));
         match offset.and_then(|offset| Some((offset, offset.checked_add(tensor.bytes)?))) {
             Some((offset, end)) if end <= file => tensor.offset = offset,
+            // the last one, which the file ends with
+            _ if start
+                .and_then(|start| file.checked_sub(start))
+                .zip(wide_end(tensor, alignment))
+                .is_some_and(|(data, wide)| wide.contains(&(data as u64))) =>
+            {
+                return Err(wide_groups(tensor));
+            }
             _ => {
                 return Err(GgufError::Truncated {
                     what: format!("tensor `{}`", tensor.name),
@@ -297,4 +313,23 @@ fn place(
         }
     }
     Ok(())
+}
+
+/// Where a tensor of Q2_0 would end in the data, and the tensor after it begin, if its groups had 128 values and 34 bytes: so
+/// they are in PrismML's first files, which have the same type id. `None` if that cannot be, or would make no difference.
+fn wide_end(tensor: &TensorInfo, alignment: u64) -> Option<[u64; 2]> {
+    let wide = tensor.ty == GgmlType::Q2_0 && tensor.dims[0].is_multiple_of(128);
+    let groups = wide.then(|| tensor.dims.iter().product::<u64>() / 128)?;
+    // fewer bytes than those of groups of 64, which were added before
+    let end = tensor.offset as u64 + 34 * groups;
+    let padded = end.next_multiple_of(alignment);
+    let narrow = (tensor.offset + tensor.bytes) as u64;
+    (padded != narrow.next_multiple_of(alignment)).then_some([end, padded])
+}
+
+fn wide_groups(tensor: &TensorInfo) -> GgufError {
+    GgufError::invalid(
+        format_args!("tensor `{}`", tensor.name),
+        "is in Q2_0 with groups of 128 values, as PrismML's first files are; only ggml's groups of 64 are supported",
+    )
 }

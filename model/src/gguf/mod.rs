@@ -78,6 +78,11 @@ impl Gguf {
         self.header.keys.contains_key(key)
     }
 
+    /// The names of all keys, in file order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.header.entries.iter().map(|entry| entry.key.as_str())
+    }
+
     /// All keys with their values, in file order.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         self.header

@@ -7,6 +7,7 @@
 //! ([`REQUANTIZED_HEAD`]).
 
 use super::header::{INTERLEAVED16, PACKED_MAGIC};
+pub use super::layout::REQUANTIZED_HEAD;
 use super::{
     Array, GROUP, GgmlType, Gguf, GgufError, Layout, MAX_KEYS, TensorInfo, Value, ValueType,
     interleave, touch,
@@ -23,9 +24,6 @@ const SUMS: &str = "glowplug.pack.crc32";
 /// How many bytes are packed at once, or one group of rows where that is more.
 const PIECE: usize = 1 << 20;
 
-/// The tensor that holds the LM head in four bits. The logits of all tokens are computed with it, and the largest ones again
-/// with the head itself.
-pub const REQUANTIZED_HEAD: &str = "output_coarse.weight";
 /// The type of the requantised head: 4.5 bits a weight in blocks of 32, which suits nearly any width.
 const REQUANTIZED_TYPE: GgmlType = GgmlType::Q4_0;
 /// Requantises rows of a type to as many rows of Q4_0, whose bytes go to the second slice.
@@ -75,7 +73,7 @@ impl<'a> Packed<'a> {
         Self {
             name: &of.name,
             ty: of.ty,
-            layout: layout(of, of.ty),
+            layout: layout(of, &of.name, of.ty),
             bytes: of.bytes,
             of,
             requantize: None,
@@ -152,8 +150,8 @@ fn head_sum(head: &[u8], sums_at: usize, tensors: usize) -> u32 {
 }
 
 /// Interleaved wherever the kernels can multiply by interleaved rows.
-fn layout(of: &TensorInfo, ty: GgmlType) -> Layout {
-    if of.dims.len() > 1 && Layout::groups(ty, of.rows()) {
+fn layout(of: &TensorInfo, name: &str, ty: GgmlType) -> Layout {
+    if of.dims.len() > 1 && Layout::takes(name, ty, of.rows()) {
         Layout::Interleaved16
     } else {
         Layout::Rows
@@ -191,7 +189,7 @@ fn requantized(head: &TensorInfo, requantize: Requantize) -> Result<Packed<'_>, 
     Ok(Packed {
         name: REQUANTIZED_HEAD,
         ty: REQUANTIZED_TYPE,
-        layout: layout(head, REQUANTIZED_TYPE),
+        layout: layout(head, REQUANTIZED_HEAD, REQUANTIZED_TYPE),
         bytes: blocks as usize * REQUANTIZED_TYPE.block_bytes(),
         of: head,
         requantize: Some(requantize),

@@ -48,8 +48,22 @@ types! {
     Q5_K: id 13, 256 values in 176 bytes;
     Q6_K: id 14, 256 values in 210 bytes;
     Q8_K: id 15, 256 values in 292 bytes;
+    IQ2_XXS: id 16, 256 values in 66 bytes;
+    IQ2_XS: id 17, 256 values in 74 bytes;
+    IQ3_XXS: id 18, 256 values in 98 bytes;
+    IQ1_S: id 19, 256 values in 50 bytes;
     IQ4_NL: id 20, 32 values in 18 bytes;
+    IQ3_S: id 21, 256 values in 110 bytes;
+    IQ2_S: id 22, 256 values in 82 bytes;
+    IQ4_XS: id 23, 256 values in 136 bytes;
+    IQ1_M: id 29, 256 values in 56 bytes;
     BF16: id 30, 1 value in 2 bytes;
+    TQ1_0: id 34, 256 values in 54 bytes;
+    TQ2_0: id 35, 256 values in 66 bytes;
+    MXFP4: id 39, 32 values in 17 bytes;
+    NVFP4: id 40, 64 values in 36 bytes;
+    Q1_0: id 41, 128 values in 18 bytes;
+    Q2_0: id 42, 64 values in 18 bytes;
 }
 
 impl GgmlType {
@@ -64,24 +78,11 @@ impl GgmlType {
             .find(|ty| ty.id() == id)
             .ok_or_else(|| match id {
                 9 => "Q8_1".into(),
-                16 => "IQ2_XXS".into(),
-                17 => "IQ2_XS".into(),
-                18 => "IQ3_XXS".into(),
-                19 => "IQ1_S".into(),
-                21 => "IQ3_S".into(),
-                22 => "IQ2_S".into(),
-                23 => "IQ4_XS".into(),
                 24 => "I8".into(),
                 25 => "I16".into(),
                 26 => "I32".into(),
                 27 => "I64".into(),
                 28 => "F64".into(),
-                29 => "IQ1_M".into(),
-                34 => "TQ1_0".into(),
-                35 => "TQ2_0".into(),
-                39 => "MXFP4".into(),
-                40 => "NVFP4".into(),
-                41 => "Q1_0".into(),
                 other => format!("type id {other}"),
             })
     }
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_known_type_that_is_not_supported_has_its_name() {
-        assert_eq!(GgmlType::from_id(16), Err("IQ2_XXS".to_owned()));
+        assert_eq!(GgmlType::from_id(9), Err("Q8_1".to_owned()));
         assert_eq!(GgmlType::from_id(4), Err("type id 4".to_owned()));
         assert_eq!(
             GgmlType::from_id(u32::MAX),
@@ -133,7 +134,21 @@ mod tests {
             (GgmlType::Q5_K, 5.5),
             (GgmlType::Q6_K, 6.5625),
             (GgmlType::Q8_K, 9.125),
+            (GgmlType::IQ2_XXS, 2.0625),
+            (GgmlType::IQ2_XS, 2.3125),
+            (GgmlType::IQ3_XXS, 3.0625),
+            (GgmlType::IQ1_S, 1.5625),
             (GgmlType::IQ4_NL, 4.5),
+            (GgmlType::IQ3_S, 3.4375),
+            (GgmlType::IQ2_S, 2.5625),
+            (GgmlType::IQ1_M, 1.75),
+            (GgmlType::IQ4_XS, 4.25),
+            (GgmlType::TQ1_0, 1.6875),
+            (GgmlType::TQ2_0, 2.0625),
+            (GgmlType::MXFP4, 4.25),
+            (GgmlType::NVFP4, 4.5),
+            (GgmlType::Q1_0, 1.125),
+            (GgmlType::Q2_0, 2.25),
         ] {
             assert_eq!(
                 ty.block_bytes() as f64 * 8.0 / ty.block_len() as f64,

@@ -1,10 +1,14 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
-use super::{Arena, DevicePages, KvLayout, NoMemory, PageId, PageLost, PageTable, page_table};
+use super::{
+    Arena, DevicePages, KvLayout, NoMemory, NotLocked, PageId, PageLost, PageTable, StateLayout,
+    StateSlot, States, page_table,
+};
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 use heapless::Vec as Bounded;
+use std::borrow::Cow;
 
 /// Consecutive tokens of one sequence that a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +28,14 @@ struct Row {
     position: usize,
 }
 
-/// The keys and values of every sequence.
+/// The keys and values of every sequence, and the states of those of a network that has some.
 pub struct KvCache {
     layout: KvLayout,
     arena: Arena,
     tables: Box<[Box<PageTable>]>,
+    states: States,
+    /// The slot of each page table's sequence.
+    slots: Box<[Option<StateSlot>]>,
     rows: Bounded<Row, STEP_TOKENS>,
     /// How many steps have begun.
     step: u64,
@@ -63,9 +70,75 @@ impl KvCache {
             arena,
             layout,
             tables: (0..tables).map(|_| page_table()).collect(),
+            states: States::none(),
+            slots: vec![None; tables].into(),
             rows: Bounded::new(),
             step: 0,
         }
+    }
+
+    /// Gives the cache an arena of `slots` states, in memory of the host. A layout without layers needs none.
+    ///
+    /// # Errors
+    /// [`NoMemory`] when the system refuses.
+    pub fn with_states(self, layout: StateLayout, slots: usize) -> Result<Self, NoMemory> {
+        let states = States::new(layout, slots)?;
+        Ok(Self { states, ..self })
+    }
+
+    /// Whether the network has states. Pages alone do not say then what was computed before.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.states.are_needed()
+    }
+
+    /// The states of sequences and their snapshots.
+    #[must_use]
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    /// The states of sequences and their snapshots, to change.
+    pub fn states_mut(&mut self) -> &mut States {
+        &mut self.states
+    }
+
+    /// Says which slot the sequence of a page table has.
+    ///
+    /// # Panics
+    /// If there is no such table.
+    pub fn set_state(&mut self, table: usize, slot: Option<StateSlot>) {
+        self.slots[table] = slot;
+    }
+
+    /// The slot of the sequence of a page table, if it has one.
+    ///
+    /// # Panics
+    /// If there is no such table.
+    #[must_use]
+    pub fn state_of(&self, table: usize) -> Option<StateSlot> {
+        self.slots[table]
+    }
+
+    /// The state of a page table's sequence in one delta layer, counted among the delta layers alone: the last columns of its
+    /// convolution's input, and the matrices of its value heads.
+    ///
+    /// # Panics
+    /// If there is no such table or layer, or the table's sequence has no slot.
+    pub fn state(&mut self, table: usize, layer: usize) -> (&mut [f32], &mut [f32]) {
+        match self.slots[table] {
+            Some(slot) => self.states.layer_mut(slot, layer),
+            None => panic!("the sequence of page table {table} has no state"),
+        }
+    }
+
+    /// Keeps pages and states from being swapped out. A device does as it does.
+    ///
+    /// # Errors
+    /// [`NotLocked`]: the system's limit of locked memory is too low.
+    pub fn lock(&self) -> Result<(), NotLocked> {
+        self.arena.lock()?;
+        self.states.lock()
     }
 
     /// Sets the rows of the next step, span after span.
@@ -241,6 +314,17 @@ impl KvCache {
     #[must_use]
     pub fn device(&self) -> Option<&dyn std::any::Any> {
         self.arena.device()
+    }
+
+    /// The bytes of one page.
+    ///
+    /// # Errors
+    /// [`PageLost`] if the device that has it does not give it any more.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page(&self, page: PageId) -> Result<Cow<'_, [u8]>, PageLost> {
+        self.arena.page(page)
     }
 
     /// The memory of all pages, to change.

@@ -362,6 +362,12 @@ impl Pages {
         std::iter::successors(Some(tip), |&page| self.index.parent(page))
     }
 
+    /// The owner of a filled page.
+    #[must_use]
+    pub fn owner(&self, page: PageId) -> Owner {
+        self.index.owner(page)
+    }
+
     /// The tokens of a filled page, or none for any other page.
     #[must_use]
     pub fn tokens(&self, page: PageId) -> &[u32] {

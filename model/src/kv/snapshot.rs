@@ -1,4 +1,5 @@
-//! A session in a file: its tokens, a note that the caller wants back, and its pages.
+//! A session in a file: its tokens, a note that the caller wants back, its pages, and its state where the network has one.
+//! One file, because what is written and what is read back must agree field by field.
 //!
 //! # Format
 //! All numbers are little endian. The header has a magic number (8 bytes), the version (u32), the fingerprint (32 bytes: what
@@ -7,9 +8,13 @@
 //! pages, each with its CRC-32, which also covers the header's CRC-32 and the page's number, so that pages cannot change
 //! places or come from another file.
 //!
+//! Where the network has states, the 17th bit of the version is set: the bytes of a state (u64) stand behind the number of the
+//! note's bytes, and behind the last page the state of the session behind its last token, with a CRC-32 like a page's. Pages
+//! without it would be of no use.
+//!
 //! With keys, the version is 3. Before the tokens stands the file's lock (40 bytes: the name of the key, and random bytes);
 //! tokens and note are encrypted, and all that stands before them is bound to them. Tags of 16 bytes take the places of the
-//! CRCs. A page is encrypted in pieces of 64 KiB, each with its tag, and each with its number in the file.
+//! CRCs. A page is encrypted in pieces of 64 KiB, each with its tag, and each with its number in the file, and so is a state.
 //!
 //! The header stands alone. The note is read whatever model the pages belong to, and also where the pages are cut off, which
 //! is how they are dropped to make room.
@@ -26,9 +31,9 @@ use crate::files;
 use crate::seal::{FileLock, Keys, LOCK_BYTES, key_name};
 use crc32fast::Hasher;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, PAGES_MAX};
-use guard::{Guard, read_crc, read_exact};
+use guard::{Guard, Place, read_crc, read_exact};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Component, Path};
 
 const MAGIC: [u8; 8] = *b"glowsess";
@@ -37,7 +42,9 @@ const VERSION: u32 = 2;
 const SEALED: u32 = 3;
 /// The oldest version that is read. Since version 2 a session's messages may have calls of tools and their results.
 const OLDEST: u32 = 1;
-/// Bytes of the header before the tokens.
+/// The bit of the version of a file that has a state behind its pages.
+const STATED: u32 = 1 << 16;
+/// Bytes of the header before the tokens, without those that say how many bytes a state has.
 const FIXED: usize = 8 + 4 + 32 + 8 + 4 + 4 + 4;
 
 /// What the name of a file begins with while it is written. The name of a session never does.
@@ -60,6 +67,8 @@ pub struct Snapshot<'a> {
     pub tokens: &'a [u32],
     /// Whatever the caller wants back.
     pub note: &'a [u8],
+    /// The state behind the last token; empty in a network without states.
+    pub state: &'a [u8],
 }
 
 /// The limits that a file is checked against.
@@ -69,6 +78,8 @@ pub struct Limits {
     pub page_bytes: usize,
     /// How many pages there may be.
     pub pages: usize,
+    /// How many bytes a state must have, which is 0 in a network without states.
+    pub state_bytes: usize,
 }
 
 /// What was read before the pages.
@@ -164,7 +175,18 @@ pub fn header_bytes(tokens: usize, note: usize, sealed: bool) -> usize {
 /// How many bytes a page of `page` bytes takes in a snapshot's file. `sealed`: it is encrypted.
 #[must_use]
 pub fn page_bytes(page: usize, sealed: bool) -> usize {
-    page + guard::page_bytes(page, sealed)
+    page + guard::part_bytes(page, sealed)
+}
+
+/// How many bytes a state of `state` bytes adds to a snapshot's file, which are none where there is none. `sealed`: it is
+/// encrypted.
+#[must_use]
+pub fn state_bytes(state: usize, sealed: bool) -> usize {
+    if state == 0 {
+        0
+    } else {
+        size_of::<u64>() + state + guard::part_bytes(state, sealed)
+    }
 }
 
 /// Takes the pages out of a snapshot's file but leaves the note, and returns the new length of the file.
@@ -175,14 +197,11 @@ pub fn drop_pages(path: &Path, keys: Option<&Keys>) -> Result<u64, SnapshotError
     let none = Limits {
         page_bytes: 0,
         pages: 0,
+        state_bytes: 0,
     };
     let Reader {
-        header,
-        file,
-        guard,
-        ..
+        file, begin: len, ..
     } = read_header(path, &[0; 32], none, keys)?;
-    let len = header_bytes(header.tokens.len(), header.note.len(), guard.seals()) as u64;
     let written = file.metadata()?.modified()?;
     files::operation("open")?;
     let file = OpenOptions::new().write(true).open(path)?;
@@ -208,11 +227,15 @@ fn write_all(
         if page.len() != snapshot.page_bytes {
             return Err(invalid("a page of another size"));
         }
-        guard.write_page(file, written, page)?;
+        guard.write(file, Place::behind(written, page.len()), page)?;
         written += 1;
     }
     if written != snapshot.tokens.len().div_ceil(PAGE_TOKENS) {
         return Err(invalid("more or fewer pages than the tokens take"));
+    }
+    if !snapshot.state.is_empty() {
+        let behind = Place::behind(written, snapshot.page_bytes);
+        guard.write(file, behind, snapshot.state)?;
     }
     Ok(())
 }
@@ -224,6 +247,7 @@ fn encode(snapshot: &Snapshot<'_>, keys: Option<&Keys>) -> Result<(Vec<u8>, Guar
         page_bytes,
         tokens,
         note,
+        state,
     } = snapshot;
     if tokens.len() > PAGES_MAX * PAGE_TOKENS {
         return Err(SnapshotError::TooLarge { what: "text" });
@@ -234,12 +258,17 @@ fn encode(snapshot: &Snapshot<'_>, keys: Option<&Keys>) -> Result<(Vec<u8>, Guar
     let sealed = keys.is_some();
     let mut bytes = Vec::with_capacity(header_bytes(tokens.len(), note.len(), sealed));
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&if sealed { SEALED } else { VERSION }.to_le_bytes());
+    let stated = if state.is_empty() { 0 } else { STATED };
+    let version = if sealed { SEALED } else { VERSION } | stated;
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.extend_from_slice(fingerprint);
     bytes.extend_from_slice(&(*page_bytes as u64).to_le_bytes());
     // the limits above are far below what 32 bits hold
     for count in [tokens.len().div_ceil(PAGE_TOKENS), tokens.len(), note.len()] {
         bytes.extend_from_slice(&(count as u32).to_le_bytes());
+    }
+    if !state.is_empty() {
+        bytes.extend_from_slice(&(state.len() as u64).to_le_bytes());
     }
     let lock = keys.map(Keys::lock).transpose()?;
     if let Some((lock, _)) = &lock {
@@ -277,6 +306,9 @@ pub struct Reader {
     /// Whether it would be written otherwise now: with another key, or with one at all.
     stale: bool,
     page_bytes: usize,
+    state_bytes: usize,
+    /// The byte at which its pages begin.
+    begin: u64,
     /// Why its pages cannot be used, if they cannot.
     unusable: Option<SnapshotError>,
     /// How many pages have been read.
@@ -310,10 +342,11 @@ pub fn read_header(
         return Err(SnapshotError::NotOurs);
     }
     let version = u32::from_le_bytes(take(&mut fields)?);
-    if !(OLDEST..=SEALED).contains(&version) {
+    let (stated, kind) = (version & STATED != 0, version & !STATED);
+    if !(OLDEST..=SEALED).contains(&kind) {
         return Err(SnapshotError::Version(version));
     }
-    let sealed = version == SEALED;
+    let sealed = kind == SEALED;
     if sealed && keys.is_none() {
         return Err(SnapshotError::NoKey);
     }
@@ -334,14 +367,26 @@ pub fn read_header(
             what: "number of pages",
         });
     }
+    let mut head = fixed.to_vec();
+    let mut state = 0;
+    if stated {
+        let mut bytes = [0; size_of::<u64>()];
+        read_exact(&mut file, &mut bytes)?;
+        head.extend_from_slice(&bytes);
+        state = u64::from_le_bytes(bytes);
+    }
     // at most 1.5 MiB
     let body_len = tokens * size_of::<u32>() + note;
-    let header_len = header_bytes(tokens, note, sealed) as u64;
-    let len = usize::try_from(page_bytes)
-        .ok()
-        .and_then(|page| page.checked_add(guard::page_bytes(page, sealed)))
+    let header_len = (header_bytes(tokens, note, sealed) + head.len() - FIXED) as u64;
+    let guarded = |bytes: u64| {
+        let bytes = usize::try_from(bytes).ok()?;
+        bytes.checked_add(guard::part_bytes(bytes, sealed))
+    };
+    let state_len = if stated { guarded(state) } else { Some(0) };
+    let len = guarded(page_bytes)
         .and_then(|page| page.checked_mul(pages))
-        .and_then(|pages| (pages as u64).checked_add(header_len))
+        .and_then(|pages| pages.checked_add(state_len?))
+        .and_then(|parts| (parts as u64).checked_add(header_len))
         .ok_or(SnapshotError::TooLarge { what: "length" })?;
     if file_len < header_len {
         return Err(SnapshotError::Truncated);
@@ -349,7 +394,9 @@ pub fn read_header(
     if file_len > len {
         return Err(SnapshotError::Corrupt { what: "length" });
     }
-    let unusable = if !ours || usize::try_from(page_bytes) != Ok(limits.page_bytes) {
+    let fits = usize::try_from(page_bytes) == Ok(limits.page_bytes)
+        && usize::try_from(state) == Ok(limits.state_bytes);
+    let unusable = if !ours || !fits {
         Some(SnapshotError::OtherModel)
     } else if pages > limits.pages {
         Some(SnapshotError::TooLarge {
@@ -376,7 +423,7 @@ pub fn read_header(
     let (guard, stale) = match lock {
         None => {
             let mut hasher = Hasher::new();
-            hasher.update(&fixed);
+            hasher.update(&head);
             hasher.update(&body);
             let sum = hasher.finalize();
             if read_crc(&mut file)? != sum {
@@ -385,7 +432,7 @@ pub fn read_header(
             (Guard::Sum(sum), keys.is_some())
         }
         Some((lock, (key, newest))) => {
-            let clear = [&fixed[..], &lock].concat();
+            let clear = [&head[..], &lock].concat();
             guard::open(&key, &mut file, 0, &clear, &mut body, "header")?;
             (Guard::Seal(key), !newest)
         }
@@ -405,6 +452,8 @@ pub fn read_header(
         guard,
         stale,
         page_bytes: limits.page_bytes,
+        state_bytes: limits.state_bytes,
+        begin: header_len,
         unusable,
         read: 0,
     })
@@ -462,8 +511,29 @@ impl Reader {
         if self.read == self.header.pages {
             return Err(invalid("all pages were read"));
         }
-        self.guard.read_page(&mut self.file, self.read, page)?;
+        let place = Place::behind(self.read, page.len());
+        self.guard.read(&mut self.file, place, page, "page")?;
         self.read += 1;
+        Ok(())
+    }
+
+    /// Reads the state behind the last token into `state`, whose contents mean nothing after an error. The page that is read next
+    /// stays the same.
+    ///
+    /// # Errors
+    /// The state is corrupt, the file was shortened meanwhile, no page can be read either, or `state` has another size.
+    pub fn read_state(&mut self, state: &mut [u8]) -> Result<(), SnapshotError> {
+        if self.unusable.is_some() || state.is_empty() || state.len() != self.state_bytes {
+            return Err(invalid("a state of another size"));
+        }
+        // the length of the file was checked to hold all pages
+        let page = page_bytes(self.page_bytes, self.guard.seals());
+        let behind = |pages: usize| SeekFrom::Start(self.begin + (pages * page) as u64);
+        let (pages, next) = (behind(self.header.pages), behind(self.read));
+        self.file.seek(pages)?;
+        let place = Place::behind(self.header.pages, self.page_bytes);
+        self.guard.read(&mut self.file, place, state, "state")?;
+        self.file.seek(next)?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! (`gguf-py/gguf/constants.py`).
 
 mod arch;
+mod delta;
 mod keys;
 mod rope;
 mod scales;
@@ -16,6 +17,7 @@ pub use crate::ops::HeadNorm;
 use crate::ops::memory::Widths;
 use crate::ops::no_gpu::NoGpu;
 pub use arch::Arch;
+pub use delta::{Delta, MAX_STATE_DIM};
 use keys::Keys;
 pub use rope::{Pairing, Rope, Scaling, Yarn};
 pub use scales::{Scales, Temperature};
@@ -40,6 +42,8 @@ pub struct Dims {
     pub arch: Arch,
     /// The number of layers, from 1 to [`MAX_LAYERS`].
     pub layers: usize,
+    /// How many layers behind these only draft tokens, 0 or 1. Their weights are checked, and nothing computes them.
+    pub draft_layers: usize,
     /// How many values a position has between layers, from 1 to [`MAX_EMBED`].
     pub embed: usize,
     /// The number of query heads: a multiple of `kv_heads`, at most [`MAX_HEADS`].
@@ -75,6 +79,10 @@ pub struct Dims {
     /// Whether every layer has `post_attention_norm.weight` and `post_ffw_norm.weight`, which norm what is added, in the place of
     /// `attn_norm.weight` and `ffn_norm.weight`.
     pub post_norm: bool,
+    /// Whether what heads of attention give is multiplied with gates ([`Arch::gated`]).
+    pub gated: bool,
+    /// The layers that are delta nets; `None` where all layers attend.
+    pub delta: Option<Delta>,
 }
 
 /// Why the network of a file cannot be computed.
@@ -112,6 +120,12 @@ pub enum DimsError {
         /// The value in the file.
         value: String,
     },
+    /// The file's weights are transformed, and only what undoes that to activations would make sense of them.
+    #[error(
+        "`{0}` says that the weights are stored rotated; without the transformation that belongs to them, which is not supported, \
+         the model would speak gibberish"
+    )]
+    Transformed(String),
     /// A tensor of the network is not in the file.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
@@ -145,6 +159,25 @@ impl Dims {
     /// How many query values a position has: `heads * head_dim`.
     pub fn q_dim(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// How many rows `attn_q.weight` has: a query for each head, and where there are gates as many values behind it.
+    pub fn q_rows(&self) -> usize {
+        self.q_dim() * if self.gated { 2 } else { 1 }
+    }
+
+    /// Whether a layer attends, so that it has keys and values. The others are delta nets.
+    #[must_use]
+    pub fn attends(&self, layer: usize) -> bool {
+        (self.delta.as_ref()).is_none_or(|delta| delta.attends[layer])
+    }
+
+    /// How many layers have keys and values.
+    #[must_use]
+    pub fn kv_layers(&self) -> usize {
+        (0..self.layers)
+            .filter(|layer| self.attends(*layer))
+            .count()
     }
 
     /// How many values the keys (or the values) of a position have: `kv_heads * head_dim`.
@@ -184,6 +217,8 @@ impl Dims {
         let ends = [0, context.saturating_sub(1)];
         let queries = ends.iter().any(|end| scales.query(*end) != 1.0);
         let only_host = [
+            (self.delta.is_some(), "layers that are gated delta nets"),
+            (self.gated, "gates behind attention"),
             (
                 scales.embedding / scales.residual != 1.0,
                 "a scale of the embedding",
@@ -209,7 +244,14 @@ impl Dims {
     pub fn from_gguf(file: &Gguf) -> Result<Self, DimsError> {
         let keys = Keys::new(file)?;
         keys.refuse_foreign()?;
-        let layers = keys.size("block_count", MAX_LAYERS)?;
+        let blocks = keys.size("block_count", MAX_LAYERS)?;
+        let draft_layers = keys.draft_layers()?;
+        let layers = blocks - draft_layers;
+        if layers == 0 {
+            let why = format!("is {blocks}, which leaves no layer beside those that draft");
+            return Err(keys.inconsistent("block_count", why));
+        }
+        let delta = keys.delta(layers, draft_layers)?;
         let embed = keys.size("embedding_length", MAX_EMBED)?;
         let heads = keys.size("attention.head_count", MAX_HEADS)?;
         let kv_heads = keys.size("attention.head_count_kv", MAX_HEADS)?;
@@ -232,6 +274,7 @@ impl Dims {
         let dims = Self {
             arch: keys.arch,
             layers,
+            draft_layers,
             embed,
             heads,
             kv_heads,
@@ -248,6 +291,8 @@ impl Dims {
             qkv_bias: keys.arch.qkv_bias() || has("blk.0.attn_q.bias"),
             qk_norm: keys.arch.qk_norm(),
             post_norm: keys.arch.post_norm(),
+            gated: keys.arch.gated(),
+            delta,
         };
         tensors::check(&dims, file)?;
         Ok(dims)

@@ -5,6 +5,7 @@ mod weights;
 
 use crate::gguf::Gguf;
 use crate::kv::KvCache;
+use crate::ops::delta::DeltaSpec;
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::Processor;
 use crate::ops::rope::RopeTable;
@@ -14,6 +15,7 @@ use burn::tensor::Tensor;
 use dims::Dims;
 use glowplug_firmware_config::kv::KvFormat;
 use std::ops::Range;
+use weights::Mixer;
 pub use weights::{WeightError, Weights};
 
 /// A network that is ready to run: its weights on a device, and its dimensions.
@@ -21,6 +23,8 @@ pub struct Network {
     weights: Weights,
     dims: Dims,
     spec: AttentionSpec,
+    /// The sizes of the delta nets; zeros where there are none.
+    delta: DeltaSpec,
     /// What rows of the embedding are multiplied with.
     embedding_scale: f32,
     /// Any float tensor of the device, by which an op finds its backend.
@@ -42,7 +46,7 @@ const WIDE_BIAS: f32 = 0.9;
 /// sixth digit of their scores.
 const SMALL_HEAD: usize = 64;
 
-/// The format in which each layer's keys are stored: the chosen one, or f16 where eight bits are too few.
+/// The format in which the keys of each layer that has some are stored: the chosen one, or f16 where eight bits are too few.
 #[must_use]
 pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]> {
     let format = |layer: usize| {
@@ -57,7 +61,8 @@ pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]
             chosen
         }
     };
-    (0..dims.layers).map(format).collect()
+    let layers = 0..dims.layers;
+    (layers.filter(|layer| dims.attends(*layer)).map(format)).collect()
 }
 
 impl Network {
@@ -78,6 +83,14 @@ impl Network {
             qk_norm: dims.qk_norm,
             pairing: dims.rope.pairing,
             unrotated_every: dims.rope.unrotated_every,
+            gated: dims.gated,
+        };
+        let delta = dims.delta.as_ref();
+        let delta = DeltaSpec {
+            key_heads: delta.map_or(0, |delta| delta.key_heads),
+            value_heads: delta.map_or(0, |delta| delta.value_heads),
+            head_dim: delta.map_or(0, |delta| delta.head_dim),
+            eps: spec.eps,
         };
         let table = || weights::f32_values(gguf, "rope_freqs.weight");
         let divisors = dims.rope.divisors(table)?;
@@ -87,6 +100,7 @@ impl Network {
             weights,
             dims,
             spec,
+            delta,
             divisors,
         })
     }
@@ -122,10 +136,18 @@ impl Network {
             self.spec.eps,
         );
         let mut x = ops::embed(&self.like, table.matrix(), tokens, scale, kv, rt);
-        for (layer, block) in self.weights.blocks.iter().enumerate() {
-            let q = ops::attention_input(&x, block.attention_input(), self.spec, layer, kv, rt);
-            let a = ops::attention(q, self.spec, layer, kv, rt);
-            x = ops::project_add(x, a, block.attention_output(), eps, rt);
+        for block in &self.weights.blocks {
+            let a = match &block.mixer {
+                Mixer::Attention(w) => {
+                    let q = ops::attention_input(&x, w.input(), self.spec, w.layer, kv, rt);
+                    ops::attention(q, self.spec, w.layer, kv, rt)
+                }
+                Mixer::Delta(w) => {
+                    let y = ops::delta_input(&x, w.input(), self.delta, w.layer, kv, rt);
+                    ops::delta(y, w.norm(), self.delta, w.layer, kv, rt)
+                }
+            };
+            x = ops::project_add(x, a, block.mixer_output(), eps, rt);
             let h = ops::mlp_input(&x, block.mlp_input(), eps, rt);
             x = ops::project_add(x, h, block.mlp_output(), eps, rt);
         }

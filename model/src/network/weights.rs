@@ -3,9 +3,11 @@
 use super::dims::Dims;
 use crate::gguf::pack::REQUANTIZED_HEAD;
 use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
+use crate::ops::delta::DeltaInput;
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::{Processor, mapped};
 use crate::ops::{AttentionInput, HeadNorm, LmHead, Matrix, MlpInput, Norm, Projection, Rest};
+use crate::quant::TAPS;
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -111,19 +113,168 @@ fn norm(weight: Option<&Vector>) -> Norm<Dispatch> {
     })
 }
 
+/// The weights by which the tokens of a text look at each other, up to the output matrix.
+#[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each layer, and a box would only be one more step to it"
+)]
+pub(crate) enum Mixer {
+    Attention(Attention),
+    Delta(Delta),
+}
+
+/// The input side of attention.
+#[derive(Module, Debug)]
+pub(crate) struct Attention {
+    norm: Option<Vector>,
+    q: QuantLinear,
+    k: QuantLinear,
+    v: QuantLinear,
+    /// The biases of q, k and v one after the other, with zeros where the file has none.
+    bias: Vector,
+    q_norm: Vector,
+    k_norm: Vector,
+    /// The layer's number among those that attend, by which the cache knows it.
+    #[module(skip)]
+    pub(super) layer: usize,
+}
+
+impl Attention {
+    fn load(source: &Layer<'_>, layer: usize) -> Result<Self, WeightError> {
+        let dims = source.dims;
+        let head_norm = |part: &str| match dims.qk_norm {
+            HeadNorm::Absent => Vector::from_values(vec![0.0], source.processor),
+            _ => source.vector(part),
+        };
+        let bias = if dims.qkv_bias {
+            let mut bias = Vec::with_capacity(dims.q_rows() + 2 * dims.kv_dim());
+            for part in ["attn_q.bias", "attn_k.bias", "attn_v.bias"] {
+                bias.extend(source.values(part)?);
+            }
+            bias
+        } else {
+            vec![0.0; dims.q_rows() + 2 * dims.kv_dim()]
+        };
+        Ok(Self {
+            norm: source.norm(!dims.post_norm, 0)?,
+            q: source.linear("attn_q.weight")?,
+            k: source.linear("attn_k.weight")?,
+            v: source.linear("attn_v.weight")?,
+            bias: Vector::from_values(bias, source.processor)?,
+            q_norm: head_norm("attn_q_norm.weight")?,
+            k_norm: head_norm("attn_k_norm.weight")?,
+            layer,
+        })
+    }
+
+    pub(super) fn input(&self) -> AttentionInput<Dispatch> {
+        AttentionInput {
+            norm: norm(self.norm.as_ref()),
+            q: self.q.matrix(),
+            k: self.k.matrix(),
+            v: self.v.matrix(),
+            bias: self.bias.tensor().into_dispatch(),
+            q_norm: self.q_norm.tensor().into_dispatch(),
+            k_norm: self.k_norm.tensor().into_dispatch(),
+        }
+    }
+}
+
+/// A gated delta net without its output matrix.
+#[derive(Module, Debug)]
+pub(crate) struct Delta {
+    input_norm: Option<Vector>,
+    qkv: QuantLinear,
+    gate: QuantLinear,
+    alpha: QuantLinear,
+    beta: QuantLinear,
+    /// Column by column of the window, so that a step goes along the channels.
+    convolution: Vector,
+    rate: Vector,
+    bias: Vector,
+    norm: Vector,
+    /// The layer's number among the delta nets, by which the cache knows it.
+    #[module(skip)]
+    pub(super) layer: usize,
+}
+
+impl Delta {
+    fn load(source: &Layer<'_>, layer: usize) -> Result<Self, WeightError> {
+        let taps = source.values("ssm_conv1d.weight")?;
+        let column = |tap: usize| taps.iter().skip(tap).step_by(TAPS).copied();
+        let convolution = (0..TAPS).flat_map(column).collect();
+        Ok(Self {
+            input_norm: source.norm(true, 0)?,
+            qkv: source.linear("attn_qkv.weight")?,
+            gate: source.linear("attn_gate.weight")?,
+            alpha: source.linear("ssm_alpha.weight")?,
+            beta: source.linear("ssm_beta.weight")?,
+            convolution: Vector::from_values(convolution, source.processor)?,
+            rate: source.vector("ssm_a")?,
+            bias: source.vector("ssm_dt.bias")?,
+            norm: source.vector("ssm_norm.weight")?,
+            layer,
+        })
+    }
+
+    pub(super) fn input(&self) -> DeltaInput<Dispatch> {
+        DeltaInput {
+            norm: norm(self.input_norm.as_ref()),
+            qkv: self.qkv.matrix(),
+            gate: self.gate.matrix(),
+            alpha: self.alpha.matrix(),
+            beta: self.beta.matrix(),
+            convolution: self.convolution.tensor().into_dispatch(),
+            rate: self.rate.tensor().into_dispatch(),
+            bias: self.bias.tensor().into_dispatch(),
+        }
+    }
+
+    /// The weight of the norm of each head's result.
+    pub(super) fn norm(&self) -> Tensor<1> {
+        self.norm.tensor()
+    }
+}
+
+/// The tensors of one layer of a file.
+struct Layer<'a> {
+    gguf: &'a Gguf,
+    dims: &'a Dims,
+    number: usize,
+    processor: &'a Processor,
+}
+
+impl Layer<'_> {
+    fn name(&self, part: &str) -> String {
+        format!("blk.{}.{part}", self.number)
+    }
+
+    fn linear(&self, part: &str) -> Result<QuantLinear, WeightError> {
+        QuantLinear::load(self.gguf, &self.name(part), self.processor)
+    }
+
+    fn vector(&self, part: &str) -> Result<Vector, WeightError> {
+        Vector::load(self.gguf, &self.name(part), self.processor)
+    }
+
+    fn values(&self, part: &str) -> Result<Vec<f32>, WeightError> {
+        f32_values(self.gguf, &self.name(part))
+    }
+
+    /// The norm of attention (0) or of the MLP (1), if it is `there`.
+    fn norm(&self, there: bool, of: usize) -> Result<Option<Vector>, WeightError> {
+        let part = self.dims.arch.norm_names()[of];
+        there.then(|| self.vector(part)).transpose()
+    }
+}
+
 /// The weights of one layer. It has the norms before attention and MLP, or those behind them.
 #[derive(Module, Debug)]
 pub(crate) struct Block {
-    attn_norm: Option<Vector>,
-    attn_post_norm: Option<Vector>,
-    attn_q: QuantLinear,
-    attn_k: QuantLinear,
-    attn_v: QuantLinear,
-    /// The biases of q, k and v one after the other, with zeros where the file has none.
-    attn_bias: Vector,
-    attn_q_norm: Vector,
-    attn_k_norm: Vector,
-    attn_output: QuantLinear,
+    pub(super) mixer: Mixer,
+    output: QuantLinear,
+    post_norm: Option<Vector>,
     ffn_norm: Option<Vector>,
     ffn_post_norm: Option<Vector>,
     ffn_gate: QuantLinear,
@@ -132,66 +283,33 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    fn load(
-        gguf: &Gguf,
-        dims: &Dims,
-        layer: usize,
-        processor: &Processor,
-    ) -> Result<Self, WeightError> {
-        let name = |part: &str| format!("blk.{layer}.{part}");
-        let linear =
-            |part: &str| QuantLinear::load(gguf, &name(&format!("{part}.weight")), processor);
-        let vector = |part: &str| Vector::load(gguf, &name(&format!("{part}.weight")), processor);
-        let head_norm = |part: &str| match dims.qk_norm {
-            HeadNorm::Absent => Vector::from_values(vec![0.0], processor),
-            _ => vector(part),
-        };
-        let norm = |there: bool, part: &str| there.then(|| vector(part)).transpose();
+    fn load(source: &Layer<'_>) -> Result<Self, WeightError> {
+        let (dims, layer) = (source.dims, source.number);
         let behind = dims.post_norm;
-        let (q, kv) = (dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim);
-        let bias = if dims.qkv_bias {
-            let mut bias = Vec::with_capacity(q + 2 * kv);
-            for part in ["attn_q", "attn_k", "attn_v"] {
-                bias.extend(f32_values(gguf, &name(&format!("{part}.bias")))?);
-            }
-            bias
+        let attending = (0..layer).filter(|layer| dims.attends(*layer)).count();
+        let (mixer, output) = if dims.attends(layer) {
+            let attention = Attention::load(source, attending)?;
+            (Mixer::Attention(attention), "attn_output.weight")
         } else {
-            vec![0.0; q + 2 * kv]
+            let delta = Delta::load(source, layer - attending)?;
+            (Mixer::Delta(delta), "ssm_out.weight")
         };
         Ok(Self {
-            attn_norm: norm(!behind, "attn_norm")?,
-            attn_post_norm: norm(behind, "post_attention_norm")?,
-            attn_q: linear("attn_q")?,
-            attn_k: linear("attn_k")?,
-            attn_v: linear("attn_v")?,
-            attn_bias: Vector::from_values(bias, processor)?,
-            attn_q_norm: head_norm("attn_q_norm")?,
-            attn_k_norm: head_norm("attn_k_norm")?,
-            attn_output: linear("attn_output")?,
-            ffn_norm: norm(!behind, "ffn_norm")?,
-            ffn_post_norm: norm(behind, "post_ffw_norm")?,
-            ffn_gate: linear("ffn_gate")?,
-            ffn_up: linear("ffn_up")?,
-            ffn_down: linear("ffn_down")?,
+            mixer,
+            output: source.linear(output)?,
+            post_norm: source.norm(behind, 0)?,
+            ffn_norm: source.norm(!behind, 1)?,
+            ffn_post_norm: source.norm(behind, 1)?,
+            ffn_gate: source.linear("ffn_gate.weight")?,
+            ffn_up: source.linear("ffn_up.weight")?,
+            ffn_down: source.linear("ffn_down.weight")?,
         })
     }
 
-    pub(super) fn attention_input(&self) -> AttentionInput<Dispatch> {
-        AttentionInput {
-            norm: norm(self.attn_norm.as_ref()),
-            q: self.attn_q.matrix(),
-            k: self.attn_k.matrix(),
-            v: self.attn_v.matrix(),
-            bias: self.attn_bias.tensor().into_dispatch(),
-            q_norm: self.attn_q_norm.tensor().into_dispatch(),
-            k_norm: self.attn_k_norm.tensor().into_dispatch(),
-        }
-    }
-
-    pub(super) fn attention_output(&self) -> Projection<Dispatch> {
+    pub(super) fn mixer_output(&self) -> Projection<Dispatch> {
         Projection {
-            matrix: self.attn_output.matrix(),
-            norm: norm(self.attn_post_norm.as_ref()),
+            matrix: self.output.matrix(),
+            norm: norm(self.post_norm.as_ref()),
         }
     }
 
@@ -224,7 +342,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Makes handles on the mapped file, where only the biases and the last norm are copied, or puts the weights into the memory
+    /// Makes handles on the mapped file, where only biases, convolutions and the last norm are copied, or puts the weights into the memory
     /// of a GPU.
     ///
     /// # Errors
@@ -243,7 +361,14 @@ impl Weights {
         Ok(Self {
             token_embd: QuantLinear::load(gguf, "token_embd.weight", processor)?,
             blocks: (0..dims.layers)
-                .map(|layer| Block::load(gguf, dims, layer, processor))
+                .map(|number| {
+                    Block::load(&Layer {
+                        gguf,
+                        dims,
+                        number,
+                        processor,
+                    })
+                })
                 .collect::<Result<_, _>>()?,
             output_norm: Vector::from_values(output_norm, processor)?,
             output: optional(!dims.tied_head, "output.weight")?,

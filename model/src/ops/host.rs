@@ -1,31 +1,35 @@
 //! The steps on the host: int8 kernels over the mapped blocks, with rows handed out in chunks to the thread pool.
 
 mod attention;
+mod delta;
+mod products;
 
+use super::delta::{DeltaInput, DeltaSpec};
 use super::runtime::{Planes, Runtime};
 use super::top_groups::TopGroups;
 use super::{
     AttentionInput, AttentionSpec, Flex, FlexTensor, HeadNorm, LmHead, Matrix, MlpInput, Norm,
     Projection, QuantOps,
 };
+use crate::exp::exp;
 use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
-use crate::quant::{Activations, Kernels, Product, row_bytes};
 use burn::backend::{TensorData, TensorMetadata};
+use products::{MatrixRows, multiply_all};
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Rows of a matrix that a thread claims at once. 32 rows of 1,536 Q4_K values are 27 KB: as a prefill tile they stay in a
 /// 32 KB L1, and in decode they take 3 microseconds at 10 GB/s, against 50 ns for the claim.
 const ROWS: usize = 32;
+// so that only the last tile of a matrix has rows that are left over of its groups
+const _: () = assert!(ROWS.is_multiple_of(GROUP));
 
 thread_local! {
     /// A worker's own tile: the up half of gate/up, the product before the residual is added, or a tile of attention. It is
     /// bounded by `ROWS * tokens of a step` and by `glowplug_firmware_config::attention::scratch`.
     static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    /// A worker's products of two planes, `2 * ROWS * tokens of a step` of them.
-    static PLANES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The first `len` values of the buffer, which is grown to at least that many.
@@ -38,102 +42,6 @@ fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 
 fn with_tile<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     TILE.with_borrow_mut(|tile| body(first(tile, len)))
-}
-
-/// A matrix as the kernels see it: its bytes, row by row.
-#[derive(Clone, Copy)]
-struct MatrixRows<'a> {
-    bytes: &'a [u8],
-    row_bytes: usize,
-    matrix: &'a Matrix<Flex>,
-}
-
-impl<'a> MatrixRows<'a> {
-    fn new(matrix: &'a Matrix<Flex>) -> Self {
-        let bytes = slice::<u8>(&matrix.blocks);
-        let row_bytes = row_bytes(matrix.ty, matrix.cols).unwrap_or_default();
-        assert_eq!(
-            bytes.len(),
-            row_bytes * matrix.rows,
-            "matrix bytes do not match its shape"
-        );
-        Self {
-            bytes,
-            row_bytes,
-            matrix,
-        }
-    }
-
-    /// `out.column(c)[r] = row r . x[c]` for the `out.cols()` columns of `acts`, with both planes summed where it has two.
-    fn multiply(
-        &self,
-        kernels: &Kernels,
-        rows: Range<usize>,
-        acts: &Activations,
-        out: &mut RowTile<'_>,
-    ) {
-        let (n, len) = (out.cols(), rows.len());
-        if acts.cols() == n {
-            return self.multiply_plane(kernels, rows, acts, 0, out);
-        }
-        PLANES.with_borrow_mut(|planes| {
-            let planes = first(planes, acts.cols() * len);
-            self.multiply_plane(kernels, rows, acts, 0, &mut RowTile::new(planes, len));
-            let (high, low) = planes.split_at(n * len);
-            for (c, (high, low)) in high
-                .chunks_exact(len)
-                .zip(low.chunks_exact(len))
-                .enumerate()
-            {
-                for ((out, high), low) in out.column(c).iter_mut().zip(high).zip(low) {
-                    *out = high + low;
-                }
-            }
-        });
-    }
-
-    /// `out.column(c)[r] = row r . x[column + c]`, without summing planes.
-    fn multiply_plane(
-        &self,
-        kernels: &Kernels,
-        rows: Range<usize>,
-        acts: &Activations,
-        column: usize,
-        out: &mut RowTile<'_>,
-    ) {
-        let product = Product {
-            ty: self.matrix.ty,
-            layout: self.matrix.layout,
-            weights: &self.bytes[rows.start * self.row_bytes..],
-            k: self.matrix.cols,
-            activations: acts,
-            first_column: column,
-        };
-        kernels.matmul(&product, out);
-    }
-
-    /// `out[r] = row r . x[column]` for one of `columns` columns and at most a group of rows, with both planes summed where
-    /// there are two.
-    fn multiply_column(
-        &self,
-        kernels: &Kernels,
-        rows: Range<usize>,
-        acts: &Activations,
-        (column, columns): (usize, usize),
-        out: &mut [f32],
-    ) {
-        let len = rows.len();
-        let plane = |column, out: &mut [f32]| {
-            let out = &mut RowTile::new(&mut out[..len], len);
-            self.multiply_plane(kernels, rows.clone(), acts, column, out);
-        };
-        plane(column, out);
-        if acts.cols() > columns {
-            let mut low = [0.0; GROUP];
-            plane(columns + column, &mut low);
-            add(&mut out[..len], &low[..len]);
-        }
-    }
 }
 
 fn slice<E: burn::tensor::Element + bytemuck::Pod>(tensor: &FlexTensor) -> &[E] {
@@ -217,29 +125,11 @@ impl QuantOps for Flex {
             &[w.q.ty, w.k.ty, w.v.ty],
         );
 
-        let (q_rows, kv_rows) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let (q_rows, kv_rows) = (w.q.rows, spec.kv_heads * spec.head_dim);
         let rows = q_rows + 2 * kv_rows;
         products.resize(n * rows, 0.0);
-        let (q, key, value) = (
-            MatrixRows::new(&w.q),
-            MatrixRows::new(&w.k),
-            MatrixRows::new(&w.v),
-        );
-        // one barrier for the three: a chunk never straddles two matrices
-        let chunk = largest_common_chunk(q_rows, kv_rows);
-        pool.run_rows(threads, products, rows, chunk, &|range, out| {
-            let (part, start) = match range.start {
-                start if start < q_rows => (q, 0),
-                start if start < q_rows + kv_rows => (key, q_rows),
-                _ => (value, q_rows + kv_rows),
-            };
-            part.multiply(
-                kernels,
-                range.start - start..range.end - start,
-                inputs.of(part.matrix.ty),
-                out,
-            );
-        });
+        let matrices = [&w.q, &w.k, &w.v].map(MatrixRows::new);
+        multiply_all(&matrices, kernels, pool, threads, inputs, products);
 
         let norm_if = |place: HeadNorm, head: &mut [f32], norm: &FlexTensor| {
             if spec.qk_norm == place {
@@ -261,12 +151,17 @@ impl QuantOps for Flex {
         let positions: &KvCache = kv;
         pool.run_chunks(threads, products, rows, &|i, column| {
             let position = positions.position(i);
-            let (query, rest) = column.split_at_mut(q_rows);
+            let (queries, rest) = column.split_at_mut(q_rows);
             let (keys, vals) = rest.split_at_mut(kv_rows);
-            for (h, head) in query.chunks_exact_mut(d).enumerate() {
-                finish(head, &bias[h * d..][..d], &w.q_norm, position);
+            for (h, head) in queries.chunks_exact_mut(q_rows / spec.heads).enumerate() {
+                let bias = &bias[h * head.len()..][..head.len()];
+                let (query, gate) = head.split_at_mut(d);
+                finish(query, &bias[..d], &w.q_norm, position);
+                multiply(query, rope.query_scale(position));
+                for (gate, bias) in gate.iter_mut().zip(&bias[d..]) {
+                    *gate = 1.0 / (1.0 + exp::<false>(-(*gate + bias)));
+                }
             }
-            multiply(query, rope.query_scale(position));
             for (h, head) in keys.chunks_exact_mut(d).enumerate() {
                 finish(head, &bias[q_rows + h * d..][..d], &w.k_norm, position);
             }
@@ -274,9 +169,14 @@ impl QuantOps for Flex {
         });
         let mut q = Vec::with_capacity(n * q_rows);
         for (i, column) in products.chunks_exact_mut(rows).enumerate() {
-            let (query, rest) = column.split_at_mut(q_rows);
+            let (queries, rest) = column.split_at_mut(q_rows);
             let (keys, vals) = rest.split_at_mut(kv_rows);
-            q.extend_from_slice(query);
+            // all queries, and behind them all gates if there are any
+            for part in 0..q_rows / (spec.heads * d) {
+                for head in queries.chunks_exact(q_rows / spec.heads) {
+                    q.extend_from_slice(&head[part * d..][..d]);
+                }
+            }
             kv.store(kernels, layer, i, keys, vals);
         }
         tensor(q, [n, q_rows])
@@ -290,6 +190,28 @@ impl QuantOps for Flex {
         rt: &mut Runtime,
     ) -> FlexTensor {
         attention::attention(q, spec, layer, kv, rt)
+    }
+
+    fn delta_input(
+        x: &FlexTensor,
+        w: DeltaInput<Self>,
+        spec: DeltaSpec,
+        layer: usize,
+        kv: &mut KvCache,
+        rt: &mut Runtime,
+    ) -> FlexTensor {
+        delta::delta_input(x, &w, spec, layer, kv, rt)
+    }
+
+    fn delta(
+        x: FlexTensor,
+        norm: FlexTensor,
+        spec: DeltaSpec,
+        layer: usize,
+        kv: &mut KvCache,
+        rt: &mut Runtime,
+    ) -> FlexTensor {
+        delta::delta(x, &norm, spec, layer, kv, rt)
     }
 
     fn project_add(
@@ -452,12 +374,4 @@ fn multiply(values: &mut [f32], factor: f32) {
     for value in values {
         *value *= factor;
     }
-}
-
-/// The largest chunk of at most [`ROWS`] rows that divides both numbers. It is whole groups of sixteen where both are.
-fn largest_common_chunk(a: usize, b: usize) -> usize {
-    [ROWS, 16, 8, 4, 2]
-        .into_iter()
-        .find(|chunk| a.is_multiple_of(*chunk) && b.is_multiple_of(*chunk))
-        .unwrap_or(1)
 }

@@ -18,6 +18,7 @@
 
 #[cfg(feature = "wgpu")]
 pub mod cube;
+pub mod delta;
 mod host;
 pub mod memory;
 pub mod no_gpu;
@@ -39,6 +40,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension};
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::Tensor;
+use delta::{DeltaInput, DeltaSpec};
 use no_gpu::NoGpu;
 pub use rest::Rest;
 use rope::RopePairing;
@@ -90,7 +92,8 @@ pub struct AttentionInput<B: Backend> {
     /// The tensor `attn_norm.weight`: `[embed]`.
     #[extension_type]
     pub norm: Norm<B>,
-    /// The tensor `attn_q.weight`: `[H * D, embed]`.
+    /// The tensor `attn_q.weight`: `[H * D, embed]`. With gates it is `[2 * H * D, embed]`: of each head `D` rows of its query,
+    /// and then `D` of its gate.
     #[extension_type]
     pub q: Matrix<B>,
     /// The tensor `attn_k.weight`: `[K * D, embed]`.
@@ -99,7 +102,7 @@ pub struct AttentionInput<B: Backend> {
     /// The tensor `attn_v.weight`: `[K * D, embed]`.
     #[extension_type]
     pub v: Matrix<B>,
-    /// The biases of q, k and v one after the other: `[(H + 2K) * D]`, with zeros where the file has none.
+    /// The biases of q, k and v one after the other, as long as these, with zeros where the file has none.
     pub bias: FloatTensor<B>,
     /// The tensor `attn_q_norm.weight`: `[D]`. It is not read with [`HeadNorm::Absent`].
     pub q_norm: FloatTensor<B>,
@@ -175,6 +178,8 @@ pub struct AttentionSpec {
     pub pairing: RopePairing,
     /// In every so-manieth layer heads are not rotated; 0 if they are in all.
     pub unrotated_every: usize,
+    /// Whether what each head gives is multiplied with a gate.
+    pub gated: bool,
 }
 
 impl AttentionSpec {
@@ -220,7 +225,8 @@ pub trait QuantOps: Backend {
     }
 
     /// Norm, q/k/v with their biases, q/k norm and rotation, and q times [`RopeTable::query_scale`](rope::RopeTable::query_scale).
-    /// Keys and values go to the cache. Takes `x` of `[n, embed]` and gives q of `[n, H * D]`.
+    /// Keys and values go to the cache. Takes `x` of `[n, embed]` and gives q of `[n, H * D]`. With gates it gives
+    /// `[n, 2 * H * D]`: all queries of a token, and then the logistic functions of all its gates.
     fn attention_input(
         x: &FloatTensor<Self>,
         #[extension_type] w: AttentionInput<Self>,
@@ -232,8 +238,8 @@ pub trait QuantOps: Backend {
         reference::attention_input::<Self>(x, w, spec, layer, kv, rt)
     }
 
-    /// Causal attention of `q`, which is `[n, H * D]`, over the tokens of each row's sequence up to its own. Gives
-    /// `[n, H * D]`.
+    /// Causal attention of `q`, as [`Self::attention_input`] gives it, over the tokens of each row's sequence up to its own.
+    /// Gives `[n, H * D]`, times the gates if there are any.
     fn attention(
         q: FloatTensor<Self>,
         spec: AttentionSpec,
@@ -243,6 +249,36 @@ pub trait QuantOps: Backend {
     ) -> FloatTensor<Self> {
         let _ = rt;
         reference::attention::<Self>(&q, spec, layer, kv)
+    }
+
+    /// The input side of a gated delta net: norm, the products of all its matrices, the convolution over this and the three
+    /// tokens before with SiLU, queries and keys divided by their length, and the queries by `sqrt(D)` too. The decay is
+    /// `exp(rate * softplus(alpha + bias))`, beta the logistic function of its product. Takes `x` of `[n, embed]` and gives
+    /// `[n, width]` ([`DeltaSpec::width`]). The last columns go to the states of the cache.
+    fn delta_input(
+        x: &FloatTensor<Self>,
+        #[extension_type] w: DeltaInput<Self>,
+        spec: DeltaSpec,
+        layer: usize,
+        kv: &mut KvCache,
+        rt: &mut Runtime,
+    ) -> FloatTensor<Self> {
+        reference::delta::delta_input::<Self>(x, w, spec, layer, kv, rt)
+    }
+
+    /// The gated delta rule ([`Kernels::delta_rule`](crate::quant::Kernels::delta_rule)) of each value head over the tokens of each
+    /// sequence, with the matrices in the states of the cache; then the RMS norm of each head with the weight `norm`, `[D]`,
+    /// times SiLU of its gate. Takes `x` of `[n, width]` and gives `[n, values]`.
+    fn delta(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        spec: DeltaSpec,
+        layer: usize,
+        kv: &mut KvCache,
+        rt: &mut Runtime,
+    ) -> FloatTensor<Self> {
+        let _ = rt;
+        reference::delta::delta::<Self>(&x, &norm, spec, layer, kv)
     }
 
     /// `x + norm(a . w^T)`, the output projection of attention and MLP with its residual. `x` is `[n, rows]`, `a` is
@@ -342,6 +378,44 @@ pub fn attention(
 ) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::attention(
         q.into_dispatch(),
+        spec,
+        layer,
+        kv,
+        rt,
+    ))
+}
+
+/// Calls [`QuantOps::delta_input`] on tensors of the dispatching backend.
+pub fn delta_input(
+    x: &Tensor<2>,
+    w: DeltaInput<Dispatch>,
+    spec: DeltaSpec,
+    layer: usize,
+    kv: &mut KvCache,
+    rt: &mut Runtime,
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as QuantOps>::delta_input(
+        &x.clone().into_dispatch(),
+        w,
+        spec,
+        layer,
+        kv,
+        rt,
+    ))
+}
+
+/// Calls [`QuantOps::delta`] on tensors of the dispatching backend.
+pub fn delta(
+    x: Tensor<2>,
+    norm: Tensor<1>,
+    spec: DeltaSpec,
+    layer: usize,
+    kv: &mut KvCache,
+    rt: &mut Runtime,
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as QuantOps>::delta(
+        x.into_dispatch(),
+        norm.into_dispatch(),
         spec,
         layer,
         kv,

@@ -1,6 +1,8 @@
 //! The steps in plain Burn ops on f32: the definition that every override is compared with. Only the blocks themselves are
 //! opened by [`Kernels::open_row`], which is the definition of the formats.
 
+pub(super) mod delta;
+
 use super::rope::RopePairing;
 use super::runtime::Runtime;
 use super::{
@@ -184,7 +186,7 @@ pub(super) fn attention_input<B: Backend>(
 ) -> FloatTensor<B> {
     let n = x.shape()[0];
     let d = spec.head_dim;
-    let (q_rows, kv_rows) = (spec.heads * d, spec.kv_heads * d);
+    let (heads, q_rows, kv_rows) = (spec.heads, w.q.rows, spec.kv_heads * d);
     let h = normed::<B>(x.clone(), w.norm, spec.eps);
     let bias = B::float_reshape(w.bias, Shape::from(vec![1, q_rows + 2 * kv_rows]));
     let project = |w: Matrix<B>, from: usize, rows: usize| {
@@ -210,7 +212,13 @@ pub(super) fn attention_input<B: Backend>(
         };
         norm_if(HeadNorm::AfterRotation, x)
     };
-    let q = rotated(project(w.q, 0, q_rows), w.q_norm, spec.heads);
+    // of each head its query, and behind it its gate if it has one
+    let q = B::float_reshape(
+        project(w.q, 0, q_rows),
+        Shape::from(vec![n, heads, q_rows / heads]),
+    );
+    let gates = part::<B>(q.clone(), 2, d, q_rows / heads);
+    let q = rotated(part::<B>(q, 2, 0, d), w.q_norm, heads);
     let mut keys = download::<B>(rotated(
         project(w.k, q_rows, kv_rows),
         w.k_norm,
@@ -228,7 +236,12 @@ pub(super) fn attention_input<B: Backend>(
         .map(|row| rt.rope.query_scale(kv.position(row)))
         .collect();
     let scales = upload::<B>(scales, [n, 1], &x.device());
-    B::float_mul(B::float_reshape(q, Shape::from(vec![n, q_rows])), scales)
+    let q = B::float_mul(B::float_reshape(q, Shape::from(vec![n, heads * d])), scales);
+    if !spec.gated {
+        return q;
+    }
+    let gates = B::float_reshape(gates, Shape::from(vec![n, heads * d]));
+    B::float_cat(vec![q, sigmoid::<B>(gates)], 1)
 }
 
 /// Attention row by row, because each row may look only at its own sequence, up to itself.
@@ -275,7 +288,13 @@ pub(super) fn attention<B: Backend>(
             B::float_cat(heads, 1)
         })
         .collect();
-    B::float_cat(rows, 0)
+    let out = B::float_cat(rows, 0);
+    if spec.gated {
+        let width = spec.heads * d;
+        B::float_mul(out, part::<B>(q.clone(), 1, width, 2 * width))
+    } else {
+        out
+    }
 }
 
 pub(super) fn mlp_input<B: Backend>(
@@ -287,9 +306,15 @@ pub(super) fn mlp_input<B: Backend>(
     let h = normed::<B>(x.clone(), w.norm, eps);
     let gate = linear::<B>(h.clone(), w.gate, rt);
     let up = linear::<B>(h, w.up, rt);
-    let denominator = B::float_add_scalar(
-        B::float_exp(B::float_neg(gate.clone())),
-        Scalar::from(1.0f32),
-    );
-    B::float_mul(B::float_div(gate, denominator), up)
+    B::float_mul(silu::<B>(gate), up)
+}
+
+/// The logistic function, `1 / (1 + exp(-x))`.
+fn sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let denominator = B::float_add_scalar(B::float_exp(B::float_neg(x)), Scalar::from(1.0f32));
+    B::float_recip(denominator)
+}
+
+fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_mul(x.clone(), sigmoid::<B>(x))
 }

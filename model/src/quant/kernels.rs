@@ -106,8 +106,39 @@ impl Heads<'_> {
     }
 }
 
+/// Columns that a [`Kernels::convolve`] takes: the last one is the token's own.
+pub const TAPS: usize = 4;
+
+/// Columns of a [`Kernels::delta_rule`]'s matrix that lie together: a matrix of `d` rows and columns is
+/// `[d / STATE_COLUMNS][d][STATE_COLUMNS]`.
+pub const STATE_COLUMNS: usize = 32;
+
+/// The tokens of a sequence that go through the matrix of one value head, one after the other.
+#[derive(Clone, Copy)]
+pub struct DeltaRule<'a> {
+    /// A column of `width` values for each token.
+    pub columns: &'a [f32],
+    /// Values of a column.
+    pub width: usize,
+    /// Where in a column the head's query is, `d` values.
+    pub q: usize,
+    /// Where the key is, `d` values.
+    pub k: usize,
+    /// Where the value is, `d` values.
+    pub v: usize,
+    /// Where the number is that the matrix is multiplied with.
+    pub decay: usize,
+    /// Where the number is that says how much of the value is learned.
+    pub beta: usize,
+    /// Values of a query, a key and a value: a multiple of [`STATE_COLUMNS`].
+    pub d: usize,
+}
+
 /// One way to compute a [`Product`]; see [`Kernels::matmul`].
 pub(super) type Matmul = fn(&Product<'_>, &mut RowTile<'_>);
+
+/// A way to compute [`Kernels::convolve`].
+pub(super) type Convolve = fn([&[f32]; TAPS], [&[f32]; TAPS], &mut [f32]);
 
 /// The function table of one level. Its entries rely on the sizes that the methods here assert.
 pub struct Kernels {
@@ -121,6 +152,8 @@ pub struct Kernels {
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
+    pub(super) convolve: Convolve,
+    pub(super) delta_rule: fn(&DeltaRule<'_>, &mut [f32], &mut [f32]),
 }
 
 impl Kernels {
@@ -163,7 +196,8 @@ impl Kernels {
     /// whatever the rows and columns of the call, and on every level: see the definition in [`crate::quant`].
     ///
     /// # Panics
-    /// If the sizes do not fit each other; in [`Layout::Interleaved16`] also if the rows are not whole groups.
+    /// If the sizes do not fit each other; in [`Layout::Interleaved16`] also if the rows are not whole groups, nor whole groups
+    /// and the last rows of the matrix.
     pub fn matmul(&self, product: &Product<'_>, out: &mut RowTile<'_>) {
         let Product {
             ty,
@@ -201,14 +235,28 @@ impl Kernels {
         match layout {
             Layout::Rows => (self.matmul)(product, out),
             Layout::Interleaved16 => {
+                let rest = out.rows() % GROUP;
+                let (whole, row) = (out.rows() - rest, product.rows(1).len());
                 assert!(
-                    Layout::groups(ty, out.rows() as u64),
+                    Layout::groups(ty, whole as u64)
+                        && (rest == 0 || weights.len() == row * out.rows()),
                     "matmul: {} rows of {ty} in groups of sixteen",
                     out.rows()
                 );
-                match self.matmul_interleaved {
-                    Some(matmul) => matmul(product, out),
-                    None => by_rows(self.matmul, product, out),
+                if whole > 0 {
+                    let out = &mut out.part(0, whole);
+                    match self.matmul_interleaved {
+                        Some(matmul) => matmul(product, out),
+                        None => by_rows(self.matmul, product, out),
+                    }
+                }
+                if rest > 0 {
+                    let product = Product {
+                        layout: Layout::Rows,
+                        weights: &weights[whole * row..],
+                        ..*product
+                    };
+                    (self.matmul)(&product, &mut out.part(whole, rest));
                 }
             }
         }
@@ -340,6 +388,53 @@ impl Kernels {
             let scores = &mut scores[..queries * heads.stride()];
             (self.attend)(&heads, scores, out);
         }
+    }
+
+    /// `out[i] = silu(sum)`, of the products of value `i` of each column and of its weights.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn convolve(&self, columns: [&[f32]; TAPS], weights: [&[f32]; TAPS], out: &mut [f32]) {
+        for values in columns.iter().chain(&weights) {
+            assert!(
+                values.len() == out.len(),
+                "convolve: {} and {} values",
+                values.len(),
+                out.len()
+            );
+        }
+        (self.convolve)(columns, weights, out);
+    }
+
+    /// The gated delta rule (<https://arxiv.org/abs/2412.06464>). For each token the matrix `S` is multiplied with the decay, then
+    /// `S += k * ((v - k . S) * beta)`, and the token gets `q . S`. The same bits on every level, and however a sequence is cut
+    /// into calls.
+    ///
+    /// # Shapes
+    /// `state` has `d * d` values, a row for each value of a key, as [`STATE_COLUMNS`] says. `out` is `[tokens][d]`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit each other.
+    pub fn delta_rule(&self, rule: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]) {
+        let DeltaRule {
+            columns, width, d, ..
+        } = *rule;
+        let fits =
+            |first: usize, len: usize| first.checked_add(len).is_some_and(|end| end <= width);
+        assert!(
+            d > 0
+                && d.is_multiple_of(STATE_COLUMNS)
+                && [rule.q, rule.k, rule.v].iter().all(|first| fits(*first, d))
+                && [rule.decay, rule.beta].iter().all(|at| fits(*at, 1))
+                && columns.len().is_multiple_of(width)
+                && d.checked_mul(d) == Some(state.len())
+                && d.checked_mul(columns.len() / width) == Some(out.len()),
+            "delta_rule: {} values in columns of {width}, heads of {d}, a state of {}, a result of {}",
+            columns.len(),
+            state.len(),
+            out.len()
+        );
+        (self.delta_rule)(rule, state, out);
     }
 
     /// Writes one token's key (or value) of a head, `row`, to its slot of a page's chunk. The same on every level.

@@ -17,6 +17,10 @@ static TABLES: &[&Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     &super::x86::avx512::TABLE,
     #[cfg(target_arch = "x86_64")]
+    &super::x86::avx2::VNNI,
+    #[cfg(target_arch = "x86_64")]
+    &super::x86::avx2::VNNI_EVEX,
+    #[cfg(target_arch = "x86_64")]
     &super::x86::avx2::TABLE,
     &scalar::TABLE,
 ];

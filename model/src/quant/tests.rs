@@ -2,7 +2,10 @@
 //!
 //! One file, because it is one set of helpers and the checks that every level has to pass.
 
+mod delta;
 mod floats;
+mod formats;
+mod grids;
 mod interleaved;
 mod pages;
 
@@ -40,6 +43,9 @@ fn scales_at(ty: GgmlType) -> &'static [usize] {
         Q2_K => &[80, 82],
         Q3_K => &[108],
         Q6_K => &[208],
+        TQ1_0 => &[52],
+        TQ2_0 => &[64],
+        MXFP4 | NVFP4 => &[],
         _ => &[0],
     }
 }
@@ -63,6 +69,13 @@ fn weights(ty: GgmlType, rows: usize, k: usize, fill: Fill, random: &mut Random)
                 Fill::All(byte) => byte,
             }),
         }
+        // scales of one byte: what is finite, and not so small that sums of eight columns were of subnormal numbers
+        match ty {
+            MXFP4 => block[0] = [110 + block[0] % 16, 140][usize::from(fill != Fill::Random)],
+            NVFP4 if fill == Fill::Random => {}
+            NVFP4 => block[..4].fill(0x7e),
+            _ => {}
+        }
         for &at in scales_at(ty) {
             let d = if fill == Fill::Random {
                 random.unit() * 0.02
@@ -71,6 +84,8 @@ fn weights(ty: GgmlType, rows: usize, k: usize, fill: Fill, random: &mut Random)
             };
             if ty == Q8_K {
                 block[at..at + 4].copy_from_slice(&d.to_le_bytes());
+            } else if ty == IQ1_M {
+                grids::set_iq1_m_scale(block, half::f16::from_f32(d));
             } else {
                 block[at..at + 2].copy_from_slice(&half::f16::from_f32(d).to_le_bytes());
             }

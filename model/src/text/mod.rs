@@ -28,7 +28,9 @@ pub use jinja::{Jinja, JinjaError};
 pub use message::{Message, Role, ToolCall};
 pub use sample::{BEST, MAX_TOP_LOGPROBS, PENALTY_WINDOW, Sampled, Sampler, SamplerParams};
 pub use stop::StopStrings;
-pub use template::{ChatTemplate, Prompt, conversation, described};
+#[cfg(test)]
+pub(crate) use template::tests::chatml;
+pub use template::{ChatTemplate, Prompt, another_letter, conversation, described};
 pub use thought::{Side, ThoughtSplitter};
 pub use tokenizer::{MAX_TEXT_BYTES, Tokenizer};
 pub use tools::{

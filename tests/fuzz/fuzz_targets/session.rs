@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 const LIMITS: Limits = Limits {
     page_bytes: 20,
     pages: 3,
+    state_bytes: 0,
 };
 /// Before the tokens: magic number, version, fingerprint, bytes of a page, and the numbers of pages, tokens and note bytes.
 const FIXED: usize = 8 + 4 + 32 + 8 + 3 * 4;

@@ -17,6 +17,9 @@ pub fn template_bombs() -> Vec<(String, &'static str)> {
     };
     let deep =
         |before: &str, after: &str| format!("{}x{}", before.repeat(2000), after.repeat(2000));
+    let name = "n".repeat(128);
+    let name = name.as_str();
+    let keys: String = (0..6000).map(|at| format!("'k{at}':1,")).collect();
     let quoted = "'a'".to_owned() + &", 'map'".repeat(9000);
     let (work, levels, within, depth, unexpected) = (
         "too much work",
@@ -108,6 +111,28 @@ pub fn template_bombs() -> Vec<(String, &'static str)> {
         ("{{ ('a ' * 900000).split()|length }}".into(), work), ("{{ ('a' * 99999).split('a')|length }}".into(), work),
         ("{{ 'a'.count('') }}{{ ('a' * 9999999).count('') }}".into(), work),
         ("{% set x = 'a' * 9999 %}{% for i in range(9999) %}{{ x[i] }}{% endfor %}".into(), work),
+        // what takes long for what it makes
+        (fill("{% for i in range(9999) %}{{ 1", "|abs", " }}{% endfor %}"), work),
+        (fill("{% for i in range(9999) %}{{ 1", " is odd", " }}{% endfor %}"), work),
+        (often(&format!("{{{{ {name}{} }}}}", format!(".{name}").repeat(100))), "undefined"),
+        (format!("{{% set m = {{'{name}': 1}} %}}{}{}{}", "{% for i in 'abcdefghij' %}".repeat(50), format!("{{{{ {name} }}}}").repeat(99), "{% endfor %}".repeat(50)), work),
+        (often(&format!("{{% set m = {{'{name}': 1}} %}}{}", format!("{{{{ m.{name} }}}}").repeat(200))), work),
+        ("{{ ([1e300] * 9999)|map('round', 300)|list|length }}{{ ([1e300] * 9999)|map('round', 300)|list|length }}{{ ([1e300] * 9999)|map('round', 300)|list|length }}".into(), work),
+        (often("{{ '%.999e' % 1e-300 }}"), work), (often("{{ '%.999g' % 5e-324 }}"), work), (often("{{ '%.0f' % 1e308 }}{{ '{:.999f}'.format(1e308) }}"), work),
+        ("{{ ('%d' * 99999)|format(*range(99999))|length }}".into(), work),
+        (format!("{{% set m = {{{keys}}} %}}{{{{ ('{{zz}}' * 60000).format(zz=1, **m)|length }}}}"), work),
+        ("{% set x = 'é' * 500000 %}{% for i in range(9999) %}{{ x.isalnum() }}{{ x.islower() }}{{ x.istitle }}{% endfor %}".into(), work),
+        ("{% set x = 'é' * 500000 %}{% for i in range(9999) %}{{ x is lower }}{% endfor %}".into(), work),
+        ("{% set x = 'ab' * 500000 %}{% for i in range(9999) %}{{ x.splitlines()|length }}{{ x.split()|length }}{% endfor %}".into(), work),
+        ("{% set x = 'ab' * 500000 %}{% for i in range(9999) %}{{ x.find('aab') }}{{ x.count('aab') }}{{ 'aab' in x }}{% endfor %}".into(), work),
+        ("{% set x = 'ab' * 500000 %}{% for i in range(9999) %}{{ x[-1] }}{{ x[999999] }}{% endfor %}".into(), work),
+        ("{% set x = 'a ' * 200000 %}{% for i in range(9999) %}{{ x|title|length }}{{ x.title()|length }}{{ x.swapcase()|length }}{% endfor %}".into(), work),
+        ("{% set x = '\x01' * 100000 %}{% for i in range(9999) %}{{ [x] is lower }}{{ x|tojson|length }}{% endfor %}".into(), work),
+        ("{% set x = 'é' * 100000 %}{% for i in range(9999) %}{{ x|tojson(ensure_ascii=true)|length }}{% endfor %}".into(), work),
+        ("{% set x = '<' * 100000 %}{% for i in range(9999) %}{{ ('a'|safe + x)|length }}{% endfor %}".into(), work),
+        ("{% set x = 'k' * 900000 %}{% set m = {x: 1} %}{% for i in range(9999) %}{{ m[x] }}{% endfor %}".into(), work),
+        (often("{{ strftime_now('%c%c%c%c%c%c%c%c') }}"), work),
+        (often("{{ 'a'.b.c if 0 else ns.x.upper().lower().strip().title().swapcase() }}"), work),
         // the source, and what is asked of it when it is read
         ("{{ 1 }}".repeat(150_000), "the limit is"), (deep("(", ")"), ""), (format!("{{{{ {} }}}}", deep("(", ")")), within),
         (often("{% set ns.x = ns.x ~ ns.x %}<tool_call>"), work),

@@ -1,5 +1,7 @@
 //! Named conversations: what they remember, which pages they find again, and their files.
 
+mod states;
+
 use super::world::{Heard, Q8, answer, config, load, request, tiny, turn};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_model::engine::{

@@ -1,14 +1,23 @@
 //! Many streams share one step.
 
-use super::world::{Heard, answer, config, load, request, tiny};
+use super::world::{Heard, answer, config, hybrid, load, request, tiny, turn};
 use glowplug_firmware_config::limits::{DRAFT_MAX, STEP_TOKENS};
 use glowplug_model::engine::{Effort, Finish, Priority, Refusal, Request, Worked};
-use glowplug_tests::{SplitMix, Think};
+use glowplug_tests::world::on_gpu;
+use glowplug_tests::{SplitMix, Think, Tiny};
 
 /// A stream's answer does not depend on the other streams in the step, on chunks, or on pages that are shared and copied.
 #[test]
 fn streams_together_say_what_each_says_alone() {
-    let tiny = tiny(Think::Never);
+    let shared = together(&tiny(Think::Never));
+    assert!(shared.cached.values().any(|cached| *cached > 64));
+    // a GPU refuses the network
+    if !on_gpu() {
+        together(&hybrid());
+    }
+}
+
+fn together(tiny: &Tiny) -> Heard {
     let prompts: Vec<String> = (0..12u64)
         .map(|i| {
             let mut random = SplitMix::new(i, "streams");
@@ -25,11 +34,11 @@ fn streams_together_say_what_each_says_alone() {
     let alone: Vec<_> = prompts
         .iter()
         .map(|prompt| {
-            let mut engine = load(&tiny, &config(64, 1));
+            let mut engine = load(tiny, &config(64, 1));
             answer(&mut engine, 1, request("c", prompt, 24)).0
         })
         .collect();
-    let mut engine = load(&tiny, &config(64, 4));
+    let mut engine = load(tiny, &config(64, 4));
     let mut heard = Heard::default();
     for (i, prompt) in prompts.iter().enumerate() {
         let client = ["a", "b", "c"][i % 3];
@@ -45,7 +54,44 @@ fn streams_together_say_what_each_says_alone() {
     for (i, alone) in alone.iter().enumerate() {
         assert_eq!(&heard.text[&(i as u64)], alone, "{}", prompts[i]);
     }
-    assert!(heard.cached.values().any(|cached| *cached > 64));
+    heard
+}
+
+/// Whatever an engine has answered before, and whoever asks again or goes on.
+#[test]
+fn states_are_those_of_the_text() {
+    if on_gpu() {
+        return;
+    }
+    let long = "the rain in the plain ".repeat(8);
+    let fresh = |before: &str| {
+        let mut engine = load(&hybrid(), &config(64, 1));
+        let said = answer(&mut engine, 1, turn("a", "s", before, 8)).0;
+        (said, answer(&mut engine, 2, turn("a", "s", &long, 40)).0)
+    };
+    let (once, twice) = (fresh(&long), fresh("42"));
+    assert_ne!(once, twice);
+    let mut engine = load(&hybrid(), &config(64, 2));
+    for (i, session) in ["s", "t", "s", "u"].into_iter().enumerate() {
+        let (first, id) = (if session == "u" { "42" } else { &long }, 10 * i as u64);
+        let want = if session == "u" { &twice } else { &once };
+        let known = i == 2;
+        if !known {
+            assert_eq!(
+                answer(&mut engine, id, turn("a", session, first, 8)).0,
+                want.0
+            );
+            assert_eq!(
+                answer(&mut engine, id + 1, turn("a", session, &long, 40)).0,
+                want.1
+            );
+        }
+        // and beside it the same text without a session
+        assert_eq!(
+            answer(&mut engine, id + 2, request("b", first, 8)).0,
+            want.0
+        );
+    }
 }
 
 #[test]

@@ -23,6 +23,16 @@ pub(crate) fn tiny(think: Think) -> Tiny {
     }
 }
 
+/// A model whose sequences have states beside pages. With a head of its own it says more than its last token again.
+pub(crate) fn hybrid() -> Tiny {
+    Tiny {
+        think: Think::Never,
+        head_dim: 32,
+        tied_head: false,
+        ..Tiny::smallest(Arch::Qwen35)
+    }
+}
+
 pub(crate) fn config(pages: usize, streams: usize) -> EngineConfig {
     EngineConfig {
         compute: compute(),
@@ -114,6 +124,11 @@ impl Heard {
     pub(crate) fn finish(&self, id: RequestId) -> Finish {
         self.ended[&id].finish
     }
+}
+
+/// An engine of a network that a GPU refuses, or none if the tests run on one.
+pub(crate) fn on_host(tiny: &Tiny, config: &EngineConfig) -> Option<Engine> {
+    (!on_gpu()).then(|| load(tiny, config))
 }
 
 /// A number that no other request of this process has.

@@ -39,6 +39,7 @@ fn all_of_it() {
     let want = Dims {
         arch: Arch::Qwen3,
         layers: 1,
+        draft_layers: 0,
         embed: 32,
         heads: 2,
         kv_heads: 1,
@@ -62,6 +63,8 @@ fn all_of_it() {
         qkv_bias: false,
         qk_norm: HeadNorm::BeforeRotation,
         post_norm: false,
+        gated: false,
+        delta: None,
     };
     assert_eq!(dims, want);
     assert_eq!((dims.q_dim(), dims.kv_dim()), (64, 32));
@@ -81,13 +84,13 @@ fn architecture() {
                 "another",
                 |w| w.set("general.architecture", "gemma3"),
                 "architecture `gemma3` is not supported, only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, \
-                 exaone4 and hunyuan-dense",
+                 exaone4, hunyuan-dense and qwen35",
             ),
             (
                 "one of experts",
                 |w| w.set("general.architecture", "qwen3moe"),
                 "architecture `qwen3moe` is not supported, only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, \
-                 exaone4 and hunyuan-dense",
+                 exaone4, hunyuan-dense and qwen35",
             ),
             (
                 "one to break a terminal",
@@ -98,7 +101,7 @@ fn architecture() {
                     )
                 },
                 "architecture `\\u{1b}[2Jxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx` is not supported, \
-             only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, exaone4 and hunyuan-dense",
+             only qwen2, qwen3, llama, qwen2vl, qwen3vl, smollm3, granite, mistral3, exaone4, hunyuan-dense and qwen35",
             ),
             (
                 "no tensors",
@@ -296,6 +299,36 @@ fn what_would_be_computed_otherwise() {
     );
 }
 
+/// Files of Bonsai 2, and scales beside tensors of NVFP4, which ModelOpt writes.
+#[test]
+fn what_belongs_to_transformed_or_scaled_weights() {
+    for key in [
+        "prism.hadamard.version",
+        "prism.anything",
+        "qwen3.hadamard.block_size",
+        "hadamard.sign_mode",
+    ] {
+        let mut w = Tiny::smallest(Arch::Qwen3).writer();
+        w.set(key, Kv::U32(1));
+        assert_eq!(
+            read(&w).unwrap_err().to_string(),
+            format!(
+                "`{key}` says that the weights are stored rotated; without the transformation that belongs to them, which is not \
+                 supported, the model would speak gibberish"
+            )
+        );
+    }
+    let mut w = Tiny::smallest(Arch::Qwen3).writer();
+    w.set("general.prismatic.hadamards", Kv::U32(1));
+    assert!(read(&w).is_ok());
+    for name in ["blk.0.ffn_up.scale", "blk.0.ffn_up.input_scale"] {
+        let mut w = Tiny::smallest(Arch::Qwen3).writer();
+        w.add(name, &[1], 0, vec![0; 4]);
+        let message = format!("tensor `{name}` has no place in a network of this architecture");
+        assert_eq!(read(&w).unwrap_err().to_string(), message);
+    }
+}
+
 /// Every tensor of every architecture: missing, of other dimensions, and, for norms and biases, of another type.
 #[test]
 fn every_tensor() {
@@ -315,6 +348,10 @@ fn every_tensor() {
         },
         Tiny::smallest(Arch::Exaone4),
         Tiny::smallest(Arch::HunyuanDense),
+        Tiny {
+            draft_layer: true,
+            ..Tiny::smallest(Arch::Qwen35)
+        },
     ] {
         let good = tiny.writer();
         for tensor in &good.tensors {
@@ -324,6 +361,8 @@ fn every_tensor() {
             let want = match name {
                 // a network without is another network
                 "output.weight" | "rope_freqs.weight" => None,
+                // the layer that drafts takes the network's
+                "blk.2.nextn.shared_head_norm.weight" => None,
                 // the first one says whether there shall be any
                 "blk.0.attn_q.bias" if tiny.arch == Arch::Llama => Some(
                     "tensor `blk.0.attn_k.bias` has no place in a network of this architecture"
@@ -357,8 +396,8 @@ fn every_tensor() {
             let half = w.tensor(name);
             half.ty = F16;
             half.data = vec![0; half.dims.iter().product::<u64>() as usize * 2];
-            let want = (tensor.dims.len() == 1)
-                .then(|| format!("tensor `{name}` is F16, only F32 is supported here"));
+            let plain = tensor.dims.len() == 1 || name.contains("conv1d");
+            let want = plain.then(|| format!("tensor `{name}` is F16, only F32 is supported here"));
             assert_eq!(read(&w).err().map(|e| e.to_string()), want);
         }
     }
@@ -376,6 +415,11 @@ fn a_tensor_that_would_be_passed_over() {
         (Arch::SmolLm3, "rope_freqs.weight"),
         (Arch::Llama, "blk.0.attn_k.bias"),
         (Arch::Llama, "rope_factors_long.weight"),
+        (Arch::Qwen35, "blk.0.attn_q.weight"),
+        (Arch::Qwen35, "blk.1.ssm_a"),
+        (Arch::Qwen35, "blk.1.ffn_norm.weight"),
+        (Arch::Qwen35, "blk.2.nextn.enorm.weight"),
+        (Arch::Qwen3, "blk.0.ssm_a"),
     ] {
         let mut w = Tiny::smallest(arch).writer();
         w.add(name, &[16], 0, vec![0; 64]);

@@ -1,7 +1,8 @@
 //! The keys of rope, of the scales, and of what else only some architectures have.
 
 use super::dims::{UNSCALED, check, read};
-use glowplug_model::network::dims::{Arch, Scales, Scaling, Temperature, Yarn};
+use glowplug_model::kv::StateLayout;
+use glowplug_model::network::dims::{Arch, Delta, Scales, Scaling, Temperature, Yarn};
 use glowplug_tests::{Kv, Tiny};
 
 #[test]
@@ -200,6 +201,177 @@ fn traits_of_architectures() {
         read_with(Arch::Exaone4, &window).unwrap_err().to_string(),
         "`exaone4.attention.sliding_window` is 4096, which is not supported"
     );
+}
+
+#[test]
+fn which_layers_are_delta_nets_and_how_large() {
+    let hybrid = Tiny {
+        layers: 3,
+        attends_every: 3,
+        draft_layer: true,
+        ..Tiny::smallest(Arch::Qwen35)
+    };
+    let flags = |flags: &[u8]| Kv::array(7, flags.len() as u64, flags);
+    let read_with = |keys: &[(&str, Kv)]| {
+        let mut w = hybrid.writer();
+        for (key, value) in keys {
+            w.set(&format!("qwen35.{key}"), value.clone());
+        }
+        read(&w)
+    };
+    let dims = read_with(&[]).unwrap();
+    assert_eq!(
+        (dims.layers, dims.draft_layers, dims.kv_layers()),
+        (3, 1, 1)
+    );
+    let delta = dims.delta.clone().unwrap();
+    let want = Delta {
+        attends: [false, false, true].into(),
+        key_heads: 1,
+        value_heads: 2,
+        head_dim: 32,
+    };
+    assert_eq!(delta, want);
+    let state = StateLayout {
+        layers: 2,
+        conv: 3 * 4 * 32,
+        delta: 2 * 32 * 32,
+    };
+    assert_eq!(delta.state(), state);
+    // flags come before an interval
+    let said = [
+        ("full_attention_interval", Kv::U32(1)),
+        ("attention.recurrent_layers", flags(&[1, 1, 0, 0])),
+    ];
+    assert_eq!(read_with(&said).unwrap(), dims);
+    let heads = "ssm.time_step_rank";
+    for (key, value, named, says) in [
+        (
+            "nextn_predict_layers",
+            Kv::U32(2),
+            "",
+            "is 2, which is not supported",
+        ),
+        (
+            "block_count",
+            Kv::U32(1),
+            "",
+            "is 1, which leaves no layer beside those that draft",
+        ),
+        (
+            "full_attention_interval",
+            Kv::U32(0),
+            "",
+            "is 0, the limits are 1 and 256",
+        ),
+        (
+            "full_attention_interval",
+            Kv::U32(257),
+            "",
+            "is 257, the limits are 1 and 256",
+        ),
+        (
+            "full_attention_interval",
+            Kv::U32(4),
+            "",
+            "leaves no layer that attends",
+        ),
+        (
+            "attention.recurrent_layers",
+            flags(&[1, 1, 0]),
+            "",
+            "has 3 x bool, not 4 x bool",
+        ),
+        (
+            "attention.recurrent_layers",
+            Kv::I32s(vec![1, 1, 0, 0]),
+            "",
+            "has 4 x i32, not 4 x bool",
+        ),
+        (
+            "attention.recurrent_layers",
+            flags(&[1, 1, 1, 0]),
+            "",
+            "leaves no layer that attends",
+        ),
+        (
+            "attention.recurrent_layers",
+            flags(&[1, 1, 0, 1]),
+            "",
+            "has a recurrent layer that drafts",
+        ),
+        (
+            "ssm.group_count",
+            Kv::U32(3),
+            heads,
+            "is 2, which is no multiple of the 3 key heads",
+        ),
+        (
+            "ssm.group_count",
+            Kv::U32(257),
+            "",
+            "is 257, the limits are 1 and 256",
+        ),
+        (heads, Kv::U32(0), "", "is 0, the limits are 1 and 256"),
+        (heads, Kv::U32(257), "", "is 257, the limits are 1 and 256"),
+        (
+            "ssm.state_size",
+            Kv::U32(48),
+            "",
+            "is 48, which is no multiple of 32",
+        ),
+        (
+            "ssm.state_size",
+            Kv::U32(257),
+            "",
+            "is 257, the limits are 1 and 256",
+        ),
+        (
+            "ssm.inner_size",
+            Kv::U32(96),
+            "",
+            "is 96, heads and their size make 64",
+        ),
+        (
+            "ssm.conv_kernel",
+            Kv::U32(3),
+            "",
+            "is 3, which is not supported",
+        ),
+        (
+            "ssm.conv_kernel",
+            Kv::U32(0),
+            "",
+            "is 0, the limits are 1 and 4294967295",
+        ),
+    ] {
+        let named = if named.is_empty() { key } else { named };
+        let refused = read_with(&[(key, value)]).unwrap_err().to_string();
+        assert_eq!(refused, format!("`qwen35.{named}` {says}"));
+    }
+    for key in [
+        "full_attention_interval",
+        "ssm.group_count",
+        "ssm.time_step_rank",
+        "ssm.state_size",
+        "ssm.inner_size",
+        "ssm.conv_kernel",
+    ] {
+        let mut w = hybrid.writer();
+        w.remove(&format!("qwen35.{key}"));
+        let says = format!("metadata key `qwen35.{key}` is missing");
+        assert_eq!(read(&w).unwrap_err().to_string(), says);
+    }
+    // its tensors are those of no other layer
+    let mut w = hybrid.writer();
+    w.remove("qwen35.nextn_predict_layers");
+    assert!(read(&w).is_err());
+    for other in ["qwen3next", "qwen35moe"] {
+        let mut w = hybrid.writer();
+        w.set("general.architecture", other);
+        let says = format!("architecture `{other}` is not supported, only ");
+        assert!(read(&w).unwrap_err().to_string().starts_with(&says));
+    }
 }
 
 #[test]

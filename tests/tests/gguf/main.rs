@@ -10,6 +10,8 @@ use glowplug_tests::GgufWriter;
 
 mod architectures;
 mod dims;
+mod formats;
+mod grids;
 mod hostile;
 mod keys;
 mod packed;

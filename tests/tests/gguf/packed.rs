@@ -95,8 +95,10 @@ fn it_holds_what_the_model_held() {
         let row = a.len() / b.rows() as usize;
         for (r, want) in a.chunks(row).enumerate() {
             let mut got = vec![0; row];
-            let group = &b_data[r / GROUP * GROUP * row..][..GROUP * row];
-            unpack_row(b.ty, group, r % GROUP, &mut got);
+            match b_data[r / GROUP * GROUP * row..].get(..GROUP * row) {
+                Some(group) => unpack_row(b.ty, group, r % GROUP, &mut got),
+                None => got.copy_from_slice(&b_data[r * row..][..row]),
+            }
             assert_eq!(got, want, "{} {r}", b.name);
         }
     }

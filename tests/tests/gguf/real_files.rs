@@ -17,6 +17,7 @@ fn smol() {
     let want = Dims {
         arch: Arch::Llama,
         layers: 30,
+        draft_layers: 0,
         embed: 576,
         heads: 9,
         kv_heads: 3,
@@ -40,6 +41,8 @@ fn smol() {
         qkv_bias: false,
         qk_norm: HeadNorm::Absent,
         post_norm: false,
+        gated: false,
+        delta: None,
     };
     assert_eq!(dims, want);
     assert_eq!(file.tensor("token_embd.weight").unwrap().ty, GgmlType::Q8_0);
@@ -68,6 +71,7 @@ fn qwen() {
     let want = Dims {
         arch: Arch::Qwen2,
         layers: 24,
+        draft_layers: 0,
         embed: 896,
         heads: 14,
         kv_heads: 2,
@@ -91,6 +95,8 @@ fn qwen() {
         qkv_bias: true,
         qk_norm: HeadNorm::Absent,
         post_norm: false,
+        gated: false,
+        delta: None,
     };
     assert_eq!(q05, want);
     let (_, q15) = open(Real::Q15);

@@ -1,5 +1,7 @@
 //! One broken file for each rule of the GGUF reader, with the whole message that it is refused with; and files at the limits
 //! themselves, which are taken.
+//!
+//! One file, because it is one table of rules.
 
 use super::Rule;
 use glowplug_model::gguf::{Gguf, GgufError};
@@ -302,8 +304,56 @@ const TENSORS: &[Rule] = &[
     ),
     (
         "a type that ggml has and we have not",
-        |w| w.tensor("blk.0.ffn_up.weight").ty = 16,
-        "tensor blk.0.ffn_up.weight uses IQ2_XXS, which is not supported",
+        |w| w.tensor("blk.0.ffn_up.weight").ty = 9,
+        "tensor blk.0.ffn_up.weight uses Q8_1, which is not supported",
+    ),
+    (
+        "Q2_0 in groups of 64, before another and at the end",
+        |w| {
+            w.add("x", &[1024, 2], 42, vec![0; 2 * 16 * 18]);
+            w.add("y", &[1024, 2], 42, vec![0; 2 * 16 * 18]);
+        },
+        "taken",
+    ),
+    (
+        "Q2_0 in groups of 128, before another tensor",
+        |w| {
+            w.add("x", &[1024, 2], 42, vec![0; 2 * 8 * 34]);
+            w.add("y", &[8], F32, vec![0; 32]);
+        },
+        "tensor `x` is in Q2_0 with groups of 128 values, as PrismML's first files are; only ggml's groups of 64 are supported",
+    ),
+    (
+        "Q2_0 in groups of 128, at the end",
+        |w| w.add("x", &[1024, 2], 42, vec![0; 2 * 8 * 34]),
+        "tensor `x` is in Q2_0 with groups of 128 values, as PrismML's first files are; only ggml's groups of 64 are supported",
+    ),
+    (
+        "Q2_0 in groups of 128, at the end, with the padding behind it",
+        |w| {
+            w.add(
+                "x",
+                &[1024, 3],
+                42,
+                vec![0; (3 * 8 * 34_usize).next_multiple_of(32)],
+            )
+        },
+        "tensor `x` is in Q2_0 with groups of 128 values, as PrismML's first files are; only ggml's groups of 64 are supported",
+    ),
+    (
+        "Q2_0 cut off anywhere else",
+        |w| w.add("x", &[1024, 2], 42, vec![0; 2 * 8 * 34 - 1]),
+        "the file ends inside tensor `x`",
+    ),
+    (
+        "Q2_0 without any data",
+        |w| w.add("x", &[1024, 2], 42, vec![]),
+        "the file ends inside tensor `x`",
+    ),
+    (
+        "rows that have no groups of 128",
+        |w| w.add("x", &[64, 32], 42, vec![0; 16 * 34]),
+        "the file ends inside tensor `x`",
     ),
     (
         "a type that nobody has",

@@ -151,6 +151,65 @@ fn a_template_says_how_its_model_calls() {
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}\
     {% endfor %}{{ '<|im_start|>assistant\n' }}";
 
+/// A template that writes tools, calls in this form, and results.
+fn writing(call: &str) -> String {
+    format!(
+        "{{% for t in tools %}}{{{{ t|tojson }}}}{{% endfor %}}{{% for m in messages %}}[{{{{ m.role }}}}]{{{{ m.content or '' }}}}\
+         {{% for c in m.tool_calls %}}{{% set c = c.function %}}{call}{{% endfor %}}{{% endfor %}}"
+    )
+}
+
+/// The call that a template writes has to be read back, or its tools are described in words.
+#[test]
+fn a_form_that_is_not_read_is_not_asked_for() {
+    let file = r1();
+    let tokenizer = Tokenizer::from_gguf(&file).unwrap();
+    let tagged = "<tool_call>\n<function={{ c.name }}>\n{% for k, v in c.arguments|items %}<parameter={{ k }}>\n{{ v }}\n\
+        </parameter>\n{% endfor %}</function>\n</tool_call>";
+    let time = Tool::new("time", None, "").unwrap();
+    for (form, convention, offers) in [
+        (tagged, Convention::Tagged, true),
+        (
+            "<tool_call>{{ {'name': c.name, 'arguments': c.arguments}|tojson }}</tool_call>",
+            Convention::Hermes,
+            true,
+        ),
+        (
+            "[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments|tojson }}",
+            Convention::Mistral,
+            true,
+        ),
+        // as GLM, Mistral Nemo and Functionary write them
+        (
+            "<tool_call>{{ c.name }}\n<arg_key>{{ c.arguments }}</arg_key></tool_call>",
+            Convention::Hermes,
+            false,
+        ),
+        (
+            "[TOOL_CALLS][{{ {'name': c.name, 'arguments': c.arguments}|tojson }}]{# [ARGS] #}",
+            Convention::Hermes,
+            false,
+        ),
+        (
+            "<function={{ c.name }}>{{ c.arguments|tojson }}</function>{# <parameter= #}",
+            Convention::Hermes,
+            false,
+        ),
+    ] {
+        let source = writing(form);
+        let template = ChatTemplate::given(&source, &file).unwrap();
+        assert_eq!(template.calls(), (convention, 16), "{form}");
+        let tools = std::slice::from_ref(&time);
+        let prompt = template.prompt(&tokenizer, &[Message::user("x")], tools, true);
+        let text = said(&tokenizer, &prompt.unwrap().tokens);
+        assert_eq!(
+            !text.contains("Functions that you can call"),
+            offers,
+            "{form}: {text}"
+        );
+    }
+}
+
 #[test]
 fn where_a_template_has_no_place_for_tools_the_texts_have() {
     let file = r1();

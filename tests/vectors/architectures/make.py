@@ -5,8 +5,10 @@
     make.py FOLDER > log_probabilities.json
 
 Every file is computed twice: by llama.cpp, with keys and values in f32, and here in f64 from the definitions of its parts. Both must
-agree within 1e-4. What is written was computed here with keys and values rounded to f16, as the cache of the tests has them, because
-that alone makes a difference of up to 0.008. Made with numpy 2.4.6, gguf 0.19.0 and xllamacpp 2026.10.11549 (llama.cpp b11549).
+agree within 1e-4. Files of qwen35 are computed by transformers too, in f32, which must agree as well. What is written was computed
+here with keys and values rounded to f16, as the cache of the tests has them, because that alone makes a difference of up to 0.008.
+Made with numpy 2.4.6, gguf 0.19.0, xllamacpp 2026.10.11549 (llama.cpp b11549), and transformers 5.24.0 with torch 2.15 and
+accelerate 1.15.0.
 """
 import json
 import math
@@ -15,7 +17,11 @@ import sys
 
 import gguf
 import numpy as np
-import xllamacpp
+import torch
+import transformers
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from asked import log_probabilities
 
 EPS = 1e-6
 # llama.cpp does not read the epsilon of these
@@ -23,32 +29,15 @@ TOLERANCE = {"qwen2vl": 1e-3}
 NEIGHBOURS = ("llama", "smollm3", "granite", "mistral3")
 
 
-def asked_of_llama_cpp(path, asked):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = 512
-    params.n_parallel = 1
-    params.warmup = False
-    params.cpuparams.n_threads = 1
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(params)
-    rows = []
-    for position in asked["positions"]:
-        answer = server.handle_completions({
-            "prompt": asked["tokens"][: position + 1],
-            "n_predict": 1,
-            "logprobs": 1 << 20,
-            "temperature": 0.0,
-            "cache_prompt": False,
-            # no probabilities are given with the end of the text and with half a character, so that an "a" is drawn; those that
-            # are given are the network's own all the same
-            "logit_bias": [[ord("a"), 1000.0]],
-        })
-        likely = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        by_token = {token["id"]: token["logprob"] for token in likely}
-        rows.append([by_token[id] for id in range(len(by_token))])
-    return np.array(rows)
+def asked_of_transformers(path, asked):
+    model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([asked["tokens"]])).logits[0].double().numpy()
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
 
 
 class Model:
@@ -58,7 +47,8 @@ class Model:
         self.fields = reader.fields
         self.tensors = {tensor.name: np.array(tensor.data, np.float64) for tensor in reader.tensors}
         self.heads, self.kv_heads = self.key("attention.head_count"), self.key("attention.head_count_kv")
-        self.size = self.key("embedding_length") // self.heads
+        self.size = self.key("attention.key_length", self.key("embedding_length") // self.heads)
+        self.rotated_size = self.key("rope.dimension_count", self.size)
 
     def key(self, rest, default=None):
         field = self.fields.get(f"{self.arch}.{rest}")
@@ -70,7 +60,7 @@ class Model:
 
     def angles(self, positions):
         """Cosines and sines of all positions and pairs, as long as they shall make what they rotate."""
-        size, base = self.size, self.key("rope.freq_base")
+        size, base = self.rotated_size, self.key("rope.freq_base")
         base *= self.key("rope.scaling.alpha", 1.0) ** (size / (size - 2))
         divisor = self.tensors.get("rope_freqs.weight", np.ones(size // 2))
         length = self.key("rope.scaling.attn_factor", 1.0)
@@ -92,12 +82,44 @@ class Model:
         return np.cos(angle) * length, np.sin(angle) * length
 
     def rotated(self, x, cos, sin):
-        half = self.size // 2
-        first, second = (slice(0, None, 2), slice(1, None, 2)) if self.arch in NEIGHBOURS else (slice(half), slice(half, None))
-        out = np.empty_like(x)
+        size = self.rotated_size
+        first, second = (slice(0, size, 2), slice(1, size, 2)) if self.arch in NEIGHBOURS else (slice(size // 2), slice(size // 2, size))
+        out = x.copy()
         out[..., first] = x[..., first] * cos - x[..., second] * sin
         out[..., second] = x[..., second] * cos + x[..., first] * sin
         return out
+
+    def mlp(self, h, name):
+        gate = h @ self.tensors[name("ffn_gate.weight")].T
+        inner = gate * logistic(gate) * (h @ self.tensors[name("ffn_up.weight")].T)
+        return inner @ self.tensors[name("ffn_down.weight")].T
+
+    def delta_net(self, h, name):
+        """A gated delta net, token by token."""
+        tensors, size = self.tensors, self.key("ssm.state_size")
+        key_heads, heads = self.key("ssm.group_count"), self.key("ssm.time_step_rank")
+        count, keys = len(h), size * key_heads
+        qkv = h @ tensors[name("attn_qkv.weight")].T
+        padded = np.concatenate([np.zeros((3, qkv.shape[1])), qkv])
+        qkv = sum(padded[tap : tap + count] * tensors[name("ssm_conv1d.weight")][:, tap] for tap in range(4))
+        qkv = qkv * logistic(qkv)
+        q, k, v = (part.reshape(count, -1, size) for part in np.split(qkv, [keys, 2 * keys], 1))
+        q, k = (part / np.sqrt((part * part).sum(-1, keepdims=True) + 1e-6) for part in (q, k))
+        q = q / math.sqrt(size)
+        beta = logistic(h @ tensors[name("ssm_beta.weight")].T)
+        step = np.log1p(np.exp(h @ tensors[name("ssm_alpha.weight")].T + tensors[name("ssm_dt.bias")]))
+        decay = np.exp(tensors[name("ssm_a")] * step)
+        out = np.empty((count, heads, size))
+        for head in range(heads):
+            state, key_head = np.zeros((size, size)), head % key_heads
+            for t in range(count):
+                state *= decay[t, head]
+                change = (v[t, head] - k[t, key_head] @ state) * beta[t, head]
+                state += np.outer(k[t, key_head], change)
+                out[t, head] = q[t, key_head] @ state
+        gate = h @ tensors[name("attn_gate.weight")].T
+        out = self.norm(out, name("ssm_norm.weight")).reshape(count, -1) * gate * logistic(gate)
+        return out @ tensors[name("ssm_out.weight")].T
 
     def log_probabilities(self, tokens, cached):
         count, tensors = len(tokens), self.tensors
@@ -112,13 +134,23 @@ class Model:
         group = self.heads // self.kv_heads
         later = np.triu(np.full((count, count), -np.inf), 1)
         x = tensors["token_embd.weight"][tokens] * self.key("embedding_scale", 1.0)
-        for layer in range(self.key("block_count")):
+        behind = "ffn_norm" if self.arch != "qwen35" else "post_attention_norm"
+        # a layer that drafts is no part of it
+        for layer in range(self.key("block_count") - self.key("nextn_predict_layers", 0)):
             name = lambda part: f"blk.{layer}.{part}"
             h = self.norm(x, name("attn_norm.weight"))
+            if name("ssm_a") in tensors:
+                x = x + self.delta_net(h, name)
+                x = x + self.mlp(self.norm(x, name(behind + ".weight")), name)
+                continue
             heads = {}
             for part in "qkv":
                 values = h @ tensors[name(f"attn_{part}.weight")].T + tensors.get(name(f"attn_{part}.bias"), 0.0)
                 heads[part] = values.reshape(count, -1, self.size)
+            gate = 1.0
+            if self.arch == "qwen35":
+                heads["q"], gate = np.split(heads["q"].reshape(count, self.heads, -1), 2, -1)
+                gate = logistic(gate).reshape(count, -1)
             for part in "qk":
                 norm = name(f"attn_{part}_norm.weight")
                 rotates = every == 0 or (layer + 1) % every != 0
@@ -132,13 +164,13 @@ class Model:
             scores = np.einsum("ihd,jhd->hij", heads["q"] * scale[:, None, None], keys) + later
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)
-            a = np.einsum("hij,jhd->ihd", weights, values).reshape(count, -1) @ tensors[name("attn_output.weight")].T
-            x = x + residual * self.norm(a, name("post_attention_norm.weight"))
-            h = self.norm(x, name("ffn_norm.weight"))
-            gate = h @ tensors[name("ffn_gate.weight")].T
-            inner = gate / (1 + np.exp(-gate)) * (h @ tensors[name("ffn_up.weight")].T)
-            x = x + residual * self.norm(inner @ tensors[name("ffn_down.weight")].T, name("post_ffw_norm.weight"))
-        logits = self.norm(x, "output_norm.weight") @ tensors["token_embd.weight"].T / self.key("logit_scale", 1.0)
+            a = gate * np.einsum("hij,jhd->ihd", weights, values).reshape(count, -1)
+            a = a @ tensors[name("attn_output.weight")].T
+            x = x + residual * (a if self.arch == "qwen35" else self.norm(a, name("post_attention_norm.weight")))
+            inner = self.mlp(self.norm(x, name(behind + ".weight")), name)
+            x = x + residual * self.norm(inner, name("post_ffw_norm.weight"))
+        head = tensors.get("output.weight", tensors["token_embd.weight"])
+        logits = self.norm(x, "output_norm.weight") @ head.T / self.key("logit_scale", 1.0)
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
@@ -148,9 +180,13 @@ rows = []
 for path in sorted(folder.glob("*.gguf")):
     model = Model(path)
     own = model.log_probabilities(asked["tokens"], np.float64)[asked["positions"]]
-    off = np.abs(own - asked_of_llama_cpp(path, asked)).max()
+    off = np.abs(own - np.array(log_probabilities(path, asked, "F32"))).max()
     assert off < TOLERANCE.get(model.arch, 1e-4), f"{path.stem}: {off} beside llama.cpp"
     print(f"{path.stem}: {off:.6f}", file=sys.stderr)
+    if model.arch == "qwen35":
+        off = np.abs(own - asked_of_transformers(path, asked)[asked["positions"]]).max()
+        assert off < 1e-4, f"{path.stem}: {off} beside transformers"
+        print(f"{path.stem}: {off:.6f} beside transformers", file=sys.stderr)
     halves = model.log_probabilities(asked["tokens"], np.float16)[asked["positions"], :: asked["every"]]
     rows.append(f"{json.dumps(path.stem)}: {json.dumps(np.round(halves, 5).tolist())}")
 print("{\n" + ",\n".join(rows) + "\n}")

@@ -257,7 +257,7 @@ pub(crate) mod tests {
                     let path = request.split(' ').nth(1).unwrap().to_owned();
                     let mut answer = match path.as_str() {
                         "/moved" => b"HTTP/1.1 307 Moved\r\nLocation: /file\r\nContent-Length: 0\r\n".to_vec(),
-                        "/file" => format!(
+                        "/file" | "/org/repo/resolve/main/x.gguf" => format!(
                             "HTTP/1.1 302 Found\r\nLocation: /blob\r\nX-Linked-Etag: \"{sha256}\"\r\nX-Linked-Size: {}\r\nContent-Length: 0\r\n",
                             body.len()
                         )

@@ -1,19 +1,25 @@
-//! `glowplug inspect MODEL`: what is in the file, and what of it this version cannot serve.
+//! `glowplug inspect MODEL`: what is in the file, how fast its types are on this machine, and whether it will be served.
 
+use crate::cli::config::sources;
 use crate::cli::failure::{Failure, put_json, put_line};
-use crate::cli::models;
-use crate::models::plan::formats;
-use glowplug_model::engine::device_memory;
-use glowplug_model::gguf::{Gguf, Value};
+use crate::cli::{models, plan as of_plan};
+use crate::config::Config;
+use crate::machine::memory_limit;
+use crate::models::opened::Opened;
+use crate::models::plan::{self, Plan, PlanError, formats};
+use glowplug_model::engine::{device_memory, shape};
+use glowplug_model::gguf::{Gguf, GgufError, Value};
 use glowplug_model::network::dims::Dims;
+use glowplug_model::quant::{Isa, Kernels, Speed};
 use glowplug_model::text::{ChatTemplate, Tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Longest metadata text that is printed for people; `--json` has all of it.
 const TEXT_MAX: usize = 100;
 
-/// Metadata, tensors and sizes of a model file, what is unsupported and why
+/// Metadata, tensors and sizes of a model file, what is unsupported and why, how fast it is here and in what memory
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// path of a GGUF file, or a name of the catalogue
@@ -28,6 +34,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let path = models::resolve(&args.model)?;
     let gguf = Gguf::open(&path)?;
     let (unsupported, gpu) = (unsupported(&gguf), gpu_weights(&gguf));
+    let state = state_bytes(&gguf);
+    let isa = Kernels::detect(models::forced_isa()?).map_err(|e| Failure::Use(e.to_string()))?;
+    let isa = isa.isa();
+    let speeds = speeds(&gguf, isa);
+    let planned = planned(&path, &gguf);
+    let is_served = unsupported.is_empty() && planned.is_ok();
     if args.json {
         let metadata: Map<String, Json> = gguf
             .metadata()
@@ -42,6 +54,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "path": path, "bytes": gguf.file_bytes(), "version": gguf.version(), "metadata": metadata, "tensors": tensors,
             "types": types(&gguf).into_iter().map(|(ty, (count, bytes))| (ty, json!({ "tensors": count, "bytes": bytes }))).collect::<Map<_, _>>(),
             "unsupported": unsupported,
+            "state_bytes": state,
+            "served": is_served,
+            "isa": isa.name(),
+            "speed": speeds.iter().map(|((ty, speed), count)| {
+                json!({ "type": ty, "kernels": speed.name(), "matrices": count })
+            }).collect::<Vec<_>>(),
+            "plan": match &planned {
+                Ok((config, plan)) => of_plan::fits(plan, config),
+                Err(Unplanned::Plan(PlanError::DoesNotFit(error))) => of_plan::does_not_fit(error),
+                Err(error) => json!({ "why_not": error.to_string() }),
+            },
             "gpu": match &gpu {
                 Ok(bytes) => json!({ "weights": bytes }),
                 Err(why) => json!({ "why_not": why }),
@@ -77,6 +100,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     for (ty, (count, bytes)) in types(&gguf) {
         put_line(&format!("  {ty:<7} {count:>4} tensors {bytes:>13}"))?;
     }
+    if let Some(bytes) = state {
+        put_line(&format!(
+            "\na sequence keeps a state of {bytes} bytes besides its pages"
+        ))?;
+    }
+    put_line(&format!("\non this processor ({})", isa.name()))?;
+    for ((ty, speed), count) in &speeds {
+        let how = match speed {
+            Speed::Packed => "kernels over interleaved rows, once it is packed",
+            Speed::Rows => "kernels over rows",
+            Speed::Definition => "slow: this level has no kernels for it",
+        };
+        put_line(&format!("  {ty:<7} {count:>4} matrices {how}"))?;
+    }
     put_line("\non a GPU")?;
     put_line(&match gpu {
         Ok(bytes) => format!("  the weights take {bytes} bytes of its memory"),
@@ -89,7 +126,58 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })?;
     unsupported
         .iter()
-        .try_for_each(|why| put_line(&format!("  {why}")))
+        .try_for_each(|why| put_line(&format!("  {why}")))?;
+    put_line("\nserved")?;
+    put_line(&match &planned {
+        _ if !unsupported.is_empty() => "  no: see what is unsupported".to_owned(),
+        Ok((_, plan)) => format!(
+            "  yes, in {} bytes; {} is {} (`glowplug plan` has every line)",
+            plan.memory.total(),
+            plan.memory.limit.from,
+            plan.memory.limit.bytes
+        ),
+        Err(error) => format!("  no: {error}"),
+    })
+}
+
+/// Why there is no plan. All else of a file can be told without one.
+#[derive(Debug, thiserror::Error)]
+enum Unplanned {
+    #[error(transparent)]
+    Configuration(#[from] Failure),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// The plan of the file under the configuration, and on this machine as it is now.
+fn planned(path: &Path, gguf: &Gguf) -> Result<(Config, Plan), Unplanned> {
+    let draft = sources::load(None, None)?;
+    let config = sources::finish(draft, Some(path.to_path_buf()))?;
+    let limit = memory_limit::here(&config).map_err(PlanError::from)?;
+    let file = Opened::open(path).map_err(|error| PlanError::from(GgufError::from(error)))?;
+    let head =
+        models::requantized_head(&file).map_err(|error| PlanError::from(GgufError::from(error)))?;
+    let plan = plan::plan(path, gguf, head, &config, &limit)?;
+    Ok((config, plan))
+}
+
+/// The number of matrices of each type by the kernels that they get.
+fn speeds(gguf: &Gguf, isa: Isa) -> BTreeMap<(String, Speed), usize> {
+    let mut speeds = BTreeMap::new();
+    let matrices = gguf.tensors().iter().filter(|tensor| tensor.dims.len() > 1);
+    for tensor in matrices {
+        let speed = Speed::of(isa, &tensor.name, tensor.ty, tensor.rows());
+        *speeds
+            .entry((format!("{:?}", tensor.ty), speed))
+            .or_insert(0) += 1;
+    }
+    speeds
+}
+
+/// Bytes that a sequence keeps besides pages, if the network keeps any.
+fn state_bytes(gguf: &Gguf) -> Option<u64> {
+    let dims = Dims::from_gguf(gguf).ok()?;
+    Some(shape(gguf, &dims).state_bytes).filter(|bytes| *bytes > 0)
 }
 
 /// Bytes that the weights take of a GPU's memory, or why no GPU computes them. None is opened for it.

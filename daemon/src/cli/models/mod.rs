@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::folders::{models_dir, state_dir};
 use crate::config;
 use crate::machine::cores::Cores;
-use crate::models::catalogue;
+use crate::models::catalogue::{self, Entry};
 use crate::models::opened::Opened;
 use crate::models::packed::{self, Weights};
 use crate::models::plan::formats;
@@ -43,13 +43,22 @@ pub(crate) fn place(model: &str) -> Result<PathBuf, Failure> {
     if path.is_file() {
         return Ok(path.to_path_buf());
     }
-    if let Some(entry) = catalogue::find(model)? {
+    if let Some(entry) = entry(model)? {
         return Ok(models_dir().join(&entry.file));
     }
     if model.contains(['/', '\\']) || model.ends_with(".gguf") {
         return Ok(path.to_path_buf());
     }
     Err(unknown(model))
+}
+
+/// The entry of a name of the catalogue, or of a file of its hub.
+pub(crate) fn entry(name: &str) -> Result<Option<Entry>, Failure> {
+    if let Some(entry) = catalogue::find(name)? {
+        return Ok(Some(entry));
+    }
+    catalogue::hub_file(name)
+        .map_err(|error| Failure::Use(format!("`{}`: {error}", name.escape_debug())))
 }
 
 /// The error for a model whose file is not in its place.
@@ -191,6 +200,8 @@ mod tests {
         for (model, says) in [
             ("no/such.gguf", "no such model file: no/such.gguf"),
             ("smollm", "the nearest is `smol"),
+            ("a/b:c.gguf", "`glowplug pull a/b:c.gguf` fetches it"),
+            ("file:///a.gguf", "`file:///a.gguf`: before the `:`"),
         ] {
             let failure = resolve(model).unwrap_err();
             assert!(matches!(failure, Failure::Use(_) | Failure::Missing(_)));

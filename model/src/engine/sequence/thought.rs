@@ -10,6 +10,12 @@ const ANSWER_MIN: usize = 16;
 const CLOSING_MAX: usize = 16;
 
 impl Sequence {
+    /// Takes all tokens of its answer for a thought.
+    #[cfg(test)]
+    pub(in crate::engine) fn has_thought(&mut self) {
+        self.thought = true;
+    }
+
     /// Closes an open thought by writing words for the model. Gives false if no thought is open.
     pub(in crate::engine) fn end_thinking(&mut self, closing: &Closing) -> bool {
         let words = self.last_words(closing, self.limit);

@@ -1,6 +1,6 @@
 //! Sessions in files: what was said, and the pages that hold it. A file is believed only as far as its checksums go. The
 //! text can be used with any model, the pages only with the model, the tokenizer and the formats that they were computed
-//! with. With keys, files are encrypted, and one that does not open is neither used nor replaced.
+//! with. Where the network has states, the pages come with the state behind them, without which they are of no use. With keys, files are encrypted, and one that does not open is neither used nor replaced.
 
 use super::stored::{Stored, name, owner};
 use super::unsaved::Unsaved;
@@ -10,7 +10,7 @@ use crate::engine::request::Notice;
 use crate::files;
 use crate::gguf::Gguf;
 use crate::kv::snapshot::{self, Limits, PART, Reader, Snapshot, SnapshotError};
-use crate::kv::{KvCache, KvLayout, PageId, PageLost, Pages};
+use crate::kv::{KvCache, KvLayout, PageId, PageLost, Pages, StateLayout};
 use crate::seal::{KeyFile, Keys};
 use crate::text::{Message, Role, ToolCall};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
@@ -32,6 +32,8 @@ pub(in crate::engine) struct Snapshots {
     page_bytes: usize,
     /// pages of the arena
     pages: usize,
+    /// bytes of a state, which are none in a network without states
+    state_bytes: usize,
     /// what files are encrypted with, if they are
     keys: Option<Arc<KeyFile>>,
     /// names of files that do not open, which an operator was told
@@ -89,6 +91,7 @@ impl Snapshots {
             fingerprint: fingerprint(gguf, layout),
             page_bytes: layout.page_bytes(),
             pages,
+            state_bytes: 0,
             keys,
             closed: BTreeSet::new(),
             wear: Wear::new(per_day),
@@ -100,6 +103,18 @@ impl Snapshots {
         };
         snapshots.look();
         snapshots
+    }
+
+    /// Takes pages for what they are only together with such a state from now on. A layout without layers changes nothing.
+    pub(in crate::engine) fn with_states(mut self, layout: &StateLayout) -> Self {
+        self.state_bytes = layout.bytes();
+        if self.state_bytes > 0 {
+            let mut hash = Sha256::new();
+            hash.update(self.fingerprint);
+            hash.update(format!("{layout:?}"));
+            self.fingerprint = hash.finalize().into();
+        }
+        self
     }
 
     /// Sets the clock: `now` seconds have passed since the daemon began.
@@ -133,7 +148,7 @@ impl Snapshots {
         key: &SessionKey,
         session: &mut Session,
         pages: &Pages,
-        kv: &mut KvCache,
+        kv: &KvCache,
     ) -> Result<(), Unsaved> {
         self.wear.check(&key.client)?;
         self.save_now(key, session, pages, kv)
@@ -145,21 +160,29 @@ impl Snapshots {
         key: &SessionKey,
         session: &mut Session,
         pages: &Pages,
-        kv: &mut KvCache,
+        kv: &KvCache,
     ) -> Result<(), Unsaved> {
         let mut chain: Vec<PageId> = (session.tip.into_iter())
             .flat_map(|tip| pages.chain(tip))
             .collect();
         chain.reverse();
         let tokens = chain.iter().flat_map(|page| pages.tokens(*page));
-        let tokens: Vec<u32> = tokens.copied().collect();
-        let arena = kv.arena();
+        let mut tokens: Vec<u32> = tokens.copied().collect();
+        let mut state: &[u8] = &[];
+        if self.state_bytes > 0 {
+            // the pages go as far as a state is known
+            let owner = session.tip.map(|tip| pages.owner(tip));
+            let known = owner.and_then(|owner| kv.states().longest(owner, &tokens));
+            tokens.truncate(known.map_or(0, |(_, tokens)| tokens));
+            chain.truncate(tokens.len().div_ceil(PAGE_TOKENS));
+            state = known.map_or(state, |(slot, _)| kv.states().bytes(slot));
+        }
         // one after the other, because a device's pages take memory of the host while they are written
-        let pages = chain.iter().map(|page| arena.page(*page));
-        match self.write(key, session, &tokens, pages) {
+        let pages = chain.iter().map(|page| kv.page(*page));
+        match self.write(key, session, (&tokens, state), pages) {
             // the text without the pages needs less room, and no device
             Err(Unsaved::Full | Unsaved::File(SnapshotError::Page(_))) => {
-                self.write(key, session, &[], std::iter::empty())
+                self.write(key, session, (&[], &[]), std::iter::empty())
             }
             written => written,
         }
@@ -172,14 +195,14 @@ impl Snapshots {
         session: &mut Session,
     ) -> Result<(), Unsaved> {
         self.wear.check(&key.client)?;
-        self.write(key, session, &[], std::iter::empty())
+        self.write(key, session, (&[], &[]), std::iter::empty())
     }
 
     fn write<'a>(
         &mut self,
         key: &SessionKey,
         session: &mut Session,
-        tokens: &[u32],
+        (tokens, state): (&[u32], &[u8]),
         pages: impl ExactSizeIterator<Item = Result<Cow<'a, [u8]>, PageLost>>,
     ) -> Result<(), Unsaved> {
         let called = |call: &ToolCall| Called {
@@ -205,12 +228,14 @@ impl Snapshots {
             page_bytes: self.page_bytes,
             tokens,
             note: &note,
+            state,
         };
         let name = name(&key.client, &key.name);
         let keys = self.keys();
         let (keys, sealed) = (keys.as_deref(), keys.is_some());
         let bytes = snapshot::header_bytes(tokens.len(), note.len(), sealed)
-            + pages.len() * snapshot::page_bytes(self.page_bytes, sealed);
+            + pages.len() * snapshot::page_bytes(self.page_bytes, sealed)
+            + snapshot::state_bytes(state.len(), sealed);
         let (bytes, paged) = (bytes as u64, pages.len() > 0);
         let written = self
             .stored
@@ -276,6 +301,7 @@ impl Snapshots {
         let limits = Limits {
             page_bytes: self.page_bytes,
             pages: self.pages,
+            state_bytes: self.state_bytes,
         };
         let path = self.folder.join(name(&key.client, &key.name));
         let keys = self.keys();

@@ -45,7 +45,7 @@ impl Engine {
                 // pages that are only in the file stay there
                 let kept = session.saved && !session.stale_file && snapshots.has(&key);
                 if session.tip.is_some() || !kept {
-                    snapshots.save(&key, session, &memory.pages, &mut self.model.kv)?;
+                    snapshots.save(&key, session, &memory.pages, &self.model.kv)?;
                 }
                 Ok(state(session, &memory.pages))
             }
@@ -97,6 +97,7 @@ impl Engine {
             self.forget_session(key);
         }
         self.memory.pages.forget_cached(owner);
+        self.model.kv.states_mut().forget(owner);
         self.forget_said(&client);
         let in_files = match &mut self.memory.snapshots {
             Some(snapshots) => snapshots.remove_client(&client, &sessions)?,
@@ -195,7 +196,7 @@ impl Engine {
             {
                 failed += usize::from(
                     snapshots
-                        .save_now(&key, session, &memory.pages, &mut self.model.kv)
+                        .save_now(&key, session, &memory.pages, &self.model.kv)
                         .is_err(),
                 );
             }

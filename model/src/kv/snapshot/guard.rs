@@ -9,16 +9,36 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 const CRC: usize = 4;
-/// Bytes of a page that are sealed at a time, which is what sealing takes of memory.
+/// Bytes of a part that are sealed at a time, which is what sealing takes of memory.
 const SEALED_AT_A_TIME: usize = 64 << 10;
 
-/// What guards the pages of a file, and has guarded its header.
+/// What guards the parts of a file behind its header, which are its pages and a state, and has guarded the header.
 #[derive(Debug)]
 pub(super) enum Guard {
-    /// The header's checksum, which those of the pages cover too.
+    /// The header's checksum, which those of the parts cover too.
     Sum(u32),
-    /// The key of the file. The header is its part 0, the pieces of the pages follow.
+    /// The key of the file. The header is its part 0, the pieces of the pages follow, and then those of the state.
     Seal(FileKey),
+}
+
+/// The place of a part behind the header.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    number: usize,
+    /// The number of its first piece, where it is encrypted.
+    piece: u64,
+}
+
+impl Place {
+    /// The place behind so many pages of `page` bytes. No two parts of a file have a piece of the same number, because only
+    /// the last part may have another size than a page.
+    pub(super) fn behind(pages: usize, page: usize) -> Self {
+        Self {
+            number: pages,
+            // that of the header is 0
+            piece: 1 + (pages * page.div_ceil(SEALED_AT_A_TIME)) as u64,
+        }
+    }
 }
 
 /// How many bytes guard a header.
@@ -26,10 +46,10 @@ pub(super) const fn header_bytes(sealed: bool) -> usize {
     if sealed { TAG_BYTES } else { CRC }
 }
 
-/// How many bytes guard a page of `page` bytes.
-pub(super) const fn page_bytes(page: usize, sealed: bool) -> usize {
+/// How many bytes guard a page or a state of `part` bytes.
+pub(super) const fn part_bytes(part: usize, sealed: bool) -> usize {
     if sealed {
-        page.div_ceil(SEALED_AT_A_TIME) * TAG_BYTES
+        part.div_ceil(SEALED_AT_A_TIME) * TAG_BYTES
     } else {
         CRC
     }
@@ -41,24 +61,19 @@ impl Guard {
         matches!(self, Self::Seal(_))
     }
 
-    /// Writes the page of this number and what guards it.
-    pub(super) fn write_page(
-        &self,
-        file: &mut dyn Write,
-        number: usize,
-        page: &[u8],
-    ) -> io::Result<()> {
+    /// Writes the part of this place and what guards it.
+    pub(super) fn write(&self, file: &mut dyn Write, at: Place, part: &[u8]) -> io::Result<()> {
         match self {
             Self::Sum(header) => {
-                file.write_all(page)?;
-                file.write_all(&sum(*header, number, page).to_le_bytes())
+                file.write_all(part)?;
+                file.write_all(&sum(*header, at.number, part).to_le_bytes())
             }
             Self::Seal(key) => {
-                let mut piece = Vec::with_capacity(page.len().min(SEALED_AT_A_TIME) + TAG_BYTES);
-                for (part, bytes) in parts(number, page.len()).zip(page.chunks(SEALED_AT_A_TIME)) {
+                let mut piece = Vec::with_capacity(part.len().min(SEALED_AT_A_TIME) + TAG_BYTES);
+                for (number, bytes) in (at.piece..).zip(part.chunks(SEALED_AT_A_TIME)) {
                     piece.clear();
                     piece.extend_from_slice(bytes);
-                    let tag = key.seal(part, &[], &mut piece)?;
+                    let tag = key.seal(number, &[], &mut piece)?;
                     piece.extend_from_slice(&tag);
                     file.write_all(&piece)?;
                 }
@@ -67,26 +82,26 @@ impl Guard {
         }
     }
 
-    /// Reads the page of this number, and finds out whether it is as it was written.
-    pub(super) fn read_page(
+    /// Reads the part of this place, which is called `what`, and finds out whether it is as it was written.
+    pub(super) fn read(
         &self,
         file: &mut File,
-        number: usize,
-        page: &mut [u8],
+        at: Place,
+        part: &mut [u8],
+        what: &'static str,
     ) -> Result<(), SnapshotError> {
         match self {
             Self::Sum(header) => {
-                read_exact(file, page)?;
-                if read_crc(file)? != sum(*header, number, page) {
-                    return Err(SnapshotError::Corrupt { what: "page" });
+                read_exact(file, part)?;
+                if read_crc(file)? != sum(*header, at.number, part) {
+                    return Err(SnapshotError::Corrupt { what });
                 }
                 Ok(())
             }
             Self::Seal(key) => {
-                let parts = parts(number, page.len());
-                for (part, bytes) in parts.zip(page.chunks_mut(SEALED_AT_A_TIME)) {
+                for (number, bytes) in (at.piece..).zip(part.chunks_mut(SEALED_AT_A_TIME)) {
                     read_exact(file, bytes)?;
-                    open(key, file, part, &[], bytes, "page")?;
+                    open(key, file, number, &[], bytes, what)?;
                 }
                 Ok(())
             }
@@ -109,16 +124,11 @@ pub(super) fn open(
         .map_err(|_| SnapshotError::Altered { what })
 }
 
-/// The numbers of the pieces of a page. That of the header is 0.
-fn parts(page: usize, bytes: usize) -> impl Iterator<Item = u64> {
-    1 + (page * bytes.div_ceil(SEALED_AT_A_TIME)) as u64..
-}
-
-fn sum(header: u32, number: usize, page: &[u8]) -> u32 {
+fn sum(header: u32, number: usize, part: &[u8]) -> u32 {
     let mut hasher = Hasher::new();
     hasher.update(&header.to_le_bytes());
     hasher.update(&(number as u32).to_le_bytes());
-    hasher.update(page);
+    hasher.update(part);
     hasher.finalize()
 }
 

@@ -10,6 +10,7 @@ const OURS: Fingerprint = [7; 32];
 const LIMITS: Limits = Limits {
     page_bytes: 20,
     pages: 3,
+    state_bytes: 0,
 };
 type Pages = Vec<Vec<u8>>;
 
@@ -39,6 +40,7 @@ fn save_with(
         page_bytes: pages.first().map_or(20, Vec::len),
         tokens,
         note,
+        state: &[],
     };
     write(dir.path(), "s", &snapshot, keys, pages.iter().map(Ok)).unwrap();
     dir.path().join("s")
@@ -129,6 +131,7 @@ fn what_is_encrypted_is_read_with_the_key_that_it_names_and_says_when_that_is_ol
     let limits = Limits {
         page_bytes: 150_000,
         pages: 3,
+        state_bytes: 0,
     };
     let pages: Pages = (0..3).map(|n| vec![b'a' + n; 150_000]).collect();
     let session = ((0..96).collect(), pages);
@@ -226,7 +229,11 @@ fn another_model_another_version_and_more_than_the_caps_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = save(&dir, &session(96, 5), b"said");
     let refused = |fingerprint, page_bytes, pages| {
-        let limits = Limits { page_bytes, pages };
+        let limits = Limits {
+            page_bytes,
+            pages,
+            state_bytes: 0,
+        };
         let mut reader = read_header(&path, &fingerprint, limits, None).unwrap();
         assert!(reader.unusable().is_some());
         // what was said is there all the same
@@ -313,6 +320,7 @@ fn killed_at_any_byte_or_operation_the_old_one_is_there_or_the_new_one() {
         page_bytes: 20,
         tokens: &new.0,
         note,
+        state: &[],
     };
     for nth in 0.. {
         save(&dir, &old, b"old");
@@ -350,6 +358,7 @@ fn any_operation_may_fail_and_none_panics() {
                 page_bytes: 20,
                 tokens: &tokens,
                 note: b"new",
+                state: &[],
             };
             let (_, happened) =
                 fault::at(nth, Fault::Errno(number), || -> Result<_, SnapshotError> {
@@ -411,6 +420,7 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
         page_bytes: 20,
         tokens: &tokens[..40],
         note: &[],
+        state: &[],
     };
     let error = write(dir.path(), "s", &snapshot, None, lost.into_iter()).unwrap_err();
     assert!(matches!(error, SnapshotError::Page(_)), "{error}");
@@ -420,6 +430,7 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
             page_bytes: 20,
             tokens,
             note,
+            state: &[],
         };
         write(dir.path(), name, &snapshot, None, pages.iter().map(Ok)).unwrap_err()
     };
@@ -436,3 +447,5 @@ fn what_cannot_be_written_leaves_the_old_one_and_nothing_else() {
     assert_eq!(load(&path).unwrap().0.note, b"old");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+mod states;

@@ -27,11 +27,14 @@ pub enum Arch {
     Exaone4,
     /// There is a norm over each head of q and k, behind the rotation.
     HunyuanDense,
+    /// The text part of Qwen3.5: some layers attend, with gates over what they give, and the others are gated delta nets
+    /// ([`super::Delta`]). Rope has sections as in [`Self::Qwen2Vl`].
+    Qwen35,
 }
 
 impl Arch {
     /// Every architecture, in the order in which messages name them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Qwen2,
         Self::Qwen3,
         Self::Llama,
@@ -42,6 +45,7 @@ impl Arch {
         Self::Mistral3,
         Self::Exaone4,
         Self::HunyuanDense,
+        Self::Qwen35,
     ];
 
     /// The architecture's name in a file.
@@ -58,6 +62,7 @@ impl Arch {
             Self::Mistral3 => "mistral3",
             Self::Exaone4 => "exaone4",
             Self::HunyuanDense => "hunyuan-dense",
+            Self::Qwen35 => "qwen35",
         }
     }
 
@@ -77,7 +82,7 @@ impl Arch {
     #[must_use]
     pub const fn qk_norm(self) -> HeadNorm {
         match self {
-            Self::Qwen3 | Self::Qwen3Vl | Self::Exaone4 => HeadNorm::BeforeRotation,
+            Self::Qwen3 | Self::Qwen3Vl | Self::Exaone4 | Self::Qwen35 => HeadNorm::BeforeRotation,
             Self::HunyuanDense => HeadNorm::AfterRotation,
             _ => HeadNorm::Absent,
         }
@@ -87,6 +92,22 @@ impl Arch {
     #[must_use]
     pub const fn post_norm(self) -> bool {
         matches!(self, Self::Exaone4)
+    }
+
+    /// What a file calls the norm of attention and that of the MLP, wherever in a layer they are.
+    #[must_use]
+    pub const fn norm_names(self) -> [&'static str; 2] {
+        match self {
+            Self::Exaone4 => ["post_attention_norm.weight", "post_ffw_norm.weight"],
+            Self::Qwen35 => ["attn_norm.weight", "post_attention_norm.weight"],
+            _ => ["attn_norm.weight", "ffn_norm.weight"],
+        }
+    }
+
+    /// Whether what a head of attention gives is multiplied with a gate, which `attn_q.weight` makes behind each head's query.
+    #[must_use]
+    pub const fn gated(self) -> bool {
+        matches!(self, Self::Qwen35)
     }
 
     /// Which values are rotated together: neighbours where the converter permutes q and k for it.

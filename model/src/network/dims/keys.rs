@@ -99,6 +99,12 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn refuse_foreign(&self) -> Result<(), DimsError> {
+        // PrismML's files of Bonsai 2, and whatever else names a Hadamard matrix
+        let transformed =
+            |key: &&str| key.starts_with("prism.") || key.split('.').any(|part| part == "hadamard");
+        if let Some(key) = self.file.keys().find(transformed) {
+            return Err(DimsError::Transformed(key.to_owned()));
+        }
         if let Some((rest, _)) = FOREIGN_KEYS
             .iter()
             .find(|(rest, reader)| *reader != Some(self.arch) && self.file.has(&self.key(rest)))

@@ -146,12 +146,13 @@ pub(super) fn pack(
     let mut unpacked = vec![0; row_len];
     for (r, of) in range.enumerate() {
         let bytes = match layout {
-            Layout::Rows => &bytes[of * row_len..][..row_len],
-            Layout::Interleaved16 => {
+            Layout::Interleaved16 if (of / GROUP + 1) * GROUP * row_len <= bytes.len() => {
                 let group = &bytes[of / GROUP * GROUP * row_len..][..GROUP * row_len];
                 unpack_row(ty, group, of % GROUP, &mut unpacked);
                 &unpacked
             }
+            // of interleaved rows those that make no group are as they were
+            _ => &bytes[of * row_len..][..row_len],
         };
         let mut row = Row {
             format,
@@ -183,7 +184,8 @@ impl Row<'_> {
         match decoded {
             Decoded::Of32(values) => {
                 self.put_quants(at, &values.q);
-                let (d, m) = (half(values.d), half(values.m));
+                // a format with two scales has no place here: see `Format::of`
+                let (d, m) = (half(values.d[0]), half(values.m));
                 match self.format.scales {
                     Scales::HalfMin => self.scales[at] = d | (m << 16),
                     _ => self.scales[at / 2] |= d << (16 * (at % 2)),

@@ -24,11 +24,24 @@ pub(super) fn attention(
     kv: &KvCache,
     rt: &Runtime,
 ) -> FlexTensor {
-    let (n, q_rows) = width(&q);
+    let (n, wide) = width(&q);
     let d = spec.head_dim;
+    let q_rows = spec.heads * d;
     let group = spec.heads / spec.kv_heads;
     let scale = 1.0 / (d as f32).sqrt();
     let mut out = values(q);
+    let mut gates = Vec::new();
+    if spec.gated {
+        let columns = || out.chunks_exact(wide);
+        gates = columns()
+            .flat_map(|column| &column[q_rows..])
+            .copied()
+            .collect();
+        out = columns()
+            .flat_map(|column| &column[..q_rows])
+            .copied()
+            .collect();
+    }
     let (keys_rotated, values_rotated) = (kv.keys_rotated(layer), kv.values_rotated());
     let (kernels, threads) = (rt.kernels, rt.threads);
     let tiles = tiles(kv, &spec, threads);
@@ -65,7 +78,14 @@ pub(super) fn attention(
                 if values_rotated {
                     result.chunks_exact_mut(d).for_each(hadamard_transform);
                 }
-                for (c, result) in result.chunks_exact(group * d).enumerate() {
+                for (c, result) in result.chunks_exact_mut(group * d).enumerate() {
+                    if spec.gated {
+                        let gates = &gates[(first + c) * q_rows + heads.start..];
+                        result
+                            .iter_mut()
+                            .zip(gates)
+                            .for_each(|(r, gate)| *r *= gate);
+                    }
                     out.column(c).copy_from_slice(result);
                 }
             });
@@ -119,6 +139,7 @@ mod tests {
             qk_norm: HeadNorm::Absent,
             pairing: RopePairing::Norm,
             unrotated_every: 0,
+            gated: false,
         }
     }
 

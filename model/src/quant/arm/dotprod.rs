@@ -42,7 +42,7 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
         floats => floats::matmul(product, out),
         32 => |B| matmul_32::<B>(dot, product, out),
         256 => |B| matmul_256::<B>(dot, product, out),
-        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        defined 32 => |B| rows::matmul_32::<Sdot, B>(dot, product, 0..out.cols(), out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
 }

@@ -4,7 +4,12 @@
 //! A single column goes through a group once, with all four vectors of rows at a time. More columns share what is unpacked;
 //! then fewer rows are taken at a time, because there are only 32 registers.
 //!
-//! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
+//! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
+
+mod few_bits;
+mod tables;
+
+pub(in crate::quant) use tables::iq4xs_scales;
 
 use super::intrinsics::*;
 use super::unpack::{high, high_under, low, low_under};
@@ -142,14 +147,21 @@ fn scaled(acc: float32x4_t, sum: int32x4_t, d: float32x4_t, scale: f32) -> float
 
 /// Sixteen interleaved blocks of 32 weights.
 trait Interleaved32: Pod {
+    /// How many parts of 32 weights a block has.
+    const PARTS: usize = 1;
     /// The largest magnitude of a value.
     const MAX: i32;
     /// What the values have been increased by.
     const OFFSET: i32;
-    /// The values of vector `at`; word `i` has values `4 i..4 i + 4`.
-    fn values(&self, at: usize) -> [[int8x16_t; 4]; 2];
-    /// The halves `d`, and `m` if the format has one.
-    fn halves(&self) -> (&Halves, Option<&Halves>);
+    /// The values of a part in vector `at`; word `i` has values `4 i..4 i + 4`.
+    fn values(&self, part: usize, at: usize) -> [[int8x16_t; 4]; 2];
+    /// The scales `d` of vector `at`.
+    fn d(&self, at: usize) -> float32x4_t;
+    /// The halves `m`, if the format has them.
+    #[inline(always)]
+    fn m(&self) -> Option<&Halves> {
+        None
+    }
 }
 
 impl<B: Interleaved32> Interleaved for B {
@@ -169,21 +181,23 @@ impl<B: Interleaved32> Interleaved for B {
         x: &[&[Q8Chunk]; C],
         acc: &mut [[float32x4_t; C]; V],
     ) {
-        let (chunk, i) = (b / 8, b % 8);
-        let (d, m) = self.halves();
-        for v in 0..V {
-            let (w, d) = (self.values(at + v), floats(d, at + v));
-            for c in 0..C {
-                let x = &x[c][chunk];
-                let mut sum = s.run(w, load_x::<2>(&x.q, 32 * i), B::MAX);
-                if B::OFFSET != 0 {
-                    let offset = B::OFFSET.wrapping_mul(x.sum[i]);
-                    sum = vsubq_s32(sum, vdupq_n_s32(offset));
-                }
-                acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
-                if let Some(m) = m {
-                    let m = floats(m, at + v);
-                    acc[v][c] = vfmaq_n_f32(acc[v][c], m, x.scaled_sum[i]);
+        for part in 0..B::PARTS {
+            let n = b * B::PARTS + part;
+            let (chunk, i) = (n / 8, n % 8);
+            for v in 0..V {
+                let (w, d) = (self.values(part, at + v), self.d(at + v));
+                for c in 0..C {
+                    let x = &x[c][chunk];
+                    let mut sum = s.run(w, load_x::<2>(&x.q, 32 * i), B::MAX);
+                    if B::OFFSET != 0 {
+                        let offset = B::OFFSET.wrapping_mul(x.sum[i]);
+                        sum = vsubq_s32(sum, vdupq_n_s32(offset));
+                    }
+                    acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
+                    if let Some(m) = self.m() {
+                        let m = floats(m, at + v);
+                        acc[v][c] = vfmaq_n_f32(acc[v][c], m, x.scaled_sum[i]);
+                    }
                 }
             }
         }
@@ -219,56 +233,54 @@ fn signed(v: [[uint8x16_t; 4]; 2]) -> [[int8x16_t; 4]; 2] {
 }
 
 macro_rules! interleaved32 {
-    ($name:ident, $max:literal, $offset:literal, |$b:ident, $at:ident| $values:expr, $m:expr) => {
+    ($name:ident, $max:literal, $offset:literal, |$b:ident, $at:ident $(, $part:ident of $parts:literal)?| $values:expr
+        $(, $m:ident)?) => {
         impl Interleaved32 for $name {
+            $(const PARTS: usize = $parts;)?
             const MAX: i32 = $max;
             const OFFSET: i32 = $offset;
             #[inline(always)]
-            fn values(&self, $at: usize) -> [[int8x16_t; 4]; 2] {
+            fn values(&self, part: usize, $at: usize) -> [[int8x16_t; 4]; 2] {
                 let $b = self;
+                let _ = part;
+                $(let $part = part;)?
                 signed($values)
             }
             #[inline(always)]
-            fn halves(&self) -> (&Halves, Option<&Halves>) {
-                let $b = self;
-                (&$b.d, $m)
+            fn d(&self, at: usize) -> float32x4_t {
+                floats(&self.d, at)
             }
+            $(
+                #[inline(always)]
+                fn m(&self) -> Option<&Halves> {
+                    Some(&self.$m)
+                }
+            )?
         }
     };
 }
-interleaved32!(Q4_0, 15, 8, |b, at| nibbles(&b.qs, at), None);
-interleaved32!(Q4_1, 15, 0, |b, at| nibbles(&b.qs, at), Some(&b.m));
-interleaved32!(
-    Q5_0,
-    31,
-    16,
-    |b, at| {
-        let mut values = nibbles(&b.qs, at);
-        let bits = vector(&b.qh, at);
-        for i in 0..4 {
-            // bits 8 i.. of each lane are values 8 i..: byte i in all bytes of the lane, a bit tested in each
-            let bytes = vqtbl1q_u8(bits, load_u8(&SPREAD[i]));
-            let first = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(0x0804_0201)));
-            let second = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(0x8040_2010)));
-            for (j, set) in [(2 * i, first), (2 * i + 1, second)] {
-                let value = &mut values[j / 4][j % 4];
-                *value = vorrq_u8(*value, vandq_u8(set, vdupq_n_u8(16)));
-            }
+use interleaved32;
+interleaved32!(Q4_0, 15, 8, |b, at| nibbles(&b.qs, at));
+interleaved32!(Q4_1, 15, 0, |b, at| nibbles(&b.qs, at), m);
+interleaved32!(Q5_0, 31, 16, |b, at| {
+    let mut values = nibbles(&b.qs, at);
+    let bits = vector(&b.qh, at);
+    for i in 0..4 {
+        // bits 8 i.. of each lane are values 8 i..: byte i in all bytes of the lane, a bit tested in each
+        let bytes = vqtbl1q_u8(bits, load_u8(&SPREAD[i]));
+        let first = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(0x0804_0201)));
+        let second = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(0x8040_2010)));
+        for (j, set) in [(2 * i, first), (2 * i + 1, second)] {
+            let value = &mut values[j / 4][j % 4];
+            *value = vorrq_u8(*value, vandq_u8(set, vdupq_n_u8(16)));
         }
-        values
-    },
-    None
-);
-interleaved32!(
-    Q8_0,
-    128,
-    0,
-    |b, at| [
-        each([0, 1, 2, 3].map(|i| vector(&b.qs[i], at)), same),
-        each([4, 5, 6, 7].map(|i| vector(&b.qs[i], at)), same),
-    ],
-    None
-);
+    }
+    values
+});
+interleaved32!(Q8_0, 128, 0, |b, at| [
+    each([0, 1, 2, 3].map(|i| vector(&b.qs[i], at)), same),
+    each([4, 5, 6, 7].map(|i| vector(&b.qs[i], at)), same),
+]);
 
 /// Indices that put byte `i` of each lane in all bytes of the lane.
 const SPREAD: [[u8; 16]; 4] = {
@@ -513,6 +525,7 @@ macro_rules! interleaved256 {
         }
     };
 }
+use interleaved256;
 interleaved256!(Q4K, affine);
 interleaved256!(Q5K, affine);
 interleaved256!(Q6K, q6k);

@@ -22,6 +22,7 @@ macro_rules! safe {
 safe! {
     vandq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vceqzq_u8(a: uint8x16_t) -> uint8x16_t;
+    vcgeq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vcvtq_f32_s32(a: int32x4_t) -> float32x4_t;
     vdup_n_s16(a: i16) -> int16x4_t;
     vdup_n_u16(a: u16) -> uint16x4_t;
@@ -33,6 +34,7 @@ safe! {
     vdupq_n_u8(a: u8) -> uint8x16_t;
     vdupq_n_u32(a: u32) -> uint32x4_t;
     vdupq_n_u64(a: u64) -> uint64x2_t;
+    veorq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vfmaq_f32(acc: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t;
     vfmaq_n_f32(acc: float32x4_t, a: float32x4_t, b: f32) -> float32x4_t;
     vfmsq_f32(acc: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t;
@@ -49,6 +51,7 @@ safe! {
     vmlaq_laneq_s32<N>(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vmulq_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
     vmulq_n_f32(a: float32x4_t, b: f32) -> float32x4_t;
+    vmulq_u8(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;
     vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t;
     vpaddlq_s16(a: int16x8_t) -> int32x4_t;
     vpaddq_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
@@ -71,6 +74,7 @@ safe! {
     vreinterpretq_u8_u64(a: uint64x2_t) -> uint8x16_t;
     vshlq_n_s32<N>(a: int32x4_t) -> int32x4_t;
     vshlq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
+    vshlq_u8(a: uint8x16_t, by: int8x16_t) -> uint8x16_t;
     vshrq_n_s32<N>(a: int32x4_t) -> int32x4_t;
     vshrq_n_u8<N>(a: uint8x16_t) -> uint8x16_t;
     vsliq_n_u8<N>(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t;

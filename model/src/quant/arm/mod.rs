@@ -11,6 +11,7 @@
 
 mod attention;
 pub(super) mod dotprod;
+mod grids;
 pub(super) mod i8mm;
 mod interleaved;
 mod intrinsics;

@@ -8,7 +8,7 @@ use crate::quant::Isa;
 use crate::quant::format::activations::{self, Quantizer};
 use crate::quant::format::kinds::match_format;
 use crate::quant::kernels::{Kernels, Product};
-use crate::quant::reference::{floats, scalar};
+use crate::quant::reference::{delta, floats, scalar};
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Neon,
@@ -24,6 +24,8 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<true>,
     rms_norm: floats::rms_norm::<true>,
     attend: attention::attend,
+    convolve: delta::convolve::<true>,
+    delta_rule: delta::delta_rule,
 };
 
 /// See [`Kernels::matmul`], which has checked the sizes.
@@ -33,7 +35,7 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
         floats => floats::matmul(product, out),
         32 => |B| matmul_32::<B>(product, out),
         256 => |B| matmul_256::<B>(product, out),
-        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        defined 32 => |B| matmul_32::<B>(product, out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
 }

@@ -94,11 +94,24 @@ fn pass_32<D: Dot, B: Rows32, const C: usize>(
     let blocks = w[0].len();
     let w = each(w, |row| &row[..blocks]);
     let mut acc = [vdupq_n_f32(0.0); C];
-    for first in (0..blocks).step_by(8) {
+    let parts = blocks * B::PARTS;
+    for first in (0..parts).step_by(8) {
         let x = chunks(x, first / 8);
-        for i in 0..8.min(blocks - first) {
-            let rows = each(w, |row| &row[first + i]);
-            let q = each(rows, B::values);
+        for i in 0..8.min(parts - first) {
+            let (b, part) = ((first + i) / B::PARTS, i % B::PARTS);
+            let rows = each(w, |row| &row[b]);
+            let q = each(rows, |block| block.values(part));
+            if let Some(d) = B::two_scales(rows, part) {
+                for (acc, x) in acc.iter_mut().zip(&x) {
+                    let values: [int8x16_t; 2] = load_x(&x.q, 32 * i);
+                    for half in 0..2 {
+                        let sum = dot.four_16(each(q, |q| q[half]), values[half], B::MAX);
+                        let d = vmulq_n_f32(d[half], x.scale[i]);
+                        *acc = vfmaq_f32(*acc, vcvtq_f32_s32(sum), d);
+                    }
+                }
+                continue;
+            }
             let (d, m) = (B::d(rows), B::m(rows));
             for (acc, x) in acc.iter_mut().zip(&x) {
                 let mut sum = dot.four_32(q, load_x(&x.q, 32 * i), B::MAX);

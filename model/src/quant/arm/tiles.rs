@@ -129,15 +129,17 @@ fn sweep_32<B: Rows32>(dot: Sdot, w: [&[B]; ROWS], x: &[Q8Tile]) -> Sums<float32
     let blocks = w[0].len();
     let w = each(w, |row| &row[..blocks]);
     let mut acc = [[vdupq_n_f32(0.0); FOURS]; ROWS];
-    for (x, first) in x.iter().zip((0..blocks).step_by(8)) {
-        for i in 0..8.min(blocks - first) {
-            let rows = each(w, |row| &row[first + i]);
+    let parts = blocks * B::PARTS;
+    for (x, first) in x.iter().zip((0..parts).step_by(8)) {
+        for i in 0..8.min(parts - first) {
+            let (b, part) = ((first + i) / B::PARTS, i % B::PARTS);
+            let rows = each(w, |row| &row[b]);
             let (d, m) = (B::d(rows), B::m(rows));
             let (scale, scaled_sum) = (floats(&x.scale[i]), floats(&x.scaled_sum[i]));
             let x = &x.q[8 * i..][..8];
             for (pair, acc) in acc.as_chunks_mut::<PAIR>().0.iter_mut().enumerate() {
-                let q0 = minus(rows[2 * pair].values(), B::OFFSET);
-                let q1 = minus(rows[2 * pair + 1].values(), B::OFFSET);
+                let q0 = minus(rows[2 * pair].values(part), B::OFFSET);
+                let q1 = minus(rows[2 * pair + 1].values(part), B::OFFSET);
                 let mut sums = [[vdupq_n_s32(0); FOURS]; PAIR];
                 sixteen(dot, &mut sums, [q0[0], q1[0]], &x[..4]);
                 sixteen(dot, &mut sums, [q0[1], q1[1]], &x[4..]);

@@ -4,26 +4,38 @@
 //! with the sums of the activations, which is cheaper than one subtraction for each vector.
 
 use super::intrinsics::*;
-use crate::quant::format::blocks::{self, Half, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
+use crate::quant::format::blocks::{
+    self, FP4_VALUES, Half, IQ4_NL_VALUES, e8m0, iq4xs_scales, q3k_scales, scales_and_mins, ue4m3,
+};
 use bytemuck::Pod;
 
 /// Rows that share a pass: as many as a vector of int32 has elements.
 pub(in crate::quant) const ROWS: usize = 4;
 
-/// A block of 32: `w = d * (value - OFFSET) + m`.
+/// A block of 32, or of some parts of 32: `w = d * (value - OFFSET) + m`.
 pub(in crate::quant) trait Rows32: Pod {
+    /// How many parts of 32 weights a block has: 1, 2 or 4.
+    const PARTS: usize = 1;
     /// The largest magnitude of a value.
     const MAX: i32;
     /// What the values have been increased by.
     const OFFSET: i32;
     /// Whether `m` may be other than zero.
-    const HAS_MIN: bool;
-    /// The 32 values, 16 in a vector.
-    fn values(&self) -> [int8x16_t; 2];
+    const HAS_MIN: bool = false;
+    /// The 32 values of a part, 16 in a vector.
+    fn values(&self, part: usize) -> [int8x16_t; 2];
     /// The scale `d` of each row.
     fn d(rows: [&Self; ROWS]) -> float32x4_t;
     /// The min `m` of each row, or 0 where the format has none.
-    fn m(rows: [&Self; ROWS]) -> float32x4_t;
+    #[inline(always)]
+    fn m(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+    /// The scales of the first and of the last 16 values of a part, of each row, where those are two.
+    #[inline(always)]
+    fn two_scales(_: [&Self; ROWS], _part: usize) -> Option<[float32x4_t; 2]> {
+        None
+    }
 }
 
 /// A block of 256 in groups: `w = d * scale * (value - OFFSET) - dmin * min`.
@@ -61,7 +73,7 @@ pub(in crate::quant) trait Rows256: Pod {
 
 /// Widens a half of each row.
 #[inline(always)]
-fn halves(h: [Half; ROWS]) -> float32x4_t {
+pub(super) fn halves(h: [Half; ROWS]) -> float32x4_t {
     let bits = each(h, Half::bits);
     widen_f16(load_u16(&bits))
 }
@@ -77,13 +89,13 @@ fn vectors<const N: usize>(bytes: &[u8], at: usize) -> [uint8x16_t; N] {
 }
 
 #[inline(always)]
-fn and(q: uint8x16_t, mask: u8) -> uint8x16_t {
+pub(in crate::quant) fn and(q: uint8x16_t, mask: u8) -> uint8x16_t {
     vandq_u8(q, vdupq_n_u8(mask))
 }
 
 /// `q >> n`, or `q << -n` where `n` is negative.
 #[inline(always)]
-fn shift(q: uint8x16_t, n: i32) -> uint8x16_t {
+pub(in crate::quant) fn shift(q: uint8x16_t, n: i32) -> uint8x16_t {
     match n {
         -4 => vshlq_n_u8::<4>(q),
         -3 => vshlq_n_u8::<3>(q),
@@ -179,7 +191,7 @@ macro_rules! rows32 {
             const OFFSET: i32 = $offset;
             const HAS_MIN: bool = $has_min;
             #[inline(always)]
-            fn values(&self) -> [int8x16_t; 2] {
+            fn values(&self, _: usize) -> [int8x16_t; 2] {
                 let $b = self;
                 $values
             }
@@ -201,12 +213,91 @@ rows32!(Q5_0, max 16, offset 0, min false, |b| signed(five_bits(&b.qs, b.qh)), |
 rows32!(Q5_1, max 16, offset -16, min true, |b| signed(five_bits(&b.qs, b.qh)), |rows| halves(each(rows, |b| b.m)));
 rows32!(Q8_0, max 128, offset 0, min false, |b| load_x2(&b.qs), |_| vdupq_n_f32(0.0));
 rows32!(Iq4Nl, max 127, offset 0, min false,
-    |b| levels(nibbles(&b.qs)), |_| vdupq_n_f32(0.0));
+    |b| looked_up(&IQ4_NL_VALUES, nibbles(&b.qs)), |_| vdupq_n_f32(0.0));
 
+/// The values of a table that nibbles stand for.
 #[inline(always)]
-fn levels(q: [uint8x16_t; 2]) -> [int8x16_t; 2] {
-    let table = load_s8(&IQ4_NL_VALUES);
+pub(in crate::quant) fn looked_up(values: &[i8; 16], q: [uint8x16_t; 2]) -> [int8x16_t; 2] {
+    let table = load_s8(values);
     [vqtbl1q_s8(table, q[0]), vqtbl1q_s8(table, q[1])]
+}
+
+impl Rows32 for blocks::Mxfp4 {
+    const MAX: i32 = 12;
+    const OFFSET: i32 = 0;
+    #[inline(always)]
+    fn values(&self, _: usize) -> [int8x16_t; 2] {
+        looked_up(&FP4_VALUES, nibbles(&self.qs))
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        load_f32(&each(rows, |b| e8m0(b.e)))
+    }
+}
+
+impl Rows32 for blocks::Nvfp4 {
+    const PARTS: usize = 2;
+    const MAX: i32 = 12;
+    const OFFSET: i32 = 0;
+    #[inline(always)]
+    fn values(&self, part: usize) -> [int8x16_t; 2] {
+        // eight low nibbles, and then the high ones of the same bytes
+        let group = |qs: [u8; 8]| {
+            let bytes = u64::from_le_bytes(qs);
+            low(vreinterpretq_u8_u64(load_u64(&[bytes, bytes >> 4])))
+        };
+        let [first, last] = [self.qs[2 * part], self.qs[2 * part + 1]];
+        looked_up(&FP4_VALUES, [group(first), group(last)])
+    }
+    #[inline(always)]
+    fn d(_: [&Self; ROWS]) -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+    #[inline(always)]
+    fn two_scales(rows: [&Self; ROWS], part: usize) -> Option<[float32x4_t; 2]> {
+        let scales = |i: usize| load_f32(&each(rows, |b| ue4m3(b.d[2 * part + i])));
+        Some([scales(0), scales(1)])
+    }
+}
+
+impl Rows32 for blocks::Q1_0 {
+    const PARTS: usize = 4;
+    const MAX: i32 = 2;
+    const OFFSET: i32 = 1;
+    #[inline(always)]
+    fn values(&self, part: usize) -> [int8x16_t; 2] {
+        let bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+        let bytes = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(self.qs[part])));
+        // byte j / 8 to lane j
+        let first = load_u64(&[0, 0x0101_0101_0101_0101]);
+        let second = load_u64(&[0x0202_0202_0202_0202, 0x0303_0303_0303_0303]);
+        signed([first, second].map(|at| {
+            let spread = vqtbl1q_u8(bytes, vreinterpretq_u8_u64(at));
+            and(vtstq_u8(spread, bits), 2)
+        }))
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
+}
+
+impl Rows32 for blocks::Q2_0 {
+    const PARTS: usize = 2;
+    const MAX: i32 = 3;
+    const OFFSET: i32 = 1;
+    #[inline(always)]
+    fn values(&self, part: usize) -> [int8x16_t; 2] {
+        let bytes = vreinterpretq_u8_u64(load_u64(&[u64::from_le_bytes(self.qs[part]), 0]));
+        // a nibble has two values, and a byte two nibbles
+        let pairs = vzip1q_u8(low(bytes), high(bytes));
+        let (first, second) = (and(pairs, 3), shift(pairs, 2));
+        signed([vzip1q_u8(first, second), vzip2q_u8(first, second)])
+    }
+    #[inline(always)]
+    fn d(rows: [&Self; ROWS]) -> float32x4_t {
+        halves(each(rows, |b| b.d))
+    }
 }
 
 #[inline(always)]
@@ -216,7 +307,7 @@ fn load_x2(q: &[i8; 32]) -> [int8x16_t; 2] {
 
 /// Transposes one byte per group: bytes `4 i..4 i + 4` of vector `j` are what the four rows have for group `4 j + i`.
 #[inline(always)]
-fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
+pub(super) fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
     let low = |a, b| vreinterpretq_u16_u8(vzip1q_u8(a, b));
     let high = |a, b| vreinterpretq_u16_u8(vzip2q_u8(a, b));
     let (a0, a1) = (low(rows[0], rows[1]), high(rows[0], rows[1]));
@@ -232,7 +323,7 @@ fn transpose(rows: [uint8x16_t; ROWS]) -> [uint8x16_t; 4] {
 
 /// Widens what [`transpose`] made as signed bytes: element `g` is what the four rows have for group `g`.
 #[inline(always)]
-fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
+pub(super) fn groups(t: [uint8x16_t; 4]) -> [int16x4_t; 16] {
     let mut groups = [vdup_n_s16(0); 16];
     for (groups, t) in groups.as_chunks_mut::<4>().0.iter_mut().zip(signed(t)) {
         let (a, b) = (vmovl_s8(vget_low_s8(t)), vmovl_high_s8(t));
@@ -336,3 +427,42 @@ rows256!(Q6K, max 63, offset 32, group 16, |b, J| {
         ]
     }
 }, scales |b| vreinterpretq_u8_s8(load_s8(&b.scales)));
+rows256!(Iq4Xs, max 127, offset 0, group 32, |b, J| {
+    let [x, y] = vectors(&b.qs, 32 * J);
+    let [a, b] = looked_up(&IQ4_NL_VALUES, [low(x), high(x)]);
+    let [c, d] = looked_up(&IQ4_NL_VALUES, [low(y), high(y)]);
+    [a, b, c, d].map(vreinterpretq_u8_s8)
+}, scales |b| eight(u64::from_le_bytes(iq4xs_scales(b.scales_l, b.scales_h).map(|scale| scale as u8))));
+rows256!(Tq2_0, max 3, offset 1, group 16, |b, J| each(two_bits::<J>(&b.qs), |q| and(q, 3)), scales |_| vdupq_n_u8(1));
+rows256!(Tq1_0, max 2, offset 1, group 16, |b, J| {
+    let [x, y, z] = vectors(&b.qs, 0);
+    // the sixteen values 64 J + 16 i.. are digits of one vector, and the last of `qh`
+    [0, 1, 2, 3].map(|i| match 4 * J + i {
+        n @ ..10 => digit([x, y][n % 2], n / 2),
+        n @ ..15 => digit(z, n - 10),
+        _ => {
+            let qh = u32::from_le_bytes(b.qh);
+            digits_of_four(vreinterpretq_u8_u32(vdupq_n_u32(qh)))
+        }
+    })
+}, scales |_| vdupq_n_u8(1));
+
+/// Digit `n` of base 3 of each byte of TQ1_0: the whole part of `3 * byte / 256`, of the byte times `3^n`.
+#[inline(always)]
+fn digit(bytes: uint8x16_t, n: usize) -> uint8x16_t {
+    first_digit(vmulq_u8(bytes, vdupq_n_u8([1, 3, 9, 27, 81][n])))
+}
+
+/// Four digits of the same four bytes, digit after digit.
+#[inline(always)]
+fn digits_of_four(bytes: uint8x16_t) -> uint8x16_t {
+    const POWERS: [u8; 16] = [1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27];
+    first_digit(vmulq_u8(bytes, load_u8(&POWERS)))
+}
+
+#[inline(always)]
+fn first_digit(bytes: uint8x16_t) -> uint8x16_t {
+    // 86 is the first byte with 1, and 171 the first with 2; what is reached is 255, or minus one
+    let reached = [86, 171].map(|from| vcgeq_u8(bytes, vdupq_n_u8(from)));
+    vsubq_u8(vsubq_u8(vdupq_n_u8(0), reached[0]), reached[1])
+}

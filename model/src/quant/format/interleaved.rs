@@ -26,6 +26,10 @@ interleaved! {
     Q8_0: Q8_0 { qs: [Word; 8], d: Halves }
     Q4K: Q4_K { scales: [Word; 3], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
     Q5K: Q5_K { scales: [Word; 3], qh: [Word; 8], qs: [[Word; 8]; 4], d: Halves, dmin: Halves }
+    Iq4Xs: IQ4_XS { scales_l: Word, qs: [[Word; 4]; 8], d: Halves, scales_h: Halves }
+    Mxfp4: MXFP4 { qs: [Word; 4], e: [u8; 16] }
+    Q1_0: Q1_0 { qs: [Word; 4], d: Halves }
+    Q2_0: Q2_0 { qs: [[Word; 2]; 2], d: Halves }
     Q6K: Q6_K { scales: [Word; 4], q: [[[Word; 3]; 8]; 2], d: Halves }
 }
 
@@ -45,7 +49,10 @@ pub(in crate::quant) fn with_row(
     bytes: usize,
     give: impl FnOnce(&[u8]),
 ) {
-    let group = &matrix[row / GROUP * GROUP * bytes..][..GROUP * bytes];
+    let Some(group) = matrix[row / GROUP * GROUP * bytes..].get(..GROUP * bytes) else {
+        // one of the last rows, which make no group
+        return give(&matrix[row * bytes..][..bytes]);
+    };
     with_scratch(bytes, |unpacked| {
         unpack_row(ty, group, row % GROUP, unpacked);
         give(unpacked);

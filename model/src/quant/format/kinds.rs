@@ -17,7 +17,7 @@ pub enum ActKind {
 pub fn act_kind(ty: GgmlType) -> ActKind {
     match ty.block_len() {
         1 => ActKind::F32,
-        32 => ActKind::Q8,
+        32 | 64 | 128 => ActKind::Q8,
         _ => ActKind::Q8K,
     }
 }
@@ -32,8 +32,9 @@ pub fn row_bytes(ty: GgmlType, k: usize) -> Option<usize> {
 /// Picks by format. This is the only table of formats in the kernels: the definition and every level read it.
 ///
 /// The float types take the expression after `floats`. A block type takes the one after `32` or `256`, the number of
-/// values in its blocks, and there `B` is its struct in [`super::blocks`]. A format that has a definition but no kernels
-/// takes the one after `defined` instead; where those are not given, it is treated like the others of its size.
+/// values in its blocks or, for 32, in their parts, and there `B` is its struct in [`super::blocks`]. A format that has a
+/// definition but no kernels takes the one after `defined` instead, as does one that does not fit all of them; where those are not
+/// given, it is treated like the others of its size.
 ///
 /// A new format is one line here. It begins as `defined`, which every level can compute, and moves to the others when
 /// each level has a kernel for it.
@@ -70,17 +71,45 @@ macro_rules! match_format {
             Ty::Q5_1 => { type $B32 = $crate::quant::format::blocks::Q5_1; $of_32 }
             Ty::Q8_0 => { type $B32 = $crate::quant::format::blocks::Q8_0; $of_32 }
             Ty::IQ4_NL => { type $B32 = $crate::quant::format::blocks::Iq4Nl; $of_32 }
+            Ty::MXFP4 => { type $B32 = $crate::quant::format::blocks::Mxfp4; $of_32 }
+            Ty::Q1_0 => { type $B32 = $crate::quant::format::blocks::Q1_0; $of_32 }
+            Ty::Q2_0 => { type $B32 = $crate::quant::format::blocks::Q2_0; $of_32 }
             Ty::Q2_K => { type $B256 = $crate::quant::format::blocks::Q2K; $of_256 }
             Ty::Q3_K => { type $B256 = $crate::quant::format::blocks::Q3K; $of_256 }
             Ty::Q4_K => { type $B256 = $crate::quant::format::blocks::Q4K; $of_256 }
             Ty::Q5_K => { type $B256 = $crate::quant::format::blocks::Q5K; $of_256 }
             Ty::Q6_K => { type $B256 = $crate::quant::format::blocks::Q6K; $of_256 }
+            Ty::IQ2_XXS => { type $B256 = $crate::quant::format::blocks::Iq2Xxs; $of_256 }
+            Ty::IQ2_XS => { type $B256 = $crate::quant::format::blocks::Iq2Xs; $of_256 }
+            Ty::IQ3_XXS => { type $B256 = $crate::quant::format::blocks::Iq3Xxs; $of_256 }
+            Ty::IQ1_S => { type $B256 = $crate::quant::format::blocks::Iq1S; $of_256 }
+            Ty::IQ3_S => { type $B256 = $crate::quant::format::blocks::Iq3S; $of_256 }
+            Ty::IQ2_S => { type $B256 = $crate::quant::format::blocks::Iq2S; $of_256 }
+            Ty::IQ1_M => { type $B256 = $crate::quant::format::blocks::Iq1M; $of_256 }
+            Ty::IQ4_XS => { type $B256 = $crate::quant::format::blocks::Iq4Xs; $of_256 }
+            Ty::TQ1_0 => { type $B256 = $crate::quant::format::blocks::Tq1_0; $of_256 }
+            Ty::TQ2_0 => { type $B256 = $crate::quant::format::blocks::Tq2_0; $of_256 }
+            // its two scales for 32 values fit only the kernels for rows
+            Ty::NVFP4 => { type $D32 = $crate::quant::format::blocks::Nvfp4; $defined_32 }
             // no file stores weights in it, so no level has a kernel for it
             Ty::Q8_K => { type $D256 = $crate::quant::format::blocks::Q8K; $defined_256 }
         }
     }};
 }
 pub(in crate::quant) use match_format;
+
+/// Whether every level but the scalar one has a kernel for this type.
+pub(in crate::quant) fn has_kernels(ty: GgmlType) -> bool {
+    match_format!(
+        ty,
+        floats => true,
+        32 => |B| size_of::<B>() > 0,
+        256 => |B| size_of::<B>() > 0,
+        // for rows alone
+        defined 32 => |B| size_of::<B>() > 0,
+        defined 256 => |B| size_of::<B>() == 0,
+    )
+}
 
 /// Picks by format among those that [`crate::gguf::Layout::Interleaved16`] exists for: `B` is the struct of sixteen
 /// interleaved blocks in [`super::interleaved`]. Any other type picks nothing; [`crate::quant::Kernels::matmul`] has
@@ -116,6 +145,22 @@ macro_rules! match_interleaved {
             }
             Ty::Q6_K => {
                 type $B = $crate::quant::format::interleaved::Q6K;
+                $use
+            }
+            Ty::IQ4_XS => {
+                type $B = $crate::quant::format::interleaved::Iq4Xs;
+                $use
+            }
+            Ty::MXFP4 => {
+                type $B = $crate::quant::format::interleaved::Mxfp4;
+                $use
+            }
+            Ty::Q1_0 => {
+                type $B = $crate::quant::format::interleaved::Q1_0;
+                $use
+            }
+            Ty::Q2_0 => {
+                type $B = $crate::quant::format::interleaved::Q2_0;
                 $use
             }
             _ => {}

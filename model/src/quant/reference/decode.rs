@@ -1,15 +1,18 @@
 //! The definition of the formats: what the bytes of every block mean.
 
 use crate::gguf::GgmlType;
-use crate::quant::format::blocks::{self, IQ4_NL_VALUES, q3k_scales, scales_and_mins};
+use crate::quant::format::blocks::{
+    self, FP4_VALUES, IQ4_NL_VALUES, e8m0, iq4xs_scales, q3k_scales, scales_and_mins, ue4m3,
+};
+use crate::quant::format::grids::OnGrid;
 use crate::quant::format::kinds::match_format;
 use bytemuck::{Pod, cast_slice};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-/// The 32 weights of a block: `w = d * q + m`.
+/// 32 weights: `w = d * q + m`, with `d[0]` for the first sixteen and `d[1]` for the others.
 pub(crate) struct Values32 {
     pub(crate) q: [i8; 32],
-    pub(crate) d: f32,
+    pub(crate) d: [f32; 2],
     pub(crate) m: f32,
 }
 
@@ -22,11 +25,21 @@ pub(crate) struct Values256 {
     pub(crate) dmin: f32,
 }
 
-/// The definition of a format with 32 weights in a block.
+/// The definition of a format with 32 weights in a block, or with some parts of 32.
 pub(crate) trait Block32: Pod {
+    /// How many parts of 32 weights a block has: 1, 2 or 4.
+    const PARTS: usize = 1;
     /// Whether `m` may be other than zero.
     const HAS_MIN: bool;
-    fn decode(&self) -> Values32;
+    /// Whether the second scale may be another than the first.
+    const TWO_SCALES: bool = false;
+    /// Decodes one of the parts.
+    fn decode(&self, part: usize) -> Values32;
+    /// The scales of one of the parts, as [`Values32`] has them.
+    #[inline(always)]
+    fn scales(&self, part: usize) -> [f32; 2] {
+        self.decode(part).d
+    }
 }
 
 /// The definition of a format with 256 weights in a block.
@@ -77,11 +90,11 @@ macro_rules! block32 {
         impl Block32 for blocks::$block {
             const HAS_MIN: bool = $has_min;
             #[inline(always)]
-            fn decode(&self) -> Values32 {
+            fn decode(&self, _: usize) -> Values32 {
                 let $b = self;
                 Values32 {
                     q: $q,
-                    d: $b.d.to_f32(),
+                    d: [$b.d.to_f32(); 2],
                     m: $m,
                 }
             }
@@ -99,6 +112,83 @@ block32!(
     |b| nibbles(&b.qs).map(|q| IQ4_NL_VALUES[q as usize]),
     0.0
 );
+
+impl Block32 for blocks::Mxfp4 {
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn decode(&self, _: usize) -> Values32 {
+        Values32 {
+            q: nibbles(&self.qs).map(|q| FP4_VALUES[q as usize]),
+            d: [e8m0(self.e); 2],
+            m: 0.0,
+        }
+    }
+}
+
+impl Block32 for blocks::Nvfp4 {
+    const PARTS: usize = 2;
+    const HAS_MIN: bool = false;
+    const TWO_SCALES: bool = true;
+    #[inline(always)]
+    fn decode(&self, part: usize) -> Values32 {
+        let mut q = [0; 32];
+        let groups = q.as_chunks_mut::<16>().0.iter_mut();
+        for (q, qs) in groups.zip(&self.qs[2 * part..][..2]) {
+            let (low, high) = q.split_at_mut(8);
+            for ((low, high), byte) in low.iter_mut().zip(high).zip(qs) {
+                *low = FP4_VALUES[usize::from(byte & 0x0f)];
+                *high = FP4_VALUES[usize::from(byte >> 4)];
+            }
+        }
+        Values32 {
+            q,
+            d: self.scales(part),
+            m: 0.0,
+        }
+    }
+    #[inline(always)]
+    fn scales(&self, part: usize) -> [f32; 2] {
+        [ue4m3(self.d[2 * part]), ue4m3(self.d[2 * part + 1])]
+    }
+}
+
+impl Block32 for blocks::Q1_0 {
+    const PARTS: usize = 4;
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn decode(&self, part: usize) -> Values32 {
+        let mut q = [0; 32];
+        for (q, byte) in q.as_chunks_mut::<8>().0.iter_mut().zip(self.qs[part]) {
+            for (k, q) in q.iter_mut().enumerate() {
+                *q = if byte & (1 << k) == 0 { -1 } else { 1 };
+            }
+        }
+        Values32 {
+            q,
+            d: [self.d.to_f32(); 2],
+            m: 0.0,
+        }
+    }
+}
+
+impl Block32 for blocks::Q2_0 {
+    const PARTS: usize = 2;
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn decode(&self, part: usize) -> Values32 {
+        let mut q = [0; 32];
+        for (q, byte) in q.as_chunks_mut::<4>().0.iter_mut().zip(self.qs[part]) {
+            for (k, q) in q.iter_mut().enumerate() {
+                *q = (byte >> (2 * k) & 3) as i8 - 1;
+            }
+        }
+        Values32 {
+            q,
+            d: [self.d.to_f32(); 2],
+            m: 0.0,
+        }
+    }
+}
 
 macro_rules! block256 {
     ($block:ident, $has_min:literal, |$b:ident| $values:expr) => {
@@ -153,6 +243,15 @@ block256!(Q6K, false, |b| Values256 {
     d: b.d.to_f32(),
     dmin: 0.0,
 });
+block256!(Iq4Xs, false, |b| Values256 {
+    q: iq4_values(&b.qs),
+    scale: std::array::from_fn(|g| i16::from(iq4xs_scales(b.scales_l, b.scales_h)[g / 2])),
+    min: [0; 16],
+    d: b.d.to_f32(),
+    dmin: 0.0,
+});
+block256!(Tq1_0, false, |b| unscaled(base_3(&b.qs, &b.qh), b.d));
+block256!(Tq2_0, false, |b| unscaled(less(two_bits(&b.qs), 1), b.d));
 block256!(Q8K, false, |b| Values256 {
     q: b.qs,
     scale: [1; 16],
@@ -160,6 +259,20 @@ block256!(Q8K, false, |b| Values256 {
     d: f32::from_le_bytes(b.d),
     dmin: 0.0,
 });
+
+impl<B: OnGrid> Block256 for B {
+    const HAS_MIN: bool = false;
+    #[inline(always)]
+    fn decode(&self) -> Values256 {
+        Values256 {
+            q: self.values(),
+            scale: self.scales().map(i16::from),
+            min: [0; 16],
+            d: self.d().to_f32() * B::FACTOR,
+            dmin: 0.0,
+        }
+    }
+}
 
 /// Puts bits `from..` of each byte, cut by `mask`, into the values from bit `to` on.
 #[inline(always)]
@@ -218,6 +331,48 @@ fn six_bits(ql: &[u8; 128], qh: &[u8; 64]) -> [i8; 256] {
     q
 }
 
+/// The values of IQ4_XS: 32 by 32, as IQ4_NL has them.
+#[inline(always)]
+fn iq4_values(qs: &[u8; 128]) -> [i8; 256] {
+    let mut q = [0; 256];
+    for (q, qs) in q.as_chunks_mut::<32>().0.iter_mut().zip(qs.as_chunks().0) {
+        *q = nibbles(qs).map(|q| IQ4_NL_VALUES[q as usize]);
+    }
+    q
+}
+
+/// The values of TQ1_0.
+#[inline(always)]
+fn base_3(qs: &[u8; 48], qh: &[u8; 4]) -> [i8; 256] {
+    /// Writes the digits of some bytes, digit after digit.
+    #[inline(always)]
+    fn digits<const N: usize>(q: &mut [i8], mut bytes: [u8; N]) {
+        for q in q.as_chunks_mut::<N>().0 {
+            for (q, byte) in q.iter_mut().zip(&mut bytes) {
+                *q = ((u16::from(*byte) * 3) >> 8) as i8 - 1;
+                *byte = byte.wrapping_mul(3);
+            }
+        }
+    }
+    let (mut q, (first, second)) = ([0; 256], qs.split_at(32));
+    digits::<32>(&mut q[..160], *first.first_chunk().unwrap_or(&[0; 32]));
+    digits::<16>(&mut q[160..240], *second.first_chunk().unwrap_or(&[0; 16]));
+    digits::<4>(&mut q[240..], *qh);
+    q
+}
+
+/// Values whose groups have no scales.
+#[inline(always)]
+fn unscaled(q: [i8; 256], d: blocks::Half) -> Values256 {
+    Values256 {
+        q,
+        scale: [1; 16],
+        min: [0; 16],
+        d: d.to_f32(),
+        dmin: 0.0,
+    }
+}
+
 /// Spreads eight scales or mins of groups of 32 over sixteen groups of 16.
 #[inline(always)]
 fn doubled(bytes: u64) -> [i16; 16] {
@@ -239,7 +394,11 @@ pub(crate) fn decode_row(ty: GgmlType, row: &[u8], give: &mut dyn FnMut(Decoded)
         floats => return false,
         32 => |B| cast_slice::<u8, B>(row)
             .iter()
-            .for_each(|block| give(Decoded::Of32(block.decode()))),
+            .for_each(|block| {
+                for part in 0..B::PARTS {
+                    give(Decoded::Of32(block.decode(part)));
+                }
+            }),
         256 => |B| cast_slice::<u8, B>(row)
             .iter()
             .for_each(|block| give(Decoded::Of256(Box::new(block.decode())))),
@@ -261,13 +420,15 @@ pub(in crate::quant) fn dequantize_row(ty: GgmlType, row: &[u8], dst: &mut [f32]
 fn dequantize_32<B: Block32>(row: &[u8], dst: &mut [f32]) {
     for (block, dst) in cast_slice::<u8, B>(row)
         .iter()
-        .zip(dst.chunks_exact_mut(32))
+        .zip(dst.chunks_exact_mut(32 * B::PARTS))
     {
-        let v = block.decode();
-        for (y, q) in dst.iter_mut().zip(v.q) {
-            *y = f32::from(q) * v.d;
-            if B::HAS_MIN {
-                *y += v.m;
+        for (part, dst) in dst.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let v = block.decode(part);
+            for (i, (y, q)) in dst.iter_mut().zip(v.q).enumerate() {
+                *y = f32::from(q) * v.d[i / 16];
+                if B::HAS_MIN {
+                    *y += v.m;
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! RISC-V with V. Scales are multiplied in before, once for all columns, so that a block is one sum.
 
 use super::decode::{Block32, Block256};
-use super::floats;
+use super::{delta, floats};
 use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
@@ -24,6 +24,8 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<false>,
     rms_norm: floats::rms_norm::<false>,
     attend: floats::attend::<false>,
+    convolve: delta::convolve::<false>,
+    delta_rule: delta::delta_rule,
 };
 
 /// Columns that share one decoding of a block.
@@ -39,7 +41,7 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
     );
 }
 
-/// The product of a format with 32 weights in a block. It is inlined where a level has nothing better, so that it is
+/// The product of a format with 32 weights in a block, or with parts of 32. It is inlined where a level has nothing better, so that it is
 /// compiled for the level's vectors.
 #[inline(always)]
 pub(in crate::quant) fn matmul_32<B: Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
@@ -55,13 +57,20 @@ pub(in crate::quant) fn matmul_32<B: Block32>(product: &Product<'_>, out: &mut R
             .enumerate()
         {
             let mut acc = [0.0f32; COLUMNS];
-            for (b, block) in row.iter().enumerate() {
-                let v = block.decode();
+            for b in 0..blocks * B::PARTS {
+                let v = row[b / B::PARTS].decode(b % B::PARTS);
                 let w = v.q.map(i16::from);
                 for (acc, x) in acc.iter_mut().zip(&x[..cols]) {
                     let (x, i) = (&x[b / 8], b % 8);
+                    if B::TWO_SCALES {
+                        let q = &x.q.as_chunks::<16>().0[2 * i..][..2];
+                        for ((w, q), d) in w.as_chunks::<16>().0.iter().zip(q).zip(v.d) {
+                            *acc = (dot(w, q) as f32).mul_add(d * x.scale[i], *acc);
+                        }
+                        continue;
+                    }
                     let q = &x.q.as_chunks::<32>().0[i];
-                    *acc = (dot(&w, q) as f32).mul_add(v.d * x.scale[i], *acc);
+                    *acc = (dot(&w, q) as f32).mul_add(v.d[0] * x.scale[i], *acc);
                     if B::HAS_MIN {
                         *acc = v.m.mul_add(x.scaled_sum[i], *acc);
                     }

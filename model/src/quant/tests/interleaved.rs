@@ -179,7 +179,7 @@ fn extremes_do_not_saturate_in_groups() {
 fn parts_of_groups_are_refused() {
     let (rows, k) = (16, 256);
     let w = vec![0; 2 * rows * row_bytes(Q4_K, k).unwrap()];
-    for (ty, bytes) in [(Q4_K, 144 * 15), (Q2_K, 84 * 16), (Q4_K, 144 * 17)] {
+    for (ty, bytes) in [(Q4_K, 144 * 15 + 1), (Q2_K, 84 * 16), (Q4_K, 143)] {
         let refused = std::panic::catch_unwind(|| {
             let row = row_bytes(ty, k).unwrap();
             interleave(ty, row, &w[..bytes], &mut vec![0; bytes]);
@@ -194,4 +194,41 @@ fn parts_of_groups_are_refused() {
         multiply(kernels, (Q4_K, Layout::Interleaved16), &w, k, &acts, 0, out);
     });
     assert!(refused.is_err());
+}
+
+/// A vocabulary has any number of rows: what is left of the groups stays rows, at the end of the matrix.
+#[test]
+fn rows_that_make_no_group_follow_the_groups() {
+    for kernels in levels() {
+        let mut random = Random(15);
+        for ty in types() {
+            let (rows, k, cols) = (37, 3 * ty.block_len(), 3);
+            let w = weights(ty, rows, k, Fill::Random, &mut random);
+            let packed = packed(ty, k, &w);
+            let one = w.len() / rows;
+            assert_eq!(packed[32 * one..], w[32 * one..], "{ty}");
+            for (r, want) in w.chunks(one).enumerate() {
+                with_row(ty, &packed, r, one, |row| assert_eq!(row, want, "{ty} {r}"));
+            }
+            let x: Vec<f32> = (0..cols * k).map(|_| random.unit()).collect();
+            let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+            let acts = quantized(kernels, ty, &x, k);
+            for (first, n) in [(0, 37), (0, 16), (16, 21), (32, 5)] {
+                let mut out = vec![f32::NAN; n * cols];
+                let format = (ty, Layout::Interleaved16);
+                let tile = &mut RowTile::new(&mut out, n);
+                multiply(kernels, format, &packed[first * one..], k, &acts, 0, tile);
+                let columns = want
+                    .chunks(rows)
+                    .flat_map(|column| &column[first..first + n]);
+                let want: Vec<f32> = columns.copied().collect();
+                assert_eq!(
+                    bits(&out),
+                    bits(&want),
+                    "{} {ty} {first} {n}",
+                    kernels.isa()
+                );
+            }
+        }
+    }
 }

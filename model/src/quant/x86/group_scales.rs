@@ -1,6 +1,7 @@
 //! The scales and mins of the groups of one block of 256 weights, for both x86-64 levels.
 
-use crate::quant::format::blocks::{self, Half, q3k_scales, scales_and_mins};
+use crate::quant::format::blocks::{self, Half, iq4xs_scales, q3k_scales, scales_and_mins};
+use crate::quant::format::grids::OnGrid;
 use crate::quant::reference::decode;
 
 /// A block of 256 weights whose groups have scales.
@@ -11,6 +12,8 @@ pub(in crate::quant) trait Grouped: decode::Block256 {
     const MAX: i32;
     /// How the groups are scaled.
     const GROUPS: Groups;
+    /// What `d` is multiplied with.
+    const FACTOR: f32 = 1.0;
     /// Everything in the block but its values.
     fn group_scales(&self) -> GroupScales;
 }
@@ -71,6 +74,24 @@ grouped!(Q6K, 32, 63, Signed, |b| signed(
     bytemuck::cast(b.scales),
     b.d
 ));
+grouped!(Iq4Xs, 128, 241, Signed, |b| {
+    let scales = iq4xs_scales(b.scales_l, b.scales_h);
+    signed(std::array::from_fn(|g| scales[g / 2] as u8), b.d)
+});
+grouped!(Tq1_0, 1, 2, Signed, |b| signed([1; 16], b.d));
+grouped!(Tq2_0, 1, 3, Signed, |b| signed([1; 16], b.d));
+
+/// The offset is a power of two, by which the sums of activations are shifted.
+impl<B: OnGrid> Grouped for B {
+    const OFFSET: i32 = (B::LARGEST as u32 + 1).next_power_of_two() as i32;
+    const MAX: i32 = Self::OFFSET + B::LARGEST;
+    const GROUPS: Groups = Groups::Signed;
+    const FACTOR: f32 = <B as OnGrid>::FACTOR;
+    #[inline(always)]
+    fn group_scales(&self) -> GroupScales {
+        signed(self.scales(), self.d())
+    }
+}
 
 #[inline(always)]
 fn eight(packed: &[u8; 12], d: Half, dmin: Half) -> GroupScales {

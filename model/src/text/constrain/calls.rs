@@ -2,6 +2,7 @@
 
 use super::SchemaError;
 use super::schema::{self, Schema};
+use super::tagged;
 use crate::text::{Convention, Tokenizer, ToolChoice, Tools};
 use serde_json::Value;
 use std::fmt::Write;
@@ -12,17 +13,26 @@ const BLANKS: &str = r"\x20|\x0A\x20{0,8}";
 /// A tool that may be called.
 struct Callable<'t> {
     name: &'t str,
-    arguments: Schema,
+    /// the grammar of its arguments
+    arguments: String,
 }
 
-/// The tools that may be called by this choice, their schemas checked.
-fn callable(tools: &Tools) -> Result<Vec<Callable<'_>>, SchemaError> {
+/// The tools that may be called by this choice, their schemas checked. Terminals that their arguments need are put into `texts`.
+fn callable<'t>(
+    convention: Convention,
+    tools: &'t Tools,
+    texts: &mut Vec<String>,
+) -> Result<Vec<Callable<'t>>, SchemaError> {
     let mut all = Vec::new();
     for (index, tool) in tools.list.iter().enumerate() {
         if matches!(&tools.choice, ToolChoice::Named(name) if **name != *tool.name()) {
             continue;
         }
-        let arguments = schema::read(tool.parameters()).and_then(Schema::of_object);
+        let read = schema::read(tool.parameters()).and_then(Schema::of_object);
+        let arguments = read.and_then(|schema| match convention {
+            Convention::Tagged => tagged::parameters(&schema, texts),
+            _ => Ok(format!("%json {}", schema.grammar())),
+        });
         let arguments = arguments.map_err(|error| SchemaError {
             place: format!("tools[{index}].function.parameters.{}", error.place)
                 .trim_end_matches('.')
@@ -57,17 +67,15 @@ pub(super) fn answer(
         let _ = write!(grammar, " ({} call){{0,{}}}", mark(form.next), most - 1);
     }
     let _ = writeln!(grammar, " {}", mark(form.close));
-    for (index, tool) in callable(tools)?.into_iter().enumerate() {
+    let mut texts = Vec::new();
+    for (index, tool) in callable(convention, tools, &mut texts)?.iter().enumerate() {
         let rule = if index == 0 { "call:" } else { "    |" };
         let (before, behind) = (mark(form.before), mark(form.behind));
         let between = mark(&format!("{}{}", tool.name, form.between));
-        let arguments = tool.arguments.grammar();
-        let _ = writeln!(
-            grammar,
-            "{rule} {before} {between} %json {arguments} {behind}"
-        );
+        let arguments = &tool.arguments;
+        let _ = writeln!(grammar, "{rule} {before} {between} {arguments} {behind}");
     }
-    Ok(grammar)
+    Ok(grammar + &terminals(&texts))
 }
 
 /// The grammar of one call within an answer. Its mark or brace is written already when it is known to be a call, and the model
@@ -79,10 +87,23 @@ pub(super) fn within(
 ) -> Result<String, SchemaError> {
     let form = convention.form();
     let either = |text: &str| either(text, tokenizer);
-    let deep_seek = convention == Convention::DeepSeek;
-    let (open, close) = if deep_seek {
-        let open = format!("({})? {} name", either(form.open), either(form.before));
-        (open, format!("({})?", either(form.behind)))
+    let optional = |text: String| match text.is_empty() {
+        true => text,
+        false => format!("({text})?"),
+    };
+    let is_outside = convention.around_name().is_some();
+    let (open, close) = if convention == Convention::Tagged {
+        let [mark, tag] = [0, 1].map(|at| either(convention.openers()[at]));
+        (
+            format!("({mark} ws?)? {tag} name"),
+            optional(either(form.behind)),
+        )
+    } else if is_outside {
+        let (open, before) = (optional(either(form.open)), either(form.before));
+        (
+            format!("{open} {before} name"),
+            optional(either(form.behind)),
+        )
     } else {
         let fence = convention.fence().map(|fence| (fence, "\n```"));
         let marks = convention.marks().into_iter().chain(fence);
@@ -95,26 +116,33 @@ pub(super) fn within(
         )
     };
     let mut grammar = format!("start: {open} {close}\nws: /{BLANKS}/\n");
-    if !deep_seek {
+    if !is_outside {
         grammar += r#"object: "{" ws? ("\"type\"" ws? ":" ws? "\"function\"" ws? "," ws?)? "\"name\"" ws? ":" ws? name "#;
         grammar += "\n";
     }
-    for (index, tool) in callable(tools)?.into_iter().enumerate() {
+    let mut texts = Vec::new();
+    for (index, tool) in callable(convention, tools, &mut texts)?.iter().enumerate() {
         let rule = if index == 0 { "name:" } else { "    |" };
-        let arguments = tool.arguments.grammar();
-        let _ = if deep_seek {
+        let arguments = &tool.arguments;
+        let _ = if is_outside {
             let head = either(&format!("{}{}", tool.name, form.between));
-            writeln!(grammar, "{rule} {head} %json {arguments}")
+            writeln!(grammar, "{rule} {head} {arguments}")
         } else {
             let name = Value::from(format!("\"{}\"", tool.name));
             let key = Value::from(format!("\"{}\"", convention.key()));
             writeln!(
                 grammar,
-                r#"{rule} {name} ws? "," ws? {key} ws? ":" ws? %json {arguments} ws? "}}""#
+                r#"{rule} {name} ws? "," ws? {key} ws? ":" ws? {arguments} ws? "}}""#
             )
         };
     }
-    Ok(grammar)
+    Ok(grammar + &terminals(&texts))
+}
+
+/// The terminals of these texts.
+fn terminals(texts: &[String]) -> String {
+    let one = |(at, text): (usize, &String)| format!("TEXT_{at}: {text}\n");
+    texts.iter().enumerate().map(one).collect()
 }
 
 /// A text of the grammar. Marks that are control tokens of the vocabulary are tokens in it, all else is text.

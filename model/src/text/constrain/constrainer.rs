@@ -77,12 +77,9 @@ impl Constrainer {
         tools: &Tools,
         most: usize,
     ) -> Result<Constraint, SchemaError> {
-        self.calls(calls::answer(
-            convention,
-            tools,
-            most,
-            &self.vocabulary.tokenizer,
-        )?)
+        let tokenizer = &self.vocabulary.tokenizer;
+        let grammar = calls::answer(convention, tools, most, tokenizer)?;
+        self.calls(convention, grammar)
     }
 
     /// Compiles one call as the model writes it within an answer, from its mark or brace on. Where a call begins, the engine
@@ -95,15 +92,13 @@ impl Constrainer {
         convention: Convention,
         tools: &Tools,
     ) -> Result<Constraint, SchemaError> {
-        self.calls(calls::within(
-            convention,
-            tools,
-            &self.vocabulary.tokenizer,
-        )?)
+        let grammar = calls::within(convention, tools, &self.vocabulary.tokenizer)?;
+        self.calls(convention, grammar)
     }
 
-    fn calls(&self, grammar: String) -> Result<Constraint, SchemaError> {
-        let written = Some(Written::new(false));
+    fn calls(&self, convention: Convention, grammar: String) -> Result<Constraint, SchemaError> {
+        // a text between tags may have braces, which count as none
+        let written = (convention != Convention::Tagged).then(|| Written::new(false));
         let built = self.build(TopLevelGrammar::from_lark(grammar), written);
         built.map_err(|error| SchemaError {
             message: format!("has a schema of which {error}").replace(": ", " "),

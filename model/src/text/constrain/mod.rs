@@ -10,6 +10,7 @@ mod constraint;
 mod mask;
 mod pattern;
 mod schema;
+mod tagged;
 mod vocabulary;
 mod written;
 

@@ -7,8 +7,11 @@ use super::operators::{arithmetic, attribute, item};
 use super::predicates::{TESTS, test};
 use super::syntax::Operator;
 use super::value::{Given, Sequence, Value};
-use super::write::{text_of, tojson};
+use super::write::{escape, text_of, tojson};
 use std::cmp::Ordering;
+
+/// Work of rounding: a float has hundreds of digits at most.
+const ROUND: usize = 2048;
 
 /// The filters that there are. The others of Jinja2's are for web pages.
 #[rustfmt::skip]
@@ -96,7 +99,11 @@ pub(super) fn apply(
             let text = value.as_str().and_then(|text| text.trim().parse().ok());
             value.as_float().or(text).map_or(otherwise, Value::Float)
         }
-        "round" => round(&value, &mut given)?,
+        "round" => {
+            // finding out all digits takes longer than writing them
+            meter.charge(ROUND)?;
+            round(&value, &mut given)?
+        }
         "format" => {
             let arguments = match given.named.is_empty() {
                 true => Value::sequence(given.positional.drain(..).collect(), Sequence::Tuple)?,
@@ -235,8 +242,8 @@ fn of_elements(name: &str, value: Value, given: &mut Given, meter: &mut Meter) -
 fn of_text(name: &str, value: &Value, given: &mut Given, meter: &mut Meter) -> Result<Value> {
     let text = text_of(value, meter)?;
     if let "upper" | "lower" | "capitalize" | "title" = name {
-        // a letter has up to three in the other case
-        meter.charge(text.len() * 3)?;
+        // a letter has up to three in the other case, and a word is a text of its own
+        meter.charge(text.len() * if name == "title" { 12 } else { 3 })?;
     }
     match name {
         "string" => Value::text(text, meter),
@@ -288,25 +295,7 @@ fn of_text(name: &str, value: &Value, given: &mut Given, meter: &mut Meter) -> R
             }
             Value::text(out, meter)
         }
-        "e" | "escape" => {
-            let mut out = String::new();
-            for c in text.chars() {
-                let escaped = match c {
-                    '&' => "&amp;",
-                    '<' => "&lt;",
-                    '>' => "&gt;",
-                    '\'' => "&#39;",
-                    '"' => "&#34;",
-                    c => {
-                        out.push(c);
-                        continue;
-                    }
-                };
-                meter.charge(escaped.len())?;
-                out.push_str(escaped);
-            }
-            Value::text(out, meter)
-        }
+        "e" | "escape" => escape(&text, meter),
         _ => fail(format!("the filter `{name}` is not supported")),
     }
 }

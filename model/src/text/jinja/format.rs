@@ -9,6 +9,9 @@ use std::str::Chars;
 /// Most digits behind a point; no float has more.
 const PRECISION: usize = 1000;
 
+/// Work of the digits before the point of a float, of which there are hundreds at most.
+const DIGITS: usize = 512;
+
 /// How one value is written.
 #[derive(Debug, Clone)]
 struct Spec {
@@ -184,10 +187,13 @@ pub(super) fn braces(
                 };
                 let value = match at {
                     Some(at) => positional.get(at),
-                    None => named
-                        .iter()
-                        .find(|(known, _)| **known == *name)
-                        .map(|(_, value)| value),
+                    None => {
+                        meter.charge(named.len())?;
+                        let mut named = named.iter();
+                        named
+                            .find(|(known, _)| **known == *name)
+                            .map(|(_, value)| value)
+                    }
                 };
                 let value =
                     value.ok_or_else(|| error(format!("`format` has no value `{name:.40}`")))?;
@@ -270,6 +276,10 @@ fn formatted(value: &Value, spec: &Spec, meter: &mut Meter) -> Result<String> {
     }
     if precision > PRECISION {
         return fail(format!("a number with more than {PRECISION} digits"));
+    }
+    // finding out all digits takes longer than writing them
+    if let Value::Float(_) = value {
+        meter.charge(DIGITS + 4 * precision)?;
     }
     let upper = matches!(spec.kind, Some('X' | 'E' | 'G' | 'F'));
     let (negative, mut digits) = match (spec.kind, value) {
@@ -427,11 +437,13 @@ pub(super) fn strftime(format: &str, seconds: u64, meter: &mut Meter) -> Result<
     let mut out = String::new();
     let mut rest = format.chars().peekable();
     while let Some(c) = rest.next() {
-        meter.charge(16)?;
         if c != '%' {
+            meter.charge(16)?;
             out.push(c);
             continue;
         }
+        // up to seven numbers are written
+        meter.charge(192)?;
         let short = rest.next_if_eq(&'-').is_some();
         let code = rest.next().unwrap_or('%');
         let written = match code {

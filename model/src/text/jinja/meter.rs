@@ -24,7 +24,7 @@ pub(super) fn fail<T>(why: impl Into<String>) -> Result<T> {
     Err(error(why))
 }
 
-/// Work of a step: one expression that is evaluated, or one statement that is run.
+/// Work of a step: one expression that is evaluated, one thing that is done with its value, or one statement that is run.
 const STEP: usize = 32;
 /// Work of an element of a container, and of a text besides its bytes. Memory for one is less: a value has 32 bytes, and what
 /// lies around it in a list, a map or a scope is at most as much.
@@ -64,9 +64,14 @@ impl Meter {
         self.charge(count.saturating_mul(ELEMENT))
     }
 
+    /// Takes the work of one of the steps that an expression consists of.
+    pub(super) fn charge_step(&mut self) -> Result<()> {
+        self.charge(STEP)
+    }
+
     /// Goes a level down; [`Self::leave`] comes up again.
     pub(super) fn enter(&mut self) -> Result<()> {
-        self.charge(STEP)?;
+        self.charge_step()?;
         self.levels += 1;
         if self.levels > LEVELS {
             return fail("the template's steps are nested too deeply");

@@ -224,11 +224,14 @@ pub(super) fn middle(missing: usize, width: usize) -> usize {
 }
 
 fn of_text(text: &str, name: &str, given: &mut Given, meter: &mut Meter) -> Result<Value> {
-    meter.charge(text.len() / 4)?;
-    if let "upper" | "lower" | "capitalize" | "swapcase" | "title" = name {
-        // a letter has up to three in the other case
-        meter.charge(text.len() * 3)?;
-    }
+    // finding a text goes byte by byte, and some go letter by letter and ask each something
+    meter.charge(match name {
+        "upper" | "lower" | "capitalize" | "title" => text.len() * 3,
+        "swapcase" => text.len() * 8,
+        "splitlines" | "split" | "rsplit" => text.len(),
+        name if name.starts_with("is") => text.len() * 2,
+        _ => text.len() / 2,
+    })?;
     let some = |part: &str, meter: &mut Meter| Value::text(part.to_owned(), meter);
     let all = |is: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(is)));
     let cased = |is: fn(char) -> bool, not: fn(char) -> bool| {

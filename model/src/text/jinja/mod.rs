@@ -6,8 +6,9 @@
 //! they are made, of steps when they run. Containers never change, so nothing holds itself.
 //!
 //! What is not supported (inheritance, other templates, filters for web pages) is refused when a template is read, with its
-//! line. Where it differs from Jinja2: `safe` and `escape` make plain text, generators can be gone through twice and have a
-//! length, `strftime_now` is in UTC, and numbers have 128 bits.
+//! line. Where it differs from Jinja2: what `safe` and `escape` make is markup only where it is added to other texts on the spot, and plain
+//! text once it has a name; generators can be gone through twice and have a length, `strftime_now` is in UTC, and numbers have 128
+//! bits.
 
 mod filters;
 mod format;

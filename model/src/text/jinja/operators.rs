@@ -187,7 +187,7 @@ pub(super) fn item(value: &Value, key: &Value, meter: &mut Meter) -> Result<Valu
             return Ok(at.map_or(Value::Undefined, |at| list.items[at].clone()));
         }
         (Value::Text(text), key) if key.as_int().is_some() => {
-            meter.charge(text.len() / 4 + 64)?;
+            meter.charge(text.len() / 2 + 64)?;
             let at = place(key.as_int().unwrap_or(0), text.chars().count());
             let c = at.and_then(|at| text.chars().nth(at));
             return Ok(c.map_or(Value::Undefined, |c| {

@@ -59,6 +59,7 @@ pub(super) fn test(name: &str, value: &Value, mut given: Given, meter: &mut Mete
         }
         "lower" | "upper" => {
             let text = text_of(value, meter)?;
+            meter.charge(text.len())?;
             let not = if name == "lower" {
                 char::is_uppercase
             } else {

@@ -8,7 +8,7 @@ use super::operators::{arithmetic, attribute, compare, item, slice};
 use super::predicates::test;
 use super::syntax::{Arguments, Body, Expression, For, Kind, Macro, Name, Step, Target};
 use super::value::{Closure, Given, Loop, Sequence, Value};
-use super::write::Writer;
+use super::write::{Writer, escape};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -202,7 +202,7 @@ impl Run {
     fn look_up(&mut self, name: &Name) -> Result<Value> {
         let mut at = self.scope;
         loop {
-            self.meter.charge(16)?;
+            self.meter.charge(16 + name.len() / 2)?;
             let scope = &self.scopes[at];
             if let Some(value) = scope.names.get(name) {
                 return Ok(value.clone());
@@ -316,6 +316,10 @@ impl Run {
                 }
             },
             Expression::Positive(operand) => self.value(operand)?,
+            Expression::Escaped(operand) => match self.value(operand)? {
+                Value::Text(text) => escape(&text, &mut self.meter)?,
+                value => value,
+            },
             Expression::And(operands) => self.first(operands, false)?,
             Expression::Or(operands) => self.first(operands, true)?,
             Expression::Compare(first, rest) => {
@@ -369,6 +373,7 @@ impl Run {
 
     #[inline(never)]
     fn step(&mut self, value: Value, step: &Step) -> Result<Value> {
+        self.meter.charge_step()?;
         match step {
             Step::Attribute(name) => attribute(&value, name, &mut self.meter),
             Step::Item(key) => {

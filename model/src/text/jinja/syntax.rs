@@ -74,6 +74,8 @@ pub(super) enum Expression {
     Not(Box<Expression>),
     Negative(Box<Expression>),
     Positive(Box<Expression>),
+    /// a text to which one is added that `safe` or `escape` made
+    Escaped(Box<Expression>),
     And(Vec<Expression>),
     Or(Vec<Expression>),
     Compare(Box<Expression>, Vec<(Comparison, Expression)>),

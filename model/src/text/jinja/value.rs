@@ -342,7 +342,7 @@ impl Value {
 impl Map {
     fn find(&self, key: &Value, meter: &mut Meter) -> Result<Option<usize>> {
         if let Value::Text(text) = key {
-            meter.charge(text.len() / 4)?;
+            meter.charge(text.len() / 2)?;
             return Ok(self.index.get(text).copied());
         }
         if self.index.len() == self.entries.len() {

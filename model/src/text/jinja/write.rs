@@ -151,6 +151,7 @@ impl Writer<'_> {
                 '\\' => self.push("\\\\")?,
                 '\'' if quote == "'" => self.push("\\'")?,
                 '\0'..='\x1f' | '\x7f'..='\u{a0}' | '\u{ad}' => {
+                    self.meter.charge(VALUE)?;
                     self.push(&format!("\\x{:02x}", u32::from(c)))?;
                 }
                 _ => self.push(c.encode_utf8(&mut buffer))?,
@@ -259,10 +260,14 @@ impl Writer<'_> {
                 '\t' => self.push("\\t")?,
                 '\x08' => self.push("\\b")?,
                 '\x0c' => self.push("\\f")?,
-                '\0'..='\x1f' => self.push(&format!("\\u{:04x}", u32::from(c)))?,
+                '\0'..='\x1f' => {
+                    self.meter.charge(VALUE)?;
+                    self.push(&format!("\\u{:04x}", u32::from(c)))?;
+                }
                 // this one guards a client's control tokens, and is taken out of the prompt
                 '\u{FDD0}' => self.push("\u{FDD0}")?,
                 c if json.ensure_ascii && !c.is_ascii() => {
+                    self.meter.charge(VALUE)?;
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         self.push(&format!("\\u{unit:04x}"))?;
                     }
@@ -272,6 +277,28 @@ impl Writer<'_> {
         }
         self.push("\"")
     }
+}
+
+/// A text as it stands in HTML.
+pub(super) fn escape(text: &str, meter: &mut Meter) -> Result<Value> {
+    meter.charge(text.len())?;
+    let mut out = String::new();
+    for c in text.chars() {
+        let escaped = match c {
+            '&' => "&amp;",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            '\'' => "&#39;",
+            '"' => "&#34;",
+            c => {
+                out.push(c);
+                continue;
+            }
+        };
+        meter.charge(escaped.len())?;
+        out.push_str(escaped);
+    }
+    Value::text(out, meter)
 }
 
 /// A number as Python writes it, whose exponents have a sign and two digits at least.

@@ -122,10 +122,7 @@ impl ChatTemplate {
         thinking: bool,
     ) -> Result<Prompt, TextError> {
         let first = messages.first();
-        let letter = match first.map(|m| m.content.trim_start()) {
-            Some(text) if text.starts_with('x') => "y",
-            _ => "x",
-        };
+        let letter = another_letter(first);
         let other = match first {
             Some(m) if m.role == Role::System => {
                 vec![Message::new(Role::System, letter), Message::user("x")]
@@ -244,6 +241,15 @@ impl ChatTemplate {
     }
 }
 
+/// A text that begins with another letter than a message.
+#[must_use]
+pub fn another_letter(message: Option<&Message>) -> &'static str {
+    match message.map(|m| m.content.trim_start()) {
+        Some(text) if text.starts_with('x') => "y",
+        _ => "x",
+    }
+}
+
 /// A conversation with a system text of the configuration before it. If the messages begin with a system message of their own, it
 /// is the end of that text, because templates know one such message.
 pub fn conversation(system: &str, messages: &[Message]) -> Vec<Message> {
@@ -321,4 +327,4 @@ fn close_thought(text: &mut String) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,7 +3,7 @@
 use super::values::{Calls, Values, context};
 use super::work;
 use crate::text::jinja::{self, Jinja, Meter};
-use crate::text::{Convention, Message, Role, Tool, ToolCall};
+use crate::text::{CallSplitter, Convention, Message, Piece, Role, Tool, ToolCall};
 
 /// Words of the conversation that a template is asked to write. No template has them by itself.
 const WORDS: [&str; 6] = [
@@ -18,7 +18,8 @@ const WORDS: [&str; 6] = [
 /// What a template does with tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Support {
-    /// how its model writes a call; [`Convention::Hermes`] where the template does not say
+    /// how its model writes a call; [`Convention::Hermes`] where the template does not say, or writes calls in a form that is not
+    /// read, so that they and the tools are written for it
     pub(super) convention: Convention,
     /// whether it writes the tools that are offered
     pub(super) tools: bool,
@@ -57,10 +58,12 @@ impl Support {
             tool_call_id: Some("call_1".to_owned()),
             ..Message::new(Role::Tool, result)
         };
-        let writes = |form, message: &Message, words: &[&str]| {
+        let made = |form, message: &Message| {
             let messages = [Message::user("x"), message.clone(), answered.clone()];
             written(template, &messages, None, form)
-                .is_some_and(|text| words.iter().all(|word| text.contains(word)))
+        };
+        let writes = |form, message: &Message, words: &[&str]| {
+            made(form, message).is_some_and(|text| words.iter().all(|word| text.contains(word)))
         };
         let alone = called("", &[name]);
         let mut all = Calls::ALL.into_iter();
@@ -70,6 +73,10 @@ impl Support {
             r#"{{"type": "object", "properties": {{"{key}": {{"type": "string", "description": "x"}}}}}}"#
         );
         let tool = Tool::new(name, Some("x"), &schema).ok();
+        let unread = |form| made(form, &alone).is_some_and(|text| !reads(convention, &text, &tool));
+        if calls.is_some_and(unread) {
+            return nothing;
+        }
         Self {
             convention,
             tools: written(template, &[Message::user("x")], tool.as_ref(), form)
@@ -139,15 +146,34 @@ impl Support {
             lines += &line.unwrap_or_default();
             lines.push('\n');
         }
-        let form = self.convention.write("NAME", "ARGUMENTS");
+        let (form, arguments) = self.convention.example();
         format!(
             "Functions that you can call, each described by a line of JSON:\n<tools>\n{lines}</tools>\n\
-             To call one, write nothing but its name and its arguments, which are a JSON object, in this form:\n{form}"
+             To call one, write nothing but its name and {arguments}, in this form:\n{form}"
         )
     }
 }
 
 const RESPONSE_END: &str = "</tool_response>";
+
+/// Whether the call of this tool that a template wrote into `text` is read as one.
+fn reads(convention: Convention, text: &str, tool: &Option<Tool>) -> bool {
+    let (Some(tool), Some(at)) = (tool, text.find(WORDS[0])) else {
+        return false;
+    };
+    // Llama's calls have no mark where nothing is said before them
+    let bare = (convention == Convention::Llama).then_some("{");
+    let openers = convention.openers().iter().copied().chain(bare);
+    let mut begins = openers.filter_map(|mark| text[..at].rfind(mark));
+    begins.any(|begin| {
+        let mut read = false;
+        let mut splitter = CallSplitter::new(convention, [tool.clone()].into(), 1);
+        splitter.push(&text[begin..], &mut |piece| {
+            read |= matches!(piece, Piece::Call { arguments, .. } if arguments.contains(WORDS[2]));
+        });
+        read
+    })
+}
 
 /// What a template makes of these messages, if it takes them.
 fn written(

@@ -29,6 +29,11 @@ fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source, true).unwrap()
 }
 
+/// The vocabulary of these tests, and a template that leaves thoughts out of past answers.
+pub(crate) fn chatml() -> (Tokenizer, ChatTemplate) {
+    (tokenizer(), template(QWEN3))
+}
+
 fn says(role: Role, content: &str) -> Message {
     Message::new(role, content)
 }

@@ -1,5 +1,7 @@
 //! How a model writes a call, which it has learned together with its chat template.
 
+use super::tagged::{self, PARAMETER};
+
 /// The form in which a model calls a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Convention {
@@ -9,6 +11,10 @@ pub enum Convention {
     DeepSeek,
     /// `{"name": …, "parameters": …}` as all of the answer, with or without `<|python_tag|>`: Llama 3.
     Llama,
+    /// A function's name and its parameters between tags, whose values are texts or JSON: Qwen3-Coder, Qwen3.5.
+    Tagged,
+    /// `[TOOL_CALLS]NAME[ARGS]{…}`: Ministral 3, Devstral.
+    Mistral,
 }
 
 /// The texts around the names and the arguments of calls, in their order.
@@ -29,33 +35,48 @@ pub(in crate::text) struct Form {
 
 /// All marks of all conventions. Where a vocabulary has one of them as a control token, its text counts while tools are
 /// offered.
-pub(in crate::text) const MARKS: [&str; 8] = [
-    "<tool_call>",
-    "</tool_call>",
+pub(in crate::text) const MARKS: [&str; 10] = [
+    TOOL_CALL,
+    TOOL_CALL_END,
     CALLS,
     "<｜tool▁call▁begin｜>",
     SEPARATOR,
     "<｜tool▁call▁end｜>",
     "<｜tool▁calls▁end｜>",
     "<|python_tag|>",
+    TOOL_CALLS,
+    ARGS,
 ];
 
+const TOOL_CALL: &str = "<tool_call>";
+const TOOL_CALL_END: &str = "</tool_call>";
+const TOOL_CALLS: &str = "[TOOL_CALLS]";
+const ARGS: &str = "[ARGS]";
+/// What stands before the name of a tool in [`Convention::Tagged`].
+const FUNCTION_TAG: &str = "<function=";
 const CALLS: &str = "<｜tool▁calls▁begin｜>";
 /// Stands between the kind of a call, which is `function`, and the name in [`Convention::DeepSeek`].
-pub(super) const SEPARATOR: &str = "<｜tool▁sep｜>";
+const SEPARATOR: &str = "<｜tool▁sep｜>";
 /// What DeepSeek's form has before the separator.
-pub(super) const FUNCTION: &str = "function";
+const FUNCTION: &str = "function";
+/// The language that DeepSeek's fence names.
+const JSON: &str = "json";
 /// What DeepSeek's form has before and after the arguments.
 pub(super) const FENCE: &str = "```";
 
 impl Convention {
     /// The convention of a chat template, if it names the marks of one.
     pub(in crate::text) fn of_template(source: &str) -> Option<Self> {
-        if source.contains("<tool_call>") {
+        let names = |marks: &[&str]| marks.iter().all(|mark| source.contains(mark));
+        if names(&[FUNCTION_TAG, PARAMETER]) {
+            Some(Self::Tagged)
+        } else if names(&[TOOL_CALL]) {
             Some(Self::Hermes)
-        } else if source.contains(CALLS) {
+        } else if names(&[CALLS]) {
             Some(Self::DeepSeek)
-        } else if source.contains("\"parameters\"") && source.contains("ipython") {
+        } else if names(&[TOOL_CALLS, ARGS]) {
+            Some(Self::Mistral)
+        } else if names(&["\"parameters\"", "ipython"]) {
             Some(Self::Llama)
         } else {
             None
@@ -63,26 +84,43 @@ impl Convention {
     }
 
     /// The marks that open a call anywhere in an answer.
-    pub(super) fn openers(self) -> &'static [&'static str] {
+    pub(in crate::text) fn openers(self) -> &'static [&'static str] {
         match self {
-            Self::Hermes => &["<tool_call>"],
+            Self::Hermes => &[TOOL_CALL],
             Self::DeepSeek => &[CALLS, "<｜tool▁call▁begin｜>"],
             Self::Llama => &["<|python_tag|>"],
+            // Qwen3-Coder leaves the first of them out at times
+            Self::Tagged => &[TOOL_CALL, FUNCTION_TAG],
+            Self::Mistral => &[TOOL_CALLS],
         }
     }
 
     /// The marks that may follow the arguments of a call and are no text.
     pub(super) fn closers(self) -> &'static [&'static str] {
         match self {
-            Self::Hermes => &["</tool_call>", FENCE],
+            Self::Hermes => &[TOOL_CALL_END, FENCE],
             Self::DeepSeek => &[FENCE, "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"],
             Self::Llama => &[";"],
+            Self::Tagged => &[TOOL_CALL_END],
+            Self::Mistral => &[],
+        }
+    }
+
+    /// Where the name of a tool stands before its arguments and not in their object: the marks before it, and those behind.
+    pub(in crate::text) fn around_name(
+        self,
+    ) -> Option<(&'static [&'static str], &'static [&'static str])> {
+        match self {
+            Self::Hermes | Self::Llama => None,
+            Self::DeepSeek => Some((&[FUNCTION, SEPARATOR], &[FENCE, JSON])),
+            Self::Tagged => Some((&[FUNCTION_TAG], &[">"])),
+            Self::Mistral => Some((&[], &[ARGS])),
         }
     }
 
     /// Whether the object of a call may stand without a mark where an answer begins.
     pub(super) fn bare(self) -> bool {
-        self != Self::DeepSeek
+        matches!(self, Self::Hermes | Self::Llama)
     }
 
     /// What may stand before such an object. Qwen2.5-Coder writes all of its calls in a block of code, whatever its template
@@ -91,20 +129,21 @@ impl Convention {
         (self == Self::Hermes).then_some("```json")
     }
 
-    /// The marks before and behind the object of a call.
+    /// The marks before and behind the object of a call that has its name in it.
     pub(in crate::text) fn marks(self) -> Vec<(&'static str, &'static str)> {
+        let behind = match self {
+            Self::Hermes => "\n</tool_call>",
+            _ => "",
+        };
         let openers = self.openers().iter().copied();
-        match self {
-            Self::Hermes => openers.map(|open| (open, "\n</tool_call>")).collect(),
-            Self::DeepSeek | Self::Llama => openers.map(|open| (open, "")).collect(),
-        }
+        openers.map(|open| (open, behind)).collect()
     }
 
     /// The key of the arguments in the object of a call.
     pub(in crate::text) fn key(self) -> &'static str {
         match self {
-            Self::Hermes | Self::DeepSeek => "arguments",
             Self::Llama => "parameters",
+            _ => "arguments",
         }
     }
 
@@ -118,7 +157,25 @@ impl Convention {
             close,
             ..
         } = self.form();
+        let arguments = match self {
+            Self::Tagged => &tagged::written(arguments),
+            _ => arguments,
+        };
         format!("{open}{before}{name}{between}{arguments}{behind}{close}")
+    }
+
+    /// A call in this form as an example, and what is said of its arguments.
+    pub(in crate::text) fn example(self) -> (String, &'static str) {
+        match self {
+            Self::Tagged => (
+                self.write("NAME", r#"{"KEY":"VALUE"}"#),
+                "its arguments, of which those that are no text are JSON",
+            ),
+            _ => (
+                self.write("NAME", "ARGUMENTS"),
+                "its arguments, which are a JSON object",
+            ),
+        }
     }
 
     /// The texts of which an answer of calls consists.
@@ -146,6 +203,22 @@ impl Convention {
                 between: "\", \"parameters\": ",
                 behind: "}",
                 next: "; ",
+                close: "",
+            },
+            Self::Tagged => Form {
+                open: "",
+                before: "<tool_call>\n<function=",
+                between: ">\n",
+                behind: "\n</tool_call>",
+                next: "\n",
+                close: "",
+            },
+            Self::Mistral => Form {
+                open: "",
+                before: TOOL_CALLS,
+                between: ARGS,
+                behind: "",
+                next: "",
                 close: "",
             },
         }

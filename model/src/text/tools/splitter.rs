@@ -1,17 +1,18 @@
 //! Tells the calls in an answer from its text.
 
-use super::convention::{Convention, FENCE, FUNCTION, SEPARATOR};
+use super::Tool;
+use super::convention::Convention;
 use super::json::{JsonText, json_object};
 use super::scan::{Found, Scan};
+use super::tagged::{self, TaggedScan};
 use glowplug_firmware_config::limits::TOOL_NAME_MAX;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Most bytes of white space within a call's marks, and before a call, that are held back.
 const WHITE_MAX: usize = 64;
 /// The keys with which the object of a call begins: the name of its tool, or its kind and then the name.
 const FIRST: [&str; 2] = ["name", "type"];
-/// The language that DeepSeek's fence names.
-const JSON: &str = "json";
 
 /// Splits the text of an answer into what is said and what is called.
 ///
@@ -22,7 +23,7 @@ const JSON: &str = "json";
 #[derive(Debug)]
 pub struct CallSplitter {
     convention: Convention,
-    names: Vec<String>,
+    tools: Arc<[Tool]>,
     state: SplitState,
     /// text that is not given out yet: white space, and then a partial mark or a call that has begun
     held: String,
@@ -53,17 +54,24 @@ enum SplitState {
     /// a call has begun after so many bytes of white space in `held`; if it was `given_up`, it is none after all
     Call {
         white: usize,
-        scan: Scan,
+        scan: Arguments,
         given_up: bool,
     },
     /// a call is complete, and its closing marks may come
     After,
 }
 
-/// Where the object of a call begins in its text.
+/// What finds the end of a call's arguments.
+#[derive(Debug)]
+enum Arguments {
+    Object(Scan),
+    Tagged(TaggedScan),
+}
+
+/// Where the arguments of a call begin in its text.
 enum Head<'a> {
-    /// the object begins at this byte; DeepSeek's form has named the tool before it
-    Object(usize, Option<&'a str>),
+    /// they begin at this byte, and some forms have named the tool before it
+    Arguments(usize, Option<&'a str>),
     Undecided,
     Broken,
 }
@@ -77,12 +85,12 @@ struct Object {
 }
 
 impl CallSplitter {
-    /// Finds calls of the tools with these names, at most `most` of them.
+    /// Finds calls of these tools, at most `most` of them.
     #[must_use]
-    pub fn new(convention: Convention, names: Vec<String>, most: usize) -> Self {
+    pub fn new(convention: Convention, tools: Arc<[Tool]>, most: usize) -> Self {
         Self {
             convention,
-            names,
+            tools,
             state: SplitState::Text { start: true },
             held: String::new(),
             white: 0,
@@ -119,7 +127,12 @@ impl CallSplitter {
         };
         let text = &self.held[white..];
         let name = self.convention.named(text)?;
-        self.names.iter().any(|of| of == name).then_some(text)
+        self.tool(name).map(|_| text)
+    }
+
+    /// The tool of this name.
+    fn tool(&self, name: &str) -> Option<&Tool> {
+        self.tools.iter().find(|tool| tool.name() == name)
     }
 
     /// The call that has begun is none, whatever follows: it is text from the next push on.
@@ -186,7 +199,10 @@ impl CallSplitter {
     fn begin(&mut self, white: usize) {
         self.state = SplitState::Call {
             white,
-            scan: Scan::default(),
+            scan: match self.convention {
+                Convention::Tagged => Arguments::Tagged(TaggedScan::default()),
+                _ => Arguments::Object(Scan::default()),
+            },
             given_up: false,
         };
     }
@@ -208,32 +224,38 @@ impl CallSplitter {
     fn call(&mut self, white: usize, emit: &mut dyn FnMut(Piece<'_>)) -> bool {
         let text = &self.held[white..];
         let (at, named) = match head(self.convention, text) {
-            Head::Object(at, named) => (at, named),
+            Head::Arguments(at, named) => (at, named),
             Head::Undecided => return false,
             Head::Broken => return self.no_call(white, emit),
         };
-        let object = &text[at..];
+        let arguments = &text[at..];
         let marked = (self.convention.openers().iter()).any(|mark| text.starts_with(mark));
-        if !marked && !may_be_call(object) {
+        if !marked && !may_be_call(arguments) {
             return self.no_call(white, emit);
         }
         let SplitState::Call { scan, .. } = &mut self.state else {
             return false;
         };
-        let end = match scan.object(object) {
+        let found = match scan {
+            Arguments::Object(scan) => scan.object(arguments),
+            Arguments::Tagged(scan) => scan.parameters(arguments),
+        };
+        let end = match found {
             Found::End(end) => end,
             Found::More => return false,
             Found::Broken => return self.no_call(white, emit),
         };
-        let Some((name, arguments)) = call_of(&object[..end], named) else {
+        // arguments before the name of their tool were held to nothing
+        let tool = self.convention.named(text).and_then(|name| self.tool(name));
+        let called = tool.and_then(|tool| match self.convention {
+            Convention::Tagged => tagged::arguments(&arguments[..end], tool),
+            _ => object_of(&arguments[..end], named, tool),
+        });
+        let (Some(tool), Some(arguments)) = (tool, called) else {
             return self.no_call(white, emit);
         };
-        // arguments before the name of their tool were held to nothing
-        if self.convention.named(text) != Some(&*name) || !self.names.contains(&name) {
-            return self.no_call(white, emit);
-        }
         emit(Piece::Call {
-            name: &name,
+            name: tool.name(),
             arguments: &arguments,
         });
         let used = white + at + end;
@@ -318,20 +340,22 @@ fn partial(text: &str, marks: &[&str]) -> usize {
     marks.iter().filter_map(longest).max().unwrap_or(0)
 }
 
-/// Finds where the object begins in a call that begins with `text`.
+/// Finds where the arguments begin in a call that begins with `text`.
 fn head(convention: Convention, text: &str) -> Head<'_> {
+    let (before, behind) = convention.around_name().unwrap_or_default();
     let mut rest = text;
+    // DeepSeek has one mark for all calls and one for each
     for mark in convention.openers() {
-        // DeepSeek has one mark for all calls and one for each
         match skip(rest, mark) {
+            _ if before.contains(mark) => {}
             Some(Ok(behind)) => rest = behind,
             Some(Err(())) if rest.len() < text.len() => return Head::Undecided,
             _ => {}
         }
     }
     let mut name = None;
-    if convention == Convention::DeepSeek {
-        for mark in [FUNCTION, SEPARATOR] {
+    if convention.around_name().is_some() {
+        for mark in before {
             match skip(rest, mark) {
                 Some(Ok(behind)) => rest = behind,
                 Some(Err(())) => return Head::Undecided,
@@ -349,13 +373,16 @@ fn head(convention: Convention, text: &str) -> Head<'_> {
         };
         name = Some(&rest[..end]);
         rest = &rest[end..];
-        for mark in [FENCE, JSON] {
+        for mark in behind {
             match skip(rest, mark) {
                 Some(Ok(behind)) => rest = behind,
                 Some(Err(())) => return Head::Undecided,
                 None => return Head::Broken,
             }
         }
+    }
+    if convention == Convention::Tagged {
+        return Head::Arguments(text.len() - rest.len(), name);
     }
     if let Some(fence) = convention.fence().filter(|_| rest.len() == text.len()) {
         rest = rest.strip_prefix(fence).unwrap_or(rest);
@@ -364,7 +391,7 @@ fn head(convention: Convention, text: &str) -> Head<'_> {
     match rest[white..].chars().next() {
         _ if white > WHITE_MAX => Head::Broken,
         None => Head::Undecided,
-        Some('{') => Head::Object(text.len() - rest.len() + white, name),
+        Some('{') => Head::Arguments(text.len() - rest.len() + white, name),
         Some(_) => Head::Broken,
     }
 }
@@ -403,8 +430,8 @@ impl Convention {
     /// before it.
     fn named(self, text: &str) -> Option<&str> {
         let object = match head(self, text) {
-            Head::Object(_, Some(name)) => return Some(name),
-            Head::Object(at, None) => &text[at + 1..],
+            Head::Arguments(_, Some(name)) => return Some(name),
+            Head::Arguments(at, None) => &text[at + 1..],
             Head::Undecided | Head::Broken => return None,
         };
         let (mut key, mut value, rest) = member(object)?;
@@ -428,22 +455,25 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     (!inner.contains('\\')).then_some((inner, rest))
 }
 
-/// The name and the arguments of a call, if its object has them. `named` is the name that came before the object.
-fn call_of(text: &str, named: Option<&str>) -> Option<(String, String)> {
-    if let Some(name) = named {
-        return Some((name.to_owned(), json_object(text).ok()?));
+/// The arguments of a call of this tool, if its object has them. `named`: the object is the arguments, because the name came
+/// before it.
+fn object_of(text: &str, named: Option<&str>, tool: &Tool) -> Option<String> {
+    if named.is_some() {
+        return json_object(text).ok();
     }
     let object: Object = serde_json::from_str(text).ok()?;
-    let arguments = match object.arguments.or(object.parameters) {
+    if object.name != tool.name() {
+        return None;
+    }
+    match object.arguments.or(object.parameters) {
         // a tool that takes nothing
-        None => "{}".to_owned(),
+        None => Some("{}".to_owned()),
         // some write them as the client gets them, as a string
         Some(JsonText(text)) if text.starts_with('"') => {
-            json_object(&serde_json::from_str::<String>(&text).ok()?).ok()?
+            json_object(&serde_json::from_str::<String>(&text).ok()?).ok()
         }
-        Some(JsonText(text)) => text.starts_with('{').then_some(text)?,
-    };
-    Some((object.name, arguments))
+        Some(JsonText(text)) => text.starts_with('{').then_some(text),
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 mod disk;
+mod grids;
 mod idle;
 mod lock;
 mod models;

@@ -9,10 +9,10 @@ const WORLDS: u64 = 10_000;
 const WITH_FILES: u64 = 100;
 
 /// SplitMix64, as in `glowplug-tests`, which a unit test of this crate cannot use.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -67,7 +67,7 @@ impl World {
         name: &str,
         content: &str,
     ) -> Result<(), Unsaved> {
-        snapshots.save(&key(name), &mut said(content), &self.pages, &mut self.kv)
+        snapshots.save(&key(name), &mut said(content), &self.pages, &self.kv)
     }
 
     /// Everything that a daemon does with files in its life.
@@ -147,7 +147,7 @@ fn calls_and_results_are_read_back_and_so_is_a_file_of_before_there_were_any() {
     let text = session.text();
     assert!(text > 3 * size_of::<Message>() + size_of::<ToolCall>());
     snapshots
-        .save(&key("s"), &mut session, &world.pages, &mut world.kv)
+        .save(&key("s"), &mut session, &world.pages, &world.kv)
         .unwrap();
     let known = world.start().known(&key("s")).unwrap().unwrap();
     assert_eq!((&known.messages, known.text()), (&messages, text));
@@ -284,7 +284,7 @@ fn with_keys_a_file_of_before_goes_on_and_a_damaged_one_is_refused_and_stays() {
     let mut session = snapshots.known(&key("s")).unwrap().unwrap();
     assert!(session.stale_file && session.saved);
     snapshots
-        .save(&key("s"), &mut session, &world.pages, &mut world.kv)
+        .save(&key("s"), &mut session, &world.pages, &world.kv)
         .unwrap();
     assert!(!session.stale_file);
     let path = world

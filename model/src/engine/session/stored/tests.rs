@@ -12,6 +12,7 @@ fn save(folder: &TempDir, name: &str) {
         page_bytes: 20,
         tokens: &[1],
         note: b"said",
+        state: &[],
     };
     write(
         folder.path(),

@@ -64,7 +64,7 @@ impl Attention {
         let dots = match isa {
             Isa::Avx512Vnni if rounds && h.keys == KvFormat::Q8_0 => Dots::Whole,
             Isa::Avx512Vnni if common => Dots::Fours,
-            Isa::Avx2 if common => Dots::Eight,
+            Isa::Avx2 | Isa::AvxVnni if common => Dots::Eight,
             Isa::Neon | Isa::Dotprod | Isa::I8mm => Dots::Four,
             _ => Dots::Halves,
         };

@@ -41,6 +41,7 @@ fn attention_is_compared() {
                 },
                 pairing,
                 unrotated_every: 0,
+                gated: false,
             };
             compared(spec, rope_dims, isa);
         }

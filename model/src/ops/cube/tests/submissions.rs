@@ -17,6 +17,7 @@ fn a_token_is_as_many_submissions_as_the_last() {
         qk_norm: HeadNorm::Absent,
         pairing: RopePairing::Neox,
         unrotated_every: 0,
+        gated: false,
     };
     let mut random = Random(9);
     let mut made = |rows| matrix(&Raw::new(&mut random, GgmlType::Q8_0, rows, embed));

@@ -4,10 +4,15 @@
 use super::opened::{Of32, Of256, Opened, Two, of_rows, of_rows_s32};
 use super::product::Source;
 use crate::gguf::GROUP;
-use crate::quant::arm::interleaved::{byte, floats, scales_and_mins, signed_byte, vector};
+use crate::quant::arm::interleaved::{
+    byte, floats, iq4xs_scales, scales_and_mins, signed_byte, vector,
+};
 use crate::quant::arm::intrinsics::*;
-use crate::quant::arm::unpack::{ROWS, high, high_under, low, low_under};
-use crate::quant::format::interleaved::{Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use crate::quant::arm::unpack::{ROWS, and, high, high_under, looked_up, low, low_under, shift};
+use crate::quant::format::blocks::{FP4_VALUES, IQ4_NL_VALUES, e8m0};
+use crate::quant::format::interleaved::{
+    Iq4Xs, Mxfp4, Q1_0, Q2_0, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word,
+};
 use crate::quant::kernels::Product;
 use bytemuck::Pod;
 
@@ -47,10 +52,13 @@ impl<B: Group> Source for Groups<'_, B> {
 /// Words `2 j` and `2 j + 1` of four rows: eight values, or nibbles, of two rows in each vector.
 #[inline(always)]
 fn zipped(first: &Word, second: &Word, at: usize) -> Two<uint8x16_t> {
-    let (a, b) = (
-        vreinterpretq_u32_u8(vector(first, at)),
-        vreinterpretq_u32_u8(vector(second, at)),
-    );
+    zip(vector(first, at), vector(second, at))
+}
+
+/// Words of four rows, two rows in each vector.
+#[inline(always)]
+fn zip(first: uint8x16_t, second: uint8x16_t) -> Two<uint8x16_t> {
+    let (a, b) = (vreinterpretq_u32_u8(first), vreinterpretq_u32_u8(second));
     [
         vreinterpretq_u8_u32(vzip1q_u32(a, b)),
         vreinterpretq_u8_u32(vzip2q_u32(a, b)),
@@ -90,6 +98,57 @@ group32!(Q5_0, false, |b, at, values| five_bits(
 group32!(Q8_0, false, |b, at, values| for e in 0..4 {
     values[e] = zipped(&b.qs[2 * e], &b.qs[2 * e + 1], at).map(vreinterpretq_s8_u8);
 });
+
+impl Group for Mxfp4 {
+    type Opened = Of32<false>;
+
+    #[inline(always)]
+    fn open(group: &[Self], at: usize, chunk: usize, to: &mut Self::Opened) {
+        let blocks = &group[8 * chunk..];
+        to.blocks = blocks.len().min(8);
+        for (i, b) in blocks.iter().take(8).enumerate() {
+            for e in 0..2 {
+                let q = zipped(&b.qs[2 * e], &b.qs[2 * e + 1], at);
+                for two in 0..2 {
+                    let [first, second] = looked_up(&FP4_VALUES, [low(q[two]), high(q[two])]);
+                    to.values[i][e][two] = first;
+                    to.values[i][e + 2][two] = second;
+                }
+            }
+            let four: &[[u8; 4]; 4] = bytemuck::cast_ref(&b.e);
+            to.d[i] = of_rows(load_f32(&each(four[at], e8m0)));
+        }
+    }
+}
+
+/// A format of few bits, whose blocks have some parts of 32 weights and values `8 e..8 e + 8` in one word.
+macro_rules! few_bits {
+    ($name:ident, $parts:literal, |$b:ident, $part:ident, $e:ident| $word:expr, $mask:literal, $shift:expr) => {
+        impl Group for $name {
+            type Opened = Of32<false>;
+            #[inline(always)]
+            fn open(group: &[Self], at: usize, chunk: usize, to: &mut Self::Opened) {
+                let blocks = &group[8 / $parts * chunk..];
+                to.blocks = ($parts * blocks.len()).min(8);
+                for i in 0..to.blocks {
+                    let ($b, $part) = (&blocks[i / $parts], i % $parts);
+                    for $e in 0..4 {
+                        let word = vector($word, at);
+                        let quad = |i: i32| and(shift(word, $shift(i)), $mask);
+                        let quads = zip(quad(2 * $e as i32), quad(2 * $e as i32 + 1));
+                        for two in 0..2 {
+                            to.values[i][$e][two] = less(quads[two], 1);
+                        }
+                    }
+                    to.d[i] = of_rows(floats(&$b.d, at));
+                }
+            }
+        }
+    };
+}
+few_bits!(Q1_0, 4, |b, part, _e| &b.qs[part], 2, |i: i32| i - 1);
+few_bits!(Q2_0, 2, |b, part, e| &b.qs[part][e / 2], 3, |i: i32| 2
+    * (i % 4));
 
 #[inline(always)]
 fn nibbles(qs: &[Word; 4], at: usize, offset: u8, values: &mut [Two<int8x16_t>; 4]) {
@@ -230,6 +289,30 @@ impl Group for Q6K {
         for g in 0..16 {
             let scales = vector(&block.scales[g / 4], at);
             to.scales[g] = of_rows_s32(signed_byte(scales, g % 4));
+        }
+        to.d = of_rows(floats(&block.d, at));
+    }
+}
+
+impl Group for Iq4Xs {
+    type Opened = Of256<32, false>;
+
+    #[inline(always)]
+    fn open(group: &[Self], at: usize, chunk: usize, to: &mut Self::Opened) {
+        let block = &group[chunk];
+        for (g, words) in block.qs.iter().enumerate() {
+            for e in 0..2 {
+                let q = zipped(&words[2 * e], &words[2 * e + 1], at);
+                for two in 0..2 {
+                    let [first, second] = looked_up(&IQ4_NL_VALUES, [low(q[two]), high(q[two])]);
+                    to.values[4 * g + e][two] = first;
+                    to.values[4 * g + 2 + e][two] = second;
+                }
+            }
+        }
+        let scales = iq4xs_scales(block, at);
+        for g in 0..8 {
+            to.scales[g] = of_rows_s32(signed_byte(scales[g / 4], g % 4));
         }
         to.d = of_rows(floats(&block.d, at));
     }

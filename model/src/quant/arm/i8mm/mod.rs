@@ -57,7 +57,7 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
         floats => floats::matmul(product, out),
         32 => |B| multiply(&Lines::<B>::new(product, out.rows()), product, out),
         256 => |B| multiply(&Lines::<B>::new(product, out.rows()), product, out),
-        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        defined 32 => |_B| (dotprod::TABLE.matmul)(product, out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
 }

@@ -6,6 +6,7 @@ use crate::quant::arm::intrinsics::*;
 use crate::quant::arm::tiles::minus;
 use crate::quant::arm::unpack::{ROWS, Rows32, Rows256};
 use crate::quant::format::blocks;
+use crate::quant::format::grids::OnGrid;
 use crate::quant::kernels::Product;
 use bytemuck::Pod;
 
@@ -56,9 +57,18 @@ macro_rules! lines {
     )*};
 }
 lines!(open_32: Q4_0 => Of32<false>, Q4_1 => Of32<true>, Q5_0 => Of32<false>, Q5_1 => Of32<true>, Q8_0 => Of32<false>,
-    Iq4Nl => Of32<false>);
+    Iq4Nl => Of32<false>, Mxfp4 => Of32<false>, Q1_0 => Of32<false>, Q2_0 => Of32<false>);
 lines!(open_256: Q2K => Of256<16, true>, Q3K => Of256<16, false>, Q4K => Of256<32, true>, Q5K => Of256<32, true>,
-    Q6K => Of256<16, false>);
+    Q6K => Of256<16, false>, Iq4Xs => Of256<32, false>,
+    Tq1_0 => Of256<16, false>, Tq2_0 => Of256<16, false>);
+
+impl<B: OnGrid> Line for B {
+    type Opened = Of256<16, false>;
+    #[inline(always)]
+    fn open(rows: [&[Self]; ROWS], chunk: usize, to: &mut Self::Opened) {
+        open_256(rows, chunk, to);
+    }
+}
 
 #[inline(always)]
 fn open_32<B: Rows32, const HAS_MIN: bool>(
@@ -68,12 +78,13 @@ fn open_32<B: Rows32, const HAS_MIN: bool>(
 ) {
     const { assert!(B::HAS_MIN == HAS_MIN) };
     let first = 8 * chunk;
-    to.blocks = (rows[0].len() - first).min(8);
+    to.blocks = (rows[0].len() * B::PARTS - first).min(8);
     for b in 0..to.blocks {
-        let rows = each(rows, |row| &row[first + b]);
+        let rows = each(rows, |row| &row[(first + b) / B::PARTS]);
+        let part = b % B::PARTS;
         for two in 0..2 {
-            let upper = minus(rows[2 * two].values(), B::OFFSET);
-            let lower = minus(rows[2 * two + 1].values(), B::OFFSET);
+            let upper = minus(rows[2 * two].values(part), B::OFFSET);
+            let lower = minus(rows[2 * two + 1].values(part), B::OFFSET);
             for v in 0..2 {
                 let [even, odd] = eights(upper[v], lower[v]);
                 to.values[b][2 * v][two] = even;

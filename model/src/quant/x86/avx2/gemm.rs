@@ -4,8 +4,9 @@
 //! On Zen 4 `vpmaddubsw`, `vpmaddwd` and instructions for floats wait for the same two ports, and additions for these and two
 //! more. By 256 weights, eight rows and one column of Q4_K those are 64 + 8 + 4 + 4, for 2,048 products.
 
-use super::interleaved::{every, half, more, pairs};
-use super::unpack::{Block32, Block256};
+use super::dot::{Dot, run};
+use super::interleaved::{every, half};
+use super::unpack::{Block32, Block256, signs};
 use crate::gguf::GROUP;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::x86::group_scales::Groups;
@@ -22,63 +23,85 @@ fn floats(a: &[f32; GROUP], at: usize) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn set_floats(a: &mut [f32; GROUP], at: usize, v: __m256) {
+pub(super) fn set_floats(a: &mut [f32; GROUP], at: usize, v: __m256) {
     let halves: &mut [[f32; 8]; 2] = cast_mut(a);
     // SAFETY: the array has the 32 bytes that are stored
     unsafe { _mm256_storeu_ps(halves[at].as_mut_ptr(), v) };
 }
 
 /// Multiplies as many columns as there are sums, at most four.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn add_32<B: Block32>(
+pub(super) unsafe fn add_32<B: Block32, D: Dot>(
     panel: &Panel32,
     x: &[Q8Chunk],
     stride: usize,
     sums: &mut [Sums],
 ) -> usize {
-    match sums.len() {
-        1 => columns_32::<B, 1>(panel, every_nth(x, stride), sums),
-        2 | 3 => columns_32::<B, 2>(panel, every_nth(x, stride), sums),
-        _ => columns_32::<B, 4>(panel, every_nth(x, stride), sums),
+    // SAFETY: the caller vouches for the features of `D`
+    unsafe {
+        match sums.len() {
+            1 => columns_32::<B, D, 1>(panel, every_nth(x, stride), sums),
+            2 | 3 => columns_32::<B, D, 2>(panel, every_nth(x, stride), sums),
+            _ => columns_32::<B, D, 4>(panel, every_nth(x, stride), sums),
+        }
     }
 }
 
 /// Multiplies as many columns as there are sums, at most four.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn add_256<B: Block256>(
+pub(super) unsafe fn add_256<B: Block256, D: Dot>(
     panel: &Panel256,
     x: &[Q8kChunk],
     stride: usize,
     sums: &mut [Sums],
 ) -> usize {
-    match (B::GROUPS, B::MAX) {
-        (Groups::Eight, ..16) => some_256::<8, 8, true, 2>(panel, x, stride, sums),
-        (Groups::Eight, _) => some_256::<8, 4, true, 2>(panel, x, stride, sums),
-        (Groups::Sixteen, _) => some_256::<4, 4, true, 2>(panel, x, stride, sums),
-        (Groups::Signed, ..32) => some_256::<4, 4, false, 2>(panel, x, stride, sums),
-        (Groups::Signed, _) => some_256::<4, 2, false, 1>(panel, x, stride, sums),
+    // SAFETY: the caller vouches for the features of `D`
+    unsafe {
+        match (B::GROUPS, B::MAX) {
+            (Groups::Eight, ..16) => some_256::<D, 8, 8, true, 2>(panel, x, stride, sums),
+            (Groups::Eight, _) => some_256::<D, 8, 4, true, 2>(panel, x, stride, sums),
+            (Groups::Sixteen, _) => some_256::<D, 4, 4, true, 2>(panel, x, stride, sums),
+            (Groups::Signed, ..32) => some_256::<D, 4, 4, false, 2>(panel, x, stride, sums),
+            (Groups::Signed, ..64) => some_256::<D, 4, 2, false, 1>(panel, x, stride, sums),
+            (Groups::Signed, _) => some_256::<D, 4, 1, false, 1>(panel, x, stride, sums),
+        }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn some_256<const WORDS: usize, const RUN: usize, const MINS: bool, const V: usize>(
+unsafe fn some_256<
+    D: Dot,
+    const WORDS: usize,
+    const RUN: usize,
+    const MINS: bool,
+    const V: usize,
+>(
     panel: &Panel256,
     x: &[Q8kChunk],
     stride: usize,
     sums: &mut [Sums],
 ) -> usize {
-    match sums.len() {
-        1 => columns_256::<WORDS, RUN, MINS, V, 1>(panel, every_nth(x, stride), sums),
-        2 | 3 => columns_256::<WORDS, RUN, MINS, V, 2>(panel, every_nth(x, stride), sums),
-        _ => columns_256::<WORDS, RUN, MINS, V, 4>(panel, every_nth(x, stride), sums),
+    // SAFETY: the caller vouches for the features of `D`
+    unsafe {
+        match sums.len() {
+            1 => columns_256::<D, WORDS, RUN, MINS, V, 1>(panel, every_nth(x, stride), sums),
+            2 | 3 => columns_256::<D, WORDS, RUN, MINS, V, 2>(panel, every_nth(x, stride), sums),
+            _ => columns_256::<D, WORDS, RUN, MINS, V, 4>(panel, every_nth(x, stride), sums),
+        }
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn columns_32<B: Block32, const C: usize>(
+unsafe fn columns_32<B: Block32, D: Dot, const C: usize>(
     panel: &Panel32,
     x: [&Q8Chunk; C],
     sums: &mut [Sums],
@@ -95,16 +118,21 @@ fn columns_32<B: Block32, const C: usize>(
                 let w = half(&panel.q[b][j], at);
                 for c in 0..C {
                     let x: &[[[u8; 4]; 8]; 8] = cast_ref(&x[c].q);
-                    let x = every(x[b][j]);
-                    some[c] = if B::SIGNED {
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-                    } else if j % B::WORDS == 0 {
-                        _mm256_maddubs_epi16(w, x)
-                    } else {
-                        more_in_order(some[c], w, x)
-                    };
-                    if (j + 1) % B::WORDS == 0 {
-                        sum[c] = pairs(sum[c], some[c], _mm256_set1_epi16(1));
+                    let (w, x) = signs(B::SIGNED, w, every(x[b][j]));
+                    let words = run::<D>(B::WORDS, 8);
+                    if j % words == 0 {
+                        some[c] = _mm256_setzero_si256();
+                    }
+                    // SAFETY: the caller vouches for the features of `D`
+                    unsafe {
+                        some[c] = if D::NARROW && j % words != 0 {
+                            more_in_order(some[c], w, x)
+                        } else {
+                            D::more(some[c], w, x)
+                        };
+                        if (j + 1) % words == 0 {
+                            sum[c] = D::whole(sum[c], some[c]);
+                        }
                     }
                 }
             }
@@ -123,7 +151,7 @@ fn columns_32<B: Block32, const C: usize>(
     C
 }
 
-/// [`more`] as two instructions that stay together. The compiler would add the products to each other first, for a shorter
+/// AVX2's [`Dot::more`] as two instructions that stay together. The compiler would add the products to each other first, for a shorter
 /// latency that nobody waits for here: Q4_1 went from 46 to 90 GMAC/s at 64 columns (Zen 4).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -136,10 +164,14 @@ fn more_in_order(mut sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     sum
 }
 
-/// The columns of groups of `WORDS` words, which have mins or an offset. Products of `RUN` words are added in int16, for `V`
-/// halves at a time.
+/// The columns of groups of `WORDS` words, which have mins or an offset. Products of `RUN` words may be added in int16, which is one
+/// of signed bytes, and `V` halves are multiplied at a time.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn columns_256<
+unsafe fn columns_256<
+    D: Dot,
     const WORDS: usize,
     const RUN: usize,
     const MINS: bool,
@@ -160,19 +192,18 @@ fn columns_256<
                     let x: &[[u8; 4]; 64] = cast_ref(&x[c].q);
                     let x = every(x.as_chunks::<WORDS>().0[g][j]);
                     for v in 0..V {
-                        let w = half(&q[j], at + v);
-                        some[v][c] = if j % RUN == 0 {
-                            _mm256_maddubs_epi16(w, x)
-                        } else {
-                            more(some[v][c], w, x)
-                        };
+                        let (w, x) = signs(RUN == 1, half(&q[j], at + v), x);
+                        // SAFETY: the caller vouches for the features of `D`
+                        some[v][c] = unsafe { D::more(some[v][c], w, x) };
                     }
                 }
-                if (j + 1) % RUN == 0 {
+                if (j + 1) % run::<D>(RUN, WORDS) == 0 {
                     for v in 0..V {
                         let scale = half(&panel.scales[g], at + v);
                         for c in 0..C {
-                            sum[v][c] = pairs(sum[v][c], some[v][c], scale);
+                            // SAFETY: the caller vouches for the features of `D`
+                            sum[v][c] = unsafe { D::scaled(sum[v][c], some[v][c], scale) };
+                            some[v][c] = _mm256_setzero_si256();
                         }
                     }
                 }
@@ -186,7 +217,8 @@ fn columns_256<
                     let (x16, x32): (&[[u8; 4]; 8], &[[u8; 4]; 4]) =
                         (cast_ref(&x[c].sums), cast_ref(&x[c].sums32));
                     let x = if WORDS == 8 { x32[i] } else { x16[i] };
-                    extra[c] = pairs(extra[c], pair, every(x));
+                    // SAFETY: the caller vouches for the features of `D`
+                    extra[c] = unsafe { D::pairs(extra[c], pair, every(x)) };
                 }
             }
             let (d, dmin) = (floats(&panel.d, at + v), floats(&panel.dmin, at + v));

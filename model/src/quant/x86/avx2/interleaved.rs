@@ -2,18 +2,28 @@
 //! kernel of the same name explains the idea.
 //!
 //! `vpmaddubsw` adds two products in int16, and as many words are added there as cannot overflow: eight of nibbles, four
-//! of five bits, two of six bits, and one of eight bits, whose sign goes to the activations.
+//! of five bits, two of six bits, and one of eight bits, whose sign goes to the activations. VNNI adds all that share a scale
+//! ([`Dot`]).
 //!
-//! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
+//! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
 
-use super::unpack::{Block32, load_32};
+mod few_bits;
+mod q6_k;
+mod tables;
+
+pub(super) use q6_k::{q6k_words, signed_pairs, signed_twice};
+pub(super) use tables::{iq4xs_scales, iq4xs_values};
+
+use super::dot::{Dot, run};
+use super::unpack::{Block32, load_32, signs};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::blocks;
-use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q8_0, Word};
 use crate::quant::kernels::Product;
+use crate::quant::reference::decode::Block32 as _;
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
@@ -26,8 +36,8 @@ pub(super) trait Interleaved: Pod {
     /// Multiplies halves `at..at + V` of these blocks, number `b` of their rows, by some columns and adds that to `acc`.
     ///
     /// # Safety
-    /// The machine has this level's features.
-    unsafe fn add<const V: usize, const C: usize>(
+    /// The machine has this level's features, and those of `D`.
+    unsafe fn add<D: Dot, const V: usize, const C: usize>(
         &self,
         b: usize,
         at: usize,
@@ -37,8 +47,11 @@ pub(super) trait Interleaved: Pod {
 }
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
+pub(super) unsafe fn matmul<B: Interleaved, D: Dot>(product: &Product<'_>, out: &mut RowTile<'_>) {
     let (acts, col0) = (product.activations, product.first_column);
     let groups = product
         .weights
@@ -48,19 +61,25 @@ pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_
         let mut c = 0;
         while c < out.cols() {
             let x = |i: usize| B::columns(acts, col0 + c + i);
-            c += match out.cols() - c {
-                1 => columns::<B, 2, 1>(w, [x(0)], out, c, row),
-                2 | 3 => columns::<B, 1, 2>(w, [x(0), x(1)], out, c, row),
-                _ => columns::<B, 1, 4>(w, [x(0), x(1), x(2), x(3)], out, c, row),
+            // SAFETY: the caller vouches for the features of `D`
+            c += unsafe {
+                match out.cols() - c {
+                    1 => columns::<B, D, 2, 1>(w, [x(0)], out, c, row),
+                    2 | 3 => columns::<B, D, 1, 2>(w, [x(0), x(1)], out, c, row),
+                    _ => columns::<B, D, 1, 4>(w, [x(0), x(1), x(2), x(3)], out, c, row),
+                }
             };
         }
     }
 }
 
 /// Multiplies one group by some columns, `V` halves at a time, and returns how many columns that were.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn columns<B: Interleaved, const V: usize, const C: usize>(
+unsafe fn columns<B: Interleaved, D: Dot, const V: usize, const C: usize>(
     w: &[B],
     x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
@@ -70,8 +89,8 @@ fn columns<B: Interleaved, const V: usize, const C: usize>(
     for at in (0..2).step_by(V) {
         let mut acc = [[_mm256_setzero_ps(); C]; V];
         for (b, block) in w.iter().enumerate() {
-            // SAFETY: this function is compiled with the features that the callee needs
-            unsafe { block.add::<V, C>(b, at, &x, &mut acc) };
+            // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
+            unsafe { block.add::<D, V, C>(b, at, &x, &mut acc) };
         }
         for v in 0..V {
             for c in 0..C {
@@ -118,20 +137,6 @@ fn and(a: __m256i, mask: u8) -> __m256i {
     _mm256_and_si256(a, _mm256_set1_epi8(mask as i8))
 }
 
-/// Adds to `sum` the products of the four bytes in each lane, two by two.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn more(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
-}
-
-/// Adds to `acc` the products of pairs of int16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-    _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
-}
-
 /// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -144,13 +149,21 @@ fn scaled(acc: __m256, sum: __m256i, d: __m256, scale: f32) -> __m256 {
 pub(super) trait Interleaved32: Pod {
     /// The same format row by row.
     type Rows: Block32;
-    /// The values of half `at` plus [`Block32::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
+    /// The values of half `at` of a part plus [`Block32::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn quads(&self, at: usize) -> [__m256i; 8];
-    /// The halves `d`, and `m` if the format has one.
-    fn halves(&self) -> (&Halves, Option<&Halves>);
+    unsafe fn quads(&self, part: usize, at: usize) -> [__m256i; 8];
+    /// The scales `d` of half `at`.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn d(&self, at: usize) -> __m256;
+    /// The halves `m`, if the format has them.
+    #[inline(always)]
+    fn m(&self) -> Option<&Halves> {
+        None
+    }
 }
 
 impl<B: Interleaved32> Interleaved for B {
@@ -163,41 +176,40 @@ impl<B: Interleaved32> Interleaved for B {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add<const V: usize, const C: usize>(
+    unsafe fn add<D: Dot, const V: usize, const C: usize>(
         &self,
         b: usize,
         at: usize,
         x: &[&[Q8Chunk]; C],
         acc: &mut [[__m256; C]; V],
     ) {
-        let (chunk, i) = (b / 8, b % 8);
-        let (d, m) = self.halves();
-        for v in 0..V {
-            // SAFETY: this function is compiled with the features that the callee needs
-            let w = unsafe { self.quads(at + v) };
-            let d = floats(d, at + v);
-            for c in 0..C {
-                let x = &x[c][chunk];
-                let q = &quads(&x.q)[i];
-                let mut sum =
-                    _mm256_set1_epi32(B::Rows::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
-                let mut some = _mm256_setzero_si256();
-                for j in 0..8 {
-                    let x = every(q[j]);
-                    some = if B::Rows::SIGNED {
-                        more(some, _mm256_abs_epi8(w[j]), _mm256_sign_epi8(x, w[j]))
-                    } else {
-                        more(some, w[j], x)
-                    };
-                    if (j + 1) % B::Rows::WORDS == 0 {
-                        sum = pairs(sum, some, _mm256_set1_epi16(1));
-                        some = _mm256_setzero_si256();
+        for part in 0..B::Rows::PARTS {
+            let n = b * B::Rows::PARTS + part;
+            let (chunk, i) = (n / 8, n % 8);
+            for v in 0..V {
+                // SAFETY: this function is compiled with the features that the callees need
+                let (w, d) = unsafe { (self.quads(part, at + v), self.d(at + v)) };
+                for c in 0..C {
+                    let x = &x[c][chunk];
+                    let q = &quads(&x.q)[i];
+                    let offset = B::Rows::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg();
+                    let mut sum = _mm256_set1_epi32(offset);
+                    let mut some = _mm256_setzero_si256();
+                    for j in 0..8 {
+                        let (w, x) = signs(B::Rows::SIGNED, w[j], every(q[j]));
+                        // SAFETY: the caller vouches for the features of `D`
+                        some = unsafe { D::more(some, w, x) };
+                        if (j + 1) % run::<D>(B::Rows::WORDS, 8) == 0 {
+                            // SAFETY: the caller vouches for the features of `D`
+                            sum = unsafe { D::whole(sum, some) };
+                            some = _mm256_setzero_si256();
+                        }
                     }
-                }
-                acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
-                if let Some(m) = m {
-                    let scaled_sum = _mm256_set1_ps(x.scaled_sum[i]);
-                    acc[v][c] = _mm256_fmadd_ps(floats(m, at + v), scaled_sum, acc[v][c]);
+                    acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
+                    if let Some(m) = self.m() {
+                        let scaled_sum = _mm256_set1_ps(x.scaled_sum[i]);
+                        acc[v][c] = _mm256_fmadd_ps(floats(m, at + v), scaled_sum, acc[v][c]);
+                    }
                 }
             }
         }
@@ -218,59 +230,60 @@ fn nibbles(qs: &[Word; 4], at: usize) -> [__m256i; 8] {
 }
 
 macro_rules! interleaved32 {
-    ($name:ident, |$b:ident, $at:ident| $quads:expr, $m:expr) => {
+    ($name:ident, |$b:ident, $at:ident $(, $part:ident)?| $quads:expr $(, $m:ident)?) => {
         impl Interleaved32 for $name {
             type Rows = blocks::$name;
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn quads(&self, $at: usize) -> [__m256i; 8] {
+            unsafe fn quads(&self, part: usize, $at: usize) -> [__m256i; 8] {
                 let $b = self;
+                let _ = part;
+                $(let $part = part;)?
                 $quads
             }
-            #[inline(always)]
-            fn halves(&self) -> (&Halves, Option<&Halves>) {
-                let $b = self;
-                (&$b.d, $m)
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn d(&self, at: usize) -> __m256 {
+                floats(&self.d, at)
             }
+            $(
+                #[inline(always)]
+                fn m(&self) -> Option<&Halves> {
+                    Some(&self.$m)
+                }
+            )?
         }
     };
 }
-interleaved32!(Q4_0, |b, at| nibbles(&b.qs, at), None);
-interleaved32!(Q4_1, |b, at| nibbles(&b.qs, at), Some(&b.m));
-interleaved32!(
-    Q5_0,
-    |b, at| {
-        let mut quads = nibbles(&b.qs, at);
-        let high = half(&b.qh, at);
-        for i in 0..8 {
-            // bits 4 i.. of each lane: byte i / 2 of the lane in all of its bytes, a bit tested in each
-            let byte = i as i32 / 2 * 0x0101_0101;
-            let lane = _mm256_set_epi64x(
-                0x0c0c_0c0c_0808_0808,
-                0x0404_0404_0000_0000,
-                0x0c0c_0c0c_0808_0808,
-                0x0404_0404_0000_0000,
-            );
-            let bytes = _mm256_shuffle_epi8(high, _mm256_add_epi8(lane, _mm256_set1_epi32(byte)));
-            let bit = _mm256_set1_epi32((0x0804_0201_u32 << (4 * (i % 2))) as i32);
-            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-            quads[i] = _mm256_or_si256(quads[i], and(set, 16));
-        }
-        quads
-    },
-    None
-);
-interleaved32!(
-    Q8_0,
-    |b, at| {
-        let mut quads = [_mm256_setzero_si256(); 8];
-        for i in 0..8 {
-            quads[i] = half(&b.qs[i], at);
-        }
-        quads
-    },
-    None
-);
+use interleaved32;
+interleaved32!(Q4_0, |b, at| nibbles(&b.qs, at));
+interleaved32!(Q4_1, |b, at| nibbles(&b.qs, at), m);
+interleaved32!(Q5_0, |b, at| {
+    let mut quads = nibbles(&b.qs, at);
+    let high = half(&b.qh, at);
+    for i in 0..8 {
+        // bits 4 i.. of each lane: byte i / 2 of the lane in all of its bytes, a bit tested in each
+        let byte = i as i32 / 2 * 0x0101_0101;
+        let lane = _mm256_set_epi64x(
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+        );
+        let bytes = _mm256_shuffle_epi8(high, _mm256_add_epi8(lane, _mm256_set1_epi32(byte)));
+        let bit = _mm256_set1_epi32((0x0804_0201_u32 << (4 * (i % 2))) as i32);
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+        quads[i] = _mm256_or_si256(quads[i], and(set, 16));
+    }
+    quads
+});
+interleaved32!(Q8_0, |b, at| {
+    let mut quads = [_mm256_setzero_si256(); 8];
+    for i in 0..8 {
+        quads[i] = half(&b.qs[i], at);
+    }
+    quads
+});
 
 /// Two bytes of each lane as a pair of int16: bytes 0 and 1, or 2 and 3 if `high`. `above` puts each byte above a zero
 /// byte instead of below one.
@@ -412,7 +425,7 @@ impl Eight {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn affine<B: Affine, const V: usize, const C: usize>(
+unsafe fn affine<B: Affine, D: Dot, const V: usize, const C: usize>(
     block: &B,
     at: usize,
     x: [&Q8kChunk; C],
@@ -429,11 +442,17 @@ fn affine<B: Affine, const V: usize, const C: usize>(
                 let (a, b) = unsafe { block.values(i, j, at + v) };
                 for c in 0..C {
                     let q = quads(&x[c].q);
-                    low[c] = more(low[c], a, every(q[2 * i][j]));
-                    high[c] = more(high[c], b, every(q[2 * i + 1][j]));
-                    if (j + 1) % B::WORDS == 0 {
-                        sum[c] = pairs(sum[c], low[c], first);
-                        sum[c] = pairs(sum[c], high[c], second);
+                    // SAFETY: the caller vouches for the features of `D`
+                    unsafe {
+                        low[c] = D::more(low[c], a, every(q[2 * i][j]));
+                        high[c] = D::more(high[c], b, every(q[2 * i + 1][j]));
+                    }
+                    if (j + 1) % run::<D>(B::WORDS, 8) == 0 {
+                        // SAFETY: the caller vouches for the features of `D`
+                        unsafe {
+                            sum[c] = D::scaled(sum[c], low[c], first);
+                            sum[c] = D::scaled(sum[c], high[c], second);
+                        }
                         low[c] = _mm256_setzero_si256();
                         high[c] = _mm256_setzero_si256();
                     }
@@ -447,7 +466,8 @@ fn affine<B: Affine, const V: usize, const C: usize>(
             let sums: &[[u8; 4]; 4] = cast_ref(&x[c].sums32);
             let mut min_sum = _mm256_setzero_si256();
             for i in 0..4 {
-                min_sum = pairs(min_sum, mins[i], every(sums[i]));
+                // SAFETY: the caller vouches for the features of `D`
+                min_sum = unsafe { D::pairs(min_sum, mins[i], every(sums[i])) };
             }
             acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
             let dmin = _mm256_mul_ps(dmin, _mm256_set1_ps(x[c].scale));
@@ -456,83 +476,8 @@ fn affine<B: Affine, const V: usize, const C: usize>(
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q6k<const V: usize, const C: usize>(
-    block: &Q6K,
-    at: usize,
-    x: [&Q8kChunk; C],
-    acc: &mut [[__m256; C]; V],
-) {
-    for v in 0..V {
-        let mut scales = [_mm256_setzero_si256(); 4];
-        for i in 0..4 {
-            scales[i] = half(&block.scales[i], at + v);
-        }
-        // minus 32 times scale times sum of activations, first
-        let mut sum = [_mm256_setzero_si256(); C];
-        for i in 0..4 {
-            let [low, high] = signed_pairs(scales[i]);
-            for c in 0..C {
-                let sums: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
-                sum[c] = pairs(sum[c], low, every(sums[2 * i]));
-                sum[c] = pairs(sum[c], high, every(sums[2 * i + 1]));
-            }
-        }
-        for c in 0..C {
-            let offset = _mm256_slli_epi32::<5>(sum[c]);
-            sum[c] = _mm256_sub_epi32(_mm256_setzero_si256(), offset);
-        }
-        for h in 0..2 {
-            for part in 0..2 {
-                q6k_values::<C, 0>(block, h, part, &scales, at + v, &x, &mut sum);
-                q6k_values::<C, 1>(block, h, part, &scales, at + v, &x, &mut sum);
-            }
-        }
-        let d = floats(&block.d, at + v);
-        for c in 0..C {
-            acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
-        }
-    }
-}
-
-/// Multiplies sixteen of 32 values and of the 32 that lie 64 further on, because their low bits share words.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q6k_values<const C: usize, const SECOND: usize>(
-    block: &Q6K,
-    h: usize,
-    part: usize,
-    scales: &[__m256i; 4],
-    at: usize,
-    x: &[&Q8kChunk; C],
-    sum: &mut [__m256i; C],
-) {
-    let byte = 2 * SECOND + part;
-    let (first, second) = (
-        signed_twice(scales[2 * h], byte),
-        signed_twice(scales[2 * h + 1], byte),
-    );
-    for two in 0..2 {
-        let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
-        for j in 0..2 {
-            let j = 4 * part + 2 * two + j;
-            let (a, b) = q6k_words::<SECOND>(block, h, j, at);
-            for c in 0..C {
-                let q = quads(&x[c].q);
-                low[c] = more(low[c], a, every(q[4 * h + SECOND][j]));
-                high[c] = more(high[c], b, every(q[4 * h + 2 + SECOND][j]));
-            }
-        }
-        for c in 0..C {
-            sum[c] = pairs(sum[c], low[c], first);
-            sum[c] = pairs(sum[c], high[c], second);
-        }
-    }
-}
-
 macro_rules! interleaved256 {
-    ($name:ident, $add:ident) => {
+    ($name:ident, $add:ident $(::<$ty:ident>)?) => {
         impl Interleaved for $name {
             type Chunk = Q8kChunk;
             #[inline(always)]
@@ -541,57 +486,19 @@ macro_rules! interleaved256 {
             }
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn add<const V: usize, const C: usize>(
+            unsafe fn add<D: Dot, const V: usize, const C: usize>(
                 &self,
                 b: usize,
                 at: usize,
                 x: &[&[Q8kChunk]; C],
                 acc: &mut [[__m256; C]; V],
             ) {
-                $add(self, at, x.map(|x| &x[b]), acc);
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe { $add::<$($ty,)? D, V, C>(self, at, x.map(|x| &x[b]), acc) };
             }
         }
     };
 }
-interleaved256!(Q4K, affine);
-interleaved256!(Q5K, affine);
-interleaved256!(Q6K, q6k);
-
-/// Word `j` of 32 of the values of half `h` of a block, the second 32 or the first, and of those that lie 64 further on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q6k_words<const SECOND: usize>(
-    block: &Q6K,
-    h: usize,
-    j: usize,
-    at: usize,
-) -> (__m256i, __m256i) {
-    let [p, q, bits] = &block.q[h][j];
-    let (q, bits) = (half([p, q][SECOND], at), half(bits, at));
-    let (above, below) = if SECOND == 0 {
-        (_mm256_slli_epi16::<4>(bits), bits)
-    } else {
-        (_mm256_slli_epi16::<2>(bits), _mm256_srli_epi16::<2>(bits))
-    };
-    (
-        _mm256_or_si256(and(q, 0x0f), and(above, 0x30)),
-        _mm256_or_si256(and(_mm256_srli_epi16::<4>(q), 0x0f), and(below, 0x30)),
-    )
-}
-
-/// Bytes 0 and 1, then 2 and 3, of each element as two int16, with their sign.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn signed_pairs(scales: __m256i) -> [__m256i; 2] {
-    [
-        _mm256_srai_epi16::<8>(two_bytes(scales, false, true)),
-        _mm256_srai_epi16::<8>(two_bytes(scales, true, true)),
-    ]
-}
-
-/// Byte `i` of each element in both of its int16, with its sign.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn signed_twice(scales: __m256i, i: usize) -> __m256i {
-    _mm256_srai_epi16::<8>(byte_twice(scales, i, true))
-}
+use interleaved256;
+interleaved256!(Q4K, affine::<Q4K>);
+interleaved256!(Q5K, affine::<Q5K>);

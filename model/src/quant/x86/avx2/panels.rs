@@ -1,41 +1,53 @@
 //! How sixteen rows are unpacked to the panels of [`super::gemm`], from rows and from groups of interleaved rows.
 
-use super::gemm::{add_32, add_256};
+use super::dot::Dot;
+use super::gemm::{add_32, add_256, set_floats};
 use super::interleaved::{
-    Affine, Eight, Interleaved, Interleaved32, floats, half, q6k_words, signed_pairs, signed_twice,
+    Affine, Eight, Interleaved, Interleaved32, floats, half, iq4xs_scales, iq4xs_values, q6k_words,
+    signed_pairs, signed_twice,
 };
 use super::unpack::{Block32, Block256, first_16, load_2x16, load_16, load_32};
 use crate::gguf::GROUP;
 use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::blocks;
-use crate::quant::format::interleaved::{Halves, Q4K, Q5K, Q6K, Word};
+use crate::quant::format::interleaved::{Halves, Iq4Xs, Q4K, Q5K, Q6K, Word};
 use crate::quant::kernels::Product;
+use crate::quant::reference::decode::Block32 as _;
 use crate::quant::x86::group_scales::Groups as Scaled;
 use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{Zeroable, cast_mut, cast_ref};
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Sixteen rows of blocks of 32 weights, one after the other.
-pub(super) struct Rows32<'a, B>([&'a [B]; GROUP]);
+pub(super) struct Rows32<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
 /// Sixteen rows of blocks of 256 weights, one after the other.
-pub(super) struct Rows256<'a, B>([&'a [B]; GROUP]);
+pub(super) struct Rows256<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
 /// A group of sixteen interleaved rows, block by block.
-pub(super) struct Groups<'a, B>(&'a [B]);
+pub(super) struct Groups<'a, B, D>(&'a [B], PhantomData<D>);
+
+/// The blocks of a row of `len` that have values `256 chunk..256 (chunk + 1)`, or as many as there are.
+#[inline(always)]
+fn part<B: Block32>(chunk: usize, len: usize) -> Range<usize> {
+    let blocks = 8 / B::PARTS;
+    len.min(blocks * chunk)..len.min(blocks * (chunk + 1))
+}
 
 /// 32 bytes of each of sixteen rows, as many times as a panel has blocks.
 type Bytes = [[[u8; 32]; GROUP]; 8];
 
-impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
+impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
     type Panel = Panel32;
     type Chunk = Q8Chunk;
 
     #[inline(always)]
     fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
         let (w, blocks) = (product.blocks(rows), product.row_blocks());
-        Self(panel::rows(w, blocks, first, rows))
+        Self(panel::rows(w, blocks, first, rows), PhantomData)
     }
 
     #[inline(always)]
@@ -45,14 +57,16 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut Panel32) {
-        let part = 8 * chunk..self.0[0].len().min(8 * chunk + 8);
-        panel.blocks = part.len();
+        let range = part::<B>(chunk, self.0[0].len());
+        let parts = range.len() * B::PARTS;
+        panel.blocks = parts;
         let (mut bytes, mut halves): (Bytes, _) = ([[[0; 32]; GROUP]; 8], [[[0u16; GROUP]; 2]; 8]);
         for r in 0..GROUP {
-            let row = &self.0[r][part.clone()];
-            for (i, two) in row.chunks(2).enumerate() {
-                let two = [&two[0], &two[two.len() - 1]];
-                let first = load_2x16(first_16(two[0]), first_16(two[1]));
+            let row = &self.0[r][range.clone()];
+            for i in 0..parts.div_ceil(2) {
+                let two = [2 * i, parts.min(2 * i + 2) - 1];
+                let two = two.map(|n| (&row[n / B::PARTS], n % B::PARTS));
+                let first = load_2x16(first_16(two[0].0), first_16(two[1].0));
                 // SAFETY: this function is compiled with the features that the callee needs
                 let [low, high] = unsafe { B::bytes(two, first) };
                 store_32(
@@ -64,13 +78,17 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
                     _mm256_permute2x128_si256::<0x31>(low, high),
                 );
             }
-            for (halves, block) in halves.iter_mut().zip(row) {
-                [halves[0][r], halves[1][r]] = panel::halves(block);
+            for (n, halves) in halves.iter_mut().take(parts).enumerate() {
+                [halves[0][r], halves[1][r]] = panel::halves(&row[n / B::PARTS]);
             }
         }
         for b in 0..8 {
             transpose(&bytes[b], &mut panel.q[b]);
-            widen(cast_ref(&halves[b][0]), &mut panel.d[b]);
+            for at in 0..2 {
+                let halves: &[[u8; 16]; 2] = cast_ref(&halves[b][0]);
+                // SAFETY: this function is compiled with the features that the callee needs
+                set_floats(&mut panel.d[b], at, unsafe { B::d(load_16(&halves[at])) });
+            }
             if B::HAS_MIN {
                 widen(cast_ref(&halves[b][1]), &mut panel.m[b]);
             }
@@ -80,24 +98,25 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[row.len().min(8 * chunk + 8)..row.len().min(8 * chunk + 16)]);
+            panel::ask(&row[part::<B>(chunk + 1, row.len())]);
         }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_32::<B>(panel, x, stride, sums)
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { add_32::<B, D>(panel, x, stride, sums) }
     }
 }
 
-impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
+impl<'a, B: Block256, D: Dot> SixteenRows<'a> for Rows256<'a, B, D> {
     type Panel = Panel256;
     type Chunk = Q8kChunk;
 
     #[inline(always)]
     fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
         let (w, blocks) = (product.blocks(rows), product.row_blocks());
-        Self(panel::rows(w, blocks, first, rows))
+        Self(panel::rows(w, blocks, first, rows), PhantomData)
     }
 
     #[inline(always)]
@@ -123,7 +142,7 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
             let (scale, min) = (load_16(&groups.scales), load_16(&groups.mins));
             let (scale, min) = if B::GROUPS == Scaled::Signed {
                 let scale = _mm256_cvtepi8_epi16(scale);
-                let offset = _mm256_set1_epi16(-B::OFFSET as i16);
+                let offset = _mm256_set1_epi16(-B::ADDED as i16);
                 (scale, _mm256_mullo_epi16(scale, offset))
             } else {
                 (_mm256_cvtepu8_epi16(scale), _mm256_cvtepu8_epi16(min))
@@ -151,6 +170,9 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
         transpose(&scales[1], &mut words[1]);
         transpose(&mins, &mut panel.pairs);
         widen(cast_ref(&d), &mut panel.d);
+        for d in &mut panel.d {
+            *d *= B::FACTOR;
+        }
         widen(cast_ref(&dmin), &mut panel.dmin);
     }
 
@@ -163,11 +185,12 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(panel: &Panel256, x: &[Q8kChunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_256::<B>(panel, x, stride, sums)
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { add_256::<B, D>(panel, x, stride, sums) }
     }
 }
 
-impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
+impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
     type Panel = B::Panel;
     type Chunk = B::Chunk;
 
@@ -175,7 +198,7 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
     fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
         let (groups, blocks) = (product.blocks(rows), product.row_blocks());
         let [group] = panel::rows(groups, blocks, first / GROUP, rows / GROUP);
-        Self(group)
+        Self(group, PhantomData)
     }
 
     #[inline(always)]
@@ -201,8 +224,8 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add(panel: &B::Panel, x: &[B::Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { B::add_panel(panel, x, stride, sums) }
+        // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
+        unsafe { B::add_panel::<D>(panel, x, stride, sums) }
     }
 }
 
@@ -221,7 +244,7 @@ pub(super) trait Unpack: Interleaved {
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn add_panel(
+    unsafe fn add_panel<D: Dot>(
         panel: &Self::Panel,
         x: &[Self::Chunk],
         stride: usize,
@@ -231,30 +254,36 @@ pub(super) trait Unpack: Interleaved {
 
 impl<B: Interleaved32> Unpack for B {
     type Panel = Panel32;
-    const BLOCKS: usize = 8;
+    const BLOCKS: usize = 8 / B::Rows::PARTS;
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(blocks: &[Self], panel: &mut Panel32) {
-        panel.blocks = blocks.len();
-        for (b, block) in blocks.iter().enumerate() {
+        panel.blocks = blocks.len() * B::Rows::PARTS;
+        for b in 0..panel.blocks.min(8) {
+            let (block, part) = (&blocks[b / B::Rows::PARTS], b % B::Rows::PARTS);
             for at in 0..2 {
                 // SAFETY: this function is compiled with the features that the callee needs
-                let quads = unsafe { block.quads(at) };
+                let (quads, d) = unsafe { (block.quads(part, at), block.d(at)) };
                 for j in 0..8 {
                     set_half(&mut panel.q[b][j], at, quads[j]);
                 }
+                set_floats(&mut panel.d[b], at, d);
             }
-            let (d, m) = block.halves();
-            widen(d, &mut panel.d[b]);
-            if let Some(m) = m {
+            if let Some(m) = block.m() {
                 widen(m, &mut panel.m[b]);
             }
         }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add_panel(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_32::<B::Rows>(panel, x, stride, sums)
+    unsafe fn add_panel<D: Dot>(
+        panel: &Panel32,
+        x: &[Q8Chunk],
+        stride: usize,
+        sums: &mut [Sums],
+    ) -> usize {
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { add_32::<B::Rows, D>(panel, x, stride, sums) }
     }
 }
 
@@ -272,13 +301,14 @@ macro_rules! unpack256 {
             }
 
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn add_panel(
+            unsafe fn add_panel<D: Dot>(
                 panel: &Panel256,
                 x: &[Q8kChunk],
                 stride: usize,
                 sums: &mut [Sums],
             ) -> usize {
-                add_256::<blocks::$name>(panel, x, stride, sums)
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe { add_256::<blocks::$name, D>(panel, x, stride, sums) }
             }
         }
     };
@@ -286,6 +316,7 @@ macro_rules! unpack256 {
 unpack256!(Q4K, affine);
 unpack256!(Q5K, affine);
 unpack256!(Q6K, q6k);
+unpack256!(Iq4Xs, iq4xs);
 
 /// Unpacks half `at` of a block of Q4_K or Q5_K.
 #[inline]
@@ -308,16 +339,8 @@ fn affine<B: Affine>(block: &B, at: usize, panel: &mut Panel256) {
         set_half(&mut panel.pairs[i], at, mins[i]);
     }
     let (d, dmin) = block.halves();
-    set_half(
-        cast_mut(&mut panel.d),
-        at,
-        _mm256_castps_si256(floats(d, at)),
-    );
-    set_half(
-        cast_mut(&mut panel.dmin),
-        at,
-        _mm256_castps_si256(floats(dmin, at)),
-    );
+    set_floats(&mut panel.d, at, floats(d, at));
+    set_floats(&mut panel.dmin, at, floats(dmin, at));
 }
 
 /// Unpacks half `at` of a block of Q6_K.
@@ -346,11 +369,25 @@ fn q6k(block: &Q6K, at: usize, panel: &mut Panel256) {
             set_half(&mut panel.pairs[2 * i + j], at, pair);
         }
     }
-    set_half(
-        cast_mut(&mut panel.d),
-        at,
-        _mm256_castps_si256(floats(&block.d, at)),
-    );
+    set_floats(&mut panel.d, at, floats(&block.d, at));
+}
+
+/// Unpacks half `at` of a block of IQ4_XS, whose pairs stay zero: its values are signed.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn iq4xs(block: &Iq4Xs, at: usize, panel: &mut Panel256) {
+    let scales = iq4xs_scales(block, at);
+    for g in 0..8 {
+        for j in 0..4 {
+            let (low, high) = iq4xs_values(block, g, j, at);
+            set_half(&mut panel.q[g][j], at, low);
+            set_half(&mut panel.q[g][4 + j], at, high);
+        }
+        for part in 0..2 {
+            set_half(&mut panel.scales[2 * g + part], at, scales[g]);
+        }
+    }
+    set_floats(&mut panel.d, at, floats(&block.d, at));
 }
 
 /// From 32 bytes of each row to words of all rows.
@@ -388,7 +425,7 @@ fn transpose(rows: &[[u8; 32]; GROUP], words: &mut [Word; 8]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn widen(halves: &Halves, wide: &mut [f32; GROUP]) {
     for at in 0..2 {
-        set_half(cast_mut(wide), at, _mm256_castps_si256(floats(halves, at)));
+        set_floats(wide, at, floats(halves, at));
     }
 }
 

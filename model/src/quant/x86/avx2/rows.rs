@@ -1,6 +1,7 @@
 //! The product by rows: eight rows at a time, and up to four columns that share what is unpacked.
 
-use super::unpack::{self, Block32, Block256, first_16, load_2x16, load_16, load_32};
+use super::dot::{Dot, run};
+use super::unpack::{self, Block32, Block256, first_16, load_2x16, load_16, load_32, signs};
 use crate::pool::RowTile;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::kernels::Product;
@@ -15,8 +16,14 @@ const ROWS: usize = 8;
 macro_rules! product {
     ($product:ident, $Block:ident, $column:ident, $eight:ident) => {
         /// The whole result; see [`crate::quant::Kernels::matmul`].
+        ///
+        /// # Safety
+        /// The machine has the features of `D`.
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $product<B: $Block>(product: &Product<'_>, out: &mut RowTile<'_>) {
+        pub(super) unsafe fn $product<B: $Block, D: Dot>(
+            product: &Product<'_>,
+            out: &mut RowTile<'_>,
+        ) {
             let (w, blocks) = (product.blocks::<B>(out.rows()), product.row_blocks());
             let (acts, col0) = (product.activations, product.first_column);
             for first in (0..out.rows()).step_by(ROWS) {
@@ -24,10 +31,18 @@ macro_rules! product {
                 let mut c = 0;
                 while c < out.cols() {
                     let x = |i: usize| acts.$column(col0 + c + i);
-                    c += match out.cols() - c {
-                        1 => store(out, c, first, n, $eight(&rows, [x(0)])),
-                        2 | 3 => store(out, c, first, n, $eight(&rows, [x(0), x(1)])),
-                        _ => store(out, c, first, n, $eight(&rows, [x(0), x(1), x(2), x(3)])),
+                    // SAFETY: the caller vouches for the features of `D`
+                    c += unsafe {
+                        match out.cols() - c {
+                            1 => store(out, c, first, n, $eight::<B, D, 1>(&rows, [x(0)])),
+                            2 | 3 => {
+                                store(out, c, first, n, $eight::<B, D, 2>(&rows, [x(0), x(1)]))
+                            }
+                            _ => {
+                                let x = [x(0), x(1), x(2), x(3)];
+                                store(out, c, first, n, $eight::<B, D, 4>(&rows, x))
+                            }
+                        }
                     };
                 }
             }
@@ -68,33 +83,63 @@ fn store<const C: usize>(
 }
 
 /// Multiplies eight rows of blocks of 32 by `C` columns.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C]) -> [__m256; C] {
+unsafe fn eight_32<B: Block32, D: Dot, const C: usize>(
+    rows: &[&[B]; ROWS],
+    x: [&[Q8Chunk]; C],
+) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
-    let blocks = rows[0].len();
-    for b in 0..blocks {
-        let (chunk, i) = (b / 8, b % 8);
+    let parts = rows[0].len() * B::PARTS;
+    for n in 0..parts {
+        let (chunk, i) = (n / 8, n % 8);
+        let (b, part) = (n / B::PARTS, n % B::PARTS);
         let mut first = [_mm256_setzero_si256(); 4];
         let mut sums = [[_mm256_setzero_si256(); 4]; C];
+        // of a format with two scales, those of the last 16 values
+        let mut last = [[_mm256_setzero_si256(); 4]; C];
         for j in 0..4 {
             let two = [&rows[j][b], &rows[4 + j][b]];
             first[j] = load_2x16(first_16(two[0]), first_16(two[1]));
             // SAFETY: this function is compiled with the features that the callee needs
-            let bytes = unsafe { B::bytes(two, first[j]) };
+            let bytes = unsafe { B::bytes(two.map(|block| (block, part)), first[j]) };
             for c in 0..C {
-                let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
-                let low = products::<B>(bytes[0], _mm256_broadcastsi128_si256(load_16(low)));
-                let high = products::<B>(bytes[1], _mm256_broadcastsi128_si256(load_16(high)));
-                let one = _mm256_set1_epi16(1);
-                sums[c][j] = if B::SIGNED {
-                    _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one))
-                } else {
-                    // four products of at most 31 * 127
-                    _mm256_madd_epi16(_mm256_add_epi16(low, high), one)
+                let halves = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
+                let products = |i: usize, sum: __m256i| {
+                    let x = _mm256_broadcastsi128_si256(load_16(&halves[i]));
+                    let (w, x) = signs(B::SIGNED, bytes[i], x);
+                    // SAFETY: the caller vouches for the features of `D`
+                    unsafe { D::more(sum, w, x) }
                 };
+                let zero = _mm256_setzero_si256();
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe {
+                    let low = products(0, zero);
+                    (sums[c][j], last[c][j]) = if B::TWO_SCALES {
+                        (D::whole(zero, low), D::whole(zero, products(1, zero)))
+                    } else if run::<D>(if B::SIGNED { 1 } else { 2 }, 2) == 1 {
+                        (D::whole(D::whole(zero, low), products(1, zero)), zero)
+                    } else {
+                        // in int16 four products of at most 31 * 127
+                        (D::whole(zero, products(1, low)), zero)
+                    };
+                }
             }
         }
-        let (d, m) = first_halves(first);
+        if B::TWO_SCALES {
+            let [d, last_d] = two_scales(rows, b, part);
+            for c in 0..C {
+                let scale = _mm256_set1_ps(x[c][chunk].scale[i]);
+                for (sums, d) in [(sums[c], d), (last[c], last_d)] {
+                    let sum = _mm256_cvtepi32_ps(fold_4(sums));
+                    acc[c] = _mm256_fmadd_ps(sum, _mm256_mul_ps(d, scale), acc[c]);
+                }
+            }
+            continue;
+        }
+        let (d, m) = first_halves::<B>(first);
         for c in 0..C {
             let x = &x[c][chunk];
             let offset = _mm256_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]));
@@ -108,21 +153,32 @@ fn eight_32<B: Block32, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8Chunk]; C])
     acc
 }
 
-/// Sums of two products each, in int16.
+/// The scales of the first and of the last 16 values of a part, of each row.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn products<B: Block32>(w: __m256i, x: __m256i) -> __m256i {
-    if B::SIGNED {
-        // |-128| is 128 as a byte without sign, and the activations are never -128: at most 2 * 128 * 127
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-    } else {
-        _mm256_maddubs_epi16(w, x)
+fn two_scales<B: Block32>(rows: &[&[B]; ROWS], b: usize, part: usize) -> [__m256; 2] {
+    let mut scales = [[0.0f32; ROWS]; 2];
+    for r in 0..ROWS {
+        [scales[0][r], scales[1][r]] = rows[r][b].scales(part);
+    }
+    // SAFETY: the arrays have the 32 bytes that are loaded
+    unsafe {
+        [
+            _mm256_loadu_ps(scales[0].as_ptr()),
+            _mm256_loadu_ps(scales[1].as_ptr()),
+        ]
     }
 }
 
 /// Multiplies eight rows of blocks of 256 by `C` columns.
+///
+/// # Safety
+/// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; C]) -> [__m256; C] {
+unsafe fn eight_256<B: Block256, D: Dot, const C: usize>(
+    rows: &[&[B]; ROWS],
+    x: [&[Q8kChunk]; C],
+) -> [__m256; C] {
     let mut acc = [_mm256_setzero_ps(); C];
     let mut sums = [[_mm256_setzero_si256(); ROWS]; C];
     let mut min_sums = [[_mm256_setzero_si256(); ROWS]; C];
@@ -141,20 +197,22 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
             for c in 0..C {
                 let x16 = load_32(cast_ref(&x[c][b].sums));
                 let mut sum = _mm256_setzero_si256();
-                if B::OFFSET != 0 {
+                if B::ADDED != 0 {
                     // the offset, times the scale, times the sum of the activations of each group
                     let extra = _mm256_madd_epi16(scales, x16);
                     let extra = _mm256_sll_epi32(
                         extra,
-                        _mm_cvtsi32_si128(B::OFFSET.trailing_zeros() as i32),
+                        _mm_cvtsi32_si128(B::ADDED.trailing_zeros() as i32),
                     );
                     sum = _mm256_sub_epi32(sum, extra);
                 }
                 let q = cast_ref::<_, [[u8; 32]; 8]>(&x[c][b].q);
                 for i in 0..8 {
-                    // two products of at most 63 * 127
-                    let dot = _mm256_maddubs_epi16(bytes[i], load_32(&q[i]));
-                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(dot, spread[i]));
+                    // two products of at most 128 * 127
+                    let (w, x) = signs(B::SIGNED, bytes[i], load_32(&q[i]));
+                    let dot = _mm256_maddubs_epi16(w, x);
+                    // SAFETY: the caller vouches for the features of `D`
+                    sum = unsafe { D::pairs(sum, dot, spread[i]) };
                 }
                 sums[c][r] = sum;
                 if B::HAS_MIN {
@@ -164,7 +222,8 @@ fn eight_256<B: Block256, const C: usize>(rows: &[&[B]; ROWS], x: [&[Q8kChunk]; 
         }
         for c in 0..C {
             let scale = _mm256_set1_ps(x[c][b].scale);
-            let d = _mm256_mul_ps(widen(&d), scale);
+            let d = _mm256_mul_ps(widen(&d), _mm256_set1_ps(B::FACTOR));
+            let d = _mm256_mul_ps(d, scale);
             acc[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(fold_8(&sums[c])), d, acc[c]);
             if B::HAS_MIN {
                 let dmin = _mm256_mul_ps(widen(&dmin), scale);
@@ -181,18 +240,20 @@ fn widen(halves: &[u16; ROWS]) -> __m256 {
     _mm256_cvtph_ps(load_16(cast_ref(halves)))
 }
 
-/// The first half and the second half of each lane of 128 bits, in the order of [`fold_4`].
+/// The scale that the first two bytes of each lane of 128 bits are, and the half after it, in the order of [`fold_4`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn first_halves(v: [__m256i; 4]) -> (__m256, __m256) {
+fn first_halves<B: Block32>(v: [__m256i; 4]) -> (__m256, __m256) {
     let first = _mm256_unpacklo_epi64(
         _mm256_unpacklo_epi32(v[0], v[1]),
         _mm256_unpacklo_epi32(v[2], v[3]),
     );
     let narrow =
         |v: __m256i| _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    let d = narrow(_mm256_and_si256(first, _mm256_set1_epi32(0xffff)));
     (
-        _mm256_cvtph_ps(narrow(_mm256_and_si256(first, _mm256_set1_epi32(0xffff)))),
+        // SAFETY: this function is compiled with the features that the callee needs
+        unsafe { B::d(d) },
         _mm256_cvtph_ps(narrow(_mm256_srli_epi32::<16>(first))),
     )
 }

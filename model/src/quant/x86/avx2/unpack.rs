@@ -1,6 +1,6 @@
 //! From blocks to unsigned bytes, and their scales.
 
-use crate::quant::format::blocks::{self, IQ4_NL_VALUES};
+use crate::quant::format::blocks::{self, FP4_VALUES, IQ4_NL_VALUES};
 use crate::quant::reference::decode;
 use crate::quant::x86::group_scales::{Grouped, Groups};
 use bytemuck::{Pod, cast_ref};
@@ -14,21 +14,46 @@ pub(super) trait Block32: decode::Block32 {
     const WORDS: usize;
     /// Whether the values are signed eight-bit ones, and not unsigned ones of up to six bits.
     const SIGNED: bool;
-    /// The values of two blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
-    /// `first` has the first 16 bytes of each.
+    /// The values of two blocks, or of a part of each, plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16,
+    /// values 16..32. `first` has the first 16 bytes of each block.
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn bytes(blocks: [&Self; 2], first: __m256i) -> [__m256i; 2];
+    unsafe fn bytes(blocks: [(&Self, usize); 2], first: __m256i) -> [__m256i; 2];
+    /// The scales `d` that the first two bytes of eight blocks are.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn d(halves: __m128i) -> __m256 {
+        _mm256_cvtph_ps(halves)
+    }
 }
 
 /// How this level unpacks a block of 256 weights.
 pub(super) trait Block256: Grouped {
-    /// The values plus [`Grouped::OFFSET`] in their natural order, 32 in a vector.
+    /// Whether the values are signed eight-bit ones, because two products of unsigned ones would not fit int16.
+    const SIGNED: bool = Self::MAX > 127;
+    /// What the values have been increased by; 0 if they are signed.
+    const ADDED: i32 = if Self::SIGNED { 0 } else { Self::OFFSET };
+    /// The values plus [`Self::ADDED`] in their natural order, 32 in a vector.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn bytes(&self) -> [__m256i; 8];
+}
+
+/// The weights as unsigned bytes, and the activations that they are multiplied with. Signed weights give their sign to these, which
+/// are never -128; |-128| is 128 as a byte without sign.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn signs(signed: bool, w: __m256i, x: __m256i) -> (__m256i, __m256i) {
+    if signed {
+        (_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+    } else {
+        (w, x)
+    }
 }
 
 #[inline]
@@ -73,17 +98,22 @@ fn nibbles(qs: __m256i) -> [__m256i; 2] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn with_fifth(q: [__m256i; 2], first: __m256i, at: i8) -> [__m256i; 2] {
+    let [low, high] = bits(first, at, 16);
+    [_mm256_or_si256(q[0], low), _mm256_or_si256(q[1], high)]
+}
+
+/// `set` where the bit of a value is set, and 0 where it is not. The bits are in bytes `at..at + 4` of each lane of `first`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bits(first: __m256i, at: i8, set: i8) -> [__m256i; 2] {
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
     let low = _mm_unpacklo_epi64(_mm_set1_epi8(at), _mm_set1_epi8(at + 1));
     let low = _mm256_broadcastsi128_si256(low);
     let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
-    let sixteen = _mm256_set1_epi8(16);
+    let set = _mm256_set1_epi8(set);
     let low = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(first, low), bit), bit);
     let high = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(first, high), bit), bit);
-    [
-        _mm256_or_si256(q[0], _mm256_and_si256(low, sixteen)),
-        _mm256_or_si256(q[1], _mm256_and_si256(high, sixteen)),
-    ]
+    [_mm256_and_si256(low, set), _mm256_and_si256(high, set)]
 }
 
 macro_rules! block32 {
@@ -94,7 +124,10 @@ macro_rules! block32 {
             const SIGNED: bool = $signed;
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn bytes([$a, $b]: [&Self; 2], $first: __m256i) -> [__m256i; 2] {
+            unsafe fn bytes(
+                [($a, _), ($b, _)]: [(&Self, usize); 2],
+                $first: __m256i,
+            ) -> [__m256i; 2] {
                 $bytes
             }
         }
@@ -122,13 +155,111 @@ block32!(Q8_0, 0, 1, true, |a, b, _first| {
     [load_2x16(a, b), load_2x16(c, d)]
 });
 block32!(Iq4Nl, 0, 1, true, |a, b, _first| {
-    let table = _mm256_broadcastsi128_si256(load_16(cast_ref(&IQ4_NL_VALUES)));
     let [low, high] = nibbles(load_2x16(&a.qs, &b.qs));
     [
-        _mm256_shuffle_epi8(table, low),
-        _mm256_shuffle_epi8(table, high),
+        looked_up(&IQ4_NL_VALUES, low),
+        looked_up(&IQ4_NL_VALUES, high),
     ]
 });
+
+/// The numbers of [`FP4_VALUES`], each plus 12.
+pub(super) const FP4: [i8; 16] = {
+    let (mut table, mut i) = (FP4_VALUES, 0);
+    while i < 16 {
+        table[i] += 12;
+        i += 1;
+    }
+    table
+};
+
+impl Block32 for blocks::Mxfp4 {
+    const OFFSET: i32 = 12;
+    const WORDS: usize = 4;
+    const SIGNED: bool = false;
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes([(a, _), (b, _)]: [(&Self, usize); 2], _: __m256i) -> [__m256i; 2] {
+        let [low, high] = nibbles(load_2x16(&a.qs, &b.qs));
+        [looked_up(&FP4, low), looked_up(&FP4, high)]
+    }
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn d(halves: __m128i) -> __m256 {
+        let low = _mm_and_si128(halves, _mm_set1_epi16(0xff));
+        e8m0(_mm256_cvtepu16_epi32(low))
+    }
+}
+
+/// What `crate::quant::format::blocks::e8m0` makes of eight bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn e8m0(e: __m256i) -> __m256 {
+    let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+    let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+    let is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+    _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small))
+}
+
+impl Block32 for blocks::Nvfp4 {
+    const OFFSET: i32 = 0;
+    const WORDS: usize = 1;
+    const SIGNED: bool = true;
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes([(a, i), (b, j)]: [(&Self, usize); 2], _: __m256i) -> [__m256i; 2] {
+        let mut q = [_mm256_setzero_si256(); 2];
+        for group in 0..2 {
+            let a = i64::from_le_bytes(a.qs[2 * i + group]);
+            let b = i64::from_le_bytes(b.qs[2 * j + group]);
+            // eight low nibbles, and then the high ones of the same bytes
+            let nibbles = _mm256_and_si256(
+                _mm256_set_epi64x(b >> 4, b, a >> 4, a),
+                _mm256_set1_epi8(15),
+            );
+            q[group] = looked_up(&FP4_VALUES, nibbles);
+        }
+        q
+    }
+}
+
+impl Block32 for blocks::Q1_0 {
+    const OFFSET: i32 = 1;
+    const WORDS: usize = 8;
+    const SIGNED: bool = false;
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes([(a, i), (b, j)]: [(&Self, usize); 2], _: __m256i) -> [__m256i; 2] {
+        let (a, b) = (i32::from_le_bytes(a.qs[i]), i32::from_le_bytes(b.qs[j]));
+        bits(_mm256_set_m128i(_mm_set1_epi32(b), _mm_set1_epi32(a)), 0, 2)
+    }
+}
+
+impl Block32 for blocks::Q2_0 {
+    const OFFSET: i32 = 1;
+    const WORDS: usize = 8;
+    const SIGNED: bool = false;
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes([(a, i), (b, j)]: [(&Self, usize); 2], _: __m256i) -> [__m256i; 2] {
+        let (a, b) = (i64::from_le_bytes(a.qs[i]), i64::from_le_bytes(b.qs[j]));
+        // a nibble has two values, and a byte two nibbles
+        let [low, high] = nibbles(_mm256_set_epi64x(0, b, 0, a));
+        let pairs = _mm256_unpacklo_epi8(low, high);
+        let (low, high) = (two_bits::<0>(pairs), two_bits::<2>(pairs));
+        [
+            _mm256_unpacklo_epi8(low, high),
+            _mm256_unpackhi_epi8(low, high),
+        ]
+    }
+}
+
+/// The values of a table that nibbles stand for.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn looked_up(values: &[i8; 16], nibbles: __m256i) -> __m256i {
+    let table = _mm256_broadcastsi128_si256(load_16(cast_ref(values)));
+    _mm256_shuffle_epi8(table, nibbles)
+}
 
 /// Sixteen scales or mins as int16.
 #[inline]
@@ -224,6 +355,58 @@ block256!(Q6K, |b| {
     }
     q
 });
+block256!(Iq4Xs, |b| {
+    let (mut q, mask) = ([_mm256_setzero_si256(); 8], _mm256_set1_epi8(0x0f));
+    for (q, qs) in q.iter_mut().zip(b.qs.as_chunks().0) {
+        let low = load_16(qs);
+        let both = _mm256_set_m128i(_mm_srli_epi32::<4>(low), low);
+        *q = looked_up(&IQ4_NL_VALUES, _mm256_and_si256(both, mask));
+    }
+    q
+});
+block256!(Tq2_0, |b| low_two(&b.qs));
+block256!(Tq1_0, |b| {
+    let (first, rest) = b.qs.split_at(32);
+    let mut bytes = load_32(first.first_chunk().unwrap_or(&[0; 32]));
+    let mut q = [_mm256_setzero_si256(); 8];
+    for q in &mut q[..5] {
+        *q = digit(bytes);
+        bytes = thrice(bytes);
+    }
+    // two digits of sixteen bytes to a vector, and the fifth beside four of `qh`
+    let sixteen = load_16(rest.first_chunk().unwrap_or(&[0; 16]));
+    let once = _mm256_set_m128i(sixteen, sixteen);
+    let mut both = _mm256_blend_epi32::<0xf0>(once, thrice(once));
+    for q in &mut q[5..7] {
+        *q = digit(both);
+        both = thrice(thrice(both));
+    }
+    let once = _mm256_castsi128_si256(_mm_set1_epi32(i32::from_le_bytes(b.qh)));
+    let (second, third) = (thrice(once), thrice(thrice(once)));
+    let four = _mm256_blend_epi32::<0b0010>(once, second);
+    let four = _mm256_blend_epi32::<0b0100>(four, third);
+    let four = _mm256_blend_epi32::<0b1000>(four, thrice(third));
+    q[7] = digit(_mm256_permute2x128_si256::<0x20>(both, four));
+    q
+});
+
+/// The first digit of base 3 of each byte of TQ1_0: the whole part of `3 * byte / 256`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn digit(bytes: __m256i) -> __m256i {
+    // 86 is the first byte with 1, and 171 the first with 2
+    let reaches =
+        |from: i8| _mm256_cmpeq_epi8(_mm256_max_epu8(bytes, _mm256_set1_epi8(from)), bytes);
+    let negative = _mm256_add_epi8(reaches(86), reaches(171u8 as i8));
+    _mm256_sub_epi8(_mm256_setzero_si256(), negative)
+}
+
+/// Three times each byte, of which the digits after the first remain.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn thrice(bytes: __m256i) -> __m256i {
+    _mm256_add_epi8(bytes, _mm256_add_epi8(bytes, bytes))
+}
 
 /// The low two bits of each value of Q2_K and Q3_K.
 #[inline]

@@ -8,7 +8,10 @@
 //! `vpmulld` for the scales, 4 `vpdpwssd` for the mins and 4 of floats: 80 for 64, so that 80 % of a bare loop of `vpdpbusd`
 //! is the most, and 75 % is reached.
 //!
-//! One file, because it is one kernel: the seven formats differ only in how their blocks are unpacked and scaled.
+//! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
+
+mod few_bits;
+mod tables;
 
 use super::rows::dpwssd_every;
 use super::unpack::{load_32, load_64};
@@ -54,7 +57,9 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
         ..=8 => blocks,
         _ => DEPTH / product.ty.block_len(),
     };
-    let w = bytemuck::cast_slice::<u8, B>(product.weights);
+    // rows that make no group may follow the groups
+    let groups = product.weights.len() / size_of::<B>() * size_of::<B>();
+    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..groups]);
     for i in 0..out.rows() / GROUP {
         let (w, row) = (&w[i * blocks..], GROUP * i);
         for first in (0..blocks).step_by(depth) {
@@ -170,15 +175,25 @@ fn or_and(a: __m512i, b: __m512i, mask: u8) -> __m512i {
 
 /// Sixteen interleaved blocks of 32 weights.
 trait Interleaved32: Pod {
+    /// How many parts of 32 weights a block has.
+    const PARTS: usize = 1;
     /// What the values have been increased by.
     const OFFSET: i32;
-    /// The values plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
+    /// The values of a part plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn quads(&self) -> [__m512i; 8];
-    /// The halves `d`, and `m` if the format has one.
-    fn halves(&self) -> (&Halves, Option<&Halves>);
+    unsafe fn quads(&self, part: usize) -> [__m512i; 8];
+    /// The scales `d`.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn d(&self) -> __m512;
+    /// The halves `m`, if the format has them.
+    #[inline(always)]
+    fn m(&self) -> Option<&Halves> {
+        None
+    }
 }
 
 impl<B: Interleaved32> Interleaved for B {
@@ -192,22 +207,24 @@ impl<B: Interleaved32> Interleaved for B {
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn add<const C: usize>(&self, b: usize, x: &[&[Q8Chunk]; C], acc: &mut [__m512; C]) {
-        let (chunk, i) = (b / 8, b % 8);
         // SAFETY: this function is compiled with the features that the callee needs
-        let quads = unsafe { self.quads() };
-        let (d, m) = self.halves();
-        let d = floats(d);
-        for c in 0..C {
-            let x = &x[c][chunk];
-            let mut sum = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
-            let q = &self::quads(&x.q)[i];
-            for j in 0..8 {
-                sum = _mm512_dpbusd_epi32(sum, quads[j], every(q[j]));
-            }
-            let scale = _mm512_mul_ps(d, _mm512_set1_ps(x.scale[i]));
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[c]);
-            if let Some(m) = m {
-                acc[c] = _mm512_fmadd_ps(floats(m), _mm512_set1_ps(x.scaled_sum[i]), acc[c]);
+        let d = unsafe { self.d() };
+        for part in 0..B::PARTS {
+            let n = b * B::PARTS + part;
+            let (chunk, i) = (n / 8, n % 8);
+            // SAFETY: this function is compiled with the features that the callee needs
+            let quads = unsafe { self.quads(part) };
+            for c in 0..C {
+                let x = &x[c][chunk];
+                let mut sum = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
+                let q = &self::quads(&x.q)[i];
+                for j in 0..8 {
+                    sum = _mm512_dpbusd_epi32(sum, quads[j], every(q[j]));
+                }
+                acc[c] = scaled(acc[c], sum, d, x.scale[i]);
+                if let Some(m) = self.m() {
+                    acc[c] = _mm512_fmadd_ps(floats(m), _mm512_set1_ps(x.scaled_sum[i]), acc[c]);
+                }
             }
         }
     }
@@ -227,65 +244,65 @@ fn nibbles(qs: &[Word; 4]) -> [__m512i; 8] {
 }
 
 macro_rules! interleaved32 {
-    ($name:ident, $offset:literal, |$b:ident| $quads:expr, $m:expr) => {
+    ($name:ident, $offset:literal, |$b:ident $(, $part:ident of $parts:literal)?| $quads:expr $(, $m:ident)?) => {
         impl Interleaved32 for $name {
+            $(const PARTS: usize = $parts;)?
             const OFFSET: i32 = $offset;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn quads(&self) -> [__m512i; 8] {
+            unsafe fn quads(&self, part: usize) -> [__m512i; 8] {
                 let $b = self;
+                let _ = part;
+                $(let $part = part;)?
                 $quads
             }
-            #[inline(always)]
-            fn halves(&self) -> (&Halves, Option<&Halves>) {
-                let $b = self;
-                (&$b.d, $m)
+            #[inline]
+            #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn d(&self) -> __m512 {
+                floats(&self.d)
             }
+            $(
+                #[inline(always)]
+                fn m(&self) -> Option<&Halves> {
+                    Some(&self.$m)
+                }
+            )?
         }
     };
 }
-interleaved32!(Q4_0, 8, |b| nibbles(&b.qs), None);
-interleaved32!(Q4_1, 0, |b| nibbles(&b.qs), Some(&b.m));
-interleaved32!(
-    Q5_0,
-    16,
-    |b| {
-        let mut quads = nibbles(&b.qs);
-        let high = load_64(&b.qh);
-        for i in 0..8 {
-            // bits 4 i.. of each lane: byte i / 2 of the lane in all of its bytes, a bit tested in each
-            let byte = 0x0101_0101 * (i as i32 / 2);
-            let lane = _mm512_set_epi64(
-                0x0c0c_0c0c_0808_0808,
-                0x0404_0404_0000_0000,
-                0x0c0c_0c0c_0808_0808,
-                0x0404_0404_0000_0000,
-                0x0c0c_0c0c_0808_0808,
-                0x0404_0404_0000_0000,
-                0x0c0c_0c0c_0808_0808,
-                0x0404_0404_0000_0000,
-            );
-            let bytes = _mm512_shuffle_epi8(high, _mm512_add_epi8(lane, _mm512_set1_epi32(byte)));
-            let bit = _mm512_set1_epi32(0x0804_0201 << (4 * (i % 2)));
-            let set = _mm512_test_epi8_mask(bytes, bit);
-            quads[i] = _mm512_mask_add_epi8(quads[i], set, quads[i], _mm512_set1_epi8(16));
-        }
-        quads
-    },
-    None
-);
-interleaved32!(
-    Q8_0,
-    128,
-    |b| {
-        let mut quads = [_mm512_setzero_si512(); 8];
-        for i in 0..8 {
-            quads[i] = _mm512_xor_si512(load_64(&b.qs[i]), _mm512_set1_epi8(-128));
-        }
-        quads
-    },
-    None
-);
+use interleaved32;
+interleaved32!(Q4_0, 8, |b| nibbles(&b.qs));
+interleaved32!(Q4_1, 0, |b| nibbles(&b.qs), m);
+interleaved32!(Q5_0, 16, |b| {
+    let mut quads = nibbles(&b.qs);
+    let high = load_64(&b.qh);
+    for i in 0..8 {
+        // bits 4 i.. of each lane: byte i / 2 of the lane in all of its bytes, a bit tested in each
+        let byte = 0x0101_0101 * (i as i32 / 2);
+        let lane = _mm512_set_epi64(
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+        );
+        let bytes = _mm512_shuffle_epi8(high, _mm512_add_epi8(lane, _mm512_set1_epi32(byte)));
+        let bit = _mm512_set1_epi32(0x0804_0201 << (4 * (i % 2)));
+        let set = _mm512_test_epi8_mask(bytes, bit);
+        quads[i] = _mm512_mask_add_epi8(quads[i], set, quads[i], _mm512_set1_epi8(16));
+    }
+    quads
+});
+interleaved32!(Q8_0, 128, |b| {
+    let mut quads = [_mm512_setzero_si512(); 8];
+    for i in 0..8 {
+        quads[i] = _mm512_xor_si512(load_64(&b.qs[i]), _mm512_set1_epi8(-128));
+    }
+    quads
+});
 
 /// The scales and mins of eight groups of 32 weights, for sixteen rows.
 struct Eight {
@@ -393,6 +410,7 @@ macro_rules! interleaved256 {
         }
     };
 }
+use interleaved256;
 interleaved256!(Q4K, add_q4k);
 interleaved256!(Q5K, add_q5k);
 interleaved256!(Q6K, add_q6k);

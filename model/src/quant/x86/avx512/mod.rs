@@ -14,6 +14,7 @@
 
 mod attention;
 mod gemm;
+mod grids;
 mod interleaved;
 mod panels;
 mod rows;
@@ -23,8 +24,8 @@ use crate::pool::RowTile;
 use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
 use crate::quant::format::kinds::match_format;
-use crate::quant::kernels::{Heads, Kernels, Product};
-use crate::quant::reference::{floats, scalar};
+use crate::quant::kernels::{DeltaRule, Heads, Kernels, Product, TAPS};
+use crate::quant::reference::{delta, floats, scalar};
 use crate::quant::x86::panel;
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
@@ -47,6 +48,10 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     rms_norm: |x, weight, eps, dst| unsafe { rms_norm(x, weight, eps, dst) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     attend: |heads, scores, out| unsafe { attend(heads, scores, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
+    convolve: |columns, weights, out| unsafe { convolve(columns, weights, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
+    delta_rule: |rule, state, out| unsafe { delta_rule(rule, state, out) },
 };
 
 /// Whether the machine has the features; AVX-512 F brings AVX2, FMA and F16C with it.
@@ -79,6 +84,16 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn convolve(columns: [&[f32]; TAPS], weights: [&[f32]; TAPS], out: &mut [f32]) {
+    delta::convolve::<true>(columns, weights, out);
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn delta_rule(rule: &DeltaRule<'_>, state: &mut [f32], out: &mut [f32]) {
+    delta::delta_rule(rule, state, out);
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn attend(heads: &Heads<'_>, scores: &mut [f32], out: &mut [f32]) {
     attention::attend(heads, scores, out);
 }
@@ -91,7 +106,8 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
         floats => floats::matmul(product, out),
         32 => |B| matmul_32::<B>(product, out),
         256 => |B| matmul_256::<B>(product, out),
-        defined 32 => |B| scalar::matmul_32::<B>(product, out),
+        // what this level has, that one needs, and the activations are the same
+        defined 32 => |_B| (super::avx2::VNNI_EVEX.matmul)(product, out),
         defined 256 => |B| scalar::matmul_256::<B>(product, out),
     );
 }

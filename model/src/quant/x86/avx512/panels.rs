@@ -13,12 +13,20 @@ use crate::quant::x86::group_scales::Groups;
 use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{cast, cast_mut, cast_ref};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Sixteen rows of blocks of 32 weights, one after the other.
 pub(super) struct Rows32<'a, B>([&'a [B]; GROUP]);
 
 /// Sixteen rows of blocks of 256 weights, one after the other.
 pub(super) struct Rows256<'a, B>([&'a [B]; GROUP]);
+
+/// The blocks of a row of `len` that have values `256 chunk..256 (chunk + 1)`, or as many as there are.
+#[inline(always)]
+fn part<B: Block32>(chunk: usize, len: usize) -> Range<usize> {
+    let blocks = 8 / B::PARTS;
+    len.min(blocks * chunk)..len.min(blocks * (chunk + 1))
+}
 
 impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     type Panel = Panel32;
@@ -37,25 +45,17 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut Panel32) {
-        let part = 8 * chunk..self.0[0].len().min(8 * chunk + 8);
-        panel.blocks = part.len();
+        let range = part::<B>(chunk, self.0[0].len());
+        let parts = range.len() * B::PARTS;
+        panel.blocks = parts;
         let (mut bytes, mut halves) = ([[[0; 64]; GROUP]; 4], [[[0u16; GROUP]; 2]; 8]);
         for r in 0..GROUP {
-            let row = &self.0[r][part.clone()];
-            for (i, four) in row.chunks(4).enumerate() {
-                let last = four.len() - 1;
-                let four = [
-                    &four[0],
-                    &four[1.min(last)],
-                    &four[2.min(last)],
-                    &four[3.min(last)],
-                ];
-                let first = load_4x16([
-                    first_16(four[0]),
-                    first_16(four[1]),
-                    first_16(four[2]),
-                    first_16(four[3]),
-                ]);
+            let row = &self.0[r][range.clone()];
+            for i in 0..parts.div_ceil(4) {
+                let four = [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3];
+                let four = four.map(|n| n.min(parts - 1));
+                let four = four.map(|n| (&row[n / B::PARTS], n % B::PARTS));
+                let first = load_4x16(four.map(|(block, _)| first_16(block)));
                 // SAFETY: this function is compiled with the features that the callee needs
                 let [low, high] = unsafe { B::bytes(four, first) };
                 let index = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
@@ -65,8 +65,8 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
                 let two = _mm512_permutex2var_epi64(low, index, high);
                 store_64(&mut bytes[2 * i + 1][r], two);
             }
-            for (halves, block) in halves.iter_mut().zip(row) {
-                [halves[0][r], halves[1][r]] = panel::halves(block);
+            for (n, halves) in halves.iter_mut().take(parts).enumerate() {
+                [halves[0][r], halves[1][r]] = panel::halves(&row[n / B::PARTS]);
             }
         }
         let q: &mut [[Word; GROUP]; 4] = cast_mut(&mut panel.q);
@@ -74,7 +74,9 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
             transpose(&bytes[i], &mut q[i]);
         }
         for b in 0..8 {
-            widen(cast_ref(&halves[b][0]), &mut panel.d[b]);
+            // SAFETY: this function is compiled with the features that the callee needs
+            let d = unsafe { B::d(load_32(cast_ref(&halves[b][0]))) };
+            store_64(cast_mut(&mut panel.d[b]), _mm512_castps_si512(d));
             if B::HAS_MIN {
                 widen(cast_ref(&halves[b][1]), &mut panel.m[b]);
             }
@@ -84,7 +86,7 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[row.len().min(8 * chunk + 8)..row.len().min(8 * chunk + 16)]);
+            panel::ask(&row[part::<B>(chunk + 1, row.len())]);
         }
     }
 
@@ -142,6 +144,9 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
         transpose(&pairs, &mut words);
         [panel.pairs, _] = cast::<_, [[Word; 8]; 2]>(words);
         widen(cast_ref(&d), &mut panel.d);
+        for d in &mut panel.d {
+            *d *= B::FACTOR;
+        }
         widen(cast_ref(&dmin), &mut panel.dmin);
     }
 

@@ -100,10 +100,13 @@ fn sixteen_32<B: Block32, const C: usize>(
     x: [&[Q8Chunk]; C],
 ) -> [__m512; C] {
     let mut acc = [_mm512_setzero_ps(); C];
-    let blocks = rows[0].len();
-    for b in 0..blocks {
-        let (chunk, i) = (b / 8, b % 8);
-        prefetch(next.get(ROWS * b..ROWS * (b + 1)));
+    let parts = rows[0].len() * B::PARTS;
+    for n in 0..parts {
+        let (chunk, i) = (n / 8, n % 8);
+        let (b, part) = (n / B::PARTS, n % B::PARTS);
+        if part == 0 {
+            prefetch(next.get(ROWS * b..ROWS * (b + 1)));
+        }
         let mut first = [_mm512_setzero_si512(); 4];
         let mut sums = [[_mm512_setzero_si512(); 4]; C];
         for j in 0..4 {
@@ -120,7 +123,7 @@ fn sixteen_32<B: Block32, const C: usize>(
                 first_16(four[3]),
             ]);
             // SAFETY: this function is compiled with the features that the callee needs
-            let bytes = unsafe { B::bytes(four, first[j]) };
+            let bytes = unsafe { B::bytes(four.map(|block| (block, part)), first[j]) };
             for c in 0..C {
                 let [low, high] = &cast_ref::<_, [[[u8; 16]; 2]; 8]>(&x[c][chunk].q)[i];
                 let sum = _mm512_setzero_si512();
@@ -129,7 +132,9 @@ fn sixteen_32<B: Block32, const C: usize>(
                     _mm512_dpbusd_epi32(sum, bytes[1], _mm512_broadcast_i32x4(load_16(high)));
             }
         }
-        let (d, m) = first_halves(first);
+        let [d, m] = first_halves(first);
+        // SAFETY: this function is compiled with the features that the callee needs
+        let (d, m) = (unsafe { B::d(d) }, _mm512_cvtph_ps(m));
         for c in 0..C {
             let x = &x[c][chunk];
             let offset = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]));
@@ -146,15 +151,15 @@ fn sixteen_32<B: Block32, const C: usize>(
 /// The first half and the second half of each lane of 128 bits, in the order of [`fold_4`].
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn first_halves(v: [__m512i; 4]) -> (__m512, __m512) {
+fn first_halves(v: [__m512i; 4]) -> [__m256i; 2] {
     let first = _mm512_unpacklo_epi64(
         _mm512_unpacklo_epi32(v[0], v[1]),
         _mm512_unpacklo_epi32(v[2], v[3]),
     );
-    (
-        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(first)),
-        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first))),
-    )
+    [
+        _mm512_cvtepi32_epi16(first),
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first)),
+    ]
 }
 
 /// Multiplies sixteen rows of blocks of 256 by `C` columns; `next` are the blocks that come after those rows.
@@ -205,10 +210,15 @@ fn sixteen_256<B: Block256, const C: usize>(
                         sum = _mm512_sub_epi32(sum, _mm512_zextsi256_si512(extra));
                     }
                     for i in 0..4 {
-                        // at most 4 * 63 * 127: an int16 in every int32
                         let dot =
                             _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes[i], arranged[c][i]);
-                        sum = dpwssd(sum, dot, spread[i]);
+                        sum = if B::MAX > 64 {
+                            let scale = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(spread[i]));
+                            _mm512_add_epi32(sum, _mm512_mullo_epi32(dot, scale))
+                        } else {
+                            // at most 4 * 64 * 127: an int16 in every int32
+                            dpwssd(sum, dot, spread[i])
+                        };
                     }
                     four[c][j] = sum;
                     if B::HAS_MIN && B::GROUPS == Groups::Sixteen {
@@ -269,7 +279,8 @@ impl Scales256 {
                     unpack::four_scales_and_mins(four[j]),
                 );
             }
-            let (d, dmin) = first_halves(four);
+            let [d, dmin] = first_halves(four);
+            let (d, dmin) = (_mm512_cvtph_ps(d), _mm512_cvtph_ps(dmin));
             Self { d, dmin, packed }
         } else {
             let (mut d, mut dmin) = ([0; ROWS], [0; ROWS]);
@@ -278,7 +289,7 @@ impl Scales256 {
                 dmin[r] = blocks[r].group_scales().dmin.bits();
             }
             Self {
-                d: widen(&d),
+                d: _mm512_mul_ps(widen(&d), _mm512_set1_ps(B::FACTOR)),
                 dmin: widen(&dmin),
                 packed,
             }

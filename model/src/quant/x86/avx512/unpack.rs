@@ -1,6 +1,8 @@
 //! From blocks to bytes: the values of every format as unsigned bytes in their natural order, and the scales.
+//!
+//! One file, because it is one table of formats: each is a few lines, made of steps that several share.
 
-use crate::quant::format::blocks::{self, IQ4_NL_VALUES};
+use crate::quant::format::blocks::{self, FP4_VALUES, IQ4_NL_VALUES};
 use crate::quant::reference::decode;
 use crate::quant::x86::group_scales::{Grouped, Groups};
 use bytemuck::{Pod, cast_ref};
@@ -10,12 +12,21 @@ use std::arch::x86_64::*;
 pub(super) trait Block32: decode::Block32 {
     /// What the values have been increased by.
     const OFFSET: i32;
-    /// The values of four blocks plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16, values 16..32.
-    /// `first` has the first 16 bytes of each.
+    /// The values of four blocks, or of a part of each, plus [`Self::OFFSET`], a block in each lane of 128 bits: values 0..16,
+    /// values 16..32. `first` has the first 16 bytes of each block.
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn bytes(blocks: [&Self; 4], first: __m512i) -> [__m512i; 2];
+    unsafe fn bytes(blocks: [(&Self, usize); 4], first: __m512i) -> [__m512i; 2];
+    /// The scales `d` that the first two bytes of sixteen blocks are.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn d(halves: __m256i) -> __m512 {
+        _mm512_cvtph_ps(halves)
+    }
 }
 
 /// How this level unpacks a block of 256 weights.
@@ -100,16 +111,25 @@ fn nibbles(qs: [&[u8; 16]; 4]) -> [__m512i; 2] {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn with_fifth(q: [__m512i; 2], first: __m512i, at: i8) -> [__m512i; 2] {
+    let [low, high] = bits(first, at);
+    let sixteen = _mm512_set1_epi8(16);
+    [
+        _mm512_mask_add_epi8(q[0], low, q[0], sixteen),
+        _mm512_mask_add_epi8(q[1], high, q[1], sixteen),
+    ]
+}
+
+/// Whether the bit of each value is set. The bits are in bytes `at..at + 4` of each lane of `first`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn bits(first: __m512i, at: i8) -> [__mmask64; 2] {
     let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
     let (zero, one) = (_mm_set1_epi8(at), _mm_set1_epi8(at + 1));
     let low = _mm512_broadcast_i32x4(_mm_unpacklo_epi64(zero, one));
     let high = _mm512_add_epi8(low, _mm512_set1_epi8(2));
-    let sixteen = _mm512_set1_epi8(16);
-    let low = _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, low), bit);
-    let high = _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, high), bit);
     [
-        _mm512_mask_add_epi8(q[0], low, q[0], sixteen),
-        _mm512_mask_add_epi8(q[1], high, q[1], sixteen),
+        _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, low), bit),
+        _mm512_test_epi8_mask(_mm512_shuffle_epi8(first, high), bit),
     ]
 }
 
@@ -119,7 +139,7 @@ macro_rules! block32 {
             const OFFSET: i32 = $offset;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn bytes($x: [&Self; 4], $first: __m512i) -> [__m512i; 2] {
+            unsafe fn bytes($x: [(&Self, usize); 4], $first: __m512i) -> [__m512i; 2] {
                 $bytes
             }
         }
@@ -128,7 +148,12 @@ macro_rules! block32 {
 /// References to one field of four blocks.
 macro_rules! four {
     ($x:ident, $field:ident) => {
-        [&$x[0].$field, &$x[1].$field, &$x[2].$field, &$x[3].$field]
+        [
+            &$x[0].0.$field,
+            &$x[1].0.$field,
+            &$x[2].0.$field,
+            &$x[3].0.$field,
+        ]
     };
 }
 block32!(Q4_0, 8, |x, _first| nibbles(four!(x, qs)));
@@ -158,24 +183,97 @@ block32!(Q8_0, 128, |x, _first| {
     ]
 });
 block32!(Iq4Nl, 128, |x, _first| {
-    const TABLE: [u8; 16] = {
-        let mut table = [0; 16];
-        let mut i = 0;
-        while i < 16 {
-            table[i] = (IQ4_NL_VALUES[i] as u8) ^ 0x80;
-            i += 1;
-        }
-        table
-    };
-    let (table, q) = (
-        _mm512_broadcast_i32x4(load_16(&TABLE)),
-        nibbles(four!(x, qs)),
-    );
-    [
-        _mm512_shuffle_epi8(table, q[0]),
-        _mm512_shuffle_epi8(table, q[1]),
-    ]
+    let q = nibbles(four!(x, qs));
+    [looked_up(&IQ4, q[0]), looked_up(&IQ4, q[1])]
 });
+
+/// The values of IQ4_NL and IQ4_XS plus 128.
+pub(super) const IQ4: [u8; 16] = plus(&IQ4_NL_VALUES, 128);
+
+/// The values of MXFP4 plus 12.
+pub(super) const FP4: [u8; 16] = plus(&FP4_VALUES, 12);
+
+impl Block32 for blocks::Mxfp4 {
+    const OFFSET: i32 = 12;
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn bytes(x: [(&Self, usize); 4], _: __m512i) -> [__m512i; 2] {
+        let q = nibbles(four!(x, qs));
+        [looked_up(&FP4, q[0]), looked_up(&FP4, q[1])]
+    }
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn d(halves: __m256i) -> __m512 {
+        let low = _mm256_and_si256(halves, _mm256_set1_epi16(0xff));
+        e8m0(_mm512_cvtepu16_epi32(low))
+    }
+}
+
+/// What `crate::quant::format::blocks::e8m0` makes of sixteen bytes.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn e8m0(e: __m512i) -> __m512 {
+    let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+    let is_small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    let small = _mm512_set1_epi32(0x0020_0000);
+    _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, is_small, small, e))
+}
+
+impl Block32 for blocks::Q1_0 {
+    const OFFSET: i32 = 1;
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn bytes(x: [(&Self, usize); 4], _: __m512i) -> [__m512i; 2] {
+        let [a, b, c, d] = x.map(|(block, part)| i64::from(u32::from_le_bytes(block.qs[part])));
+        let bytes = _mm512_set_epi64(0, d, 0, c, 0, b, 0, a);
+        let [low, high] = bits(bytes, 0);
+        let two = _mm512_set1_epi8(2);
+        [
+            _mm512_maskz_mov_epi8(low, two),
+            _mm512_maskz_mov_epi8(high, two),
+        ]
+    }
+}
+
+impl Block32 for blocks::Q2_0 {
+    const OFFSET: i32 = 1;
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn bytes(x: [(&Self, usize); 4], _: __m512i) -> [__m512i; 2] {
+        let [a, b, c, d] = x.map(|(block, part)| i64::from_le_bytes(block.qs[part]));
+        let bytes = _mm512_set_epi64(0, d, 0, c, 0, b, 0, a);
+        // a nibble has two values, and a byte two nibbles
+        let (four, two) = (_mm512_set1_epi8(15), _mm512_set1_epi8(3));
+        let pairs = _mm512_unpacklo_epi8(
+            _mm512_and_si512(bytes, four),
+            _mm512_and_si512(_mm512_srli_epi32::<4>(bytes), four),
+        );
+        let low = _mm512_and_si512(pairs, two);
+        let high = _mm512_and_si512(_mm512_srli_epi32::<2>(pairs), two);
+        [
+            _mm512_unpacklo_epi8(low, high),
+            _mm512_unpackhi_epi8(low, high),
+        ]
+    }
+}
+
+/// The values of a table, increased.
+pub(super) const fn plus(values: &[i8; 16], offset: u8) -> [u8; 16] {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = (values[i] as u8).wrapping_add(offset);
+        i += 1;
+    }
+    table
+}
+
+/// The values of a table that nibbles stand for.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn looked_up(values: &[u8; 16], nibbles: __m512i) -> __m512i {
+    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_16(values)), nibbles)
+}
 
 #[inline(always)]
 fn cast_halves(q: &[i8; 32]) -> &[[u8; 16]; 2] {
@@ -359,3 +457,66 @@ block256!(Q6K, |b| {
     }
     q
 });
+block256!(Tq2_0, |b| {
+    let [x, y] = cast_ref::<_, [[u8; 32]; 2]>(&b.qs);
+    let ([p, q], [r, s]) = (two_bits(x), two_bits(y));
+    [p, q, r, s]
+});
+block256!(Tq1_0, |b| {
+    let (first, rest) = b.qs.split_at(32);
+    let once = twice(first.first_chunk().unwrap_or(&[0; 32]));
+    // digits 0 and 1, then 2 and 3, of 32 bytes
+    let two = _mm512_mask_mov_epi64(once, 0xf0, thrice(once));
+    let four = thrice(thrice(two));
+    // digits 4 of these, 0 and 1 of the next sixteen bytes
+    let sixteen = _mm512_broadcast_i32x4(load_16(rest.first_chunk().unwrap_or(&[0; 16])));
+    let fifth = thrice(thrice(four));
+    let next = _mm512_mask_mov_epi64(sixteen, 0xc0, thrice(sixteen));
+    let middle = _mm512_mask_mov_epi64(next, 0x0f, fifth);
+    // digits 2, 3 and 4 of the sixteen, and four digits of `qh`
+    let [third, fourth] = [thrice(thrice(sixteen)), thrice(thrice(thrice(sixteen)))];
+    let last = _mm512_mask_mov_epi64(third, 0x0c, fourth);
+    let last = _mm512_mask_mov_epi64(last, 0x30, thrice(fourth));
+    let qh = _mm512_set1_epi32(i32::from_le_bytes(b.qh));
+    let [second, third] = [thrice(qh), thrice(thrice(qh))];
+    let qh = _mm512_mask_mov_epi32(qh, 0x2000, second);
+    let qh = _mm512_mask_mov_epi32(qh, 0x4000, third);
+    let qh = _mm512_mask_mov_epi32(qh, 0x8000, thrice(third));
+    let last = _mm512_mask_mov_epi64(last, 0xc0, qh);
+    [digit(two), digit(four), digit(middle), digit(last)]
+});
+
+/// The first digit of base 3 of each byte of TQ1_0: the whole part of `3 * byte / 256`.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn digit(bytes: __m512i) -> __m512i {
+    // 86 is the first byte with 1, and 171 the first with 2
+    let one = _mm512_set1_epi8(1);
+    let reaches = _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(86));
+    let both = _mm512_cmpge_epu8_mask(bytes, _mm512_set1_epi8(171u8 as i8));
+    let digit = _mm512_maskz_mov_epi8(reaches, one);
+    _mm512_mask_add_epi8(digit, both, digit, one)
+}
+
+/// Three times each byte, of which the digits after the first remain.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn thrice(bytes: __m512i) -> __m512i {
+    _mm512_add_epi8(bytes, _mm512_add_epi8(bytes, bytes))
+}
+
+block256!(Iq4Xs, |b| {
+    let (mut q, mask) = ([_mm512_setzero_si512(); 4], _mm512_set1_epi8(0x0f));
+    for (q, two) in q.iter_mut().zip(b.qs.as_chunks().0) {
+        // 16 bytes twice, the second time for their high nibbles, and the 16 after them
+        let index = _mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0);
+        let twice = _mm512_permutexvar_epi64(index, _mm512_castsi256_si512(load_32(two)));
+        let shift = _mm512_set_epi64(FOURS, FOURS, 0, 0, FOURS, FOURS, 0, 0);
+        let nibbles = _mm512_and_si512(_mm512_srlv_epi32(twice, shift), mask);
+        *q = looked_up(&IQ4, nibbles);
+    }
+    q
+});
+
+/// A shift by four of both halves of 64 bits.
+const FOURS: i64 = 0x0000_0004_0000_0004;

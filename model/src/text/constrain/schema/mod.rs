@@ -58,6 +58,23 @@ impl Schema {
         Ok(self)
     }
 
+    /// The keywords that are enforced.
+    pub(super) fn keywords(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// A part of it as a schema of its own, with what that may refer to.
+    pub(super) fn part(&self, part: &Value) -> Self {
+        let mut map = match part {
+            Value::Object(map) => map.clone(),
+            _ => Map::new(),
+        };
+        if let Some(definitions) = self.0.get("$defs").filter(|_| refers(part)) {
+            map.insert("$defs".to_owned(), definitions.clone());
+        }
+        Self(map)
+    }
+
     /// The schema as llguidance gets it.
     pub(super) fn grammar(mut self) -> Value {
         let [item, key] = SEPARATORS;
@@ -88,6 +105,15 @@ pub(super) fn read(text: &str) -> Result<Schema, SchemaError> {
     let root: Value = serde_json::from_str(text)
         .map_err(|error| SchemaError::whole(format!("is no JSON: {error}")))?;
     Reader::read(&root).map(Schema)
+}
+
+/// Whether a schema that was read has a reference in it.
+fn refers(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("$ref") || map.values().any(refers),
+        Value::Array(all) => all.iter().any(refers),
+        _ => false,
+    }
 }
 
 /// Most lists and objects within each other, in a text that need not be JSON.

@@ -5,7 +5,13 @@ use super::*;
 use crate::text::tokenizer::tests::SPECIAL;
 use crate::text::{CallSplitter, Convention, Piece, Tool, ToolChoice, Tools, Utf8Stream};
 
-const CONVENTIONS: [Convention; 3] = [Convention::Hermes, Convention::DeepSeek, Convention::Llama];
+const CONVENTIONS: [Convention; 5] = [
+    Convention::Hermes,
+    Convention::DeepSeek,
+    Convention::Llama,
+    Convention::Tagged,
+    Convention::Mistral,
+];
 
 /// A vocabulary whose marks are control tokens, or are not in it.
 fn vocabulary(marks: bool) -> (Arc<Tokenizer>, Constrainer) {
@@ -38,12 +44,7 @@ fn tools(choice: ToolChoice) -> Tools {
 }
 
 fn splitter(convention: Convention, most: usize) -> CallSplitter {
-    let names = tools(ToolChoice::Auto)
-        .list
-        .iter()
-        .map(|tool| tool.name().to_owned())
-        .collect();
-    CallSplitter::new(convention, names, most)
+    CallSplitter::new(convention, tools(ToolChoice::Auto).list, most)
 }
 
 /// Checks a call against its tool, and gives its name.
@@ -200,6 +201,10 @@ fn a_call_within_an_answer_is_held_from_its_name_on() {
             Convention::DeepSeek,
             "<｜tool▁call▁begin｜>function<｜tool▁sep｜>set_light\n```json\n{",
         ),
+        (Convention::Tagged, "Well.\n<tool_call>\n<function=note>"),
+        (Convention::Tagged, "<function=set_light>\n<parameter=room>"),
+        (Convention::Mistral, "So. [TOOL_CALLS]note[ARGS]{"),
+        (Convention::Mistral, "[TOOL_CALLS]set_light[ARGS]{"),
     ] {
         for marks in [false, true] {
             let calls = (1..40).filter_map(|seed| held(convention, text, marks, seed));
@@ -219,5 +224,97 @@ fn a_call_within_an_answer_is_held_from_its_name_on() {
     let door = "<tool_call>{\"name\": \"door\", ";
     for text in ["Hello", "{", "{\"name\": \"note", "<tool_call>", door] {
         assert!(held(Convention::Hermes, text, false, 1).is_none(), "{text}");
+    }
+}
+
+/// The texts of parameters are held to what their schemas say of texts, and come out letter by letter.
+#[test]
+fn texts_between_tags_are_held_to_their_schemas() {
+    let schema = r##"{"type":"object","properties":{
+        "plain":{"type":"string","maxLength":4},
+        "date":{"type":"string","format":"date"},
+        "code":{"type":"string","pattern":"^[A-C]{2}$"},
+        "maybe":{"anyOf":[{"type":"string","maxLength":2},{"type":"null"}]},
+        "color":{"$ref":"#/$defs/color"},
+        "unit":{"oneOf":[{"const":"C"},{"const":"F"}]},
+        "both":{"allOf":[{"type":"string","minLength":1},{"enum":["x\ny","</parameter>z"]}]},
+        "list":{"type":"array","items":{"$ref":"#/$defs/color"},"maxItems":2},
+        "level":{"type":["integer","null"],"minimum":0,"maximum":9},
+        "count":{"type":"integer"},"ratio":{"type":"number"},
+        "never":false},
+        "required":["plain","date","code","color","unit","both","list"],"minProperties":7,
+        "$defs":{"color":{"enum":["red","blue"]}}}"##;
+    let tool = Tool::new("paint", None, schema).unwrap();
+    let tools = Tools {
+        list: [tool].into(),
+        choice: ToolChoice::Required,
+        parallel: false,
+    };
+    let (tokenizer, constrainer) = vocabulary(false);
+    let mut constraint = constrainer
+        .compile_calls(Convention::Tagged, &tools, 1)
+        .unwrap();
+    let schema = json(schema);
+    let mut ended = 0;
+    for seed in 1..80 {
+        constraint.restart().unwrap();
+        let Some(answer) = walk(&mut constraint, &tokenizer, seed, 900) else {
+            continue;
+        };
+        ended += 1;
+        let mut splitter = CallSplitter::new(Convention::Tagged, tools.list.clone(), 1);
+        let mut called = String::new();
+        splitter.push(&answer, &mut |piece| match piece {
+            Piece::Call { arguments, .. } => called = arguments.to_owned(),
+            Piece::Content(text) => panic!("{text}"),
+        });
+        assert!(validates(&schema, &schema, &json(&called)), "{answer}");
+        assert_eq!(json(&called)["both"], "x\ny", "{answer}");
+    }
+    assert!(ended > 20, "{ended}");
+}
+
+#[test]
+fn what_is_not_enforced_between_tags_is_refused_by_its_place() {
+    let long = "k".repeat(257);
+    let one_of =
+        r#"{"properties":{"a":{"oneOf":[{"type":"string","maxLength":2},{"const":"abc"}]}}}"#;
+    for (schema, says) in [
+        (
+            r#"{"minProperties":1}"#.to_owned(),
+            "minProperties: is not enforced",
+        ),
+        (
+            r#"{"anyOf":[{"required":["a"]}],"properties":{"a":{}}}"#.into(),
+            "anyOf: is not enforced",
+        ),
+        (r#"{"required":["a"]}"#.into(), "required: has `a`"),
+        (
+            r#"{"properties":{"a>b":{}}}"#.into(),
+            "properties.a>b: must have",
+        ),
+        (
+            format!(r#"{{"properties":{{"{long}":{{}}}}}}"#),
+            "must have at most 256 bytes",
+        ),
+        (one_of.into(), "properties.a: is only enforced between tags"),
+    ] {
+        let tools = Tools {
+            list: [Tool::new("a", None, &schema).unwrap()].into(),
+            choice: ToolChoice::Auto,
+            parallel: true,
+        };
+        // JSON is held to all of them but the last
+        let json = CONSTRAINER.compile_call(Convention::Hermes, &tools);
+        assert!(json.is_ok() || schema == one_of, "{schema}");
+        let error = CONSTRAINER
+            .compile_call(Convention::Tagged, &tools)
+            .err()
+            .unwrap();
+        let error = error.to_string();
+        assert!(
+            error.contains(says) && error.starts_with("tools[0].function.parameters."),
+            "{error}"
+        );
     }
 }

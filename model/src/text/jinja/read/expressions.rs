@@ -33,6 +33,33 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 /// Jinja2's functions that are not there.
 const FUNCTIONS_NOT_SUPPORTED: [&str; 3] = ["cycler", "joiner", "lipsum"];
 
+/// Whether this is what `safe` or `escape` made, to which Python adds other texts by escaping them.
+fn is_markup(value: &Expression) -> bool {
+    match value {
+        Expression::Chain(_, steps) => matches!(
+            steps.last(),
+            Some(Step::Filter(name, _)) if ["safe", "e", "escape"].contains(&&**name)
+        ),
+        Expression::Arithmetic(first, rest) => {
+            is_markup(first) || rest.iter().any(|(_, operand)| is_markup(operand))
+        }
+        _ => false,
+    }
+}
+
+/// Escapes the other texts of a sum in which one is markup.
+fn escape_beside(first: &mut Expression, rest: &mut [(Operator, Expression)]) {
+    let mut operands: Vec<&mut Expression> = vec![first];
+    operands.extend(rest.iter_mut().map(|(_, operand)| operand));
+    if !operands.iter().any(|operand| is_markup(operand)) {
+        return;
+    }
+    for operand in operands.into_iter().filter(|operand| !is_markup(operand)) {
+        let text = std::mem::replace(operand, Expression::None);
+        *operand = Expression::Escaped(Box::new(text));
+    }
+}
+
 impl Parser {
     /// Reads an expression, or several with commas between them. The words of a loop and of a condition that stand behind
     /// it are not read where it must not be a condition itself.
@@ -148,10 +175,14 @@ impl Parser {
             self.at += 1;
             rest.push((*operator, self.binary(row + 1)?));
         }
-        Ok(match rest.is_empty() {
-            true => first,
-            false => Expression::Arithmetic(Box::new(first), rest),
-        })
+        if rest.is_empty() {
+            return Ok(first);
+        }
+        let mut first = first;
+        if row == 0 {
+            escape_beside(&mut first, &mut rest);
+        }
+        Ok(Expression::Arithmetic(Box::new(first), rest))
     }
 
     fn unary(&mut self, filters: bool) -> Result<Expression> {

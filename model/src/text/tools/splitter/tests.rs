@@ -1,6 +1,13 @@
 use super::*;
 use proptest::prelude::*;
 
+/// Tools of these names that take the same.
+fn tools(names: &[&str]) -> Arc<[Tool]> {
+    let schema = r#"{"properties":{"on":{"type":"boolean"},"text":{"type":"string"}}}"#;
+    let tool = |name: &&str| Tool::new(name, None, schema).unwrap();
+    names.iter().map(tool).collect()
+}
+
 /// What came out, with texts put together: `(text)` or `name{arguments}`.
 fn run<'a>(
     convention: Convention,
@@ -9,8 +16,7 @@ fn run<'a>(
 ) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut in_text = false;
-    let names = ["light", "time"].map(String::from).to_vec();
-    let mut splitter = CallSplitter::new(convention, names, most);
+    let mut splitter = CallSplitter::new(convention, tools(&["light", "time"]), most);
     let mut emit = |piece: Piece<'_>| match piece {
         Piece::Content(text) => {
             assert!(!text.is_empty());
@@ -35,6 +41,8 @@ fn run<'a>(
 const HERMES: Convention = Convention::Hermes;
 const DEEPSEEK: Convention = Convention::DeepSeek;
 const LLAMA: Convention = Convention::Llama;
+const TAGGED: Convention = Convention::Tagged;
+const MISTRAL: Convention = Convention::Mistral;
 
 #[test]
 fn calls_are_told_from_text() {
@@ -44,6 +52,12 @@ fn calls_are_told_from_text() {
     let r1 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>light\n```json\n{\"on\": true}\n```<｜tool▁call▁end｜>";
     let r1_more = "\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>time\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
     let llama = r#"{"name": "light", "parameters": {"on": true}}"#;
+    let tagged = "<tool_call>\n<function=light>\n<parameter=on>\ntrue\n</parameter>\n</function>\n</tool_call>";
+    let (door, maybe) = (
+        tagged.replace("light", "door"),
+        tagged.replace("true", "maybe"),
+    );
+    let mistral = r#"[TOOL_CALLS]light[ARGS]{"on": true}"#;
     let called = r#"light {"on":true}"#;
     #[rustfmt::skip]
     let table: Vec<(Convention, String, Vec<&str>)> = vec![
@@ -98,6 +112,26 @@ fn calls_are_told_from_text() {
         (LLAMA, format!("Yes. {llama}"), vec![r#"Yes. {"name": "light", "parameters": {"on": true}}"#]),
         (LLAMA, "{}".into(), vec!["{}"]),
         (LLAMA, "{".into(), vec!["{"]),
+        // between tags
+        (TAGGED, tagged.into(), vec![called]),
+        (TAGGED, format!("So.\n\n{tagged}\n{tagged}\n"), vec!["So.", called, called]),
+        (TAGGED, tagged.replace("<tool_call>\n", ""), vec![called]),
+        (TAGGED, tagged.replace("\n</tool_call>", "\nDone."), vec![called, "Done."]),
+        (TAGGED, tagged.replace("true", "True"), vec![called]),
+        (TAGGED, "<tool_call><function=time></function>".into(), vec!["time {}"]),
+        (TAGGED, tagged.replace("on>\ntrue", "text>\n<b>{\n} \"x"), vec![r#"light {"text":"<b>{\n} \"x"}"#]),
+        (TAGGED, tagged.replace("light", "door"), vec![&door]),
+        (TAGGED, tagged.replace("true", "maybe"), vec![&maybe]),
+        (TAGGED, tagged[..tagged.len() - 30].to_owned(), vec![&tagged[..tagged.len() - 30]]),
+        (TAGGED, "<function=light>\n<param".into(), vec!["<function=light>\n<param"]),
+        (TAGGED, "<tool_call>\n{\"name\": \"time\"}".into(), vec!["<tool_call>\n{\"name\": \"time\"}"]),
+        (TAGGED, "Write <function=f> there.".into(), vec!["Write <function=f> there."]),
+        // Mistral's form has nothing behind a call
+        (MISTRAL, mistral.into(), vec![called]),
+        (MISTRAL, format!("So.{mistral}{mistral} Done."), vec!["So.", called, called, "Done."]),
+        (MISTRAL, mistral.replace("light", "door"), vec![r#"[TOOL_CALLS]door[ARGS]{"on": true}"#]),
+        (MISTRAL, "[TOOL_CALLS]light{}".into(), vec!["[TOOL_CALLS]light{}"]),
+        (MISTRAL, "[TOOL_CALLS][{\"name\": \"time\"}]".into(), vec!["[TOOL_CALLS][{\"name\": \"time\"}]"]),
     ];
     for (convention, text, expected) in table {
         assert_eq!(run(convention, 16, [text.as_str()]), expected, "{text}");
@@ -106,7 +140,7 @@ fn calls_are_told_from_text() {
 
 #[test]
 fn a_call_comes_as_soon_as_its_object_ends() {
-    let mut splitter = CallSplitter::new(HERMES, vec!["time".into()], 16);
+    let mut splitter = CallSplitter::new(HERMES, tools(&["time"]), 16);
     let mut seen = Vec::new();
     for part in [
         "Hm",
@@ -138,7 +172,7 @@ fn a_call_that_is_given_up_is_text() {
         ),
         (r#"{"name": "time""#, "}"),
     ] {
-        let mut splitter = CallSplitter::new(HERMES, vec!["time".into()], 16);
+        let mut splitter = CallSplitter::new(HERMES, tools(&["time"]), 16);
         let mut said = String::new();
         let mut emit = |piece: Piece<'_>| match piece {
             Piece::Content(text) => said.push_str(text),
@@ -176,8 +210,13 @@ fn a_call_is_open_when_it_has_named_a_tool() {
         (DEEPSEEK, &format!("{r1}time"), false),
         (DEEPSEEK, &format!("{r1}time{fence}"), true),
         (DEEPSEEK, &format!("{r1}door{fence}"), false),
+        (TAGGED, "<tool_call>\n<function=time", false),
+        (TAGGED, "<tool_call>\n<function=time>", true),
+        (TAGGED, "<function=door>", false),
+        (MISTRAL, "[TOOL_CALLS]time[ARGS", false),
+        (MISTRAL, "[TOOL_CALLS]time[ARGS]{", true),
     ] {
-        let mut splitter = CallSplitter::new(convention, vec!["time".into()], 16);
+        let mut splitter = CallSplitter::new(convention, tools(&["time"]), 16);
         splitter.push(text, &mut |_| {});
         assert_eq!(splitter.open_call().is_some(), open, "{text}");
     }
@@ -192,7 +231,7 @@ fn so_many_calls_and_no_more() {
         ["time {}", "time {}", "time {}", "and so on"][..3]
     );
     assert_eq!(run(HERMES, 1, [text.as_str()]), ["time {}"]);
-    let mut splitter = CallSplitter::new(HERMES, vec!["time".into()], 1);
+    let mut splitter = CallSplitter::new(HERMES, tools(&["time"]), 1);
     splitter.push(call, &mut |_| {});
     assert!(splitter.is_full());
 }
@@ -212,8 +251,8 @@ fn much_white_space_is_text() {
     let late = format!("<tool_call>{white} {{\"name\": \"time\"}}");
     assert_eq!(run(HERMES, 9, [late.as_str()]), [late]);
     // what is held back is bounded until a call has begun
-    for convention in [HERMES, DEEPSEEK, LLAMA] {
-        let mut splitter = CallSplitter::new(convention, vec!["time".into()], 9);
+    for convention in [HERMES, DEEPSEEK, LLAMA, TAGGED, MISTRAL] {
+        let mut splitter = CallSplitter::new(convention, tools(&["time"]), 9);
         for _ in 0..1000 {
             splitter.push(" ", &mut |_| {});
             assert!(splitter.held.len() <= WHITE_MAX);
@@ -222,7 +261,7 @@ fn much_white_space_is_text() {
 }
 
 fn texts() -> impl Strategy<Value = (Convention, Vec<String>)> {
-    const FIXED: [&str; 25] = [
+    const FIXED: [&str; 34] = [
         "```json",
         "<tool_call>",
         "</tool_call>",
@@ -248,6 +287,15 @@ fn texts() -> impl Strategy<Value = (Convention, Vec<String>)> {
         "json",
         "<|python_tag|>",
         r#"{"name": "time", "parameters": {}}"#,
+        "<function=time>",
+        "<parameter=on>",
+        "\ntrue\n",
+        "</parameter>",
+        "</function>",
+        "<function=light>\n<parameter=text>\né<\n</parameter>\n</function>",
+        "[TOOL_CALLS]",
+        "[ARGS]",
+        "[TOOL_CALLS]time[ARGS]{}",
     ];
     let piece = prop_oneof![
         prop::sample::select(&FIXED[..]).prop_map(String::from),
@@ -258,7 +306,7 @@ fn texts() -> impl Strategy<Value = (Convention, Vec<String>)> {
         "[ab{\"é]{0,4}",
         (0usize..80).prop_map(|n| " ".repeat(n)),
     ];
-    let convention = prop::sample::select(&[HERMES, DEEPSEEK, LLAMA][..]);
+    let convention = prop::sample::select(&[HERMES, DEEPSEEK, LLAMA, TAGGED, MISTRAL][..]);
     (convention, prop::collection::vec(piece, 0..12))
 }
 
