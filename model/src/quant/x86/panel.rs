@@ -1,4 +1,4 @@
-//! The product of many columns, for both levels: 256 values of sixteen rows are unpacked to bytes, a panel, and all columns
+//! The product of many columns, for all levels of x86-64: 256 values of sixteen rows are unpacked to bytes, a panel, and all columns
 //! are multiplied by them while they are in L1. So what is unpacked is unpacked once, whatever the number of columns.
 //!
 //! A panel has a word of each of the sixteen rows side by side, as interleaved rows have. One kernel therefore serves both
@@ -9,8 +9,10 @@ use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::format::interleaved::Word;
 use crate::quant::kernels::Product;
+use crate::quant::reference::decode::Block32;
 use bytemuck::{Pod, Zeroable};
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use std::ops::Range;
 
 /// Columns whose sums are kept beside a panel: 128 of them are 8 KB, and with more columns the rows are unpacked again.
 const COLUMNS: usize = 128;
@@ -114,6 +116,13 @@ pub(super) unsafe fn matmul<'a, R: SixteenRows<'a>>(product: &Product<'a>, out: 
             }
         }
     }
+}
+
+/// The blocks of a row of `len` that have values `256 chunk..256 (chunk + 1)`, or as many as there are.
+#[inline(always)]
+pub(super) fn part<B: Block32>(chunk: usize, len: usize) -> Range<usize> {
+    let blocks = 8 / B::PARTS;
+    len.min(blocks * chunk)..len.min(blocks * (chunk + 1))
 }
 
 /// The first and every `stride`th of `x`.

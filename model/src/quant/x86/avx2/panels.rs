@@ -19,7 +19,6 @@ use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{Zeroable, cast_mut, cast_ref};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
-use std::ops::Range;
 
 /// Sixteen rows of blocks of 32 weights, one after the other.
 pub(super) struct Rows32<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
@@ -29,13 +28,6 @@ pub(super) struct Rows256<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
 /// A group of sixteen interleaved rows, block by block.
 pub(super) struct Groups<'a, B, D>(&'a [B], PhantomData<D>);
-
-/// The blocks of a row of `len` that have values `256 chunk..256 (chunk + 1)`, or as many as there are.
-#[inline(always)]
-fn part<B: Block32>(chunk: usize, len: usize) -> Range<usize> {
-    let blocks = 8 / B::PARTS;
-    len.min(blocks * chunk)..len.min(blocks * (chunk + 1))
-}
 
 /// 32 bytes of each of sixteen rows, as many times as a panel has blocks.
 type Bytes = [[[u8; 32]; GROUP]; 8];
@@ -57,7 +49,7 @@ impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut Panel32) {
-        let range = part::<B>(chunk, self.0[0].len());
+        let range = panel::part::<B>(chunk, self.0[0].len());
         let parts = range.len() * B::PARTS;
         panel.blocks = parts;
         let (mut bytes, mut halves): (Bytes, _) = ([[[0; 32]; GROUP]; 8], [[[0u16; GROUP]; 2]; 8]);
@@ -98,7 +90,7 @@ impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[part::<B>(chunk + 1, row.len())]);
+            panel::ask(&row[panel::part::<B>(chunk + 1, row.len())]);
         }
     }
 

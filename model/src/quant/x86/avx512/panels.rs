@@ -13,20 +13,12 @@ use crate::quant::x86::group_scales::Groups;
 use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{cast, cast_mut, cast_ref};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Sixteen rows of blocks of 32 weights, one after the other.
 pub(super) struct Rows32<'a, B>([&'a [B]; GROUP]);
 
 /// Sixteen rows of blocks of 256 weights, one after the other.
 pub(super) struct Rows256<'a, B>([&'a [B]; GROUP]);
-
-/// The blocks of a row of `len` that have values `256 chunk..256 (chunk + 1)`, or as many as there are.
-#[inline(always)]
-fn part<B: Block32>(chunk: usize, len: usize) -> Range<usize> {
-    let blocks = 8 / B::PARTS;
-    len.min(blocks * chunk)..len.min(blocks * (chunk + 1))
-}
 
 impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     type Panel = Panel32;
@@ -45,7 +37,7 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut Panel32) {
-        let range = part::<B>(chunk, self.0[0].len());
+        let range = panel::part::<B>(chunk, self.0[0].len());
         let parts = range.len() * B::PARTS;
         panel.blocks = parts;
         let (mut bytes, mut halves) = ([[[0; 64]; GROUP]; 4], [[[0u16; GROUP]; 2]; 8]);
@@ -86,7 +78,7 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[part::<B>(chunk + 1, row.len())]);
+            panel::ask(&row[panel::part::<B>(chunk + 1, row.len())]);
         }
     }
 
