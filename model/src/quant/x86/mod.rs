@@ -12,3 +12,4 @@ pub(super) mod avx2;
 pub(super) mod avx512;
 mod group_scales;
 mod panel;
+mod turns;

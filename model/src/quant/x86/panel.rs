@@ -11,7 +11,7 @@ use crate::quant::format::interleaved::Word;
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32;
 use bytemuck::{Pod, Zeroable};
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64::_mm_prefetch;
 use std::ops::Range;
 
 /// Columns whose sums are kept beside a panel: 128 of them are 8 KB, and with more columns the rows are unpacked again.
@@ -135,13 +135,13 @@ pub(super) fn every_nth<T, const C: usize>(x: &[T], stride: usize) -> [&T; C] {
     some
 }
 
-/// Asks for bytes that are to be unpacked soon. They go to L2, because in L1 they would be in the way of what is multiplied.
+/// Asks for bytes that are to be unpacked soon. With `_MM_HINT_T1` they go to L2, where they are not in the way of what is multiplied.
 #[inline(always)]
-pub(super) fn ask<T>(values: &[T]) {
+pub(super) fn ask<const HINT: i32>(values: &[impl Sized]) {
     let first = values.as_ptr().cast::<i8>();
     for line in 0..size_of_val(values).div_ceil(64) {
         // SAFETY: a prefetch reads nothing and cannot fault, whatever its address
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(64 * line)) };
+        unsafe { _mm_prefetch::<HINT>(first.wrapping_add(64 * line)) };
     }
 }
 

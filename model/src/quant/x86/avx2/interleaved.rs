@@ -7,10 +7,12 @@
 //!
 //! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
 
+mod affine;
 mod few_bits;
 mod q6_k;
 mod tables;
 
+pub(super) use affine::{Affine, Eight};
 pub(super) use q6_k::{q6k_words, signed_pairs, signed_twice};
 pub(super) use tables::{iq4xs_scales, iq4xs_values};
 
@@ -19,11 +21,12 @@ use super::unpack::{Block32, load_32, signs};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
-use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
+use crate::quant::format::activations::Q8Chunk;
 use crate::quant::format::blocks;
-use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q8_0, Word};
+use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q5_0, Q8_0, Word};
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32 as _;
+use crate::quant::x86::turns::{self, STREAMS, by_turns};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
@@ -33,16 +36,31 @@ pub(super) trait Interleaved: Pod {
     type Chunk;
     /// The chunks of column `c`, and of all columns after it.
     fn columns(acts: &Activations, c: usize) -> &[Self::Chunk];
-    /// Multiplies halves `at..at + V` of these blocks, number `b` of their rows, by some columns and adds that to `acc`.
+    /// How many parts of equal size a block is read in: about 512 bytes each.
+    const PARTS: usize;
+    /// Multiplies part `part` of half `at` of these blocks, number `b` of their rows, by some columns and adds that to `sum`.
     ///
     /// # Safety
     /// The machine has this level's features, and those of `D`.
-    unsafe fn add<D: Dot, const V: usize, const C: usize>(
+    unsafe fn part<D: Dot, const C: usize>(
+        &self,
+        part: usize,
+        b: usize,
+        at: usize,
+        x: &[&[Self::Chunk]; C],
+        sum: &mut [__m256i; C],
+    );
+    /// Scales the sum of all parts of a half and adds that to `acc`.
+    ///
+    /// # Safety
+    /// The machine has this level's features, and those of `D`.
+    unsafe fn end<D: Dot, const C: usize>(
         &self,
         b: usize,
         at: usize,
         x: &[&[Self::Chunk]; C],
-        acc: &mut [[__m256; C]; V],
+        sum: [__m256i; C],
+        acc: &mut [__m256; C],
     );
 }
 
@@ -52,53 +70,97 @@ pub(super) trait Interleaved: Pod {
 /// The machine has the features of `D`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn matmul<B: Interleaved, D: Dot>(product: &Product<'_>, out: &mut RowTile<'_>) {
-    let (acts, col0) = (product.activations, product.first_column);
-    let groups = product
-        .weights
-        .chunks_exact(product.row_blocks() * size_of::<B>());
-    for (i, w) in groups.take(out.rows() / GROUP).enumerate() {
-        let (w, row) = (bytemuck::cast_slice::<u8, B>(w), GROUP * i);
-        let mut c = 0;
-        while c < out.cols() {
-            let x = |i: usize| B::columns(acts, col0 + c + i);
-            // SAFETY: the caller vouches for the features of `D`
-            c += unsafe {
-                match out.cols() - c {
-                    1 => columns::<B, D, 2, 1>(w, [x(0)], out, c, row),
-                    2 | 3 => columns::<B, D, 1, 2>(w, [x(0), x(1)], out, c, row),
-                    _ => columns::<B, D, 1, 4>(w, [x(0), x(1), x(2), x(3)], out, c, row),
-                }
-            };
-        }
+    let (blocks, groups) = (product.row_blocks(), out.rows() / GROUP);
+    // rows that make no group may follow the groups
+    let whole = product.weights.len() / size_of::<B>() * size_of::<B>();
+    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..whole]);
+    let mut i = 0;
+    while i < groups {
+        let w = &w[i * blocks..];
+        // SAFETY: the caller vouches for the features of `D`
+        i += unsafe {
+            if groups - i >= STREAMS && by_turns() {
+                some_groups::<B, D, STREAMS>(product, w, out, GROUP * i)
+            } else {
+                some_groups::<B, D, 1>(product, w, out, GROUP * i)
+            }
+        };
     }
 }
 
-/// Multiplies one group by some columns, `V` halves at a time, and returns how many columns that were.
+/// Multiplies `G` groups by all columns, and returns how many groups that were.
 ///
 /// # Safety
 /// The machine has the features of `D`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn columns<B: Interleaved, D: Dot, const V: usize, const C: usize>(
+unsafe fn some_groups<B: Interleaved, D: Dot, const G: usize>(
+    product: &Product<'_>,
     w: &[B],
+    out: &mut RowTile<'_>,
+    row: usize,
+) -> usize {
+    let x = |c: usize| B::columns(product.activations, product.first_column + c);
+    let (blocks, mut c) = (product.row_blocks(), 0);
+    while c < out.cols() {
+        // SAFETY: the caller vouches for the features of `D`
+        c += unsafe {
+            match out.cols() - c {
+                1 => columns::<B, D, 1, G>(w, blocks, [x(c)], out, c, row),
+                2 | 3 => columns::<B, D, 2, G>(w, blocks, [x(c), x(c + 1)], out, c, row),
+                _ => {
+                    let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
+                    columns::<B, D, 4, G>(w, blocks, x, out, c, row)
+                }
+            }
+        };
+    }
+    G
+}
+
+/// Multiplies `G` groups of `blocks` blocks by some columns, part by part by turns, and returns how many columns that were.
+///
+/// # Safety
+/// The machine has the features of `D`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn columns<B: Interleaved, D: Dot, const C: usize, const G: usize>(
+    w: &[B],
+    blocks: usize,
     x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
 ) -> usize {
-    for at in (0..2).step_by(V) {
-        let mut acc = [[_mm256_setzero_ps(); C]; V];
-        for (b, block) in w.iter().enumerate() {
-            // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
-            unsafe { block.add::<D, V, C>(b, at, &x, &mut acc) };
-        }
-        for v in 0..V {
-            for c in 0..C {
-                let mut elements = [0.0f32; 8];
-                // SAFETY: the array has the 32 bytes that are stored
-                unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), acc[v][c]) };
-                out.column(col + c)[row + 8 * (at + v)..][..8].copy_from_slice(&elements);
+    let mut acc = [[[_mm256_setzero_ps(); C]; 2]; G];
+    for b in 0..blocks {
+        let mut sum = [[[_mm256_setzero_si256(); C]; 2]; G];
+        for part in 0..B::PARTS {
+            for g in 0..G {
+                let at = g * blocks + b;
+                if G > 1 && col == 0 {
+                    turns::ask_ahead::<B, G>(w, blocks, at, part, B::PARTS);
+                }
+                for half in 0..2 {
+                    // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
+                    unsafe { w[at].part::<D, C>(part, b, half, &x, &mut sum[g][half]) };
+                }
             }
+        }
+        for g in 0..G {
+            for half in 0..2 {
+                let block = &w[g * blocks + b];
+                // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
+                unsafe { block.end::<D, C>(b, half, &x, sum[g][half], &mut acc[g][half]) };
+            }
+        }
+    }
+    for (rows, acc) in acc.iter().flatten().enumerate() {
+        for c in 0..C {
+            let mut elements = [0.0f32; 8];
+            // SAFETY: the array has the 32 bytes that are stored
+            unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), acc[c]) };
+            out.column(col + c)[row + 8 * rows..][..8].copy_from_slice(&elements);
         }
     }
     C
@@ -168,6 +230,7 @@ pub(super) trait Interleaved32: Pod {
 
 impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
+    const PARTS: usize = 1;
 
     #[inline(always)]
     fn columns(acts: &Activations, c: usize) -> &[Q8Chunk] {
@@ -176,40 +239,51 @@ impl<B: Interleaved32> Interleaved for B {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add<D: Dot, const V: usize, const C: usize>(
+    unsafe fn part<D: Dot, const C: usize>(
+        &self,
+        _: usize,
+        _: usize,
+        _: usize,
+        _: &[&[Q8Chunk]; C],
+        _: &mut [__m256i; C],
+    ) {
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn end<D: Dot, const C: usize>(
         &self,
         b: usize,
         at: usize,
         x: &[&[Q8Chunk]; C],
-        acc: &mut [[__m256; C]; V],
+        _: [__m256i; C],
+        acc: &mut [__m256; C],
     ) {
         for part in 0..B::Rows::PARTS {
             let n = b * B::Rows::PARTS + part;
             let (chunk, i) = (n / 8, n % 8);
-            for v in 0..V {
-                // SAFETY: this function is compiled with the features that the callees need
-                let (w, d) = unsafe { (self.quads(part, at + v), self.d(at + v)) };
-                for c in 0..C {
-                    let x = &x[c][chunk];
-                    let q = &quads(&x.q)[i];
-                    let offset = B::Rows::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg();
-                    let mut sum = _mm256_set1_epi32(offset);
-                    let mut some = _mm256_setzero_si256();
-                    for j in 0..8 {
-                        let (w, x) = signs(B::Rows::SIGNED, w[j], every(q[j]));
+            // SAFETY: this function is compiled with the features that the callees need
+            let (w, d) = unsafe { (self.quads(part, at), self.d(at)) };
+            for c in 0..C {
+                let x = &x[c][chunk];
+                let q = &quads(&x.q)[i];
+                let offset = B::Rows::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg();
+                let mut sum = _mm256_set1_epi32(offset);
+                let mut some = _mm256_setzero_si256();
+                for j in 0..8 {
+                    let (w, x) = signs(B::Rows::SIGNED, w[j], every(q[j]));
+                    // SAFETY: the caller vouches for the features of `D`
+                    some = unsafe { D::more(some, w, x) };
+                    if (j + 1) % run::<D>(B::Rows::WORDS, 8) == 0 {
                         // SAFETY: the caller vouches for the features of `D`
-                        some = unsafe { D::more(some, w, x) };
-                        if (j + 1) % run::<D>(B::Rows::WORDS, 8) == 0 {
-                            // SAFETY: the caller vouches for the features of `D`
-                            sum = unsafe { D::whole(sum, some) };
-                            some = _mm256_setzero_si256();
-                        }
+                        sum = unsafe { D::whole(sum, some) };
+                        some = _mm256_setzero_si256();
                     }
-                    acc[v][c] = scaled(acc[v][c], sum, d, x.scale[i]);
-                    if let Some(m) = self.m() {
-                        let scaled_sum = _mm256_set1_ps(x.scaled_sum[i]);
-                        acc[v][c] = _mm256_fmadd_ps(floats(m, at + v), scaled_sum, acc[v][c]);
-                    }
+                }
+                acc[c] = scaled(acc[c], sum, d, x.scale[i]);
+                if let Some(m) = self.m() {
+                    let scaled_sum = _mm256_set1_ps(x.scaled_sum[i]);
+                    acc[c] = _mm256_fmadd_ps(floats(m, at), scaled_sum, acc[c]);
                 }
             }
         }
@@ -329,176 +403,42 @@ fn byte_twice(elements: __m256i, i: usize, above: bool) -> __m256i {
     _mm256_shuffle_epi8(elements, at)
 }
 
-/// What Q4_K and Q5_K have in common: unsigned values with a scale and a min for every 32.
-pub(super) trait Affine: Pod {
-    /// How many words' products may be added in int16.
-    const WORDS: usize;
-    fn scales(&self) -> &[Word; 3];
-    /// Word `j` of values `64 i..64 i + 32`, and of the 32 values after them, in half `at`.
-    ///
-    /// # Safety
-    /// The machine has this level's features.
-    unsafe fn values(&self, i: usize, j: usize, at: usize) -> (__m256i, __m256i);
-    /// The halves `d` and `dmin`.
-    fn halves(&self) -> (&Halves, &Halves);
-}
-
-macro_rules! affine {
-    ($name:ident, $words:literal, |$b:ident, $i:ident, $j:ident, $at:ident| $values:expr) => {
-        impl Affine for $name {
-            const WORDS: usize = $words;
-            #[inline(always)]
-            fn scales(&self) -> &[Word; 3] {
-                &self.scales
-            }
-            #[inline]
-            #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn values(&self, $i: usize, $j: usize, $at: usize) -> (__m256i, __m256i) {
-                let $b = self;
-                $values
-            }
-            #[inline(always)]
-            fn halves(&self) -> (&Halves, &Halves) {
-                (&self.d, &self.dmin)
-            }
-        }
-    };
-}
-affine!(Q4K, 8, |b, i, j, at| {
-    let q = half(&b.qs[i][j], at);
-    (and(q, 0x0f), and(_mm256_srli_epi16::<4>(q), 0x0f))
-});
-affine!(Q5K, 4, |b, i, j, at| {
-    let (q, fifth) = (half(&b.qs[i][j], at), half(&b.qh[j], at));
-    // bit 2 i, or 2 i + 1, goes to bit 4
-    let first = _mm256_srl_epi16(fifth, _mm_cvtsi32_si128(2 * i as i32));
-    let second = _mm256_srl_epi16(fifth, _mm_cvtsi32_si128(2 * i as i32 + 1));
-    let fifth = |bits| _mm256_slli_epi16::<4>(and(bits, 1));
-    (
-        _mm256_or_si256(and(q, 0x0f), fifth(first)),
-        _mm256_or_si256(and(_mm256_srli_epi16::<4>(q), 0x0f), fifth(second)),
-    )
-});
-
-/// The scales and mins of eight groups of 32 weights, for eight rows.
-pub(super) struct Eight {
-    /// One byte per group in each element: groups 0..4 in the first vector, groups 4..8 in the second.
-    scales: [__m256i; 2],
-    /// The mins, laid out like the scales.
-    mins: [__m256i; 2],
-}
-
-impl Eight {
-    /// What `crate::quant::format::blocks::scales_and_mins` unpacks, for the rows of half `at`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn read(packed: &[Word; 3], at: usize) -> Self {
-        let [a, b, c] = packed;
-        let (a, b, c) = (half(a, at), half(b, at), half(c, at));
-        let top = |v| and(_mm256_srli_epi16::<2>(v), 0x30);
-        let c_high = and(_mm256_srli_epi16::<4>(c), 0x0f);
-        Self {
-            scales: [and(a, 0x3f), _mm256_or_si256(and(c, 0x0f), top(a))],
-            mins: [and(b, 0x3f), _mm256_or_si256(c_high, top(b))],
-        }
-    }
-
-    /// The scale of group `g` in both int16 of each element.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn scale(&self, g: usize) -> __m256i {
-        byte_twice(self.scales[g / 4], g % 4, false)
-    }
-
-    /// The mins of groups `2 i` and `2 i + 1` as two int16 of each element.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn min_pairs(&self) -> [__m256i; 4] {
-        [
-            two_bytes(self.mins[0], false, false),
-            two_bytes(self.mins[0], true, false),
-            two_bytes(self.mins[1], false, false),
-            two_bytes(self.mins[1], true, false),
-        ]
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn affine<B: Affine, D: Dot, const V: usize, const C: usize>(
-    block: &B,
-    at: usize,
-    x: [&Q8kChunk; C],
-    acc: &mut [[__m256; C]; V],
-) {
-    for v in 0..V {
-        let groups = Eight::read(block.scales(), at + v);
-        let mut sum = [_mm256_setzero_si256(); C];
-        for i in 0..4 {
-            let (first, second) = (groups.scale(2 * i), groups.scale(2 * i + 1));
-            let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
-            for j in 0..8 {
-                // SAFETY: this function is compiled with the features that the callee needs
-                let (a, b) = unsafe { block.values(i, j, at + v) };
-                for c in 0..C {
-                    let q = quads(&x[c].q);
-                    // SAFETY: the caller vouches for the features of `D`
-                    unsafe {
-                        low[c] = D::more(low[c], a, every(q[2 * i][j]));
-                        high[c] = D::more(high[c], b, every(q[2 * i + 1][j]));
-                    }
-                    if (j + 1) % run::<D>(B::WORDS, 8) == 0 {
-                        // SAFETY: the caller vouches for the features of `D`
-                        unsafe {
-                            sum[c] = D::scaled(sum[c], low[c], first);
-                            sum[c] = D::scaled(sum[c], high[c], second);
-                        }
-                        low[c] = _mm256_setzero_si256();
-                        high[c] = _mm256_setzero_si256();
-                    }
-                }
-            }
-        }
-        let mins = groups.min_pairs();
-        let (d, dmin) = block.halves();
-        let (d, dmin) = (floats(d, at + v), floats(dmin, at + v));
-        for c in 0..C {
-            let sums: &[[u8; 4]; 4] = cast_ref(&x[c].sums32);
-            let mut min_sum = _mm256_setzero_si256();
-            for i in 0..4 {
-                // SAFETY: the caller vouches for the features of `D`
-                min_sum = unsafe { D::pairs(min_sum, mins[i], every(sums[i])) };
-            }
-            acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
-            let dmin = _mm256_mul_ps(dmin, _mm256_set1_ps(x[c].scale));
-            acc[v][c] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(min_sum), dmin, acc[v][c]);
-        }
-    }
-}
-
 macro_rules! interleaved256 {
-    ($name:ident, $add:ident $(::<$ty:ident>)?) => {
+    ($name:ident, $part:ident, $end:ident $(, $ty:ident)?) => {
         impl Interleaved for $name {
             type Chunk = Q8kChunk;
+            const PARTS: usize = 4;
             #[inline(always)]
             fn columns(acts: &Activations, c: usize) -> &[Q8kChunk] {
                 acts.q8k_from(c)
             }
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn add<D: Dot, const V: usize, const C: usize>(
+            unsafe fn part<D: Dot, const C: usize>(
+                &self,
+                part: usize,
+                b: usize,
+                at: usize,
+                x: &[&[Q8kChunk]; C],
+                sum: &mut [__m256i; C],
+            ) {
+                // SAFETY: the caller vouches for the features of `D`
+                unsafe { $part::<$($ty,)? D, C>(self, part, at, x.map(|x| &x[b]), sum) };
+            }
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn end<D: Dot, const C: usize>(
                 &self,
                 b: usize,
                 at: usize,
                 x: &[&[Q8kChunk]; C],
-                acc: &mut [[__m256; C]; V],
+                sum: [__m256i; C],
+                acc: &mut [__m256; C],
             ) {
                 // SAFETY: the caller vouches for the features of `D`
-                unsafe { $add::<$($ty,)? D, V, C>(self, at, x.map(|x| &x[b]), acc) };
+                unsafe { $end::<$($ty,)? D, C>(self, at, x.map(|x| &x[b]), sum, acc) };
             }
         }
     };
 }
 use interleaved256;
-interleaved256!(Q4K, affine::<Q4K>);
-interleaved256!(Q5K, affine::<Q5K>);

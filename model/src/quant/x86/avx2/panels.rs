@@ -90,7 +90,7 @@ impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[panel::part::<B>(chunk + 1, row.len())]);
+            panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk + 1, row.len())]);
         }
     }
 
@@ -171,7 +171,7 @@ impl<'a, B: Block256, D: Dot> SixteenRows<'a> for Rows256<'a, B, D> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
+            panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
         }
     }
 
@@ -211,7 +211,7 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
         let first = (chunk + 1) * B::BLOCKS;
         let next = &self.0[self.0.len().min(first)..self.0.len().min(first + B::BLOCKS)];
         let bytes = bytemuck::cast_slice::<B, u8>(next);
-        panel::ask(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
+        panel::ask::<_MM_HINT_T1>(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -11,33 +11,53 @@
 //! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
 
 mod few_bits;
+mod k_quants;
 mod tables;
 
-use super::rows::dpwssd_every;
 use super::unpack::{load_32, load_64};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
-use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
-use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0, Word};
+use crate::quant::format::activations::Q8Chunk;
+use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q5_0, Q8_0, Word};
 use crate::quant::format::kinds::match_interleaved;
 use crate::quant::kernels::Product;
 use crate::quant::x86::panel;
+use crate::quant::x86::turns::{self, STREAMS, by_turns};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Sixteen interleaved blocks of any size.
+/// Sixteen interleaved blocks of any size. A product of theirs is made in [`Self::PARTS`] parts and an end.
 trait Interleaved: Pod {
     /// What a column of activations consists of.
     type Chunk;
+    /// How many parts of equal size a block is read in: about 512 bytes each.
+    const PARTS: usize;
     /// The chunks of column `c`.
     fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
-    /// Multiplies these blocks, number `b` of their rows, by some columns and adds that to `acc`.
+    /// Multiplies part `part` of these blocks, number `b` of their rows, by some columns and adds that to `sum`.
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn add<const C: usize>(&self, b: usize, x: &[&[Self::Chunk]; C], acc: &mut [__m512; C]);
+    unsafe fn part<const C: usize>(
+        &self,
+        part: usize,
+        b: usize,
+        x: &[&[Self::Chunk]; C],
+        sum: &mut [__m512i; C],
+    );
+    /// Scales the sum of all parts and adds that to `acc`.
+    ///
+    /// # Safety
+    /// The machine has this level's features.
+    unsafe fn end<const C: usize>(
+        &self,
+        b: usize,
+        x: &[&[Self::Chunk]; C],
+        sum: [__m512i; C],
+        acc: &mut [__m512; C],
+    );
 }
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
@@ -60,7 +80,21 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
     // rows that make no group may follow the groups
     let groups = product.weights.len() / size_of::<B>() * size_of::<B>();
     let w = bytemuck::cast_slice::<u8, B>(&product.weights[..groups]);
-    for i in 0..out.rows() / GROUP {
+    let mut i = 0;
+    while out.cols() <= 8 && by_turns() && i + STREAMS <= out.rows() / GROUP {
+        let (w, row) = (&w[i * blocks..], GROUP * i);
+        let mut c = 0;
+        while c < out.cols() {
+            let x = |i: usize| B::column(acts, col0 + c + i);
+            c += match out.cols() - c {
+                1 => streams(w, blocks, [x(0)], out, c, row),
+                2 | 3 => streams(w, blocks, [x(0), x(1)], out, c, row),
+                _ => streams(w, blocks, [x(0), x(1), x(2), x(3)], out, c, row),
+            };
+        }
+        i += STREAMS;
+    }
+    for i in i..out.rows() / GROUP {
         let (w, row) = (&w[i * blocks..], GROUP * i);
         for first in (0..blocks).step_by(depth) {
             let part = first..blocks.min(first + depth);
@@ -94,6 +128,42 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
     }
 }
 
+/// Multiplies [`STREAMS`] groups of `blocks` blocks each by some columns, part by part by turns, and returns how many columns
+/// that were.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn streams<B: Interleaved, const C: usize>(
+    w: &[B],
+    blocks: usize,
+    x: [&[B::Chunk]; C],
+    out: &mut RowTile<'_>,
+    col: usize,
+    row: usize,
+) -> usize {
+    let mut acc = [[_mm512_setzero_ps(); C]; STREAMS];
+    for b in 0..blocks {
+        let mut sum = [[_mm512_setzero_si512(); C]; STREAMS];
+        for part in 0..B::PARTS {
+            for (g, sum) in sum.iter_mut().enumerate() {
+                let at = g * blocks + b;
+                if col == 0 {
+                    turns::ask_ahead::<B, STREAMS>(w, blocks, at, part, B::PARTS);
+                }
+                // SAFETY: this function is compiled with the features that the callee needs
+                unsafe { w[at].part(part, b, &x, sum) };
+            }
+        }
+        for (g, (sum, acc)) in sum.into_iter().zip(&mut acc).enumerate() {
+            // SAFETY: this function is compiled with the features that the callee needs
+            unsafe { w[g * blocks + b].end(b, &x, sum, acc) };
+        }
+    }
+    for (g, acc) in acc.iter().enumerate() {
+        store(acc, out, col, row + GROUP * g);
+    }
+    C
+}
+
 /// Values of a row that are multiplied by all columns before the next ones are: with sixteen rows of them (18 KB of Q4_K) and
 /// eight columns of activations L1 is full. Rows of 8,960 values went from 153 to 172 GMAC/s at 64 columns
 /// (Q4_K, Zen 4).
@@ -124,10 +194,22 @@ fn columns<B: Interleaved, const C: usize>(
     let next = bytemuck::cast_slice::<B, u8>(next);
     let mut next = next.chunks(next.len().div_ceil(part.len()).max(1));
     for (b, block) in w[part].iter().enumerate() {
-        panel::ask(next.next().unwrap_or_default());
+        panel::ask::<_MM_HINT_T1>(next.next().unwrap_or_default());
+        let mut sum = [_mm512_setzero_si512(); C];
+        for part in 0..B::PARTS {
+            // SAFETY: this function is compiled with the features that the callee needs
+            unsafe { block.part(part, first + b, &x, &mut sum) };
+        }
         // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { block.add(first + b, &x, &mut acc) };
+        unsafe { block.end(first + b, &x, sum, &mut acc) };
     }
+    store(&acc, out, col, row);
+}
+
+/// Stores the sums of a group's rows.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store<const C: usize>(acc: &[__m512; C], out: &mut RowTile<'_>, col: usize, row: usize) {
     for c in 0..C {
         let mut elements = [0.0f32; GROUP];
         // SAFETY: the array has the 64 bytes that are stored
@@ -176,7 +258,7 @@ fn or_and(a: __m512i, b: __m512i, mask: u8) -> __m512i {
 /// Sixteen interleaved blocks of 32 weights.
 trait Interleaved32: Pod {
     /// How many parts of 32 weights a block has.
-    const PARTS: usize = 1;
+    const SCALES: usize = 1;
     /// What the values have been increased by.
     const OFFSET: i32;
     /// The values of a part plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
@@ -198,6 +280,7 @@ trait Interleaved32: Pod {
 
 impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
+    const PARTS: usize = 1;
 
     #[inline(always)]
     fn column(acts: &Activations, c: usize) -> &[Q8Chunk] {
@@ -206,11 +289,28 @@ impl<B: Interleaved32> Interleaved for B {
 
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn add<const C: usize>(&self, b: usize, x: &[&[Q8Chunk]; C], acc: &mut [__m512; C]) {
+    unsafe fn part<const C: usize>(
+        &self,
+        _: usize,
+        _: usize,
+        _: &[&[Q8Chunk]; C],
+        _: &mut [__m512i; C],
+    ) {
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn end<const C: usize>(
+        &self,
+        b: usize,
+        x: &[&[Q8Chunk]; C],
+        _: [__m512i; C],
+        acc: &mut [__m512; C],
+    ) {
         // SAFETY: this function is compiled with the features that the callee needs
         let d = unsafe { self.d() };
-        for part in 0..B::PARTS {
-            let n = b * B::PARTS + part;
+        for part in 0..B::SCALES {
+            let n = b * B::SCALES + part;
             let (chunk, i) = (n / 8, n % 8);
             // SAFETY: this function is compiled with the features that the callee needs
             let quads = unsafe { self.quads(part) };
@@ -246,7 +346,7 @@ fn nibbles(qs: &[Word; 4]) -> [__m512i; 8] {
 macro_rules! interleaved32 {
     ($name:ident, $offset:literal, |$b:ident $(, $part:ident of $parts:literal)?| $quads:expr $(, $m:ident)?) => {
         impl Interleaved32 for $name {
-            $(const PARTS: usize = $parts;)?
+            $(const SCALES: usize = $parts;)?
             const OFFSET: i32 = $offset;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -304,69 +404,6 @@ interleaved32!(Q8_0, 128, |b| {
     quads
 });
 
-/// The scales and mins of eight groups of 32 weights, for sixteen rows.
-struct Eight {
-    /// One byte per group in each lane: groups 0..4 in the first vector, groups 4..8 in the second.
-    scales: [__m512i; 2],
-    /// The mins, laid out like the scales.
-    mins: [__m512i; 2],
-}
-
-impl Eight {
-    /// What `crate::quant::format::blocks::scales_and_mins` unpacks, for sixteen rows at once.
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn read(packed: &[Word; 3]) -> Self {
-        let [a, b, c] = [
-            load_64(&packed[0]),
-            load_64(&packed[1]),
-            load_64(&packed[2]),
-        ];
-        let top = |v| _mm512_srli_epi32::<2>(v);
-        let c_high = _mm512_srli_epi32::<4>(c);
-        Self {
-            scales: [and(a, 0x3f), or_and(and(c, 0x0f), top(a), 0x30)],
-            mins: [and(b, 0x3f), or_and(and(c_high, 0x0f), top(b), 0x30)],
-        }
-    }
-
-    /// The scale of group `g` in each lane.
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn scale(&self, g: usize) -> __m512i {
-        let count = _mm_cvtsi32_si128(8 * (g % 4) as i32);
-        _mm512_and_si512(
-            _mm512_srl_epi32(self.scales[g / 4], count),
-            _mm512_set1_epi32(0xff),
-        )
-    }
-
-    /// The sum of mins times sums of activations.
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn min_sum(&self, x: &Q8kChunk) -> __m512i {
-        // bytes 0 and 1, or 2 and 3, of each lane as int16
-        let low = _mm512_broadcast_i32x4(_mm_set_epi32(
-            0x800d_800c_u32 as i32,
-            0x8009_8008_u32 as i32,
-            0x8005_8004_u32 as i32,
-            0x8001_8000_u32 as i32,
-        ));
-        let high = _mm512_or_si512(low, _mm512_set1_epi16(2));
-        let pairs: &[[u8; 4]; 4] = cast_ref(&x.sums32);
-        let mut sum = _mm512_setzero_si512();
-        for i in 0..2 {
-            let (low, high) = (
-                _mm512_shuffle_epi8(self.mins[i], low),
-                _mm512_shuffle_epi8(self.mins[i], high),
-            );
-            sum = dpwssd_every(sum, low, &pairs[2 * i]);
-            sum = dpwssd_every(sum, high, &pairs[2 * i + 1]);
-        }
-        sum
-    }
-}
-
 /// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -378,189 +415,38 @@ fn scaled(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
     )
 }
 
-/// `acc - sum * (d * scale)`, in the order of the definition.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
-    _mm512_fnmadd_ps(
-        _mm512_cvtepi32_ps(sum),
-        _mm512_mul_ps(d, _mm512_set1_ps(scale)),
-        acc,
-    )
-}
-
 macro_rules! interleaved256 {
-    ($name:ident, $add:ident) => {
+    ($name:ident, $part:ident, $end:ident) => {
         impl Interleaved for $name {
             type Chunk = Q8kChunk;
+            const PARTS: usize = 4;
             #[inline(always)]
             fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
                 acts.q8k(c)
             }
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn add<const C: usize>(
+            unsafe fn part<const C: usize>(
+                &self,
+                part: usize,
+                b: usize,
+                x: &[&[Q8kChunk]; C],
+                sum: &mut [__m512i; C],
+            ) {
+                $part(self, part, x.map(|x| &x[b]), sum);
+            }
+            #[inline]
+            #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+            unsafe fn end<const C: usize>(
                 &self,
                 b: usize,
                 x: &[&[Q8kChunk]; C],
+                sum: [__m512i; C],
                 acc: &mut [__m512; C],
             ) {
-                $add(self, x.map(|x| &x[b]), acc);
+                $end(self, x.map(|x| &x[b]), sum, acc);
             }
         }
     };
 }
 use interleaved256;
-interleaved256!(Q4K, add_q4k);
-interleaved256!(Q5K, add_q5k);
-interleaved256!(Q6K, add_q6k);
-
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_q4k<const C: usize>(block: &Q4K, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
-    let groups = Eight::read(&block.scales);
-    let mut sum = [_mm512_setzero_si512(); C];
-    for i in 0..4 {
-        // 64 values: low nibbles are the first 32. The high ones stay where they are, 16 times too large
-        let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
-        for j in 0..8 {
-            let q = load_64(&block.qs[i][j]);
-            let (a, b) = (and(q, 0x0f), and(q, 0xf0));
-            for c in 0..C {
-                let q = quads(&x[c].q);
-                low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
-                high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[2 * i + 1][j]));
-            }
-        }
-        let (a, b) = (groups.scale(2 * i), groups.scale(2 * i + 1));
-        for c in 0..C {
-            let high = _mm512_srai_epi32::<4>(high[c]);
-            let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
-            sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high, b));
-        }
-    }
-    let (d, dmin) = (floats(&block.d), floats(&block.dmin));
-    for c in 0..C {
-        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
-        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_q5k<const C: usize>(block: &Q5K, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
-    let groups = Eight::read(&block.scales);
-    let mut sum = [_mm512_setzero_si512(); C];
-    for i in 0..4 {
-        let (first, second) = (
-            _mm_cvtsi32_si128(2 * i as i32),
-            _mm_cvtsi32_si128(2 * i as i32 + 1),
-        );
-        let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
-        for j in 0..8 {
-            let q = load_64(&block.qs[i][j]);
-            // bit 2 i, or 2 i + 1, goes to bit 4
-            let fifth = load_64(&block.qh[j]);
-            let a = _mm512_slli_epi32::<4>(and(_mm512_srl_epi32(fifth, first), 1));
-            let b = _mm512_slli_epi32::<4>(and(_mm512_srl_epi32(fifth, second), 1));
-            let a = or_and(a, q, 0x0f);
-            let b = or_and(b, _mm512_srli_epi32::<4>(q), 0x0f);
-            for c in 0..C {
-                let q = quads(&x[c].q);
-                low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
-                high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[2 * i + 1][j]));
-            }
-        }
-        let (a, b) = (groups.scale(2 * i), groups.scale(2 * i + 1));
-        for c in 0..C {
-            let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
-            sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high[c], b));
-        }
-    }
-    let (d, dmin) = (floats(&block.d), floats(&block.dmin));
-    for c in 0..C {
-        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
-        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_q6k<const C: usize>(block: &Q6K, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
-    let mut scales = [_mm512_setzero_si512(); 4];
-    for i in 0..4 {
-        scales[i] = load_64(&block.scales[i]);
-    }
-    // minus 32 times scale times sum of activations, first
-    let mut sum = [_mm512_setzero_si512(); C];
-    for i in 0..4 {
-        // bytes 0 and 1, then 2 and 3, of each lane, in the upper halves of int16: with their sign, 256 times too large
-        let low = _mm512_broadcast_i32x4(_mm_set_epi32(
-            0x0d80_0c80,
-            0x0980_0880,
-            0x0580_0480,
-            0x0180_0080,
-        ));
-        let high = _mm512_add_epi8(low, _mm512_set1_epi16(0x0200));
-        let low = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales[i], low));
-        let high = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales[i], high));
-        for c in 0..C {
-            let pairs: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
-            sum[c] = dpwssd_every(sum[c], low, &pairs[2 * i]);
-            sum[c] = dpwssd_every(sum[c], high, &pairs[2 * i + 1]);
-        }
-    }
-    for c in 0..C {
-        sum[c] = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<5>(sum[c]));
-    }
-    for half in 0..2 {
-        for part in 0..2 {
-            q6k_values::<C, 0>(block, half, part, &scales, x, &mut sum);
-            q6k_values::<C, 1>(block, half, part, &scales, x, &mut sum);
-        }
-    }
-    let d = floats(&block.d);
-    for c in 0..C {
-        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
-    }
-}
-
-/// Multiplies sixteen of 32 values and of the 32 that lie 64 further on, because their low bits share words. More at once
-/// would need more sums than there are registers.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q6k_values<const C: usize, const SECOND: usize>(
-    block: &Q6K,
-    half: usize,
-    part: usize,
-    scales: &[__m512i; 4],
-    x: [&Q8kChunk; C],
-    sum: &mut [__m512i; C],
-) {
-    let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
-    for j in 0..4 {
-        let j = 4 * part + j;
-        let [first, second, bits] = &block.q[half][j];
-        let (q, bits) = (load_64([first, second][SECOND]), load_64(bits));
-        let (above, below) = if SECOND == 0 {
-            (_mm512_slli_epi32::<4>(bits), bits)
-        } else {
-            (_mm512_slli_epi32::<2>(bits), _mm512_srli_epi32::<2>(bits))
-        };
-        let a = or_and(and(q, 0x0f), above, 0x30);
-        let b = or_and(and(_mm512_srli_epi32::<4>(q), 0x0f), below, 0x30);
-        for c in 0..C {
-            let q = quads(&x[c].q);
-            low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[4 * half + SECOND][j]));
-            high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[4 * half + 2 + SECOND][j]));
-        }
-    }
-    // scale 8 half + 2 i + part: byte 2 (i % 2) + part of word 2 half + i / 2
-    let left = _mm_cvtsi32_si128(24 - 8 * (2 * SECOND as i32 + part as i32));
-    let scale = |i: usize| _mm512_srai_epi32::<24>(_mm512_sll_epi32(scales[i], left));
-    let (a, b) = (scale(2 * half), scale(2 * half + 1));
-    for c in 0..C {
-        let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
-        sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high[c], b));
-    }
-}

@@ -78,7 +78,7 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[panel::part::<B>(chunk + 1, row.len())]);
+            panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk + 1, row.len())]);
         }
     }
 
@@ -145,7 +145,7 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
+            panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
         }
     }
 

@@ -10,51 +10,50 @@ use crate::quant::x86::avx2::dot::{Dot, run};
 use bytemuck::cast_ref;
 use std::arch::x86_64::*;
 
-interleaved256!(Q6K, q6k);
+interleaved256!(Q6K, q6k_part, q6k_end);
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn q6k<D: Dot, const V: usize, const C: usize>(
+unsafe fn q6k_part<D: Dot, const C: usize>(
+    block: &Q6K,
+    i: usize,
+    at: usize,
+    x: [&Q8kChunk; C],
+    sum: &mut [__m256i; C],
+) {
+    // SAFETY: the caller vouches for the features of `D`
+    unsafe {
+        q6k_values::<D, C, 0>(block, i / 2, i % 2, at, &x, sum);
+        q6k_values::<D, C, 1>(block, i / 2, i % 2, at, &x, sum);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn q6k_end<D: Dot, const C: usize>(
     block: &Q6K,
     at: usize,
     x: [&Q8kChunk; C],
-    acc: &mut [[__m256; C]; V],
+    sum: [__m256i; C],
+    acc: &mut [__m256; C],
 ) {
-    for v in 0..V {
-        let mut scales = [_mm256_setzero_si256(); 4];
-        for i in 0..4 {
-            scales[i] = half(&block.scales[i], at + v);
-        }
-        // minus 32 times scale times sum of activations, first
-        let mut sum = [_mm256_setzero_si256(); C];
-        for i in 0..4 {
-            let [low, high] = signed_pairs(scales[i]);
-            for c in 0..C {
-                let sums: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
-                // SAFETY: the caller vouches for the features of `D`
-                unsafe {
-                    sum[c] = D::pairs(sum[c], low, every(sums[2 * i]));
-                    sum[c] = D::pairs(sum[c], high, every(sums[2 * i + 1]));
-                }
+    // 32 times scale times sum of activations is too much
+    let mut offset = [_mm256_setzero_si256(); C];
+    for i in 0..4 {
+        let [low, high] = signed_pairs(half(&block.scales[i], at));
+        for c in 0..C {
+            let sums: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
+            // SAFETY: the caller vouches for the features of `D`
+            unsafe {
+                offset[c] = D::pairs(offset[c], low, every(sums[2 * i]));
+                offset[c] = D::pairs(offset[c], high, every(sums[2 * i + 1]));
             }
         }
-        for c in 0..C {
-            let offset = _mm256_slli_epi32::<5>(sum[c]);
-            sum[c] = _mm256_sub_epi32(_mm256_setzero_si256(), offset);
-        }
-        for h in 0..2 {
-            for part in 0..2 {
-                // SAFETY: the caller vouches for the features of `D`
-                unsafe {
-                    q6k_values::<D, C, 0>(block, h, part, &scales, at + v, &x, &mut sum);
-                    q6k_values::<D, C, 1>(block, h, part, &scales, at + v, &x, &mut sum);
-                }
-            }
-        }
-        let d = floats(&block.d, at + v);
-        for c in 0..C {
-            acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
-        }
+    }
+    let d = floats(&block.d, at);
+    for c in 0..C {
+        let sum = _mm256_sub_epi32(sum[c], _mm256_slli_epi32::<5>(offset[c]));
+        acc[c] = scaled(acc[c], sum, d, x[c].scale);
     }
 }
 
@@ -65,15 +64,14 @@ unsafe fn q6k_values<D: Dot, const C: usize, const SECOND: usize>(
     block: &Q6K,
     h: usize,
     part: usize,
-    scales: &[__m256i; 4],
     at: usize,
     x: &[&Q8kChunk; C],
     sum: &mut [__m256i; C],
 ) {
     let byte = 2 * SECOND + part;
     let (first, second) = (
-        signed_twice(scales[2 * h], byte),
-        signed_twice(scales[2 * h + 1], byte),
+        signed_twice(half(&block.scales[2 * h], at), byte),
+        signed_twice(half(&block.scales[2 * h + 1], at), byte),
     );
     let (mut low, mut high) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
     for j in 0..4 {

@@ -33,7 +33,7 @@ impl Interleaved32 for Mxfp4 {
     }
 }
 
-interleaved256!(Iq4Xs, iq4xs);
+interleaved256!(Iq4Xs, iq4xs_part, iq4xs_end);
 
 /// Word `j` of the first sixteen values of group `g`, and of the other sixteen, in half `at`.
 #[inline]
@@ -79,37 +79,46 @@ pub(in crate::quant::x86::avx2) fn iq4xs_scales(block: &Iq4Xs, at: usize) -> [__
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn iq4xs<D: Dot, const V: usize, const C: usize>(
+unsafe fn iq4xs_part<D: Dot, const C: usize>(
     block: &Iq4Xs,
+    part: usize,
     at: usize,
     x: [&Q8kChunk; C],
-    acc: &mut [[__m256; C]; V],
+    sum: &mut [__m256i; C],
 ) {
-    for v in 0..V {
-        let scales = iq4xs_scales(block, at + v);
-        let mut sum = [_mm256_setzero_si256(); C];
-        for g in 0..8 {
-            let mut some = [_mm256_setzero_si256(); C];
-            for j in 0..4 {
-                let (low, high) = iq4xs_values(block, g, j, at + v);
-                for c in 0..C {
-                    let q = quads(&x[c].q)[g];
-                    for (i, w) in [(j, low), (4 + j, high)] {
-                        let (w, x) = signs(true, w, every(q[i]));
+    let scales = iq4xs_scales(block, at);
+    for g in [2 * part, 2 * part + 1] {
+        let mut some = [_mm256_setzero_si256(); C];
+        for j in 0..4 {
+            let (low, high) = iq4xs_values(block, g, j, at);
+            for c in 0..C {
+                let q = quads(&x[c].q)[g];
+                for (i, w) in [(j, low), (4 + j, high)] {
+                    let (w, x) = signs(true, w, every(q[i]));
+                    // SAFETY: the caller vouches for the features of `D`
+                    some[c] = unsafe { D::more(some[c], w, x) };
+                    if run::<D>(1, 8) == 1 || i == 7 {
                         // SAFETY: the caller vouches for the features of `D`
-                        some[c] = unsafe { D::more(some[c], w, x) };
-                        if run::<D>(1, 8) == 1 || i == 7 {
-                            // SAFETY: the caller vouches for the features of `D`
-                            sum[c] = unsafe { D::scaled(sum[c], some[c], scales[g]) };
-                            some[c] = _mm256_setzero_si256();
-                        }
+                        sum[c] = unsafe { D::scaled(sum[c], some[c], scales[g]) };
+                        some[c] = _mm256_setzero_si256();
                     }
                 }
             }
         }
-        let d = floats(&block.d, at + v);
-        for c in 0..C {
-            acc[v][c] = scaled(acc[v][c], sum[c], d, x[c].scale);
-        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn iq4xs_end<D: Dot, const C: usize>(
+    block: &Iq4Xs,
+    at: usize,
+    x: [&Q8kChunk; C],
+    sum: [__m256i; C],
+    acc: &mut [__m256; C],
+) {
+    let d = floats(&block.d, at);
+    for c in 0..C {
+        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
     }
 }

@@ -29,15 +29,19 @@ impl Interleaved32 for Mxfp4 {
     }
 }
 
-interleaved256!(Iq4Xs, add_iq4xs);
+interleaved256!(Iq4Xs, iq4xs_part, iq4xs_end);
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_iq4xs<const C: usize>(block: &Iq4Xs, x: [&Q8kChunk; C], acc: &mut [__m512; C]) {
+fn iq4xs_part<const C: usize>(
+    block: &Iq4Xs,
+    part: usize,
+    x: [&Q8kChunk; C],
+    sum: &mut [__m512i; C],
+) {
     let scales_low = load_64(&block.scales_l);
     let scales_high = _mm512_cvtepu16_epi32(load_32(&block.scales_h));
-    let mut sum = [_mm512_setzero_si512(); C];
-    for g in 0..8 {
+    for g in [2 * part, 2 * part + 1] {
         let mut dot = [_mm512_setzero_si512(); C];
         for c in 0..C {
             // the values are 128 too large
@@ -63,6 +67,16 @@ fn add_iq4xs<const C: usize>(block: &Iq4Xs, x: [&Q8kChunk; C], acc: &mut [__m512
             sum[c] = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(dot[c], scale));
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn iq4xs_end<const C: usize>(
+    block: &Iq4Xs,
+    x: [&Q8kChunk; C],
+    sum: [__m512i; C],
+    acc: &mut [__m512; C],
+) {
     let d = floats(&block.d);
     for c in 0..C {
         acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
