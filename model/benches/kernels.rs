@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SHAPES: [(usize, usize); 3] = [(1536, 1536), (1536, 8960), (8960, 1536)];
 /// Rows of one call.
 const CHUNK: usize = 128;
-const COLUMNS: [usize; 3] = [1, 4, 64];
+const COLUMNS: [usize; 4] = [1, 4, 8, 64];
 const BUFFER: usize = 512 << 20;
 const TIME: Duration = Duration::from_millis(400);
 
@@ -121,7 +121,7 @@ fn matmul(
     };
     let mut at = 0;
     best(|| {
-        if cols > 4 || at + rows * row > bytes.len() {
+        if cols > 8 || at + rows * row > bytes.len() {
             at = 0;
         }
         for (w, out) in bytes[at..at + rows * row]

@@ -9,7 +9,7 @@
 //! * [`ops`] are the fused steps of a layer as a Burn extension, each with its definition.
 //! * [`kv`] holds keys and values in pages of one locked arena.
 //! * [`quant`] are the quantised formats and the int8 kernels over them, one level per instruction set.
-//! * [`pool`] runs a step's work on threads, [`files`] opens and writes files safely, and [`seal`] encrypts them.
+//! * [`pool`] runs a step's work on threads, [`mod@read`] reads memory for comparison, [`files`] opens and writes files safely, and [`seal`] encrypts them.
 //!
 //! Imports go down only: `engine`, `network`, `ops`, then `quant`, `kv` and `text`, then `gguf`, `pool`, `seal` and `files`.
 
@@ -25,5 +25,6 @@ pub mod network;
 pub mod ops;
 pub mod pool;
 pub mod quant;
+pub mod read;
 pub mod seal;
 pub mod text;

@@ -3,6 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::machine::kernel_files;
 use bytemuck::cast_slice_mut;
+use glowplug_model::read::read;
 use memmap2::{Advice, MmapMut};
 use std::hint::black_box;
 use std::path::Path;
@@ -21,9 +22,6 @@ const STREAMS: [usize; 4] = [1, 2, 4, 8];
 /// Passes for each number of places and each size of pages. The best one of all counts, because others on the machine can only
 /// slow a pass down.
 const PASSES: usize = 3;
-
-/// Words of a place that are read before it is the next one's turn: four cache lines.
-const RUN: usize = 32;
 
 /// The fastest that this machine reads memory, in GB/s (1e9 bytes). `threads` threads read a buffer of 1 GiB, or of half the
 /// available memory if that is less, from different numbers of places and in small and large pages.
@@ -79,7 +77,7 @@ fn seconds(words: &[u64], share: usize, streams: usize) -> f64 {
                         .map(|_| {
                             barrier.wait();
                             let start = Instant::now();
-                            black_box(fold(black_box(part), streams));
+                            black_box(read(black_box(part), streams));
                             barrier.wait();
                             start.elapsed().as_secs_f64()
                         })
@@ -92,23 +90,6 @@ fn seconds(words: &[u64], share: usize, streams: usize) -> f64 {
             .filter_map(|reader| reader.join().ok())
             .fold(0.0, f64::max)
     })
-}
-
-/// Reads all words of `streams` equal places by turns, and what is left over behind them. The result depends on each of them.
-fn fold(part: &[u64], streams: usize) -> u64 {
-    let place = part.len() / streams / RUN * RUN;
-    let (places, rest) = part.split_at(place * streams);
-    let mut folded = [0u64; 8];
-    for at in (0..place).step_by(RUN) {
-        for first in (0..streams).map(|stream| stream * place + at) {
-            for eight in places[first..first + RUN].as_chunks::<8>().0 {
-                for (folded, word) in folded.iter_mut().zip(eight) {
-                    *folded ^= word;
-                }
-            }
-        }
-    }
-    folded.iter().chain(rest).fold(0, |all, word| all ^ word)
 }
 
 /// Most bytes of resident memory that this process has had so far (`VmHWM`: anonymous memory and mapped file pages).
@@ -140,24 +121,6 @@ mod tests {
                 .to_string()
                 .contains("VmNone")
         );
-    }
-
-    #[test]
-    fn every_word_is_read() {
-        let mut words = vec![0; 8 * RUN * 5 + 77];
-        fill(&mut words, 1);
-        for streams in STREAMS {
-            let before = fold(&words, streams);
-            for place in 0..words.len() {
-                words[place] ^= 1 << 40;
-                assert_ne!(
-                    fold(&words, streams),
-                    before,
-                    "word {place} of {streams} places"
-                );
-                words[place] ^= 1 << 40;
-            }
-        }
     }
 
     #[test]

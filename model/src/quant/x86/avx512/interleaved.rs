@@ -89,7 +89,11 @@ fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
             c += match out.cols() - c {
                 1 => streams(w, blocks, [x(0)], out, c, row),
                 2 | 3 => streams(w, blocks, [x(0), x(1)], out, c, row),
-                _ => streams(w, blocks, [x(0), x(1), x(2), x(3)], out, c, row),
+                4..8 => streams(w, blocks, [x(0), x(1), x(2), x(3)], out, c, row),
+                _ => {
+                    let x = [x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7)];
+                    streams(w, blocks, x, out, c, row)
+                }
             };
         }
         i += STREAMS;
