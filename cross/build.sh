@@ -17,6 +17,7 @@
 #
 # `chat`, `sizes`, `debian` and `sbom` take what `build` made, `gpu` builds by itself. Runs on x86-64.
 # Correctness and sizes only: time under qemu says nothing about a board. An hour on two cores, nearly all of it `build`.
+# There is no loongarch64: Debian 12 has qemu for it but no compiler.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

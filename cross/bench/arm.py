@@ -9,7 +9,8 @@ many tokens less that of a run with few is the time of the tokens between; loadi
 
 llama.cpp is the one inside llama-cpp-python 0.3.36, cross-compiled for each core's own level (`armv8.2-a+dotprod`,
 `armv8-a`) into `target/llama-arm`; glowplug is one binary for both, `target/aarch64-unknown-linux-gnu/release/glowplug`,
-built if it is not there. Needs Debian's g++-aarch64-linux-gnu, cmake and qemu-user-static.
+built if it is not there. The model is packed first, by the glowplug of this machine, as a daemon does at its first start. Needs
+Debian's g++-aarch64-linux-gnu, cmake and qemu-user-static.
 """
 import argparse
 import glob
@@ -65,12 +66,20 @@ def llama_steps(arch):
     return program
 
 
-def glowplug():
-    program = os.path.join("target", TARGET, "release", "glowplug")
+def glowplug(*target):
+    """The binary for a target, or without one for this machine."""
+    program = os.path.join("target", *target, "release", "glowplug")
     if not os.path.exists(program):
         linker = {"CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": "aarch64-linux-gnu-gcc"}
-        call("cargo", "build", "--release", "--target", TARGET, env=dict(os.environ, **linker))
+        call("cargo", "build", "--release", *(word for name in target for word in ("--target", name)),
+             env=dict(os.environ, **linker))
     return program
+
+
+def pack(model):
+    """Makes the packed file beside the model, unless it is there; the emulated program takes it from there."""
+    if not os.path.exists(model + ".packed"):
+        call(glowplug(), "pack", model, "-o", model + ".packed")
 
 
 def user_seconds(cpu, command):
@@ -89,7 +98,8 @@ def main():
     parser.add_argument("-p", nargs=2, type=int, default=[16, 48], metavar=("FEW", "MANY"))
     parser.add_argument("-n", nargs=2, type=int, default=[2, 10], metavar=("FEW", "MANY"))
     args = parser.parse_args()
-    ours = glowplug()
+    ours = glowplug(TARGET)
+    pack(args.model)
 
     print(f"{os.path.basename(args.model)}, emulated, one thread, medians of {args.rounds} rounds, user ms a token\n")
     print("| core | phase | glowplug | llama.cpp | ratio |\n|---|---|---|---|---|")

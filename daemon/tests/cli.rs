@@ -448,6 +448,7 @@ fn bench_prints_the_contract_s_fields() {
         "prefill_tps",
         "decode_tps",
         "load_s",
+        "start_s",
         "first_token_ms",
         "peak_rss_bytes",
         "bytes_per_token",
@@ -461,6 +462,12 @@ fn bench_prints_the_contract_s_fields() {
     assert_eq!(bench["threads"], 1);
     assert_eq!(bench["streams"], 1);
     assert_eq!(bench["device"], "cpu");
+    // where the machine does not count energy, or not for this user, that is said
+    let energy = &bench["tokens_per_joule"];
+    assert!(
+        energy.is_null() || energy.as_f64().unwrap() > 0.0,
+        "{bench}"
+    );
     assert!(bench["isa"].is_string() && bench["model"].is_string());
     // every tensor is read for a token: the head of this model is its embedding table
     assert_eq!(bench["bytes_per_token"], 96_576_768);

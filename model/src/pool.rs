@@ -2,7 +2,7 @@
 //!
 //! One file, because it is one line of reasoning: who may touch a run's job and output, and when.
 //!
-//! A decode step crosses five or six barriers in each layer, so the cost of a barrier is the cost of the pool. Three choices
+//! A decode step crosses five or six barriers in each layer, so the cost of a barrier is the cost of the pool. Four choices
 //! keep it small, and keep it safe on a shared board:
 //!
 //! * **Nobody waits for a thread that never came.** A worker enters a run by a compare-and-swap on one state word;
@@ -11,6 +11,10 @@
 //! * **Threads spin, but not for long.** Between two runs a worker spins for 75 µs and then parks; the caller does the same
 //!   when it waits for the last task. As llama.cpp#13079 measured, spinning gains 8 % of decode on a Raspberry Pi 5, and
 //!   unbounded spinning with more threads than cores loses 99 %.
+//! * **Nobody idles for a thread that another process has put off its processor.** Whoever waits for a task of such a thread
+//!   fetches it to its own processor, which has nothing else to do, and where the caller itself was put off, a worker gives
+//!   it its place. Otherwise all threads stand still for a slice of the scheduler, 4 ms, while a run takes a fraction of one:
+//!   two threads beside a process that kept one of two cores busy were no faster than one.
 //! * **Each run has its own number of threads.** Decode saturates the memory bus with fewer threads than prefill can use.
 //!
 //! Medians on a 2-core x86-64 VM with two threads: a run that both threads must enter and leave takes 1.0 µs, and a run so
@@ -21,6 +25,12 @@
     reason = "threads share a run's job and write disjoint parts of its output"
 )]
 
+mod places;
+mod tile;
+
+pub use tile::RowTile;
+
+use places::{Place, Seat};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
@@ -39,6 +49,9 @@ pub const MAX_THREADS: usize = 1024;
 /// between two requests is far longer. On a Raspberry Pi 5 the gain of spinning saturates at this order of magnitude
 /// (llama.cpp#13079).
 const SPIN: Duration = Duration::from_micros(75);
+/// How long a thread sleeps before it looks again whether those for whom it waits run: a fraction of the slice that another
+/// process may have instead of them.
+const LOOK: Duration = Duration::from_micros(500);
 
 /// Has all threads of this process allocate from one heap. Otherwise glibc reserves 64 MiB of addresses for each thread, and
 /// keeps what one has freed from the others, so that a process that runs for months grows. Call it before threads are started.
@@ -100,6 +113,10 @@ struct Shared {
     next: Box<[Line<AtomicUsize>]>,
     /// For each worker, at its index minus 1, whether it is parked or about to be.
     parked: Box<[Line<AtomicBool>]>,
+    /// For each thread, the one that made the pool first, what the others need to know to fetch it.
+    seats: Box<[Line<Seat>]>,
+    /// Where each thread belongs. The lock is taken only when one of them was fetched.
+    places: Mutex<Vec<Place>>,
     /// Whether the caller sleeps on `done`.
     caller_parked: AtomicBool,
     done: (Mutex<()>, Condvar),
@@ -154,6 +171,8 @@ impl Pool {
             state: Line(AtomicU64::new(0)),
             next: (0..threads).map(|_| Line(AtomicUsize::new(0))).collect(),
             parked: (1..threads).map(|_| Line(AtomicBool::new(false))).collect(),
+            seats: (0..threads).map(|_| Line(Seat::default())).collect(),
+            places: Mutex::new(vec![Place::of(&[]); threads]),
             caller_parked: AtomicBool::new(false),
             done: (Mutex::new(()), Condvar::new()),
             spins: spins_in(SPIN),
@@ -174,12 +193,13 @@ impl Pool {
             let worker = thread::Builder::new().name(format!("kernel-{index}"));
             let place = places.get(index).cloned().unwrap_or_default();
             pool.workers.push(worker.spawn(move || {
-                hold_to(&place);
+                shared.sit_down(index, &place);
                 shared.work(index);
             })?);
         }
         // after the others, because a new thread inherits the place of the one that spawns it
-        hold_to(places.first().map_or(&[], Vec::as_slice));
+        let place = places.first().map_or(&[][..], Vec::as_slice);
+        pool.shared.sit_down(0, place);
         Ok(pool)
     }
 
@@ -237,9 +257,12 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
+        let seat = &shared.seats[0].0;
+        seat.enter();
         IN_TASK.set(true);
         let own = drain(&shared.next[..threads], 0, tasks, task);
         IN_TASK.set(false);
+        seat.leave();
         shared.close();
         let theirs = lock(&shared.panic).take();
         theirs.or(own)
@@ -350,12 +373,15 @@ impl Shared {
         let mut seen = 0;
         while let Some(entered) = self.wait_for_run(index, seen) {
             seen = entered;
+            let seat = &self.seats[index].0;
+            seat.enter();
             // SAFETY: between entry and exit nobody writes the job (see `Sync for Shared`)
             let job = unsafe { &*self.job.get() };
             let next = &self.next[..job.threads];
             if let Some(panic) = drain(next, index, job.tasks, job.task) {
                 keep_first(&mut lock(&self.panic), panic);
             }
+            let fetched = seat.leave();
             let before = self.state.0.fetch_sub(state::INSIDE, Ordering::SeqCst);
             let last = before & state::OPEN == 0 && state::inside(before) == 1;
             if last && self.caller_parked.load(Ordering::SeqCst) {
@@ -363,16 +389,40 @@ impl Shared {
                 drop(lock(&self.done.0));
                 self.done.1.notify_one();
             }
+            if fetched {
+                seat.hold(&lock(&self.places)[index]);
+            }
         }
+    }
+
+    /// Holds the calling thread, which is the one of this index, to these processors. If there are none, or the system refuses
+    /// them, it stays where it may run now.
+    fn sit_down(&self, index: usize, cpus: &[usize]) {
+        Place::of(cpus).hold(0);
+        if let Some(place) = Place::current() {
+            lock(&self.places)[index] = place;
+            self.seats[index].0.take();
+        }
+    }
+
+    /// Has the caller, which stands still inside a run, go on here, where worker `index` has nothing to do. The two change their
+    /// places, because where the caller was, other work goes on.
+    fn relieve_caller(&self, index: usize) {
+        let (caller, own) = (&self.seats[0].0, &self.seats[index].0);
+        caller.fetch();
+        let mut places = lock(&self.places);
+        places.swap(0, index);
+        caller.hold(&places[0]);
+        own.hold(&places[index]);
     }
 
     /// Spins and then parks until there is a run that worker `index` may enter and whose epoch is not `seen`. It enters that
     /// run and returns its epoch, or `None` when the pool stops. Runs with fewer threads do not keep the worker awake.
     fn wait_for_run(&self, index: usize, seen: u64) -> Option<u64> {
-        let parked = &self.parked[index - 1].0;
+        let (parked, caller) = (&self.parked[index - 1].0, &self.seats[0].0);
         let wanted =
             |s: u64| s & state::OPEN != 0 && state::epoch(s) != seen && index < state::threads(s);
-        let mut spins = 0;
+        let (mut spins, mut caller_ran) = (0, None);
         loop {
             let s = self.state.0.load(Ordering::SeqCst);
             if s & state::STOP != 0 {
@@ -390,12 +440,26 @@ impl Shared {
                 }
             } else if spins < self.spins {
                 spins += 1;
+                if spins == self.spins / 2 {
+                    caller_ran = caller.ran();
+                }
                 hint::spin_loop();
             } else {
+                let ran = caller.ran();
+                let still = ran.is_some() && ran == caller_ran;
+                if still {
+                    self.relieve_caller(index);
+                }
+                // one that was moved has some time before it is looked at again
+                caller_ran = ran.filter(|_| !still);
                 parked.store(true, Ordering::SeqCst);
                 let s = self.state.0.load(Ordering::SeqCst);
                 if !wanted(s) && s & state::STOP == 0 {
-                    thread::park();
+                    // the caller may be put off its processor later
+                    match ran {
+                        Some(_) => thread::park_timeout(LOOK),
+                        None => thread::park(),
+                    }
                 }
                 parked.store(false, Ordering::SeqCst);
             }
@@ -405,43 +469,36 @@ impl Shared {
     /// Ends a run: lets no worker enter any more, and returns when those inside have left.
     fn close(&self) {
         let mut s = self.state.0.fetch_and(!state::OPEN, Ordering::SeqCst);
-        let mut spins = 0;
-        while state::inside(s) != 0 && spins < self.spins {
-            spins += 1;
-            hint::spin_loop();
-            s = self.state.0.load(Ordering::Acquire);
-        }
-        if state::inside(s) == 0 {
-            // pairs with the Release of the last exit, also when the first look found nobody inside
-            return;
+        // in two halves, because a thread stands still if two looks at it see that it has not run in between
+        for _ in 0..2 {
+            let mut spins = 0;
+            while state::inside(s) != 0 && spins < self.spins / 2 {
+                spins += 1;
+                hint::spin_loop();
+                s = self.state.0.load(Ordering::Acquire);
+            }
+            if state::inside(s) == 0 {
+                // pairs with the Release of the last exit, also when the first look found nobody inside
+                return;
+            }
+            self.fetch_workers();
         }
         let mut guard = lock(&self.done.0);
         self.caller_parked.store(true, Ordering::SeqCst);
         while state::inside(self.state.0.load(Ordering::SeqCst)) != 0 {
-            guard = self
-                .done
-                .1
-                .wait(guard)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.done.1.wait_timeout(guard, LOOK);
+            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.fetch_workers();
         }
         self.caller_parked.store(false, Ordering::SeqCst);
     }
-}
 
-/// Holds the calling thread to these processors, or leaves it as it is if there are none.
-fn hold_to(cpus: &[usize]) {
-    const CPUS: usize = libc::CPU_SETSIZE as usize;
-    // SAFETY: a `cpu_set_t` is an array of integers, of which all zeros is the empty set
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    let known = cpus.iter().filter(|cpu| **cpu < CPUS);
-    for cpu in known {
-        // SAFETY: cpu < CPU_SETSIZE, the number of bits in a set
-        unsafe { libc::CPU_SET(*cpu, &mut set) };
-    }
-    if !cpus.is_empty() {
-        // SAFETY: 0 is the calling thread, and the pointer is to a set of the size that is given, which lives until the call
-        // returns. A failure is ignored: see `Pool::placed`.
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    /// Fetches workers that stand still inside a run to the processor of the caller, who waits for them. They go back to their
+    /// places when they leave the run.
+    fn fetch_workers(&self) {
+        for seat in &self.seats[1..] {
+            seat.0.fetch_if_still();
+        }
     }
 }
 
@@ -513,85 +570,6 @@ impl<T> Base<T> {
     /// The address. This is a method so that closures capture the `Sync` wrapper and not the bare pointer.
     fn get(&self) -> *mut T {
         self.0
-    }
-}
-
-/// An exclusive view of some rows of a column-major f32 matrix, so `column(c)` is `rows` long.
-///
-/// # Shapes
-/// The matrix is `[cols][stride]`, of which the view reaches `rows` consecutive elements in every column.
-pub struct RowTile<'a> {
-    /// The first row of the tile in column 0.
-    ptr: *mut f32,
-    /// The number of elements from one column to the next.
-    stride: usize,
-    rows: usize,
-    cols: usize,
-    _out: PhantomData<&'a mut [f32]>,
-}
-
-impl<'a> RowTile<'a> {
-    /// Views a whole buffer of `[cols][rows]`; the number of columns follows from its length.
-    ///
-    /// # Panics
-    /// If `out.len()` is not a multiple of `rows` (`rows == 0` asks for an empty buffer).
-    pub fn new(out: &'a mut [f32], rows: usize) -> Self {
-        let cols = out.len().checked_div(rows).unwrap_or(0);
-        assert!(
-            cols * rows == out.len(),
-            "an output of {} values is no whole number of columns of {rows}",
-            out.len()
-        );
-        Self {
-            ptr: out.as_mut_ptr(),
-            stride: rows,
-            rows,
-            cols,
-            _out: PhantomData,
-        }
-    }
-
-    /// How many rows the tile has.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// How many columns the tile has.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Views `rows` of the tile's rows from `first` on.
-    ///
-    /// # Panics
-    /// If the rows are not all in the tile.
-    pub fn part(&mut self, first: usize, rows: usize) -> RowTile<'_> {
-        assert!(
-            first.checked_add(rows).is_some_and(|end| end <= self.rows),
-            "{rows} rows from {first} of a tile of {}",
-            self.rows
-        );
-        RowTile {
-            // SAFETY: first <= self.rows, so the pointer stays inside column 0's rows of this tile or one past them. The
-            // part's rows are this tile's, which is borrowed for as long as the part lives
-            ptr: unsafe { self.ptr.add(first) },
-            stride: self.stride,
-            rows,
-            cols: self.cols,
-            _out: PhantomData,
-        }
-    }
-
-    /// This tile's rows of column `c`.
-    ///
-    /// # Panics
-    /// If `c >= cols()`.
-    pub fn column(&mut self, c: usize) -> &mut [f32] {
-        assert!(c < self.cols, "column {c} of a tile of {}", self.cols);
-        // SAFETY: c < cols, and the tile was cut so that ptr + c*stride .. + rows lies inside the matrix for every
-        // column. Tiles of one matrix have disjoint rows or disjoint columns (`run_tiles`), and `&mut self` makes this
-        // slice the only one of this tile; the matrix is borrowed for 'a.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(c * self.stride), self.rows) }
     }
 }
 

@@ -15,6 +15,9 @@ const ALIKE: f64 = 0.9;
 /// Processors below this share of the fastest do not compute unless the configuration says so, because all threads wait
 /// for the slowest. A Cortex-A55 has about 0.4 of the A76 beside it, the gold cores of a Kryo 0.85 of its prime.
 pub(crate) const FAST: f64 = 0.5;
+/// The speed of Intel's small cores, in the units of `cpu_capacity`, which x86 does not tell: about 0.6 of the large ones beside
+/// them.
+const SMALL: u32 = 614;
 
 /// The processors on which threads may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +34,18 @@ impl Cores {
     /// Reads those of this process as they are now. Tests give another `root` of the file system.
     #[must_use]
     pub fn here(root: &Path) -> Self {
-        let mut cpus: Vec<(usize, u32)> = allowed(root)
+        let status = root.join("proc/self/status");
+        let allowed = kernel_files::field(&status, "Cpus_allowed_list").unwrap_or_default();
+        // of processors with two kinds of cores, the kernel has the small ones in a list of their own
+        let small = kernel_files::text(&root.join("sys/devices/cpu_atom/cpus"));
+        let small = listed(&small.unwrap_or_default());
+        let mut cpus: Vec<(usize, u32)> = listed(&allowed)
             .into_iter()
             .map(|cpu| {
                 let capacity = format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity");
-                (
-                    cpu,
-                    kernel_files::number(&root.join(capacity)).unwrap_or(1024),
-                )
+                let told = kernel_files::number(&root.join(capacity));
+                let otherwise = if small.contains(&cpu) { SMALL } else { 1024 };
+                (cpu, told.unwrap_or(otherwise))
             })
             .collect();
         cpus.sort_by_key(|&(cpu, capacity)| (std::cmp::Reverse(capacity), cpu));
@@ -77,25 +84,43 @@ impl Cores {
         self.all
     }
 
+    /// How many threads the fastest cluster can run at once, that and the next one, and so on.
+    pub fn up_to_each_cluster(&self) -> impl Iterator<Item = usize> {
+        let sizes = self.clusters.iter().map(Vec::len);
+        let up_to = sizes.scan(0, |sum, size| {
+            *sum += size;
+            Some(*sum)
+        });
+        up_to.take_while(|sum| *sum <= self.all)
+    }
+
     /// How many threads can run at once on fast processors. So many compute when the configuration does not say.
     #[must_use]
     pub fn fast(&self) -> usize {
         self.fast
     }
 
-    /// The processors that each of so many threads is held to. The fastest cluster comes first, and each thread gets a
-    /// whole cluster, so that it can leave a processor that another process keeps busy. Empty where all processors are
-    /// alike.
+    /// The processors that each of so many threads is held to. The fastest cluster comes first. Where there are fewer threads
+    /// than processors in a cluster, each gets the whole cluster, so that it can leave a processor that another process keeps
+    /// busy. Where there are as many, each gets its own: there is nothing to leave for, and the system would have two of them
+    /// share a processor for long, because beside a busy neighbour three are to be divided among two. Empty if the system may
+    /// place all of them.
     #[must_use]
     pub fn places(&self, threads: usize) -> Vec<Vec<usize>> {
-        if self.clusters.len() < 2 {
-            return Vec::new();
+        let (mut places, mut left) = (Vec::new(), threads);
+        for cluster in &self.clusters {
+            let here = cluster.len().min(left);
+            left -= here;
+            if here < cluster.len() {
+                places.extend(vec![cluster.clone(); here]);
+            } else {
+                places.extend(cluster.iter().map(|cpu| vec![*cpu]));
+            }
         }
-        let of_each = self.clusters.iter();
-        of_each
-            .flat_map(|cluster| cluster.iter().map(move |_| cluster.clone()))
-            .take(threads)
-            .collect()
+        if self.clusters.len() == 1 && threads < self.clusters[0].len() {
+            places.clear();
+        }
+        places
     }
 }
 
@@ -103,11 +128,10 @@ fn share(part: u32, whole: u32) -> f64 {
     f64::from(part) / f64::from(whole.max(1))
 }
 
-/// Reads the processors of the affinity mask, such as `0-3,6`.
-fn allowed(root: &Path) -> Vec<usize> {
-    let list = kernel_files::field(&root.join("proc/self/status"), "Cpus_allowed_list");
+/// Reads a list of processors, such as `0-3,6`.
+fn listed(list: &str) -> Vec<usize> {
     let mut cpus = Vec::new();
-    for range in list.unwrap_or_default().split(',') {
+    for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
             cpus.extend((first..=last).take_while(|cpu| *cpu < CPUS_MAX));
@@ -161,9 +185,11 @@ mod tests {
         let rk3588 = cores("0-7", &[414, 414, 414, 414, 1024, 1024, 1008, 1008], &[]);
         assert_eq!((rk3588.all(), rk3588.fast()), (8, 4));
         let (big, little) = (vec![4, 5, 6, 7], vec![0, 1, 2, 3]);
-        assert_eq!(rk3588.places(2), [big.clone(), big.clone()]);
-        let all = rk3588.places(99);
-        assert_eq!((all.len(), &all[3], &all[4]), (8, &big, &little));
+        assert_eq!(rk3588.places(2), [big.clone(), big]);
+        // one more than a cluster has: its own processor for each but the last
+        assert_eq!(rk3588.places(5)[3..], [vec![7], little]);
+        let own: Vec<_> = [4, 5, 6, 7, 0, 1, 2, 3].map(|cpu| vec![cpu]).to_vec();
+        assert_eq!((rk3588.places(8), rk3588.places(99)), (own.clone(), own));
         // SA8155P: four silver, three gold, one prime
         let kryo = cores("0-7", &[400, 400, 400, 400, 870, 870, 870, 1024], &[]);
         assert_eq!((kryo.all(), kryo.fast()), (8, 4));
@@ -171,11 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_alike_the_system_places() {
+    fn where_all_are_alike_the_system_places_fewer_threads_than_processors() {
         for capacities in [&[][..], &[1024; 4]] {
             let pi = cores("0-3", capacities, &[]);
             assert_eq!((pi.all(), pi.fast()), (4, 4));
-            assert!(pi.places(4).is_empty());
+            assert!(pi.places(3).is_empty());
+            assert_eq!(pi.places(4), [[0], [1], [2], [3]]);
         }
     }
 
@@ -185,12 +212,26 @@ mod tests {
         // a cpuset, or taskset: two of each kind
         let some = cores("2-3,6-7", &capacities, &[]);
         assert_eq!((some.all(), some.fast()), (4, 2));
-        assert_eq!(some.places(3), [vec![6, 7], vec![6, 7], vec![2, 3]]);
+        assert_eq!(some.places(3), [vec![6], vec![7], vec![2, 3]]);
         let slow = cores("1", &capacities, &[]);
-        assert_eq!((slow.all(), slow.fast(), slow.places(1).len()), (1, 1, 0));
+        assert_eq!(
+            (slow.all(), slow.fast(), slow.places(1)),
+            (1, 1, vec![vec![1]])
+        );
         let far = cores("1000-5000", &[], &[]);
         assert_eq!(far.all(), CPUS_MAX - 1000);
         assert_eq!(cores("0-999", &[], &[]).all(), THREADS_MAX);
+    }
+
+    #[test]
+    fn small_cores_of_intel_are_a_cluster_behind_the_large_ones() {
+        let core = cores("0-15", &[], &[("sys/devices/cpu_atom/cpus", "8-15\n")]);
+        assert_eq!((core.all(), core.fast()), (16, 16));
+        assert_eq!(core.up_to_each_cluster().collect::<Vec<_>>(), [8, 16]);
+        assert_eq!(core.places(9)[7..], [vec![7], (8..16).collect()]);
+        // all are small: alike
+        let n100 = cores("0-3", &[], &[("sys/devices/cpu_atom/cpus", "0-3\n")]);
+        assert_eq!(n100.up_to_each_cluster().collect::<Vec<_>>(), [4]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use glowplug_model::engine::{EngineConfig, Evaluator, LoadError, NotFed};
 use glowplug_model::gguf::Gguf;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::energy::Energy;
+
 /// Tokens of the prompt, which take two full steps.
 pub const PREFILL: usize = 128;
 /// Tokens that are decoded, which take five seconds on the slowest board.
@@ -43,11 +45,11 @@ impl Speed {
         let mut evaluator = Evaluator::load(gguf, config)?;
         let ids = ids(prompt, evaluator.vocab());
         // the first run brings the weights into memory and wakes the threads
-        run_once(&mut evaluator, &ids, 0, 1, 1, 1)?;
-        let (prefill, decode) = run_once(&mut evaluator, &ids, 0, prompt, answer, 1)?;
+        run_once(&mut evaluator, &ids, 0, 1, 1, 1, None)?;
+        let took = run_once(&mut evaluator, &ids, 0, prompt, answer, 1, None)?;
         Ok(Self {
-            prefill_tps: prompt as f64 / prefill,
-            decode_tps: answer as f64 / decode,
+            prefill_tps: prompt as f64 / took.prefill_s,
+            decode_tps: answer as f64 / took.decode_s,
         })
     }
 
@@ -90,8 +92,17 @@ pub fn to_measure(config: &EngineConfig) -> EngineConfig {
     }
 }
 
-/// Measures the seconds for a prefill of `prompt` tokens of one stream (to the first token decoded), and for `decode`
-/// tokens of each of `streams`. Each begins with `depth` tokens in the cache.
+/// What one run took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    pub prefill_s: f64,
+    pub decode_s: f64,
+    /// The energy of decoding, where it can be read.
+    pub decode_j: Option<f64>,
+}
+
+/// Measures a prefill of `prompt` tokens of one stream (to the first token decoded), and `decode` tokens of each of `streams`,
+/// the latter by the machine's counters of energy too. Each begins with `depth` tokens in the cache.
 ///
 /// # Errors
 /// [`NotFed`] if the cache is too small, or the GPU is lost.
@@ -102,22 +113,30 @@ pub fn run_once(
     prompt: usize,
     decode: usize,
     streams: usize,
-) -> Result<(f64, f64), NotFed> {
+    energy: Option<&Energy>,
+) -> Result<Took, NotFed> {
     evaluator.reset();
     evaluator.prefill(0, &ids[..depth])?;
     let start = Instant::now();
     let mut tokens = vec![black_box(evaluator.prefill(0, &ids[..prompt])?); streams];
-    let prefill = start.elapsed().as_secs_f64();
+    let prefill_s = start.elapsed().as_secs_f64();
 
     evaluator.reset();
     for stream in 0..streams {
         evaluator.prefill(stream, &ids[..depth])?;
     }
+    let begun = energy.and_then(Energy::read);
     let start = Instant::now();
     for _ in 0..decode {
         evaluator.decode(&mut tokens)?;
     }
-    Ok((prefill, start.elapsed().as_secs_f64()))
+    let decode_s = start.elapsed().as_secs_f64();
+    let decode_j = energy.and_then(|energy| Some(energy.joules(&begun?, &energy.read()?)));
+    Ok(Took {
+        prefill_s,
+        decode_s,
+        decode_j,
+    })
 }
 
 /// Token ids that are the same every time and spread over the vocabulary.

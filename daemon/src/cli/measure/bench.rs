@@ -5,6 +5,7 @@ use super::probe;
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
 use crate::cli::schema::Schema;
+use crate::machine::energy::Energy;
 use crate::models::speed::{ids, median, run_once};
 use glowplug_firmware_config::limits::STREAMS_MAX;
 use glowplug_firmware_config::plan::device::device_plan;
@@ -12,7 +13,7 @@ use glowplug_model::engine::{Compute, Evaluator, KvFormats, LoadError, device_me
 use glowplug_model::gguf::{Gguf, pack};
 use glowplug_model::network::dims::Dims;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Tokens that are decoded and prefilled once before anything is timed. This brings the weights into memory and wakes
@@ -94,12 +95,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
     let ids = ids(depth.max(prompt).max(WARM_UP), tokenizer.vocab());
     let mut prefill_s = Vec::new();
-    let mut decode_s = Vec::new();
-    run_once(&mut evaluator, &ids, 0, WARM_UP, WARM_UP, streams)?;
+    let (mut decode_s, mut decode_j) = (Vec::new(), Vec::new());
+    let first = run_once(&mut evaluator, &ids, 0, WARM_UP, WARM_UP, streams, None)?;
+    let start_s = load_s + first.prefill_s;
+    let energy = Energy::here(Path::new("/"));
     for _ in 0..args.reps {
-        let (prefill, decode) = run_once(&mut evaluator, &ids, depth, prompt, decode, streams)?;
-        prefill_s.push(prefill);
-        decode_s.push(decode);
+        let energy = energy.as_ref();
+        let took = run_once(&mut evaluator, &ids, depth, prompt, decode, streams, energy)?;
+        prefill_s.push(took.prefill_s);
+        decode_s.push(took.decode_s);
+        decode_j.extend(took.decode_j);
     }
     let isa = evaluator.isa();
     let device = match args.device {
@@ -141,12 +146,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let first_token_ms = median(&mut prefill_s) * 1e3;
     let read_gbps = bytes_per_token as f64 * decode_tps / 1e9;
     let probe_share = read_gbps / probe_gbps;
+    // a counter that stood still counts nothing
+    let joules = median(&mut decode_j);
+    let tokens_per_joule = (joules > 0.0).then(|| (decode * streams) as f64 / joules);
     if args.json {
         let mut result = json!({
             "model": args.model, "packed": packed, "device": device, "isa": isa, "threads": threads, "streams": streams,
             "prefill_tps": prefill_tps, "decode_tps": decode_tps, "load_s": load_s, "first_token_ms": first_token_ms,
             "peak_rss_bytes": peak_rss_bytes, "bytes_per_token": bytes_per_token, "read_gbps": read_gbps,
-            "probe_gbps": probe_gbps, "probe_share": probe_share,
+            "probe_gbps": probe_gbps, "probe_share": probe_share, "start_s": start_s, "tokens_per_joule": tokens_per_joule,
         });
         if let Some((held, planned)) = gpu {
             result["gpu_bytes"] = json!({"held": held, "planned": planned});
@@ -168,7 +176,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         args.model,
         if packed { "packed, " } else { "" }
     ))?;
-    put_line(&format!("load         {load_s:.3} s"))?;
+    put_line(&format!(
+        "load         {load_s:.3} s, {start_s:.3} s to the first token of a prompt of {WARM_UP}"
+    ))?;
     put_line(&format!(
         "prefill      {prefill_tps:.1} tokens/s over {prompt}, first token after {first_token_ms:.0} ms"
     ))?;
@@ -178,6 +188,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if streams > 1 {
         put_line(&format!(
             "streams      {aggregate_tps:.2} tokens/s in all, {streams} at once"
+        ))?;
+    }
+    if let Some(tokens) = tokens_per_joule {
+        put_line(&format!(
+            "energy       {tokens:.2} tokens a joule of the processors while decoding"
         ))?;
     }
     if let Some((held, mask_s, step_s)) = schema {

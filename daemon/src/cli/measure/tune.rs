@@ -1,4 +1,6 @@
 //! `glowplug tune MODEL`: which thread counts are fastest here, for prefill and for decoding, and which layout of the weights.
+//! Both phases are measured with each count, and each gets its own: decoding waits for memory, which a few fast cores read as
+//! fast as all, and a prompt is arithmetic, to which the slow ones add.
 
 use crate::cli::failure::{Failure, put_json, put_line};
 use crate::cli::models;
@@ -11,6 +13,7 @@ use crate::models::tuned::Tuned;
 use glowplug_model::engine::{Compute, LoadError, gpu};
 use glowplug_model::ops::memory::GpuKind;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
@@ -39,8 +42,9 @@ struct Measured {
 /// Measures the counts, writes them to the file beside the model, and prints them.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = models::resolve(&args.model)?;
-    let cores = Cores::here(Path::new("/")).all();
-    let measured = measure(&model, &candidates(cores))?;
+    let here = Cores::here(Path::new("/"));
+    let cores = here.all();
+    let measured = measure(&model, &candidates(cores, here.up_to_each_cluster()))?;
     let prefill = fewest(measured.iter().map(|m| (m.threads, m.prefill_tps)));
     let decode = fewest(measured.iter().map(|m| (m.threads, m.decode_tps)));
     let file = Tuned::path(&model);
@@ -181,18 +185,15 @@ fn measure(model: &Path, counts: &[usize]) -> Result<Vec<Measured>, Failure> {
         .collect())
 }
 
-/// Thread counts that are worth a try: all up to eight, then doubled ones, and all cores.
-fn candidates(cores: usize) -> Vec<usize> {
-    let mut counts: Vec<usize> = (1..=cores.min(8)).collect();
-    let mut more = 16;
-    while more < cores {
-        counts.push(more);
-        more *= 2;
-    }
-    if cores > 8 {
-        counts.push(cores);
-    }
-    counts
+/// Thread counts that are worth a try: all up to eight, then doubled ones, whole clusters of equally fast cores, and all cores.
+fn candidates(cores: usize, clusters: impl Iterator<Item = usize>) -> Vec<usize> {
+    let doubled = (4..usize::BITS).map(|bit| 1 << bit);
+    let doubled = doubled.take_while(|count| *count < cores);
+    let counts = (1..=cores.min(8))
+        .chain(doubled)
+        .chain(clusters)
+        .chain([cores]);
+    counts.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The smallest count that is as fast as the fastest.
@@ -211,10 +212,13 @@ mod tests {
 
     #[test]
     fn counts_worth_a_try() {
-        assert_eq!(candidates(1), [1]);
-        assert_eq!(candidates(4), [1, 2, 3, 4]);
-        assert_eq!(candidates(12), [1, 2, 3, 4, 5, 6, 7, 8, 12]);
-        assert_eq!(candidates(64), [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64]);
+        let counts = |cores, clusters: &[usize]| candidates(cores, clusters.iter().copied());
+        assert_eq!(counts(1, &[1]), [1]);
+        assert_eq!(counts(4, &[]), [1, 2, 3, 4]);
+        assert_eq!(counts(12, &[12]), [1, 2, 3, 4, 5, 6, 7, 8, 12]);
+        assert_eq!(counts(64, &[64]), [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64]);
+        // 6 large cores of two threads each, 8 small ones
+        assert_eq!(counts(20, &[12, 20]), [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20]);
     }
 
     #[test]
