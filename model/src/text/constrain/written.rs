@@ -15,9 +15,9 @@ const OF_A_TOKEN: usize = 16;
 /// What of an answer is JSON.
 #[derive(Debug)]
 pub(super) enum Form {
-    /// all of it
+    /// nothing else is written
     Whole,
-    /// its objects
+    /// objects among other text
     Objects,
     /// of the parameters of these tools those that are no texts
     Tagged(Tags),
@@ -90,7 +90,7 @@ enum Part {
 }
 
 impl Written {
-    /// Nothing is written.
+    /// An answer of which nothing is written.
     pub(super) fn new(form: Form) -> Self {
         Self {
             form,
@@ -98,12 +98,12 @@ impl Written {
         }
     }
 
-    /// Begins again.
+    /// Begins again, as if nothing were written.
     pub(super) fn clear(&mut self) {
         self.at = Place::default();
     }
 
-    /// Goes on.
+    /// Takes note of what was written next.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.at.push(&self.form, bytes);
     }
