@@ -2,9 +2,9 @@
 
 extern crate std;
 
-use super::{Board, Cluster, FILES, Fit};
+use super::{Board, CLUSTERS_MAX, Cluster, FILES, Fit};
 use crate::kv;
-use crate::limits::{PAGE_TOKENS, PAGES_MAX, THREADS_MAX};
+use crate::limits::{CLIENT_MAX, PAGE_TOKENS, PAGES_MAX, THREADS_MAX};
 use crate::units::{Bytes, Capacity, Celsius};
 use serde::Deserialize;
 use std::format;
@@ -124,26 +124,29 @@ fn read(file: &'static str, text: &str) -> Result<Board, BoardError> {
         if cluster.capacity > before || cluster.capacity.0 == 0 {
             return Err(invalid(
                 "clusters.capacity",
-                "is from 1 to 1024, the fastest first",
+                "must be from 1 to 1024, the fastest first",
             ));
         }
         clusters
             .push(cluster)
-            .map_err(|_| invalid("clusters", "are more than 4"))?;
+            .map_err(|_| invalid("clusters", &format!("are more than {CLUSTERS_MAX}")))?;
     }
     if clusters
         .first()
         .is_none_or(|c| c.capacity != Capacity::FULL)
     {
-        return Err(invalid("clusters", "begin with one of capacity 1024"));
+        return Err(invalid("clusters", "must begin with one of capacity 1024"));
     }
     let context_max = PAGES_MAX * PAGE_TOKENS;
     if !(PAGE_TOKENS..=context_max).contains(&raw.model.context) {
-        let why = format!("is from {PAGE_TOKENS} to {context_max} tokens");
+        let why = format!("must be from {PAGE_TOKENS} to {context_max} tokens");
         return Err(invalid("model.context", &why));
     }
     if !(40..=125).contains(&raw.thermal.throttle_c) {
-        return Err(invalid("thermal.throttle_c", "is from 40 to 125 degrees"));
+        return Err(invalid(
+            "thermal.throttle_c",
+            "must be from 40 to 125 degrees",
+        ));
     }
     let (k, v) =
         kv::formats(&raw.model.kv_format).ok_or_else(|| invalid("model.kv_format", kv::FORMATS))?;
@@ -155,8 +158,9 @@ fn read(file: &'static str, text: &str) -> Result<Board, BoardError> {
         throttle: Celsius(raw.thermal.throttle_c),
         writes_per_day: bytes("storage.writes_per_day", &raw.storage.writes_per_day)?,
         model: Fit {
-            name: heapless::String::try_from(raw.model.name.as_str())
-                .map_err(|_| invalid("model.name", "is longer than 64 bytes"))?,
+            name: heapless::String::try_from(raw.model.name.as_str()).map_err(|_| {
+                invalid("model.name", &format!("is longer than {CLIENT_MAX} bytes"))
+            })?,
             context: raw.model.context,
             k,
             v,
@@ -166,7 +170,7 @@ fn read(file: &'static str, text: &str) -> Result<Board, BoardError> {
         1..=THREADS_MAX => Ok(board),
         _ => Err(invalid(
             "clusters.cores",
-            &format!("are from 1 to {THREADS_MAX} together"),
+            &format!("must be from 1 to {THREADS_MAX} together"),
         )),
     }
 }
@@ -213,11 +217,15 @@ mod tests {
                 "`memory.reserve`: leaves nothing",
             ),
             ("ram = \"4 GiB\"", "rom = \"4 GiB\"", "unknown field `rom`"),
-            ("cores = 4", "cores = 0", "`clusters.cores`: are from 1 to"),
+            (
+                "cores = 4",
+                "cores = 0",
+                "`clusters.cores`: must be from 1 to",
+            ),
             (
                 "cores = 4",
                 "cores = 5000",
-                "`clusters.cores`: are from 1 to",
+                "`clusters.cores`: must be from 1 to",
             ),
             (
                 "capacity = 1024",
@@ -227,13 +235,13 @@ mod tests {
             (
                 "capacity = 1024",
                 "capacity = 512",
-                "begin with one of capacity 1024",
+                "must begin with one of capacity 1024",
             ),
             ("throttle_c = 80", "throttle_c = 20", "from 40 to 125"),
             (
                 "context = 4096",
                 "context = 1",
-                "`model.context`: is from 32",
+                "`model.context`: must be from 32",
             ),
             (
                 "kv_format = \"q8_0\"",

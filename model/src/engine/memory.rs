@@ -354,6 +354,12 @@ impl Memory {
         let Some(slot) = sequence.slot.take() else {
             return;
         };
+        if let Some(turn) = sequence.turn.take_if(|_| sequence.distrusted)
+            && let Some(session) = self.sessions.get_mut(&turn.session)
+        {
+            // its file may be what it began with, and is to be written anew
+            (session.saved, session.paged) = (false, false);
+        }
         let keep = sequence.keep();
         let table = kv.table(slot.table);
         if let Some(last) = keep.div_ceil(PAGE_TOKENS).checked_sub(1) {
@@ -375,10 +381,9 @@ impl Memory {
         }
         if let Some(state) = kv.state_of(slot.table) {
             let (owners, tokens) = (sequence.owners, &sequence.tokens);
-            if sequence.fed == 0 {
-                // it was distrusted, or found no snapshot and made none
+            if sequence.distrusted {
                 kv.states_mut().forget_prefixes(owners, tokens);
-            } else if keep == sequence.fed && !sequence.is_tidied() {
+            } else if keep > 0 && keep == sequence.fed && !sequence.is_tidied() {
                 kv.states_mut().keep(state, owners, &tokens[..keep]);
                 kv.set_state(slot.table, None);
             }

@@ -36,6 +36,8 @@ pub(super) struct Sequence {
     pub(super) cached: usize,
     /// tokens of it that are in the cache now
     pub(super) fed: usize,
+    /// whether what it has computed, or begun with, may be wrong
+    pub(super) distrusted: bool,
     /// most tokens that it may have, prompt and answer
     pub(super) limit: usize,
     /// tokens of the prompt at which a step ends, so that the state there can be kept: see [`Self::check_at`]
@@ -154,6 +156,7 @@ impl Sequence {
             prompt: prompt_len,
             cached: 0,
             fed: 0,
+            distrusted: false,
             limit,
             checkpoints: [0; 3],
             ended: None,
@@ -241,9 +244,9 @@ impl Sequence {
         self.turn.take().filter(|_| self.completion > 0)
     }
 
-    /// Keeps nothing of it: neither its pages nor its turn.
+    /// Keeps nothing of it: neither its pages nor its turn, nor what a file had of them.
     pub(super) fn distrust(&mut self) {
-        (self.fed, self.turn) = (0, None);
+        (self.fed, self.distrusted) = (0, true);
     }
 
     /// Tokens that may still come.

@@ -323,7 +323,8 @@ fn wide_end(tensor: &TensorInfo, alignment: u64) -> Option<[u64; 2]> {
     // fewer bytes than those of groups of 64, which were added before
     let end = tensor.offset as u64 + 34 * groups;
     let padded = end.next_multiple_of(alignment);
-    let narrow = (tensor.offset + tensor.bytes) as u64;
+    // the sum fits 64 bits, and need not fit a pointer of 32
+    let narrow = tensor.offset as u64 + tensor.bytes as u64;
     (padded != narrow.next_multiple_of(alignment)).then_some([end, padded])
 }
 

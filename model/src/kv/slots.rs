@@ -4,13 +4,15 @@
 //! - free: nothing of use is in it;
 //! - taken by a sequence that has started, whose state changes with every token;
 //! - a snapshot: the state behind a known text, held by nobody, so that a prompt which begins with that text may start from
-//!   it until its room is needed. The snapshot that was used longest ago goes first.
+//!   it until its room is needed. The snapshot that was used longest ago goes first. Whoever uses one uses those that its text
+//!   begins with as well: what all prompts have in common is used by each of them.
 //!
 //! A snapshot is found by its owner and by all of its tokens, as pages are: nobody finds that of another owner. Its tokens are
 //! kept and compared, because they are little beside a state.
 
 use super::prefix::{EVERYBODY, Owner, Owners};
 use glowplug_firmware_config::limits::PAGE_TOKENS;
+use std::cmp::Reverse;
 
 /// The number of a slot in the arena of states.
 pub type StateSlot = u16;
@@ -66,7 +68,7 @@ impl Slots {
             may && known.starts_with(&kept.tokens)
         });
         let mut found: Vec<_> = found.map(|kept| (kept.slot, kept.tokens.len())).collect();
-        found.sort_by_key(|&(_, tokens)| std::cmp::Reverse(tokens));
+        found.sort_by_key(|&(_, tokens)| Reverse(tokens));
         found
     }
 
@@ -83,35 +85,34 @@ impl Slots {
     /// Takes a slot for a sequence that goes on from the snapshot `from`: a free one, else that of the snapshot that was used
     /// longest ago, and that of `from` itself where there is no other.
     pub(super) fn take(&mut self, from: Option<StateSlot>) -> Option<StateSlot> {
-        self.uses += 1;
-        let uses = self.uses;
-        for kept in &mut self.snapshots {
-            if Some(kept.slot) == from {
-                kept.age = uses;
-            }
+        let from = self.snapshots.iter().find(|kept| Some(kept.slot) == from);
+        if let Some((owner, tokens)) = from.map(|kept| (kept.owner, kept.tokens.clone())) {
+            // `from` was used last, so it goes last
+            self.touch(owner, &tokens);
         }
-        // `from` was used last, so it goes last
         self.free.pop().or_else(|| self.evict())
     }
 
     /// Takes a slot for a snapshot of a sequence that goes on, behind these tokens. Gives none if there is such a snapshot
     /// already, or no slot that no sequence has.
     pub(super) fn keep_copy(&mut self, owners: Owners, tokens: &[u32]) -> Option<StateSlot> {
-        if self.touch(owners, tokens) {
+        let owner = owner(owners, tokens.len());
+        if self.touch(owner, tokens) {
             return None;
         }
         let slot = self.free.pop().or_else(|| self.evict())?;
-        self.put(slot, owners, tokens);
+        self.put(slot, owner, tokens);
         Some(slot)
     }
 
     /// Makes the slot of a sequence that has ended a snapshot behind these tokens, or frees it if there is such a snapshot
     /// already.
     pub(super) fn keep(&mut self, slot: StateSlot, owners: Owners, tokens: &[u32]) {
-        if self.touch(owners, tokens) {
+        let owner = owner(owners, tokens.len());
+        if self.touch(owner, tokens) {
             self.release(slot);
         } else {
-            self.put(slot, owners, tokens);
+            self.put(slot, owner, tokens);
         }
     }
 
@@ -148,29 +149,37 @@ impl Slots {
         });
     }
 
-    /// Notes a use of the snapshot behind exactly these tokens. Gives false if there is none.
-    fn touch(&mut self, owners: Owners, tokens: &[u32]) -> bool {
-        self.uses += 1;
-        let (uses, owner) = (self.uses, owner(owners, tokens.len()));
-        let same = |kept: &&mut Kept| kept.owner == owner && *kept.tokens == *tokens;
-        let known = self.snapshots.iter_mut().find(same);
-        known.map(|kept| kept.age = uses).is_some()
+    /// Notes a use of the owner's snapshot behind exactly these tokens, and before it one of all that this text begins with.
+    /// Gives whether there is that snapshot.
+    fn touch(&mut self, owner: Owner, tokens: &[u32]) -> bool {
+        self.uses += 2;
+        let mut is_there = false;
+        for kept in &mut self.snapshots {
+            if [owner, EVERYBODY].contains(&kept.owner) && tokens.starts_with(&kept.tokens) {
+                let same = kept.owner == owner && kept.tokens.len() == tokens.len();
+                kept.age = self.uses - u64::from(!same);
+                is_there |= same;
+            }
+        }
+        is_there
     }
 
-    fn put(&mut self, slot: StateSlot, owners: Owners, tokens: &[u32]) {
+    fn put(&mut self, slot: StateSlot, owner: Owner, tokens: &[u32]) {
         self.assert_taken(slot);
         self.snapshots.push(Kept {
             slot,
-            owner: owner(owners, tokens.len()),
+            owner,
             tokens: tokens.into(),
             age: self.uses,
         });
     }
 
-    /// Takes the slot of the snapshot that was used longest ago.
+    /// Takes the slot of the snapshot that was used longest ago. Of those that were used as beginnings of one text the longest goes,
+    /// because the others serve more texts.
     fn evict(&mut self) -> Option<StateSlot> {
         let ages = self.snapshots.iter().enumerate();
-        let (oldest, _) = ages.min_by_key(|(_, kept)| kept.age)?;
+        let order = |kept: &Kept| (kept.age, Reverse(kept.tokens.len()));
+        let (oldest, _) = ages.min_by_key(|(_, kept)| order(kept))?;
         Some(self.snapshots.swap_remove(oldest).slot)
     }
 

@@ -57,6 +57,26 @@ fn revive(memory: &mut Memory, key: &SessionKey) {
     }
 }
 
+/// The turn of a conversation in which nothing is said.
+fn turn(session: SessionKey) -> Turn {
+    Turn {
+        session,
+        messages: Vec::new(),
+        answer: String::new(),
+        calls: Vec::new(),
+        offered: false,
+    }
+}
+
+/// Ends a request as the engine does.
+fn ends(memory: &mut Memory, kv: &mut KvCache, sequence: &mut Sequence) {
+    memory.end(kv, sequence);
+    memory.sessions.release(sequence.id);
+    if let Some(turn) = sequence.turn.take().filter(|_| !sequence.is_own()) {
+        memory.sessions.settle(turn, false);
+    }
+}
+
 fn key(client: u32, session: u8) -> SessionKey {
     SessionKey {
         client: client.to_string().into(),
@@ -336,13 +356,7 @@ impl World {
             let key = key(client, session);
             revive(&mut self.memory, &key);
             self.memory.sessions.open(&key).busy = Some(sequence.id);
-            sequence.turn = Some(Turn {
-                session: key,
-                messages: Vec::new(),
-                answer: String::new(),
-                calls: Vec::new(),
-                offered: false,
-            });
+            sequence.turn = Some(turn(key));
         }
         self.waiting.push((client, sequence));
         self.admit();
@@ -415,11 +429,7 @@ impl World {
         if !trusted {
             sequence.distrust();
         }
-        self.memory.end(&mut self.kv, &mut sequence);
-        self.memory.sessions.release(sequence.id);
-        if let Some(turn) = sequence.turn.take() {
-            self.memory.sessions.settle(turn, false);
-        }
+        ends(&mut self.memory, &mut self.kv, &mut sequence);
         if let Some(key) = key.filter(|_| trusted) {
             let fed = sequence.tokens[..sequence.fed].to_vec();
             self.history

@@ -70,6 +70,36 @@ fn the_snapshot_that_was_used_longest_ago_goes_first() {
     assert!(of(&slots, 0).is_none() && of(&slots, 2).is_some());
 }
 
+/// A conversation goes on, turn after turn, beside one question that nobody asks again.
+#[test]
+fn what_texts_have_in_common_outlives_all_but_the_last_of_them() {
+    let mut slots = Slots::new(4);
+    let keep = |slots: &mut Slots, tokens: &[u32]| {
+        let from = slots.find(own(5), tokens);
+        let slot = slots.take(from.first().map(|(slot, _)| *slot)).unwrap();
+        slots.keep(slot, own(5), tokens);
+    };
+    let has = |slots: &Slots, tokens: &[u32]| slots.snapshots().any(|(.., of)| of == tokens);
+    keep(&mut slots, &[1]);
+    keep(&mut slots, &[8]);
+    for turn in 2..9 {
+        let said: Vec<u32> = (1..=turn).collect();
+        keep(&mut slots, &said);
+        assert!(has(&slots, &[1]) && has(&slots, &said), "turn {turn}");
+        // the question goes before the turns, and they before what they begin with
+        assert_eq!(has(&slots, &[8]), turn < 4, "turn {turn}");
+        assert!(turn < 3 || has(&slots, &said[..said.len() - 1]));
+    }
+    // checkpoints of one prompt, without a turn between them
+    let mut slots = Slots::new(3);
+    let running = slots.take(None).unwrap();
+    for tokens in [&[1][..], &[1, 2], &[1, 2, 3]] {
+        slots.keep_copy(own(5), tokens).unwrap();
+    }
+    assert!(has(&slots, &[1]) && has(&slots, &[1, 2, 3]) && !has(&slots, &[1, 2]));
+    slots.keep(running, own(5), &[1, 2, 3, 4]);
+}
+
 #[test]
 #[should_panic(expected = "no sequence has slot 1")]
 fn a_slot_is_released_once() {

@@ -26,13 +26,14 @@ fn keys(of: &[char]) -> Keys {
 }
 
 fn save(dir: &TempDir, session: &(Vec<u32>, Pages), note: &[u8]) -> PathBuf {
-    save_with(dir, session, note, None)
+    save_with(dir, session, note, &[], None)
 }
 
 fn save_with(
     dir: &TempDir,
     (tokens, pages): &(Vec<u32>, Pages),
     note: &[u8],
+    state: &[u8],
     keys: Option<&Keys>,
 ) -> PathBuf {
     let snapshot = Snapshot {
@@ -40,7 +41,7 @@ fn save_with(
         page_bytes: pages.first().map_or(20, Vec::len),
         tokens,
         note,
-        state: &[],
+        state,
     };
     write(dir.path(), "s", &snapshot, keys, pages.iter().map(Ok)).unwrap();
     dir.path().join("s")
@@ -57,13 +58,19 @@ fn load_with(
 ) -> Result<(Header, Pages), SnapshotError> {
     let mut reader = read_header(path, &OURS, limits, keys)?;
     let unusable = reader.unusable().is_some();
-    let mut pages = vec![vec![0; limits.page_bytes]; reader.header().pages];
-    for page in &mut pages {
-        reader.read_page(page)?;
-    }
+    let pages = pages_of(&mut reader, limits.page_bytes)?;
     assert!(!unusable);
     assert!(reader.read_page(&mut vec![0; limits.page_bytes]).is_err());
     Ok((reader.header().clone(), pages))
+}
+
+/// The pages that a file still has.
+fn pages_of(reader: &mut Reader, page_bytes: usize) -> Result<Pages, SnapshotError> {
+    let mut pages = vec![vec![0; page_bytes]; reader.header().pages];
+    for page in &mut pages {
+        reader.read_page(page)?;
+    }
+    Ok(pages)
 }
 
 #[test]
@@ -100,7 +107,7 @@ fn every_cut_every_flipped_bit_and_every_byte_too_many_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let own = keys(&['a', 'b']);
     for keys in [None, Some(&own)] {
-        let path = save_with(&dir, &session(33, 5), b"note", keys);
+        let path = save_with(&dir, &session(33, 5), b"note", &[], keys);
         let load = || load_with(&path, LIMITS, keys);
         let good = fs::read(&path).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -136,7 +143,7 @@ fn what_is_encrypted_is_read_with_the_key_that_it_names_and_says_when_that_is_ol
     let pages: Pages = (0..3).map(|n| vec![b'a' + n; 150_000]).collect();
     let session = ((0..96).collect(), pages);
     let (old, new) = (keys(&['1']), keys(&['2', '1']));
-    let path = save_with(&dir, &session, b"canary", Some(&old));
+    let path = save_with(&dir, &session, b"canary", &[], Some(&old));
     let file = fs::read(&path).unwrap();
     let len = header_bytes(96, 6, true) + 3 * page_bytes(150_000, true);
     assert_eq!((file.len(), &file[8..12]), (len, &3u32.to_le_bytes()[..]));
@@ -179,8 +186,8 @@ fn what_is_encrypted_is_read_with_the_key_that_it_names_and_says_when_that_is_ol
 fn what_was_encrypted_is_as_it_was_or_does_not_open() {
     let dir = tempfile::tempdir().unwrap();
     let keys = keys(&['c']);
-    let other = fs::read(save_with(&dir, &session(64, 5), b"note", Some(&keys))).unwrap();
-    let path = save_with(&dir, &session(64, 5), b"note", Some(&keys));
+    let other = fs::read(save_with(&dir, &session(64, 5), b"note", &[], Some(&keys))).unwrap();
+    let path = save_with(&dir, &session(64, 5), b"note", &[], Some(&keys));
     let good = fs::read(&path).unwrap();
     let (page, head) = (20 + 16, good.len() - 2 * (20 + 16));
     let swapped = [

@@ -3,6 +3,7 @@
 use super::SchemaError;
 use super::schema::{self, Schema};
 use super::tagged;
+use crate::text::tools::Parameters;
 use crate::text::{Convention, Tokenizer, ToolChoice, Tools};
 use serde_json::Value;
 use std::fmt::Write;
@@ -30,7 +31,7 @@ fn callable<'t>(
         }
         let read = schema::read(tool.parameters()).and_then(Schema::of_object);
         let arguments = read.and_then(|schema| match convention {
-            Convention::Tagged => tagged::parameters(&schema, texts),
+            Convention::Tagged => tagged::grammar(&schema, &Parameters::of(tool), texts),
             _ => Ok(format!("%json {}", schema.grammar())),
         });
         let arguments = arguments.map_err(|error| SchemaError {

@@ -4,7 +4,7 @@ use super::calls;
 use super::constraint::Constraint;
 use super::schema::{self, Schema};
 use super::vocabulary::Vocabulary;
-use super::written::Written;
+use super::written::{Form, Tags, Written};
 use super::{Format, SchemaError, regex};
 use crate::text::{Convention, TextError, Tokenizer, Tools};
 use glowplug_firmware_config::limits::{CONSTRAINT_STATES_MAX, GRAMMAR_SYMBOLS_MAX};
@@ -64,7 +64,7 @@ impl Constrainer {
             Format::Regex(text) => TopLevelGrammar::from_regex(&regex(text)?),
         };
         let is_json = !matches!(format, Format::Regex(_));
-        self.build(grammar, is_json.then(|| Written::new(true)))
+        self.build(grammar, is_json.then_some(Form::Whole))
     }
 
     /// Compiles an answer that is one to `most` calls, as `tools` wants them, and nothing else.
@@ -79,7 +79,7 @@ impl Constrainer {
     ) -> Result<Constraint, SchemaError> {
         let tokenizer = &self.vocabulary.tokenizer;
         let grammar = calls::answer(convention, tools, most, tokenizer)?;
-        self.calls(convention, grammar)
+        self.calls(convention, tools, grammar)
     }
 
     /// Compiles one call as the model writes it within an answer, from its mark or brace on. Where a call begins, the engine
@@ -93,13 +93,20 @@ impl Constrainer {
         tools: &Tools,
     ) -> Result<Constraint, SchemaError> {
         let grammar = calls::within(convention, tools, &self.vocabulary.tokenizer)?;
-        self.calls(convention, grammar)
+        self.calls(convention, tools, grammar)
     }
 
-    fn calls(&self, convention: Convention, grammar: String) -> Result<Constraint, SchemaError> {
-        // a text between tags may have braces, which count as none
-        let written = (convention != Convention::Tagged).then(|| Written::new(false));
-        let built = self.build(TopLevelGrammar::from_lark(grammar), written);
+    fn calls(
+        &self,
+        convention: Convention,
+        tools: &Tools,
+        grammar: String,
+    ) -> Result<Constraint, SchemaError> {
+        let form = match convention {
+            Convention::Tagged => Form::Tagged(Tags::of(&tools.list)),
+            _ => Form::Objects,
+        };
+        let built = self.build(TopLevelGrammar::from_lark(grammar), Some(form));
         built.map_err(|error| SchemaError {
             message: format!("has a schema of which {error}").replace(": ", " "),
             place: "tools".to_owned(),
@@ -109,12 +116,12 @@ impl Constrainer {
     fn build(
         &self,
         grammar: TopLevelGrammar,
-        written: Option<Written>,
+        form: Option<Form>,
     ) -> Result<Constraint, SchemaError> {
         let parser = self.factory.create_parser(grammar);
         let parser = parser.map_err(|error| refusal(&format!("{error:#}")))?;
         let matcher = Matcher::new(Ok(parser));
-        let constraint = Constraint::new(matcher, &self.vocabulary, written);
+        let constraint = Constraint::new(matcher, &self.vocabulary, form.map(Written::new));
         constraint.map_err(|error| SchemaError::whole(error.to_string()))
     }
 }

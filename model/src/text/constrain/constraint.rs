@@ -27,8 +27,6 @@ pub struct Constraint {
     vocabulary: Arc<Vocabulary>,
     /// where its JSON is; none if it is no JSON
     written: Option<Written>,
-    /// what `written` was before the first token
-    empty: Option<Written>,
     mask: Option<Mask>,
     /// whether the answer may end here
     complete: bool,
@@ -46,7 +44,6 @@ impl Constraint {
             matcher,
             vocabulary: Arc::clone(vocabulary),
             written,
-            empty: written,
             mask: None,
             complete: false,
             ended: false,
@@ -115,7 +112,9 @@ impl Constraint {
     /// [`ConstraintError::Stuck`] if it was that before.
     pub fn restart(&mut self) -> Result<(), ConstraintError> {
         self.ended = false;
-        self.written = self.empty;
+        if let Some(written) = &mut self.written {
+            written.clear();
+        }
         if self.matcher.reset().is_err() {
             return Err(ConstraintError::Stuck);
         }
@@ -135,12 +134,12 @@ impl Constraint {
         if self.is_over() {
             return 0;
         }
-        let mut written = self.written;
-        let bearable = draft.iter().take_while(|token| {
-            let bytes = self.vocabulary.trie.token(**token);
-            !bytes.is_empty() && written.as_mut().is_none_or(|written| written.push(bytes))
-        });
-        let bearable = bearable.count();
+        let texts = draft.iter().map(|token| self.vocabulary.trie.token(*token));
+        let texts = texts.take_while(|bytes| !bytes.is_empty());
+        let bearable = match &self.written {
+            Some(written) => written.bears(texts),
+            None => texts.count(),
+        };
         self.matcher
             .validate_tokens(&draft[..bearable])
             .unwrap_or(0)
@@ -163,7 +162,8 @@ impl Constraint {
         let Some(written) = &self.written else {
             return mask;
         };
-        let too_much = |token: &u32| !{ *written }.push(self.vocabulary.trie.token(*token));
+        let text = |token: &u32| self.vocabulary.trie.token(*token);
+        let too_much = |token: &u32| written.bears(std::iter::once(text(token))) == 0;
         let out: Vec<u32> = if written.is_near() {
             mask.tokens().filter(too_much).collect()
         } else {

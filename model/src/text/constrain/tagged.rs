@@ -2,7 +2,9 @@
 
 use super::SchemaError;
 use super::schema::Schema;
-use crate::text::tools::{FUNCTION_END, KEY_MAX, PARAMETER, PARAMETER_END, Takes, referred};
+use crate::text::tools::{
+    FUNCTION_END, KEY_MAX, PARAMETER, PARAMETER_END, Parameters, Takes, referred,
+};
 use glowplug_firmware_config::limits::SCHEMA_BYTES_MAX;
 use serde_json::{Map, Value};
 
@@ -10,10 +12,10 @@ use serde_json::{Map, Value};
 const BYTES_MAX: usize = 4 * SCHEMA_BYTES_MAX;
 /// Most schemas within each other, references followed.
 const LEVELS_MAX: usize = 64;
-/// Most schemas that say which texts one parameter may be, references followed.
-const SCHEMAS_MAX: usize = 1024;
+/// Most schemas that say which texts the parameters of a tool may be, references followed.
+const SCHEMAS_MAX: usize = 4096;
 
-/// What may still be read and written of one parameter.
+/// What may still be read and written of a tool.
 struct Left {
     schemas: usize,
     bytes: usize,
@@ -38,9 +40,13 @@ const ANY: &str = "/(?s:.*)/";
 const INTEGER: &str = r"/-?(0|[1-9][0-9]{0,15})/";
 const NUMBER: &str = r"/-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?/";
 
-/// The parameters of a tool with this schema and the tag behind them. Texts are terminals of the grammar, which are put into
-/// `texts`: the number of one is a part of its name.
-pub(super) fn parameters(schema: &Schema, texts: &mut Vec<String>) -> Result<String, SchemaError> {
+/// The parameters of a tool with this schema and the tag behind them; its reader will go by the same `parameters`. Texts are terminals
+/// of the grammar, which are put into `texts`: the number of one is a part of its name.
+pub(super) fn grammar(
+    schema: &Schema,
+    parameters: &Parameters,
+    texts: &mut Vec<String>,
+) -> Result<String, SchemaError> {
     let map = schema.keywords();
     let root = Value::Object(map.clone());
     let none = Map::new();
@@ -67,6 +73,10 @@ pub(super) fn parameters(schema: &Schema, texts: &mut Vec<String>) -> Result<Str
         let message = format!("has `{name:.64}`, which is none of the `properties`");
         return Err(refused("required", message));
     }
+    let mut left = Left {
+        schemas: SCHEMAS_MAX,
+        bytes: BYTES_MAX,
+    };
     let mut grammar = String::new();
     for (key, value) in properties {
         let place = format!("properties.{key}");
@@ -78,7 +88,12 @@ pub(super) fn parameters(schema: &Schema, texts: &mut Vec<String>) -> Result<Str
         if *value == Value::Bool(false) && !is_required {
             continue;
         }
-        let value = of_value(schema, value, &root, texts);
+        let takes = parameters.takes(key);
+        let texts_of = match takes.text {
+            true => text(value, &root, LEVELS_MAX, &mut left),
+            false => Ok(None),
+        };
+        let value = texts_of.and_then(|text| of_value(schema, value, takes, text, texts));
         let value = value.map_err(|message| refused(&place, message))?;
         let open = Value::from(format!("{PARAMETER}{key}>\n"));
         grammar += &match is_required {
@@ -100,25 +115,19 @@ fn refused(place: &str, message: impl Into<String>) -> SchemaError {
     }
 }
 
-/// The value of one parameter and the tag behind it.
+/// The value of one parameter and the tag behind it. `text`: the texts that it may be.
 fn of_value(
     schema: &Schema,
     value: &Value,
-    root: &Value,
+    takes: Takes,
+    text: Option<String>,
     texts: &mut Vec<String>,
 ) -> Result<String, &'static str> {
-    let takes = Takes::of(value, root);
     let end = Value::from(format!("\n{PARAMETER_END}\n"));
-    let text = match takes.text {
-        true => {
-            let mut left = Left {
-                schemas: SCHEMAS_MAX,
-                bytes: BYTES_MAX,
-            };
-            text(value, root, LEVELS_MAX, &mut left)?
-        }
-        false => None,
-    };
+    if takes.text && text.is_none() {
+        // its reader would make a text of anything
+        return Err("refers to too many schemas");
+    }
     let text = match (text, number(value)) {
         (Some(text), _) => {
             let tag = PARAMETER_END.replace('/', r"\/");
@@ -162,19 +171,24 @@ fn text(
         Value::Object(map) => map,
         _ => return Ok(None),
     };
-    if !Takes::of(schema, root).text {
-        return Ok(None);
-    }
     let mut all = Vec::new();
     for (key, value) in map {
         let list = value.as_array().map_or(&[][..], Vec::as_slice);
         match key.as_str() {
-            "const" => {
-                all.push(value.to_string());
-                left.write(&all[all.len() - 1])?;
+            "type" if value != "string" && !list.iter().any(|one| one == "string") => {
+                return Ok(None);
             }
-            "enum" => {
-                all.push(either(list.iter().filter(|one| one.is_string())));
+            "const" | "enum" => {
+                let list = if key == "const" {
+                    std::slice::from_ref(value)
+                } else {
+                    list
+                };
+                let strings: Vec<&Value> = list.iter().filter(|one| one.is_string()).collect();
+                if strings.is_empty() {
+                    return Ok(None);
+                }
+                all.push(either(strings.into_iter()));
                 left.write(&all[all.len() - 1])?;
             }
             "pattern" => {
@@ -187,6 +201,9 @@ fn text(
                 let mut one_of = Vec::new();
                 for one in list {
                     one_of.extend(text(one, root, levels - 1, left)?);
+                }
+                if one_of.is_empty() {
+                    return Ok(None);
                 }
                 let constants = list.iter().filter_map(|one| one.get("const"));
                 let constants: Vec<&Value> = constants.filter(|one| one.is_string()).collect();
@@ -201,12 +218,20 @@ fn text(
             }
             "allOf" => {
                 for one in list {
-                    all.extend(text(one, root, levels - 1, left)?);
+                    match text(one, root, levels - 1, left)? {
+                        Some(one) => all.push(one),
+                        None => return Ok(None),
+                    }
                 }
             }
+            // all arguments together are an object
+            "$ref" if value == "#" => return Ok(None),
             "$ref" => {
                 if let Some(found) = referred(value, root) {
-                    all.extend(text(found, root, levels - 1, left)?);
+                    match text(found, root, levels - 1, left)? {
+                        Some(found) => all.push(found),
+                        None => return Ok(None),
+                    }
                 }
             }
             _ => {}

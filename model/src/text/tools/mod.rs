@@ -10,15 +10,15 @@ mod results;
 mod scan;
 mod splitter;
 mod tagged;
+mod takes;
 
 pub use convention::Convention;
 pub(in crate::text) use convention::MARKS;
 pub use json::{JsonText, json_object};
 pub use results::{Misplaced, NOT_ANSWERED, settle_results};
 pub use splitter::{CallSplitter, Piece};
-pub(in crate::text) use tagged::{
-    FUNCTION_END, KEY_MAX, PARAMETER, PARAMETER_END, Takes, referred,
-};
+pub(in crate::text) use tagged::{FUNCTION_END, KEY_MAX, PARAMETER, PARAMETER_END};
+pub(in crate::text) use takes::{Parameters, Takes, pointer, referred};
 
 use glowplug_firmware_config::limits::TOOL_NAME_MAX;
 use std::sync::Arc;

@@ -4,9 +4,11 @@ use super::Tool;
 use super::convention::Convention;
 use super::json::{JsonText, json_object};
 use super::scan::{Found, Scan};
-use super::tagged::{self, TaggedScan};
+use super::tagged::TaggedScan;
+use super::takes::Parameters;
 use glowplug_firmware_config::limits::TOOL_NAME_MAX;
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Most bytes of white space within a call's marks, and before a call, that are held back.
@@ -24,6 +26,8 @@ const FIRST: [&str; 2] = ["name", "type"];
 pub struct CallSplitter {
     convention: Convention,
     tools: Arc<[Tool]>,
+    /// of each tool that was called between tags, so that its schema is read once, however often a call is none
+    parameters: HashMap<usize, Parameters>,
     state: SplitState,
     /// text that is not given out yet: white space, and then a partial mark or a call that has begun
     held: String,
@@ -91,6 +95,7 @@ impl CallSplitter {
         Self {
             convention,
             tools,
+            parameters: HashMap::new(),
             state: SplitState::Text { start: true },
             held: String::new(),
             white: 0,
@@ -127,12 +132,8 @@ impl CallSplitter {
         };
         let text = &self.held[white..];
         let name = self.convention.named(text)?;
-        self.tool(name).map(|_| text)
-    }
-
-    /// The tool of this name.
-    fn tool(&self, name: &str) -> Option<&Tool> {
-        self.tools.iter().find(|tool| tool.name() == name)
+        let known = self.tools.iter().any(|tool| tool.name() == name);
+        known.then_some(text)
     }
 
     /// The call that has begun is none, whatever follows: it is text from the next push on.
@@ -236,9 +237,21 @@ impl CallSplitter {
         let SplitState::Call { scan, .. } = &mut self.state else {
             return false;
         };
-        let found = match scan {
-            Arguments::Object(scan) => scan.object(arguments),
-            Arguments::Tagged(scan) => scan.parameters(arguments),
+        let known = |name: &str| self.tools.iter().position(|tool| tool.name() == name);
+        let (found, tagged) = match scan {
+            Arguments::Object(scan) => (scan.object(arguments), None),
+            Arguments::Tagged(scan) => {
+                // of a tool that is not there, nobody knows where a value ends
+                let Some(tool) = named.and_then(known) else {
+                    return self.no_call(white, emit);
+                };
+                let read = || Parameters::of(&self.tools[tool]);
+                let parameters = &*self.parameters.entry(tool).or_insert_with(read);
+                (
+                    scan.parameters(arguments, parameters),
+                    Some((&*scan, parameters)),
+                )
+            }
         };
         let end = match found {
             Found::End(end) => end,
@@ -246,12 +259,16 @@ impl CallSplitter {
             Found::Broken => return self.no_call(white, emit),
         };
         // arguments before the name of their tool were held to nothing
-        let tool = self.convention.named(text).and_then(|name| self.tool(name));
-        let called = tool.and_then(|tool| match self.convention {
-            Convention::Tagged => tagged::arguments(&arguments[..end], tool),
-            _ => object_of(&arguments[..end], named, tool),
+        let tool = self.convention.named(text).and_then(known);
+        let called = tool.and_then(|tool| {
+            let tool = &self.tools[tool];
+            let arguments = match tagged {
+                Some((scan, parameters)) => scan.arguments(arguments, parameters),
+                None => object_of(&arguments[..end], named, tool),
+            };
+            Some((tool, arguments?))
         });
-        let (Some(tool), Some(arguments)) = (tool, called) else {
+        let Some((tool, arguments)) = called else {
             return self.no_call(white, emit);
         };
         emit(Piece::Call {

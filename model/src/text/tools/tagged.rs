@@ -1,14 +1,14 @@
 //! Arguments between tags, as [`Convention::Tagged`](super::Convention::Tagged) has them: `<parameter=KEY>`, the value between
 //! two ends of lines, `</parameter>`, and `</function>` behind the last one.
 //!
-//! A value says nothing of its type. Where its schema allows a text it is one, letter by letter, and JSON elsewhere, so that a
-//! value means the same to whoever holds the model to the schema and to whoever reads what it wrote.
+//! A value says nothing of its type. Where its schema allows a text it is one, letter by letter, and JSON elsewhere ([`Parameters`]),
+//! so that a value means the same to whoever holds the model to the schema and to whoever reads what it wrote.
 
-use super::Tool;
 use super::json::{JsonText, json_object};
 use super::scan::Found;
+use super::takes::{Parameters, Takes};
 use serde_json::Value;
-use std::cell::Cell;
+use std::ops::Range;
 
 pub(in crate::text) const PARAMETER: &str = "<parameter=";
 pub(in crate::text) const PARAMETER_END: &str = "</parameter>";
@@ -17,35 +17,43 @@ pub(in crate::text) const FUNCTION_END: &str = "</function>";
 pub(in crate::text) const KEY_MAX: usize = 256;
 /// Most parameters of a call, each of which is looked for among those before it.
 const PARAMETERS_MAX: usize = 256;
-/// Most schemas within each other in which a type is looked for.
-const LEVELS_MAX: usize = 64;
-/// Most schemas in which it is looked for at all. References may lead to the same ones again and again, twice as often at each level.
-const SCHEMAS_MAX: usize = 1024;
 
-/// Finds the end of the parameters of a call that come in pieces, without reading any byte twice.
+/// Finds the parameters of a call that comes in pieces, and its end, without reading any byte twice.
 #[derive(Debug, Default)]
 pub(super) struct TaggedScan {
     /// bytes that were looked at
     at: usize,
-    in_value: bool,
+    /// where the keys and values are that have come
+    found: Vec<(Range<usize>, Range<usize>)>,
+    /// the value that has begun
+    value: Option<Begun>,
+}
+
+/// A value whose end has not come.
+#[derive(Debug)]
+struct Begun {
+    key: Range<usize>,
+    start: usize,
+    /// in JSON, a text between quotes may have the tag that ends a value
+    json: bool,
+    in_string: bool,
+    after_backslash: bool,
 }
 
 impl TaggedScan {
     /// Goes on with a text that begins with what was given before.
-    pub(super) fn parameters(&mut self, text: &str) -> Found {
+    pub(super) fn parameters(&mut self, text: &str, parameters: &Parameters) -> Found {
         loop {
-            let rest = &text[self.at..];
-            if self.in_value {
-                let Some(end) = rest.find(PARAMETER_END) else {
-                    // a mark may have begun
-                    let looked = text.len().saturating_sub(PARAMETER_END.len());
-                    self.at = self.at.max(text.floor_char_boundary(looked));
-                    return Found::More;
+            if let Some(begun) = &mut self.value {
+                let end = match begun.end(text, &mut self.at) {
+                    Found::End(end) => end,
+                    other => return other,
                 };
-                self.at += end + PARAMETER_END.len();
-                self.in_value = false;
-                continue;
+                self.found.push((begun.key.clone(), begun.start..end));
+                self.at = end + PARAMETER_END.len();
+                self.value = None;
             }
+            let rest = &text[self.at..];
             let begun = rest.trim_start();
             self.at += rest.len() - begun.len();
             if begun.starts_with(FUNCTION_END) {
@@ -58,45 +66,79 @@ impl TaggedScan {
                     false => Found::Broken,
                 };
             };
-            match key.find('>') {
-                Some(end) if end <= KEY_MAX => {
-                    self.at += PARAMETER.len() + end + 1;
-                    self.in_value = true;
-                }
+            let end = match key.find('>') {
+                Some(end) if end <= KEY_MAX && self.found.len() < PARAMETERS_MAX => end,
                 None if key.len() <= KEY_MAX => return Found::More,
                 _ => return Found::Broken,
-            }
+            };
+            let start = self.at + PARAMETER.len();
+            self.at = start + end + 1;
+            self.value = Some(Begun {
+                key: start..start + end,
+                start: self.at,
+                json: !parameters.takes(&key[..end]).text,
+                in_string: false,
+                after_backslash: false,
+            });
         }
+    }
+
+    /// The arguments as the text of a JSON object, after the end was found in `text`. None: a value is not what its schema takes, or
+    /// a key stands twice.
+    pub(super) fn arguments(&self, text: &str, parameters: &Parameters) -> Option<String> {
+        let mut keys: Vec<&str> = Vec::new();
+        let mut object = String::from("{");
+        for (key, value) in &self.found {
+            let key = &text[key.clone()];
+            if keys.contains(&key) {
+                return None;
+            }
+            if !keys.is_empty() {
+                object.push(',');
+            }
+            keys.push(key);
+            object += &Value::from(key).to_string();
+            object.push(':');
+            object += &json_of(&text[value.clone()], parameters.takes(key))?;
+        }
+        object.push('}');
+        json_object(&object).ok()
     }
 }
 
-/// The arguments of a call as the text of a JSON object, from the text of its parameters up to `</function>`. None: a value is
-/// not what its schema takes, or a key stands twice.
-pub(super) fn arguments(text: &str, tool: &Tool) -> Option<String> {
-    let schema: Value = serde_json::from_str(tool.parameters()).ok()?;
-    let properties = schema.get("properties");
-    let mut keys: Vec<&str> = Vec::new();
-    let mut object = String::from("{");
-    let mut rest = text.trim_start();
-    while let Some(begun) = rest.strip_prefix(PARAMETER) {
-        let (key, behind) = begun.split_once('>')?;
-        let (value, behind) = behind.split_once(PARAMETER_END)?;
-        if keys.contains(&key) || keys.len() == PARAMETERS_MAX {
-            return None;
+impl Begun {
+    /// Looks for the tag behind the value from `at` on, where a look that found nothing leaves off.
+    fn end(&mut self, text: &str, at: &mut usize) -> Found {
+        if !self.json {
+            if let Some(end) = text[*at..].find(PARAMETER_END) {
+                return Found::End(*at + end);
+            }
+            // the tag may have begun
+            let looked = text.len().saturating_sub(PARAMETER_END.len());
+            *at = (*at).max(text.floor_char_boundary(looked));
+            return Found::More;
         }
-        if !keys.is_empty() {
-            object.push(',');
+        while let Some(&byte) = text.as_bytes().get(*at) {
+            match byte {
+                _ if self.after_backslash => self.after_backslash = false,
+                b'\\' if self.in_string => self.after_backslash = true,
+                b'"' => self.in_string = !self.in_string,
+                // no string of JSON goes over the end of a line
+                0..0x20 if self.in_string => return Found::Broken,
+                b'<' if !self.in_string => {
+                    let rest = &text[*at..];
+                    return match rest.starts_with(PARAMETER_END) {
+                        true => Found::End(*at),
+                        false if PARAMETER_END.starts_with(rest) => Found::More,
+                        false => Found::Broken,
+                    };
+                }
+                _ => {}
+            }
+            *at += 1;
         }
-        keys.push(key);
-        let of_key = properties.and_then(|all| all.get(key));
-        let takes = Takes::of(of_key.unwrap_or(&Value::Bool(true)), &schema);
-        object += &Value::from(key).to_string();
-        object.push(':');
-        object += &json_of(value, takes)?;
-        rest = behind.trim_start();
+        Found::More
     }
-    object.push('}');
-    json_object(&object).ok()
 }
 
 /// The JSON of a value by what its schema takes.
@@ -136,114 +178,19 @@ pub(super) fn written(arguments: &str) -> String {
     all.iter().map(one).collect::<String>() + FUNCTION_END
 }
 
-/// What a schema takes, as far as it matters to the form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::text) struct Takes {
-    /// whether it takes any text
-    pub(in crate::text) text: bool,
-    /// whether it takes null
-    pub(in crate::text) null: bool,
-}
-
-impl Takes {
-    const ALL: Self = Self {
-        text: true,
-        null: true,
-    };
-    const NONE: Self = Self {
-        text: false,
-        null: false,
-    };
-
-    /// What a part of the schema `root` takes. Where too many schemas say it, it may be all.
-    pub(in crate::text) fn of(schema: &Value, root: &Value) -> Self {
-        Self::within(schema, root, LEVELS_MAX, &Cell::new(SCHEMAS_MAX))
-    }
-
-    fn within(schema: &Value, root: &Value, levels: usize, left: &Cell<usize>) -> Self {
-        let map = match schema {
-            Value::Object(map) if levels > 0 && left.get() > 0 => map,
-            Value::Bool(false) => return Self::NONE,
-            _ => return Self::ALL,
-        };
-        left.set(left.get() - 1);
-        let within = |one: &Value| Self::within(one, root, levels - 1, left);
-        let mut takes = Self::ALL;
-        for (key, value) in map {
-            let all = value.as_array().map_or(&[][..], Vec::as_slice);
-            let any = |takes: &dyn Fn(&Value) -> Self| {
-                let takes = all.iter().map(takes);
-                takes.fold(Self::NONE, Self::or)
-            };
-            takes = takes.and(match key.as_str() {
-                "type" if value.is_array() => any(&Self::of_type),
-                "type" => Self::of_type(value),
-                "enum" => any(&Self::of_value),
-                "const" => Self::of_value(value),
-                "anyOf" | "oneOf" => any(&within),
-                "allOf" => {
-                    let all = all.iter().map(within);
-                    all.fold(Self::ALL, Self::and)
-                }
-                // all arguments together are an object
-                "$ref" if value == "#" => Self::NONE,
-                "$ref" => match referred(value, root) {
-                    Some(found) => within(found),
-                    None => Self::ALL,
-                },
-                _ => Self::ALL,
-            });
-        }
-        takes
-    }
-
-    fn of_type(name: &Value) -> Self {
-        Self {
-            text: name == "string",
-            null: name == "null",
-        }
-    }
-
-    fn of_value(value: &Value) -> Self {
-        Self {
-            text: value.is_string(),
-            null: value.is_null(),
-        }
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            text: self.text && other.text,
-            null: self.null && other.null,
-        }
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            text: self.text || other.text,
-            null: self.null || other.null,
-        }
-    }
-}
-
-/// What a reference within the document refers to.
-pub(in crate::text) fn referred<'v>(target: &Value, root: &'v Value) -> Option<&'v Value> {
-    root.pointer(target.as_str()?.strip_prefix('#')?)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::Tool;
     use super::*;
-    use serde_json::json;
 
-    fn scanned(text: &str) -> Found {
-        let whole = TaggedScan::default().parameters(text);
+    fn scanned(text: &str, parameters: &Parameters) -> Found {
+        let whole = TaggedScan::default().parameters(text, parameters);
         // in pieces it is the same
         let mut scan = TaggedScan::default();
         let mut last = Found::More;
         for (at, _) in text.char_indices().skip(1).chain([(text.len(), ' ')]) {
-            last = scan.parameters(&text[..at]);
+            last = scan.parameters(&text[..at], parameters);
             if last != Found::More {
                 break;
             }
@@ -252,21 +199,17 @@ mod tests {
         whole
     }
 
-    /// Each level refers to the next one twice, so that the last one would be looked at 2^40 times.
-    #[test]
-    fn references_that_double_come_to_an_end() {
-        let mut all = serde_json::Map::new();
-        for i in 0..40 {
-            let next = json!({"$ref": format!("#/$defs/d{}", i + 1)});
-            all.insert(format!("d{i}"), json!({"anyOf": [next, next]}));
+    /// Reads what a model wrote, up to the tag behind the parameters.
+    fn arguments(text: &str, parameters: &Parameters) -> Option<String> {
+        let mut scan = TaggedScan::default();
+        match scan.parameters(text, parameters) {
+            Found::End(_) => scan.arguments(text, parameters),
+            _ => None,
         }
-        all.insert("d40".to_owned(), json!({"type": "integer"}));
-        let root = json!({"type": "object", "$defs": all});
-        let first = json!({"$ref": "#/$defs/d0"});
-        assert_eq!(Takes::of(&first, &root), Takes::ALL);
-        let short = json!({"$ref": "#/$defs/d35"});
-        assert_eq!(Takes::of(&short, &root), Takes::NONE);
-        assert_eq!(Takes::of(&json!({"$ref": "#"}), &root), Takes::NONE);
+    }
+
+    fn parameters(schema: &str) -> Parameters {
+        Parameters::of(&Tool::new("light", None, schema).unwrap())
     }
 
     #[test]
@@ -285,8 +228,29 @@ mod tests {
             (format!("<parameter={key}k"), Found::Broken),
             ("x".into(), Found::Broken),
         ] {
-            assert_eq!(scanned(&text), found, "{text}");
+            assert_eq!(scanned(&text, &Parameters::default()), found, "{text}");
         }
+        // in a string of JSON the tag ends nothing
+        let list = parameters(r#"{"properties":{"a":{"type":"array"}}}"#);
+        for (value, found) in [
+            (r#"["</parameter>", "\"</parameter>"]"#, Found::End(0)),
+            (r#"["</parameter>"#, Found::More),
+            ("[</", Found::More),
+            ("[<b", Found::Broken),
+            ("[\"a\n\"]", Found::Broken),
+        ] {
+            let whole = format!("{PARAMETER}a>\n{value}\n{PARAMETER_END}{FUNCTION_END}");
+            let (text, found) = match found {
+                Found::End(_) => (&*whole, Found::End(whole.len())),
+                _ => (&whole[..PARAMETER.len() + 3 + value.len()], found),
+            };
+            assert_eq!(scanned(text, &list), found, "{value}");
+        }
+        let read = arguments(
+            "<parameter=a>[\"</parameter>\"]</parameter></function>",
+            &list,
+        );
+        assert_eq!(read.unwrap(), r#"{"a":["</parameter>"]}"#);
     }
 
     #[test]
@@ -296,10 +260,10 @@ mod tests {
             "maybe":{"anyOf":[{"type":"string"},{"type":"null"}]}, "either":{"type":["integer","string"]},
             "color":{"$ref":"#/$defs/color"}, "level":{"enum":[1,2,null]}, "all":{"allOf":[{"type":["string","number"]},{"type":"number"}]}},
             "$defs":{"color":{"enum":["red","5"]}}}"##;
-        let tool = Tool::new("light", None, schema).unwrap();
+        let parameters = parameters(schema);
         let read = |key: &str, value: &str| {
             let text = format!("{PARAMETER}{key}>\n{value}\n{PARAMETER_END}\n{FUNCTION_END}");
-            arguments(&text, &tool)
+            arguments(&text, &parameters)
         };
         for (key, value, wants) in [
             ("text", "5", r#""5""#),
@@ -334,28 +298,22 @@ mod tests {
         ] {
             assert_eq!(read(key, value), None, "{key} {value:.40}");
         }
-        let twice = format!("{PARAMETER}a>1{PARAMETER_END}{PARAMETER}a>2{PARAMETER_END}");
-        assert_eq!(arguments(&twice, &tool), None);
-        let many = |count: usize| {
-            let one = |at| format!("{PARAMETER}k{at}>1{PARAMETER_END}");
-            arguments(&(0..count).map(one).collect::<String>(), &tool)
+        let many = |keys: &[usize]| {
+            let one = |key| format!("{PARAMETER}k{key}>1{PARAMETER_END}");
+            let all: String = keys.iter().map(one).collect();
+            arguments(&(all + FUNCTION_END), &parameters)
         };
+        assert!(many(&[1, 2]).is_some() && many(&[1, 1]).is_none());
+        let many = |count: usize| many(&Vec::from_iter(0..count));
         assert!(many(PARAMETERS_MAX).is_some() && many(PARAMETERS_MAX + 1).is_none());
     }
 
     #[test]
-    fn a_schema_that_goes_round_ends() {
-        let round = r##"{"properties":{"a":{"$ref":"#/properties/a"}}}"##;
-        let round: Value = serde_json::from_str(round).unwrap();
-        assert_eq!(Takes::of(&round["properties"]["a"], &round), Takes::ALL);
-    }
-
-    #[test]
     fn arguments_are_written_as_they_are_read() {
-        let tool = Tool::new("a", None, r#"{"properties":{"n":{"type":"number"}}}"#).unwrap();
+        let parameters = parameters(r#"{"properties":{"n":{"type":"number"}}}"#);
         let json = r#"{"t":"x\ny","n":1.5,"u":""}"#;
         let text = written(json);
-        assert_eq!(arguments(&text, &tool).as_deref(), Some(json));
+        assert_eq!(arguments(&text, &parameters).as_deref(), Some(json));
         assert_eq!(written("ARGUMENTS"), FUNCTION_END);
     }
 }

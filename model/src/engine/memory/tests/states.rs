@@ -149,13 +149,7 @@ impl World {
             if answer > 0 {
                 self.memory.sessions.open(&session).busy = Some(id);
             }
-            sequence.turn = Some(Turn {
-                session,
-                messages: Vec::new(),
-                answer: String::new(),
-                calls: Vec::new(),
-                offered: false,
-            });
+            sequence.turn = Some(turn(session));
         } else {
             sequence.pauses = self.random.below(4) == 0;
         }
@@ -312,14 +306,10 @@ impl World {
         }
         let (owners, tokens) = (sequence.owners, sequence.tokens.clone());
         let started = sequence.slot.is_some();
-        self.memory.end(&mut self.kv, &mut sequence);
+        ends(&mut self.memory, &mut self.kv, &mut sequence);
         if started && !trusted {
             let longer = [&tokens[..], &[0]].concat();
             assert!(self.kv.states().find(owners, &longer).is_empty());
-        }
-        self.memory.sessions.release(id);
-        if let Some(turn) = sequence.turn.take().filter(|_| !sequence.is_own()) {
-            self.memory.sessions.settle(turn, false);
         }
         self.ended += 1;
     }

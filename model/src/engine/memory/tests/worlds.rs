@@ -94,13 +94,7 @@ impl Arena {
             if answer > 0 {
                 self.memory.sessions.open(&session).busy = Some(id);
             }
-            sequence.turn = Some(Turn {
-                session,
-                messages: Vec::new(),
-                answer: String::new(),
-                calls: Vec::new(),
-                offered: false,
-            });
+            sequence.turn = Some(turn(session));
         }
         self.sequences.insert(id, sequence);
         self.accepted += 1;
@@ -173,11 +167,7 @@ impl Arena {
         if !trusted {
             sequence.distrust();
         }
-        self.memory.end(&mut self.kv, &mut sequence);
-        self.memory.sessions.release(id);
-        if let Some(turn) = sequence.turn.take().filter(|_| !sequence.is_own()) {
-            self.memory.sessions.settle(turn, false);
-        }
+        ends(&mut self.memory, &mut self.kv, &mut sequence);
         self.ended += 1;
     }
 

@@ -17,16 +17,7 @@ fn state(bytes: usize) -> Vec<u8> {
 }
 
 fn save_stated(dir: &TempDir, tokens: u32, state: &[u8], keys: Option<&Keys>) -> PathBuf {
-    let (tokens, pages) = session(tokens, 5);
-    let snapshot = Snapshot {
-        fingerprint: OURS,
-        page_bytes: 20,
-        tokens: &tokens,
-        note: b"said",
-        state,
-    };
-    write(dir.path(), "s", &snapshot, keys, pages.iter().map(Ok)).unwrap();
-    dir.path().join("s")
+    save_with(dir, &session(tokens, 5), b"said", state, keys)
 }
 
 /// Reads the state first, and then all pages.
@@ -41,10 +32,7 @@ fn load_stated(
     }
     let mut state = vec![0; bytes];
     reader.read_state(&mut state)?;
-    let mut pages = vec![vec![0; 20]; reader.header().pages];
-    for page in &mut pages {
-        reader.read_page(page)?;
-    }
+    let pages = pages_of(&mut reader, LIMITS.page_bytes)?;
     Ok((state, pages))
 }
 

@@ -4,17 +4,19 @@ use super::SchemaError;
 use super::definition::Definition;
 use super::keywords::Reader;
 use super::work::{Measure, Read};
+use crate::text::tools::pointer;
 use serde_json::Value;
 
 /// Most schemas that are referred to.
 const DEFINITIONS_MAX: usize = 256;
+
 impl<'s> Reader<'s> {
     /// Reads a reference, and what it refers to if that was not read before.
     pub(super) fn reference(&mut self, value: &'s Value) -> Result<Read, SchemaError> {
         let Some(target) = value.as_str() else {
             return Err(self.refuse("must be a string"));
         };
-        let Some(pointer) = target.strip_prefix('#').and_then(decoded) else {
+        let Some(pointer) = pointer(target) else {
             return Err(self.refuse("refers to another document, which is never fetched"));
         };
         if !(pointer.is_empty() || pointer.starts_with('/')) {
@@ -60,19 +62,4 @@ impl<'s> Reader<'s> {
         self.definitions[index].read = Some(read);
         Ok(index)
     }
-}
-
-/// A fragment without its percent signs, if they stand for text.
-fn decoded(fragment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(fragment.len());
-    let mut rest = fragment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next()?).to_digit(16);
-        bytes.push((digit()? * 16 + digit()?) as u8);
-    }
-    String::from_utf8(bytes).ok()
 }

@@ -51,11 +51,7 @@ impl World {
             sequence.has_thought();
         }
         self.scheduler.remove(id).unwrap();
-        self.memory.end(&mut self.kv, &mut sequence);
-        self.memory.sessions.release(id);
-        if let Some(turn) = sequence.turn.take() {
-            self.memory.sessions.settle(turn, false);
-        }
+        ends(&mut self.memory, &mut self.kv, &mut sequence);
         self.check();
     }
 
@@ -174,6 +170,11 @@ fn a_snapshot_without_its_pages_is_of_no_use_and_neither_are_pages_alone() {
     world.ends(id, false);
     world.memory.pages.forget_cached(0);
     assert_eq!(world.kv.states().counts().0, 1);
+    // who is cancelled before his first step has found nothing wrong with it
+    let (id, cached) = world.starts(0, None, &text(0, 71), [0; 2]);
+    assert_eq!(cached, 0);
+    world.end(id, true);
+    assert_eq!(world.kv.states().counts().0, 1);
     let (id, cached) = world.starts(0, None, &text(0, 71), [0; 2]);
     assert_eq!(cached, 0);
     world.ends(id, false);
@@ -220,6 +221,49 @@ fn a_session_comes_back_with_its_state_or_is_computed_again() {
     let (id, cached) = world.starts(0, Some(0), &other, [0; 2]);
     assert_eq!(cached, 0);
     world.ends(id, false);
+}
+
+/// A state that breaks the network down is read from its file once, and then never again.
+#[test]
+fn a_file_that_failed_a_turn_is_written_anew() {
+    let mut world = world(3);
+    world.folder = Some(tempfile::tempdir().unwrap());
+    world.restart();
+    let (id, _) = world.starts(0, Some(0), &text(0, 70), [0; 2]);
+    world.answers(id, &text(0, 5), false);
+    world.memory.unload(&mut world.kv, &key(0, 0));
+    world.restart();
+    let turn = |world: &mut World| world.starts(0, Some(0), &text(0, 90), [0; 2]);
+    let (id, cached) = turn(&mut world);
+    assert_eq!(cached, 75);
+    world.end(id, false);
+    let session = world.memory.sessions.get(&key(0, 0)).unwrap();
+    assert!(!session.saved && session.busy.is_none());
+    let (id, cached) = turn(&mut world);
+    assert_eq!(cached, 0);
+    world.answers(id, &text(0, 5), false);
+    world.memory.unload(&mut world.kv, &key(0, 0));
+    world.restart();
+    // what was written since is sound
+    assert_eq!(world.starts(0, Some(0), &text(0, 99), [0; 2]).1, 95);
+}
+
+/// One stream has three slots: its own, that of its conversation's last turn, and that of what all prompts have in common.
+#[test]
+fn what_prompts_have_in_common_outlives_a_conversation() {
+    let mut world = World::new(0, 30, 3, 1);
+    let mut said = text(0, 64);
+    for turn in 0..5 {
+        said.extend([SECRETS + turn; 40]);
+        let (id, cached) = world.starts(0, Some(0), &said, [64, 0]);
+        assert_eq!(cached, [0, said.len() - 40][usize::from(turn > 0)]);
+        world.answers(id, &[], false);
+        let other = [&text(0, 64)[..], &[SECRETS + 9]].concat();
+        let (id, cached) = world.starts(0, None, &other, [0; 2]);
+        assert_eq!(cached, 64, "after turn {turn}");
+        // it would have a snapshot of its own at its end
+        world.end(id, true);
+    }
 }
 
 /// Without a snapshot at its end, a session's file has its text alone, or its pages as far as one goes.
