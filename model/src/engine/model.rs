@@ -124,6 +124,7 @@ impl Model {
                     table: 0,
                     position: 0,
                     tokens,
+                    guesses: 0,
                 };
                 let hidden = self.step(&[span], &vec![0; tokens])?;
                 // as many rows of logits as a step of so many streams asks for, and one of a chunk of a prompt
@@ -207,12 +208,21 @@ impl Model {
         } else {
             self.decode_threads
         };
+        self.settle();
         self.kv.begin(spans);
         let tokens = tokens.to_vec();
         self.lend(move |pass, kv| {
             pass.runtime.threads = threads;
             Ok(pass.network.forward(&tokens, kv, &mut pass.runtime))
         })
+    }
+
+    /// Takes guesses that came true into the state of their sequence, before anything else is done with it.
+    pub(super) fn settle(&mut self) {
+        if let Some(pass) = &mut self.pass {
+            pass.runtime.threads = self.decode_threads;
+            pass.network.settle(&mut self.kv, &mut pass.runtime);
+        }
     }
 
     /// Logits of these rows of the hidden states of a step: `[rows.len() * vocab]`.

@@ -39,9 +39,8 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
             .filter(|format| **format == KvFormat::F16)
             .count(),
         state_bytes: states(dims).bytes() as u64,
-        delta_width: dims.delta.as_ref().map_or(0, |delta| {
-            delta.channels() + delta.value_dim() + 2 * delta.value_heads
-        }),
+        delta_width: dims.delta.as_ref().map_or(0, Delta::width),
+        draft_bytes: states(dims).journal_bytes() as u64,
     }
 }
 

@@ -101,6 +101,7 @@ impl Engine {
                 table: slot.table,
                 position,
                 tokens: fed,
+                guesses: draft.tokens.len(),
             });
             tokens.extend_from_slice(&sequence.tokens[position..end]);
             wanted.push((
@@ -207,6 +208,8 @@ impl Engine {
             sequence.distrust();
         }
         sequence.pauses &= why.is_heard_out();
+        // what is kept is behind all of its tokens
+        self.model.settle();
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);

@@ -1,5 +1,6 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
+use super::journal::Journal;
 use super::{
     Arena, DevicePages, KvLayout, NoMemory, NotLocked, PageId, PageLost, PageTable, StateLayout,
     StateSlot, States, page_table,
@@ -19,6 +20,21 @@ pub struct Span {
     pub position: usize,
     /// How many tokens there are.
     pub tokens: usize,
+    /// How many of them, the last ones, are guesses at what comes next. They leave the state of the sequence as it was, until
+    /// [`KvCache::accept`] says that they came true. One span of a step may have some.
+    pub guesses: usize,
+}
+
+/// The state of a sequence in one delta layer, and what is to be taken into it.
+pub struct Accepted<'a> {
+    /// The last columns of the convolution's input.
+    pub conv: &'a mut [f32],
+    /// The matrices of all value heads.
+    pub delta: &'a mut [f32],
+    /// The input of the convolution for each guess that came true, `[channels]`.
+    pub inputs: &'a [f32],
+    /// The input of the matrices for each of them, `[width]`.
+    pub columns: &'a [f32],
 }
 
 /// A row of the step, which is one token.
@@ -36,6 +52,8 @@ pub struct KvCache {
     states: States,
     /// The slot of each page table's sequence.
     slots: Box<[Option<StateSlot>]>,
+    /// What is known of guesses; none where no layer has a state.
+    journal: Option<Journal>,
     rows: Bounded<Row, STEP_TOKENS>,
     /// How many steps have begun.
     step: u64,
@@ -72,6 +90,7 @@ impl KvCache {
             tables: (0..tables).map(|_| page_table()).collect(),
             states: States::none(),
             slots: vec![None; tables].into(),
+            journal: None,
             rows: Bounded::new(),
             step: 0,
         }
@@ -83,7 +102,13 @@ impl KvCache {
     /// [`NoMemory`] when the system refuses.
     pub fn with_states(self, layout: StateLayout, slots: usize) -> Result<Self, NoMemory> {
         let states = States::new(layout, slots)?;
-        Ok(Self { states, ..self })
+        let journal = states.are_needed().then(|| Journal::new(layout));
+        let journal = journal.transpose()?;
+        Ok(Self {
+            states,
+            journal,
+            ..self
+        })
     }
 
     /// Whether the network has states. Pages alone do not say then what was computed before.
@@ -109,6 +134,10 @@ impl KvCache {
     /// If there is no such table.
     pub fn set_state(&mut self, table: usize, slot: Option<StateSlot>) {
         self.slots[table] = slot;
+        // what was guessed behind a text that is gone comes true no more
+        if let Some(journal) = self.journal.as_mut().filter(|j| j.table == table) {
+            journal.begin(0, 0);
+        }
     }
 
     /// The slot of the sequence of a page table, if it has one.
@@ -132,6 +161,74 @@ impl KvCache {
         }
     }
 
+    /// How many tokens of a page table's sequence, the last ones of the step, are guesses.
+    #[must_use]
+    pub fn guesses(&self, table: usize) -> usize {
+        let journal = self.journal.as_ref().filter(|j| j.table == table);
+        journal.map_or(0, |journal| journal.guesses)
+    }
+
+    /// Keeps what the guesses of the step are to the convolution of a delta layer, `[channels]` each.
+    pub fn keep_inputs<'a>(&mut self, layer: usize, guesses: impl Iterator<Item = &'a [f32]>) {
+        if let Some(journal) = &mut self.journal {
+            let channels = journal.layout.channels();
+            let kept = journal.inputs_mut(layer).chunks_exact_mut(channels);
+            kept.zip(guesses)
+                .for_each(|(kept, guess)| kept.copy_from_slice(guess));
+        }
+    }
+
+    /// Keeps what the guesses of the step are to the matrices of a delta layer, `[width]` each.
+    pub fn keep_columns(&mut self, layer: usize, guesses: &[f32]) {
+        if let Some(journal) = &mut self.journal {
+            journal.columns_mut(layer)[..guesses.len()].copy_from_slice(guesses);
+        }
+    }
+
+    /// Notes that the next guess of the last step came true. It is in the state only after [`Self::take_accepted`] was called for
+    /// all layers, before anything else is done with the state.
+    ///
+    /// # Panics
+    /// If there was no such guess.
+    pub fn accept(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.accept();
+        }
+    }
+
+    /// The page table of the sequence whose guesses came true and are not in its state yet, if there is one.
+    #[must_use]
+    pub fn accepted(&self) -> Option<usize> {
+        let journal = self.journal.as_ref().filter(|j| j.is_ahead());
+        journal.map(|journal| journal.table)
+    }
+
+    /// What is to be taken into the state of one delta layer.
+    ///
+    /// # Panics
+    /// If there is no such layer, or the sequence has no slot.
+    pub fn take_accepted(&mut self, layer: usize) -> Option<Accepted<'_>> {
+        let journal = self.journal.as_ref().filter(|j| j.is_ahead())?;
+        let Some(slot) = self.slots[journal.table] else {
+            panic!("guesses of a sequence without a state");
+        };
+        let (conv, delta) = self.states.layer_mut(slot, layer);
+        let (inputs, columns) = journal.accepted(layer);
+        Some(Accepted {
+            conv,
+            delta,
+            inputs,
+            columns,
+        })
+    }
+
+    /// Notes that all guesses which came true are in the state.
+    pub fn settled(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.settled();
+        }
+    }
+
     /// Keeps pages and states from being swapped out. A device does as it does.
     ///
     /// # Errors
@@ -144,11 +241,20 @@ impl KvCache {
     /// Sets the rows of the next step, span after span.
     ///
     /// # Panics
-    /// If they are more than [`STEP_TOKENS`], or a table has no page for one of them.
+    /// If they are more than [`STEP_TOKENS`], a table has no page for one of them, more than one span has guesses or one has nothing
+    /// else, or guesses that came true are not in their state.
     pub fn begin(&mut self, spans: &[Span]) {
         self.rows.clear();
         self.step += 1;
+        assert_eq!(self.accepted(), None, "a state is behind its text");
+        if let Some(journal) = &mut self.journal {
+            journal.begin(0, 0);
+        }
         for span in spans {
+            if let Some(journal) = self.journal.as_mut().filter(|_| span.guesses > 0) {
+                assert!(journal.guesses == 0 && span.guesses < span.tokens);
+                journal.begin(span.table, span.guesses);
+            }
             let end = span.position + span.tokens;
             assert!(
                 end.div_ceil(PAGE_TOKENS) <= self.tables[span.table].len(),

@@ -4,6 +4,8 @@
 use super::arena::{Arena, NoMemory, NotLocked};
 use super::prefix::{Owner, Owners};
 use super::slots::{Slots, StateSlot};
+use crate::quant::TAPS;
+use glowplug_firmware_config::limits::DRAFT_MAX;
 use std::ops::Range;
 
 /// What a sequence keeps of each delta layer, in values of f32.
@@ -15,6 +17,8 @@ pub struct StateLayout {
     pub conv: usize,
     /// Values of the matrices of all value heads of one layer.
     pub delta: usize,
+    /// Values of a token that go into the matrices of one layer.
+    pub width: usize,
 }
 
 impl StateLayout {
@@ -25,6 +29,20 @@ impl StateLayout {
         (self.conv.saturating_add(self.delta))
             .saturating_mul(self.layers)
             .saturating_mul(size_of::<f32>())
+    }
+
+    /// Values of a token that go into one layer's convolution.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.conv / (TAPS - 1)
+    }
+
+    /// How many bytes are kept of the most guesses that a step may have, so that those which come true can be taken into a state.
+    #[must_use]
+    pub fn journal_bytes(&self) -> usize {
+        (self.channels().saturating_add(self.width))
+            .saturating_mul(self.layers)
+            .saturating_mul(DRAFT_MAX * size_of::<f32>())
     }
 
     /// Where the values of a layer are in its slot: its convolution's, and its matrices'.
@@ -241,6 +259,7 @@ mod tests {
         layers: 3,
         conv: 5,
         delta: 7,
+        width: 9,
     };
 
     fn fill(states: &mut States, slot: StateSlot, value: f32) {
@@ -321,6 +340,7 @@ mod tests {
                 layers,
                 conv,
                 delta,
+                width: 1,
             };
             assert!(States::new(layout, slots).is_err());
         }

@@ -154,6 +154,11 @@ impl Network {
         x
     }
 
+    /// Takes the guesses of the last pass that came true into the states of their sequence.
+    pub fn settle(&self, kv: &mut KvCache, rt: &mut Runtime) {
+        ops::settle(self.delta, kv, rt);
+    }
+
     /// The logits of some rows of a pass: `[rows.len() * vocab]`, row after row. With `best`, all but the best may be -inf.
     ///
     /// # Errors

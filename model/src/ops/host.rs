@@ -16,6 +16,7 @@ use crate::gguf::GROUP;
 use crate::kv::KvCache;
 use crate::pool::RowTile;
 use burn::backend::{TensorData, TensorMetadata};
+pub use delta::settle;
 use products::{MatrixRows, multiply_all};
 use std::cell::RefCell;
 use std::ops::Range;

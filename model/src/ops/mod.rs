@@ -41,6 +41,7 @@ use burn::backend::{Backend, Dispatch, ExtensionType, backend_extension};
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::Tensor;
 use delta::{DeltaInput, DeltaSpec};
+pub use host::settle;
 use no_gpu::NoGpu;
 pub use rest::Rest;
 use rope::RopePairing;

@@ -279,6 +279,7 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                         table,
                         position,
                         tokens,
+                        guesses: 0,
                     })
                     .collect();
                 kv.begin(&spans);

@@ -1,19 +1,25 @@
 //! Drafts give the same answers in fewer runs of the network.
 
-use super::world::{Heard, answer, config, load, request, tiny, turn};
+use super::world::{Heard, answer, config, hybrid, load, request, tiny, turn};
 use glowplug_model::engine::{Engine, EngineConfig, Event, Finish, Request, Worked};
 use glowplug_model::text::SamplerParams;
-use glowplug_tests::Think;
+use glowplug_tests::world::on_gpu;
+use glowplug_tests::{Think, Tiny};
 
 const COPIED: &str = "oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 ";
 
 /// All events of these requests, one after the other, and the number of runs of the network.
-fn answers(drafts: bool, requests: &[Request], seconds: impl Fn(usize) -> f64) -> (String, usize) {
+fn answers(
+    tiny: &Tiny,
+    drafts: bool,
+    requests: &[Request],
+    seconds: impl Fn(usize) -> f64,
+) -> (String, usize) {
     let with = EngineConfig {
         drafts,
         ..config(64, 4)
     };
-    let mut engine = load(&tiny(Think::Prompt), &with);
+    let mut engine = load(tiny, &with);
     let (mut said, mut passes) = (String::new(), 0);
     for (id, request) in requests.iter().enumerate() {
         engine.submit(id as u64, request.clone()).unwrap();
@@ -56,6 +62,15 @@ fn requests(sampler: &SamplerParams) -> Vec<Request> {
     requests
 }
 
+/// A model that thinks, and one with states, which only the host computes.
+fn models() -> Vec<Tiny> {
+    let mut models = vec![tiny(Think::Prompt)];
+    if !on_gpu() {
+        models.push(hybrid());
+    }
+    models
+}
+
 #[test]
 fn they_change_no_answer() {
     let greedy = request("c", "", 1).sampler;
@@ -73,15 +88,17 @@ fn they_change_no_answer() {
         top_logprobs: Some(3),
         ..warm.clone()
     };
-    for sampler in [greedy, warm, bent] {
-        let requests = requests(&sampler);
-        let (plain, without) = answers(false, &requests, |_| 1.0);
-        let (drafted, with) = answers(true, &requests, |_| 1.0);
-        assert!(plain == drafted, "{sampler:?}");
-        assert!(
-            with < without,
-            "{sampler:?}: {with} passes, {without} without drafts"
-        );
+    for tiny in models() {
+        for sampler in [&greedy, &warm, &bent] {
+            let requests = requests(sampler);
+            let (plain, without) = answers(&tiny, false, &requests, |_| 1.0);
+            let (drafted, with) = answers(&tiny, true, &requests, |_| 1.0);
+            assert!(plain == drafted, "{sampler:?}");
+            assert!(
+                with < without,
+                "{sampler:?}: {with} passes, {without} without drafts"
+            );
+        }
     }
 }
 
@@ -137,12 +154,10 @@ fn what_a_client_was_told_is_followed_for_that_client_alone() {
 #[test]
 fn they_stop_where_they_do_not_pay() {
     let requests = requests(&request("c", "", 1).sampler);
-    let (plain, without) = answers(false, &requests, |_| 1.0);
-    let (drafted, with) = answers(
-        true,
-        &requests,
-        |columns| if columns > 1 { 1000.0 } else { 1.0 },
-    );
+    let (plain, without) = answers(&tiny(Think::Prompt), false, &requests, |_| 1.0);
+    let (drafted, with) = answers(&tiny(Think::Prompt), true, &requests, |columns| {
+        if columns > 1 { 1000.0 } else { 1.0 }
+    });
     assert!(plain == drafted);
     assert!(
         with * 100 > without * 90,

@@ -236,6 +236,7 @@ fn which_layers_are_delta_nets_and_how_large() {
         layers: 2,
         conv: 3 * 4 * 32,
         delta: 2 * 32 * 32,
+        width: 4 * 32 + 2 * 32 + 2 * 2,
     };
     assert_eq!(delta.state(), state);
     // flags come before an interval

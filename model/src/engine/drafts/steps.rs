@@ -48,6 +48,7 @@ impl Engine {
             if !right {
                 return false;
             }
+            self.model.kv.accept();
             self.memory.fed(&mut self.model.kv, sequence, 1);
             self.scheduler.served(id, 1);
         }
