@@ -61,6 +61,8 @@ pub struct Shape {
     pub state_bytes: u64,
     /// Values of a token between the two steps of a delta net, which are none where all layers attend.
     pub delta_width: usize,
+    /// Bytes that are kept of guessed tokens, until it is known which of them go into a state; none where all layers attend.
+    pub draft_bytes: u64,
 }
 
 /// What the configuration chooses, and what the program around the engine holds.
@@ -337,7 +339,7 @@ fn slot_bytes(shape: &Shape, choice: &Choice) -> u64 {
 }
 
 /// Bytes that the steps work in: activations of the widest step (hidden, normed, q, k and v, gate and up, and their quantised
-/// copies), tiles of attention, logits and rotation angles. In the first steps of 64 tokens of one stream with 512 tokens of
+/// copies), tiles of attention, logits, rotation angles, and what is kept of guesses. In the first steps of 64 tokens of one stream with 512 tokens of
 /// context, the heap grew by 2.6, 4.1 and 7.6 MB on models of 135M, 0.5B and 1.5B; this estimated 2.5, 5.9 and 9.0 MB, before both
 /// grew by the same 0.2 MB of tiles.
 fn scratch(shape: &Shape, choice: &Choice) -> u64 {
@@ -367,6 +369,7 @@ fn scratch(shape: &Shape, choice: &Choice) -> u64 {
     .into_iter()
     .fold(0, u64::saturating_add)
     .saturating_mul(F32)
+    .saturating_add(shape.draft_bytes)
 }
 
 /// Bytes of the tokenizer, while it is built: of the 1.5B's vocabulary it then holds half of them.

@@ -27,6 +27,7 @@ fn planned(gguf: &Gguf) -> u64 {
         f16_key_layers: 0,
         state_bytes: 0,
         delta_width: 0,
+        draft_bytes: 0,
     })
 }
 

@@ -17,6 +17,7 @@ pub const SMOL: Shape = Shape {
     f16_key_layers: 0,
     state_bytes: 0,
     delta_width: 0,
+    draft_bytes: 0,
 };
 
 /// The shape of Qwen2.5-Coder-1.5B-Instruct in Q4_K_M.
@@ -34,6 +35,7 @@ pub const Q15: Shape = Shape {
     f16_key_layers: 0,
     state_bytes: 0,
     delta_width: 0,
+    draft_bytes: 0,
 };
 
 /// The shape of Qwen3.5-2B in Q4_K_M: six of 24 layers attend, and the others keep a state. The bytes of its file are what its
@@ -52,4 +54,5 @@ pub const Q35: Shape = Shape {
     f16_key_layers: 0,
     state_bytes: 18 * 4 * (16 * 128 * 128 + 3 * 6144),
     delta_width: 6144 + 2048 + 2 * 16,
+    draft_bytes: 18 * 7 * 4 * (6144 + 6144 + 2048 + 2 * 16),
 };

@@ -198,6 +198,7 @@ fn absurd_numbers_are_refused_and_not_wrapped() {
         f16_key_layers: usize::MAX,
         state_bytes: u64::MAX,
         delta_width: usize::MAX,
+        draft_bytes: u64::MAX,
     };
     let choice = Choice {
         context: usize::MAX,

@@ -126,6 +126,7 @@ impl Evaluator {
             table: stream,
             position,
             tokens,
+            guesses: 0,
         })
     }
 

@@ -117,7 +117,7 @@ impl Engine {
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,
-            drafts: drafts(config, &model),
+            drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
             share: config.share,
             hasher: RandomState::new(),
@@ -151,7 +151,7 @@ impl Engine {
         // as many as were allowed last, because the board may be hot
         self.model.threads(prefill, decode);
         self.memory.forget_pages()?;
-        self.drafts = drafts(&config, &self.model);
+        self.drafts = config.drafts.then(|| Drafts::new(config.context));
         self.watch = gguf.watch();
         self.info.isa.clone_from(&self.model.name);
         Ok(())
@@ -245,10 +245,4 @@ impl Engine {
     fn share(&self, client: &str) -> u64 {
         self.hasher.hash_one(client)
     }
-}
-
-/// Drafts, if they are wanted and the network has no states: a wrong guess could not be taken out of a state again.
-fn drafts(config: &EngineConfig, model: &Model) -> Option<Drafts> {
-    let wanted = config.drafts && !model.kv.has_states();
-    wanted.then(|| Drafts::new(config.context))
 }

@@ -85,7 +85,7 @@ impl Engine {
         // who has several tokens comes first, so that the rows whose logits are wanted lie together, from its last token on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
         order.sort_by_key(|(_, n)| *n == 1);
-        let draft = self.draft(plan);
+        let draft = self.draft(plan)?;
         let (mut spans, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for (id, n) in order {
             let Some(sequence) = self.sequences.get_mut(&id) else {
@@ -101,6 +101,7 @@ impl Engine {
                 table: slot.table,
                 position,
                 tokens: fed,
+                guesses: draft.tokens.len(),
             });
             tokens.extend_from_slice(&sequence.tokens[position..end]);
             wanted.push((
@@ -207,6 +208,8 @@ impl Engine {
             sequence.distrust();
         }
         sequence.pauses &= why.is_heard_out();
+        // what is kept is behind all of its tokens
+        self.model.settle();
         self.memory.end(&mut self.model.kv, &mut sequence);
         if sequence.is_own() {
             return self.settle(id, None);

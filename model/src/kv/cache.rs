@@ -1,5 +1,8 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
+mod guesses;
+
+use super::journal::Journal;
 use super::{
     Arena, DevicePages, KvLayout, NoMemory, NotLocked, PageId, PageLost, PageTable, StateLayout,
     StateSlot, States, page_table,
@@ -7,6 +10,7 @@ use super::{
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
+pub use guesses::Accepted;
 use heapless::Vec as Bounded;
 use std::borrow::Cow;
 
@@ -19,6 +23,9 @@ pub struct Span {
     pub position: usize,
     /// How many tokens there are.
     pub tokens: usize,
+    /// How many of them, the last ones, are guesses at what comes next. They leave the state of the sequence as it was, until
+    /// [`KvCache::accept`] says that they came true. One span of a step may have some.
+    pub guesses: usize,
 }
 
 /// A row of the step, which is one token.
@@ -36,6 +43,8 @@ pub struct KvCache {
     states: States,
     /// The slot of each page table's sequence.
     slots: Box<[Option<StateSlot>]>,
+    /// What is known of guesses; none where no layer has a state.
+    journal: Option<Journal>,
     rows: Bounded<Row, STEP_TOKENS>,
     /// How many steps have begun.
     step: u64,
@@ -72,6 +81,7 @@ impl KvCache {
             tables: (0..tables).map(|_| page_table()).collect(),
             states: States::none(),
             slots: vec![None; tables].into(),
+            journal: None,
             rows: Bounded::new(),
             step: 0,
         }
@@ -83,7 +93,13 @@ impl KvCache {
     /// [`NoMemory`] when the system refuses.
     pub fn with_states(self, layout: StateLayout, slots: usize) -> Result<Self, NoMemory> {
         let states = States::new(layout, slots)?;
-        Ok(Self { states, ..self })
+        let journal = states.are_needed().then(|| Journal::new(layout));
+        let journal = journal.transpose()?;
+        Ok(Self {
+            states,
+            journal,
+            ..self
+        })
     }
 
     /// Whether the network has states. Pages alone do not say then what was computed before.
@@ -109,6 +125,10 @@ impl KvCache {
     /// If there is no such table.
     pub fn set_state(&mut self, table: usize, slot: Option<StateSlot>) {
         self.slots[table] = slot;
+        // what was guessed behind a text that is gone comes true no more
+        if let Some(journal) = self.journal.as_mut().filter(|j| j.table == table) {
+            journal.begin(0, 0);
+        }
     }
 
     /// The slot of the sequence of a page table, if it has one.
@@ -144,11 +164,20 @@ impl KvCache {
     /// Sets the rows of the next step, span after span.
     ///
     /// # Panics
-    /// If they are more than [`STEP_TOKENS`], or a table has no page for one of them.
+    /// If they are more than [`STEP_TOKENS`], a table has no page for one of them, more than one span has guesses or one has nothing
+    /// else, or guesses that came true are not in their state.
     pub fn begin(&mut self, spans: &[Span]) {
         self.rows.clear();
         self.step += 1;
+        assert_eq!(self.accepted(), None, "a state is behind its text");
+        if let Some(journal) = &mut self.journal {
+            journal.begin(0, 0);
+        }
         for span in spans {
+            if let Some(journal) = self.journal.as_mut().filter(|_| span.guesses > 0) {
+                assert!(journal.guesses == 0 && span.guesses < span.tokens);
+                journal.begin(span.table, span.guesses);
+            }
             let end = span.position + span.tokens;
             assert!(
                 end.div_ceil(PAGE_TOKENS) <= self.tables[span.table].len(),

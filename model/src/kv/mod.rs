@@ -11,6 +11,7 @@
 
 mod arena;
 mod cache;
+mod journal;
 mod layout;
 mod pages;
 mod prefix;
@@ -19,7 +20,7 @@ pub mod snapshot;
 mod states;
 
 pub use arena::{Arena, DevicePages, NoMemory, NotLocked, PageLost};
-pub use cache::{KvCache, Span};
+pub use cache::{Accepted, KvCache, Span};
 pub use layout::{KvLayout, LayoutError};
 pub use pages::{Found, Missing, PageCounts, PageTable, Pages, Partial, TooManyPages, page_table};
 pub use prefix::{Owner, Owners, PageId};

@@ -4,6 +4,8 @@
 use super::arena::{Arena, NoMemory, NotLocked};
 use super::prefix::{Owner, Owners};
 use super::slots::{Slots, StateSlot};
+use crate::quant::TAPS;
+use glowplug_firmware_config::limits::DRAFT_MAX;
 use std::ops::Range;
 
 /// What a sequence keeps of each delta layer, in values of f32.
@@ -15,6 +17,10 @@ pub struct StateLayout {
     pub conv: usize,
     /// Values of the matrices of all value heads of one layer.
     pub delta: usize,
+    /// Values of a token that go into the matrices of one layer.
+    pub width: usize,
+    /// Values of the last token's hidden state, from which a layer that drafts goes on; 0 where there is none.
+    pub hidden: usize,
 }
 
 impl StateLayout {
@@ -24,7 +30,23 @@ impl StateLayout {
         // a size that no machine has is refused when the arena is made
         (self.conv.saturating_add(self.delta))
             .saturating_mul(self.layers)
+            .saturating_add(self.hidden)
             .saturating_mul(size_of::<f32>())
+    }
+
+    /// Values of a token that go into one layer's convolution.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.conv / (TAPS - 1)
+    }
+
+    /// How many bytes are kept of the most guesses that a step may have, so that those which come true can be taken into a state.
+    #[must_use]
+    pub fn journal_bytes(&self) -> usize {
+        (self.channels().saturating_add(self.width))
+            .saturating_mul(self.layers)
+            .saturating_add(self.hidden)
+            .saturating_mul(DRAFT_MAX * size_of::<f32>())
     }
 
     /// Where the values of a layer are in its slot: its convolution's, and its matrices'.
@@ -40,7 +62,7 @@ impl StateLayout {
     }
 }
 
-/// The slots of all sequences and of all snapshots, `[slots][layers][conv, delta]` in f32.
+/// The slots of all sequences and of all snapshots, in f32: `[layers][conv, delta]`, and the hidden state.
 pub struct States {
     layout: StateLayout,
     /// None where no layer has a state.
@@ -218,6 +240,17 @@ impl States {
         (&mut before[conv], after)
     }
 
+    /// The hidden state of a slot's last token.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn hidden_mut(&mut self, slot: StateSlot) -> &mut [f32] {
+        let hidden = self.layout.hidden;
+        let values = bytemuck::cast_slice_mut(self.bytes_mut(slot));
+        let len = values.len();
+        &mut values[len - hidden..]
+    }
+
     /// Every snapshot, with its owner and the tokens that it is behind.
     #[cfg(test)]
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = (StateSlot, Owner, &[u32])> {
@@ -241,6 +274,8 @@ mod tests {
         layers: 3,
         conv: 5,
         delta: 7,
+        width: 9,
+        hidden: 2,
     };
 
     fn fill(states: &mut States, slot: StateSlot, value: f32) {
@@ -250,11 +285,12 @@ mod tests {
             conv.fill(value);
             delta.fill(value);
         }
+        states.hidden_mut(slot).fill(value);
     }
 
     fn has(states: &States, slot: StateSlot, value: f32) -> bool {
         let values: &[f32] = bytemuck::cast_slice(states.bytes(slot));
-        values.len() == 36 && values.iter().all(|v| *v == value)
+        values.len() == 38 && values.iter().all(|v| *v == value)
     }
 
     #[test]
@@ -321,6 +357,8 @@ mod tests {
                 layers,
                 conv,
                 delta,
+                width: 1,
+                hidden: 0,
             };
             assert!(States::new(layout, slots).is_err());
         }

@@ -1,6 +1,7 @@
 //! Every host step against its default body, over odd shapes: on Flex itself, and with feature `ndarray` on that device.
 
 mod delta;
+mod draft;
 
 use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;
@@ -279,6 +280,7 @@ fn attention_input_and_attention_match_over_steps_of_two_sequences() {
                         table,
                         position,
                         tokens,
+                        guesses: 0,
                     })
                     .collect();
                 kv.begin(&spans);

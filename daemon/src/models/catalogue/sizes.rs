@@ -1,5 +1,6 @@
 //! How large a model of the catalogue is, for a plan before its file is here.
 
+use glowplug_firmware_config::limits::DRAFT_MAX;
 use glowplug_firmware_config::plan::Shape;
 use glowplug_model::network::dims::Arch;
 use glowplug_model::ops::HeadNorm;
@@ -48,6 +49,11 @@ impl Delta {
     /// Values that go through a layer's convolution: queries, keys and values.
     fn channels(&self) -> usize {
         (2 * self.key_heads + self.value_heads) * self.state
+    }
+
+    /// Values of a token that go into a layer's matrices: the same, gates, and two numbers for each value head.
+    fn width(&self) -> usize {
+        self.channels() + self.value_heads * (self.state + 2)
     }
 
     /// Whether a layer attends.
@@ -105,8 +111,10 @@ impl Sizes {
             token_bytes,
             merges: self.merges,
             f16_key_layers: f16,
-            delta_width: self.delta.map_or(0, |delta| {
-                delta.channels() + delta.value_heads * (delta.state + 2)
+            delta_width: self.delta.map_or(0, |delta| delta.width()),
+            draft_bytes: self.delta.map_or(0, |delta| {
+                let layers = self.layers - self.attending();
+                (4 * DRAFT_MAX * layers * (delta.channels() + delta.width())) as u64
             }),
             state_bytes: self.delta.map_or(0, |delta| {
                 let (layers, conv) = (self.layers - self.attending(), 3 * delta.channels());

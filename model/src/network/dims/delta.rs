@@ -42,13 +42,21 @@ impl Delta {
         2 * self.key_dim() + self.value_dim()
     }
 
-    /// What a sequence keeps of all these layers.
+    /// How many values of a position go into the matrices: queries, keys and values, gates, and two numbers for each value head.
     #[must_use]
-    pub fn state(&self) -> StateLayout {
+    pub fn width(&self) -> usize {
+        self.channels() + self.value_dim() + 2 * self.value_heads
+    }
+
+    /// What a sequence keeps of all these layers, and `hidden` values of its last token.
+    #[must_use]
+    pub fn state(&self, hidden: usize) -> StateLayout {
         StateLayout {
             layers: self.attends.iter().filter(|attends| !**attends).count(),
             conv: (TAPS - 1) * self.channels(),
             delta: self.value_dim() * self.head_dim,
+            width: self.width(),
+            hidden,
         }
     }
 }

@@ -137,6 +137,7 @@ fn embedded(raw: &Raw, table: Matrix<CubeBackend>, tokens: &[u32]) {
         table: 0,
         position: 0,
         tokens: tokens.len(),
+        guesses: 0,
     }]);
     let like = floats(&[0.0], &[1]);
     let found = CubeBackend::embed(&like, table, tokens, 1.0, &kv, &mut rt);

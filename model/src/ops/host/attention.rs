@@ -148,6 +148,7 @@ mod tests {
             table,
             position,
             tokens,
+            guesses: 0,
         };
         spans.iter().map(span).collect()
     }

@@ -44,7 +44,9 @@ pub(super) fn delta_input(
     let mut out = std::mem::take(spare);
     out.resize(n * wide, 0.0);
     for run in runs(kv) {
-        let (kept, _) = kv.state(kv.table_of(run.start), layer);
+        let table = kv.table_of(run.start);
+        let certain = run.len() - kv.guesses(table);
+        let (kept, _) = kv.state(table, layer);
         let products = &products[run.start * wide..run.end * wide];
         let out = &mut out[run.start * wide..run.end * wide];
         pool.run_chunks(threads, out, wide, &|token, out| {
@@ -54,7 +56,9 @@ pub(super) fn delta_input(
             });
             column.finish(kernels, columns, &products[token * wide..][..wide], out);
         });
-        keep_last(kept, products, channels, wide);
+        keep_last(kept, &products[..certain * wide], channels, wide);
+        let guesses = products[certain * wide..].chunks_exact(wide);
+        kv.keep_inputs(layer, guesses.map(|column| &column[..channels]));
     }
     tensor(out, [n, wide])
 }
@@ -154,12 +158,16 @@ pub(super) fn delta(
         out: Vec<&'a mut [f32]>,
     }
     let (n, wide) = width(&x);
-    let (d, keys, channels) = (spec.head_dim, spec.keys(), spec.channels());
+    let (d, channels) = (spec.head_dim, spec.channels());
     let (kernels, norm) = (rt.kernels, slice::<f32>(norm));
     let x = values(x);
     let mut out = vec![0.0; n * spec.values()];
     for run in runs(kv) {
-        let (_, state) = kv.state(kv.table_of(run.start), layer);
+        let table = kv.table_of(run.start);
+        let columns = &x[run.start * wide..run.end * wide];
+        let (certain, guesses) = columns.split_at((run.len() - kv.guesses(table)) * wide);
+        kv.keep_columns(layer, guesses);
+        let (_, state) = kv.state(table, layer);
         let states = state.chunks_exact_mut(d * d);
         let mut heads: Vec<Head<'_>> = states
             .map(|state| Head {
@@ -173,24 +181,19 @@ pub(super) fn delta(
                 head.out.push(out);
             }
         }
-        let columns = &x[run.start * wide..run.end * wide];
         rt.pool.run_chunks(rt.threads, &mut heads, 1, &|head, own| {
-            let key_head = head % spec.key_heads * d;
-            let rule = DeltaRule {
-                columns,
-                width: wide,
-                q: key_head,
-                k: keys + key_head,
-                v: 2 * keys + head * d,
-                decay: channels + spec.values() + head,
-                beta: channels + spec.values() + spec.value_heads + head,
-                d,
-            };
             let gate = channels + head * d;
+            let copied = if guesses.is_empty() { 0 } else { d * d };
             for Head { state, out } in own {
-                with_tile((out.len() + 1) * d, |tile| {
-                    let (normed, results) = tile.split_at_mut(d);
-                    kernels.delta_rule(&rule, state, results);
+                with_tile((out.len() + 1) * d + copied, |tile| {
+                    let (normed, rest) = tile.split_at_mut(d);
+                    let (results, copy) = rest.split_at_mut(out.len() * d);
+                    let (sure, guessed) = results.split_at_mut(certain.len() / wide * d);
+                    kernels.delta_rule(&rule(spec, head, certain), state, sure);
+                    if !guesses.is_empty() {
+                        copy.copy_from_slice(state);
+                        kernels.delta_rule(&rule(spec, head, guesses), copy, guessed);
+                    }
                     let tokens = results.chunks_exact(d).zip(columns.chunks_exact(wide));
                     for (out, (result, column)) in out.iter_mut().zip(tokens) {
                         kernels.rms_norm(result, norm, spec.eps, normed);
@@ -205,6 +208,46 @@ pub(super) fn delta(
         rt.spare = x;
     }
     tensor(out, [n, spec.values()])
+}
+
+/// The rule of a value head for columns of [`DeltaSpec::width`] values.
+fn rule(spec: DeltaSpec, head: usize, columns: &[f32]) -> DeltaRule<'_> {
+    let (d, keys) = (spec.head_dim, spec.keys());
+    let key_head = head % spec.key_heads * d;
+    let decays = spec.channels() + spec.values();
+    DeltaRule {
+        columns,
+        width: spec.width(),
+        q: key_head,
+        k: keys + key_head,
+        v: 2 * keys + head * d,
+        decay: decays + head,
+        beta: decays + spec.value_heads + head,
+        d,
+    }
+}
+
+/// Takes the guesses of the last step that came true into the state of their sequence, in all layers. States are on the host
+/// whatever the backend.
+pub fn settle(spec: DeltaSpec, kv: &mut KvCache, rt: &mut Runtime) {
+    if kv.accepted().is_none() {
+        return;
+    }
+    let (d, channels, kernels) = (spec.head_dim, spec.channels(), rt.kernels);
+    for layer in 0..kv.states().layout().layers {
+        if let Some(of) = kv.take_accepted(layer) {
+            keep_last(of.conv, of.inputs, channels, channels);
+            let columns = of.columns;
+            rt.pool
+                .run_chunks(rt.threads, of.delta, d * d, &|head, state| {
+                    let rule = rule(spec, head, columns);
+                    with_tile(columns.len() / rule.width * d, |results| {
+                        kernels.delta_rule(&rule, state, results);
+                    });
+                });
+        }
+    }
+    kv.settled();
 }
 
 /// The rows of the step that are tokens of one sequence, one after the other.

@@ -23,6 +23,11 @@ fn unit_heads<B: Backend>(x: FloatTensor<B>, d: usize) -> FloatTensor<B> {
     B::float_reshape(B::float_div(heads, length), Shape::from(vec![1, values]))
 }
 
+/// The first of `n` rows that is a guess, or `n`. Guesses are the last rows of a step.
+fn first_guess(n: usize, kv: &KvCache) -> usize {
+    n - kv.guesses(kv.table_of(n - 1))
+}
+
 pub(in crate::ops) fn delta_input<B: Backend>(
     x: &FloatTensor<B>,
     w: DeltaInput<B>,
@@ -45,12 +50,17 @@ pub(in crate::ops) fn delta_input<B: Backend>(
     let alpha = B::float_add(linear::<B>(h.clone(), w.alpha, rt), row_of(w.bias));
     let decay = B::float_exp(B::float_mul(softplus::<B>(alpha), row_of(w.rate)));
     let beta = sigmoid::<B>(linear::<B>(h, w.beta, rt));
+    let first = first_guess(n, kv);
+    let mut before = None;
     let convolved = (0..n)
         .map(|row| {
             let (state, _) = kv.state(kv.table_of(row), layer);
-            let before = upload::<B>(state.to_vec(), [TAPS - 1, channels], &device);
+            if row == first {
+                before = Some(state.to_vec());
+            }
+            let last = upload::<B>(state.to_vec(), [TAPS - 1, channels], &device);
             let own = part::<B>(qkv.clone(), 0, row, row + 1);
-            let columns = B::float_cat(vec![before, own], 0);
+            let columns = B::float_cat(vec![last, own], 0);
             let kept = part::<B>(columns.clone(), 0, 1, TAPS);
             state.copy_from_slice(&download::<B>(kept));
             let sum = B::float_sum_dim(B::float_mul(columns, w.convolution.clone()), 0);
@@ -61,6 +71,13 @@ pub(in crate::ops) fn delta_input<B: Backend>(
             B::float_cat(vec![q, k, part::<B>(out, 1, 2 * keys, channels)], 1)
         })
         .collect();
+    if let Some(before) = before {
+        kv.state(kv.table_of(first), layer)
+            .0
+            .copy_from_slice(&before);
+        let guesses = download::<B>(part::<B>(qkv, 0, first, n));
+        kv.keep_inputs(layer, guesses.chunks_exact(channels));
+    }
     B::float_cat(vec![B::float_cat(convolved, 0), gate, decay, beta], 1)
 }
 
@@ -74,9 +91,14 @@ pub(in crate::ops) fn delta<B: Backend>(
     let (n, d, device) = (x.shape()[0], spec.head_dim, x.device());
     let (keys, channels) = (spec.keys(), spec.channels());
     let (gates, decays) = (channels, channels + spec.values());
+    let first = first_guess(n, kv);
+    let mut before = None;
     let rows = (0..n)
         .map(|row| {
             let (_, state) = kv.state(kv.table_of(row), layer);
+            if row == first {
+                before = Some(state.to_vec());
+            }
             let token = part::<B>(x.clone(), 0, row, row + 1);
             let values = |from: usize, len: usize| part::<B>(token.clone(), 1, from, from + len);
             let mut heads = Vec::new();
@@ -103,5 +125,11 @@ pub(in crate::ops) fn delta<B: Backend>(
             B::float_cat(heads, 1)
         })
         .collect();
+    if let Some(before) = before {
+        kv.state(kv.table_of(first), layer)
+            .1
+            .copy_from_slice(&before);
+        kv.keep_columns(layer, &download::<B>(part::<B>(x.clone(), 0, first, n)));
+    }
     B::float_cat(rows, 0)
 }

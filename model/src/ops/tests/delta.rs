@@ -5,9 +5,10 @@ use crate::gguf::GgmlType;
 use crate::kv::{KvCache, KvLayout, Span, StateLayout};
 use crate::ops::delta::{DeltaInput, DeltaSpec};
 use crate::ops::runtime::Runtime;
-use crate::ops::{Backend, Flex, Norm, QuantOps, reference};
+use crate::ops::{Backend, Flex, Norm, QuantOps, reference, settle};
 use crate::quant::{Isa, Kernels};
 use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::DRAFT_MAX;
 
 const EMBED: usize = 256;
 
@@ -58,6 +59,8 @@ fn cache(spec: DeltaSpec, tables: usize) -> KvCache {
         layers: 2,
         conv: 3 * spec.channels(),
         delta: spec.values() * spec.head_dim,
+        width: spec.width(),
+        hidden: 0,
     };
     let kv = KvCache::new(layout, 8, tables).unwrap();
     let mut kv = kv.with_states(states, tables).unwrap();
@@ -73,6 +76,7 @@ fn spans(spans: &[(usize, usize, usize)]) -> Vec<Span> {
         table,
         position,
         tokens,
+        guesses: 0,
     };
     spans.iter().map(span).collect()
 }
@@ -225,6 +229,96 @@ fn nothing_shows_how_a_text_was_cut() {
             }
         }
     }
+}
+
+/// A step that guesses gives each token its bits and leaves the state as it was; however many of the guesses come true, the next step
+/// goes on from them with the same bits as from a text that was never guessed at.
+#[test]
+fn guesses_leave_the_state_until_they_come_true() {
+    const TOKENS: usize = 12;
+    let spec = spec(2, 4, 64);
+    let mut random = Random(43);
+    let w = Weights::new(&mut random, GgmlType::Q4_K, spec);
+    let text = random.floats(TOKENS * EMBED);
+    let wrong = random.floats(TOKENS * EMBED);
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let levels = Isa::ALL
+        .into_iter()
+        .filter_map(|isa| Kernels::detect(Some(isa)).ok());
+    for kernels in levels {
+        let mut rt = runtime(1, 2);
+        rt.kernels = kernels;
+        let mut kv = cache(spec, 2);
+        kv.begin(&spans(&[(1, 0, TOKENS)]));
+        let whole = host(&w, spec, &text, &mut kv, &mut rt);
+        let whole: Vec<_> = whole.chunks_exact(spec.values()).map(bits).collect();
+        for (guesses, right) in (1..=DRAFT_MAX).flat_map(|n| (0..=n).map(move |right| (n, right))) {
+            let mut kv = cache(spec, 2);
+            let mut step =
+                |kv: &mut KvCache, at: usize, tokens: usize, guesses: usize, right: usize| {
+                    kv.begin(&[Span {
+                        guesses,
+                        ..spans(&[(0, at, tokens)])[0]
+                    }]);
+                    let (true_, guessed) = (
+                        at..at + tokens - guesses + right,
+                        at + tokens - guesses + right..at + tokens,
+                    );
+                    let rows = |of: &[f32], range: std::ops::Range<usize>| {
+                        of[range.start * EMBED..range.end * EMBED].to_vec()
+                    };
+                    let x = [rows(&text, true_.clone()), rows(&wrong, guessed)].concat();
+                    let out = host(&w, spec, &x, kv, &mut rt);
+                    let out = out.chunks_exact(spec.values()).map(bits);
+                    for (position, out) in true_.zip(out) {
+                        assert!(
+                            out == whole[position],
+                            "{} {guesses} guesses, {right} right",
+                            kernels.isa()
+                        );
+                    }
+                };
+            step(&mut kv, 0, 2, 0, 0);
+            step(&mut kv, 2, 1 + guesses, guesses, right);
+            let before = bits(bytemuck::cast_slice(kv.states().bytes(1)));
+            (0..right).for_each(|_| kv.accept());
+            assert!(bits(bytemuck::cast_slice(kv.states().bytes(1))) == before);
+            let mut rt = runtime(1, 2);
+            rt.kernels = kernels;
+            settle(spec, &mut kv, &mut rt);
+            assert_eq!(kv.accepted(), None);
+            step(&mut kv, 3 + right, 1, 0, 0);
+        }
+    }
+}
+
+/// The default bodies leave the state as it was too, and keep the same of the guesses.
+#[test]
+fn default_bodies_guess_as_the_host_does() {
+    let spec = spec(1, 2, 32);
+    let mut random = Random(47);
+    let w = Weights::new(&mut random, GgmlType::F32, spec);
+    let x = random.floats(4 * EMBED);
+    let mut rt = runtime(1, 2);
+    let (mut kv, mut oracle) = (cache(spec, 2), cache(spec, 2));
+    let span = Span {
+        guesses: 3,
+        ..spans(&[(0, 0, 4)])[0]
+    };
+    kv.begin(&[span]);
+    oracle.begin(&[span]);
+    host(&w, spec, &x, &mut kv, &mut rt);
+    let x = on::<Oracle>(&x, &[4, EMBED]);
+    let y = reference::delta::delta_input::<Oracle>(&x, w.on(spec), spec, 1, &mut oracle, &rt);
+    let norm = on::<Oracle>(&w.head_norm, &[spec.head_dim]);
+    reference::delta::delta::<Oracle>(&y, &norm, spec, 1, &mut oracle);
+    let state = |kv: &KvCache| bytemuck::cast_slice(kv.states().bytes(1)).to_vec();
+    close(&state(&kv), &state(&oracle), 1e-4, "one token");
+    for kv in [&mut kv, &mut oracle] {
+        (0..2).for_each(|_| kv.accept());
+        settle(spec, kv, &mut rt);
+    }
+    close(&state(&kv), &state(&oracle), 1e-4, "three tokens");
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! The memory of a network with states, in small worlds of random clients. The state of a sequence is a hash of exactly the tokens
 //! that it was fed, and each step computes it from the one before. So a sequence that began with another text's snapshot, or with
 //! what was left in a slot, is found out by its next step.
+//!
+//! One file, because it is one world: clients, steps and checks share its sequences, pages and slots.
 
 mod cases;
 
 use super::worlds::Random;
 use super::*;
 use crate::engine::scheduler::Job;
-use crate::kv::StateLayout;
+use crate::kv::{Accepted, Span, StateLayout};
 use std::collections::BTreeSet;
 
 /// Steps of all worlds together.
@@ -16,6 +18,8 @@ const STATE: StateLayout = StateLayout {
     layers: 2,
     conv: 3,
     delta: 5,
+    width: 1,
+    hidden: 4,
 };
 /// Tokens of the configuration's text. They are numbers below [`SECRETS`].
 const SYSTEM: usize = 70;
@@ -223,8 +227,14 @@ impl World {
         }
         self.waited += self.scheduler.waiting().len().min(1);
         let plan = self.scheduler.step(&|id| self.sequences[&id].due());
+        self.settle();
         for &(id, tokens) in &plan {
             self.feed(id, tokens);
+            let sequence = self.sequences.get_mut(&id).unwrap();
+            if plan.len() == 1 && sequence.remaining() == 0 && sequence.fed == sequence.tokens.len()
+            {
+                self.guess(id);
+            }
             let sequence = self.sequences.get_mut(&id).unwrap();
             if sequence.fed < sequence.tokens.len() {
                 continue;
@@ -279,12 +289,68 @@ impl World {
                 .zip(parts_of(after).iter().cycle())
                 .for_each(|(value, part)| *value = *part);
         }
+        self.kv.hidden(table).copy_from_slice(&parts_of(after));
         self.scheduler.served(id, tokens);
         self.memory.fed(&mut self.kv, sequence, tokens);
     }
 
+    /// Has some tokens come true that were guessed with the last one. They are in the sequence's pages, and in its state only when
+    /// the next step begins or the request ends.
+    fn guess(&mut self, id: RequestId) {
+        let right = self.random.below(3);
+        let sequence = self.sequences.get_mut(&id).unwrap();
+        let right = right.min(sequence.limit - sequence.tokens.len());
+        if right == 0 {
+            return;
+        }
+        self.memory.grow(&mut self.kv, sequence, right);
+        let table = sequence.slot.unwrap().table;
+        self.kv.begin(&[Span {
+            table,
+            position: sequence.fed - 1,
+            tokens: 1 + right,
+            guesses: right,
+        }]);
+        for _ in 0..right {
+            let own = (sequence.owners.own as u32 + 1) * SECRETS;
+            let token = own + self.random.below(3) as u32;
+            let (page, row) = (sequence.fed / PAGE_TOKENS, sequence.fed % PAGE_TOKENS);
+            let page = self.kv.table(table)[page];
+            let (layout, write_row) = (layout(), write);
+            self.kv
+                .arena()
+                .change_page(page, |bytes| write_row(&layout, bytes, row, token));
+            sequence.tokens.push(token);
+            self.kv.accept();
+            self.memory.fed(&mut self.kv, sequence, 1);
+        }
+    }
+
+    /// Takes the guesses that came true into the state of their sequence, as the network does.
+    fn settle(&mut self) {
+        let Some(table) = self.kv.accepted() else {
+            return;
+        };
+        let mut sequences = self.sequences.values();
+        let of = sequences.find(|s| s.slot.is_some_and(|slot| slot.table == table));
+        let of = of.unwrap();
+        let after = parts_of(chain(&of.tokens[..of.fed]));
+        for layer in 0..STATE.layers {
+            let Accepted { conv, delta, .. } = self.kv.take_accepted(layer).unwrap();
+            let values = conv.iter_mut().chain(delta);
+            values
+                .zip(after.iter().cycle())
+                .for_each(|(value, part)| *value = *part);
+        }
+        self.kv.hidden(table).copy_from_slice(&after);
+        self.kv.settled();
+    }
+
     /// Ends a request in any state. If it is not `trusted`, the network broke down.
     fn end(&mut self, id: RequestId, trusted: bool) {
+        if trusted {
+            self.settle();
+        }
         self.scheduler.remove(id).unwrap();
         let mut sequence = self.sequences.remove(&id).unwrap();
         let thought = sequence.remaining() == 0 && self.random.below(3) == 0;

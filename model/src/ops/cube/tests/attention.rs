@@ -113,6 +113,7 @@ fn compared(spec: AttentionSpec, rope_dims: usize, isa: Isa) {
                     table,
                     position,
                     tokens,
+                    guesses: 0,
                 })
                 .collect();
             kv.begin(&spans);

@@ -61,6 +61,7 @@ fn a_token_is_as_many_submissions_as_the_last() {
             table: 0,
             position,
             tokens: 1,
+            guesses: 0,
         }]);
         let mut x = CubeBackend::embed(&like, table.clone(), &[7], 1.0, &kv, &mut rt);
         for layer in 0..layers {
