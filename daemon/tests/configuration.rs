@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glowplug::config::{Draft, entries, env_name, is_in_list};
+use glowplug_tests::check_page;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -40,14 +41,7 @@ fn table() -> String {
 /// `GLOWPLUG_WRITE_PAGES=1 cargo test --release -p glowplug --test configuration` writes the page anew.
 #[test]
 fn the_page_lists_every_key() {
-    let page = std::fs::read_to_string(PAGE).unwrap();
-    let (before, rest) = page.split_once(BEGIN).unwrap();
-    let (_, after) = rest.split_once(END).unwrap();
-    let made = format!("{before}{BEGIN}{}{END}{after}", table());
-    if std::env::var_os("GLOWPLUG_WRITE_PAGES").is_some() {
-        std::fs::write(PAGE, &made).unwrap();
-    }
-    assert_eq!(made, std::fs::read_to_string(PAGE).unwrap());
+    check_page(PAGE, Some([BEGIN, END]), &table());
 }
 
 #[test]

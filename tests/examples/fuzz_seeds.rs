@@ -8,7 +8,7 @@ use glowplug_model::kv::snapshot::{self, Snapshot};
 use glowplug_model::network::dims::Arch;
 use glowplug_model::seal::Keys;
 use glowplug_tests::Tiny;
-use glowplug_tests::formats::grids;
+use glowplug_tests::formats::{self, FORMATS, grids};
 use std::error::Error;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -67,8 +67,14 @@ fn models(plain: &Path, packed: &Path, text: &Path) -> Result<(), Box<dyn Error>
         ff: 256,
         ..grids::mixed()
     };
+    let formats = FORMATS.map(|ty| Tiny {
+        layers: 1,
+        ff: 256,
+        ..formats::file(ty)
+    });
     let named = tiny.iter().map(|tiny| (tiny.arch.name(), tiny));
-    for (name, tiny) in named.chain([
+    let formats = FORMATS.iter().map(|ty| ty.name()).zip(&formats);
+    for (name, tiny) in named.chain(formats).chain([
         ("traits", &traits),
         ("sentence", &sentence),
         ("grids", &on_grids),

@@ -1,15 +1,21 @@
-//! What clients' schemas can cost in memory: the tables of a vocabulary, and eight constraints that are walked for long. A
+//! What clients' schemas can cost: the tables of a vocabulary, eight constraints that are walked for long, and calls that are none. A
 //! process of its own, because its allocator counts.
 
 #![allow(clippy::unwrap_used)]
 
 use glowplug_firmware_config::limits::{CONSTRAINER_BYTES, CONSTRAINT_BYTES_MAX, STREAMS_MAX};
-use glowplug_model::text::{Constrainer, Constraint, Format, Tokenizer};
+use glowplug_model::text::{
+    CallSplitter, Constrainer, Constraint, Convention, Format, Tokenizer, Tool,
+};
 use glowplug_tests::{Counting, SplitMix, r1_vocabulary, schema_bombs};
-use std::sync::Arc;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
+
+/// Held by the test that counts.
+static COUNTS: Mutex<()> = Mutex::new(());
 
 /// Bytes in use, and the most that were since the last call.
 fn in_use() -> (u64, u64) {
@@ -70,6 +76,7 @@ fn walk(
 
 #[test]
 fn constraints_stay_within_what_is_planned_for_them() {
+    let _counts = COUNTS.lock().unwrap();
     let tokenizer = Arc::new(Tokenizer::from_gguf(&r1_vocabulary()).unwrap());
     let (before, _) = in_use();
     let constrainer = Constrainer::new(Arc::clone(&tokenizer), 151_936).unwrap();
@@ -121,4 +128,27 @@ fn constraints_stay_within_what_is_planned_for_them() {
     let (_, peak) = in_use();
     println!("with the bombs: {} bytes more at the peak", peak - before);
     assert!(peak - before <= CONSTRAINT_BYTES_MAX, "{}", peak - before);
+}
+
+/// An answer that begins the same call again and again, of which none can be read, reads the schema of its tool once.
+#[test]
+fn calls_that_are_none_read_their_schema_once() {
+    let _counts = COUNTS.lock().unwrap();
+    let mut schema = String::from(r#"{"properties":{"n":{"type":"integer"}"#);
+    for at in 0..1_000 {
+        let _ = write!(schema, r#","property_{at}":{{"type":"string"}}"#);
+    }
+    let tool = Tool::new("a", None, &(schema + "}}")).unwrap();
+    let before = ALLOCATOR.calls();
+    for refused in [1, 300] {
+        let mut splitter = CallSplitter::new(Convention::Tagged, [tool.clone()].into(), 1);
+        let text = "<function=a>\n<parameter=n>".repeat(refused) + "</parameter></function>";
+        let mut said = 0;
+        splitter.push(&text, &mut |piece| said += format!("{piece:?}").len());
+        splitter.finish(&mut |_| ());
+        assert!(said > text.len());
+    }
+    let calls = ALLOCATOR.calls() - before;
+    println!("{calls} allocations");
+    assert!(calls < 20_000, "{calls}");
 }

@@ -84,7 +84,9 @@ fn measured(
             let compared = Comparison::measure(setting, &gguf, &to_measure(config));
             let compared = compared.map_err(|error| error.to_string())?;
             if let Err(error) = compared.write(model) {
-                tracing::warn!("it will be measured again at the next start: {error}");
+                tracing::warn!(
+                    "the speeds cannot be kept, and the next start measures them again: {error}"
+                );
             }
             compared
         }

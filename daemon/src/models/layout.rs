@@ -7,11 +7,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::files;
-use glowplug_model::engine::EngineConfig;
-use glowplug_model::gguf::Gguf;
+use glowplug_model::engine::{EngineConfig, LoadError};
 use glowplug_model::quant::Isa;
 use serde::{Deserialize, Serialize};
 
+use super::opened::Opened;
 use super::speed::{NotMeasured, Speed};
 use super::tuned::level;
 
@@ -64,15 +64,20 @@ impl Layouts {
     /// [`NotMeasured`]: the model cannot be loaded.
     pub fn measure(
         setting: &Setting,
-        model: &Gguf,
-        packed: &Gguf,
+        model: &Opened,
+        packed: &Opened,
         config: &EngineConfig,
     ) -> Result<Self, NotMeasured> {
+        // mapped for as long as it is measured, because the memory plan has room for the weights once
+        let speed = |file: &Opened| {
+            let gguf = file.gguf().map_err(LoadError::from)?;
+            Speed::measure(&gguf, config)
+        };
         let once = || -> Result<Self, NotMeasured> {
             Ok(Self {
                 setting: setting.clone(),
-                packed: Speed::measure(packed, config)?,
-                as_it_came: Speed::measure(model, config)?,
+                packed: speed(packed)?,
+                as_it_came: speed(model)?,
             })
         };
         let first = once()?;

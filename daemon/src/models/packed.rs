@@ -3,9 +3,9 @@
 
 use super::layout::{Layouts, Setting};
 use super::opened::Opened;
-use super::speed::{NotMeasured, to_measure};
+use super::speed::to_measure;
 use crate::files::{self, beside};
-use glowplug_model::engine::{EngineConfig, LoadError};
+use glowplug_model::engine::EngineConfig;
 use glowplug_model::gguf::pack::{self, REQUANTIZED_HEAD};
 use glowplug_model::gguf::{Gguf, GgufError};
 use glowplug_model::quant::to_q4_0;
@@ -130,12 +130,12 @@ impl Weights {
             }
             Err(error) => {
                 tracing::info!(
-                    "the model is served as it is, decoding is slower: no packed file beside it: {error}"
+                    "there is no packed file, so the model is served as it is and decodes slower: {error}"
                 );
                 if self.model.is_exposed()? {
                     tracing::warn!(
-                        "others may write {}: one that is cut while it is served ends the daemon; \
-                         `chmod go-w`, or give it to this user",
+                        "other users may write {}: if one of them shortens it, the daemon ends; \
+                         take that right away (`chmod go-w`), or give the file to this user",
                         self.model.path().display()
                     );
                 }
@@ -166,18 +166,16 @@ impl Weights {
     }
 
     fn measure_layouts(&mut self, setting: &Setting, config: &EngineConfig) -> Option<Layouts> {
-        let packed = self.prepare().ok()?;
+        drop(self.prepare().ok()?);
         // there is nothing to choose from where none could be written, or where the model itself is a packed file
-        self.packed.as_ref()?;
-        let measure = || -> Result<Layouts, NotMeasured> {
-            let model = self.model.gguf().map_err(LoadError::from)?;
-            Layouts::measure(setting, &model, &packed, &to_measure(config))
-        };
-        match measure() {
+        let packed = self.packed.as_ref()?;
+        match Layouts::measure(setting, &self.model, packed, &to_measure(config)) {
             Ok(layouts) => {
                 tracing::info!("measured once with this model: {layouts}");
                 if let Err(error) = layouts.write(self.model.path()) {
-                    tracing::warn!("it will be measured again at the next start: {error}");
+                    tracing::warn!(
+                        "the speeds cannot be kept, and the next start measures them again: {error}"
+                    );
                 }
                 Some(layouts)
             }

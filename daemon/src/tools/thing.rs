@@ -142,7 +142,9 @@ impl Thing {
             let level = level.ok_or_else(|| format!("`{name}` has no `{what}`"))?;
             let (least, most) = (level.least, level.most);
             if !(least..=most).contains(number) {
-                return Err(format!("`{what}` of `{name}` is from {least} to {most}"));
+                return Err(format!(
+                    "`{what}` of `{name}` must be from {least} to {most}"
+                ));
             }
             if BARE.contains(&state) {
                 continue;
@@ -223,12 +225,12 @@ mod tests {
             (
                 "on",
                 &[(BRIGHTNESS, 255)],
-                "`brightness` of `Lamp` is from 0 to 254",
+                "`brightness` of `Lamp` must be from 0 to 254",
             ),
             (
                 "off",
                 &[(BRIGHTNESS, -1)],
-                "`brightness` of `Lamp` is from 0 to 254",
+                "`brightness` of `Lamp` must be from 0 to 254",
             ),
             ("on", &[(POSITION, 1)], "`Lamp` has no `position`"),
             ("up", &[], "`Lamp` has no state `up`"),

@@ -2,8 +2,19 @@
 
 use super::dims::{UNSCALED, check, read};
 use glowplug_model::kv::StateLayout;
-use glowplug_model::network::dims::{Arch, Delta, Scales, Scaling, Temperature, Yarn};
+use glowplug_model::network::dims::{
+    Arch, Delta, Dims, DimsError, Scales, Scaling, Temperature, Yarn,
+};
 use glowplug_tests::{Kv, Tiny};
+
+/// Reads a tiny file with these keys of its architecture.
+fn read_with(tiny: &Tiny, keys: &[(&str, Kv)]) -> Result<Dims, DimsError> {
+    let mut w = tiny.writer();
+    for (key, value) in keys {
+        w.set(&format!("{}.{key}", tiny.arch.name()), value.clone());
+    }
+    read(&w)
+}
 
 #[test]
 fn rope() {
@@ -83,13 +94,8 @@ fn rope() {
             ),
         ],
     );
-    let scaling = |keys: &[(&str, Kv)]| {
-        let mut w = Tiny::smallest(Arch::Llama).writer();
-        for (key, value) in keys {
-            w.set(&format!("llama.{key}"), value.clone());
-        }
-        read(&w).unwrap().rope.scaling
-    };
+    let llama = Tiny::smallest(Arch::Llama);
+    let scaling = |keys: &[(&str, Kv)]| read_with(&llama, keys).unwrap().rope.scaling;
     assert_eq!(scaling(&[]), Scaling::None);
     assert_eq!(
         scaling(&[("rope.scaling.type", "none".into())]),
@@ -139,13 +145,7 @@ fn rope() {
 /// What only some architectures have.
 #[test]
 fn traits_of_architectures() {
-    let read_with = |arch: Arch, keys: &[(&str, Kv)]| {
-        let mut w = Tiny::smallest(arch).writer();
-        for (key, value) in keys {
-            w.set(&format!("{}.{key}", arch.name()), value.clone());
-        }
-        read(&w)
-    };
+    let read_with = |arch: Arch, keys: &[(&str, Kv)]| read_with(&Tiny::smallest(arch), keys);
     let granite = [
         ("embedding_scale", Kv::F32(12.0)),
         ("residual_scale", Kv::F32(0.25)),
@@ -212,13 +212,7 @@ fn which_layers_are_delta_nets_and_how_large() {
         ..Tiny::smallest(Arch::Qwen35)
     };
     let flags = |flags: &[u8]| Kv::array(7, flags.len() as u64, flags);
-    let read_with = |keys: &[(&str, Kv)]| {
-        let mut w = hybrid.writer();
-        for (key, value) in keys {
-            w.set(&format!("qwen35.{key}"), value.clone());
-        }
-        read(&w)
-    };
+    let read_with = |keys: &[(&str, Kv)]| read_with(&hybrid, keys);
     let dims = read_with(&[]).unwrap();
     assert_eq!(
         (dims.layers, dims.draft_layers, dims.kv_layers()),

@@ -19,7 +19,7 @@ const KEY_MAX: usize = 256;
 /// What is wrong with a file of keys. It never shows a key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    #[error("line {0}: a line is a key and the client's segment that it stands for")]
+    #[error("line {0}: a line must be a key, a blank and the client's segment")]
     Shape(usize),
     #[error("line {0}: a key has {KEY_MIN} to {KEY_MAX} bytes")]
     Length(usize),

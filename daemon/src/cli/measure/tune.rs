@@ -122,13 +122,13 @@ fn layouts(model: &Path, cores: usize, threads: usize) -> Result<Option<Layouts>
     let Some(packed) = &weights.packed else {
         return Ok(None);
     };
-    let gguf = |file: &Opened| file.gguf().map_err(LoadError::from);
-    let (rows, packed) = (gguf(&file)?, gguf(packed)?);
-    let context = PREFILL.min(models::trained_context(&rows)?);
-    let config = models::engine_config(&rows, context, 1, Some(threads), None, Compute::Cpu)?;
+    let gguf = file.gguf().map_err(LoadError::from)?;
+    let context = PREFILL.min(models::trained_context(&gguf)?);
+    let config = models::engine_config(&gguf, context, 1, Some(threads), None, Compute::Cpu)?;
+    drop(gguf);
     let four_bit_head = weights.requantized_head() > 0;
     let setting = Setting::here(models::forced_isa()?, cores, &weights.sha256, four_bit_head);
-    let layouts = Layouts::measure(&setting, &rows, &packed, &config)?;
+    let layouts = Layouts::measure(&setting, &file, packed, &config)?;
     let written = layouts.write(model);
     written.map_err(|error| Failure::io("write", &Layouts::path(model), &error))?;
     Ok(Some(layouts))

@@ -60,13 +60,13 @@ pub enum Wrong {
     Twice,
     #[error("there are more than {USERS_MAX} users")]
     Many,
-    #[error("the hash is none of Argon2id in its version 19")]
+    #[error("the hash is not one of Argon2id, version 19")]
     Kind,
-    #[error("the hash has no salt, or one that is no text of base64 of 8 bytes at least")]
+    #[error("the hash needs a salt of at least 8 bytes, written in base64")]
     Salt,
-    #[error("the hash has an output of fewer than 16 or more than 64 bytes")]
+    #[error("the hash must have 16 to 64 bytes")]
     Output,
-    #[error("the parameters of the hash are none that Argon2 has")]
+    #[error("Argon2 does not take these parameters")]
     Parameters,
     #[error("the hash takes {0} KiB of memory to check, {MEMORY_MAX} is the limit (`m`)")]
     Memory(u32),
@@ -223,7 +223,7 @@ impl UsersFile {
         self.stamp = stamp;
         read(&self.path)
             .inspect_err(|error| {
-                tracing::error!("{error}; the embedded broker goes on with the users before");
+                tracing::error!("{error}; the embedded broker keeps the users that it had");
             })
             .ok()
     }

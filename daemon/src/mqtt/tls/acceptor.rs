@@ -75,7 +75,7 @@ impl Acceptor {
                 }
                 Err(error) => {
                     tracing::error!(
-                        "{error}; the embedded broker goes on with the certificate before"
+                        "{error}; the embedded broker keeps the certificate that it had"
                     );
                 }
             }

@@ -173,7 +173,10 @@ impl Place {
     fn tagged(&mut self, byte: u8, Tags(all): &Tags) -> bool {
         let between = &mut self.between;
         match (between.part, byte) {
-            (Part::Json, b'<') if !self.in_string => between.part = Part::Tag,
+            (Part::Json, b'<') if !self.in_string => {
+                self.depth = 0;
+                between.part = Part::Tag;
+            }
             (Part::Json, _) => return self.json(byte, true),
             (Part::Text, _) => {
                 let end = PARAMETER_END.as_bytes();
@@ -214,6 +217,8 @@ impl Place {
                     let json = names.is_some_and(|name| name.len() == between.matched);
                     between.matched = 0;
                     between.part = if json { Part::Json } else { Part::Text };
+                    // the object of all arguments, in which the value will be read
+                    self.depth = usize::from(json);
                 }
             }
             (Part::Outside | Part::Function | Part::Parameter, _) => {}
@@ -286,8 +291,8 @@ mod tests {
         let deep = |n: usize| "[".repeat(n);
         let digits = |n: usize| "7".repeat(n);
         for (name, key, value, bears) in [
-            ("paint", "list", deep(SCHEMA_LEVELS_MAX), true),
-            ("paint", "list", deep(SCHEMA_LEVELS_MAX + 1), false),
+            ("paint", "list", deep(SCHEMA_LEVELS_MAX - 1), true),
+            ("paint", "list", deep(SCHEMA_LEVELS_MAX), false),
             ("paint", "list", "[\"</parameter>[1e5\", 1".into(), true),
             ("paint", "list", "[\"</parameter>\", 1e5".into(), false),
             ("paint", "lists", deep(999), true),
@@ -304,7 +309,7 @@ mod tests {
             assert_eq!(fits, bears, "{text:.120}");
         }
         // a value does not go on in the next one
-        let both = call("paint", "lists", &deep(99)) + &call("paint", "list", &deep(64));
+        let both = call("paint", "lists", &deep(99)) + &call("paint", "list", &deep(63));
         assert!(Place::default().push(&form, both.as_bytes()));
         let both = call("paint", "list", "[\"<\"]") + "<parameter=n>\n1e5";
         assert!(!Place::default().push(&form, both.as_bytes()));

@@ -142,7 +142,7 @@ fn a_document_tells_how_a_lamp_is_dimmed_and_how_far_a_cover_opens() {
     );
     assert_eq!(
         on("json", &json!({"brightness": 101})),
-        "`brightness` of `json` is from 1 to 100"
+        "`brightness` of `json` must be from 1 to 100"
     );
     assert_eq!(
         on("kelvin", &both),

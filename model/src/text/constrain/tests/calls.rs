@@ -4,6 +4,7 @@ use super::judge::validates;
 use super::*;
 use crate::text::tokenizer::tests::SPECIAL;
 use crate::text::{CallSplitter, Convention, Piece, Tool, ToolChoice, Tools, Utf8Stream};
+use glowplug_firmware_config::limits::SCHEMA_LEVELS_MAX;
 
 const CONVENTIONS: [Convention; 5] = [
     Convention::Hermes,
@@ -272,6 +273,55 @@ fn texts_between_tags_are_held_to_their_schemas() {
         assert_eq!(json(&called)["both"], "x\ny", "{answer}");
     }
     assert!(ended > 20, "{ended}");
+}
+
+/// A model that loves brackets and digits still writes JSON between tags that can be read, and a reference with percent signs means
+/// the same to the grammar and to the reader.
+#[test]
+fn json_between_tags_is_what_a_reader_can_bear() {
+    let schema = r##"{"type":"object","properties":{
+        "any":{"type":["object","array","number"]},"list":{"type":"array"},"text":{"type":"string","maxLength":90},
+        "count":{"$ref":"#/$defs/a%25count"}},
+        "required":["any","list","text","count"],"$defs":{"a%count":{"type":"integer","minimum":0}}}"##;
+    let tools = Tools {
+        list: [Tool::new("paint", None, schema).unwrap()].into(),
+        choice: ToolChoice::Required,
+        parallel: false,
+    };
+    let (tokenizer, constrainer) = vocabulary(false);
+    let mut constraint = constrainer
+        .compile_calls(Convention::Tagged, &tools, 1)
+        .unwrap();
+    let schema = json(schema);
+    let (mut deep, mut long) = (0, 0);
+    for seed in 1..40 {
+        constraint.restart().unwrap();
+        let (mut dice, mut answer) = (Dice(seed), Vec::new());
+        // brackets, a digit, or both, and after a while what ends them
+        let loved: &[u8] = [&b"["[..], b"7e", b"[7{\"e"][seed as usize % 3];
+        while !constraint.is_over() {
+            let tokens: Vec<u32> = constraint.mask().unwrap().tokens().collect();
+            let loved = if answer.len() < 400 { loved } else { b"\"]}\n" };
+            let is_loved = |token: &&u32| matches!(&*tokenizer.token_bytes(**token), [one] if loved.contains(one));
+            let few: Vec<u32> = tokens.iter().filter(is_loved).copied().collect();
+            let among = if few.is_empty() { &tokens } else { &few };
+            let token = among[dice.below(among.len())];
+            constraint.accept(token).unwrap();
+            answer.extend_from_slice(&tokenizer.token_bytes(token));
+            assert!(answer.len() < 5_000);
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        let mut splitter = CallSplitter::new(Convention::Tagged, tools.list.clone(), 1);
+        let mut called = String::new();
+        splitter.push(&answer, &mut |piece| match piece {
+            Piece::Call { arguments, .. } => called = arguments.to_owned(),
+            Piece::Content(text) => panic!("{text}"),
+        });
+        assert!(validates(&schema, &schema, &json(&called)), "{answer}");
+        deep += usize::from(called.contains(&"[".repeat(SCHEMA_LEVELS_MAX - 1)));
+        long += usize::from(called.contains("7777777"));
+    }
+    assert!(deep > 5 && long > 5, "{deep} deep, {long} long");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use glowplug_firmware_config::plan::shapes::{Q15, SMOL};
 use glowplug_model::engine::shape as shape_of;
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Dims;
+use glowplug_tests::check_page;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -332,12 +333,5 @@ fn table() -> String {
 /// `GLOWPLUG_WRITE_PAGES=1 cargo test --release --workspace --lib models::catalogue` writes the page anew.
 #[test]
 fn the_page_lists_every_model() {
-    let page = std::fs::read_to_string(PAGE).unwrap();
-    let (before, rest) = page.split_once(BEGIN).unwrap();
-    let (_, after) = rest.split_once(END).unwrap();
-    let made = format!("{before}{BEGIN}{}{END}{after}", table());
-    if std::env::var_os("GLOWPLUG_WRITE_PAGES").is_some() {
-        std::fs::write(PAGE, &made).unwrap();
-    }
-    assert_eq!(made, std::fs::read_to_string(PAGE).unwrap());
+    check_page(PAGE, Some([BEGIN, END]), &table());
 }
