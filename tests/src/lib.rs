@@ -11,6 +11,7 @@
 pub mod architectures;
 mod counting;
 mod encode;
+mod foresight;
 pub mod formats;
 mod jinja;
 mod link;
@@ -24,6 +25,7 @@ pub mod world;
 mod writer;
 
 pub use counting::Counting;
+pub use foresight::foresee;
 pub use jinja::bombs::template_bombs;
 pub use jinja::{Rendered, conversations, messages, render_both, tools};
 pub use link::{Fate, Faults, Link, TICK};

@@ -74,7 +74,7 @@ impl Model {
         )?;
         processor.check(gguf, &layout, config.pages)?;
         let states = states(&dims);
-        let network = Network::load(gguf, dims, &processor)?;
+        let network = Network::load(gguf, dims, config.drafts, &processor)?;
         let kv = processor.cache(layout, config.pages, tables)?;
         let kv = kv.with_states(states, config.state_slots.max(1))?;
         processor.wait()?;
@@ -223,6 +223,37 @@ impl Model {
             pass.runtime.threads = self.decode_threads;
             pass.network.settle(&mut self.kv, &mut pass.runtime);
         }
+    }
+
+    /// Whether a layer of the network drafts.
+    pub(super) fn drafts(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.network.drafts())
+    }
+
+    /// The logits of what the layer that drafts expects behind `token`, the next one of the sequence of a page table, which has a
+    /// page for it.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(super) fn draft(
+        &mut self,
+        table: usize,
+        position: usize,
+        token: u32,
+    ) -> Result<Vec<f32>, NoGpu> {
+        self.settle();
+        let span = Span {
+            table,
+            position,
+            tokens: 1,
+            guesses: 0,
+        };
+        self.kv.begin(&[span]);
+        let threads = self.decode_threads;
+        self.lend(move |pass, kv| {
+            pass.runtime.threads = threads;
+            pass.network.draft(token, kv, &mut pass.runtime)
+        })
     }
 
     /// Logits of these rows of the hidden states of a step: `[rows.len() * vocab]`.

@@ -4,11 +4,12 @@ use super::KvFormats;
 use crate::gguf::{Gguf, Value};
 use crate::kv::{KvLayout, StateLayout};
 use crate::network::dims::{Delta, Dims};
-use crate::network::key_formats;
+use crate::network::{DRAFTED_TOKENS, key_formats};
 use crate::ops::memory::GpuFacts;
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::Processor;
 use glowplug_firmware_config::kv::KvFormat;
+use glowplug_firmware_config::limits::STEP_TOKENS;
 use glowplug_firmware_config::plan::Shape;
 use glowplug_firmware_config::plan::device::DeviceBytes;
 
@@ -40,13 +41,20 @@ pub fn shape(gguf: &Gguf, dims: &Dims) -> Shape {
             .count(),
         state_bytes: states(dims).bytes() as u64,
         delta_width: dims.delta.as_ref().map_or(0, Delta::width),
-        draft_bytes: states(dims).journal_bytes() as u64,
+        draft_bytes: (states(dims).journal_bytes() + drafting(dims)) as u64,
     }
+}
+
+/// Bytes that a layer which drafts works in: its tokens' embeddings, hidden states and what they are joined to, and its logits.
+fn drafting(dims: &Dims) -> usize {
+    let values = STEP_TOKENS * 6 * dims.embed + DRAFTED_TOKENS.min(dims.vocab);
+    dims.draft_layers * values * size_of::<f32>()
 }
 
 /// What a sequence keeps besides pages.
 pub(super) fn states(dims: &Dims) -> StateLayout {
-    (dims.delta.as_ref()).map_or_else(StateLayout::default, Delta::state)
+    let hidden = dims.draft_layers * dims.embed;
+    (dims.delta.as_ref()).map_or_else(StateLayout::default, |delta| delta.state(hidden))
 }
 
 /// What a GPU's memory holds of a file whose dimensions are checked, with `pages` pages and sequences of at most `context`

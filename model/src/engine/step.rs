@@ -85,7 +85,7 @@ impl Engine {
         // who has several tokens comes first, so that the rows whose logits are wanted lie together, from its last token on
         let mut order: Vec<(RequestId, usize)> = plan.to_vec();
         order.sort_by_key(|(_, n)| *n == 1);
-        let draft = self.draft(plan);
+        let draft = self.draft(plan)?;
         let (mut spans, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for (id, n) in order {
             let Some(sequence) = self.sequences.get_mut(&id) else {

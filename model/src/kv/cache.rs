@@ -1,5 +1,7 @@
 //! The cache as a step sees it: the arena, a page table for each sequence, and the rows that are computed.
 
+mod guesses;
+
 use super::journal::Journal;
 use super::{
     Arena, DevicePages, KvLayout, NoMemory, NotLocked, PageId, PageLost, PageTable, StateLayout,
@@ -8,6 +10,7 @@ use super::{
 use crate::quant::{Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
+pub use guesses::Accepted;
 use heapless::Vec as Bounded;
 use std::borrow::Cow;
 
@@ -23,18 +26,6 @@ pub struct Span {
     /// How many of them, the last ones, are guesses at what comes next. They leave the state of the sequence as it was, until
     /// [`KvCache::accept`] says that they came true. One span of a step may have some.
     pub guesses: usize,
-}
-
-/// The state of a sequence in one delta layer, and what is to be taken into it.
-pub struct Accepted<'a> {
-    /// The last columns of the convolution's input.
-    pub conv: &'a mut [f32],
-    /// The matrices of all value heads.
-    pub delta: &'a mut [f32],
-    /// The input of the convolution for each guess that came true, `[channels]`.
-    pub inputs: &'a [f32],
-    /// The input of the matrices for each of them, `[width]`.
-    pub columns: &'a [f32],
 }
 
 /// A row of the step, which is one token.
@@ -158,74 +149,6 @@ impl KvCache {
         match self.slots[table] {
             Some(slot) => self.states.layer_mut(slot, layer),
             None => panic!("the sequence of page table {table} has no state"),
-        }
-    }
-
-    /// How many tokens of a page table's sequence, the last ones of the step, are guesses.
-    #[must_use]
-    pub fn guesses(&self, table: usize) -> usize {
-        let journal = self.journal.as_ref().filter(|j| j.table == table);
-        journal.map_or(0, |journal| journal.guesses)
-    }
-
-    /// Keeps what the guesses of the step are to the convolution of a delta layer, `[channels]` each.
-    pub fn keep_inputs<'a>(&mut self, layer: usize, guesses: impl Iterator<Item = &'a [f32]>) {
-        if let Some(journal) = &mut self.journal {
-            let channels = journal.layout.channels();
-            let kept = journal.inputs_mut(layer).chunks_exact_mut(channels);
-            kept.zip(guesses)
-                .for_each(|(kept, guess)| kept.copy_from_slice(guess));
-        }
-    }
-
-    /// Keeps what the guesses of the step are to the matrices of a delta layer, `[width]` each.
-    pub fn keep_columns(&mut self, layer: usize, guesses: &[f32]) {
-        if let Some(journal) = &mut self.journal {
-            journal.columns_mut(layer)[..guesses.len()].copy_from_slice(guesses);
-        }
-    }
-
-    /// Notes that the next guess of the last step came true. It is in the state only after [`Self::take_accepted`] was called for
-    /// all layers, before anything else is done with the state.
-    ///
-    /// # Panics
-    /// If there was no such guess.
-    pub fn accept(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            journal.accept();
-        }
-    }
-
-    /// The page table of the sequence whose guesses came true and are not in its state yet, if there is one.
-    #[must_use]
-    pub fn accepted(&self) -> Option<usize> {
-        let journal = self.journal.as_ref().filter(|j| j.is_ahead());
-        journal.map(|journal| journal.table)
-    }
-
-    /// What is to be taken into the state of one delta layer.
-    ///
-    /// # Panics
-    /// If there is no such layer, or the sequence has no slot.
-    pub fn take_accepted(&mut self, layer: usize) -> Option<Accepted<'_>> {
-        let journal = self.journal.as_ref().filter(|j| j.is_ahead())?;
-        let Some(slot) = self.slots[journal.table] else {
-            panic!("guesses of a sequence without a state");
-        };
-        let (conv, delta) = self.states.layer_mut(slot, layer);
-        let (inputs, columns) = journal.accepted(layer);
-        Some(Accepted {
-            conv,
-            delta,
-            inputs,
-            columns,
-        })
-    }
-
-    /// Notes that all guesses which came true are in the state.
-    pub fn settled(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            journal.settled();
         }
     }
 

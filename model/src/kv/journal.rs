@@ -10,7 +10,8 @@ use std::ops::Range;
 /// The guesses of the last step, which are all of one sequence.
 pub(super) struct Journal {
     pub(super) layout: StateLayout,
-    /// For each layer the inputs of the convolution, `[DRAFT_MAX][channels]`, and those of the matrices, `[DRAFT_MAX][width]`.
+    /// For each layer the inputs of the convolution, `[DRAFT_MAX][channels]`, and those of the matrices, `[DRAFT_MAX][width]`;
+    /// and behind them the hidden states, `[DRAFT_MAX][hidden]`.
     values: Box<[f32]>,
     /// The page table of the sequence.
     pub(super) table: usize,
@@ -101,6 +102,20 @@ impl Journal {
     pub(super) fn columns_mut(&mut self, layer: usize) -> &mut [f32] {
         let (_, columns) = self.places(layer);
         &mut self.values[columns]
+    }
+
+    /// The hidden states, to write: `[hidden]` for each guess.
+    pub(super) fn hidden_mut(&mut self) -> &mut [f32] {
+        let len = self.values.len();
+        &mut self.values[len - DRAFT_MAX * self.layout.hidden..]
+    }
+
+    /// The hidden state of the last guess that came true.
+    pub(super) fn last_hidden(&self) -> &[f32] {
+        let hidden = self.layout.hidden;
+        let all = &self.values[self.values.len() - DRAFT_MAX * hidden..];
+        let last = (self.taken + self.accepted).saturating_sub(1);
+        &all[last * hidden..][..hidden]
     }
 
     /// Both, of the guesses that came true and are not in the state yet.

@@ -19,6 +19,8 @@ pub struct StateLayout {
     pub delta: usize,
     /// Values of a token that go into the matrices of one layer.
     pub width: usize,
+    /// Values of the last token's hidden state, from which a layer that drafts goes on; 0 where there is none.
+    pub hidden: usize,
 }
 
 impl StateLayout {
@@ -28,6 +30,7 @@ impl StateLayout {
         // a size that no machine has is refused when the arena is made
         (self.conv.saturating_add(self.delta))
             .saturating_mul(self.layers)
+            .saturating_add(self.hidden)
             .saturating_mul(size_of::<f32>())
     }
 
@@ -42,6 +45,7 @@ impl StateLayout {
     pub fn journal_bytes(&self) -> usize {
         (self.channels().saturating_add(self.width))
             .saturating_mul(self.layers)
+            .saturating_add(self.hidden)
             .saturating_mul(DRAFT_MAX * size_of::<f32>())
     }
 
@@ -58,7 +62,7 @@ impl StateLayout {
     }
 }
 
-/// The slots of all sequences and of all snapshots, `[slots][layers][conv, delta]` in f32.
+/// The slots of all sequences and of all snapshots, in f32: `[layers][conv, delta]`, and the hidden state.
 pub struct States {
     layout: StateLayout,
     /// None where no layer has a state.
@@ -236,6 +240,17 @@ impl States {
         (&mut before[conv], after)
     }
 
+    /// The hidden state of a slot's last token.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn hidden_mut(&mut self, slot: StateSlot) -> &mut [f32] {
+        let hidden = self.layout.hidden;
+        let values = bytemuck::cast_slice_mut(self.bytes_mut(slot));
+        let len = values.len();
+        &mut values[len - hidden..]
+    }
+
     /// Every snapshot, with its owner and the tokens that it is behind.
     #[cfg(test)]
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = (StateSlot, Owner, &[u32])> {
@@ -260,6 +275,7 @@ mod tests {
         conv: 5,
         delta: 7,
         width: 9,
+        hidden: 2,
     };
 
     fn fill(states: &mut States, slot: StateSlot, value: f32) {
@@ -269,11 +285,12 @@ mod tests {
             conv.fill(value);
             delta.fill(value);
         }
+        states.hidden_mut(slot).fill(value);
     }
 
     fn has(states: &States, slot: StateSlot, value: f32) -> bool {
         let values: &[f32] = bytemuck::cast_slice(states.bytes(slot));
-        values.len() == 36 && values.iter().all(|v| *v == value)
+        values.len() == 38 && values.iter().all(|v| *v == value)
     }
 
     #[test]
@@ -341,6 +358,7 @@ mod tests {
                 conv,
                 delta,
                 width: 1,
+                hidden: 0,
             };
             assert!(States::new(layout, slots).is_err());
         }

@@ -42,7 +42,7 @@ pub struct Dims {
     pub arch: Arch,
     /// The number of layers, from 1 to [`MAX_LAYERS`].
     pub layers: usize,
-    /// How many layers behind these only draft tokens, 0 or 1. Their weights are checked, and nothing computes them.
+    /// How many layers behind these only draft tokens, 0 or 1. They attend.
     pub draft_layers: usize,
     /// How many values a position has between layers, from 1 to [`MAX_EMBED`].
     pub embed: usize,
@@ -169,13 +169,14 @@ impl Dims {
     /// Whether a layer attends, so that it has keys and values. The others are delta nets.
     #[must_use]
     pub fn attends(&self, layer: usize) -> bool {
-        (self.delta.as_ref()).is_none_or(|delta| delta.attends[layer])
+        let attends = |delta: &Delta| delta.attends.get(layer).copied();
+        self.delta.as_ref().and_then(attends).unwrap_or(true)
     }
 
-    /// How many layers have keys and values.
+    /// How many layers have keys and values, with those that draft.
     #[must_use]
     pub fn kv_layers(&self) -> usize {
-        (0..self.layers)
+        (0..self.layers + self.draft_layers)
             .filter(|layer| self.attends(*layer))
             .count()
     }

@@ -11,12 +11,12 @@ use crate::ops::processor::Processor;
 use crate::ops::rope::RopeTable;
 use crate::ops::runtime::Runtime;
 use crate::ops::{self, AttentionSpec};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use dims::Dims;
 use glowplug_firmware_config::kv::KvFormat;
 use std::ops::Range;
-use weights::Mixer;
-pub use weights::{WeightError, Weights};
+use weights::{Block, Draft, Mixer};
+pub use weights::{DRAFTED_TOKENS, WeightError, Weights};
 
 /// A network that is ready to run: its weights on a device, and its dimensions.
 pub struct Network {
@@ -61,17 +61,22 @@ pub fn key_formats(gguf: &Gguf, dims: &Dims, chosen: KvFormat) -> Box<[KvFormat]
             chosen
         }
     };
-    let layers = 0..dims.layers;
+    let layers = 0..dims.layers + dims.draft_layers;
     (layers.filter(|layer| dims.attends(*layer)).map(format)).collect()
 }
 
 impl Network {
-    /// Takes the weights of a file whose dimensions have been checked.
+    /// Takes the weights of a file whose dimensions have been checked, of a layer that drafts if there are to be `drafts`.
     ///
     /// # Errors
     /// [`WeightError`]: a GPU does not take a weight. That one is missing is ruled out by [`Dims`] of the same file.
-    pub fn load(gguf: &Gguf, dims: Dims, processor: &Processor) -> Result<Self, WeightError> {
-        let weights = Weights::load(gguf, &dims, processor)?;
+    pub fn load(
+        gguf: &Gguf,
+        dims: Dims,
+        drafts: bool,
+        processor: &Processor,
+    ) -> Result<Self, WeightError> {
+        let weights = Weights::load(gguf, &dims, drafts, processor)?;
         // Hidden states are kept divided by the residual scale, so that what a layer adds needs none: an RMS norm gives the same
         // of them with a smaller epsilon. No architecture has that scale and norms of heads, which would need the epsilon itself.
         let residual = dims.scales.residual;
@@ -130,28 +135,91 @@ impl Network {
             "a token outside of the vocabulary"
         );
         assert_eq!(tokens.len(), kv.rows(), "a step's tokens and its rows");
-        let (table, scale, eps) = (
-            &self.weights.token_embd,
-            self.embedding_scale,
-            self.spec.eps,
-        );
+        let (table, scale) = (&self.weights.token_embd, self.embedding_scale);
         let mut x = ops::embed(&self.like, table.matrix(), tokens, scale, kv, rt);
         for block in &self.weights.blocks {
-            let a = match &block.mixer {
-                Mixer::Attention(w) => {
-                    let q = ops::attention_input(&x, w.input(), self.spec, w.layer, kv, rt);
-                    ops::attention(q, self.spec, w.layer, kv, rt)
-                }
-                Mixer::Delta(w) => {
-                    let y = ops::delta_input(&x, w.input(), self.delta, w.layer, kv, rt);
-                    ops::delta(y, w.norm(), self.delta, w.layer, kv, rt)
-                }
-            };
-            x = ops::project_add(x, a, block.mixer_output(), eps, rt);
-            let h = ops::mlp_input(&x, block.mlp_input(), eps, rt);
-            x = ops::project_add(x, h, block.mlp_output(), eps, rt);
+            x = self.block(block, x, kv, rt);
+        }
+        if let Some(draft) = &self.weights.draft {
+            self.follow(draft, tokens, &x, kv, rt);
         }
         x
+    }
+
+    /// Takes hidden states through one layer.
+    fn block(&self, block: &Block, x: Tensor<2>, kv: &mut KvCache, rt: &mut Runtime) -> Tensor<2> {
+        let eps = self.spec.eps;
+        let a = match &block.mixer {
+            Mixer::Attention(w) => {
+                let q = ops::attention_input(&x, w.input(), self.spec, w.layer, kv, rt);
+                ops::attention(q, self.spec, w.layer, kv, rt)
+            }
+            Mixer::Delta(w) => {
+                let y = ops::delta_input(&x, w.input(), self.delta, w.layer, kv, rt);
+                ops::delta(y, w.norm(), self.delta, w.layer, kv, rt)
+            }
+        };
+        let x = ops::project_add(x, a, block.mixer_output(), eps, rt);
+        let h = ops::mlp_input(&x, block.mlp_input(), eps, rt);
+        ops::project_add(x, h, block.mlp_output(), eps, rt)
+    }
+
+    /// Has the layer that drafts see the tokens of a pass: its keys and values are in the cache afterwards. Row `i` is made of token
+    /// `i` and of the hidden state of the token before it, so that it depends on no token behind it, as in all other layers.
+    fn follow(
+        &self,
+        draft: &Draft,
+        tokens: &[u32],
+        x: &Tensor<2>,
+        kv: &mut KvCache,
+        rt: &mut Runtime,
+    ) {
+        let hidden: Vec<f32> = match x.to_data().try_into_vec() {
+            Ok(hidden) => hidden,
+            Err(error) => panic!("hidden states are not f32: {error:?}"),
+        };
+        let before = kv.keep_hidden(&hidden);
+        let x = self.draft_input(draft, tokens, before, kv, rt);
+        if let Mixer::Attention(w) = &draft.block.mixer {
+            ops::attention_input(&x, w.input(), self.spec, w.layer, kv, rt);
+        }
+    }
+
+    fn draft_input(
+        &self,
+        draft: &Draft,
+        tokens: &[u32],
+        before: Vec<f32>,
+        kv: &KvCache,
+        rt: &mut Runtime,
+    ) -> Tensor<2> {
+        let (table, input) = self.weights.draft_input(draft);
+        let embedded = ops::embed(&self.like, table, tokens, self.embedding_scale, kv, rt);
+        let before = TensorData::new(before, [tokens.len(), self.dims.embed]);
+        let before = Tensor::from_data(before, &self.like.device());
+        ops::draft_input(embedded, before, input, self.spec.eps, rt)
+    }
+
+    /// Whether there is a layer that drafts.
+    #[must_use]
+    pub fn drafts(&self) -> bool {
+        self.weights.draft.is_some()
+    }
+
+    /// The logits of what may follow `token`, which is the only row of the step and comes behind all that the sequence was fed. They
+    /// are those of the first [`DRAFTED_TOKENS`] tokens; none without a layer that drafts.
+    ///
+    /// # Errors
+    /// [`NoGpu`] if a device does not give them; it was given up then.
+    pub fn draft(&self, token: u32, kv: &mut KvCache, rt: &mut Runtime) -> Result<Vec<f32>, NoGpu> {
+        let Some(draft) = &self.weights.draft else {
+            return Ok(Vec::new());
+        };
+        let before = kv.hidden(kv.table_of(0)).to_vec();
+        let x = self.draft_input(draft, &[token], before, kv, rt);
+        let x = self.block(&draft.block, x, kv, rt);
+        let logits = ops::head(x, 0..1, draft.head(), self.spec.eps, rt);
+        ops::read_logits(logits, false, rt)
     }
 
     /// Takes the guesses of the last pass that came true into the states of their sequence.

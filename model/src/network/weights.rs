@@ -6,7 +6,9 @@ use crate::gguf::{GgmlType, Gguf, Layout, TensorInfo};
 use crate::ops::delta::DeltaInput;
 use crate::ops::no_gpu::NoGpu;
 use crate::ops::processor::{Processor, mapped};
-use crate::ops::{AttentionInput, HeadNorm, LmHead, Matrix, MlpInput, Norm, Projection, Rest};
+use crate::ops::{
+    AttentionInput, DraftInput, HeadNorm, LmHead, Matrix, MlpInput, Norm, Projection, Rest,
+};
 use crate::quant::TAPS;
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId};
@@ -43,7 +45,24 @@ pub(crate) struct QuantLinear {
 
 impl QuantLinear {
     fn load(gguf: &Gguf, name: &str, processor: &Processor) -> Result<Self, WeightError> {
-        let info = find(gguf, name)?;
+        Self::of(gguf, find(gguf, name)?, processor)
+    }
+
+    /// The first rows of a matrix, at most `rows`, which must be whole groups.
+    fn first_rows(
+        gguf: &Gguf,
+        name: &str,
+        rows: usize,
+        processor: &Processor,
+    ) -> Result<Self, WeightError> {
+        let mut info = find(gguf, name)?.clone();
+        let all = info.rows();
+        info.dims = vec![info.dims[0], all.min(rows as u64)];
+        info.bytes = info.bytes / all.max(1) as usize * info.dims[1] as usize;
+        Self::of(gguf, &info, processor)
+    }
+
+    fn of(gguf: &Gguf, info: &TensorInfo, processor: &Processor) -> Result<Self, WeightError> {
         let blocks = processor.blocks(gguf, info)?;
         let param = |tensor| Param::initialized(ParamId::new(), tensor);
         Ok(Self {
@@ -329,6 +348,61 @@ impl Block {
     }
 }
 
+/// How many tokens a layer that drafts chooses from: the first ones, which are the most frequent where merges made the vocabulary.
+/// With all of Qwen3.5's 248,320 a draft would read a third of what a step reads.
+pub const DRAFTED_TOKENS: usize = 32_768;
+
+/// A layer that drafts, behind all others.
+#[derive(Module, Debug)]
+pub(crate) struct Draft {
+    embed_norm: Vector,
+    hidden_norm: Vector,
+    join: QuantLinear,
+    pub(super) block: Block,
+    head_norm: Vector,
+    head: QuantLinear,
+    /// Its own embedding, or `None` where it takes the network's.
+    token_embd: Option<QuantLinear>,
+}
+
+impl Draft {
+    fn load(source: &Layer<'_>) -> Result<Self, WeightError> {
+        let (gguf, processor) = (source.gguf, source.processor);
+        let there = |name: &String| gguf.tensor(name).is_some();
+        let own = |part: &str| Some(source.name(part)).filter(there);
+        let or = |part: &str, names: &[&str]| {
+            let named = names.iter().map(|name| (*name).to_owned()).find(there);
+            own(part).or(named).unwrap_or_default()
+        };
+        let norm = or("nextn.shared_head_norm.weight", &["output_norm.weight"]);
+        let head = or(
+            "nextn.shared_head_head.weight",
+            &["output.weight", "token_embd.weight"],
+        );
+        let table = own("nextn.embed_tokens.weight");
+        Ok(Self {
+            embed_norm: source.vector("nextn.enorm.weight")?,
+            hidden_norm: source.vector("nextn.hnorm.weight")?,
+            join: source.linear("nextn.eh_proj.weight")?,
+            block: Block::load(source)?,
+            head_norm: Vector::load(gguf, &norm, processor)?,
+            head: QuantLinear::first_rows(gguf, &head, DRAFTED_TOKENS, processor)?,
+            token_embd: table
+                .map(|name| QuantLinear::load(gguf, &name, processor))
+                .transpose()?,
+        })
+    }
+
+    pub(super) fn head(&self) -> LmHead<Dispatch> {
+        LmHead {
+            norm: self.head_norm.tensor().into_dispatch(),
+            exact: self.head.matrix(),
+            scan: self.head.matrix(),
+            requantized: false,
+        }
+    }
+}
+
 /// All weights of a network.
 #[derive(Module, Debug)]
 pub struct Weights {
@@ -337,6 +411,7 @@ pub struct Weights {
     pub(super) output_norm: Vector,
     /// The LM head, or `None` where the embedding table is the head.
     output: Option<QuantLinear>,
+    pub(super) draft: Option<Draft>,
     /// The tensor [`REQUANTIZED_HEAD`] of a packed file, which a GPU has no use for.
     requantized: Option<QuantLinear>,
 }
@@ -347,7 +422,18 @@ impl Weights {
     ///
     /// # Errors
     /// [`WeightError`]: a GPU does not take a weight. That one is missing is ruled out by [`Dims`] of the same file.
-    pub fn load(gguf: &Gguf, dims: &Dims, processor: &Processor) -> Result<Self, WeightError> {
+    pub fn load(
+        gguf: &Gguf,
+        dims: &Dims,
+        drafts: bool,
+        processor: &Processor,
+    ) -> Result<Self, WeightError> {
+        let layer = |number| Layer {
+            gguf,
+            dims,
+            number,
+            processor,
+        };
         let optional = |there: bool, name| {
             there
                 .then(|| QuantLinear::load(gguf, name, processor))
@@ -361,22 +447,30 @@ impl Weights {
         Ok(Self {
             token_embd: QuantLinear::load(gguf, "token_embd.weight", processor)?,
             blocks: (0..dims.layers)
-                .map(|number| {
-                    Block::load(&Layer {
-                        gguf,
-                        dims,
-                        number,
-                        processor,
-                    })
-                })
+                .map(|number| Block::load(&layer(number)))
                 .collect::<Result<_, _>>()?,
             output_norm: Vector::from_values(output_norm, processor)?,
+            draft: (drafts && dims.draft_layers > 0)
+                .then(|| Draft::load(&layer(dims.layers)))
+                .transpose()?,
             output: optional(!dims.tied_head, "output.weight")?,
             requantized: optional(
                 dims.requantized_head && processor.name().is_none(),
                 REQUANTIZED_HEAD,
             )?,
         })
+    }
+
+    /// The embedding that a layer which drafts looks tokens up in, and its input side.
+    pub(super) fn draft_input(&self, draft: &Draft) -> (Matrix<Dispatch>, DraftInput<Dispatch>) {
+        let table = draft.token_embd.as_ref().unwrap_or(&self.token_embd);
+        let input = DraftInput {
+            embed_norm: draft.embed_norm.tensor().into_dispatch(),
+            output_norm: self.output_norm.tensor().into_dispatch(),
+            hidden_norm: draft.hidden_norm.tensor().into_dispatch(),
+            join: draft.join.matrix(),
+        };
+        (table.matrix(), input)
     }
 
     pub(super) fn head(&self) -> LmHead<Dispatch> {

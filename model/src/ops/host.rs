@@ -8,8 +8,8 @@ use super::delta::{DeltaInput, DeltaSpec};
 use super::runtime::{Planes, Runtime};
 use super::top_groups::TopGroups;
 use super::{
-    AttentionInput, AttentionSpec, Flex, FlexTensor, HeadNorm, LmHead, Matrix, MlpInput, Norm,
-    Projection, QuantOps,
+    AttentionInput, AttentionSpec, DraftInput, Flex, FlexTensor, HeadNorm, LmHead, Matrix,
+    MlpInput, Norm, Projection, QuantOps,
 };
 use crate::exp::exp;
 use crate::gguf::GROUP;
@@ -316,6 +316,47 @@ impl QuantOps for Flex {
             });
         });
         tensor(out, [n, ff])
+    }
+
+    fn draft_input(
+        embedded: FlexTensor,
+        before: FlexTensor,
+        w: DraftInput<Self>,
+        eps: f32,
+        rt: &mut Runtime,
+    ) -> FlexTensor {
+        let (n, k) = width(&embedded);
+        let Runtime {
+            pool,
+            kernels,
+            threads,
+            inputs,
+            ..
+        } = rt;
+        let (kernels, threads) = (*kernels, *threads);
+        let (embedded, before) = (slice::<f32>(&embedded), slice::<f32>(&before));
+        let mut joined = vec![0.0; n * 2 * k];
+        pool.run_chunks(threads, &mut joined, 2 * k, &|column, out| {
+            let (own, last) = out.split_at_mut(k);
+            kernels.rms_norm(&embedded[column * k..][..k], slice(&w.embed_norm), eps, own);
+            with_tile(k, |normed| {
+                kernels.rms_norm(
+                    &before[column * k..][..k],
+                    slice(&w.output_norm),
+                    eps,
+                    normed,
+                );
+                kernels.rms_norm(normed, slice(&w.hidden_norm), eps, last);
+            });
+        });
+        let types = [w.join.ty];
+        inputs.quantize(kernels, pool, threads, &joined, 2 * k, Planes::Two, &types);
+        let matrix = MatrixRows::new(&w.join);
+        let mut out = vec![0.0; n * w.join.rows];
+        pool.run_rows(threads, &mut out, w.join.rows, ROWS, &|range, out| {
+            matrix.multiply(kernels, range, inputs.of(w.join.ty), out);
+        });
+        tensor(out, [n, w.join.rows])
     }
 
     fn head(

@@ -4,6 +4,8 @@
 //! body of its own runs. The host (`Flex`) overrides every step with the int8 kernels of [`crate::quant`], in `host`. All
 //! matrices are row-major; activations are `[tokens, width]`, which the kernels call columns of `width` values.
 //!
+//! One file, because it is one trait: what every backend computes, what it is given, and how it is called.
+//!
 //! # Why so few ops
 //! A composed RMS norm costs 22 allocations on Flex, and a fused step that is moved in and out costs none (measured on Burn
 //! 0.22.1). Besides, each op is one barrier of the thread pool.
@@ -123,6 +125,20 @@ pub struct MlpInput<B: Backend> {
     /// The tensor `ffn_up.weight`: `[ff, embed]`.
     #[extension_type]
     pub up: Matrix<B>,
+}
+
+/// Weights of the input side of a layer that drafts.
+#[derive(Debug, Clone, ExtensionType)]
+pub struct DraftInput<B: Backend> {
+    /// The tensor `nextn.enorm.weight`: `[embed]`, which norms embeddings.
+    pub embed_norm: FloatTensor<B>,
+    /// The tensor `output_norm.weight`: `[embed]`, which norms hidden states first.
+    pub output_norm: FloatTensor<B>,
+    /// The tensor `nextn.hnorm.weight`: `[embed]`, which norms them again.
+    pub hidden_norm: FloatTensor<B>,
+    /// The tensor `nextn.eh_proj.weight`: `[embed, 2 * embed]`.
+    #[extension_type]
+    pub join: Matrix<B>,
 }
 
 /// Weights of an output side, of attention or of the MLP.
@@ -304,6 +320,18 @@ pub trait QuantOps: Backend {
         reference::mlp_input::<Self>(x, w, eps, rt)
     }
 
+    /// The input of a layer that drafts: the normed embedding of each token and, behind it, the normed hidden state of the token
+    /// before, times the matrix that joins them. Takes both as `[n, embed]` and gives `[n, embed]`.
+    fn draft_input(
+        embedded: FloatTensor<Self>,
+        before: FloatTensor<Self>,
+        #[extension_type] w: DraftInput<Self>,
+        eps: f32,
+        rt: &mut Runtime,
+    ) -> FloatTensor<Self> {
+        reference::draft_input::<Self>(embedded, before, w, eps, rt)
+    }
+
     /// Final norm and LM head. Takes `x` of `[n, embed]` and gives logits of `[rows.len(), vocab]`, those of some of its rows.
     fn head(
         x: FloatTensor<Self>,
@@ -445,6 +473,23 @@ pub fn project_add(
 pub fn mlp_input(x: &Tensor<2>, w: MlpInput<Dispatch>, eps: f32, rt: &mut Runtime) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantOps>::mlp_input(
         &x.clone().into_dispatch(),
+        w,
+        eps,
+        rt,
+    ))
+}
+
+/// Calls [`QuantOps::draft_input`] on tensors of the dispatching backend.
+pub fn draft_input(
+    embedded: Tensor<2>,
+    before: Tensor<2>,
+    w: DraftInput<Dispatch>,
+    eps: f32,
+    rt: &mut Runtime,
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as QuantOps>::draft_input(
+        embedded.into_dispatch(),
+        before.into_dispatch(),
         w,
         eps,
         rt,

@@ -6,8 +6,8 @@ pub(super) mod delta;
 use super::rope::RopePairing;
 use super::runtime::Runtime;
 use super::{
-    AttentionInput, AttentionSpec, Backend, FloatTensor, HeadNorm, Matrix, MlpInput, Norm,
-    Projection,
+    AttentionInput, AttentionSpec, Backend, DraftInput, FloatTensor, HeadNorm, Matrix, MlpInput,
+    Norm, Projection,
 };
 use crate::kv::KvCache;
 use crate::quant::{Kernels, Paged, hadamard_transform};
@@ -72,6 +72,19 @@ pub(super) fn embed<B: Backend>(
 pub(super) fn linear<B: Backend>(x: FloatTensor<B>, w: Matrix<B>, rt: &Runtime) -> FloatTensor<B> {
     let device = x.device();
     B::float_matmul(x, B::float_transpose(open::<B>(w, rt.kernels, &device)))
+}
+
+pub(super) fn draft_input<B: Backend>(
+    embedded: FloatTensor<B>,
+    before: FloatTensor<B>,
+    w: DraftInput<B>,
+    eps: f32,
+    rt: &Runtime,
+) -> FloatTensor<B> {
+    let embedded = rms_norm::<B>(embedded, w.embed_norm, eps);
+    let before = rms_norm::<B>(before, w.output_norm, eps);
+    let before = rms_norm::<B>(before, w.hidden_norm, eps);
+    linear::<B>(B::float_cat(vec![embedded, before], 1), w.join, rt)
 }
 
 /// RMS norm over the last dimension, which `weight` is as long as.

@@ -1,6 +1,7 @@
 //! Every host step against its default body, over odd shapes: on Flex itself, and with feature `ndarray` on that device.
 
 mod delta;
+mod draft;
 
 use super::rope::{RopePairing, RopeTable};
 use super::runtime::Runtime;

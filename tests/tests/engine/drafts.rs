@@ -2,15 +2,17 @@
 
 use super::world::{Heard, answer, config, hybrid, load, request, tiny, turn};
 use glowplug_model::engine::{Engine, EngineConfig, Event, Finish, Request, Worked};
+use glowplug_model::gguf::Gguf;
+use glowplug_model::network::dims::Arch;
 use glowplug_model::text::SamplerParams;
 use glowplug_tests::world::on_gpu;
-use glowplug_tests::{Think, Tiny};
+use glowplug_tests::{GgufWriter, Think, Tiny, foresee};
 
 const COPIED: &str = "oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 a b oil 42 ";
 
 /// All events of these requests, one after the other, and the number of runs of the network.
 fn answers(
-    tiny: &Tiny,
+    file: &Gguf,
     drafts: bool,
     requests: &[Request],
     seconds: impl Fn(usize) -> f64,
@@ -19,7 +21,7 @@ fn answers(
         drafts,
         ..config(64, 4)
     };
-    let mut engine = load(tiny, &with);
+    let mut engine = Engine::load(file, &with).unwrap();
     let (mut said, mut passes) = (String::new(), 0);
     for (id, request) in requests.iter().enumerate() {
         engine.submit(id as u64, request.clone()).unwrap();
@@ -62,11 +64,19 @@ fn requests(sampler: &SamplerParams) -> Vec<Request> {
     requests
 }
 
-/// A model that thinks, and one with states, which only the host computes.
+fn opened(file: &GgufWriter) -> Gguf {
+    Gguf::from_bytes(file.build().into()).unwrap()
+}
+
+/// A model that thinks, and those with states, which only the host computes: one has a layer that drafts what never comes.
 fn models() -> Vec<Tiny> {
     let mut models = vec![tiny(Think::Prompt)];
     if !on_gpu() {
         models.push(hybrid());
+        models.push(Tiny {
+            draft_layer: true,
+            ..hybrid()
+        });
     }
     models
 }
@@ -89,16 +99,60 @@ fn they_change_no_answer() {
         ..warm.clone()
     };
     for tiny in models() {
+        let file = opened(&tiny.writer());
         for sampler in [&greedy, &warm, &bent] {
             let requests = requests(sampler);
-            let (plain, without) = answers(&tiny, false, &requests, |_| 1.0);
-            let (drafted, with) = answers(&tiny, true, &requests, |_| 1.0);
+            let (plain, without) = answers(&file, false, &requests, |_| 1.0);
+            let (drafted, with) = answers(&file, true, &requests, |_| 1.0);
             assert!(plain == drafted, "{sampler:?}");
             assert!(
                 with < without,
                 "{sampler:?}: {with} passes, {without} without drafts"
             );
         }
+    }
+}
+
+/// Whether the layer that drafts is always right, every other time or never, the answers are the same to the last bit of a logprob;
+/// only where it is right they come sooner, and where it is wrong it is not asked for long.
+#[test]
+fn a_layer_that_drafts_changes_no_answer_however_often_it_is_right() {
+    if on_gpu() {
+        return;
+    }
+    let tiny = Tiny {
+        vocab: 1400,
+        think: Think::Never,
+        tied_head: false,
+        draft_layer: true,
+        ..Tiny::new(Arch::Qwen35)
+    };
+    let exact = SamplerParams {
+        top_logprobs: Some(3),
+        ..request("c", "", 1).sampler
+    };
+    // of clients of their own, so that nobody's earlier answer is followed
+    let said = [("c", "the rain in the plain"), ("d", "oil"), ("e", "a b")];
+    let requests: Vec<Request> = said
+        .into_iter()
+        .map(|(client, said)| {
+            let mut request = request(client, said, 150);
+            request.sampler = exact.clone();
+            request
+        })
+        .collect();
+    for (known, least, most) in [(0, 0.99, 1.01), (5, 0.55, 0.8), (10, 0.5, 0.55)] {
+        let mut w = tiny.writer();
+        foresee(&mut w, 376..1400, &|token| token % 10 < known, 0.05);
+        let file = opened(&w);
+        let (plain, without) = answers(&file, false, &requests, |_| 1.0);
+        let (drafted, with) = answers(&file, true, &requests, |_| 1.0);
+        assert!(plain == drafted, "{known} of 10");
+        let part = with as f64 / without as f64;
+        assert!(
+            (least..most).contains(&part),
+            "{known} of 10: {with} of {without}"
+        );
     }
 }
 
@@ -154,8 +208,9 @@ fn what_a_client_was_told_is_followed_for_that_client_alone() {
 #[test]
 fn they_stop_where_they_do_not_pay() {
     let requests = requests(&request("c", "", 1).sampler);
-    let (plain, without) = answers(&tiny(Think::Prompt), false, &requests, |_| 1.0);
-    let (drafted, with) = answers(&tiny(Think::Prompt), true, &requests, |columns| {
+    let file = opened(&tiny(Think::Prompt).writer());
+    let (plain, without) = answers(&file, false, &requests, |_| 1.0);
+    let (drafted, with) = answers(&file, true, &requests, |columns| {
         if columns > 1 { 1000.0 } else { 1.0 }
     });
     assert!(plain == drafted);

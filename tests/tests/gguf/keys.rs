@@ -222,7 +222,7 @@ fn which_layers_are_delta_nets_and_how_large() {
     let dims = read_with(&[]).unwrap();
     assert_eq!(
         (dims.layers, dims.draft_layers, dims.kv_layers()),
-        (3, 1, 1)
+        (3, 1, 2)
     );
     let delta = dims.delta.clone().unwrap();
     let want = Delta {
@@ -237,8 +237,9 @@ fn which_layers_are_delta_nets_and_how_large() {
         conv: 3 * 4 * 32,
         delta: 2 * 32 * 32,
         width: 4 * 32 + 2 * 32 + 2 * 2,
+        hidden: 32,
     };
-    assert_eq!(delta.state(), state);
+    assert_eq!(delta.state(dims.embed), state);
     // flags come before an interval
     let said = [
         ("full_attention_interval", Kv::U32(1)),

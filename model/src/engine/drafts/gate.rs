@@ -16,6 +16,12 @@ const ASSUMED: [[f64; LENGTHS.len()]; 3] = [
     [0.1, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.8, 0.9, 0.9],
 ];
 
+/// Odds of the layer that drafts that are assumed before anything was seen. For small models 0.35 to 0.65 are reported.
+const LAYER_ASSUMED: f64 = 0.5;
+
+/// Assumed price of a step with a draft of the layer's, in steps of one column.
+const LAYER_PRICE: f64 = 1.25;
+
 /// The assumed odds count as so many guesses.
 const WEIGHT: f64 = 4.0;
 
@@ -39,6 +45,7 @@ const PATIENCE: u32 = 128;
 #[derive(Debug, Clone, Default)]
 pub(in crate::engine) struct Odds {
     seen: [[Seen; LENGTHS.len()]; ASSUMED.len()],
+    layer: Seen,
 }
 
 /// Guesses of one class, and those that were right.
@@ -49,10 +56,12 @@ struct Seen {
 }
 
 impl Odds {
-    /// Notes whether a guess after a match was right.
-    pub(super) fn saw(&mut self, after: Match, right: bool) {
-        let (kind, class) = class(after);
-        let seen = &mut self.seen[kind][class];
+    /// Notes whether a guess was right: one after a match, or else one of the layer that drafts.
+    pub(super) fn saw(&mut self, after: Option<Match>, right: bool) {
+        let seen = match after.map(class) {
+            Some((kind, class)) => &mut self.seen[kind][class],
+            None => &mut self.layer,
+        };
         if seen.all >= REMEMBERED {
             (seen.right, seen.all) = (seen.right / 2.0, seen.all / 2.0);
         }
@@ -63,8 +72,13 @@ impl Odds {
     /// The odds of the next guess after a match.
     pub(super) fn of(&self, after: Match) -> f64 {
         let (kind, class) = class(after);
-        let seen = self.seen[kind][class];
-        (seen.right + WEIGHT * ASSUMED[kind][class]) / (seen.all + WEIGHT)
+        self.seen[kind][class].odds(ASSUMED[kind][class])
+    }
+}
+
+impl Seen {
+    fn odds(self, assumed: f64) -> f64 {
+        (self.right + WEIGHT * assumed) / (self.all + WEIGHT)
     }
 }
 
@@ -92,6 +106,12 @@ pub(super) struct Gate {
     declined: u32,
     /// steps declined until the next trial
     patience: u32,
+    /// seconds of a step with a draft of the layer's, that of the draft included; 0 if not measured
+    layer_seconds: f64,
+    /// drafts of the layer's in a row so far
+    asked: u32,
+    /// steps since the layer was asked last
+    unasked: u32,
 }
 
 impl Default for Gate {
@@ -102,6 +122,9 @@ impl Default for Gate {
             wide: WIDE_MAX,
             declined: 0,
             patience: PATIENCE,
+            layer_seconds: 0.0,
+            asked: WIDE_MAX,
+            unasked: 0,
         }
     }
 }
@@ -131,27 +154,44 @@ impl Gate {
         width
     }
 
-    /// Notes how many seconds a step of `columns` columns took. Interruptions make steps longer and nothing makes them shorter, so
-    /// the estimate falls fast and rises slowly.
+    /// Decides whether the layer that drafts is asked for one token, where no match is followed. If that does not pay, it is asked
+    /// once in a while, because text and machine change.
+    pub(super) fn asks(&mut self, odds: &Odds) -> bool {
+        let plain = self.price(1);
+        let price = match self.layer_seconds {
+            0.0 => plain * LAYER_PRICE,
+            seconds => seconds,
+        };
+        let pays = (1.0 + odds.layer.odds(LAYER_ASSUMED)) / price > MARGIN / plain;
+        let asks = (pays || self.unasked >= PATIENCE) && self.asked < WIDE_MAX;
+        (self.asked, self.unasked) = if asks {
+            (self.asked + 1, 0)
+        } else {
+            (0, self.unasked + 1)
+        };
+        asks
+    }
+
+    /// Notes how many seconds a step of `columns` columns took.
     pub(super) fn took(&mut self, columns: usize, seconds: f64) {
-        if !(1..=DRAFT_MAX + 1).contains(&columns) || !seconds.is_finite() || seconds <= 0.0 {
+        if !(1..=DRAFT_MAX + 1).contains(&columns) {
             return;
         }
         let before = self.seconds[columns - 1];
-        let now = if before == 0.0 {
-            seconds
-        } else if seconds < before {
-            (before + seconds) / 2.0
-        } else {
-            before + (seconds - before).min(before) / 16.0
-        };
+        let now = learned(before, seconds);
         self.seconds[columns - 1] = now;
         // a machine that has become faster is faster for all widths
         if columns == 1 && now < before {
-            self.seconds[1..]
-                .iter_mut()
+            let others = self.seconds[1..].iter_mut();
+            others
+                .chain([&mut self.layer_seconds])
                 .for_each(|s| *s *= now / before);
         }
+    }
+
+    /// Notes how many seconds a step with a draft of the layer's took.
+    pub(super) fn layer_took(&mut self, seconds: f64) {
+        self.layer_seconds = learned(self.layer_seconds, seconds);
     }
 
     /// The price of a step of so many columns, measured or interpolated between measured ones.
@@ -169,6 +209,20 @@ impl Gate {
             }
             (None, None) => assumed(columns),
         }
+    }
+}
+
+/// The estimate of a step's seconds after another one. Interruptions make steps longer and nothing makes them shorter, so it falls
+/// fast and rises slowly.
+fn learned(before: f64, seconds: f64) -> f64 {
+    if !seconds.is_finite() || seconds <= 0.0 {
+        before
+    } else if before == 0.0 {
+        seconds
+    } else if seconds < before {
+        (before + seconds) / 2.0
+    } else {
+        before + (seconds - before).min(before) / 16.0
     }
 }
 
@@ -212,7 +266,7 @@ mod tests {
         let mut odds = Odds::default();
         for i in 0..400 {
             for len in LENGTHS {
-                odds.saw(after(len).unwrap(), f64::from(i % 100) < share * 100.0);
+                odds.saw(after(len), f64::from(i % 100) < share * 100.0);
             }
         }
         odds
@@ -254,14 +308,14 @@ mod tests {
         let mut odds = odds(1.0);
         let mut tries = 0;
         while gate.width(&odds, after(4), 3) > 0 {
-            odds.saw(after(4).unwrap(), false);
-            odds.saw(after(6).unwrap(), false);
+            odds.saw(after(4), false);
+            odds.saw(after(6), false);
             tries += 1;
             assert!(tries < 300);
         }
         tries = 0;
         while gate.width(&odds, after(4), 3) == 0 {
-            odds.saw(after(4).unwrap(), true);
+            odds.saw(after(4), true);
             tries += 1;
             assert!(tries < 300);
         }
@@ -293,6 +347,30 @@ mod tests {
         assert!(widths.contains(&0));
         let run = widths.split(|w| *w == 0).map(<[_]>::len).max();
         assert_eq!(run, Some(WIDE_MAX as usize));
+    }
+
+    #[test]
+    fn the_layer_is_asked_where_it_pays_and_now_and_then_where_it_does_not() {
+        for (price, share, pays) in [
+            (1.2, 1.0, true),
+            (1.2, 0.5, true),
+            (1.2, 0.1, false),
+            (1.6, 0.5, false),
+            (2.0, 1.0, false),
+        ] {
+            let mut gate = priced(|_| 1.0);
+            gate.layer_took(price);
+            let mut odds = Odds::default();
+            for i in 0..1000 {
+                odds.saw(None, f64::from(i % 10) < share * 10.0);
+            }
+            let asked = (0..1000).filter(|_| gate.asks(&odds)).count();
+            let expected = if pays { 980..990 } else { 5..10 };
+            assert!(expected.contains(&asked), "{price} {share}: {asked}");
+        }
+        // nothing is known: a plain step first, and then the layer is tried
+        let mut gate = Gate::default();
+        assert!(!gate.asks(&Odds::default()) && gate.asks(&Odds::default()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Drafts without a draft model: what followed the same tokens before may follow them again. A step that feeds the guesses
-//! with the last token reads the weights only once and yields a token for each guess that comes true. The text is the same
+//! Drafts without a draft model: what followed the same tokens before may follow them again, and some files have a layer that expects
+//! the token after the next one. A step that feeds the guesses with the last token reads the weights only once and yields a token for each guess that comes true. The text is the same
 //! as without drafts, and it comes sooner.
 
 mod gate;
@@ -24,6 +24,8 @@ pub(super) struct Drafts {
     gate: Gate,
     /// columns of the last step if a draft was possible in it, else 0
     columns: usize,
+    /// whether the layer that drafts was asked in the last step
+    asked: bool,
 }
 
 /// Tokens that may come next.
@@ -31,7 +33,7 @@ pub(super) struct Drafts {
 pub(super) struct Draft {
     /// the guesses, at most [`DRAFT_MAX`](glowplug_firmware_config::limits::DRAFT_MAX)
     pub(super) tokens: Vec<u32>,
-    /// the match that the first of them follows
+    /// the match that the first of them follows; none where the layer that drafts expects it
     after: Option<Match>,
 }
 
@@ -58,10 +60,11 @@ impl Drafted {
         }
     }
 
-    /// The guess at the token of this place in the sequence, and the match that it follows.
-    fn guess(&self, at: usize) -> Option<(u32, Match)> {
+    /// The guess at the token of this place in the sequence, and the match that it follows, if it follows one.
+    fn guess(&self, at: usize) -> Option<(u32, Option<Match>)> {
         let at = at.checked_sub(self.len)?;
-        Some((*self.draft.tokens.get(at)?, self.draft.after?.and(at)))
+        let after = self.draft.after.map(|after| after.and(at));
+        Some((*self.draft.tokens.get(at)?, after))
     }
 
     /// The logits of the token before this place.
@@ -80,6 +83,7 @@ impl Drafts {
             histories: Histories::default(),
             gate: Gate::default(),
             columns: 0,
+            asked: false,
         }
     }
 
@@ -107,7 +111,7 @@ impl Drafts {
             (None, None) => (None, tokens, 0),
         };
         let width = self.gate.width(odds, found, room.min(most));
-        self.columns = 1 + width;
+        (self.columns, self.asked) = (1 + width, false);
         let mut draft = Draft {
             tokens: Vec::with_capacity(width),
             after: found,
@@ -120,6 +124,12 @@ impl Drafts {
             draft.tokens.push(token);
         }
         draft
+    }
+
+    /// Whether the layer that drafts is worth asking for the next step, in which nothing else is guessed.
+    pub(super) fn asks(&mut self, odds: &Odds) -> bool {
+        self.asked = self.gate.asks(odds);
+        self.asked
     }
 
     /// Keeps what an ended request said, to guess from.
@@ -147,12 +157,16 @@ impl Drafts {
 
     /// Notes that no draft is possible in the next step.
     pub(super) fn pass(&mut self) {
-        self.columns = 0;
+        (self.columns, self.asked) = (0, false);
     }
 
     /// Notes how long the last step took.
     pub(super) fn took(&mut self, seconds: f64) {
-        self.gate.took(self.columns, seconds);
+        if self.asked {
+            self.gate.layer_took(seconds);
+        } else {
+            self.gate.took(self.columns, seconds);
+        }
     }
 }
 

@@ -4,12 +4,16 @@ use super::Draft;
 use crate::engine::Engine;
 use crate::engine::request::{Event, RequestId};
 use crate::engine::scheduler::Due;
+use crate::ops::no_gpu::NoGpu;
 
 impl Engine {
-    /// The draft for the next step, if a single stream decodes in it.
-    pub(in crate::engine) fn draft(&mut self, plan: &[(RequestId, usize)]) -> Draft {
+    /// The draft for the next step, if a single stream decodes in it. Where no match is worth following, the layer that drafts is asked.
+    ///
+    /// # Errors
+    /// [`NoGpu`]: the GPU is lost.
+    pub(in crate::engine) fn draft(&mut self, plan: &[(RequestId, usize)]) -> Result<Draft, NoGpu> {
         let Some(drafts) = &mut self.drafts else {
-            return Draft::default();
+            return Ok(Draft::default());
         };
         if let [(id, _)] = *plan
             && let Some(sequence) = self.sequences.get_mut(&id)
@@ -19,12 +23,28 @@ impl Engine {
             let room = sequence.limit - sequence.tokens.len();
             let of = (id, sequence.owners.own);
             let mut draft = drafts.guess(of, &sequence.tokens, &sequence.odds, room);
+            let asks = draft.tokens.is_empty() && room > 0 && self.model.drafts();
+            if asks && drafts.asks(&sequence.odds) {
+                self.memory.grow(&mut self.model.kv, sequence, 1);
+                if let (Some(slot), Some(&last)) = (sequence.slot, sequence.tokens.last()) {
+                    let logits = self.model.draft(slot.table, sequence.fed, last)?;
+                    let best = (0..).zip(&logits).max_by(|(_, a), (_, b)| a.total_cmp(b));
+                    draft = Draft {
+                        tokens: best.map(|(token, _)| token).into_iter().collect(),
+                        after: None,
+                    };
+                }
+            }
             let agreed = sequence.agreed(&draft.tokens);
+            if agreed == 0 && draft.after.is_none() && !draft.tokens.is_empty() {
+                // a guess that may not come is a wrong one, and was paid for
+                sequence.odds.saw(None, false);
+            }
             drafts.cut(&mut draft, agreed);
-            return draft;
+            return Ok(draft);
         }
         drafts.pass();
-        Draft::default()
+        Ok(Draft::default())
     }
 
     /// Takes the next token from the logits of the last draft. If the guesses are the tokens that came, they are in the cache

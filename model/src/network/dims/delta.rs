@@ -48,14 +48,15 @@ impl Delta {
         self.channels() + self.value_dim() + 2 * self.value_heads
     }
 
-    /// What a sequence keeps of all these layers.
+    /// What a sequence keeps of all these layers, and `hidden` values of its last token.
     #[must_use]
-    pub fn state(&self) -> StateLayout {
+    pub fn state(&self, hidden: usize) -> StateLayout {
         StateLayout {
             layers: self.attends.iter().filter(|attends| !**attends).count(),
             conv: (TAPS - 1) * self.channels(),
             delta: self.value_dim() * self.head_dim,
             width: self.width(),
+            hidden,
         }
     }
 }

@@ -60,6 +60,7 @@ fn cache(spec: DeltaSpec, tables: usize) -> KvCache {
         conv: 3 * spec.channels(),
         delta: spec.values() * spec.head_dim,
         width: spec.width(),
+        hidden: 0,
     };
     let kv = KvCache::new(layout, 8, tables).unwrap();
     let mut kv = kv.with_states(states, tables).unwrap();

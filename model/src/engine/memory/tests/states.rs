@@ -19,6 +19,7 @@ const STATE: StateLayout = StateLayout {
     conv: 3,
     delta: 5,
     width: 1,
+    hidden: 4,
 };
 /// Tokens of the configuration's text. They are numbers below [`SECRETS`].
 const SYSTEM: usize = 70;
@@ -294,6 +295,7 @@ impl World {
                 .zip(parts_of(after).iter().cycle())
                 .for_each(|(value, part)| *value = *part);
         }
+        self.kv.hidden(table).copy_from_slice(&parts_of(after));
         self.scheduler.served(id, tokens);
         self.memory.fed(&mut self.kv, sequence, tokens);
     }
@@ -346,6 +348,7 @@ impl World {
                 .zip(after.iter().cycle())
                 .for_each(|(value, part)| *value = *part);
         }
+        self.kv.hidden(table).copy_from_slice(&after);
         self.kv.settled();
     }
 
