@@ -130,6 +130,23 @@ impl Evaluator {
         })
     }
 
+    /// Feeds all of `tokens` but the last to the empty cache, `chunk` at a time, and gives the logits of what the layer that drafts
+    /// expects behind the last one.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    pub fn drafted(&mut self, tokens: &[u32], chunk: usize) -> Result<Vec<f32>, NotFed> {
+        self.reset();
+        let Some((last, before)) = tokens.split_last() else {
+            return Ok(Vec::new());
+        };
+        for chunk in before.chunks(chunk) {
+            let span = self.span(0, chunk.len())?;
+            self.model.step(&[span], chunk)?;
+        }
+        Ok(self.model.draft(0, before.len(), *last)?)
+    }
+
     /// Feeds `tokens` to the empty cache and calls `sink(position, logits)` for each of them, in order.
     ///
     /// # Errors

@@ -367,9 +367,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     fn load(source: &Layer<'_>) -> Result<Self, WeightError> {
-        let Layer {
-            gguf, processor, ..
-        } = *source;
+        let (gguf, processor) = (source.gguf, source.processor);
         let there = |name: &String| gguf.tensor(name).is_some();
         let own = |part: &str| Some(source.name(part)).filter(there);
         let or = |part: &str, names: &[&str]| {

@@ -110,6 +110,35 @@ fn a_window_is_taken_up_to_its_length() {
     assert_eq!(Dims::from_gguf(&open(&w)).unwrap().context_max(), 512);
 }
 
+/// The layer that drafts, against its definition: the text before a token in steps of some tokens, and then what it expects behind
+/// the token.
+#[test]
+fn what_is_drafted_is_what_its_definition_says() {
+    let known = include_str!("../../vectors/architectures/drafts.json");
+    let known: Value = serde_json::from_str(known).unwrap();
+    let files = files();
+    let files = files.iter().filter(|(name, _)| known.get(*name).is_some());
+    let mut compared = 0;
+    for (name, file) in files {
+        let gguf = open(file);
+        for chunk in [1, 7, 40] {
+            let mut evaluator = Evaluator::load(&gguf, &EngineConfig::new(64, 1, F16)).unwrap();
+            let own = POSITIONS.map(|position| {
+                let row = evaluator.drafted(&tokens()[..=position], chunk).unwrap();
+                let row = row.iter().map(|&logit| f64::from(logit));
+                let sum: f64 = row.clone().map(f64::exp).sum();
+                row.step_by(EVERY).map(|logit| logit - sum.ln()).collect()
+            });
+            let (worst, _) = off_by(&own, &known[*name]);
+            println!("{name}: off by {worst:.6}");
+            assert!(worst < 0.005, "{name}: off by {worst}");
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, known.as_object().unwrap().len());
+    assert!(compared > 0);
+}
+
 /// Whether or not this program was built with GPUs: the network is looked at first.
 #[test]
 fn networks_that_a_gpu_does_not_compute_are_refused_by_what_they_do() {

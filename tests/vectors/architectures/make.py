@@ -3,10 +3,12 @@
 
     cargo run --release --workspace --example architectures -- FOLDER
     make.py FOLDER > log_probabilities.json
+    make.py FOLDER drafts > drafts.json
 
 Every file is computed twice: by llama.cpp, with keys and values in f32, and here in f64 from the definitions of its parts. Both must
 agree within 1e-4. Files of qwen35 are computed by transformers too, in f32, which must agree as well. What is written was computed
 here with keys and values rounded to f16, as the cache of the tests has them, because that alone makes a difference of up to 0.008.
+What layers that draft expect is computed here alone: transformers leave them out, and llama.cpp gives no probabilities of them.
 Made with numpy 2.4.6, gguf 0.19.0, xllamacpp 2026.10.11549 (llama.cpp b11549), and transformers 5.24.0 with torch 2.15 and
 accelerate 1.15.0.
 """
@@ -121,8 +123,9 @@ class Model:
         out = self.norm(out, name("ssm_norm.weight")).reshape(count, -1) * gate * logistic(gate)
         return out @ tensors[name("ssm_out.weight")].T
 
-    def log_probabilities(self, tokens, cached):
-        count, tensors = len(tokens), self.tensors
+    def layer(self, layer, x, cached):
+        """What a layer makes of all positions."""
+        count, tensors = len(x), self.tensors
         cos, sin = self.angles(count)
         residual = self.key("residual_scale", 1.0)
         scale = self.key("attention.scale", 1 / math.sqrt(self.size)) * np.ones(count)
@@ -133,44 +136,61 @@ class Model:
             every = 1
         group = self.heads // self.kv_heads
         later = np.triu(np.full((count, count), -np.inf), 1)
-        x = tensors["token_embd.weight"][tokens] * self.key("embedding_scale", 1.0)
         behind = "ffn_norm" if self.arch != "qwen35" else "post_attention_norm"
-        # a layer that drafts is no part of it
+        name = lambda part: f"blk.{layer}.{part}"
+        h = self.norm(x, name("attn_norm.weight"))
+        if name("ssm_a") in tensors:
+            x = x + self.delta_net(h, name)
+            return x + self.mlp(self.norm(x, name(behind + ".weight")), name)
+        heads = {}
+        for part in "qkv":
+            values = h @ tensors[name(f"attn_{part}.weight")].T + tensors.get(name(f"attn_{part}.bias"), 0.0)
+            heads[part] = values.reshape(count, -1, self.size)
+        gate = 1.0
+        if self.arch == "qwen35":
+            heads["q"], gate = np.split(heads["q"].reshape(count, self.heads, -1), 2, -1)
+            gate = logistic(gate).reshape(count, -1)
+        for part in "qk":
+            norm = name(f"attn_{part}_norm.weight")
+            rotates = every == 0 or (layer + 1) % every != 0
+            if self.arch != "hunyuan-dense":
+                heads[part] = self.norm(heads[part], norm)
+            if rotates:
+                heads[part] = self.rotated(heads[part], cos, sin)
+            if self.arch == "hunyuan-dense":
+                heads[part] = self.norm(heads[part], norm)
+        keys, values = (np.repeat(heads[part].astype(cached).astype(np.float64), group, 1) for part in "kv")
+        scores = np.einsum("ihd,jhd->hij", heads["q"] * scale[:, None, None], keys) + later
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        a = gate * np.einsum("hij,jhd->ihd", weights, values).reshape(count, -1)
+        a = a @ tensors[name("attn_output.weight")].T
+        x = x + residual * (a if self.arch == "qwen35" else self.norm(a, name("post_attention_norm.weight")))
+        inner = self.mlp(self.norm(x, name(behind + ".weight")), name)
+        return x + residual * self.norm(inner, name("post_ffw_norm.weight"))
+
+    def hidden(self, tokens, cached):
+        x = self.tensors["token_embd.weight"][tokens] * self.key("embedding_scale", 1.0)
         for layer in range(self.key("block_count") - self.key("nextn_predict_layers", 0)):
-            name = lambda part: f"blk.{layer}.{part}"
-            h = self.norm(x, name("attn_norm.weight"))
-            if name("ssm_a") in tensors:
-                x = x + self.delta_net(h, name)
-                x = x + self.mlp(self.norm(x, name(behind + ".weight")), name)
-                continue
-            heads = {}
-            for part in "qkv":
-                values = h @ tensors[name(f"attn_{part}.weight")].T + tensors.get(name(f"attn_{part}.bias"), 0.0)
-                heads[part] = values.reshape(count, -1, self.size)
-            gate = 1.0
-            if self.arch == "qwen35":
-                heads["q"], gate = np.split(heads["q"].reshape(count, self.heads, -1), 2, -1)
-                gate = logistic(gate).reshape(count, -1)
-            for part in "qk":
-                norm = name(f"attn_{part}_norm.weight")
-                rotates = every == 0 or (layer + 1) % every != 0
-                if self.arch != "hunyuan-dense":
-                    heads[part] = self.norm(heads[part], norm)
-                if rotates:
-                    heads[part] = self.rotated(heads[part], cos, sin)
-                if self.arch == "hunyuan-dense":
-                    heads[part] = self.norm(heads[part], norm)
-            keys, values = (np.repeat(heads[part].astype(cached).astype(np.float64), group, 1) for part in "kv")
-            scores = np.einsum("ihd,jhd->hij", heads["q"] * scale[:, None, None], keys) + later
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            weights /= weights.sum(-1, keepdims=True)
-            a = gate * np.einsum("hij,jhd->ihd", weights, values).reshape(count, -1)
-            a = a @ tensors[name("attn_output.weight")].T
-            x = x + residual * (a if self.arch == "qwen35" else self.norm(a, name("post_attention_norm.weight")))
-            inner = self.mlp(self.norm(x, name(behind + ".weight")), name)
-            x = x + residual * self.norm(inner, name("post_ffw_norm.weight"))
-        head = tensors.get("output.weight", tensors["token_embd.weight"])
-        logits = self.norm(x, "output_norm.weight") @ head.T / self.key("logit_scale", 1.0)
+            x = self.layer(layer, x, cached)
+        return x
+
+    def log_probabilities(self, tokens, cached):
+        return self.logarithms(self.norm(self.hidden(tokens, cached), "output_norm.weight"))
+
+    def drafts(self, tokens, cached):
+        """What the layer that drafts expects behind each token, which it sees with the hidden state of the token before."""
+        layer = self.key("block_count") - 1
+        name = lambda part: f"blk.{layer}.nextn.{part}.weight"
+        hidden = self.norm(self.hidden(tokens, cached), "output_norm.weight")
+        before = np.concatenate([np.zeros((1, hidden.shape[1])), hidden[:-1]])
+        embedded = self.norm(self.tensors["token_embd.weight"][tokens], name("enorm"))
+        x = np.concatenate([embedded, self.norm(before, name("hnorm"))], 1) @ self.tensors[name("eh_proj")].T
+        return self.logarithms(self.norm(self.layer(layer, x, cached), name("shared_head_norm")))
+
+    def logarithms(self, x):
+        head = self.tensors.get("output.weight", self.tensors["token_embd.weight"])
+        logits = x @ head.T / self.key("logit_scale", 1.0)
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
@@ -179,6 +199,11 @@ asked = json.loads((folder / "asked.json").read_text())
 rows = []
 for path in sorted(folder.glob("*.gguf")):
     model = Model(path)
+    if sys.argv[2:] == ["drafts"]:
+        if model.key("nextn_predict_layers"):
+            halves = model.drafts(asked["tokens"], np.float16)[asked["positions"], :: asked["every"]]
+            rows.append(f"{json.dumps(path.stem)}: {json.dumps(np.round(halves, 5).tolist())}")
+        continue
     own = model.log_probabilities(asked["tokens"], np.float64)[asked["positions"]]
     off = np.abs(own - np.array(log_probabilities(path, asked, "F32"))).max()
     assert off < TOLERANCE.get(model.arch, 1e-4), f"{path.stem}: {off} beside llama.cpp"
