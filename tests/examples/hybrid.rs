@@ -14,7 +14,11 @@ use std::{env, fs};
 const LAYERS: u32 = 24;
 const VOCAB: usize = 248_320;
 /// Tokens whose rows of the embedding are not another one's as well, where one is to be told from another.
-const OWN_ROWS: usize = 20_000;
+const OWN_ROWS: usize = 9 * DISTINCT;
+/// After so many rows random weights come again.
+const DISTINCT: usize = 512;
+/// Blocks of a row of the embedding.
+const BLOCKS: usize = 2048 / 256;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(file) = env::args_os().nth(1).map(PathBuf::from) else {
@@ -77,7 +81,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 (of.data, of.ty) = (tensor.data, tensor.ty);
             }
         }
-        let range = OWN_ROWS - (1 << 14)..OWN_ROWS;
+        let table = w.tensor("token_embd.weight");
+        let row = table.data.len() / OWN_ROWS;
+        for (token, row) in table.data.chunks_exact_mut(row).enumerate() {
+            // rows that are the same come to differ by the order of their blocks
+            let turns = token / DISTINCT % BLOCKS;
+            row.rotate_left(turns * row.len() / BLOCKS);
+        }
+        let range = DISTINCT..OWN_ROWS;
         // every hundred tokens in a row of them, in no order
         foresee(&mut w, range, &|token| token * 37 % 100 < percent, 0.0);
     }
