@@ -10,7 +10,6 @@
 
 pub mod architectures;
 mod counting;
-mod encode;
 mod foresight;
 pub mod formats;
 mod jinja;

@@ -1,6 +1,7 @@
 //! Tiny models that run. They are real in every part but the weights, which are random and for one seed the same on every machine.
 
-use crate::encode;
+mod encode;
+
 use crate::script;
 use crate::vocabulary::Vocabulary;
 use crate::{GgufWriter, Kv, SplitMix};
