@@ -1,5 +1,5 @@
-//! A plain read of memory, which is what decoding is compared with. It is compiled as the kernels are; a program that is compiled
-//! for its size would read too slowly.
+//! A plain read of memory, which is what decoding is compared with. It is compiled here, as the kernels are: in a program that is
+//! compiled for its size it would read half as fast (14 to 17 GB/s in the place of 26 to 28, two cores of an Intel Xeon).
 
 /// Words of a place that are read before it is the next one's turn: four cache lines.
 const RUN: usize = 32;
@@ -8,6 +8,7 @@ const RUN: usize = 32;
 ///
 /// # Panics
 /// If `streams` is 0.
+#[inline(never)]
 pub fn read(part: &[u64], streams: usize) -> u64 {
     let place = part.len() / streams / RUN * RUN;
     let (places, rest) = part.split_at(place * streams);
