@@ -8,6 +8,7 @@ use std::{env, fs};
 /// # Panics
 /// If the page has another text, or no marks.
 #[track_caller]
+#[allow(clippy::unwrap_used, reason = "only tests call it")]
 pub fn check_page(path: &str, between: Option<[&str; 2]>, made: &str) {
     let whole = match between {
         None => made.to_owned(),
