@@ -137,6 +137,8 @@ unsafe impl Sync for Shared {}
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Where the thread that made the pool might run before.
+    before: Option<Place>,
     /// Held during a run, so that a second caller waits.
     gate: Mutex<()>,
 }
@@ -186,6 +188,7 @@ impl Pool {
         let mut pool = Self {
             shared,
             workers: Vec::with_capacity(threads - 1),
+            before: Place::current(),
             gate: Mutex::new(()),
         };
         for index in 1..threads {
@@ -357,6 +360,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        // threads that it spawns from now on are to run anywhere again
+        if let Some(before) = self.before
+            && self.shared.seats[0].0.is_own()
+        {
+            before.hold(0);
+        }
         self.shared.state.0.fetch_or(state::STOP, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();

@@ -95,6 +95,8 @@ impl Engine {
     /// # Errors
     /// [`LoadError`]; nothing stays behind.
     pub fn load(gguf: &Gguf, config: &EngineConfig) -> Result<Self, LoadError> {
+        // before the model, whose pool holds this thread to a processor, and with it each thread that it starts
+        let masks = Masks::start().map_err(LoadError::Threads)?;
         let (model, tokenizer) = Model::load_with_tokenizer(gguf, config, TABLES)?;
         let template = ChatTemplate::from_gguf(gguf);
         let pages = Pages::new(config.pages)?;
@@ -113,7 +115,7 @@ impl Engine {
         prompts.states = model.kv.has_states();
         Ok(Self {
             closing,
-            masks: Masks::start().map_err(LoadError::Threads)?,
+            masks,
             scheduler: Scheduler::new(config.streams, config.queue),
             sequences: BTreeMap::new(),
             memory,

@@ -63,7 +63,6 @@ impl Model {
         let threads = config.prefill_threads.max(config.decode_threads);
         gguf.touch(threads)?;
         let kernels = Kernels::detect(config.isa)?;
-        let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let keys = key_formats(gguf, &dims, config.kv.k);
         let layout = KvLayout::new(
             dims.kv_layers(),
@@ -82,6 +81,8 @@ impl Model {
             kv.lock()?;
         }
         let rope = network.rope_table(config.context);
+        // last: this thread is held to its place from here on, and so is each thread that it starts
+        let pool = Pool::placed(threads, &config.affinity).map_err(LoadError::Threads)?;
         let mut runtime = Runtime::new(pool, kernels, rope);
         processor.prepare(&mut runtime, &network.dims().widths(config.context))?;
         let name = match processor.name() {

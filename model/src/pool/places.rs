@@ -79,8 +79,12 @@ impl Seat {
 
     /// Begins a run, if the calling thread is the one that sits here: a pool may be called by another one.
     pub(super) fn enter(&self) {
-        let own = self.thread.load(Ordering::Relaxed) == this_thread();
-        self.inside.store(own, Ordering::Relaxed);
+        self.inside.store(self.is_own(), Ordering::Relaxed);
+    }
+
+    /// Whether it is the calling thread that sits here.
+    pub(super) fn is_own(&self) -> bool {
+        self.thread.load(Ordering::Relaxed) == this_thread()
     }
 
     /// Ends its part of a run. True: it was fetched meanwhile, and belongs elsewhere.

@@ -288,6 +288,7 @@ fn threads_are_held_to_their_places_and_go_on_without_one() {
     // a thread of its own: the caller is placed too
     thread::spawn(move || {
         let own = || vec![last];
+        let before_pool = allowed();
         let pool = Pool::placed(3, &[own(), own()]).unwrap();
         assert_eq!(allowed(), last.to_string());
         let (seen, barrier) = (Mutex::new(Vec::new()), Barrier::new(3));
@@ -296,6 +297,12 @@ fn threads_are_held_to_their_places_and_go_on_without_one() {
             lock(&seen).push(allowed());
             barrier.wait();
         });
+        drop(pool);
+        assert_eq!(
+            allowed(),
+            before_pool,
+            "whoever made the pool may run where it could"
+        );
         let mut seen = seen.into_inner().unwrap();
         seen.sort();
         let mut expected = vec![last.to_string(), last.to_string(), before.clone()];
