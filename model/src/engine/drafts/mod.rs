@@ -1,6 +1,6 @@
-//! Drafts without a draft model: what followed the same tokens before may follow them again, and some files have a layer that expects
-//! the token after the next one. A step that feeds the guesses with the last token reads the weights only once and yields a token for each guess that comes true. The text is the same
-//! as without drafts, and it comes sooner.
+//! Drafts without a draft model: what followed the same tokens before may follow them again, and some files have a layer that
+//! expects the token after the next one. A step that feeds the guesses with the last token reads the weights only once and yields a
+//! token for each guess that comes true. The text is the same as without drafts, and it comes sooner.
 
 mod gate;
 mod history;

@@ -25,22 +25,22 @@ pub(super) fn by_turns() -> bool {
         })
 }
 
-/// Asks for part `part` of `parts` of the block that comes after number `at` of `w` in its stream: `G` groups of `blocks` blocks
-/// are under way, and the next ones follow behind them.
+/// How far ahead the block is that comes after block `b` of its row in the same stream, where `G` groups of `blocks` blocks are under
+/// way and the next ones follow behind them.
 #[inline(always)]
-pub(super) fn ask_ahead<B: bytemuck::Pod, const G: usize>(
-    w: &[B],
-    blocks: usize,
-    at: usize,
-    part: usize,
-    parts: usize,
-) {
-    let ahead = match (at + 1) % blocks {
-        0 => 1 + (G - 1) * blocks,
-        _ => 1,
-    };
-    if let Some(next) = w.get(at + ahead) {
-        let bytes = bytemuck::bytes_of(next);
+pub(super) fn ahead<const G: usize>(b: usize, blocks: usize) -> usize {
+    if b + 1 < blocks {
+        1
+    } else {
+        1 + (G - 1) * blocks
+    }
+}
+
+/// Asks for part `part` of `parts` of a block, if there is one.
+#[inline(always)]
+pub(super) fn ask_part<B: bytemuck::Pod>(block: Option<&B>, part: usize, parts: usize) {
+    if let Some(block) = block {
+        let bytes = bytemuck::bytes_of(block);
         ask::<_MM_HINT_T0>(&bytes[part * bytes.len() / parts..(part + 1) * bytes.len() / parts]);
     }
 }

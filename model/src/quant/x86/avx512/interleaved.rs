@@ -147,11 +147,12 @@ fn streams<B: Interleaved, const C: usize>(
     let mut acc = [[_mm512_setzero_ps(); C]; STREAMS];
     for b in 0..blocks {
         let mut sum = [[_mm512_setzero_si512(); C]; STREAMS];
+        let ahead = turns::ahead::<STREAMS>(b, blocks);
         for part in 0..B::PARTS {
             for (g, sum) in sum.iter_mut().enumerate() {
                 let at = g * blocks + b;
                 if col == 0 {
-                    turns::ask_ahead::<B, STREAMS>(w, blocks, at, part, B::PARTS);
+                    turns::ask_part(w.get(at + ahead), part, B::PARTS);
                 }
                 // SAFETY: this function is compiled with the features that the callee needs
                 unsafe { w[at].part(part, b, &x, sum) };

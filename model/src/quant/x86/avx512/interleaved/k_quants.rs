@@ -3,7 +3,7 @@
 use super::{Interleaved, and, every, floats, interleaved256, or_and, quads, scaled};
 use crate::quant::Activations;
 use crate::quant::format::activations::Q8kChunk;
-use crate::quant::format::interleaved::{Q4K, Q5K, Q6K, Word};
+use crate::quant::format::interleaved::{Halves, Q4K, Q5K, Q6K, Word};
 use crate::quant::x86::avx512::rows::dpwssd_every;
 use crate::quant::x86::avx512::unpack::load_64;
 use bytemuck::cast_ref;
@@ -83,6 +83,24 @@ fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
     )
 }
 
+/// Adds the scaled sum to `acc`, less the mins: the end of a product of Q4_K and of Q5_K.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn less_mins<const C: usize>(
+    scales: &[Word; 3],
+    [d, dmin]: [&Halves; 2],
+    x: [&Q8kChunk; C],
+    sum: [__m512i; C],
+    acc: &mut [__m512; C],
+) {
+    let groups = Eight::read(scales);
+    let (d, dmin) = (floats(d), floats(dmin));
+    for c in 0..C {
+        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
+        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
+    }
+}
+
 interleaved256!(Q4K, q4k_part, q4k_end);
 interleaved256!(Q5K, q5k_part, q5k_end);
 interleaved256!(Q6K, q6k_part, q6k_end);
@@ -118,12 +136,7 @@ fn q4k_end<const C: usize>(
     sum: [__m512i; C],
     acc: &mut [__m512; C],
 ) {
-    let groups = Eight::read(&block.scales);
-    let (d, dmin) = (floats(&block.d), floats(&block.dmin));
-    for c in 0..C {
-        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
-        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
-    }
+    less_mins(&block.scales, [&block.d, &block.dmin], x, sum, acc);
 }
 
 #[inline]
@@ -164,12 +177,7 @@ fn q5k_end<const C: usize>(
     sum: [__m512i; C],
     acc: &mut [__m512; C],
 ) {
-    let groups = Eight::read(&block.scales);
-    let (d, dmin) = (floats(&block.d), floats(&block.dmin));
-    for c in 0..C {
-        acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
-        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
-    }
+    less_mins(&block.scales, [&block.d, &block.dmin], x, sum, acc);
 }
 
 #[inline]
