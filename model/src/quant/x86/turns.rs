@@ -25,14 +25,19 @@ pub(super) fn by_turns() -> bool {
         })
 }
 
-/// How far ahead the block is that comes after block `b` of its row in the same stream, where `G` groups of `blocks` blocks are under
-/// way and the next ones follow behind them.
+/// How far ahead of what is multiplied memory is asked, in bytes. On two cores of Zen 5 Q4_K came at 32 GB/s without asking, 39 at
+/// 1 KB, 41 from 1.5 to 4.5 KB: the loads of a block follow each other at no constant distance, which the prefetcher needs.
+const AHEAD: usize = 2304;
+
+/// How far ahead the block of type `B` is that is asked for at block `b` of its row, where `G` groups of `blocks` blocks are under way
+/// and the next ones follow behind them.
 #[inline(always)]
-pub(super) fn ahead<const G: usize>(b: usize, blocks: usize) -> usize {
-    if b + 1 < blocks {
-        1
+pub(super) fn ahead<B, const G: usize>(b: usize, blocks: usize) -> usize {
+    let some = (AHEAD / size_of::<B>()).max(1);
+    if b + some < blocks {
+        some
     } else {
-        1 + (G - 1) * blocks
+        some + (G - 1) * blocks
     }
 }
 

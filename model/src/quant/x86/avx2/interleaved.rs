@@ -135,11 +135,11 @@ unsafe fn columns<B: Interleaved, D: Dot, const C: usize, const G: usize>(
     let mut acc = [[[_mm256_setzero_ps(); C]; 2]; G];
     for b in 0..blocks {
         let mut sum = [[[_mm256_setzero_si256(); C]; 2]; G];
-        let ahead = turns::ahead::<G>(b, blocks);
+        let ahead = turns::ahead::<B, G>(b, blocks);
         for part in 0..B::PARTS {
             for g in 0..G {
                 let at = g * blocks + b;
-                if G > 1 && col == 0 {
+                if col == 0 {
                     turns::ask_part(w.get(at + ahead), part, B::PARTS);
                 }
                 for half in 0..2 {

@@ -68,75 +68,91 @@ pub(super) fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
-    let (acts, col0, blocks) = (
-        product.activations,
-        product.first_column,
-        product.row_blocks(),
-    );
-    let depth = match out.cols() {
-        ..=8 => blocks,
-        _ => DEPTH / product.ty.block_len(),
-    };
+    let blocks = product.row_blocks();
     // rows that make no group may follow the groups
-    let groups = product.weights.len() / size_of::<B>() * size_of::<B>();
-    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..groups]);
-    let mut i = 0;
-    while out.cols() <= 8 && by_turns() && i + STREAMS <= out.rows() / GROUP {
+    let whole = product.weights.len() / size_of::<B>() * size_of::<B>();
+    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..whole]);
+    let (mut i, groups) = (0, out.rows() / GROUP);
+    while i < groups {
         let (w, row) = (&w[i * blocks..], GROUP * i);
-        let mut c = 0;
-        while c < out.cols() {
-            let x = |i: usize| B::column(acts, col0 + c + i);
-            c += match out.cols() - c {
-                1 => streams(w, blocks, [x(0)], out, c, row),
-                2 | 3 => streams(w, blocks, [x(0), x(1)], out, c, row),
-                4..8 => streams(w, blocks, [x(0), x(1), x(2), x(3)], out, c, row),
-                _ => {
-                    let x = [x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7)];
-                    streams(w, blocks, x, out, c, row)
-                }
-            };
-        }
-        i += STREAMS;
-    }
-    for i in i..out.rows() / GROUP {
-        let (w, row) = (&w[i * blocks..], GROUP * i);
-        for first in (0..blocks).step_by(depth) {
-            let part = first..blocks.min(first + depth);
-            // with so much to do for each block, no prefetcher of the processor follows
-            let next = match out.cols() {
-                ..=8 => &[],
-                _ => &w[part.end..w.len().min(part.end + depth)],
-            };
-            let mut c = 0;
-            while c < out.cols() {
-                let (x, part) = (|i: usize| B::column(acts, col0 + c + i), part.clone());
-                let cols = match out.cols() - c {
-                    1 => 1,
-                    2 | 3 => 2,
-                    4..8 => 4,
-                    _ => 8,
-                };
-                let next = &next[next.len() * c / out.cols()..next.len() * (c + cols) / out.cols()];
-                match cols {
-                    1 => columns(w, part, next, [x(0)], out, c, row),
-                    2 => columns(w, part, next, [x(0), x(1)], out, c, row),
-                    4 => columns(w, part, next, [x(0), x(1), x(2), x(3)], out, c, row),
-                    _ => {
-                        let x = [x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7)];
-                        columns(w, part, next, x, out, c, row);
-                    }
-                }
-                c += cols;
+        i += match out.cols() {
+            ..=8 if groups - i >= STREAMS && by_turns() => {
+                few_columns::<B, STREAMS>(product, w, out, row)
             }
-        }
+            ..=8 => few_columns::<B, 1>(product, w, out, row),
+            _ => many_columns(product, w, out, row),
+        };
     }
 }
 
-/// Multiplies [`STREAMS`] groups of `blocks` blocks each by some columns, part by part by turns, and returns how many columns
-/// that were.
+/// Multiplies `G` groups by all columns, of which there are at most eight, and returns how many groups that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn streams<B: Interleaved, const C: usize>(
+fn few_columns<B: Interleaved, const G: usize>(
+    product: &Product<'_>,
+    w: &[B],
+    out: &mut RowTile<'_>,
+    row: usize,
+) -> usize {
+    let x = |c: usize| B::column(product.activations, product.first_column + c);
+    let (blocks, mut c) = (product.row_blocks(), 0);
+    while c < out.cols() {
+        c += match out.cols() - c {
+            1 => streams::<B, 1, G>(w, blocks, [x(c)], out, c, row),
+            2 | 3 => streams::<B, 2, G>(w, blocks, [x(c), x(c + 1)], out, c, row),
+            4..8 => {
+                let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
+                streams::<B, 4, G>(w, blocks, x, out, c, row)
+            }
+            _ => streams::<B, 8, G>(w, blocks, eight(x, c), out, c, row),
+        };
+    }
+    G
+}
+
+/// Multiplies one group by many columns, a part of its rows by all of them before the next part, and returns 1.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn many_columns<B: Interleaved>(
+    product: &Product<'_>,
+    w: &[B],
+    out: &mut RowTile<'_>,
+    row: usize,
+) -> usize {
+    let x = |c: usize| B::column(product.activations, product.first_column + c);
+    let (blocks, depth) = (product.row_blocks(), DEPTH / product.ty.block_len());
+    for first in (0..blocks).step_by(depth) {
+        let part = first..blocks.min(first + depth);
+        // with so much to do for each block, no prefetcher of the processor follows
+        let next = &w[part.end..w.len().min(part.end + depth)];
+        let mut c = 0;
+        while c < out.cols() {
+            let (part, cols) = (part.clone(), (out.cols() - c).min(8));
+            let next = &next[next.len() * c / out.cols()..next.len() * (c + cols) / out.cols()];
+            c += match cols {
+                1 => columns(w, part, next, [x(c)], out, c, row),
+                2 | 3 => columns(w, part, next, [x(c), x(c + 1)], out, c, row),
+                4..8 => {
+                    let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
+                    columns(w, part, next, x, out, c, row)
+                }
+                _ => columns(w, part, next, eight(x, c), out, c, row),
+            };
+        }
+    }
+    1
+}
+
+/// Eight columns of activations from `c` on.
+#[inline(always)]
+fn eight<'a, T>(x: impl Fn(usize) -> &'a [T], c: usize) -> [&'a [T]; 8] {
+    [0, 1, 2, 3, 4, 5, 6, 7].map(|i| x(c + i))
+}
+
+/// Multiplies `G` groups of `blocks` blocks each by some columns, part by part by turns, and returns how many columns that were.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn streams<B: Interleaved, const C: usize, const G: usize>(
     w: &[B],
     blocks: usize,
     x: [&[B::Chunk]; C],
@@ -144,10 +160,10 @@ fn streams<B: Interleaved, const C: usize>(
     col: usize,
     row: usize,
 ) -> usize {
-    let mut acc = [[_mm512_setzero_ps(); C]; STREAMS];
+    let mut acc = [[_mm512_setzero_ps(); C]; G];
     for b in 0..blocks {
-        let mut sum = [[_mm512_setzero_si512(); C]; STREAMS];
-        let ahead = turns::ahead::<STREAMS>(b, blocks);
+        let mut sum = [[_mm512_setzero_si512(); C]; G];
+        let ahead = turns::ahead::<B, G>(b, blocks);
         for part in 0..B::PARTS {
             for (g, sum) in sum.iter_mut().enumerate() {
                 let at = g * blocks + b;
@@ -175,7 +191,7 @@ fn streams<B: Interleaved, const C: usize>(
 const DEPTH: usize = 2048;
 
 /// Multiplies blocks `part` of one group by some columns, adds that to what the blocks before them gave, and asks for blocks
-/// `next` meanwhile.
+/// `next` meanwhile. Returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns<B: Interleaved, const C: usize>(
@@ -186,7 +202,7 @@ fn columns<B: Interleaved, const C: usize>(
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
-) {
+) -> usize {
     let mut acc = [_mm512_setzero_ps(); C];
     let first = part.start;
     if first > 0 {
@@ -209,6 +225,7 @@ fn columns<B: Interleaved, const C: usize>(
         unsafe { block.end(first + b, &x, sum, &mut acc) };
     }
     store(&acc, out, col, row);
+    C
 }
 
 /// Stores the sums of a group's rows.
