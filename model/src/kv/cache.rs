@@ -7,7 +7,7 @@ use super::{
     Arena, DevicePages, KvLayout, NoMemory, NotLocked, PageId, PageLost, PageTable, StateLayout,
     StateSlot, States, page_table,
 };
-use crate::quant::{Kernels, Paged, hadamard_transform};
+use crate::quant::{Kernels, Paged};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 pub use guesses::Accepted;
@@ -224,7 +224,7 @@ impl KvCache {
         &self.tables[self.rows[row].table]
     }
 
-    /// Whether the keys of a layer are stored rotated ([`hadamard_transform`]), so that its queries must be rotated as well.
+    /// Whether the keys of a layer are stored rotated ([`Kernels::rotate`]), so that its queries must be rotated as well.
     #[must_use]
     pub fn keys_rotated(&self, layer: usize) -> bool {
         self.layout.k()[layer] != KvFormat::F16
@@ -256,10 +256,10 @@ impl KvCache {
             .enumerate()
         {
             if rotated.0 {
-                hadamard_transform(key);
+                kernels.rotate(key);
             }
             if rotated.1 {
-                hadamard_transform(value);
+                kernels.rotate(value);
             }
             let (k, v) = (self.layout.k()[layer], self.layout.v());
             let offset = self.layout.k_offset(layer, head);

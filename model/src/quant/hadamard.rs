@@ -6,7 +6,8 @@
 //! 2504.19874) do the same.
 
 /// Multiplies `head` by the normalised Hadamard matrix, in parts of the largest power of two that divides its length. The
-/// transform is its own inverse.
+/// transform is its own inverse. It is inlined into every level, so that it is compiled for the level's vectors.
+#[inline(always)]
 pub fn hadamard_transform(head: &mut [f32]) {
     let part = 1 << head.len().trailing_zeros();
     let scale = 1.0 / (part as f32).sqrt();

@@ -1,7 +1,7 @@
 //! The contract of the kernels: what a level's function table offers, and the sizes that are checked before it is called.
 
 use super::format::activations::Quantizer;
-use super::format::{interleaved, kv_rows};
+use super::format::interleaved;
 use super::reference::decode;
 use super::{ActKind, Activations, Isa, Paged, act_kind, row_bytes};
 use crate::gguf::{GROUP, GgmlType, Layout};
@@ -41,6 +41,12 @@ impl<'a> Product<'a> {
     #[inline(always)]
     pub(super) fn rows(&self, rows: usize) -> &'a [u8] {
         &self.weights[..self.row_blocks() * self.ty.block_bytes() * rows]
+    }
+
+    /// All whole blocks, of these rows and of those behind them.
+    #[inline(always)]
+    pub(super) fn all_blocks<B: Pod>(&self) -> &'a [B] {
+        cast_slice(&self.weights[..self.weights.len() / size_of::<B>() * size_of::<B>()])
     }
 
     /// The blocks of the first `rows` rows.
@@ -137,6 +143,8 @@ pub struct DeltaRule<'a> {
 /// One way to compute a [`Product`]; see [`Kernels::matmul`].
 pub(super) type Matmul = fn(&Product<'_>, &mut RowTile<'_>);
 
+/// A way to store a row of keys or values, as [`Kernels::store_kv`] says.
+pub(super) type StoreKv = fn(KvFormat, &mut [u8], usize, &[f32]);
 /// A way to compute [`Kernels::convolve`].
 pub(super) type Convolve = fn([&[f32]; TAPS], [&[f32]; TAPS], &mut [f32]);
 
@@ -152,6 +160,10 @@ pub struct Kernels {
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
+    /// See [`Kernels::store_kv`].
+    pub(super) store_kv: StoreKv,
+    /// See [`super::hadamard_transform`].
+    pub(super) rotate: fn(&mut [f32]),
     pub(super) convolve: Convolve,
     pub(super) delta_rule: fn(&DeltaRule<'_>, &mut [f32], &mut [f32]),
 }
@@ -454,7 +466,12 @@ impl Kernels {
             format.name(),
             chunk.len()
         );
-        kv_rows::store(format, chunk, slot, row);
+        (self.store_kv)(format, chunk, slot, row);
+    }
+
+    /// Rotates a head: see [`super::hadamard_transform`], which it equals on every level.
+    pub fn rotate(&self, head: &mut [f32]) {
+        (self.rotate)(head);
     }
 }
 

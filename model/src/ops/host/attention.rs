@@ -4,7 +4,7 @@ use super::{FlexTensor, tensor, values, width, with_tile};
 use crate::kv::KvCache;
 use crate::ops::AttentionSpec;
 use crate::ops::runtime::Runtime;
-use crate::quant::{Heads, hadamard_transform};
+use crate::quant::Heads;
 use glowplug_firmware_config::attention;
 use glowplug_firmware_config::limits::STEP_TOKENS;
 use heapless::Vec as Bounded;
@@ -63,7 +63,7 @@ pub(super) fn attention(
                     q.copy_from_slice(out.column(c));
                 }
                 if keys_rotated {
-                    q.chunks_exact_mut(d).for_each(hadamard_transform);
+                    q.chunks_exact_mut(d).for_each(|head| kernels.rotate(head));
                 }
                 let looking = Heads {
                     q,
@@ -76,7 +76,9 @@ pub(super) fn attention(
                 };
                 kernels.attend(&looking, scores, result);
                 if values_rotated {
-                    result.chunks_exact_mut(d).for_each(hadamard_transform);
+                    result
+                        .chunks_exact_mut(d)
+                        .for_each(|head| kernels.rotate(head));
                 }
                 for (c, result) in result.chunks_exact_mut(group * d).enumerate() {
                     if spec.gated {

@@ -4,11 +4,12 @@ use super::smull::Smull;
 use super::unpack::{Rows32, Rows256};
 use super::{attention, interleaved, rows};
 use crate::pool::RowTile;
-use crate::quant::Isa;
 use crate::quant::format::activations::{self, Quantizer};
 use crate::quant::format::kinds::match_format;
+use crate::quant::format::kv_rows;
 use crate::quant::kernels::{Kernels, Product};
 use crate::quant::reference::{delta, floats, scalar};
+use crate::quant::{Isa, hadamard_transform};
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Neon,
@@ -24,6 +25,8 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<true>,
     rms_norm: floats::rms_norm::<true>,
     attend: attention::attend,
+    store_kv: kv_rows::store,
+    rotate: hadamard_transform,
     convolve: delta::convolve::<true>,
     delta_rule: delta::delta_rule,
 };

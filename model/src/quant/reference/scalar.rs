@@ -6,10 +6,11 @@
 use super::decode::{Block32, Block256};
 use super::{delta, floats};
 use crate::pool::RowTile;
-use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
 use crate::quant::format::kinds::match_format;
+use crate::quant::format::kv_rows;
 use crate::quant::kernels::{Kernels, Product};
+use crate::quant::{Isa, hadamard_transform};
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Scalar,
@@ -24,6 +25,8 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<false>,
     rms_norm: floats::rms_norm::<false>,
     attend: floats::attend::<false>,
+    store_kv: kv_rows::store,
+    rotate: hadamard_transform,
     convolve: delta::convolve::<false>,
     delta_rule: delta::delta_rule,
 };

@@ -1,7 +1,7 @@
 //! Attention over pages, and what is stored in them, against f64.
 
 use super::{Random, levels};
-use crate::quant::{Heads, Isa, Kernels, Paged};
+use crate::quant::{Heads, Isa, Kernels, Paged, hadamard_transform};
 use glowplug_firmware_config::attention::{QUERIES_MAX, stride};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
@@ -325,6 +325,29 @@ fn within(format: KvFormat, row: &[f32], got: &[f64]) {
             (x - got).abs() <= ceiling,
             "{format:?} {x}: {got}, largest {largest}"
         );
+    }
+}
+
+#[test]
+fn every_level_stores_and_rotates_to_the_same_bits() {
+    let mut random = Random(11);
+    for d in [32, 64, 80, 96, 128, 256] {
+        let row: Vec<f32> = (0..d).map(|_| random.unit() * 3.0).collect();
+        for kernels in levels() {
+            for format in [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0] {
+                if format.takes(d) {
+                    let mut chunks = [(); 2].map(|()| vec![0; format.head_bytes(d)]);
+                    levels()[0].store_kv(format, &mut chunks[0], 3, &row);
+                    kernels.store_kv(format, &mut chunks[1], 3, &row);
+                    assert_eq!(chunks[0], chunks[1], "{:?} {format:?} {d}", kernels.isa());
+                }
+            }
+            let mut rotated = [row.clone(), row.clone()];
+            hadamard_transform(&mut rotated[0]);
+            kernels.rotate(&mut rotated[1]);
+            let [want, got] = rotated.map(|row| row.into_iter().map(f32::to_bits));
+            assert!(want.eq(got), "{:?} {d}", kernels.isa());
+        }
     }
 }
 

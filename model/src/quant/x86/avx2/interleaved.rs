@@ -72,8 +72,7 @@ pub(super) trait Interleaved: Pod {
 pub(super) unsafe fn matmul<B: Interleaved, D: Dot>(product: &Product<'_>, out: &mut RowTile<'_>) {
     let (blocks, groups) = (product.row_blocks(), out.rows() / GROUP);
     // rows that make no group may follow the groups
-    let whole = product.weights.len() / size_of::<B>() * size_of::<B>();
-    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..whole]);
+    let w = product.all_blocks::<B>();
     let mut i = 0;
     while i < groups {
         let w = &w[i * blocks..];

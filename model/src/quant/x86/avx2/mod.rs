@@ -19,13 +19,15 @@ mod rows;
 mod unpack;
 
 use crate::pool::RowTile;
-use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
 use crate::quant::format::kinds::{match_format, match_interleaved};
+use crate::quant::format::kv_rows;
 use crate::quant::kernels::{DeltaRule, Kernels, Product, TAPS};
 use crate::quant::reference::{delta, floats, scalar};
 use crate::quant::x86::panel;
+use crate::quant::{Isa, hadamard_transform};
 use dot::{Dot, Evex, Madd, Vex};
+use glowplug_firmware_config::kv::KvFormat;
 
 /// The level of AVX2 by itself.
 pub(in crate::quant) static TABLE: Kernels = table::<Madd>(Isa::Avx2, avx2);
@@ -71,6 +73,10 @@ const fn table<D: Dot>(isa: Isa, supported: fn() -> bool) -> Kernels {
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         attend: |heads, scores, out| unsafe { attention::attend(heads, scores, out) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+        store_kv: |format, chunk, slot, row| unsafe { store_kv(format, chunk, slot, row) },
+        // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
+        rotate: |head| unsafe { rotate(head) },
+        // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         convolve: |columns, weights, out| unsafe { convolve(columns, weights, out) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         delta_rule: |rule, state, out| unsafe { delta_rule(rule, state, out) },
@@ -95,6 +101,16 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
     floats::rms_norm::<true>(x, weight, eps, dst);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_kv(format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
+    kv_rows::store(format, chunk, slot, row);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rotate(head: &mut [f32]) {
+    hadamard_transform(head);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

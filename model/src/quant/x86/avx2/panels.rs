@@ -26,8 +26,8 @@ pub(super) struct Rows32<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 /// Sixteen rows of blocks of 256 weights, one after the other.
 pub(super) struct Rows256<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
-/// A group of sixteen interleaved rows, block by block.
-pub(super) struct Groups<'a, B, D>(&'a [B], PhantomData<D>);
+/// The blocks of a group of sixteen interleaved rows and those of the groups behind it, and how many there are in a group.
+pub(super) struct Groups<'a, B, D>(&'a [B], usize, PhantomData<D>);
 
 /// 32 bytes of each of sixteen rows, as many times as a panel has blocks.
 type Bytes = [[[u8; 32]; GROUP]; 8];
@@ -187,10 +187,9 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
     type Chunk = B::Chunk;
 
     #[inline(always)]
-    fn new(product: &Product<'a>, first: usize, rows: usize) -> Self {
-        let (groups, blocks) = (product.blocks(rows), product.row_blocks());
-        let [group] = panel::rows(groups, blocks, first / GROUP, rows / GROUP);
-        Self(group, PhantomData)
+    fn new(product: &Product<'a>, first: usize, _: usize) -> Self {
+        let (groups, blocks) = (product.all_blocks(), product.row_blocks());
+        Self(&groups[first / GROUP * blocks..], blocks, PhantomData)
     }
 
     #[inline(always)]
@@ -201,15 +200,16 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut B::Panel) {
         let first = chunk * B::BLOCKS;
-        let blocks = &self.0[first..self.0.len().min(first + B::BLOCKS)];
+        let blocks = &self.0[first..self.1.min(first + B::BLOCKS)];
         // SAFETY: this function is compiled with the features that the callee needs
         unsafe { B::unpack(blocks, panel) };
     }
 
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
-        let first = (chunk + 1) * B::BLOCKS;
-        let next = &self.0[self.0.len().min(first)..self.0.len().min(first + B::BLOCKS)];
+        // behind the last chunk of this group the next one begins
+        let first = self.1.min((chunk + 1) * B::BLOCKS);
+        let next = &self.0[first..self.0.len().min(first + B::BLOCKS)];
         let bytes = bytemuck::cast_slice::<B, u8>(next);
         panel::ask::<_MM_HINT_T1>(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
     }

@@ -30,7 +30,8 @@ pub(super) fn add_32<B: Block32>(
         1 => columns_32::<B, 1>(panel, every_nth(x, stride), sums),
         2 | 3 => columns_32::<B, 2>(panel, every_nth(x, stride), sums),
         4..8 => columns_32::<B, 4>(panel, every_nth(x, stride), sums),
-        _ => columns_32::<B, 8>(panel, every_nth(x, stride), sums),
+        8..12 => columns_32::<B, 8>(panel, every_nth(x, stride), sums),
+        _ => columns_32::<B, 12>(panel, every_nth(x, stride), sums),
     }
 }
 
@@ -62,7 +63,8 @@ fn some_256<const WORDS: usize, const MINS: bool>(
         1 => columns_256::<WORDS, MINS, 1>(panel, every_nth(x, stride), sums),
         2 | 3 => columns_256::<WORDS, MINS, 2>(panel, every_nth(x, stride), sums),
         4..8 => columns_256::<WORDS, MINS, 4>(panel, every_nth(x, stride), sums),
-        _ => columns_256::<WORDS, MINS, 8>(panel, every_nth(x, stride), sums),
+        8..12 => columns_256::<WORDS, MINS, 8>(panel, every_nth(x, stride), sums),
+        _ => columns_256::<WORDS, MINS, 12>(panel, every_nth(x, stride), sums),
     }
 }
 

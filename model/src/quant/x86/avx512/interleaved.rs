@@ -14,28 +14,30 @@ mod few_bits;
 mod k_quants;
 mod tables;
 
-use super::unpack::{load_32, load_64};
+pub(super) use k_quants::{Eight, q5k_words, q6k_scales, q6k_words, signed_pairs};
+pub(super) use tables::{iq4xs_scales, iq4xs_words};
+
+use super::unpack::{Block32, load_32, load_64};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
 use crate::quant::Activations;
 use crate::quant::format::activations::Q8Chunk;
+use crate::quant::format::blocks;
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q5_0, Q8_0, Word};
-use crate::quant::format::kinds::match_interleaved;
 use crate::quant::kernels::Product;
-use crate::quant::x86::panel;
+use crate::quant::reference::decode::Block32 as _;
 use crate::quant::x86::turns::{self, STREAMS, by_turns};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Sixteen interleaved blocks of any size. A product of theirs is made in [`Self::PARTS`] parts and an end.
-trait Interleaved: Pod {
+pub(super) trait Interleaved: Pod {
     /// What a column of activations consists of.
     type Chunk;
     /// How many parts of equal size a block is read in: about 512 bytes each.
     const PARTS: usize;
-    /// The chunks of column `c`.
-    fn column(acts: &Activations, c: usize) -> &[Self::Chunk];
+    /// The chunks of column `c`, and of all columns after it.
+    fn columns(acts: &Activations, c: usize) -> &[Self::Chunk];
     /// Multiplies part `part` of these blocks, number `b` of their rows, by some columns and adds that to `sum`.
     ///
     /// # Safety
@@ -62,97 +64,62 @@ trait Interleaved: Pod {
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
-    match_interleaved!(product.ty, |B| groups::<B>(product, out));
-}
-
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn groups<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
+pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_>) {
     let blocks = product.row_blocks();
     // rows that make no group may follow the groups
-    let whole = product.weights.len() / size_of::<B>() * size_of::<B>();
-    let w = bytemuck::cast_slice::<u8, B>(&product.weights[..whole]);
+    let w = product.all_blocks::<B>();
     let (mut i, groups) = (0, out.rows() / GROUP);
     while i < groups {
-        let (w, row) = (&w[i * blocks..], GROUP * i);
-        i += match out.cols() {
-            ..=8 if groups - i >= STREAMS && by_turns() => {
-                few_columns::<B, STREAMS>(product, w, out, row)
-            }
-            ..=8 => few_columns::<B, 1>(product, w, out, row),
-            _ => many_columns(product, w, out, row),
+        let w = &w[i * blocks..];
+        i += if groups - i >= STREAMS && by_turns() {
+            some_groups::<B, STREAMS>(product, w, out, GROUP * i)
+        } else {
+            some_groups::<B, 1>(product, w, out, GROUP * i)
         };
     }
 }
 
-/// Multiplies `G` groups by all columns, of which there are at most eight, and returns how many groups that were.
+/// Multiplies `G` groups by all columns, and returns how many groups that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn few_columns<B: Interleaved, const G: usize>(
+fn some_groups<B: Interleaved, const G: usize>(
     product: &Product<'_>,
     w: &[B],
     out: &mut RowTile<'_>,
     row: usize,
 ) -> usize {
-    let x = |c: usize| B::column(product.activations, product.first_column + c);
+    let x = |c: usize| B::columns(product.activations, product.first_column + c);
     let (blocks, mut c) = (product.row_blocks(), 0);
     while c < out.cols() {
         c += match out.cols() - c {
-            1 => streams::<B, 1, G>(w, blocks, [x(c)], out, c, row),
-            2 | 3 => streams::<B, 2, G>(w, blocks, [x(c), x(c + 1)], out, c, row),
+            1 => columns::<B, 1, G>(w, blocks, [x(c)], out, c, row),
+            2 | 3 => columns::<B, 2, G>(w, blocks, [x(c), x(c + 1)], out, c, row),
             4..8 => {
                 let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
-                streams::<B, 4, G>(w, blocks, x, out, c, row)
+                columns::<B, 4, G>(w, blocks, x, out, c, row)
             }
-            _ => streams::<B, 8, G>(w, blocks, eight(x, c), out, c, row),
+            _ => {
+                let x = [
+                    x(c),
+                    x(c + 1),
+                    x(c + 2),
+                    x(c + 3),
+                    x(c + 4),
+                    x(c + 5),
+                    x(c + 6),
+                    x(c + 7),
+                ];
+                columns::<B, 8, G>(w, blocks, x, out, c, row)
+            }
         };
     }
     G
 }
 
-/// Multiplies one group by many columns, a part of its rows by all of them before the next part, and returns 1.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn many_columns<B: Interleaved>(
-    product: &Product<'_>,
-    w: &[B],
-    out: &mut RowTile<'_>,
-    row: usize,
-) -> usize {
-    let x = |c: usize| B::column(product.activations, product.first_column + c);
-    let (blocks, depth) = (product.row_blocks(), DEPTH / product.ty.block_len());
-    for first in (0..blocks).step_by(depth) {
-        let part = first..blocks.min(first + depth);
-        // with so much to do for each block, no prefetcher of the processor follows
-        let next = &w[part.end..w.len().min(part.end + depth)];
-        let mut c = 0;
-        while c < out.cols() {
-            let (part, cols) = (part.clone(), (out.cols() - c).min(8));
-            let next = &next[next.len() * c / out.cols()..next.len() * (c + cols) / out.cols()];
-            c += match cols {
-                1 => columns(w, part, next, [x(c)], out, c, row),
-                2 | 3 => columns(w, part, next, [x(c), x(c + 1)], out, c, row),
-                4..8 => {
-                    let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
-                    columns(w, part, next, x, out, c, row)
-                }
-                _ => columns(w, part, next, eight(x, c), out, c, row),
-            };
-        }
-    }
-    1
-}
-
-/// Eight columns of activations from `c` on.
-#[inline(always)]
-fn eight<'a, T>(x: impl Fn(usize) -> &'a [T], c: usize) -> [&'a [T]; 8] {
-    [0, 1, 2, 3, 4, 5, 6, 7].map(|i| x(c + i))
-}
-
 /// Multiplies `G` groups of `blocks` blocks each by some columns, part by part by turns, and returns how many columns that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn streams<B: Interleaved, const C: usize, const G: usize>(
+fn columns<B: Interleaved, const C: usize, const G: usize>(
     w: &[B],
     blocks: usize,
     x: [&[B::Chunk]; C],
@@ -182,49 +149,6 @@ fn streams<B: Interleaved, const C: usize, const G: usize>(
     for (g, acc) in acc.iter().enumerate() {
         store(acc, out, col, row + GROUP * g);
     }
-    C
-}
-
-/// Values of a row that are multiplied by all columns before the next ones are: with sixteen rows of them (18 KB of Q4_K) and
-/// eight columns of activations L1 is full. Rows of 8,960 values went from 153 to 172 GMAC/s at 64 columns
-/// (Q4_K, Zen 4).
-const DEPTH: usize = 2048;
-
-/// Multiplies blocks `part` of one group by some columns, adds that to what the blocks before them gave, and asks for blocks
-/// `next` meanwhile. Returns how many columns that were.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn columns<B: Interleaved, const C: usize>(
-    w: &[B],
-    part: Range<usize>,
-    next: &[B],
-    x: [&[B::Chunk]; C],
-    out: &mut RowTile<'_>,
-    col: usize,
-    row: usize,
-) -> usize {
-    let mut acc = [_mm512_setzero_ps(); C];
-    let first = part.start;
-    if first > 0 {
-        for c in 0..C {
-            let mut elements = [0.0f32; GROUP];
-            elements.copy_from_slice(&out.column(col + c)[row..][..GROUP]);
-            acc[c] = _mm512_castsi512_ps(load_64(cast_ref(&elements)));
-        }
-    }
-    let next = bytemuck::cast_slice::<B, u8>(next);
-    let mut next = next.chunks(next.len().div_ceil(part.len()).max(1));
-    for (b, block) in w[part].iter().enumerate() {
-        panel::ask::<_MM_HINT_T1>(next.next().unwrap_or_default());
-        let mut sum = [_mm512_setzero_si512(); C];
-        for part in 0..B::PARTS {
-            // SAFETY: this function is compiled with the features that the callee needs
-            unsafe { block.part(part, first + b, &x, &mut sum) };
-        }
-        // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { block.end(first + b, &x, sum, &mut acc) };
-    }
-    store(&acc, out, col, row);
     C
 }
 
@@ -260,13 +184,13 @@ pub(super) fn every(four: [u8; 4]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn floats(halves: &Halves) -> __m512 {
+pub(super) fn floats(halves: &Halves) -> __m512 {
     _mm512_cvtph_ps(load_32(halves))
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn and(a: __m512i, mask: u8) -> __m512i {
+pub(super) fn and(a: __m512i, mask: u8) -> __m512i {
     _mm512_and_si512(a, _mm512_set1_epi8(mask as i8))
 }
 
@@ -278,12 +202,10 @@ fn or_and(a: __m512i, b: __m512i, mask: u8) -> __m512i {
 }
 
 /// Sixteen interleaved blocks of 32 weights.
-trait Interleaved32: Pod {
-    /// How many parts of 32 weights a block has.
-    const SCALES: usize = 1;
-    /// What the values have been increased by.
-    const OFFSET: i32;
-    /// The values of a part plus [`Self::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
+pub(super) trait Interleaved32: Pod {
+    /// The same format row by row.
+    type Rows: Block32;
+    /// The values of a part plus [`Block32::OFFSET`]: vector `i` has values `4 i..4 i + 4`.
     ///
     /// # Safety
     /// The machine has this level's features.
@@ -305,8 +227,8 @@ impl<B: Interleaved32> Interleaved for B {
     const PARTS: usize = 1;
 
     #[inline(always)]
-    fn column(acts: &Activations, c: usize) -> &[Q8Chunk] {
-        acts.q8(c)
+    fn columns(acts: &Activations, c: usize) -> &[Q8Chunk] {
+        acts.q8_from(c)
     }
 
     #[inline]
@@ -331,14 +253,15 @@ impl<B: Interleaved32> Interleaved for B {
     ) {
         // SAFETY: this function is compiled with the features that the callee needs
         let d = unsafe { self.d() };
-        for part in 0..B::SCALES {
-            let n = b * B::SCALES + part;
+        for part in 0..B::Rows::PARTS {
+            let n = b * B::Rows::PARTS + part;
             let (chunk, i) = (n / 8, n % 8);
             // SAFETY: this function is compiled with the features that the callee needs
             let quads = unsafe { self.quads(part) };
             for c in 0..C {
                 let x = &x[c][chunk];
-                let mut sum = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x.sum[i]).wrapping_neg());
+                let offset = <B::Rows as Block32>::OFFSET;
+                let mut sum = _mm512_set1_epi32(offset.wrapping_mul(x.sum[i]).wrapping_neg());
                 let q = &self::quads(&x.q)[i];
                 for j in 0..8 {
                     sum = _mm512_dpbusd_epi32(sum, quads[j], every(q[j]));
@@ -366,10 +289,9 @@ fn nibbles(qs: &[Word; 4]) -> [__m512i; 8] {
 }
 
 macro_rules! interleaved32 {
-    ($name:ident, $offset:literal, |$b:ident $(, $part:ident of $parts:literal)?| $quads:expr $(, $m:ident)?) => {
+    ($name:ident, |$b:ident $(, $part:ident)?| $quads:expr $(, $m:ident)?) => {
         impl Interleaved32 for $name {
-            $(const SCALES: usize = $parts;)?
-            const OFFSET: i32 = $offset;
+            type Rows = blocks::$name;
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
             unsafe fn quads(&self, part: usize) -> [__m512i; 8] {
@@ -393,9 +315,9 @@ macro_rules! interleaved32 {
     };
 }
 use interleaved32;
-interleaved32!(Q4_0, 8, |b| nibbles(&b.qs));
-interleaved32!(Q4_1, 0, |b| nibbles(&b.qs), m);
-interleaved32!(Q5_0, 16, |b| {
+interleaved32!(Q4_0, |b| nibbles(&b.qs));
+interleaved32!(Q4_1, |b| nibbles(&b.qs), m);
+interleaved32!(Q5_0, |b| {
     let mut quads = nibbles(&b.qs);
     let high = load_64(&b.qh);
     for i in 0..8 {
@@ -418,7 +340,7 @@ interleaved32!(Q5_0, 16, |b| {
     }
     quads
 });
-interleaved32!(Q8_0, 128, |b| {
+interleaved32!(Q8_0, |b| {
     let mut quads = [_mm512_setzero_si512(); 8];
     for i in 0..8 {
         quads[i] = _mm512_xor_si512(load_64(&b.qs[i]), _mm512_set1_epi8(-128));
@@ -443,8 +365,8 @@ macro_rules! interleaved256 {
             type Chunk = Q8kChunk;
             const PARTS: usize = 4;
             #[inline(always)]
-            fn column(acts: &Activations, c: usize) -> &[Q8kChunk] {
-                acts.q8k(c)
+            fn columns(acts: &Activations, c: usize) -> &[Q8kChunk] {
+                acts.q8k_from(c)
             }
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]

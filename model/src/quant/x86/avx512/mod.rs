@@ -21,12 +21,14 @@ mod rows;
 mod unpack;
 
 use crate::pool::RowTile;
-use crate::quant::Isa;
 use crate::quant::format::activations::{self, Q8Chunk, Q8kChunk, Quantizer};
-use crate::quant::format::kinds::match_format;
+use crate::quant::format::kinds::{match_format, match_interleaved};
+use crate::quant::format::kv_rows;
 use crate::quant::kernels::{DeltaRule, Heads, Kernels, Product, TAPS};
 use crate::quant::reference::{delta, floats, scalar};
 use crate::quant::x86::panel;
+use crate::quant::{Isa, hadamard_transform};
+use glowplug_firmware_config::kv::KvFormat;
 
 pub(in crate::quant) static TABLE: Kernels = Kernels {
     isa: Isa::Avx512Vnni,
@@ -41,13 +43,17 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     matmul: |product, out| unsafe { matmul(product, out) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
-    matmul_interleaved: Some(|product, out| unsafe { self::interleaved::matmul(product, out) }),
+    matmul_interleaved: Some(|product, out| unsafe { matmul_interleaved(product, out) }),
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     silu_mul: |gate, up| unsafe { silu_mul(gate, up) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     rms_norm: |x, weight, eps, dst| unsafe { rms_norm(x, weight, eps, dst) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     attend: |heads, scores, out| unsafe { attend(heads, scores, out) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
+    store_kv: |format, chunk, slot, row| unsafe { store_kv(format, chunk, slot, row) },
+    // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
+    rotate: |head| unsafe { rotate(head) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     convolve: |columns, weights, out| unsafe { convolve(columns, weights, out) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
@@ -84,6 +90,16 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store_kv(format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
+    kv_rows::store(format, chunk, slot, row);
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn rotate(head: &mut [f32]) {
+    hadamard_transform(head);
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn convolve(columns: [&[f32]; TAPS], weights: [&[f32]; TAPS], out: &mut [f32]) {
     delta::convolve::<true>(columns, weights, out);
 }
@@ -116,6 +132,9 @@ fn matmul(product: &Product<'_>, out: &mut RowTile<'_>) {
 /// tenth slower (Zen 4).
 const MANY: usize = 14;
 
+/// The same for groups of interleaved rows.
+const MANY_OF_GROUPS: usize = 12;
+
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn matmul_32<B: unpack::Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
     if out.cols() < MANY {
@@ -134,4 +153,17 @@ fn matmul_256<B: unpack::Block256>(product: &Product<'_>, out: &mut RowTile<'_>)
         // SAFETY: this function is compiled with the features of this level
         unsafe { panel::matmul::<panels::Rows256<'_, B>>(product, out) };
     }
+}
+
+/// See [`Kernels::matmul`], which has checked the sizes.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn matmul_interleaved(product: &Product<'_>, out: &mut RowTile<'_>) {
+    match_interleaved!(product.ty, |B| {
+        if out.cols() < MANY_OF_GROUPS {
+            interleaved::matmul::<B>(product, out);
+        } else {
+            // SAFETY: this function is compiled with the features of this level
+            unsafe { panel::matmul::<panels::Groups<'_, B>>(product, out) };
+        }
+    });
 }

@@ -1,4 +1,8 @@
-//! How sixteen rows are unpacked to the panels of [`super::gemm`], row by row.
+//! How sixteen rows are unpacked to the panels of [`super::gemm`], row by row here, and from groups in [`groups`].
+
+mod groups;
+
+pub(super) use groups::Groups;
 
 use super::gemm::{add_32, add_256};
 use super::unpack::{
@@ -9,7 +13,7 @@ use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::interleaved::{Halves, Word};
 use crate::quant::kernels::Product;
-use crate::quant::x86::group_scales::Groups;
+use crate::quant::x86::group_scales::Groups as Scaled;
 use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{cast, cast_mut, cast_ref};
 use std::arch::x86_64::*;
@@ -117,7 +121,7 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
             let groups = block.group_scales();
             (d[r], dmin[r]) = (groups.d.bits(), groups.dmin.bits());
             let (scale, min) = (load_16(&groups.scales), load_16(&groups.mins));
-            let (scale, pair) = if B::GROUPS == Groups::Signed {
+            let (scale, pair) = if B::GROUPS == Scaled::Signed {
                 let offset = _mm256_set1_epi16(-B::OFFSET as i16);
                 let pair = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(scale), offset);
                 (_mm512_cvtepi8_epi32(scale), pair)

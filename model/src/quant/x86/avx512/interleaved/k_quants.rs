@@ -10,7 +10,7 @@ use bytemuck::cast_ref;
 use std::arch::x86_64::*;
 
 /// The scales and mins of eight groups of 32 weights, for sixteen rows.
-struct Eight {
+pub(in super::super) struct Eight {
     /// One byte per group in each lane: groups 0..4 in the first vector, groups 4..8 in the second.
     scales: [__m512i; 2],
     /// The mins, laid out like the scales.
@@ -21,7 +21,7 @@ impl Eight {
     /// What `crate::quant::format::blocks::scales_and_mins` unpacks, for sixteen rows at once.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn read(packed: &[Word; 3]) -> Self {
+    pub(in super::super) fn read(packed: &[Word; 3]) -> Self {
         let [a, b, c] = [
             load_64(&packed[0]),
             load_64(&packed[1]),
@@ -38,7 +38,7 @@ impl Eight {
     /// The scale of group `g` in each lane.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn scale(&self, g: usize) -> __m512i {
+    pub(in super::super) fn scale(&self, g: usize) -> __m512i {
         let count = _mm_cvtsi32_si128(8 * (g % 4) as i32);
         _mm512_and_si512(
             _mm512_srl_epi32(self.scales[g / 4], count),
@@ -46,10 +46,10 @@ impl Eight {
         )
     }
 
-    /// The sum of mins times sums of activations.
+    /// The mins, two int16 of neighbouring groups in each lane.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn min_sum(&self, x: &Q8kChunk) -> __m512i {
+    pub(in super::super) fn min_pairs(&self) -> [__m512i; 4] {
         // bytes 0 and 1, or 2 and 3, of each lane as int16
         let low = _mm512_broadcast_i32x4(_mm_set_epi32(
             0x800d_800c_u32 as i32,
@@ -58,17 +58,12 @@ impl Eight {
             0x8001_8000_u32 as i32,
         ));
         let high = _mm512_or_si512(low, _mm512_set1_epi16(2));
-        let pairs: &[[u8; 4]; 4] = cast_ref(&x.sums32);
-        let mut sum = _mm512_setzero_si512();
-        for i in 0..2 {
-            let (low, high) = (
-                _mm512_shuffle_epi8(self.mins[i], low),
-                _mm512_shuffle_epi8(self.mins[i], high),
-            );
-            sum = dpwssd_every(sum, low, &pairs[2 * i]);
-            sum = dpwssd_every(sum, high, &pairs[2 * i + 1]);
-        }
-        sum
+        [
+            _mm512_shuffle_epi8(self.mins[0], low),
+            _mm512_shuffle_epi8(self.mins[0], high),
+            _mm512_shuffle_epi8(self.mins[1], low),
+            _mm512_shuffle_epi8(self.mins[1], high),
+        ]
     }
 }
 
@@ -94,10 +89,15 @@ fn less_mins<const C: usize>(
     acc: &mut [__m512; C],
 ) {
     let groups = Eight::read(scales);
-    let (d, dmin) = (floats(d), floats(dmin));
+    let (mins, d, dmin) = (groups.min_pairs(), floats(d), floats(dmin));
     for c in 0..C {
+        let pairs: &[[u8; 4]; 4] = cast_ref(&x[c].sums32);
+        let mut less_sum = _mm512_setzero_si512();
+        for i in 0..4 {
+            less_sum = dpwssd_every(less_sum, mins[i], &pairs[i]);
+        }
         acc[c] = scaled(acc[c], sum[c], d, x[c].scale);
-        acc[c] = less(acc[c], groups.min_sum(x[c]), dmin, x[c].scale);
+        acc[c] = less(acc[c], less_sum, dmin, x[c].scale);
     }
 }
 
@@ -143,19 +143,9 @@ fn q4k_end<const C: usize>(
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn q5k_part<const C: usize>(block: &Q5K, i: usize, x: [&Q8kChunk; C], sum: &mut [__m512i; C]) {
     let groups = Eight::read(&block.scales);
-    let (first, second) = (
-        _mm_cvtsi32_si128(2 * i as i32),
-        _mm_cvtsi32_si128(2 * i as i32 + 1),
-    );
     let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
     for j in 0..8 {
-        let q = load_64(&block.qs[i][j]);
-        // bit 2 i, or 2 i + 1, goes to bit 4
-        let fifth = load_64(&block.qh[j]);
-        let a = _mm512_slli_epi32::<4>(and(_mm512_srl_epi32(fifth, first), 1));
-        let b = _mm512_slli_epi32::<4>(and(_mm512_srl_epi32(fifth, second), 1));
-        let a = or_and(a, q, 0x0f);
-        let b = or_and(b, _mm512_srli_epi32::<4>(q), 0x0f);
+        let (a, b) = q5k_words(block, i, j);
         for c in 0..C {
             let q = quads(&x[c].q);
             low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
@@ -167,6 +157,22 @@ fn q5k_part<const C: usize>(block: &Q5K, i: usize, x: [&Q8kChunk; C], sum: &mut 
         let low = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(low[c], a));
         sum[c] = _mm512_add_epi32(low, _mm512_mullo_epi32(high[c], b));
     }
+}
+
+/// Values `4 j..4 j + 4` of group `2 i` and of the next one.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in super::super) fn q5k_words(block: &Q5K, i: usize, j: usize) -> (__m512i, __m512i) {
+    let (q, fifth) = (load_64(&block.qs[i][j]), load_64(&block.qh[j]));
+    // bit 2 i, or 2 i + 1, goes to bit 4
+    let bit = |i: usize| {
+        let bit = _mm512_srl_epi32(fifth, _mm_cvtsi32_si128(i as i32));
+        _mm512_slli_epi32::<4>(and(bit, 1))
+    };
+    (
+        or_and(bit(2 * i), q, 0x0f),
+        or_and(bit(2 * i + 1), _mm512_srli_epi32::<4>(q), 0x0f),
+    )
 }
 
 #[inline]
@@ -199,16 +205,7 @@ fn q6k_end<const C: usize>(
     let mut offset = [_mm512_setzero_si512(); C];
     for i in 0..4 {
         let scales = load_64(&block.scales[i]);
-        // bytes 0 and 1, then 2 and 3, of each lane, in the upper halves of int16: with their sign, 256 times too large
-        let low = _mm512_broadcast_i32x4(_mm_set_epi32(
-            0x0d80_0c80,
-            0x0980_0880,
-            0x0580_0480,
-            0x0180_0080,
-        ));
-        let high = _mm512_add_epi8(low, _mm512_set1_epi16(0x0200));
-        let low = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales, low));
-        let high = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales, high));
+        let [low, high] = signed_pairs(scales);
         for c in 0..C {
             let pairs: &[[u8; 4]; 8] = cast_ref(&x[c].sums);
             offset[c] = dpwssd_every(offset[c], low, &pairs[2 * i]);
@@ -220,6 +217,58 @@ fn q6k_end<const C: usize>(
         let sum = _mm512_sub_epi32(sum[c], _mm512_slli_epi32::<5>(offset[c]));
         acc[c] = scaled(acc[c], sum, d, x[c].scale);
     }
+}
+
+/// Four signed bytes of each lane as two times two int16.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in super::super) fn signed_pairs(scales: __m512i) -> [__m512i; 2] {
+    // bytes 0 and 1, then 2 and 3, of each lane, in the upper halves of int16: with their sign, 256 times too large
+    let low = _mm512_broadcast_i32x4(_mm_set_epi32(
+        0x0d80_0c80,
+        0x0980_0880,
+        0x0580_0480,
+        0x0180_0080,
+    ));
+    let high = _mm512_add_epi8(low, _mm512_set1_epi16(0x0200));
+    [
+        _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales, low)),
+        _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales, high)),
+    ]
+}
+
+/// Four signed bytes of each lane, one after the other.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in super::super) fn q6k_scales(scales: __m512i) -> [__m512i; 4] {
+    [
+        _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(scales)),
+        _mm512_srai_epi32::<24>(_mm512_slli_epi32::<16>(scales)),
+        _mm512_srai_epi32::<24>(_mm512_slli_epi32::<8>(scales)),
+        _mm512_srai_epi32::<24>(scales),
+    ]
+}
+
+/// Values `4 j..4 j + 4` of 32 in a half of the block, the first or the second 32, and those that lie 64 further on: their low bits
+/// share words.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in super::super) fn q6k_words<const SECOND: usize>(
+    block: &Q6K,
+    half: usize,
+    j: usize,
+) -> (__m512i, __m512i) {
+    let [first, second, bits] = &block.q[half][j];
+    let (q, bits) = (load_64([first, second][SECOND]), load_64(bits));
+    let (above, below) = if SECOND == 0 {
+        (_mm512_slli_epi32::<4>(bits), bits)
+    } else {
+        (_mm512_slli_epi32::<2>(bits), _mm512_srli_epi32::<2>(bits))
+    };
+    (
+        or_and(and(q, 0x0f), above, 0x30),
+        or_and(and(_mm512_srli_epi32::<4>(q), 0x0f), below, 0x30),
+    )
 }
 
 /// Multiplies sixteen of 32 values and of the 32 that lie 64 further on, because their low bits share words. More at once
@@ -236,15 +285,7 @@ fn q6k_values<const C: usize, const SECOND: usize>(
     let (mut low, mut high) = ([_mm512_setzero_si512(); C], [_mm512_setzero_si512(); C]);
     for j in 0..4 {
         let j = 4 * part + j;
-        let [first, second, bits] = &block.q[half][j];
-        let (q, bits) = (load_64([first, second][SECOND]), load_64(bits));
-        let (above, below) = if SECOND == 0 {
-            (_mm512_slli_epi32::<4>(bits), bits)
-        } else {
-            (_mm512_slli_epi32::<2>(bits), _mm512_srli_epi32::<2>(bits))
-        };
-        let a = or_and(and(q, 0x0f), above, 0x30);
-        let b = or_and(and(_mm512_srli_epi32::<4>(q), 0x0f), below, 0x30);
+        let (a, b) = q6k_words::<SECOND>(block, half, j);
         for c in 0..C {
             let q = quads(&x[c].q);
             low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[4 * half + SECOND][j]));
