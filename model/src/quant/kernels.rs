@@ -160,9 +160,7 @@ pub struct Kernels {
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
-    /// See [`Kernels::store_kv`].
     pub(super) store_kv: StoreKv,
-    /// See [`super::hadamard_transform`].
     pub(super) rotate: fn(&mut [f32]),
     pub(super) convolve: Convolve,
     pub(super) delta_rule: fn(&DeltaRule<'_>, &mut [f32], &mut [f32]),

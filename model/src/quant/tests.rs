@@ -8,6 +8,7 @@ mod formats;
 mod grids;
 mod interleaved;
 mod pages;
+mod stored;
 
 use super::reference::scalar;
 use super::*;

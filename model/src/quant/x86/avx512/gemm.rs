@@ -1,4 +1,4 @@
-//! The product of many columns with rows as GGUF has them: see [`crate::quant::x86::panel`]. Eight columns are multiplied at a
+//! The product of many columns: see [`crate::quant::x86::panel`]. Twelve columns are multiplied at a
 //! time, a word of the panel by a word of each, which `vpdpbusd` takes from memory and repeats in all elements.
 
 use super::interleaved::every;
@@ -17,7 +17,7 @@ fn floats(a: &[f32; GROUP]) -> __m512 {
     _mm512_castsi512_ps(load_64(cast_ref(a)))
 }
 
-/// Multiplies as many columns as there are sums, at most eight.
+/// Multiplies as many columns as there are sums, at most twelve.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn add_32<B: Block32>(
@@ -35,7 +35,7 @@ pub(super) fn add_32<B: Block32>(
     }
 }
 
-/// Multiplies as many columns as there are sums, at most eight.
+/// Multiplies as many columns as there are sums, at most twelve.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn add_256<B: Block256>(

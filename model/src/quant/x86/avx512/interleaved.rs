@@ -1,12 +1,8 @@
 //! The product of an interleaved matrix, with the sixteen rows of a group in the elements of each vector: words of weights
 //! are used as they come from memory, activations are broadcast, and nothing has to be folded at the end.
 //!
-//! Up to eight columns share what is unpacked. For more columns the kernel goes over the same part of a group again, which is
-//! in L1 by then. So the same code serves decode, where memory is the limit, and prefill, where `vpdpbusd` is. A panel
-//! ([`super::gemm`]) would be no gain here: on Zen 4 `vpdpbusd`, `vpmulld`, `vpdpwssd` and floats wait for two ports, and
-//! masks and shifts go to the others. By 256 weights, a vector of rows and one column of Q4_K those are 64 `vpdpbusd`, 8
-//! `vpmulld` for the scales, 4 `vpdpwssd` for the mins and 4 of floats: 80 for 64, so that 80 % of a bare loop of `vpdpbusd`
-//! is the most, and 75 % is reached.
+//! Up to eight columns share what is unpacked. Many columns are multiplied by panels ([`super::panels`]): with these, what is
+//! unpacked is unpacked once.
 //!
 //! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
 
