@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs each for MINUTES, two beside each other: tests/fuzz/run.sh MINUTES [TARGET…]
+# Builds the fuzz targets (`tests/src/fuzz`) and runs each for MINUTES, two beside each other: tests/fuzz/run.sh MINUTES [TARGET…]
 # A finding ends with 1; its input is in tests/fuzz/findings/TARGET-….
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -17,7 +17,7 @@ fuzz() {
     local target=$1 seeds=()
     [ ! -d "seeds/$target" ] || seeds=("seeds/$target")
     mkdir -p "corpus/$target" findings
-    if "target/release/$target" "corpus/$target" "${seeds[@]}" -artifact_prefix="findings/$target-" \
+    if GLOWPLUG_FUZZ=$target target/release/fuzz "corpus/$target" "${seeds[@]}" -artifact_prefix="findings/$target-" \
         -max_total_time=$((60 * minutes)) -timeout=10 -rss_limit_mb=1024 -max_len=65536 -print_final_stats=1 \
         >"findings/$target.log" 2>&1; then
         printf '%s: no finding in %s minutes, %s inputs\n' "$target" "$minutes" \

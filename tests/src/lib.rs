@@ -12,6 +12,7 @@ pub mod architectures;
 mod counting;
 mod foresight;
 pub mod formats;
+pub mod fuzz;
 mod jinja;
 mod link;
 mod models;

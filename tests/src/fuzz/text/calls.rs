@@ -1,10 +1,7 @@
 //! Any text as an answer with calls in it, in each form: how it is cut does not matter, nothing is lost where nothing is called, and
 //! what is called has an object for its arguments.
 
-#![no_main]
-
 use glowplug_model::text::{CallSplitter, Convention, Piece, Tool, json_object};
-use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 
 static TOOLS: LazyLock<Arc<[Tool]>> = LazyLock::new(|| {
@@ -15,7 +12,7 @@ static TOOLS: LazyLock<Arc<[Tool]>> = LazyLock::new(|| {
 });
 
 /// What came out, with texts put together, and whether anything was called.
-fn run<'t>(convention: Convention, parts: impl Iterator<Item = &'t str>) -> (String, bool) {
+fn split<'t>(convention: Convention, parts: impl Iterator<Item = &'t str>) -> (String, bool) {
     let mut splitter = CallSplitter::new(convention, TOOLS.clone(), 16);
     let (mut out, mut called) = (String::new(), false);
     let mut emit = |piece: Piece<'_>| match piece {
@@ -36,7 +33,7 @@ fn run<'t>(convention: Convention, parts: impl Iterator<Item = &'t str>) -> (Str
     (out, called)
 }
 
-fuzz_target!(|bytes: &[u8]| {
+pub(in crate::fuzz) fn run(bytes: &[u8]) {
     let Some((kind, text)) = bytes.split_first() else {
         return;
     };
@@ -51,17 +48,20 @@ fuzz_target!(|bytes: &[u8]| {
         Convention::Mistral,
     ];
     let convention = conventions[usize::from(*kind) % conventions.len()];
-    let whole = run(convention, std::iter::once(text));
+    let whole = split(convention, std::iter::once(text));
     let width = usize::from(*kind) / conventions.len() + 1;
     let mut rest = text;
     let parts = std::iter::from_fn(|| {
-        let end = rest.char_indices().nth(width).map_or(rest.len(), |(at, _)| at);
+        let end = rest
+            .char_indices()
+            .nth(width)
+            .map_or(rest.len(), |(at, _)| at);
         let (part, behind) = rest.split_at(end);
         rest = behind;
         (!part.is_empty()).then_some(part)
     });
-    assert_eq!(run(convention, parts), whole);
+    assert_eq!(split(convention, parts), whole);
     if !whole.1 {
         assert_eq!(whole.0, text);
     }
-});
+}

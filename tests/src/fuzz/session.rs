@@ -1,11 +1,8 @@
 //! Any bytes as a session's file: an error, or a header and pages within the caps. The checksums are made right first, or what
 //! an encrypted file holds is encrypted, which no fuzzer guesses, so that what lies behind them is reached.
 
-#![no_main]
-
 use glowplug_model::kv::snapshot::{Limits, read_header};
 use glowplug_model::seal::{FileLock, Keys, LOCK_BYTES};
-use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -24,11 +21,15 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::parse(&"5".repeat(64)).expe
 /// The folder is made once, in memory where there is such a file system.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
-    let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let folder = if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    };
     folder.join(format!("glowplug-fuzz-session-{}", std::process::id()))
 });
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     check(bytes);
     let mut sealed = bytes.to_vec();
     seal(&mut sealed);
@@ -37,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
     if encrypt(&mut encrypted).is_some() {
         check(&encrypted);
     }
-});
+}
 
 fn check(bytes: &[u8]) {
     fs::write(&*FILE, bytes).expect("the file system takes it");
@@ -53,7 +54,8 @@ fn check(bytes: &[u8]) {
 
 /// Makes an encrypted file of what is one but for that, with the random bytes that it names. None: it is too short.
 fn encrypt(file: &mut [u8]) -> Option<()> {
-    let number = |file: &[u8], at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize);
+    let number =
+        |file: &[u8], at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize);
     let (tokens, note) = (number(file, FIXED - 8)?, number(file, FIXED - 4)?);
     file.get_mut(8..12)?.copy_from_slice(&3u32.to_le_bytes());
     let lock = file.get_mut(FIXED..FIXED + LOCK_BYTES)?;
@@ -63,8 +65,12 @@ fn encrypt(file: &mut [u8]) -> Option<()> {
     let (body, mut rest) = rest.split_at_mut_checked(tokens.checked_mul(4)?.checked_add(note)?)?;
     *rest.split_off_mut(..16)?.first_chunk_mut()? = key.seal(0, clear, body).ok()?;
     for number in 1.. {
-        let Some(page) = rest.split_off_mut(..LIMITS.page_bytes) else { break };
-        let Some(tag) = rest.split_off_mut(..16) else { break };
+        let Some(page) = rest.split_off_mut(..LIMITS.page_bytes) else {
+            break;
+        };
+        let Some(tag) = rest.split_off_mut(..16) else {
+            break;
+        };
         tag.copy_from_slice(&key.seal(number, &[], page).ok()?);
     }
     Some(())
@@ -79,7 +85,10 @@ fn seal(file: &mut [u8]) {
     let (Some(tokens), Some(note)) = (number(file, FIXED - 8), number(file, FIXED - 4)) else {
         return;
     };
-    let Some(end) = tokens.checked_mul(4).and_then(|n| n.checked_add(note + FIXED)) else {
+    let Some(end) = tokens
+        .checked_mul(4)
+        .and_then(|n| n.checked_add(note + FIXED))
+    else {
         return;
     };
     let Some((header, rest)) = file.split_at_mut_checked(end) else {

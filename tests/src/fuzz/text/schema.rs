@@ -1,13 +1,10 @@
 //! Any bytes as the schema of an answer, or as its pattern: they are refused, or compiled within their bounds, and what the masks
 //! let through to an end is JSON.
 
-#![no_main]
-
+use crate::Tiny;
 use glowplug_model::gguf::Gguf;
 use glowplug_model::network::dims::Arch;
 use glowplug_model::text::{Constrainer, Format, Tokenizer};
-use glowplug_tests::Tiny;
-use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 
 /// A vocabulary of bytes, a few words and ends.
@@ -16,10 +13,13 @@ static TOOLS: LazyLock<(Arc<Tokenizer>, Constrainer)> = LazyLock::new(|| {
     let file = Gguf::from_bytes(bytes.into()).expect("a vocabulary");
     let tokenizer = Arc::new(Tokenizer::from_gguf(&file).expect("a vocabulary"));
     let vocab = tokenizer.vocab();
-    (Arc::clone(&tokenizer), Constrainer::new(tokenizer, vocab).expect("a vocabulary with an end"))
+    (
+        Arc::clone(&tokenizer),
+        Constrainer::new(tokenizer, vocab).expect("a vocabulary with an end"),
+    )
 });
 
-fuzz_target!(|bytes: &[u8]| {
+pub(in crate::fuzz) fn run(bytes: &[u8]) {
     let Some((kind, text)) = bytes.split_first() else {
         return;
     };
@@ -35,7 +35,10 @@ fuzz_target!(|bytes: &[u8]| {
     let (tokenizer, constrainer) = &*TOOLS;
     let checked = format.check();
     let compiled = constrainer.compile(&format);
-    assert!(checked.is_ok() || compiled.is_err(), "what the check refuses is refused");
+    assert!(
+        checked.is_ok() || compiled.is_err(),
+        "what the check refuses is refused"
+    );
     let Ok(mut constraint) = compiled else {
         return;
     };
@@ -51,7 +54,10 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(mask) = constraint.mask() else {
             return;
         };
-        let tokens: Vec<u32> = mask.tokens().filter(|token| !tokenizer.is_end(*token)).collect();
+        let tokens: Vec<u32> = mask
+            .tokens()
+            .filter(|token| !tokenizer.is_end(*token))
+            .collect();
         let pick = bytes[step % bytes.len()] as usize + step;
         let Some(token) = tokens.get(pick % tokens.len().max(1)) else {
             return;
@@ -59,4 +65,4 @@ fuzz_target!(|bytes: &[u8]| {
         answer.extend_from_slice(&tokenizer.token_bytes(*token));
         constraint.accept(*token).expect("what the mask allows");
     }
-});
+}

@@ -1,10 +1,7 @@
 //! Any bytes as events of Wyoming: the same events, and the same error after them, however they are cut on their way. The first
 //! byte says how.
 
-#![no_main]
-
 use glowplug::bridge::wyoming::event::{Decoder, Event, EventError};
-use libfuzzer_sys::fuzz_target;
 
 fn all(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<Event>, Option<EventError>) {
     let (mut decoder, mut events) = (Decoder::default(), Vec::new());
@@ -21,11 +18,11 @@ fn all(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<Event>, Option<EventError>
     (events, None)
 }
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     let Some((&cut, bytes)) = bytes.split_first() else {
         return;
     };
     let whole = all(std::iter::once(bytes.to_vec()));
     let cut = all(bytes.chunks(usize::from(cut) + 1).map(<[u8]>::to_vec));
     assert_eq!(whole, cut);
-});
+}

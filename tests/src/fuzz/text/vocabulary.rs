@@ -1,13 +1,10 @@
 //! Any bytes as a vocabulary and a chat template, both of which come from the model file: what they take they take within
 //! their bounds, and every text goes into tokens and comes out again.
 
-#![no_main]
-
 use glowplug_model::gguf::Gguf;
 use glowplug_model::text::{ChatTemplate, Message, Role, Tokenizer, Tool, ToolCall};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(in crate::fuzz) fn run(bytes: &[u8]) {
     let Ok(file) = Gguf::from_bytes(bytes.to_vec().into()) else {
         return;
     };
@@ -20,7 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
         let behind = tokenizer.encode_behind(content, special);
         for ids in [begins, behind].into_iter().flatten() {
             assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab()));
-            let back: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id)).collect();
+            let back: Vec<u8> = ids
+                .iter()
+                .flat_map(|&id| tokenizer.token_bytes(id))
+                .collect();
             assert!(special || back.len() <= 4 * content.len() * content.len());
             let first = ids.first().map_or(0, |&id| tokenizer.first_bytes(id).len());
             assert!(first <= back.len());
@@ -57,8 +57,15 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     for thinking in [false, true] {
-        if let Ok(prompt) = template.prompt(&tokenizer, &messages, &[tool.clone()], thinking) {
-            assert!(prompt.tokens.iter().all(|&id| (id as usize) < tokenizer.vocab()));
+        if let Ok(prompt) =
+            template.prompt(&tokenizer, &messages, std::slice::from_ref(&tool), thinking)
+        {
+            assert!(
+                prompt
+                    .tokens
+                    .iter()
+                    .all(|&id| (id as usize) < tokenizer.vocab())
+            );
         }
     }
-});
+}

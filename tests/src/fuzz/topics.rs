@@ -1,25 +1,24 @@
 //! Any bytes as a topic with its properties, a line each: what is routed names a client that a topic can name, and a reply
 //! never goes where the daemon listens, to a wildcard, or below another client's branch.
 
-#![no_main]
-
 use bytes::Bytes;
 use glowplug::mqtt::{Publication, Qos};
 use glowplug::wire::properties::{id_of, reply_to};
 use glowplug::wire::topics::{Route, Topics, valid_segment};
 use glowplug_firmware_config::limits::ID_MAX;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     let mut lines = bytes.splitn(3, |&b| b == b'\n');
     let mut line = || lines.next().unwrap_or_default();
     let (topic, response, correlation) = (line(), line(), line());
-    let (Ok(topic), Ok(response)) = (std::str::from_utf8(topic), std::str::from_utf8(response)) else {
+    let (Ok(topic), Ok(response)) = (std::str::from_utf8(topic), std::str::from_utf8(response))
+    else {
         return;
     };
     let topics = Topics::new("plant7/ai", "n1");
     if let Some(route) = topics.route(topic) {
         let (Route::Request(client)
+        | Route::Pool(client)
         | Route::Cancel(client)
         | Route::Control(client)
         | Route::Ask(client)
@@ -35,7 +34,14 @@ fuzz_target!(|bytes: &[u8]| {
     message.properties.correlation_data = Some(correlation);
     let allow = ["building/answers".to_owned()];
     let default = topics.reply("a");
-    match reply_to(&message, "a", default.clone(), "application/json", &topics, &allow) {
+    match reply_to(
+        &message,
+        "a",
+        default.clone(),
+        "application/json",
+        &topics,
+        &allow,
+    ) {
         Ok(reply) => {
             assert_eq!(reply.topic, response);
             assert!(!reply.topic.contains(['+', '#', '\0']) && !reply.topic.starts_with('$'));
@@ -49,4 +55,4 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err((_, reply)) => assert_eq!(reply.topic, default),
     }
-});
+}

@@ -1,12 +1,9 @@
 //! Any bytes as what a house tells of itself, and as the arguments of a call. Whatever is read, what a tool publishes is below
 //! the owner's filters, and never where no tool may write.
 
-#![no_main]
-
 use glowplug::tools::catalogue::{Catalogues, DOMAINS, Terms};
 use glowplug::tools::definition::{Definition, Written};
 use glowplug::tools::topic::{covers, may_be_a_tools};
-use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 
 const TOPICS: [&str; 4] = [
@@ -16,7 +13,7 @@ const TOPICS: [&str; 4] = [
     "homeassistant/cover/a/b/config",
 ];
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     let owners = ["zigbee2mqtt/+/set", "zigbee2mqtt/+", "house/#"].map(str::to_owned);
     let terms = Terms {
         homeassistant: true,
@@ -31,19 +28,34 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for tool in all.definitions(|_| true) {
         let schema: serde_json::Value = serde_json::from_str(tool.tool.parameters()).unwrap();
-        let values = |name: &str| schema["properties"][name]["enum"].as_array().unwrap().clone();
+        let values = |name: &str| {
+            schema["properties"][name]["enum"]
+                .as_array()
+                .unwrap()
+                .clone()
+        };
         for name in values("name") {
             for state in values("state") {
                 let call = serde_json::json!({"name": name, "state": state}).to_string();
-                let Ok(planned) = tool.plan(&call) else { continue };
-                for topic in [Some(planned.topic), planned.reply_topic].into_iter().flatten() {
-                    assert!(owners.iter().any(|filter| covers(filter, &topic)), "{topic}");
+                let Ok(planned) = tool.plan(&call) else {
+                    continue;
+                };
+                for topic in [Some(planned.topic), planned.reply_topic]
+                    .into_iter()
+                    .flatten()
+                {
+                    assert!(
+                        owners.iter().any(|filter| covers(filter, &topic)),
+                        "{topic}"
+                    );
                     assert!(may_be_a_tools(&topic, "glowplug"), "{topic}");
                 }
             }
         }
     }
-    let Ok(arguments) = std::str::from_utf8(bytes) else { return };
+    let Ok(arguments) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let written = Written {
         name: "light".to_owned(),
         parameters: Some(
@@ -54,8 +66,11 @@ fuzz_target!(|bytes: &[u8]| {
         timeout: Duration::from_secs(1),
         ..Written::default()
     };
-    if let Ok(planned) = Definition::new(written, "glowplug").unwrap().plan(arguments) {
+    if let Ok(planned) = Definition::new(written, "glowplug")
+        .unwrap()
+        .plan(arguments)
+    {
         assert!(["house/hall/set", "house/attic/set"].contains(&&*planned.topic));
         assert!(serde_json::from_slice::<serde_json::Value>(&planned.payload).is_ok());
     }
-});
+}

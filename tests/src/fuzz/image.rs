@@ -1,24 +1,24 @@
 //! Any bytes as a partition: no panic, and what is taken is what it would be written as. Its slots are sealed with the CRC
 //! that they should have, which no fuzzer guesses, so that the settings behind it are reached.
 
-#![no_main]
-
 use glowplug_firmware_config::image::{MAGIC, SLOT, Trust, newest, read, write};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     check(bytes);
     let mut partition = bytes.to_vec();
     partition.chunks_mut(SLOT).for_each(seal);
     check(&partition);
-});
+}
 
 fn check(partition: &[u8]) {
     if let Ok((_, image)) = newest(partition, Trust::default()) {
         let mut slot = [0; SLOT];
         write(&image.settings, image.counter, None, &mut slot).expect("it came from a slot");
         let again = read(&slot, Trust::default()).expect("it was just written");
-        assert_eq!((again.settings, again.counter), (image.settings, image.counter));
+        assert_eq!(
+            (again.settings, again.counter),
+            (image.settings, image.counter)
+        );
     }
 }
 

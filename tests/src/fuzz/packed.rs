@@ -1,17 +1,14 @@
 //! Any bytes as a packed file: an error or a file whose checksums can be asked. And whatever is a model file at all packs into
 //! a file that is read again, holds against its checksums and has the same tensors.
 
-#![no_main]
-
 use glowplug_model::gguf::{Gguf, pack};
 use glowplug_model::quant::to_q4_0;
-use libfuzzer_sys::fuzz_target;
 use std::io::Cursor;
 
 /// What a hostile header may make of a small file: more is as slow as it is pointless.
 const PACKED_MAX: usize = 1 << 20;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     let Ok(file) = Gguf::from_bytes(bytes.to_vec().into()) else {
         return;
     };
@@ -25,11 +22,13 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         }
         let packed = Gguf::from_bytes(out.into_inner().into()).expect("we wrote it");
-        packed.touch(2).expect("its checksums are those of its bytes");
+        packed
+            .touch(2)
+            .expect("its checksums are those of its bytes");
         assert_eq!(pack::source(&packed), Some("fuzz"));
         for tensor in file.tensors() {
             let same = packed.tensor(&tensor.name).expect("every tensor is packed");
             assert_eq!((same.ty, same.bytes), (tensor.ty, tensor.bytes));
         }
     }
-});
+}

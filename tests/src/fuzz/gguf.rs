@@ -1,12 +1,9 @@
 //! Any bytes as a model file: an error or a file whose every view stays inside it.
 
-#![no_main]
-
 use glowplug_model::gguf::{Gguf, Value};
 use glowplug_model::network::dims::Dims;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(super) fn run(bytes: &[u8]) {
     let Ok(file) = Gguf::from_bytes(bytes.to_vec().into()) else {
         return;
     };
@@ -20,4 +17,4 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(file.data(tensor).len(), tensor.bytes);
     }
     let _ = Dims::from_gguf(&file);
-});
+}

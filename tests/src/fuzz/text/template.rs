@@ -1,15 +1,12 @@
 //! Any text as a chat template: it is refused or renders within its work, and twice the same.
 
-#![no_main]
-
 use glowplug_model::text::Jinja;
-use libfuzzer_sys::fuzz_target;
 
 const CONTEXT: &str = r#"{"messages":[{"role":"user","content":"a <b>\n"},{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":{"a":[1,2.5,null]}}}]}],
     "tools":[{"function":{"name":"f","parameters":{"properties":{"a":{"type":"string"}}}}}],"add_generation_prompt":true,"bos_token":"<s>","n":-7,"x":1e300}"#;
 const WORK: usize = 1 << 20;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(in crate::fuzz) fn run(bytes: &[u8]) {
     let Ok(source) = std::str::from_utf8(bytes) else {
         return;
     };
@@ -24,4 +21,4 @@ fuzz_target!(|bytes: &[u8]| {
     if !source.contains("now") {
         assert_eq!(template.render_json(CONTEXT, WORK), made);
     }
-});
+}

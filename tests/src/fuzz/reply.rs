@@ -1,11 +1,8 @@
 //! Any bytes as a reply at a small client: an error or a frame whose texts lie in the payload and end.
 
-#![no_main]
-
 use glowplug_firmware_config::wire::{Body, Text, read};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|payload: &[u8]| {
+pub(super) fn run(payload: &[u8]) {
     let Ok(frame) = read(payload) else {
         return;
     };
@@ -18,4 +15,4 @@ fuzz_target!(|payload: &[u8]| {
         Body::Final { content, .. } => within(content),
         Body::Error { code, .. } => assert!(code.len() <= payload.len()),
     }
-});
+}
