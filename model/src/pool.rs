@@ -360,17 +360,18 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // threads that it spawns from now on are to run anywhere again
-        if let Some(before) = self.before
-            && self.shared.seats[0].0.is_own()
-        {
-            before.hold(0);
-        }
         self.shared.state.0.fetch_or(state::STOP, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // a worker catches the panics of its tasks, so there is nothing to learn here
             let _ = worker.join();
+        }
+        // threads that it spawns from now on are to run anywhere again. Behind the workers, of which one may just be moving the caller
+        // because it stood still
+        if let Some(before) = self.before
+            && self.shared.seats[0].0.is_own()
+        {
+            before.hold(0);
         }
     }
 }
