@@ -107,9 +107,9 @@ impl<'s> Reader<'s> {
         let endless = places
             .iter()
             .zip(&ends.definitions)
-            .find(|(_, ends)| !**ends);
+            .find(|(_, ends)| **ends == 0);
         let endless = endless.map(|(place, _)| place.join("."));
-        if let Some(place) = endless.or((!ends.root).then(String::new)) {
+        if let Some(place) = endless.or((ends.root == 0).then(String::new)) {
             return Err(SchemaError {
                 place,
                 message:

@@ -5,21 +5,40 @@ use serde_json::{Number, Value};
 
 /// Whether a value validates. `root` is what references mean.
 pub(super) fn validates(root: &Value, schema: &Value, value: &Value) -> bool {
+    holds(root, schema, value, &[])
+}
+
+/// References that are being followed, each with the value that it is followed for.
+type Open<'a> = [(&'a Value, &'a Value)];
+
+fn holds(root: &Value, schema: &Value, value: &Value, open: &Open<'_>) -> bool {
     let Value::Object(map) = schema else {
         return schema == &Value::Bool(true);
     };
     map.iter()
-        .all(|(key, asked)| keyword(root, schema, key, asked, value))
+        .all(|(key, asked)| keyword(root, schema, key, asked, value, open))
 }
 
-fn keyword(root: &Value, schema: &Value, key: &str, asked: &Value, value: &Value) -> bool {
-    let is = |schema: &Value, value: &Value| validates(root, schema, value);
+fn keyword(
+    root: &Value,
+    schema: &Value,
+    key: &str,
+    asked: &Value,
+    value: &Value,
+    open: &Open<'_>,
+) -> bool {
+    let is = |schema: &Value, value: &Value| holds(root, schema, value, open);
     let list = || asked.as_array().unwrap();
     let count = || asked.as_f64().unwrap() as usize;
     match key {
         "$ref" => {
             let pointer = asked.as_str().unwrap().strip_prefix('#').unwrap();
-            is(root.pointer(&pointer.replace("%25", "%")).unwrap(), value)
+            let target = root.pointer(&pointer.replace("%25", "%")).unwrap();
+            // a schema that comes back to itself at the same value allows nothing by that
+            let again =
+                |(of, at): &(&Value, &Value)| std::ptr::eq(*of, target) && std::ptr::eq(*at, value);
+            !open.iter().any(again)
+                && holds(root, target, value, &[open, &[(target, value)]].concat())
         }
         "allOf" => list().iter().all(|one| is(one, value)),
         "anyOf" => list().iter().any(|one| is(one, value)),

@@ -173,6 +173,12 @@ fn what_is_not_enforced_is_named() {
             "",
             "has no answer",
         ),
+        // one part asks for an array, and another for a first item of it
+        (
+            r##"{"type":"array","allOf":[{"prefixItems":[{"$ref":"#"}],"minItems":1}]}"##,
+            "",
+            "has no answer",
+        ),
         (
             r##"{"properties":{"a":{"$ref":"#/$defs/l"}},"$defs":{"l":{"type":"array","minItems":1,"items":{"$ref":"#/$defs/l"}}}}"##,
             "$defs.l",
