@@ -44,6 +44,7 @@ impl<'a> Product<'a> {
     }
 
     /// All whole blocks, of these rows and of those behind them.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn all_blocks<B: Pod>(&self) -> &'a [B] {
         cast_slice(&self.weights[..self.weights.len() / size_of::<B>() * size_of::<B>()])
