@@ -144,8 +144,6 @@ pub struct DeltaRule<'a> {
 /// One way to compute a [`Product`]; see [`Kernels::matmul`].
 pub(super) type Matmul = fn(&Product<'_>, &mut RowTile<'_>);
 
-/// A way to store a row of keys or values, as [`Kernels::store_kv`] says.
-pub(super) type StoreKv = fn(KvFormat, &mut [u8], usize, &[f32]);
 /// A way to compute [`Kernels::convolve`].
 pub(super) type Convolve = fn([&[f32]; TAPS], [&[f32]; TAPS], &mut [f32]);
 
@@ -161,7 +159,7 @@ pub struct Kernels {
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
-    pub(super) store_kv: StoreKv,
+    pub(super) store_kv: fn(KvFormat, &mut [u8], usize, &[f32]),
     pub(super) rotate: fn(&mut [f32]),
     pub(super) convolve: Convolve,
     pub(super) delta_rule: fn(&DeltaRule<'_>, &mut [f32], &mut [f32]),

@@ -11,7 +11,7 @@ use crate::quant::format::interleaved::Word;
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32;
 use bytemuck::{Pod, Zeroable};
-use std::arch::x86_64::_mm_prefetch;
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::ops::Range;
 
 /// Columns whose sums are kept beside a panel: 128 of them are 8 KB, and with more columns the rows are unpacked again.
@@ -77,6 +77,41 @@ pub(super) trait SixteenRows<'a>: Sized {
         stride: usize,
         sums: &mut [Sums],
     ) -> usize;
+}
+
+/// The blocks of a group of sixteen interleaved rows, and those of the groups behind it.
+#[derive(Clone, Copy)]
+pub(super) struct Group<'a, B> {
+    blocks: &'a [B],
+    /// How many blocks are the group's own.
+    own: usize,
+}
+
+impl<'a, B: Pod> Group<'a, B> {
+    /// The group that begins with row `first` of a product.
+    #[inline(always)]
+    pub(super) fn new(product: &Product<'a>, first: usize) -> Self {
+        let own = product.row_blocks();
+        Self {
+            blocks: &product.all_blocks()[first / GROUP * own..],
+            own,
+        }
+    }
+
+    /// Values `256 chunk..256 (chunk + 1)`, which are `some` blocks, or as many as there are.
+    #[inline(always)]
+    pub(super) fn chunk(&self, chunk: usize, some: usize) -> &'a [B] {
+        &self.blocks[chunk * some..self.own.min((chunk + 1) * some)]
+    }
+
+    /// Asks memory for an eighth of the `some` blocks that come after a chunk: behind the last one the next group begins.
+    #[inline(always)]
+    pub(super) fn ask_behind(&self, chunk: usize, some: usize, eighth: usize) {
+        let first = self.own.min((chunk + 1) * some);
+        let next = &self.blocks[first..self.blocks.len().min(first + some)];
+        let bytes = bytemuck::cast_slice::<B, u8>(next);
+        ask::<_MM_HINT_T1>(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
+    }
 }
 
 /// See [`crate::quant::Kernels::matmul`], which has checked the sizes.

@@ -15,7 +15,7 @@ use crate::quant::format::interleaved::{Halves, Iq4Xs, Q4K, Q5K, Q6K, Word};
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32 as _;
 use crate::quant::x86::group_scales::Groups as Scaled;
-use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
+use crate::quant::x86::panel::{self, Group, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{Zeroable, cast_mut, cast_ref};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -26,8 +26,8 @@ pub(super) struct Rows32<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 /// Sixteen rows of blocks of 256 weights, one after the other.
 pub(super) struct Rows256<'a, B, D>([&'a [B]; GROUP], PhantomData<D>);
 
-/// The blocks of a group of sixteen interleaved rows and those of the groups behind it, and how many there are in a group.
-pub(super) struct Groups<'a, B, D>(&'a [B], usize, PhantomData<D>);
+/// A group of sixteen interleaved rows, as this level unpacks it.
+pub(super) struct Groups<'a, B, D>(Group<'a, B>, PhantomData<D>);
 
 /// 32 bytes of each of sixteen rows, as many times as a panel has blocks.
 type Bytes = [[[u8; 32]; GROUP]; 8];
@@ -188,8 +188,7 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
 
     #[inline(always)]
     fn new(product: &Product<'a>, first: usize, _: usize) -> Self {
-        let (groups, blocks) = (product.all_blocks(), product.row_blocks());
-        Self(&groups[first / GROUP * blocks..], blocks, PhantomData)
+        Self(Group::new(product, first), PhantomData)
     }
 
     #[inline(always)]
@@ -199,19 +198,13 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut B::Panel) {
-        let first = chunk * B::BLOCKS;
-        let blocks = &self.0[first..self.1.min(first + B::BLOCKS)];
         // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { B::unpack(blocks, panel) };
+        unsafe { B::unpack(self.0.chunk(chunk, B::BLOCKS), panel) };
     }
 
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
-        // behind the last chunk of this group the next one begins
-        let first = self.1.min((chunk + 1) * B::BLOCKS);
-        let next = &self.0[first..self.0.len().min(first + B::BLOCKS)];
-        let bytes = bytemuck::cast_slice::<B, u8>(next);
-        panel::ask::<_MM_HINT_T1>(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
+        self.0.ask_behind(chunk, B::BLOCKS, eighth);
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -11,15 +11,15 @@ use crate::gguf::GROUP;
 use crate::quant::Activations;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::format::blocks;
-use crate::quant::format::interleaved::{Iq4Xs, Q4K, Q5K, Q6K, Word};
+use crate::quant::format::interleaved::{Halves, Iq4Xs, Q4K, Q5K, Q6K, Word};
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32 as _;
-use crate::quant::x86::panel::{self, Panel32, Panel256, SixteenRows, Sums};
+use crate::quant::x86::panel::{Group, Panel32, Panel256, SixteenRows, Sums};
 use bytemuck::{Zeroable, cast_mut};
 use std::arch::x86_64::*;
 
-/// The blocks of a group of sixteen interleaved rows and those of the groups behind it, and how many there are in a group.
-pub(in super::super) struct Groups<'a, B>(&'a [B], usize);
+/// A group of sixteen interleaved rows, as this level unpacks it.
+pub(in super::super) struct Groups<'a, B>(Group<'a, B>);
 
 impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
     type Panel = B::Panel;
@@ -27,8 +27,7 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
 
     #[inline(always)]
     fn new(product: &Product<'a>, first: usize, _: usize) -> Self {
-        let (groups, blocks) = (product.all_blocks(), product.row_blocks());
-        Self(&groups[first / GROUP * blocks..], blocks)
+        Self(Group::new(product, first))
     }
 
     #[inline(always)]
@@ -38,19 +37,13 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut B::Panel) {
-        let first = chunk * B::BLOCKS;
-        let blocks = &self.0[first..self.1.min(first + B::BLOCKS)];
         // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { B::unpack(blocks, panel) };
+        unsafe { B::unpack(self.0.chunk(chunk, B::BLOCKS), panel) };
     }
 
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
-        // behind the last chunk of this group the next one begins
-        let first = self.1.min((chunk + 1) * B::BLOCKS);
-        let next = &self.0[first..self.0.len().min(first + B::BLOCKS)];
-        let bytes = bytemuck::cast_slice::<B, u8>(next);
-        panel::ask::<_MM_HINT_T1>(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
+        self.0.ask_behind(chunk, B::BLOCKS, eighth);
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -141,9 +134,7 @@ unpack256!(Q4K, |block, panel| {
             store_64(&mut panel.q[2 * i + 1][j], high);
         }
     }
-    eight(&block.scales, panel);
-    store_floats(&mut panel.d, floats(&block.d));
-    store_floats(&mut panel.dmin, floats(&block.dmin));
+    scales_and_mins(&block.scales, [&block.d, &block.dmin], panel);
 });
 unpack256!(Q5K, |block, panel| {
     for i in 0..4 {
@@ -153,9 +144,7 @@ unpack256!(Q5K, |block, panel| {
             store_64(&mut panel.q[2 * i + 1][j], high);
         }
     }
-    eight(&block.scales, panel);
-    store_floats(&mut panel.d, floats(&block.d));
-    store_floats(&mut panel.dmin, floats(&block.dmin));
+    scales_and_mins(&block.scales, [&block.d, &block.dmin], panel);
 });
 unpack256!(Q6K, |block, panel| {
     for h in 0..2 {
@@ -199,15 +188,17 @@ unpack256!(Iq4Xs, |block, panel| {
     store_floats(&mut panel.d, floats(&block.d));
 });
 
-/// Unpacks eight scales and mins.
+/// Unpacks eight scales and mins, and what they are multiplied by.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn eight(packed: &[Word; 3], panel: &mut Panel256) {
+fn scales_and_mins(packed: &[Word; 3], [d, dmin]: [&Halves; 2], panel: &mut Panel256) {
     let groups = Eight::read(packed);
     for g in 0..8 {
         store_64(&mut panel.scales[g], groups.scale(g));
     }
     store_all(&mut panel.pairs, groups.min_pairs());
+    store_floats(&mut panel.d, floats(d));
+    store_floats(&mut panel.dmin, floats(dmin));
 }
 
 #[inline]
