@@ -1,6 +1,6 @@
 //! Whether an answer can come to its end: a schema that requires itself has none.
 
-use super::work::TYPES;
+use super::work::{TYPES, type_named};
 use serde_json::{Map, Value};
 
 /// A bit for each of [`TYPES`]: those of which a schema has answers that come to an end. Kept apart, because of what stands beside each
@@ -65,11 +65,7 @@ impl Ends {
     }
 
     fn by_type(&self, map: &Map<String, Value>) -> Kinds {
-        let bit = |name: &str| {
-            let name = if name == "integer" { "number" } else { name };
-            let place = TYPES.iter().position(|one| *one == name);
-            place.map_or(0, |place| 1 << place)
-        };
+        let bit = |name: &str| type_named(name).map_or(0, |place| 1 << place);
         let mut kinds = match map.get("type") {
             Some(Value::String(only)) => bit(only),
             Some(Value::Array(types)) => {

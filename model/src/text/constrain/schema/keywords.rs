@@ -5,7 +5,7 @@ use super::bounds::Bound;
 use super::definition::Definition;
 use super::finite::Ends;
 use super::values::{constant, number};
-use super::work::{Measure, Read, TYPES};
+use super::work::{Measure, Read, type_named};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 
@@ -228,12 +228,7 @@ impl<'s> Reader<'s> {
         };
         let mut all = [0; 6];
         for name in names {
-            let name = match name.as_str() {
-                Some("integer") => Some("number"),
-                name => name,
-            };
-            let at = TYPES.iter().position(|known| Some(*known) == name);
-            match at {
+            match name.as_str().and_then(type_named) {
                 Some(at) => all[at] += 1,
                 None => {
                     let message = "must be one of null, boolean, integer, number, string, array, object, or a list of them";

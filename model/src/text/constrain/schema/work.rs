@@ -118,6 +118,12 @@ impl Measure {
     }
 }
 
+/// The place of a type's name in [`TYPES`]; an integer is a number.
+pub(super) fn type_named(name: &str) -> Option<usize> {
+    let name = if name == "integer" { "number" } else { name };
+    TYPES.iter().position(|known| *known == name)
+}
+
 /// The type of a value, as a place in [`TYPES`].
 pub(super) fn type_of(value: &Value) -> usize {
     match value {
