@@ -246,7 +246,7 @@ sizes() {
     local triple bytes text held
     built $arm64 $musl $armv7 $riscv64 $x86
     # the daemon needs one: 15 kB, and a page for its context
-    cargo run --quiet --release -p glowplug-tests --example fuzz_seeds -- "$work/models"
+    cargo run --quiet --release -p glowplug-tests --example fuzz_seeds -- "$work/models" >/dev/null
     printf '%-31s%12s%12s%12s\n' target binary code resident >"$work/sizes.txt"
     for triple in $arm64 $musl $armv7 $riscv64 $x86; do
         bytes=$(stat -c %s "$(stripped "$triple")")

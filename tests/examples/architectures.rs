@@ -1,5 +1,5 @@
 //! Writes the tiny files of `glowplug_tests::architectures`, and beside them what to ask of them, for
-//! `tests/vectors/architectures/make.py`: `cargo run --release --workspace --example architectures -- FOLDER`.
+//! `tests/vectors/architectures/make.py`: `cargo run --release -p glowplug-tests --example architectures -- FOLDER`.
 
 use glowplug_tests::architectures::{files, write};
 use std::env;

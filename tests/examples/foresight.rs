@@ -1,4 +1,4 @@
-//! How fast a model with a layer that drafts answers with it and without: `cargo run --release --workspace --example foresight --
+//! How fast a model with a layer that drafts answers with it and without: `cargo run --release -p glowplug-tests --example foresight --
 //! MODEL.gguf [THREADS] [TOKENS] [ROUNDS]`. Rounds alternate; tokens a second behind the first, and the ratio of the best and of each
 //! round. The answers must be equal. Example `hybrid` makes models whose layer is right as often as is wanted.
 

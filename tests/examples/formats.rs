@@ -1,5 +1,5 @@
 //! Writes model files of random weights, of `glowplug_tests::formats`:
-//! `cargo run --release --workspace --example formats -- tiny FOLDER` those for `tests/vectors/formats/log_probabilities.py`, with
+//! `cargo run --release -p glowplug-tests --example formats -- tiny FOLDER` those for `tests/vectors/formats/log_probabilities.py`, with
 //! what to ask of them beside them, and `… -- bonsai FILE` one of the shape of Ternary-Bonsai-1.7B, for `glowplug bench`.
 
 use glowplug_tests::architectures::{EVERY, POSITIONS, tokens};

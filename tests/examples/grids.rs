@@ -1,5 +1,5 @@
 //! Writes the tiny files of `glowplug_tests::formats::grids`, and beside them what to ask of them, for
-//! `tests/vectors/grids/make.py`: `cargo run --release --workspace --example grids -- FOLDER`.
+//! `tests/vectors/grids/make.py`: `cargo run --release -p glowplug-tests --example grids -- FOLDER`.
 
 use glowplug_tests::architectures::write;
 use glowplug_tests::formats::grids::files;

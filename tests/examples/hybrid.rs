@@ -1,5 +1,5 @@
 //! Writes a file of random weights in the shape of Qwen3.5-2B in Q4_K_M, to measure what its network costs:
-//! `cargo run --release --workspace --example hybrid -- FILE [PERCENT]`. It says nothing of use, as fast as the model would.
+//! `cargo run --release -p glowplug-tests --example hybrid -- FILE [PERCENT]`. It says nothing of use, as fast as the model would.
 //!
 //! With a number it has a layer that drafts, in Q8_0, which is right so often: see [`foresee`]. Layers cost as much as in the other
 //! file and add nothing, and the LM head is no longer the embedding, which no step reads.

@@ -5,13 +5,13 @@ set -euo pipefail
 cd "$(dirname "$0")"
 minutes=${1:?usage: run.sh MINUTES [TARGET…]}
 shift
-all=(calls config gguf house image packed reply request schema session template text topics wyoming)
-[ $# -gt 0 ] || set -- "${all[@]}"
 
 export RUSTC_WRAPPER=$PWD/rustc.sh
 cargo build --release --quiet --manifest-path Cargo.toml
 unset RUSTC_WRAPPER
-(cd ../.. && cargo run --release --quiet -p glowplug-tests --example fuzz_seeds -- tests/fuzz/corpus)
+all=$(cd ../.. && cargo run --release --quiet -p glowplug-tests --example fuzz_seeds -- tests/fuzz/corpus)
+# shellcheck disable=SC2086 # a name a word
+[ $# -gt 0 ] || set -- $all
 
 fuzz() {
     local target=$1 seeds=()

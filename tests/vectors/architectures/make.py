@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Computes the probabilities of tokens after the texts of tiny models, and writes their logarithms.
 
-    cargo run --release --workspace --example architectures -- FOLDER
+    cargo run --release -p glowplug-tests --example architectures -- FOLDER
     make.py FOLDER > log_probabilities.json
     make.py FOLDER drafts > drafts.json
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks llama.cpp for the probabilities of tokens after the texts of tiny models, and writes their logarithms.
 
-    cargo run --release --workspace --example formats -- tiny FOLDER
+    cargo run --release -p glowplug-tests --example formats -- tiny FOLDER
     log_probabilities.py FOLDER > log_probabilities.json
 
 Made with xllamacpp 2026.10.11549 (llama.cpp b11549).

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the grids of IQ1, IQ2 and IQ3 as the kernels read them, and what others make of blocks and of models in these formats.
 
-    cargo run --release --workspace --example grids -- FOLDER
+    cargo run --release -p glowplug-tests --example grids -- FOLDER
     make.py FOLDER
 
 `grids.bin` of the model crate is gguf-py's own short form: two bytes for each row of a grid, from the lowest bits on two for each of
