@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::ops::Range;
 
-/// Columns whose sums are kept beside a panel: 128 of them are 8 KB, and with more columns the rows are unpacked again.
+/// Columns whose sums are kept beside panels: 128 of them are 8 KB a panel, and with more columns the rows are unpacked again.
 const COLUMNS: usize = 128;
 
 /// The running sums of sixteen rows and one column.
@@ -49,10 +49,10 @@ pub(super) struct Panel256 {
     pub(super) dmin: [f32; GROUP],
 }
 
-/// Sixteen rows of a matrix, and how a level unpacks and multiplies them.
-pub(super) trait SixteenRows<'a>: Sized {
+/// Sixteen rows of a matrix, and how a level unpacks them, and multiplies the panels of `G` times sixteen.
+pub(super) trait SixteenRows<'a, const G: usize>: Sized {
     /// A panel of this format.
-    type Panel: Zeroable;
+    type Panel: Copy + Zeroable;
     /// 256 values of a column.
     type Chunk: 'a;
     /// The product's rows from `first` on. The last of its `rows` rows is repeated up to sixteen.
@@ -64,18 +64,18 @@ pub(super) trait SixteenRows<'a>: Sized {
     /// # Safety
     /// The machine has the level's features.
     unsafe fn unpack(&self, chunk: usize, panel: &mut Self::Panel);
-    /// Asks memory for an eighth of what is unpacked after `chunk`.
+    /// Asks memory for an eighth of what is unpacked as `chunk`.
     fn ask_ahead(&self, chunk: usize, eighth: usize);
-    /// Multiplies a panel by one chunk of some columns, which are the first and every `stride`th of `x`, adds that to their
+    /// Multiplies panels by one chunk of some columns, which are the first and every `stride`th of `x`, adds that to their
     /// sums, and returns how many columns that were: at most `sums.len()`, which is not 0.
     ///
     /// # Safety
     /// The machine has the level's features.
     unsafe fn add(
-        panel: &Self::Panel,
+        panels: &[Self::Panel; G],
         x: &[Self::Chunk],
         stride: usize,
-        sums: &mut [Sums],
+        sums: &mut [[Sums; G]],
     ) -> usize;
 }
 
@@ -104,11 +104,18 @@ impl<'a, B: Pod> Group<'a, B> {
         &self.blocks[chunk * some..self.own.min((chunk + 1) * some)]
     }
 
-    /// Asks memory for an eighth of the `some` blocks that come after a chunk: behind the last one the next group begins.
+    /// Asks memory for an eighth of the `some` blocks of a chunk, as [`Self::chunk`] has them. Where `G` groups are multiplied together, what
+    /// comes behind the last chunk is the first one of the group that is `G` further.
     #[inline(always)]
-    pub(super) fn ask_behind(&self, chunk: usize, some: usize, eighth: usize) {
-        let first = self.own.min((chunk + 1) * some);
-        let next = &self.blocks[first..self.blocks.len().min(first + some)];
+    pub(super) fn ask<const G: usize>(&self, chunk: usize, some: usize, eighth: usize) {
+        let first = chunk * some;
+        let first = if first < self.own {
+            first
+        } else {
+            first + (G - 1) * self.own
+        };
+        let len = self.blocks.len();
+        let next = &self.blocks[len.min(first)..len.min(first + some)];
         let bytes = bytemuck::cast_slice::<B, u8>(next);
         ask::<_MM_HINT_T1>(&bytes[bytes.len() * eighth / 8..bytes.len() * (eighth + 1) / 8]);
     }
@@ -119,34 +126,47 @@ impl<'a, B: Pod> Group<'a, B> {
 /// # Safety
 /// The machine has the features of the level that `R` belongs to.
 #[inline(always)]
-pub(super) unsafe fn matmul<'a, R: SixteenRows<'a>>(product: &Product<'a>, out: &mut RowTile<'_>) {
+pub(super) unsafe fn matmul<'a, R: SixteenRows<'a, G>, const G: usize>(
+    product: &Product<'a>,
+    out: &mut RowTile<'_>,
+) {
     let (acts, col0) = (product.activations, product.first_column);
-    let (mut panel, chunks) = (R::Panel::zeroed(), product.k.div_ceil(256));
-    let mut sums = [Sums([0.0; GROUP]); COLUMNS];
-    for row in (0..out.rows()).step_by(GROUP) {
-        let rows = R::new(product, row, out.rows());
+    let (mut panels, chunks) = ([R::Panel::zeroed(); G], product.k.div_ceil(256));
+    let mut sums = [[Sums([0.0; GROUP]); G]; COLUMNS];
+    for row in (0..out.rows()).step_by(G * GROUP) {
+        // where the rows end sooner, the first sixteen are multiplied again
+        let begins: [usize; G] = std::array::from_fn(|g| match row + g * GROUP {
+            begin if begin < out.rows() => begin,
+            _ => row,
+        });
+        let rows = begins.map(|begin| R::new(product, begin, out.rows()));
         for first in (0..out.cols()).step_by(COLUMNS) {
             let cols = COLUMNS.min(out.cols() - first);
-            sums[..cols].fill(Sums([0.0; GROUP]));
+            sums[..cols].fill([Sums([0.0; GROUP]); G]);
             for chunk in 0..chunks {
-                // SAFETY: the caller vouches for the features
-                unsafe { rows.unpack(chunk, &mut panel) };
+                for (rows, panel) in rows.iter().zip(&mut panels) {
+                    // SAFETY: the caller vouches for the features
+                    unsafe { rows.unpack(chunk, panel) };
+                }
                 let (mut c, mut asked) = (0, 0);
                 while c < cols {
                     let x = &R::columns(acts, col0 + first + c)[chunk..];
                     // SAFETY: the caller vouches for the features
-                    c += unsafe { R::add(&panel, x, chunks, &mut sums[c..cols]) };
-                    while asked < 8 * c / cols {
-                        rows.ask_ahead(chunk, asked);
+                    c += unsafe { R::add(&panels, x, chunks, &mut sums[c..cols]) };
+                    while (asked + 1) * cols <= 8 * c {
+                        rows.iter()
+                            .for_each(|rows| rows.ask_ahead(chunk + 1, asked));
                         asked += 1;
                     }
                 }
             }
             for (c, sums) in sums[..cols].iter().enumerate() {
-                let out = &mut out.column(first + c)[row..];
-                match out.first_chunk_mut() {
-                    Some(out) => *out = sums.0,
-                    None => out.copy_from_slice(&sums.0[..out.len()]),
+                for (begin, sums) in begins.iter().zip(sums) {
+                    let out = &mut out.column(first + c)[*begin..];
+                    match out.first_chunk_mut() {
+                        Some(out) => *out = sums.0,
+                        None => out.copy_from_slice(&sums.0[..out.len()]),
+                    }
                 }
             }
         }

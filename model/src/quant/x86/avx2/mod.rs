@@ -153,7 +153,7 @@ unsafe fn matmul_32<B: unpack::Block32, D: Dot>(product: &Product<'_>, out: &mut
         if out.cols() < MANY {
             rows::matmul_32::<B, D>(product, out);
         } else {
-            panel::matmul::<panels::Rows32<'_, B, D>>(product, out);
+            panel::matmul::<panels::Rows32<'_, B, D>, 1>(product, out);
         }
     }
 }
@@ -165,7 +165,7 @@ unsafe fn matmul_256<B: unpack::Block256, D: Dot>(product: &Product<'_>, out: &m
         if out.cols() < MANY {
             rows::matmul_256::<B, D>(product, out);
         } else {
-            panel::matmul::<panels::Rows256<'_, B, D>>(product, out);
+            panel::matmul::<panels::Rows256<'_, B, D>, 1>(product, out);
         }
     }
 }
@@ -182,7 +182,7 @@ unsafe fn matmul_interleaved<D: Dot>(product: &Product<'_>, out: &mut RowTile<'_
             if out.cols() < MANY {
                 interleaved::matmul::<B, D>(product, out);
             } else {
-                panel::matmul::<panels::Groups<'_, B, D>>(product, out);
+                panel::matmul::<panels::Groups<'_, B, D>, 1>(product, out);
             }
         }
     });

@@ -32,7 +32,7 @@ pub(super) struct Groups<'a, B, D>(Group<'a, B>, PhantomData<D>);
 /// 32 bytes of each of sixteen rows, as many times as a panel has blocks.
 type Bytes = [[[u8; 32]; GROUP]; 8];
 
-impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
+impl<'a, B: Block32, D: Dot> SixteenRows<'a, 1> for Rows32<'a, B, D> {
     type Panel = Panel32;
     type Chunk = Q8Chunk;
 
@@ -90,18 +90,23 @@ impl<'a, B: Block32, D: Dot> SixteenRows<'a> for Rows32<'a, B, D> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk + 1, row.len())]);
+            panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk, row.len())]);
         }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
+    unsafe fn add(
+        [panel]: &[Panel32; 1],
+        x: &[Q8Chunk],
+        stride: usize,
+        sums: &mut [[Sums; 1]],
+    ) -> usize {
         // SAFETY: the caller vouches for the features of `D`
-        unsafe { add_32::<B, D>(panel, x, stride, sums) }
+        unsafe { add_32::<B, D>(panel, x, stride, sums.as_flattened_mut()) }
     }
 }
 
-impl<'a, B: Block256, D: Dot> SixteenRows<'a> for Rows256<'a, B, D> {
+impl<'a, B: Block256, D: Dot> SixteenRows<'a, 1> for Rows256<'a, B, D> {
     type Panel = Panel256;
     type Chunk = Q8kChunk;
 
@@ -171,18 +176,23 @@ impl<'a, B: Block256, D: Dot> SixteenRows<'a> for Rows256<'a, B, D> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
+            panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk)..row.len().min(chunk + 1)]);
         }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add(panel: &Panel256, x: &[Q8kChunk], stride: usize, sums: &mut [Sums]) -> usize {
+    unsafe fn add(
+        [panel]: &[Panel256; 1],
+        x: &[Q8kChunk],
+        stride: usize,
+        sums: &mut [[Sums; 1]],
+    ) -> usize {
         // SAFETY: the caller vouches for the features of `D`
-        unsafe { add_256::<B, D>(panel, x, stride, sums) }
+        unsafe { add_256::<B, D>(panel, x, stride, sums.as_flattened_mut()) }
     }
 }
 
-impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
+impl<'a, B: Unpack, D: Dot> SixteenRows<'a, 1> for Groups<'a, B, D> {
     type Panel = B::Panel;
     type Chunk = B::Chunk;
 
@@ -204,20 +214,25 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a> for Groups<'a, B, D> {
 
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
-        self.0.ask_behind(chunk, B::BLOCKS, eighth);
+        self.0.ask::<1>(chunk, B::BLOCKS, eighth);
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add(panel: &B::Panel, x: &[B::Chunk], stride: usize, sums: &mut [Sums]) -> usize {
+    unsafe fn add(
+        [panel]: &[B::Panel; 1],
+        x: &[B::Chunk],
+        stride: usize,
+        sums: &mut [[Sums; 1]],
+    ) -> usize {
         // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
-        unsafe { B::add_panel::<D>(panel, x, stride, sums) }
+        unsafe { B::add_panel::<D>(panel, x, stride, sums.as_flattened_mut()) }
     }
 }
 
 /// Sixteen interleaved blocks, as they are unpacked for many columns.
 pub(super) trait Unpack: Interleaved {
     /// What they are unpacked to.
-    type Panel: Zeroable;
+    type Panel: Copy + Zeroable;
     /// How many blocks have 256 values.
     const BLOCKS: usize;
     /// Unpacks blocks that follow each other, at most [`Self::BLOCKS`] of them.

@@ -1,7 +1,10 @@
-//! The product of many columns: see [`crate::quant::x86::panel`]. Twelve columns are multiplied at a
-//! time, a word of the panel by a word of each, which `vpdpbusd` takes from memory and repeats in all elements.
+//! The product of many columns: see [`crate::quant::x86::panel`]. Six columns are multiplied by the panels of 32 rows at a time, a
+//! word of both panels by a word of each column.
+//!
+//! Zen 5 and Intel's cores load two vectors and multiply two in a cycle. Twelve columns by one panel need thirteen loads for twelve
+//! products, because each word of a column is one; here a column's word serves both panels, and eight loads do.
 
-use super::interleaved::every;
+use super::interleaved::{every, less, scaled};
 use super::rows::dpwssd_every;
 use super::unpack::{Block32, Block256, load_64, store_64};
 use crate::gguf::GROUP;
@@ -17,92 +20,100 @@ fn floats(a: &[f32; GROUP]) -> __m512 {
     _mm512_castsi512_ps(load_64(cast_ref(a)))
 }
 
-/// Multiplies as many columns as there are sums, at most twelve.
+/// Multiplies as many columns as there are sums, at most six.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn add_32<B: Block32>(
-    panel: &Panel32,
+    panels: &[Panel32; 2],
     x: &[Q8Chunk],
     stride: usize,
-    sums: &mut [Sums],
+    sums: &mut [[Sums; 2]],
 ) -> usize {
     match sums.len() {
-        1 => columns_32::<B, 1>(panel, every_nth(x, stride), sums),
-        2 | 3 => columns_32::<B, 2>(panel, every_nth(x, stride), sums),
-        4..8 => columns_32::<B, 4>(panel, every_nth(x, stride), sums),
-        8..12 => columns_32::<B, 8>(panel, every_nth(x, stride), sums),
-        _ => columns_32::<B, 12>(panel, every_nth(x, stride), sums),
+        1 => columns_32::<B, 1>(panels, every_nth(x, stride), sums),
+        2 | 3 => columns_32::<B, 2>(panels, every_nth(x, stride), sums),
+        4 | 5 | 8 => columns_32::<B, 4>(panels, every_nth(x, stride), sums),
+        _ => columns_32::<B, 6>(panels, every_nth(x, stride), sums),
     }
 }
 
-/// Multiplies as many columns as there are sums, at most twelve.
+/// Multiplies as many columns as there are sums, at most six.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn add_256<B: Block256>(
-    panel: &Panel256,
+    panels: &[Panel256; 2],
     x: &[Q8kChunk],
     stride: usize,
-    sums: &mut [Sums],
+    sums: &mut [[Sums; 2]],
 ) -> usize {
     match B::GROUPS {
-        Groups::Eight => some_256::<8, true>(panel, x, stride, sums),
-        Groups::Sixteen => some_256::<4, true>(panel, x, stride, sums),
-        Groups::Signed => some_256::<4, false>(panel, x, stride, sums),
+        Groups::Eight => some_256::<8, true>(panels, x, stride, sums),
+        Groups::Sixteen => some_256::<4, true>(panels, x, stride, sums),
+        Groups::Signed => some_256::<4, false>(panels, x, stride, sums),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn some_256<const WORDS: usize, const MINS: bool>(
-    panel: &Panel256,
+    panels: &[Panel256; 2],
     x: &[Q8kChunk],
     stride: usize,
-    sums: &mut [Sums],
+    sums: &mut [[Sums; 2]],
 ) -> usize {
     match sums.len() {
-        1 => columns_256::<WORDS, MINS, 1>(panel, every_nth(x, stride), sums),
-        2 | 3 => columns_256::<WORDS, MINS, 2>(panel, every_nth(x, stride), sums),
-        4..8 => columns_256::<WORDS, MINS, 4>(panel, every_nth(x, stride), sums),
-        8..12 => columns_256::<WORDS, MINS, 8>(panel, every_nth(x, stride), sums),
-        _ => columns_256::<WORDS, MINS, 12>(panel, every_nth(x, stride), sums),
+        1 => columns_256::<WORDS, MINS, 1>(panels, every_nth(x, stride), sums),
+        2 | 3 => columns_256::<WORDS, MINS, 2>(panels, every_nth(x, stride), sums),
+        4 | 5 | 8 => columns_256::<WORDS, MINS, 4>(panels, every_nth(x, stride), sums),
+        _ => columns_256::<WORDS, MINS, 6>(panels, every_nth(x, stride), sums),
     }
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns_32<B: Block32, const C: usize>(
-    panel: &Panel32,
+    panels: &[Panel32; 2],
     x: [&Q8Chunk; C],
-    sums: &mut [Sums],
+    sums: &mut [[Sums; 2]],
 ) -> usize {
-    let mut acc = [_mm512_setzero_ps(); C];
+    let mut acc = [[_mm512_setzero_ps(); 2]; C];
     for c in 0..C {
-        acc[c] = floats(&sums[c].0);
+        for p in 0..2 {
+            acc[c][p] = floats(&sums[c][p].0);
+        }
     }
-    for b in 0..panel.blocks.min(8) {
-        let mut dot = [_mm512_setzero_si512(); C];
+    for b in 0..panels[0].blocks.min(8) {
+        let mut dot = [[_mm512_setzero_si512(); 2]; C];
         if B::OFFSET != 0 {
             for c in 0..C {
-                dot[c] = _mm512_set1_epi32(B::OFFSET.wrapping_mul(x[c].sum[b]).wrapping_neg());
+                let offset = B::OFFSET.wrapping_mul(x[c].sum[b]).wrapping_neg();
+                dot[c] = [_mm512_set1_epi32(offset); 2];
             }
         }
         for j in 0..8 {
-            let q = load_64(&panel.q[b][j]);
+            let q = [load_64(&panels[0].q[b][j]), load_64(&panels[1].q[b][j])];
             for c in 0..C {
                 let x: &[[[u8; 4]; 8]; 8] = cast_ref(&x[c].q);
-                dot[c] = _mm512_dpbusd_epi32(dot[c], q, every(x[b][j]));
+                let word = every(x[b][j]);
+                for p in 0..2 {
+                    dot[c][p] = _mm512_dpbusd_epi32(dot[c][p], q[p], word);
+                }
             }
         }
-        let (d, m) = (floats(&panel.d[b]), floats(&panel.m[b]));
         for c in 0..C {
-            let scale = _mm512_mul_ps(d, _mm512_set1_ps(x[c].scale[b]));
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[c]), scale, acc[c]);
-            if B::HAS_MIN {
-                acc[c] = _mm512_fmadd_ps(m, _mm512_set1_ps(x[c].scaled_sum[b]), acc[c]);
+            let (scale, sum) = (x[c].scale[b], x[c].scaled_sum[b]);
+            for p in 0..2 {
+                acc[c][p] = scaled(acc[c][p], dot[c][p], floats(&panels[p].d[b]), scale);
+                if B::HAS_MIN {
+                    let m = floats(&panels[p].m[b]);
+                    acc[c][p] = _mm512_fmadd_ps(m, _mm512_set1_ps(sum), acc[c][p]);
+                }
             }
         }
     }
     for c in 0..C {
-        store_64(cast_mut(&mut sums[c].0), _mm512_castps_si512(acc[c]));
+        for p in 0..2 {
+            store_64(cast_mut(&mut sums[c][p].0), _mm512_castps_si512(acc[c][p]));
+        }
     }
     C
 }
@@ -110,62 +121,69 @@ fn columns_32<B: Block32, const C: usize>(
 /// The columns of groups of `WORDS` words, which have mins or an offset.
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns_256<const WORDS: usize, const MINS: bool, const C: usize>(
-    panel: &Panel256,
+    panels: &[Panel256; 2],
     x: [&Q8kChunk; C],
-    sums: &mut [Sums],
+    sums: &mut [[Sums; 2]],
 ) -> usize {
-    let mut sum = [_mm512_setzero_si512(); C];
+    let mut sum = [[_mm512_setzero_si512(); 2]; C];
     if !MINS {
-        add_pairs::<WORDS, C>(panel, &x, &mut sum);
+        add_pairs::<WORDS, C>(panels, &x, &mut sum);
     }
     for g in 0..64 / WORDS {
-        let mut dot = [_mm512_setzero_si512(); C];
-        let q = &panel.q.as_flattened().as_chunks::<WORDS>().0[g];
+        let mut dot = [[_mm512_setzero_si512(); 2]; C];
         for j in 0..WORDS {
-            let q = load_64(&q[j]);
+            let q = |p: usize| load_64(&panels[p].q.as_flattened().as_chunks::<WORDS>().0[g][j]);
+            let q = [q(0), q(1)];
             for c in 0..C {
                 let x: &[[u8; 4]; 64] = cast_ref(&x[c].q);
-                dot[c] = _mm512_dpbusd_epi32(dot[c], q, every(x.as_chunks::<WORDS>().0[g][j]));
+                let word = every(x.as_chunks::<WORDS>().0[g][j]);
+                for p in 0..2 {
+                    dot[c][p] = _mm512_dpbusd_epi32(dot[c][p], q[p], word);
+                }
             }
         }
-        let scale = load_64(&panel.scales[g]);
-        for c in 0..C {
-            sum[c] = _mm512_add_epi32(sum[c], _mm512_mullo_epi32(dot[c], scale));
+        for p in 0..2 {
+            let scale = load_64(&panels[p].scales[g]);
+            for c in 0..C {
+                let scaled = _mm512_mullo_epi32(dot[c][p], scale);
+                sum[c][p] = _mm512_add_epi32(sum[c][p], scaled);
+            }
         }
     }
-    let mut mins = [_mm512_setzero_si512(); C];
+    let mut mins = [[_mm512_setzero_si512(); 2]; C];
     if MINS {
-        add_pairs::<WORDS, C>(panel, &x, &mut mins);
+        add_pairs::<WORDS, C>(panels, &x, &mut mins);
     }
-    let (d, dmin) = (floats(&panel.d), floats(&panel.dmin));
     for c in 0..C {
-        let scale = _mm512_set1_ps(x[c].scale);
-        let mut acc = floats(&sums[c].0);
-        acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[c]), _mm512_mul_ps(d, scale), acc);
-        if MINS {
-            let scale = _mm512_mul_ps(dmin, scale);
-            acc = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins[c]), scale, acc);
+        for p in 0..2 {
+            let mut acc = floats(&sums[c][p].0);
+            acc = scaled(acc, sum[c][p], floats(&panels[p].d), x[c].scale);
+            if MINS {
+                acc = less(acc, mins[c][p], floats(&panels[p].dmin), x[c].scale);
+            }
+            store_64(cast_mut(&mut sums[c][p].0), _mm512_castps_si512(acc));
         }
-        store_64(cast_mut(&mut sums[c].0), _mm512_castps_si512(acc));
     }
     C
 }
 
-/// Adds the products of the panel's pairs and the sums of activations that they belong to.
+/// Adds the products of the panels' pairs and the sums of activations that they belong to.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn add_pairs<const WORDS: usize, const C: usize>(
-    panel: &Panel256,
+    panels: &[Panel256; 2],
     x: &[&Q8kChunk; C],
-    sum: &mut [__m512i; C],
+    sum: &mut [[__m512i; 2]; C],
 ) {
     for i in 0..32 / WORDS {
-        let pairs = load_64(&panel.pairs[i]);
-        for c in 0..C {
-            let (x16, x32): (&[[u8; 4]; 8], &[[u8; 4]; 4]) =
-                (cast_ref(&x[c].sums), cast_ref(&x[c].sums32));
-            let x = if WORDS == 8 { &x32[i] } else { &x16[i] };
-            sum[c] = dpwssd_every(sum[c], pairs, x);
+        for p in 0..2 {
+            let pairs = load_64(&panels[p].pairs[i]);
+            for c in 0..C {
+                let (x16, x32): (&[[u8; 4]; 8], &[[u8; 4]; 4]) =
+                    (cast_ref(&x[c].sums), cast_ref(&x[c].sums32));
+                let x = if WORDS == 8 { &x32[i] } else { &x16[i] };
+                sum[c][p] = dpwssd_every(sum[c][p], pairs, x);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ mod few_bits;
 mod k_quants;
 mod tables;
 
-pub(super) use k_quants::{Eight, q5k_words, q6k_scales, q6k_words, signed_pairs};
+pub(super) use k_quants::{Eight, less, q5k_words, q6k_scales, q6k_words, signed_pairs};
 pub(super) use tables::{iq4xs_scales, iq4xs_words};
 
 use super::unpack::{Block32, load_32, load_64};
@@ -347,7 +347,7 @@ interleaved32!(Q8_0, |b| {
 /// `acc + sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn scaled(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
+pub(super) fn scaled(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
     _mm512_fmadd_ps(
         _mm512_cvtepi32_ps(sum),
         _mm512_mul_ps(d, _mm512_set1_ps(scale)),

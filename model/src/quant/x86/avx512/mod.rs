@@ -142,7 +142,7 @@ fn matmul_32<B: unpack::Block32>(product: &Product<'_>, out: &mut RowTile<'_>) {
         rows::matmul_32::<B>(product, out);
     } else {
         // SAFETY: this function is compiled with the features of this level
-        unsafe { panel::matmul::<panels::Rows32<'_, B>>(product, out) };
+        unsafe { panel::matmul::<panels::Rows32<'_, B>, 2>(product, out) };
     }
 }
 
@@ -152,7 +152,7 @@ fn matmul_256<B: unpack::Block256>(product: &Product<'_>, out: &mut RowTile<'_>)
         rows::matmul_256::<B>(product, out);
     } else {
         // SAFETY: this function is compiled with the features of this level
-        unsafe { panel::matmul::<panels::Rows256<'_, B>>(product, out) };
+        unsafe { panel::matmul::<panels::Rows256<'_, B>, 2>(product, out) };
     }
 }
 
@@ -164,7 +164,7 @@ fn matmul_interleaved(product: &Product<'_>, out: &mut RowTile<'_>) {
             interleaved::matmul::<B>(product, out);
         } else {
             // SAFETY: this function is compiled with the features of this level
-            unsafe { panel::matmul::<panels::Groups<'_, B>>(product, out) };
+            unsafe { panel::matmul::<panels::Groups<'_, B>, 2>(product, out) };
         }
     });
 }

@@ -24,7 +24,7 @@ pub(super) struct Rows32<'a, B>([&'a [B]; GROUP]);
 /// Sixteen rows of blocks of 256 weights, one after the other.
 pub(super) struct Rows256<'a, B>([&'a [B]; GROUP]);
 
-impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
+impl<'a, B: Block32> SixteenRows<'a, 2> for Rows32<'a, B> {
     type Panel = Panel32;
     type Chunk = Q8Chunk;
 
@@ -82,17 +82,22 @@ impl<'a, B: Block32> SixteenRows<'a> for Rows32<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk + 1, row.len())]);
+            panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk, row.len())]);
         }
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn add(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_32::<B>(panel, x, stride, sums)
+    unsafe fn add(
+        panels: &[Panel32; 2],
+        x: &[Q8Chunk],
+        stride: usize,
+        sums: &mut [[Sums; 2]],
+    ) -> usize {
+        add_32::<B>(panels, x, stride, sums)
     }
 }
 
-impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
+impl<'a, B: Block256> SixteenRows<'a, 2> for Rows256<'a, B> {
     type Panel = Panel256;
     type Chunk = Q8kChunk;
 
@@ -149,13 +154,18 @@ impl<'a, B: Block256> SixteenRows<'a> for Rows256<'a, B> {
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
-            panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk + 1)..row.len().min(chunk + 2)]);
+            panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk)..row.len().min(chunk + 1)]);
         }
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn add(panel: &Panel256, x: &[Q8kChunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_256::<B>(panel, x, stride, sums)
+    unsafe fn add(
+        panels: &[Panel256; 2],
+        x: &[Q8kChunk],
+        stride: usize,
+        sums: &mut [[Sums; 2]],
+    ) -> usize {
+        add_256::<B>(panels, x, stride, sums)
     }
 }
 

@@ -70,7 +70,7 @@ impl Eight {
 /// `acc - sum * (d * scale)`, in the order of the definition.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
+pub(in super::super) fn less(acc: __m512, sum: __m512i, d: __m512, scale: f32) -> __m512 {
     _mm512_fnmadd_ps(
         _mm512_cvtepi32_ps(sum),
         _mm512_mul_ps(d, _mm512_set1_ps(scale)),

@@ -21,7 +21,7 @@ use std::arch::x86_64::*;
 /// A group of sixteen interleaved rows, as this level unpacks it.
 pub(in super::super) struct Groups<'a, B>(Group<'a, B>);
 
-impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
+impl<'a, B: Unpack> SixteenRows<'a, 2> for Groups<'a, B> {
     type Panel = B::Panel;
     type Chunk = B::Chunk;
 
@@ -43,20 +43,25 @@ impl<'a, B: Unpack> SixteenRows<'a> for Groups<'a, B> {
 
     #[inline(always)]
     fn ask_ahead(&self, chunk: usize, eighth: usize) {
-        self.0.ask_behind(chunk, B::BLOCKS, eighth);
+        self.0.ask::<2>(chunk, B::BLOCKS, eighth);
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn add(panel: &B::Panel, x: &[B::Chunk], stride: usize, sums: &mut [Sums]) -> usize {
+    unsafe fn add(
+        panels: &[B::Panel; 2],
+        x: &[B::Chunk],
+        stride: usize,
+        sums: &mut [[Sums; 2]],
+    ) -> usize {
         // SAFETY: this function is compiled with the features that the callee needs
-        unsafe { B::add_panel(panel, x, stride, sums) }
+        unsafe { B::add_panels(panels, x, stride, sums) }
     }
 }
 
 /// Sixteen interleaved blocks, as they are unpacked for many columns.
 pub(in super::super) trait Unpack: Interleaved {
     /// What they are unpacked to.
-    type Panel: Zeroable;
+    type Panel: Copy + Zeroable;
     /// How many blocks have 256 values.
     const BLOCKS: usize;
     /// Unpacks blocks that follow each other, at most [`Self::BLOCKS`] of them.
@@ -68,11 +73,11 @@ pub(in super::super) trait Unpack: Interleaved {
     ///
     /// # Safety
     /// The machine has this level's features.
-    unsafe fn add_panel(
-        panel: &Self::Panel,
+    unsafe fn add_panels(
+        panels: &[Self::Panel; 2],
         x: &[Self::Chunk],
         stride: usize,
-        sums: &mut [Sums],
+        sums: &mut [[Sums; 2]],
     ) -> usize;
 }
 
@@ -96,8 +101,13 @@ impl<B: Interleaved32> Unpack for B {
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn add_panel(panel: &Panel32, x: &[Q8Chunk], stride: usize, sums: &mut [Sums]) -> usize {
-        add_32::<B::Rows>(panel, x, stride, sums)
+    unsafe fn add_panels(
+        panels: &[Panel32; 2],
+        x: &[Q8Chunk],
+        stride: usize,
+        sums: &mut [[Sums; 2]],
+    ) -> usize {
+        add_32::<B::Rows>(panels, x, stride, sums)
     }
 }
 
@@ -114,13 +124,13 @@ macro_rules! unpack256 {
             }
 
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn add_panel(
-                panel: &Panel256,
+            unsafe fn add_panels(
+                panels: &[Panel256; 2],
                 x: &[Q8kChunk],
                 stride: usize,
-                sums: &mut [Sums],
+                sums: &mut [[Sums; 2]],
             ) -> usize {
-                add_256::<blocks::$name>(panel, x, stride, sums)
+                add_256::<blocks::$name>(panels, x, stride, sums)
             }
         }
     };
