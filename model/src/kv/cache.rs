@@ -7,7 +7,7 @@ use super::{
     Arena, DevicePages, KvLayout, NoMemory, NotLocked, PageId, PageLost, PageTable, StateLayout,
     StateSlot, States, page_table,
 };
-use crate::quant::{Kernels, Paged};
+use crate::quant::{Kernels, Paged, place_kv};
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 pub use guesses::Accepted;
@@ -236,38 +236,40 @@ impl KvCache {
         self.layout.v() != KvFormat::F16
     }
 
-    /// Writes a row's keys and values, each `[kv_heads][head_dim]`. Those that are stored rotated are rotated in place.
-    pub fn store(
-        &mut self,
-        kernels: &Kernels,
-        layer: usize,
-        row: usize,
-        keys: &mut [f32],
-        values: &mut [f32],
-    ) {
-        let rotated = (self.keys_rotated(layer), self.values_rotated());
+    /// Has what is stored of a row's keys and values, each `[kv_heads][head_dim]`, take the place of the first values of each
+    /// head, for [`Self::store`]. It is apart from that so that threads can share it.
+    pub fn encode(&self, kernels: &Kernels, layer: usize, keys: &mut [f32], values: &mut [f32]) {
+        let parts = [
+            (keys, self.layout.k()[layer], self.keys_rotated(layer)),
+            (values, self.layout.v(), self.values_rotated()),
+        ];
+        for (heads, format, rotated) in parts {
+            for head in heads.chunks_exact_mut(self.layout.head_dim()) {
+                if rotated {
+                    kernels.rotate(head);
+                }
+                kernels.encode_kv(format, head);
+            }
+        }
+    }
+
+    /// Stores a row's keys and values, as [`Self::encode`] left them.
+    pub fn store(&mut self, layer: usize, row: usize, keys: &[f32], values: &[f32]) {
         let Row { table, position } = self.rows[row];
         let page = self.tables[table][position / PAGE_TOKENS];
         let slot = position % PAGE_TOKENS;
-        let d = self.layout.head_dim();
-        for (head, (key, value)) in keys
-            .chunks_exact_mut(d)
-            .zip(values.chunks_exact_mut(d))
-            .enumerate()
-        {
-            if rotated.0 {
-                kernels.rotate(key);
-            }
-            if rotated.1 {
-                kernels.rotate(value);
-            }
-            let (k, v) = (self.layout.k()[layer], self.layout.v());
+        let (d, k, v) = (
+            self.layout.head_dim(),
+            self.layout.k()[layer],
+            self.layout.v(),
+        );
+        for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
             let offset = self.layout.k_offset(layer, head);
             let chunk = self.arena.chunk_mut(page, offset, k.head_bytes(d));
-            kernels.store_kv(k, chunk, slot, key);
+            place_kv(k, chunk, slot, key);
             let offset = self.layout.v_offset(layer, head);
             let chunk = self.arena.chunk_mut(page, offset, v.head_bytes(d));
-            kernels.store_kv(v, chunk, slot, value);
+            place_kv(v, chunk, slot, value);
         }
     }
 

@@ -167,18 +167,19 @@ impl QuantOps for Flex {
                 finish(head, &bias[q_rows + h * d..][..d], &w.k_norm, position);
             }
             add(vals, &bias[q_rows + kv_rows..]);
+            positions.encode(kernels, layer, keys, vals);
         });
         let mut q = Vec::with_capacity(n * q_rows);
-        for (i, column) in products.chunks_exact_mut(rows).enumerate() {
-            let (queries, rest) = column.split_at_mut(q_rows);
-            let (keys, vals) = rest.split_at_mut(kv_rows);
+        for (i, column) in products.chunks_exact(rows).enumerate() {
+            let (queries, rest) = column.split_at(q_rows);
+            let (keys, vals) = rest.split_at(kv_rows);
             // all queries, and behind them all gates if there are any
             for part in 0..q_rows / (spec.heads * d) {
                 for head in queries.chunks_exact(q_rows / spec.heads) {
                     q.extend_from_slice(&head[part * d..][..d]);
                 }
             }
-            kv.store(kernels, layer, i, keys, vals);
+            kv.store(layer, i, keys, vals);
         }
         tensor(q, [n, q_rows])
     }

@@ -243,7 +243,8 @@ pub(super) fn attention_input<B: Backend>(
         .zip(vals.chunks_exact_mut(kv_rows))
         .enumerate()
     {
-        kv.store(rt.kernels, layer, row, keys, vals);
+        kv.encode(rt.kernels, layer, keys, vals);
+        kv.store(layer, row, keys, vals);
     }
     let scales = (0..n)
         .map(|row| rt.rope.query_scale(kv.position(row)))

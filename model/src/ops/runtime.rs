@@ -52,8 +52,6 @@ impl Runtime {
 #[derive(Default)]
 pub(super) struct LayerInput {
     pub(super) normed: Vec<f32>,
-    /// The input and what its first plane left over, while two planes are made.
-    wide: Vec<f32>,
     f32: Activations,
     q8: Activations,
     q8k: Activations,
@@ -115,22 +113,13 @@ impl LayerInput {
             if !types.iter().any(|&ty| act_kind(ty) == kind) {
                 continue;
             }
-            let mut wide = std::mem::take(&mut self.wide);
             let acts = self.of_mut(kind);
-            kernels.quantize(kind, x, k, acts, pool, threads);
-            if planes == Planes::Two && kind != ActKind::F32 {
-                wide.resize(2 * x.len(), 0.0);
-                let (first, second) = wide.split_at_mut(x.len());
-                first.copy_from_slice(x);
-                pool.run_chunks(threads, second, k, &|c, rest| {
-                    acts.dequantize(c, rest);
-                    for (rest, x) in rest.iter_mut().zip(&x[c * k..]) {
-                        *rest = x - *rest;
-                    }
-                });
-                kernels.quantize(kind, &wide, k, acts, pool, threads);
+            match planes {
+                Planes::Two if kind != ActKind::F32 => {
+                    kernels.quantize_twice(kind, x, k, acts, pool, threads);
+                }
+                _ => kernels.quantize(kind, x, k, acts, pool, threads),
             }
-            self.wide = wide;
         }
     }
 

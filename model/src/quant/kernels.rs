@@ -9,7 +9,6 @@ use crate::pool::{Pool, RowTile};
 use bytemuck::{Pod, cast_slice};
 use glowplug_firmware_config::attention::{QUERIES_MAX, stride};
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::PAGE_TOKENS;
 
 /// A product of some rows of a matrix and some columns of activations; the result says how many of each. The sizes that
 /// [`Kernels::matmul`] checks hold for every `Product` that a level is given.
@@ -159,7 +158,7 @@ pub struct Kernels {
     pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     pub(super) attend: fn(&Heads<'_>, &mut [f32], &mut [f32]),
-    pub(super) store_kv: fn(KvFormat, &mut [u8], usize, &[f32]),
+    pub(super) encode_kv: fn(KvFormat, &mut [f32]),
     pub(super) rotate: fn(&mut [f32]),
     pub(super) convolve: Convolve,
     pub(super) delta_rule: fn(&DeltaRule<'_>, &mut [f32], &mut [f32]),
@@ -188,17 +187,24 @@ impl Kernels {
         pool: &Pool,
         threads: usize,
     ) {
-        let unit = match kind {
-            ActKind::F32 => 1,
-            ActKind::Q8 => 32,
-            ActKind::Q8K => 256,
-        };
-        assert!(
-            k > 0 && k.is_multiple_of(unit) && x.len().is_multiple_of(k),
-            "quantize: {} values as columns of {k} for {kind:?}",
-            x.len()
-        );
-        acts.fill(&self.quantizer, kind, x, k, pool, threads);
+        acts.fill(&self.quantizer, kind, x, k, 1, pool, threads);
+    }
+
+    /// Quantises columns as [`Self::quantize`] does, and behind them as many of what that left over, which are zeros where nothing is
+    /// rounded.
+    ///
+    /// # Panics
+    /// As [`Self::quantize`].
+    pub fn quantize_twice(
+        &self,
+        kind: ActKind,
+        x: &[f32],
+        k: usize,
+        acts: &mut Activations,
+        pool: &Pool,
+        threads: usize,
+    ) {
+        acts.fill(&self.quantizer, kind, x, k, 2, pool, threads);
     }
 
     /// `out.column(c)[r] = dot(row r of the weights, column first_column + c of the activations)`. The value is the same
@@ -446,24 +452,19 @@ impl Kernels {
         (self.delta_rule)(rule, state, out);
     }
 
-    /// Writes one token's key (or value) of a head, `row`, to its slot of a page's chunk. The same on every level.
-    ///
-    /// # Shapes
-    /// `chunk` is `format.head_bytes(row.len())` long: see [`Paged::chunk`].
+    /// Has the bytes of one token's key (or value) of a head take the place of the first of its values, block by block, for
+    /// [`place_kv`](super::place_kv). The same on every level.
     ///
     /// # Panics
-    /// If the sizes do not fit each other, or there is no such slot.
-    pub fn store_kv(&self, format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
+    /// If the format has no rows of this length.
+    pub fn encode_kv(&self, format: KvFormat, row: &mut [f32]) {
         assert!(
-            slot < PAGE_TOKENS
-                && format.takes(row.len())
-                && chunk.len() == format.head_bytes(row.len()),
-            "store_kv: {} values in slot {slot} of a {} chunk of {} bytes",
+            format.takes(row.len()),
+            "encode_kv: {} values as {}",
             row.len(),
-            format.name(),
-            chunk.len()
+            format.name()
         );
-        (self.store_kv)(format, chunk, slot, row);
+        (self.encode_kv)(format, row);
     }
 
     /// Rotates a head: see [`super::hadamard_transform`], which it equals on every level.

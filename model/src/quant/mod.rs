@@ -36,7 +36,7 @@ mod x86;
 
 pub use format::activations::Activations;
 pub use format::kinds::{ActKind, act_kind, row_bytes};
-pub use format::kv_rows::Paged;
+pub use format::kv_rows::{Paged, place_kv};
 pub use hadamard::hadamard_transform;
 pub use kernels::{DeltaRule, Heads, Kernels, Product, STATE_COLUMNS, TAPS};
 pub use levels::UnsupportedIsa;

@@ -235,8 +235,10 @@ mod tests {
                     for position in (0..POSITIONS).step_by(64) {
                         kv.begin(&spans(&[(table, position, 64)]));
                         for (row, layer) in (0..64).flat_map(|row| [(row, 0), (row, 1)]) {
-                            let mut row_of = || random.floats(kv_heads * d);
-                            kv.store(kernels, layer, row, &mut row_of(), &mut row_of());
+                            let [mut keys, mut vals] =
+                                [(); 2].map(|()| random.floats(kv_heads * d));
+                            kv.encode(kernels, layer, &mut keys, &mut vals);
+                            kv.store(layer, row, &keys, &vals);
                         }
                     }
                 }

@@ -25,7 +25,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<true>,
     rms_norm: floats::rms_norm::<true>,
     attend: attention::attend,
-    store_kv: kv_rows::store,
+    encode_kv: kv_rows::encode,
     rotate: hadamard_transform,
     convolve: delta::convolve::<true>,
     delta_rule: delta::delta_rule,

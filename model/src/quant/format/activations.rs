@@ -6,6 +6,7 @@
 use super::kinds::ActKind;
 use crate::pool::Pool;
 use bytemuck::{Pod, Zeroable};
+use std::cell::RefCell;
 
 /// Columns of a tile: as many as a 512-bit vector has elements of 32 bits.
 pub(crate) const TILE: usize = 16;
@@ -181,20 +182,8 @@ impl Activations {
         match self.kind {
             None => {}
             Some(ActKind::F32) => dst.copy_from_slice(self.f32(c)),
-            Some(ActKind::Q8) => {
-                for (chunk, dst) in self.q8(c).iter().zip(dst.chunks_mut(256)) {
-                    for (i, dst) in dst.iter_mut().enumerate() {
-                        *dst = f32::from(chunk.q[i]) * chunk.scale[i / 32];
-                    }
-                }
-            }
-            Some(ActKind::Q8K) => {
-                for (chunk, dst) in self.q8k(c).iter().zip(dst.chunks_mut(256)) {
-                    for (q, dst) in chunk.q.iter().zip(dst) {
-                        *dst = f32::from(*q) * chunk.scale;
-                    }
-                }
-            }
+            Some(ActKind::Q8) => dequantize_q8(self.q8(c), dst),
+            Some(ActKind::Q8K) => dequantize_q8k(self.q8k(c), dst),
         }
     }
 }
@@ -232,31 +221,49 @@ impl Activations {
 }
 
 impl Activations {
-    /// See [`crate::quant::Kernels::quantize`], which has checked the sizes.
+    /// See [`crate::quant::Kernels::quantize`], and with two planes [`crate::quant::Kernels::quantize_twice`].
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments of a function of the table, and how often"
+    )]
     pub(in crate::quant) fn fill(
         &mut self,
         quantizer: &Quantizer,
         kind: ActKind,
         x: &[f32],
         k: usize,
+        planes: usize,
         pool: &Pool,
         threads: usize,
     ) {
+        let unit = match kind {
+            ActKind::F32 => 1,
+            ActKind::Q8 => 32,
+            ActKind::Q8K => 256,
+        };
+        assert!(
+            k > 0 && k.is_multiple_of(unit) && x.len().is_multiple_of(k),
+            "quantize: {} values as columns of {k} for {kind:?}",
+            x.len()
+        );
         self.kind = Some(kind);
         self.k = k;
-        self.cols = x.len() / k;
+        self.cols = x.len() / k * planes;
         self.chunks = k.div_ceil(256);
         self.tiles = quantizer.tiles.map_or(0, |tiles| (tiles.count)(self.cols));
         let (cols, chunks) = (self.cols, self.chunks);
+        // one column is done sooner than another thread comes
+        let threads = if x.len() == k { 1 } else { threads };
         match kind {
             ActKind::F32 => {
                 self.floats.clear();
                 self.floats.extend_from_slice(x);
+                self.floats.resize(planes * x.len(), 0.0);
             }
             ActKind::Q8 => {
                 let columns = grown(&mut self.q8, cols * chunks, NO_Q8);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
-                    (quantizer.q8)(&x[c * k..][..k], dst);
+                    fill_column(x, (c, k), dst, quantizer.q8, dequantize_q8);
                 });
                 if let Some(tiles) = quantizer.tiles {
                     let filled = grown(&mut self.q8_tiles, self.tiles * chunks, NO_Q8_TILE);
@@ -268,7 +275,7 @@ impl Activations {
             ActKind::Q8K => {
                 let columns = grown(&mut self.q8k, cols * chunks, NO_Q8K);
                 pool.run_chunks(threads, columns, chunks, &|c, dst| {
-                    (quantizer.q8k)(&x[c * k..][..k], dst);
+                    fill_column(x, (c, k), dst, quantizer.q8k, dequantize_q8k);
                 });
                 if let Some(tiles) = quantizer.tiles {
                     let filled = grown(&mut self.q8k_tiles, self.tiles * chunks, NO_Q8K_TILE);
@@ -277,6 +284,52 @@ impl Activations {
                     });
                 }
             }
+        }
+    }
+}
+
+thread_local! {
+    /// What the first plane of a column left over: as many values as the longest column has.
+    static REST: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Fills column `c`, which behind the columns of `x` is what the first plane of one of them left over.
+fn fill_column<C>(
+    x: &[f32],
+    (c, k): (usize, usize),
+    dst: &mut [C],
+    quantize: fn(&[f32], &mut [C]),
+    dequantize: fn(&[C], &mut [f32]),
+) {
+    let columns = x.len() / k;
+    let x = &x[c % columns * k..][..k];
+    quantize(x, dst);
+    if c >= columns {
+        REST.with_borrow_mut(|rest| {
+            let rest = grown(rest, k, 0.0);
+            dequantize(dst, rest);
+            for (rest, x) in rest.iter_mut().zip(x) {
+                *rest = x - *rest;
+            }
+            quantize(rest, dst);
+        });
+    }
+}
+
+/// The values that a column stands for.
+fn dequantize_q8(column: &[Q8Chunk], dst: &mut [f32]) {
+    for (chunk, dst) in column.iter().zip(dst.chunks_mut(256)) {
+        for (i, dst) in dst.iter_mut().enumerate() {
+            *dst = f32::from(chunk.q[i]) * chunk.scale[i / 32];
+        }
+    }
+}
+
+/// The values that a column stands for.
+fn dequantize_q8k(column: &[Q8kChunk], dst: &mut [f32]) {
+    for (chunk, dst) in column.iter().zip(dst.chunks_mut(256)) {
+        for (q, dst) in chunk.q.iter().zip(dst) {
+            *dst = f32::from(*q) * chunk.scale;
         }
     }
 }

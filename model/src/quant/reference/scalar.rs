@@ -25,7 +25,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     silu_mul: floats::silu_mul::<false>,
     rms_norm: floats::rms_norm::<false>,
     attend: floats::attend::<false>,
-    store_kv: kv_rows::store,
+    encode_kv: kv_rows::encode,
     rotate: hadamard_transform,
     convolve: delta::convolve::<false>,
     delta_rule: delta::delta_rule,

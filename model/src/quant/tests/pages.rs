@@ -1,6 +1,6 @@
 //! Attention over pages, and what is stored in them, against f64.
 
-use super::{Random, levels};
+use super::{Random, levels, store_kv};
 use crate::quant::{Heads, Isa, Kernels, Paged};
 use glowplug_firmware_config::attention::{QUERIES_MAX, stride};
 use glowplug_firmware_config::kv::KvFormat;
@@ -44,7 +44,7 @@ impl Cache {
     fn store(&mut self, kernels: &Kernels, t: usize, row: &[f32]) -> Vec<f64> {
         let start = usize::from(self.pages[t / PAGE_TOKENS]) * self.page_bytes + self.offset;
         let chunk = &mut self.arena[start..][..self.format.head_bytes(row.len())];
-        kernels.store_kv(self.format, chunk, t % PAGE_TOKENS, row);
+        store_kv(kernels, self.format, chunk, t % PAGE_TOKENS, row);
         read(self.format, chunk, t % PAGE_TOKENS, row.len())
     }
 
@@ -377,7 +377,7 @@ fn wrong_sizes_of_pages_are_refused() {
     }
     let store = |(format, chunk, slot, d)| {
         let (mut chunk, row): (_, Vec<f32>) = (vec![0; chunk], vec![0.0; d]);
-        kernels.store_kv(format, &mut chunk, slot, &row);
+        store_kv(kernels, format, &mut chunk, slot, &row);
     };
     store((Q8_0, 1088, 31, 32));
     let cases = [

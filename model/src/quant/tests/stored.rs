@@ -1,7 +1,7 @@
 //! What is stored of keys and values in pages, against f64 and against the definition.
 
 use super::pages::read;
-use super::{Random, levels};
+use super::{Random, levels, store_kv};
 use crate::quant::hadamard_transform;
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::PAGE_TOKENS;
@@ -21,7 +21,7 @@ fn stored_rows_are_within_their_ceiling() {
                 let row: Vec<f32> = (0..d).map(|_| random.unit() * size).collect();
                 let before: Vec<u8> = (0..format.head_bytes(d)).map(|_| random.byte()).collect();
                 let mut chunk = before.clone();
-                levels()[0].store_kv(format, &mut chunk, slot, &row);
+                store_kv(levels()[0], format, &mut chunk, slot, &row);
                 for (row, got) in row.chunks(32).zip(read(format, &chunk, slot, d).chunks(32)) {
                     within(format, row, got);
                 }
@@ -76,8 +76,8 @@ fn every_level_stores_and_rotates_to_the_same_bits() {
             for format in [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0] {
                 if format.takes(d) {
                     let mut chunks = [(); 2].map(|()| vec![0; format.head_bytes(d)]);
-                    levels()[0].store_kv(format, &mut chunks[0], 3, &row);
-                    kernels.store_kv(format, &mut chunks[1], 3, &row);
+                    store_kv(levels()[0], format, &mut chunks[0], 3, &row);
+                    store_kv(kernels, format, &mut chunks[1], 3, &row);
                     assert_eq!(chunks[0], chunks[1], "{:?} {format:?} {d}", kernels.isa());
                 }
             }
@@ -94,7 +94,7 @@ fn every_level_stores_and_rotates_to_the_same_bits() {
 fn stored_rows_keep_what_is_special() {
     let store = |format: KvFormat, row: &[f32]| {
         let mut chunk = vec![0xff; format.head_bytes(row.len())];
-        levels()[0].store_kv(format, &mut chunk, 5, row);
+        store_kv(levels()[0], format, &mut chunk, 5, row);
         read(format, &chunk, 5, row.len())
     };
     for format in [KvFormat::F16, KvFormat::Q8_0, KvFormat::Q4_0] {

@@ -73,7 +73,7 @@ const fn table<D: Dot>(isa: Isa, supported: fn() -> bool) -> Kernels {
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         attend: |heads, scores, out| unsafe { attention::attend(heads, scores, out) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
-        store_kv: |format, chunk, slot, row| unsafe { store_kv(format, chunk, slot, row) },
+        encode_kv: |format, row| unsafe { encode_kv(format, row) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
         rotate: |head| unsafe { rotate(head) },
         // SAFETY: the table is handed out only where `supported` is true, so the machine has avx2, fma and f16c
@@ -104,8 +104,8 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store_kv(format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
-    kv_rows::store(format, chunk, slot, row);
+fn encode_kv(format: KvFormat, row: &mut [f32]) {
+    kv_rows::encode(format, row);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

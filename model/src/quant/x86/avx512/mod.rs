@@ -51,7 +51,7 @@ pub(in crate::quant) static TABLE: Kernels = Kernels {
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     attend: |heads, scores, out| unsafe { attend(heads, scores, out) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
-    store_kv: |format, chunk, slot, row| unsafe { store_kv(format, chunk, slot, row) },
+    encode_kv: |format, row| unsafe { encode_kv(format, row) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
     rotate: |head| unsafe { rotate(head) },
     // SAFETY: the table is handed out only where `supported` is true, so the machine has the features of this level
@@ -90,8 +90,8 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, dst: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store_kv(format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
-    kv_rows::store(format, chunk, slot, row);
+fn encode_kv(format: KvFormat, row: &mut [f32]) {
+    kv_rows::encode(format, row);
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
