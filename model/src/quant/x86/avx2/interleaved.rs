@@ -99,42 +99,44 @@ unsafe fn some_groups<B: Interleaved, D: Dot, const G: usize>(
     out: &mut RowTile<'_>,
     row: usize,
 ) -> usize {
-    let x = |c: usize| B::columns(product.activations, product.first_column + c);
-    let (blocks, mut c) = (product.row_blocks(), 0);
+    let mut c = 0;
     while c < out.cols() {
         // SAFETY: the caller vouches for the features of `D`
         c += unsafe {
             match out.cols() - c {
-                1 => columns::<B, D, 1, G>(w, blocks, [x(c)], out, c, row),
-                2 | 3 => columns::<B, D, 2, G>(w, blocks, [x(c), x(c + 1)], out, c, row),
-                _ => {
-                    let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
-                    columns::<B, D, 4, G>(w, blocks, x, out, c, row)
-                }
+                1 => columns::<B, D, 1, G>(product, w, out, c, row),
+                2 => columns::<B, D, 2, G>(product, w, out, c, row),
+                // of three one is repeated: that costs less than unpacking all again
+                _ => columns::<B, D, 4, G>(product, w, out, c, row),
             }
         };
     }
     G
 }
 
-/// Multiplies `G` groups of `blocks` blocks by some columns, part by part by turns, and returns how many columns that were.
+/// Multiplies `G` groups by `C` columns, of which the last is repeated where there are fewer, part by part by turns. Returns how many
+/// columns there were.
 ///
 /// # Safety
 /// The machine has the features of `D`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn columns<B: Interleaved, D: Dot, const C: usize, const G: usize>(
+    product: &Product<'_>,
     w: &[B],
-    blocks: usize,
-    x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
 ) -> usize {
+    let (blocks, last) = (product.row_blocks(), out.cols() - 1);
+    let mut x = [B::columns(product.activations, product.first_column + last); C];
+    for c in 0..C.min(last - col) {
+        x[c] = B::columns(product.activations, product.first_column + col + c);
+    }
     let mut acc = [[[_mm256_setzero_ps(); C]; 2]; G];
     for b in 0..blocks {
         let mut sum = [[[_mm256_setzero_si256(); C]; 2]; G];
-        let ahead = turns::ahead::<B, G>(b, blocks);
+        let ahead = turns::ahead::<B, C, G>(b, blocks);
         for part in 0..B::PARTS {
             for g in 0..G {
                 let at = g * blocks + b;
@@ -155,15 +157,16 @@ unsafe fn columns<B: Interleaved, D: Dot, const C: usize, const G: usize>(
             }
         }
     }
+    let some = C.min(out.cols() - col);
     for (rows, acc) in acc.iter().flatten().enumerate() {
-        for c in 0..C {
+        for c in 0..some {
             let mut elements = [0.0f32; 8];
             // SAFETY: the array has the 32 bytes that are stored
             unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), acc[c]) };
             out.column(col + c)[row + 8 * rows..][..8].copy_from_slice(&elements);
         }
     }
-    C
+    some
 }
 
 /// A column's 256 activations as eight times eight quads of four.

@@ -84,49 +84,39 @@ fn some_groups<B: Interleaved, const G: usize>(
     out: &mut RowTile<'_>,
     row: usize,
 ) -> usize {
-    let x = |c: usize| B::columns(product.activations, product.first_column + c);
-    let (blocks, mut c) = (product.row_blocks(), 0);
+    let mut c = 0;
     while c < out.cols() {
         c += match out.cols() - c {
-            1 => columns::<B, 1, G>(w, blocks, [x(c)], out, c, row),
-            2 | 3 => columns::<B, 2, G>(w, blocks, [x(c), x(c + 1)], out, c, row),
-            4..8 => {
-                let x = [x(c), x(c + 1), x(c + 2), x(c + 3)];
-                columns::<B, 4, G>(w, blocks, x, out, c, row)
-            }
-            _ => {
-                let x = [
-                    x(c),
-                    x(c + 1),
-                    x(c + 2),
-                    x(c + 3),
-                    x(c + 4),
-                    x(c + 5),
-                    x(c + 6),
-                    x(c + 7),
-                ];
-                columns::<B, 8, G>(w, blocks, x, out, c, row)
-            }
+            1 => columns::<B, 1, G>(product, w, out, c, row),
+            2 => columns::<B, 2, G>(product, w, out, c, row),
+            // a column that nobody wants costs less than unpacking all again
+            3..7 => columns::<B, 4, G>(product, w, out, c, row),
+            _ => columns::<B, 8, G>(product, w, out, c, row),
         };
     }
     G
 }
 
-/// Multiplies `G` groups of `blocks` blocks each by some columns, part by part by turns, and returns how many columns that were.
+/// Multiplies `G` groups by `C` columns, of which the last is repeated where there are fewer, part by part by turns. Returns how many
+/// columns there were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns<B: Interleaved, const C: usize, const G: usize>(
+    product: &Product<'_>,
     w: &[B],
-    blocks: usize,
-    x: [&[B::Chunk]; C],
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
 ) -> usize {
+    let (blocks, last) = (product.row_blocks(), out.cols() - 1);
+    let mut x = [B::columns(product.activations, product.first_column + last); C];
+    for c in 0..C.min(last - col) {
+        x[c] = B::columns(product.activations, product.first_column + col + c);
+    }
     let mut acc = [[_mm512_setzero_ps(); C]; G];
     for b in 0..blocks {
         let mut sum = [[_mm512_setzero_si512(); C]; G];
-        let ahead = turns::ahead::<B, G>(b, blocks);
+        let ahead = turns::ahead::<B, C, G>(b, blocks);
         for part in 0..B::PARTS {
             for (g, sum) in sum.iter_mut().enumerate() {
                 let at = g * blocks + b;
@@ -145,14 +135,14 @@ fn columns<B: Interleaved, const C: usize, const G: usize>(
     for (g, acc) in acc.iter().enumerate() {
         store(acc, out, col, row + GROUP * g);
     }
-    C
+    C.min(out.cols() - col)
 }
 
-/// Stores the sums of a group's rows.
+/// Stores the sums of a group's rows and of the columns that there are.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store<const C: usize>(acc: &[__m512; C], out: &mut RowTile<'_>, col: usize, row: usize) {
-    for c in 0..C {
+    for c in 0..C.min(out.cols() - col) {
         let mut elements = [0.0f32; GROUP];
         // SAFETY: the array has the 64 bytes that are stored
         unsafe { _mm512_storeu_ps(elements.as_mut_ptr(), acc[c]) };
