@@ -18,9 +18,11 @@ pub const PAYLOAD_MAX: usize = 4 * 1024 * 1024;
 pub const PAGE_TOKENS: usize = 32;
 /// Most KV pages of an arena, which are 131,072 tokens. It sizes page tables and the prefix index.
 pub const PAGES_MAX: usize = 4096;
-/// Most tokens in one step: a chunk of a prompt, or a token of every stream. A cancel waits for at most one step, and the
-/// scratch memory of a step grows with it (`64 * ff * 4` bytes: 2.3 MB on the 1.5B).
-pub const STEP_TOKENS: usize = 64;
+/// Most tokens of a chunk of a prompt, and of a step of a GPU. A cancel waits for at most one step.
+pub const CHUNK_TOKENS: usize = 64;
+/// Most tokens in one step of the processor: a chunk of a prompt for which nobody waits, where such a chunk takes little time. The
+/// scratch memory of a step grows with it (`128 * ff * 4` bytes: 4.6 MB on the 1.5B).
+pub const STEP_TOKENS: usize = 2 * CHUNK_TOKENS;
 /// Most sequences in one step.
 pub const STREAMS_MAX: usize = 8;
 /// Most tokens of a draft. With the token before it they are as many columns, and rows of logits, as [`STREAMS_MAX`] streams

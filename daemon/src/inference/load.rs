@@ -51,6 +51,7 @@ pub(super) fn load(
         prefill_threads: threads.prefill,
         decode_threads: threads.decode,
         drafts: true,
+        step_tokens: plan.step_tokens,
         affinity: cores.places(threads.prefill.max(threads.decode)),
         isa: config.isa,
         compute: Compute::Cpu,

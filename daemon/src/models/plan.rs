@@ -5,7 +5,8 @@ use std::path::Path;
 
 use glowplug_firmware_config::kv::KvFormat;
 use glowplug_firmware_config::limits::{
-    CALLS_IN_FLIGHT_MAX, DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS, TOOL_ANSWER_MAX,
+    CALLS_IN_FLIGHT_MAX, CHUNK_TOKENS, DEDUP_BYTES_MAX, SESSION_TEXT_MAX, STEP_TOKENS,
+    TOOL_ANSWER_MAX,
 };
 use glowplug_firmware_config::plan::device::{DevicePlan, device_plan};
 use glowplug_firmware_config::plan::{Choice, DoesNotFit, Limit, MemoryPlan, Shape};
@@ -90,6 +91,8 @@ pub struct Plan {
     pub gpu: Result<DevicePlan, String>,
     /// Threads for prefill and for decoding: as configured, else as `glowplug tune` found, else the fast cores.
     pub threads: Threads,
+    /// Tokens of the widest step: more than those of a chunk only where that leaves the cache as large as it is.
+    pub step_tokens: usize,
     /// The number of pages, and where every byte goes.
     pub memory: MemoryPlan,
 }
@@ -174,10 +177,22 @@ pub(crate) fn before_pull(
         queue: engine.queue,
         max_payload_bytes: engine.max_payload_bytes,
         message_bytes: message_bytes(config),
-        step_tokens: STEP_TOKENS,
+        step_tokens: CHUNK_TOKENS,
         threads: threads.prefill.max(threads.decode),
     };
-    let memory = glowplug_firmware_config::plan::plan(limit, shape, &choice)?;
+    let plan = |step_tokens| {
+        let choice = Choice {
+            step_tokens,
+            ..choice
+        };
+        glowplug_firmware_config::plan::plan(limit, shape, &choice)
+    };
+    let memory = plan(CHUNK_TOKENS)?;
+    let cache = |plan: &MemoryPlan| (plan.pages, plan.state_slots);
+    let (step_tokens, memory) = match plan(STEP_TOKENS) {
+        Ok(wide) if cache(&wide) == cache(&memory) => (STEP_TOKENS, wide),
+        _ => (CHUNK_TOKENS, memory),
+    };
     Ok(Plan {
         context,
         kv,
@@ -186,6 +201,7 @@ pub(crate) fn before_pull(
         device: config.model.device,
         gpu: Err("its file is not here".to_owned()),
         threads,
+        step_tokens,
         memory,
     })
 }
@@ -265,6 +281,7 @@ mod tests {
     use crate::machine::memory_limit;
     use glowplug_firmware_config::board::{self, Board};
     use glowplug_firmware_config::limits::PAGE_TOKENS;
+    use glowplug_firmware_config::plan::LimitSource;
     use glowplug_firmware_config::plan::shapes::{Q15, SMOL};
     use glowplug_firmware_config::units::Bytes;
     use std::path::PathBuf;
@@ -301,7 +318,7 @@ mod tests {
             queue: config.engine.queue,
             max_payload_bytes: config.engine.max_payload_bytes,
             message_bytes: message_bytes(&config),
-            step_tokens: STEP_TOKENS,
+            step_tokens: CHUNK_TOKENS,
             threads: board.cores(FAST),
         }
     }
@@ -339,6 +356,42 @@ mod tests {
                 ("weights", (1 << 30) + error.missing)
             );
         }
+    }
+
+    /// From a limit with room for all that is wanted down to one that is too small.
+    #[test]
+    fn a_wide_step_takes_nothing_from_the_cache() {
+        let config = Draft::default().finish("host", PathBuf::new()).unwrap();
+        let (mut wide, mut narrow) = (0, 0);
+        for bytes in (1_u64 << 30..4 << 30).rev().step_by(3 << 20) {
+            let limit = Limit {
+                bytes,
+                from: LimitSource::Config,
+            };
+            let Ok(plan) = before_pull(Path::new("none"), &Q15, 32_768, &config, &limit) else {
+                break;
+            };
+            let without = Choice {
+                context: plan.context,
+                k: plan.kv.k,
+                v: plan.kv.v,
+                kv_pages: None,
+                streams: config.engine.max_streams,
+                queue: config.engine.queue,
+                max_payload_bytes: config.engine.max_payload_bytes,
+                message_bytes: message_bytes(&config),
+                step_tokens: CHUNK_TOKENS,
+                threads: plan.threads.prefill.max(plan.threads.decode),
+            };
+            let without = glowplug_firmware_config::plan::plan(&limit, &Q15, &without).unwrap();
+            assert_eq!(plan.memory.pages, without.pages, "{bytes}");
+            assert!(plan.memory.total() <= bytes);
+            match plan.step_tokens {
+                STEP_TOKENS => wide += 1,
+                _ => narrow += 1,
+            }
+        }
+        assert!(wide > 0 && narrow > 0, "{wide} wide, {narrow} not");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::quant::{Isa, UnsupportedIsa};
 use crate::seal::KeyFile;
 use crate::text::TextError;
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::PAGE_TOKENS;
+use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
 use glowplug_firmware_config::plan::state_slots;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,6 +83,9 @@ pub struct EngineConfig {
     pub window: bool,
     /// Whether tokens are drafted from what the text repeats, where that pays. Answers are the same either way.
     pub drafts: bool,
+    /// Most tokens of a step of the processor, at least [`CHUNK_TOKENS`](glowplug_firmware_config::limits::CHUNK_TOKENS) and at most
+    /// [`STEP_TOKENS`].
+    pub step_tokens: usize,
     /// Requests that may wait; one more is refused as [`Overloaded`](super::Refusal::Overloaded).
     pub queue: usize,
     /// Threads used for prompts.
@@ -115,6 +118,7 @@ impl EngineConfig {
             session_writes: None,
             window: false,
             drafts: true,
+            step_tokens: STEP_TOKENS,
             queue: 1,
             prefill_threads: 1,
             decode_threads: 1,

@@ -7,7 +7,7 @@ use crate::kv::Span;
 use crate::ops::memory::Traffic;
 use crate::ops::no_gpu::NoGpu;
 use crate::text::Tokenizer;
-use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
+use glowplug_firmware_config::limits::PAGE_TOKENS;
 
 /// Rows of logits that are computed at once. 16 rows of a vocabulary of 151,936 tokens are 9.7 MB.
 const LOGIT_ROWS: usize = 16;
@@ -159,7 +159,7 @@ impl Evaluator {
         self.reset();
         let vocab = self.vocab();
         let mut position = 0;
-        for chunk in tokens.chunks(STEP_TOKENS) {
+        for chunk in tokens.chunks(self.model.step_tokens()) {
             let span = self.span(0, chunk.len())?;
             let hidden = self.model.step(&[span], chunk)?;
             for start in (0..chunk.len()).step_by(LOGIT_ROWS) {
@@ -180,7 +180,7 @@ impl Evaluator {
     /// [`NotFed`]; the cache keeps the chunks that went in.
     pub fn prefill(&mut self, stream: usize, tokens: &[u32]) -> Result<u32, NotFed> {
         let mut last = None;
-        for chunk in tokens.chunks(STEP_TOKENS) {
+        for chunk in tokens.chunks(self.model.step_tokens()) {
             let span = self.span(stream, chunk.len())?;
             last = Some((self.model.step(&[span], chunk)?, chunk.len() - 1));
         }

@@ -80,6 +80,8 @@ pub struct Engine {
     /// the draft that the last run of the network computed, until all of it is checked
     drafted: Option<Drafted>,
     masks: Masks,
+    /// tokens of the last run of the network
+    fed: usize,
     share: Share,
     /// hashes the names of clients, for the scheduler and for the owners of pages
     hasher: RandomState,
@@ -121,6 +123,7 @@ impl Engine {
             memory,
             drafts: config.drafts.then(|| Drafts::new(config.context)),
             drafted: None,
+            fed: 0,
             share: config.share,
             hasher: RandomState::new(),
             own: RequestId::MAX,

@@ -15,7 +15,7 @@ use crate::quant::Kernels;
 use crate::text::Tokenizer;
 use burn::tensor::Tensor;
 use glowplug_firmware_config::limits::{
-    DEVICE_WAIT, DEVICE_WAIT_MAX, DRAFT_MAX, PAGE_TOKENS, STEP_TOKENS, STREAMS_MAX,
+    CHUNK_TOKENS, DEVICE_WAIT, DEVICE_WAIT_MAX, DRAFT_MAX, PAGE_TOKENS, STEP_TOKENS, STREAMS_MAX,
 };
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -31,6 +31,8 @@ pub(super) struct Model {
     lost: Option<NoGpu>,
     /// The name of the GPU, or that of the instruction set in use.
     pub(super) name: String,
+    /// Most tokens of a step, where no GPU computes.
+    step_tokens: usize,
     pub(super) prefill_threads: usize,
     pub(super) decode_threads: usize,
 }
@@ -96,6 +98,7 @@ impl Model {
             processor,
             lost: None,
             name,
+            step_tokens: config.step_tokens.clamp(CHUNK_TOKENS, STEP_TOKENS),
             prefill_threads: config.prefill_threads,
             decode_threads: config.decode_threads,
         };
@@ -107,11 +110,19 @@ impl Model {
         Ok(model)
     }
 
+    /// Most tokens of a step of the processor that computes.
+    pub(super) fn step_tokens(&self) -> usize {
+        match self.processor.name() {
+            Some(_) => CHUNK_TOKENS,
+            None => self.step_tokens,
+        }
+    }
+
     /// Runs a step of every width for which there are kernels of their own, and forgets it. The kernels are compiled now and not
     /// when somebody waits for an answer, all memory is taken, and a device that cannot run them is known before the model is
     /// used.
     fn warm_up(&mut self, config: &EngineConfig) -> Result<(), LoadError> {
-        let most = STEP_TOKENS
+        let most = CHUNK_TOKENS
             .min(config.pages * PAGE_TOKENS)
             .min(config.context);
         for page in 0..most.div_ceil(PAGE_TOKENS) {
@@ -334,5 +345,5 @@ impl Model {
 /// make.
 fn step_widths() -> impl Iterator<Item = usize> {
     let few = 1 + (2 * STREAMS_MAX).ilog2();
-    std::iter::once(STEP_TOKENS).chain((0..few).rev().map(|power| 1 << power))
+    std::iter::once(CHUNK_TOKENS).chain((0..few).rev().map(|power| 1 << power))
 }

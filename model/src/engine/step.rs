@@ -7,7 +7,11 @@ use super::scheduler::Due;
 use super::sequence::{Next, Sequence};
 use crate::kv::Span;
 use crate::ops::no_gpu::NoGpu;
+use glowplug_firmware_config::limits::{CHUNK_TOKENS, STEP_TOKENS};
 use std::time::Duration;
+
+/// Most seconds of a chunk of [`STEP_TOKENS`]: who comes or cancels meanwhile waits for them.
+const WIDE_SECONDS: f64 = 1.0;
 
 impl Engine {
     /// Does one bounded piece of work. It reports the requests that end and those that start, and then either runs the
@@ -33,6 +37,19 @@ impl Engine {
         match self.compute(&plan, sink) {
             Ok(tokens) => Worked::Pass(tokens),
             Err(_) => Worked::GpuLost,
+        }
+    }
+
+    /// Tells how many seconds the last [`Self::step`] took, if it ran the network. The price of drafts and of wide chunks is learned
+    /// from this; without it, an assumed price is used, and no chunk is wide.
+    pub fn took(&mut self, seconds: f64) {
+        if let Some(drafts) = &mut self.drafts {
+            drafts.took(seconds);
+        }
+        if self.fed >= CHUNK_TOKENS {
+            let wide = seconds * STEP_TOKENS as f64 / self.fed as f64;
+            self.scheduler
+                .widen(wide <= WIDE_SECONDS && self.model.step_tokens() >= STEP_TOKENS);
         }
     }
 
@@ -117,6 +134,7 @@ impl Engine {
                 self.masks.ask(*id, guide);
             }
         }
+        self.fed = tokens.len();
         let hidden = self.model.step(&spans, &tokens);
         self.take_guides_back();
         let hidden = hidden?;

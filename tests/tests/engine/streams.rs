@@ -1,7 +1,7 @@
 //! Many streams share one step.
 
 use super::world::{Heard, answer, config, hybrid, load, request, tiny, turn};
-use glowplug_firmware_config::limits::{DRAFT_MAX, STEP_TOKENS};
+use glowplug_firmware_config::limits::{CHUNK_TOKENS, DRAFT_MAX, STEP_TOKENS};
 use glowplug_model::engine::{Effort, Finish, Priority, Refusal, Request, Worked};
 use glowplug_tests::world::on_gpu;
 use glowplug_tests::{SplitMix, Think, Tiny};
@@ -232,6 +232,35 @@ fn a_page_taken_to_be_its_own_copy_is_computed_again() {
 }
 
 /// Prompts alternate by share: a short one is in the cache within two chunks of a long one, and the answers stay the same.
+/// Chunks are wide while the last one says that they are quick, and until somebody else comes.
+#[test]
+fn a_prompt_that_is_alone_on_a_fast_machine_has_wide_chunks() {
+    let tiny = tiny(Think::Never);
+    let long = "the rain in the oil, ".repeat(28);
+    let alone = answer(&mut load(&tiny, &config(64, 1)), 1, request("a", &long, 6));
+    let mut engine = load(&tiny, &config(64, 2));
+    let mut heard = Heard::default();
+    engine.submit(1, request("a", &long, 6)).unwrap();
+    // seconds of the step before, and how many tokens come then
+    for (took, tokens) in [
+        (None, CHUNK_TOKENS),
+        (Some(0.4), STEP_TOKENS),
+        (Some(1.1), CHUNK_TOKENS),
+    ] {
+        if let Some(took) = took {
+            engine.took(took);
+        }
+        let step = engine.step(&mut |id, event| heard.take(id, event));
+        assert_eq!(step, Worked::Pass(tokens));
+    }
+    engine.took(0.1);
+    engine.submit(2, request("b", "hi", 6)).unwrap();
+    let step = engine.step(&mut |id, event| heard.take(id, event));
+    assert!(matches!(step, Worked::Pass(tokens) if tokens <= CHUNK_TOKENS));
+    heard.idle(&mut engine);
+    assert_eq!(heard.text[&1], alone.0);
+}
+
 #[test]
 fn a_short_prompt_does_not_wait_for_all_of_a_long_one() {
     let tiny = tiny(Think::Never);
@@ -241,13 +270,13 @@ fn a_short_prompt_does_not_wait_for_all_of_a_long_one() {
         answer(&mut engine, 1, request(client, said, 6))
     });
     let prompt = alone[0].1.prompt_tokens as usize;
-    assert!(prompt > 5 * STEP_TOKENS && prompt + 6 <= 512, "{prompt}");
+    assert!(prompt > 5 * CHUNK_TOKENS && prompt + 6 <= 512, "{prompt}");
     let mut engine = load(&tiny, &config(64, 2));
     let mut heard = Heard::default();
     engine.submit(1, request("a", &long, 6)).unwrap();
     let step = engine.step(&mut |id, event| heard.take(id, event));
     // a prompt that is alone has whole chunks
-    assert_eq!(step, Worked::Pass(STEP_TOKENS));
+    assert_eq!(step, Worked::Pass(CHUNK_TOKENS));
     engine.submit(2, request("b", "hi", 6)).unwrap();
     let mut passes = 0;
     while !heard.text.contains_key(&2) {

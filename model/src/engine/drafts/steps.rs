@@ -89,12 +89,4 @@ impl Engine {
             drafts.forget(id);
         }
     }
-
-    /// Tells how many seconds the last [`Self::step`] took, if it ran the network. The price of drafts is learned from this;
-    /// without it, an assumed price is used.
-    pub fn took(&mut self, seconds: f64) {
-        if let Some(drafts) = &mut self.drafts {
-            drafts.took(seconds);
-        }
-    }
 }

@@ -325,6 +325,25 @@ fn prompts_of_one_rank_take_turns_by_share() {
 }
 
 #[test]
+fn only_a_prompt_for_which_nobody_waits_has_wide_chunks() {
+    let mut s = with(1, 9, &[job(1, 1, Normal)]);
+    admit(&mut s, &[]);
+    let step = |s: &Scheduler| s.step(&|_| Due::Prompt(1000)).to_vec();
+    assert_eq!(step(&s), [(1, PREFILL_ALONE)]);
+    s.widen(true);
+    assert_eq!(step(&s), [(1, PREFILL_WIDE)]);
+    // what is forced of an answer is no prompt
+    let forced = s.step(&|_| Due::Answer(1000)).to_vec();
+    assert_eq!(forced, [(1, PREFILL_ALONE)]);
+    s.submit(job(2, 2, Background)).unwrap();
+    assert_eq!(step(&s), [(1, PREFILL_ALONE)]);
+    s.remove(2);
+    assert_eq!(step(&s), [(1, PREFILL_WIDE)]);
+    s.widen(false);
+    assert_eq!(step(&s), [(1, PREFILL_ALONE)]);
+}
+
+#[test]
 fn a_job_ends_in_any_state_and_only_once() {
     let mut s = with(1, 1, &[job(1, 1, Background)]);
     admit(&mut s, &[]);

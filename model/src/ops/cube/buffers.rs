@@ -14,7 +14,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
-use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS, STREAMS_MAX};
+use glowplug_firmware_config::limits::{CHUNK_TOKENS, PAGE_TOKENS, STREAMS_MAX};
 
 /// Most rows of logits that a step asks for: those of all streams with as many tokens of a prompt beside them.
 pub(super) const LOGIT_ROWS: usize = 2 * STREAMS_MAX;
@@ -24,9 +24,9 @@ pub(super) const LOGIT_ROWS: usize = 2 * STREAMS_MAX;
 pub(super) enum Slot {
     /// What the device is told of the step, see [`words`].
     Step,
-    /// The values between layers: `[STEP_TOKENS, embed]`.
+    /// The values between layers: `[CHUNK_TOKENS, embed]`.
     Hidden,
-    /// What is multiplied, as int8: `[planes][STEP_TOKENS][blocks]`.
+    /// What is multiplied, as int8: `[planes][CHUNK_TOKENS][blocks]`.
     Rounded,
     /// The products q, k and v.
     Qkv,
@@ -74,18 +74,18 @@ pub(super) fn lengths(w: &Widths) -> [(Slot, usize); 10] {
             Slot::Step => {
                 let pages = w.positions.div_ceil(PAGE_TOKENS);
                 // one place beyond the streams has the prompt that is being read
-                ANGLES + 2 * STEP_TOKENS * w.pairs + (STREAMS_MAX + 1) * pages
+                ANGLES + 2 * CHUNK_TOKENS * w.pairs + (STREAMS_MAX + 1) * pages
             }
-            Slot::Hidden => STEP_TOKENS * w.embed,
+            Slot::Hidden => CHUNK_TOKENS * w.embed,
             Slot::Rounded => {
-                let wide = |values, planes| STEP_TOKENS * rounded_words(values, planes);
+                let wide = |values, planes| CHUNK_TOKENS * rounded_words(values, planes);
                 let others = wide(w.ff.max(w.queries), 1);
                 wide(w.embed, 2).max(others)
             }
-            Slot::Qkv => STEP_TOKENS * (w.queries + 2 * w.keys),
-            Slot::Queries => STEP_TOKENS * w.queries,
+            Slot::Qkv => CHUNK_TOKENS * (w.queries + 2 * w.keys),
+            Slot::Queries => CHUNK_TOKENS * w.queries,
             Slot::Scores => ROWS_AT_ONCE * w.heads * w.positions,
-            Slot::Inner => STEP_TOKENS * w.ff,
+            Slot::Inner => CHUNK_TOKENS * w.ff,
             Slot::Logits => LOGIT_ROWS * w.vocab,
             Slot::Keys => LOGIT_ROWS * w.vocab.div_ceil(GROUP),
             Slot::Best => LOGIT_ROWS * FOUND,

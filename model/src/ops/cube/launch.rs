@@ -24,7 +24,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::client::Client;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, ServerError};
-use glowplug_firmware_config::limits::STEP_TOKENS;
+use glowplug_firmware_config::limits::CHUNK_TOKENS;
 use std::sync::OnceLock;
 
 /// Values of a vector: what a unit loads at once, 16 bytes.
@@ -111,7 +111,7 @@ impl Launcher {
         step: &CubeTensor,
         tokens: usize,
     ) -> CubeTensor {
-        assert!(tokens <= STEP_TOKENS, "{tokens} tokens of a step");
+        assert!(tokens <= CHUNK_TOKENS, "{tokens} tokens of a step");
         let out = self.tensor(Slot::Hidden, [tokens, table.cols]);
         for (first, rows, blocks) in parts(table) {
             self.traffic.launches += 1;

@@ -14,7 +14,7 @@ use burn::backend::TensorMetadata;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
-use glowplug_firmware_config::limits::STEP_TOKENS;
+use glowplug_firmware_config::limits::CHUNK_TOKENS;
 use std::ops::Range;
 
 /// Most columns that are multiplied without a tile: a token of each of a few streams, or a short draft.
@@ -47,10 +47,10 @@ impl Launcher {
         planes: Planes,
     ) -> Rounded {
         let (columns, blocks) = (range.len(), x.shape()[1] / BLOCK);
-        assert!(columns <= STEP_TOKENS, "{columns} columns of a step");
+        assert!(columns <= CHUNK_TOKENS, "{columns} columns of a step");
         let planes = if planes == Planes::Two { 2 } else { 1 };
         let words_of_all = rounded_words(x.shape()[1], planes);
-        let blocks_of_all = self.tensor(Slot::Rounded, [STEP_TOKENS, words_of_all]);
+        let blocks_of_all = self.tensor(Slot::Rounded, [CHUNK_TOKENS, words_of_all]);
         let (weight, eps) = norm.unwrap_or((x, 0.0));
         let rounding = Rounding {
             of_256,
@@ -141,7 +141,7 @@ impl Launcher {
         };
         let many = Many {
             of,
-            columns: if columns <= SOME { SOME } else { STEP_TOKENS },
+            columns: if columns <= SOME { SOME } else { CHUNK_TOKENS },
         };
         for (part, rows, blocks) in parts(w) {
             let scalars = [rows, w.cols / BLOCK, stride, first + part].map(|n| n as u32);

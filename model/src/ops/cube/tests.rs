@@ -25,7 +25,7 @@ use burn::backend::{Shape, TensorData};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use glowplug_firmware_config::kv::KvFormat;
-use glowplug_firmware_config::limits::{PAGE_TOKENS, STEP_TOKENS};
+use glowplug_firmware_config::limits::{CHUNK_TOKENS, PAGE_TOKENS};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const TYPES: [GgmlType; 10] = [
@@ -59,8 +59,8 @@ fn floats(values: &[f32], shape: &[usize]) -> CubeTensor {
 /// Columns in a buffer of a whole step, as those of a step are; those that are not of this step are no numbers.
 fn columns(values: &[f32], shape: [usize; 2]) -> CubeTensor {
     let mut all = values.to_vec();
-    all.resize(STEP_TOKENS * shape[1], f32::NAN);
-    let whole = floats(&all, &[STEP_TOKENS, shape[1]]);
+    all.resize(CHUNK_TOKENS * shape[1], f32::NAN);
+    let whole = floats(&all, &[CHUNK_TOKENS, shape[1]]);
     let end = 4 * (all.len() - values.len()) as u64;
     let handle = whole.handle.clone().offset_end(end);
     let shape = Shape::from(shape.to_vec());

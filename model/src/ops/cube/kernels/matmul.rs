@@ -9,7 +9,7 @@ use super::decode::{load_block, load_input, load_scales, open, open_input};
 use super::matvec::{Factors, put};
 use crate::ops::cube::pack::Scales;
 use cubecl::prelude::*;
-use glowplug_firmware_config::limits::STEP_TOKENS;
+use glowplug_firmware_config::limits::CHUNK_TOKENS;
 
 /// Rows of a tile.
 pub(in crate::ops::cube) const TILE_ROWS: usize = 32;
@@ -101,7 +101,7 @@ pub(in crate::ops::cube) fn multiply_many<N: Size>(
             for turn in 0..comptime!(4 * OWN / ROW_UNITS) {
                 let task = turn * comptime!(ROW_UNITS * many.columns / OWN) + unit;
                 let (i, c) = (task % 4usize, task / 4usize);
-                let one = load_input(x, (comptime!(plane * STEP_TOKENS) + c) * blocks + block);
+                let one = load_input(x, (comptime!(plane * CHUNK_TOKENS) + c) * blocks + block);
                 let values = open_input(&one, i as u32);
                 xs[i * wide + c] = values.low;
                 xs[(i + 4usize) * wide + c] = values.high;

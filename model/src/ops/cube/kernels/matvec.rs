@@ -15,7 +15,7 @@ use super::decode::{
 };
 use crate::ops::cube::pack::{Format, Scales};
 use cubecl::prelude::*;
-use glowplug_firmware_config::limits::STEP_TOKENS;
+use glowplug_firmware_config::limits::CHUNK_TOKENS;
 
 /// Units of a group, which have as many blocks at a time.
 pub(in crate::ops::cube) const GROUP_UNITS: usize = 16;
@@ -153,7 +153,7 @@ pub(in crate::ops::cube) fn multiply_few<N: Size>(
             let mut columns = Sequence::<InputBlock<N>>::new();
             #[unroll]
             for c in 0..inputs {
-                let column = comptime!(c / few.columns * STEP_TOKENS + c % few.columns);
+                let column = comptime!(c / few.columns * CHUNK_TOKENS + c % few.columns);
                 columns.push(load_input(x, column * blocks + block));
             }
             for i in 0..4u32 {
@@ -297,7 +297,7 @@ pub(in crate::ops::cube) fn multiply_alone<N: Size>(
             let mut high = Array::<f32>::new(comptime!(few.columns * few.of.planes));
             #[unroll]
             for c in 0..inputs {
-                let column = column0 + comptime!(c / few.columns * STEP_TOKENS + c % few.columns);
+                let column = column0 + comptime!(c / few.columns * CHUNK_TOKENS + c % few.columns);
                 columns.push(load_input(x, column * blocks + block));
                 low[c] = 0.0f32;
                 high[c] = 0.0f32;

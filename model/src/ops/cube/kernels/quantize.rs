@@ -6,7 +6,7 @@
 use super::arithmetic::{Fma, divide, fold, keep_all, multiply_add, root};
 use super::decode::INPUT_WORDS;
 use cubecl::prelude::*;
-use glowplug_firmware_config::limits::STEP_TOKENS;
+use glowplug_firmware_config::limits::CHUNK_TOKENS;
 
 /// Units of a cube, which have as many blocks.
 pub(in crate::ops::cube) const UNITS: u32 = 64;
@@ -29,7 +29,7 @@ pub(in crate::ops::cube) struct Rounding {
     pub(in crate::ops::cube) host: Fma,
 }
 
-/// Writes the blocks of some columns, [`INPUT_WORDS`] words each: `[planes][STEP_TOKENS][blocks]`. `quads` and `x` are both the
+/// Writes the blocks of some columns, [`INPUT_WORDS`] words each: `[planes][CHUNK_TOKENS][blocks]`. `quads` and `x` are both the
 /// columns, of `32 * blocks` values. There are as many cubes along x as columns times those that a column needs, and along y
 /// one more than the columns before the first one, of which the last one works.
 #[cube(launch)]
@@ -113,7 +113,8 @@ pub(in crate::ops::cube) fn quantize<N: Size>(
             let none = size < 1e-30f32;
             let scale = select(none, 0.0f32, divide(size, 127.0f32, comptime!(how.exact)));
             let inverse = select(none, 0.0f32, divide(127.0f32, size, comptime!(how.exact)));
-            let at = ((plane * STEP_TOKENS + column) * blocks + block) * comptime!(INPUT_WORDS / 4);
+            let at =
+                ((plane * CHUNK_TOKENS + column) * blocks + block) * comptime!(INPUT_WORDS / 4);
             let mut numbers = Vector::<f32, N>::new(0.0f32);
             let mut all = 0i32;
             #[unroll]

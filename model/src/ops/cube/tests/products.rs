@@ -12,7 +12,7 @@ fn inputs_are_rounded_as_on_the_host() {
     let _alone = alone();
     let mut random = Random(10);
     for (ty, cols) in [(GgmlType::Q8_0, 67 * 32), (GgmlType::Q6_K, 9 * 256)] {
-        for (n, first, normed) in [(1, 0, true), (3, 0, false), (STEP_TOKENS, 61, true)] {
+        for (n, first, normed) in [(1, 0, true), (3, 0, false), (CHUNK_TOKENS, 61, true)] {
             let mut x = random.floats(n * cols);
             // a block of nothing, one that is next to nothing, and one that rounds to the even one of two
             x[..32].fill(0.0);
@@ -44,7 +44,7 @@ fn inputs_are_rounded_as_on_the_host() {
             for plane in 0..2 {
                 for column in 0..n - first {
                     for block in 0..blocks {
-                        let at = ((plane * STEP_TOKENS + column) * blocks + block) * INPUT_WORDS;
+                        let at = ((plane * CHUNK_TOKENS + column) * blocks + block) * INPUT_WORDS;
                         let found = &words[at..][..INPUT_WORDS];
                         let bytes: Vec<i8> = (0..BLOCK)
                             .map(|i| found[i / 16 * 4 + i % 4].to_le_bytes()[i % 16 / 4])
@@ -92,7 +92,7 @@ fn added(raw: &Raw, w: &Matrix<CubeBackend>, n: usize, alone: bool) {
 /// Compares logits, which are products of two planes: all groups of so small a vocabulary are the best.
 fn logits(raw: &Raw, w: &Matrix<CubeBackend>, n: usize, alone: bool) {
     // the last rows of a step, as those of a prompt
-    let (first, cols) = ((STEP_TOKENS - n).min(3), raw.cols);
+    let (first, cols) = ((CHUNK_TOKENS - n).min(3), raw.cols);
     let mut random = Random(n as u64);
     let mut rt = runtime(1, 2);
     let (a, norm) = (random.floats((first + n) * cols), random.floats(cols));
@@ -127,7 +127,7 @@ fn products_match_at_every_number_of_columns() {
         // every number of columns for two formats, and for the others each kind of product once, because the driver takes its
         // time to compile one
         let all = matches!(ty, GgmlType::Q4_1 | GgmlType::Q6_K);
-        for n in (1..=9).chain([16, 17, 63, STEP_TOKENS]) {
+        for n in (1..=9).chain([16, 17, 63, CHUNK_TOKENS]) {
             // by units alone, and together as on a GPU
             if all {
                 added(&raw, &w, n, true);
@@ -136,7 +136,7 @@ fn products_match_at_every_number_of_columns() {
             if all || n == 1 || ty == GgmlType::Q4_K && n == 7 {
                 added(&raw, &w, n, false);
             }
-            if all || n == STEP_TOKENS {
+            if all || n == CHUNK_TOKENS {
                 logits(&raw, &w, n, false);
             }
         }
