@@ -168,22 +168,19 @@ pub(crate) fn before_pull(
     let kv = formats(config.memory.kv_format, shape.head_dim)?;
     let engine = &config.engine;
     let threads = threads(model, config);
-    let choice = Choice {
-        context,
-        k: kv.k,
-        v: kv.v,
-        kv_pages: config.memory.kv_pages,
-        streams: engine.max_streams,
-        queue: engine.queue,
-        max_payload_bytes: engine.max_payload_bytes,
-        message_bytes: message_bytes(config),
-        step_tokens: CHUNK_TOKENS,
-        threads: threads.prefill.max(threads.decode),
-    };
+    let message_bytes = message_bytes(config);
     let plan = |step_tokens| {
         let choice = Choice {
+            context,
+            k: kv.k,
+            v: kv.v,
+            kv_pages: config.memory.kv_pages,
+            streams: engine.max_streams,
+            queue: engine.queue,
+            max_payload_bytes: engine.max_payload_bytes,
+            message_bytes,
             step_tokens,
-            ..choice
+            threads: threads.prefill.max(threads.decode),
         };
         glowplug_firmware_config::plan::plan(limit, shape, &choice)
     };
@@ -307,19 +304,20 @@ mod tests {
         ..Q15
     };
 
-    fn choice(board: &Board) -> Choice {
+    /// What the default configuration chooses, with steps of a chunk.
+    fn choice(context: usize, kv: KvFormats, threads: usize) -> Choice {
         let config = Draft::default().finish("host", PathBuf::new()).unwrap();
         Choice {
-            context: board.model.context,
-            k: board.model.k,
-            v: board.model.v,
+            context,
+            k: kv.k,
+            v: kv.v,
             kv_pages: None,
             streams: config.engine.max_streams,
             queue: config.engine.queue,
             max_payload_bytes: config.engine.max_payload_bytes,
             message_bytes: message_bytes(&config),
             step_tokens: CHUNK_TOKENS,
-            threads: board.cores(FAST),
+            threads,
         }
     }
 
@@ -329,8 +327,10 @@ mod tests {
         for (name, _) in board::FILES {
             let board = board::find(name).unwrap();
             let limit = memory_limit::there(&board, None);
+            let (k, v) = (board.model.k, board.model.v);
+            let choice = choice(board.model.context, KvFormats { k, v }, board.cores(FAST));
             let plan = |limit: &Limit, shape: &Shape| {
-                glowplug_firmware_config::plan::plan(limit, shape, &choice(&board))
+                glowplug_firmware_config::plan::plan(limit, shape, &choice)
             };
             assert_eq!(board.model.name, "deepseek-r1-distill-qwen-1.5b", "{name}");
             for shape in [Q15, Q05, SMOL] {
@@ -371,18 +371,8 @@ mod tests {
             let Ok(plan) = before_pull(Path::new("none"), &Q15, 32_768, &config, &limit) else {
                 break;
             };
-            let without = Choice {
-                context: plan.context,
-                k: plan.kv.k,
-                v: plan.kv.v,
-                kv_pages: None,
-                streams: config.engine.max_streams,
-                queue: config.engine.queue,
-                max_payload_bytes: config.engine.max_payload_bytes,
-                message_bytes: message_bytes(&config),
-                step_tokens: CHUNK_TOKENS,
-                threads: plan.threads.prefill.max(plan.threads.decode),
-            };
+            let threads = plan.threads.prefill.max(plan.threads.decode);
+            let without = choice(plan.context, plan.kv, threads);
             let without = glowplug_firmware_config::plan::plan(&limit, &Q15, &without).unwrap();
             assert_eq!(plan.memory.pages, without.pages, "{bytes}");
             assert!(plan.memory.total() <= bytes);
