@@ -171,7 +171,8 @@ impl Activations {
     ///
     /// # Panics
     /// If `dst` is not `k` long or there is no such column.
-    pub fn dequantize(&self, c: usize, dst: &mut [f32]) {
+    #[cfg(test)]
+    pub(in crate::quant) fn dequantize(&self, c: usize, dst: &mut [f32]) {
         assert!(
             c < self.cols && dst.len() == self.k,
             "dequantize: column {c} of {}, {} values of {}",

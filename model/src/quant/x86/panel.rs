@@ -65,7 +65,7 @@ pub(super) trait SixteenRows<'a, const G: usize>: Sized {
     /// The machine has the level's features.
     unsafe fn unpack(&self, chunk: usize, panel: &mut Self::Panel);
     /// Asks memory for an eighth of what is unpacked as `chunk`.
-    fn ask_ahead(&self, chunk: usize, eighth: usize);
+    fn ask(&self, chunk: usize, eighth: usize);
     /// Multiplies panels by one chunk of some columns, which are the first and every `stride`th of `x`, adds that to their
     /// sums, and returns how many columns that were: at most `sums.len()`, which is not 0.
     ///
@@ -154,8 +154,7 @@ pub(super) unsafe fn matmul<'a, R: SixteenRows<'a, G>, const G: usize>(
                     // SAFETY: the caller vouches for the features
                     c += unsafe { R::add(&panels, x, chunks, &mut sums[c..cols]) };
                     while (asked + 1) * cols <= 8 * c {
-                        rows.iter()
-                            .for_each(|rows| rows.ask_ahead(chunk + 1, asked));
+                        rows.iter().for_each(|rows| rows.ask(chunk + 1, asked));
                         asked += 1;
                     }
                 }

@@ -88,7 +88,7 @@ impl<'a, B: Block32, D: Dot> SixteenRows<'a, 1> for Rows32<'a, B, D> {
     }
 
     #[inline(always)]
-    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+    fn ask(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
             panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk, row.len())]);
         }
@@ -174,7 +174,7 @@ impl<'a, B: Block256, D: Dot> SixteenRows<'a, 1> for Rows256<'a, B, D> {
     }
 
     #[inline(always)]
-    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+    fn ask(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
             panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk)..row.len().min(chunk + 1)]);
         }
@@ -213,7 +213,7 @@ impl<'a, B: Unpack, D: Dot> SixteenRows<'a, 1> for Groups<'a, B, D> {
     }
 
     #[inline(always)]
-    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+    fn ask(&self, chunk: usize, eighth: usize) {
         self.0.ask::<1>(chunk, B::BLOCKS, eighth);
     }
 

@@ -80,7 +80,7 @@ impl<'a, B: Block32> SixteenRows<'a, 2> for Rows32<'a, B> {
     }
 
     #[inline(always)]
-    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+    fn ask(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
             panel::ask::<_MM_HINT_T1>(&row[panel::part::<B>(chunk, row.len())]);
         }
@@ -152,7 +152,7 @@ impl<'a, B: Block256> SixteenRows<'a, 2> for Rows256<'a, B> {
     }
 
     #[inline(always)]
-    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+    fn ask(&self, chunk: usize, eighth: usize) {
         for row in &self.0[2 * eighth..2 * eighth + 2] {
             panel::ask::<_MM_HINT_T1>(&row[row.len().min(chunk)..row.len().min(chunk + 1)]);
         }

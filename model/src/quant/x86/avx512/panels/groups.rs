@@ -42,7 +42,7 @@ impl<'a, B: Unpack> SixteenRows<'a, 2> for Groups<'a, B> {
     }
 
     #[inline(always)]
-    fn ask_ahead(&self, chunk: usize, eighth: usize) {
+    fn ask(&self, chunk: usize, eighth: usize) {
         self.0.ask::<2>(chunk, B::BLOCKS, eighth);
     }
 
