@@ -13,6 +13,14 @@ pub fn hadamard_transform(head: &mut [f32]) {
     let scale = 1.0 / (part as f32).sqrt();
     for part in head.chunks_exact_mut(part) {
         let mut half = 1;
+        if part.len() >= 8 {
+            for eight in part.as_chunks_mut().0 {
+                butterflies::<1>(eight);
+                butterflies::<2>(eight);
+                butterflies::<4>(eight);
+            }
+            half = 8;
+        }
         while half < part.len() {
             for pair in part.chunks_exact_mut(2 * half) {
                 let (low, high) = pair.split_at_mut(half);
@@ -25,6 +33,20 @@ pub fn hadamard_transform(head: &mut [f32]) {
         for value in part {
             *value *= scale;
         }
+    }
+}
+
+/// The sums and differences of values that lie `HALF` apart, in the order and of the bits of the loop for longer distances, of which the
+/// compiler makes no vectors where they are shorter than these.
+#[inline(always)]
+fn butterflies<const HALF: usize>(values: &mut [f32; 8]) {
+    let from = *values;
+    for i in 0..8 {
+        values[i] = if i & HALF == 0 {
+            from[i] + from[i ^ HALF]
+        } else {
+            from[i ^ HALF] - from[i]
+        };
     }
 }
 
