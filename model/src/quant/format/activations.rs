@@ -5,7 +5,7 @@
 
 use super::kinds::ActKind;
 use crate::pool::Pool;
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{Pod, Zeroable, cast_ref};
 use std::cell::RefCell;
 
 /// Columns of a tile: as many as a 512-bit vector has elements of 32 bits.
@@ -38,6 +38,8 @@ pub(crate) struct Q8kChunk {
     pub(crate) sums: [i16; 16],
     /// The sums of every 32 values of `q`.
     pub(crate) sums32: [i16; 8],
+    /// The largest sum of the magnitudes of 16 values.
+    pub(crate) largest: i16,
     pub(crate) scale: f32,
 }
 
@@ -73,6 +75,7 @@ const NO_Q8K: Q8kChunk = Q8kChunk {
     q: [0; 256],
     sums: [0; 16],
     sums32: [0; 8],
+    largest: 0,
     scale: 0.0,
 };
 const NO_Q8_TILE: Q8Tile = Q8Tile {
@@ -328,9 +331,9 @@ fn dequantize_q8(column: &[Q8Chunk], dst: &mut [f32]) {
 
 /// The values that a column stands for.
 fn dequantize_q8k(column: &[Q8kChunk], dst: &mut [f32]) {
-    for (chunk, dst) in column.iter().zip(dst.chunks_mut(256)) {
-        for (q, dst) in chunk.q.iter().zip(dst) {
-            *dst = f32::from(*q) * chunk.scale;
+    for (chunk, dst) in column.iter().zip(dst.as_chunks_mut::<256>().0) {
+        for i in 0..256 {
+            dst[i] = f32::from(chunk.q[i]) * chunk.scale;
         }
     }
 }
@@ -452,6 +455,15 @@ pub(in crate::quant) fn quantize_q8k(x: &[f32], dst: &mut [Q8kChunk]) {
         for (sum, pair) in dst.sums32.iter_mut().zip(dst.sums.chunks_exact(2)) {
             *sum = pair[0].wrapping_add(pair[1]);
         }
+        // by indices, which the compiler makes vectors of
+        let (groups, mut magnitudes): (&[[i8; 16]; 16], _) = (cast_ref(&dst.q), [0i16; 16]);
+        for i in 0..16 {
+            for g in 0..16 {
+                let magnitude = i16::from(groups[g][i]).wrapping_abs();
+                magnitudes[g] = magnitudes[g].wrapping_add(magnitude);
+            }
+        }
+        dst.largest = magnitudes.into_iter().fold(0, i16::max);
         dst.scale = scale;
     }
 }

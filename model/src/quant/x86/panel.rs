@@ -154,7 +154,7 @@ pub(super) unsafe fn matmul<'a, R: SixteenRows<'a, G>, const G: usize>(
                     // SAFETY: the caller vouches for the features
                     c += unsafe { R::add(&panels, x, chunks, &mut sums[c..cols]) };
                     while (asked + 1) * cols <= 8 * c {
-                        rows.iter().for_each(|rows| rows.ask(chunk + 1, asked));
+                        rows.iter().for_each(|rows| rows.ask(chunk + 2, asked));
                         asked += 1;
                     }
                 }

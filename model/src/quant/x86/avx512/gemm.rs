@@ -5,8 +5,8 @@
 //! products, because each word of a column is one; here a column's word serves both panels, and eight loads do.
 
 use super::interleaved::{every, less, scaled};
-use super::rows::dpwssd_every;
-use super::unpack::{Block32, Block256, load_64, store_64};
+use super::rows::{dpwssd, dpwssd_every};
+use super::unpack::{Block32, Block256, load_32, load_64, store_64};
 use crate::gguf::GROUP;
 use crate::quant::format::activations::{Q8Chunk, Q8kChunk};
 use crate::quant::x86::group_scales::Groups;
@@ -47,25 +47,45 @@ pub(super) fn add_256<B: Block256>(
     sums: &mut [[Sums; 2]],
 ) -> usize {
     match B::GROUPS {
-        Groups::Eight => some_256::<8, true>(panels, x, stride, sums),
-        Groups::Sixteen => some_256::<4, true>(panels, x, stride, sums),
-        Groups::Signed => some_256::<4, false>(panels, x, stride, sums),
+        Groups::Eight => some_256::<B, 8>(panels, x, stride, sums),
+        Groups::Sixteen | Groups::Signed => some_256::<B, 4>(panels, x, stride, sums),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn some_256<const WORDS: usize, const MINS: bool>(
+fn some_256<B: Block256, const WORDS: usize>(
     panels: &[Panel256; 2],
     x: &[Q8kChunk],
     stride: usize,
     sums: &mut [[Sums; 2]],
 ) -> usize {
     match sums.len() {
-        1 => columns_256::<WORDS, MINS, 1>(panels, every_nth(x, stride), sums),
-        2 | 3 => columns_256::<WORDS, MINS, 2>(panels, every_nth(x, stride), sums),
-        4 | 5 | 8 => columns_256::<WORDS, MINS, 4>(panels, every_nth(x, stride), sums),
-        _ => columns_256::<WORDS, MINS, 6>(panels, every_nth(x, stride), sums),
+        1 => checked_256::<B, WORDS, 1>(panels, x, stride, sums),
+        2 | 3 => checked_256::<B, WORDS, 2>(panels, x, stride, sums),
+        4 | 5 | 8 => checked_256::<B, WORDS, 4>(panels, x, stride, sums),
+        _ => checked_256::<B, WORDS, 6>(panels, x, stride, sums),
+    }
+}
+
+/// Multiplies `C` columns after looking whether the sums of their groups' products fit int16.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn checked_256<B: Block256, const WORDS: usize, const C: usize>(
+    panels: &[Panel256; 2],
+    x: &[Q8kChunk],
+    stride: usize,
+    sums: &mut [[Sums; 2]],
+) -> usize {
+    let (x, next) = (every_nth(x, stride), C * stride * size_of::<Q8kChunk>());
+    // the largest magnitude of a weight, for each 16 of them that a group has
+    let largest = B::OFFSET.max(B::MAX - B::OFFSET) * WORDS as i32 / 4;
+    if x.iter()
+        .all(|x: &&Q8kChunk| i32::from(x.largest) * largest <= i32::from(i16::MAX))
+    {
+        columns_256::<B, WORDS, C, true>(panels, x, next, sums)
+    } else {
+        columns_256::<B, WORDS, C, false>(panels, x, next, sums)
     }
 }
 
@@ -118,72 +138,122 @@ fn columns_32<B: Block32, const C: usize>(
     C
 }
 
-/// The columns of groups of `WORDS` words, which have mins or an offset.
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn columns_256<const WORDS: usize, const MINS: bool, const C: usize>(
-    panels: &[Panel256; 2],
-    x: [&Q8kChunk; C],
-    sums: &mut [[Sums; 2]],
-) -> usize {
-    let mut sum = [[_mm512_setzero_si512(); 2]; C];
-    if !MINS {
-        add_pairs::<WORDS, C>(panels, &x, &mut sum);
-    }
-    for g in 0..64 / WORDS {
-        let mut dot = [[_mm512_setzero_si512(); 2]; C];
-        for j in 0..WORDS {
-            let q = |p: usize| load_64(&panels[p].q.as_flattened().as_chunks::<WORDS>().0[g][j]);
+/// Adds the products of group `$g`.
+macro_rules! multiply {
+    ($panels:ident, $x:ident, $g:ident, $dot:ident, $words:ident) => {
+        for j in 0..$words {
+            let q = |p: usize| load_64(&$panels[p].q.as_flattened().as_chunks::<$words>().0[$g][j]);
             let q = [q(0), q(1)];
             for c in 0..C {
-                let x: &[[u8; 4]; 64] = cast_ref(&x[c].q);
-                let word = every(x.as_chunks::<WORDS>().0[g][j]);
+                let x: &[[u8; 4]; 64] = cast_ref(&$x[c].q);
+                let word = every(x.as_chunks::<$words>().0[$g][j]);
                 for p in 0..2 {
-                    dot[c][p] = _mm512_dpbusd_epi32(dot[c][p], q[p], word);
+                    $dot[c][p] = _mm512_dpbusd_epi32($dot[c][p], q[p], word);
                 }
             }
         }
-        for p in 0..2 {
-            let scale = load_64(&panels[p].scales[g]);
+    };
+}
+
+/// Multiplies `C` columns, of groups of `WORDS` words.
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn columns_256<B: Block256, const WORDS: usize, const C: usize, const NARROW: bool>(
+    panels: &[Panel256; 2],
+    x: [&Q8kChunk; C],
+    next: usize,
+    sums: &mut [[Sums; 2]],
+) -> usize {
+    // what the sums of each group begin with, and half an int16 more in those that others lie above
+    let mut begin = [[0i32; 16]; C];
+    let half = _mm512_set1_epi32(0x8000);
+    if B::OFFSET != 0 {
+        for c in 0..C {
+            let sums = _mm512_cvtepi16_epi32(load_32(cast_ref(&x[c].sums)));
+            let offset = _mm512_mullo_epi32(sums, _mm512_set1_epi32(-B::OFFSET));
+            let offset =
+                _mm512_mask_add_epi32(offset, if NARROW { 0x5555 } else { 0 }, offset, half);
+            store_64(cast_mut(&mut begin[c]), offset);
+        }
+    }
+    let mut sum = [[_mm512_setzero_si512(); 2]; C];
+    for pair in 0..32 / WORDS {
+        let (odd, even) = (2 * pair + 1, 2 * pair);
+        if pair * WORDS % 8 == 0 {
             for c in 0..C {
-                let scaled = _mm512_mullo_epi32(dot[c][p], scale);
-                sum[c][p] = _mm512_add_epi32(sum[c][p], scaled);
+                let at = x[c].q.as_ptr().wrapping_add(next + pair * WORDS * 8);
+                _mm_prefetch::<_MM_HINT_T0>(at);
+            }
+        }
+        let mut dot = [[_mm512_setzero_si512(); 2]; C];
+        if B::OFFSET != 0 {
+            for c in 0..C {
+                dot[c] = [_mm512_set1_epi32(begin[c][odd]); 2];
+            }
+        }
+        multiply!(panels, x, odd, dot, WORDS);
+        if NARROW {
+            for c in 0..C {
+                let begin = if B::OFFSET != 0 {
+                    _mm512_set1_epi32(begin[c][even])
+                } else {
+                    half
+                };
+                for p in 0..2 {
+                    dot[c][p] = _mm512_add_epi32(_mm512_slli_epi32::<16>(dot[c][p]), begin);
+                }
+            }
+        } else {
+            for p in 0..2 {
+                let scale = _mm512_srai_epi32::<16>(load_64(&panels[p].scales[pair]));
+                for c in 0..C {
+                    let scaled = _mm512_mullo_epi32(dot[c][p], scale);
+                    sum[c][p] = _mm512_add_epi32(sum[c][p], scaled);
+                }
+            }
+            for c in 0..C {
+                dot[c] = [_mm512_set1_epi32(begin[c][even]); 2];
+            }
+        }
+        multiply!(panels, x, even, dot, WORDS);
+        for p in 0..2 {
+            let scales = load_64(&panels[p].scales[pair]);
+            if NARROW {
+                for c in 0..C {
+                    sum[c][p] = dpwssd(sum[c][p], _mm512_xor_si512(dot[c][p], half), scales);
+                }
+            } else {
+                let scale = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scales));
+                for c in 0..C {
+                    let scaled = _mm512_mullo_epi32(dot[c][p], scale);
+                    sum[c][p] = _mm512_add_epi32(sum[c][p], scaled);
+                }
             }
         }
     }
-    let mut mins = [[_mm512_setzero_si512(); 2]; C];
-    if MINS {
-        add_pairs::<WORDS, C>(panels, &x, &mut mins);
+    let mins = B::GROUPS != Groups::Signed;
+    let mut less_sum = [[_mm512_setzero_si512(); 2]; C];
+    if mins {
+        for i in 0..32 / WORDS {
+            for p in 0..2 {
+                let pairs = load_64(&panels[p].pairs[i]);
+                for c in 0..C {
+                    let (x16, x32): (&[[u8; 4]; 8], &[[u8; 4]; 4]) =
+                        (cast_ref(&x[c].sums), cast_ref(&x[c].sums32));
+                    let x = if WORDS == 8 { &x32[i] } else { &x16[i] };
+                    less_sum[c][p] = dpwssd_every(less_sum[c][p], pairs, x);
+                }
+            }
+        }
     }
     for c in 0..C {
         for p in 0..2 {
             let mut acc = floats(&sums[c][p].0);
             acc = scaled(acc, sum[c][p], floats(&panels[p].d), x[c].scale);
-            if MINS {
-                acc = less(acc, mins[c][p], floats(&panels[p].dmin), x[c].scale);
+            if mins {
+                acc = less(acc, less_sum[c][p], floats(&panels[p].dmin), x[c].scale);
             }
             store_64(cast_mut(&mut sums[c][p].0), _mm512_castps_si512(acc));
         }
     }
     C
-}
-
-/// Adds the products of the panels' pairs and the sums of activations that they belong to.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_pairs<const WORDS: usize, const C: usize>(
-    panels: &[Panel256; 2],
-    x: &[&Q8kChunk; C],
-    sum: &mut [[__m512i; 2]; C],
-) {
-    for i in 0..32 / WORDS {
-        for p in 0..2 {
-            let pairs = load_64(&panels[p].pairs[i]);
-            for c in 0..C {
-                let (x16, x32): (&[[u8; 4]; 8], &[[u8; 4]; 4]) =
-                    (cast_ref(&x[c].sums), cast_ref(&x[c].sums32));
-                let x = if WORDS == 8 { &x32[i] } else { &x16[i] };
-                sum[c][p] = dpwssd_every(sum[c][p], pairs, x);
-            }
-        }
-    }
 }

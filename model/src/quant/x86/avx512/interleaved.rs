@@ -10,7 +10,7 @@ mod few_bits;
 mod k_quants;
 mod tables;
 
-pub(super) use k_quants::{Eight, less, q5k_words, q6k_scales, q6k_words, signed_pairs};
+pub(super) use k_quants::{Eight, less, q5k_words, q6k_words, signed_pairs};
 pub(super) use tables::{iq4xs_scales, iq4xs_words};
 
 use super::unpack::{Block32, load_32, load_64};

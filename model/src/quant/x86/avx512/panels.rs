@@ -115,7 +115,8 @@ impl<'a, B: Block256> SixteenRows<'a, 2> for Rows256<'a, B> {
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unpack(&self, chunk: usize, panel: &mut Panel256) {
         let (mut bytes, mut d, mut dmin) = ([[[0; 64]; GROUP]; 4], [0u16; GROUP], [0u16; GROUP]);
-        let (mut scales, mut pairs) = ([[0; 64]; GROUP], [[0; 64]; GROUP]);
+        // sixteen scales, and sixteen mins, as int16
+        let mut pairs = [[0; 64]; GROUP];
         for r in 0..GROUP {
             let block = &self.0[r][chunk];
             // SAFETY: this function is compiled with the features that the callee needs
@@ -126,24 +127,23 @@ impl<'a, B: Block256> SixteenRows<'a, 2> for Rows256<'a, B> {
             let groups = block.group_scales();
             (d[r], dmin[r]) = (groups.d.bits(), groups.dmin.bits());
             let (scale, min) = (load_16(&groups.scales), load_16(&groups.mins));
-            let (scale, pair) = if B::GROUPS == Scaled::Signed {
-                let offset = _mm256_set1_epi16(-B::OFFSET as i16);
-                let pair = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(scale), offset);
-                (_mm512_cvtepi8_epi32(scale), pair)
-            } else {
-                (_mm512_cvtepu8_epi32(scale), _mm256_cvtepu8_epi16(min))
+            let scale = match B::GROUPS {
+                Scaled::Signed => _mm256_cvtepi8_epi16(scale),
+                Scaled::Eight | Scaled::Sixteen => _mm256_cvtepu8_epi16(scale),
             };
-            store_64(&mut scales[r], scale);
-            store_64(&mut pairs[r], _mm512_zextsi256_si512(pair));
+            let both = _mm512_castsi256_si512(scale);
+            let both = _mm512_inserti64x4::<1>(both, _mm256_cvtepu8_epi16(min));
+            store_64(&mut pairs[r], both);
         }
         let q: &mut [[Word; GROUP]; 4] = cast_mut(&mut panel.q);
         for i in 0..4 {
             transpose(&bytes[i], &mut q[i]);
         }
-        transpose(&scales, &mut panel.scales);
         let mut words = [[0; 64]; GROUP];
         transpose(&pairs, &mut words);
-        [panel.pairs, _] = cast::<_, [[Word; 8]; 2]>(words);
+        let [scales, mins] = cast::<_, [[Word; 8]; 2]>(words);
+        panel.scales[..8].copy_from_slice(&scales);
+        panel.pairs = mins;
         widen(cast_ref(&d), &mut panel.d);
         for d in &mut panel.d {
             *d *= B::FACTOR;

@@ -46,10 +46,23 @@ impl Eight {
         )
     }
 
+    /// The scales, two int16 of neighbouring groups in each lane.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(in super::super) fn scale_pairs(&self) -> [__m512i; 4] {
+        Self::pairs(self.scales)
+    }
+
     /// The mins, two int16 of neighbouring groups in each lane.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     pub(in super::super) fn min_pairs(&self) -> [__m512i; 4] {
+        Self::pairs(self.mins)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn pairs(bytes: [__m512i; 2]) -> [__m512i; 4] {
         // bytes 0 and 1, or 2 and 3, of each lane as int16
         let low = _mm512_broadcast_i32x4(_mm_set_epi32(
             0x800d_800c_u32 as i32,
@@ -59,10 +72,10 @@ impl Eight {
         ));
         let high = _mm512_or_si512(low, _mm512_set1_epi16(2));
         [
-            _mm512_shuffle_epi8(self.mins[0], low),
-            _mm512_shuffle_epi8(self.mins[0], high),
-            _mm512_shuffle_epi8(self.mins[1], low),
-            _mm512_shuffle_epi8(self.mins[1], high),
+            _mm512_shuffle_epi8(bytes[0], low),
+            _mm512_shuffle_epi8(bytes[0], high),
+            _mm512_shuffle_epi8(bytes[1], low),
+            _mm512_shuffle_epi8(bytes[1], high),
         ]
     }
 }
@@ -234,18 +247,6 @@ pub(in super::super) fn signed_pairs(scales: __m512i) -> [__m512i; 2] {
     [
         _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales, low)),
         _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(scales, high)),
-    ]
-}
-
-/// Four signed bytes of each lane, one after the other.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(in super::super) fn q6k_scales(scales: __m512i) -> [__m512i; 4] {
-    [
-        _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(scales)),
-        _mm512_srai_epi32::<24>(_mm512_slli_epi32::<16>(scales)),
-        _mm512_srai_epi32::<24>(_mm512_slli_epi32::<8>(scales)),
-        _mm512_srai_epi32::<24>(scales),
     ]
 }
 

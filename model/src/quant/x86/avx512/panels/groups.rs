@@ -3,7 +3,7 @@
 use super::super::gemm::{add_32, add_256};
 use super::super::interleaved::{
     Eight, Interleaved, Interleaved32, and, floats, iq4xs_scales, iq4xs_words, q5k_words,
-    q6k_scales, q6k_words, signed_pairs,
+    q6k_words, signed_pairs,
 };
 use super::super::unpack::{load_64, store_64};
 use super::widen;
@@ -168,16 +168,11 @@ unpack256!(Q6K, |block, panel| {
         }
     }
     for i in 0..4 {
-        let scales = load_64(&block.scales[i]);
-        store_all(&mut panel.scales[4 * i..], q6k_scales(scales));
-        // times the offset of 32, and negative
-        let pairs = signed_pairs(scales)
-            .map(|pair| _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_slli_epi16::<5>(pair)));
-        store_all(&mut panel.pairs[2 * i..], pairs);
+        let pairs = signed_pairs(load_64(&block.scales[i]));
+        store_all(&mut panel.scales[2 * i..], pairs);
     }
     store_floats(&mut panel.d, floats(&block.d));
 });
-// its pairs stay zero, and those of `add_256` are of the offset that its values have
 unpack256!(Iq4Xs, |block, panel| {
     let scales = iq4xs_scales(block);
     for g in 0..8 {
@@ -186,14 +181,12 @@ unpack256!(Iq4Xs, |block, panel| {
             store_64(&mut panel.q[g][j], low);
             store_64(&mut panel.q[g][4 + j], high);
         }
-        store_all(&mut panel.scales[2 * g..], [scales[g]; 2]);
-        // both scales of a group times the offset of 128, and negative
+        // the same scale for both halves of a group
         let twice = _mm512_or_si512(
             _mm512_and_si512(scales[g], _mm512_set1_epi32(0xffff)),
             _mm512_slli_epi32::<16>(scales[g]),
         );
-        let pair = _mm512_mullo_epi16(twice, _mm512_set1_epi16(-128));
-        store_64(&mut panel.pairs[g], pair);
+        store_64(&mut panel.scales[g], twice);
     }
     store_floats(&mut panel.d, floats(&block.d));
 });
@@ -203,9 +196,7 @@ unpack256!(Iq4Xs, |block, panel| {
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn scales_and_mins(packed: &[Word; 3], [d, dmin]: [&Halves; 2], panel: &mut Panel256) {
     let groups = Eight::read(packed);
-    for g in 0..8 {
-        store_64(&mut panel.scales[g], groups.scale(g));
-    }
+    store_all(&mut panel.scales, groups.scale_pairs());
     store_all(&mut panel.pairs, groups.min_pairs());
     store_floats(&mut panel.d, floats(d));
     store_floats(&mut panel.dmin, floats(dmin));
