@@ -332,8 +332,8 @@ fn dequantize_q8(column: &[Q8Chunk], dst: &mut [f32]) {
 /// The values that a column stands for.
 fn dequantize_q8k(column: &[Q8kChunk], dst: &mut [f32]) {
     for (chunk, dst) in column.iter().zip(dst.as_chunks_mut::<256>().0) {
-        for i in 0..256 {
-            dst[i] = f32::from(chunk.q[i]) * chunk.scale;
+        for (dst, q) in dst.iter_mut().zip(&chunk.q) {
+            *dst = f32::from(*q) * chunk.scale;
         }
     }
 }
@@ -455,12 +455,11 @@ pub(in crate::quant) fn quantize_q8k(x: &[f32], dst: &mut [Q8kChunk]) {
         for (sum, pair) in dst.sums32.iter_mut().zip(dst.sums.chunks_exact(2)) {
             *sum = pair[0].wrapping_add(pair[1]);
         }
-        // by indices, which the compiler makes vectors of
+        // all groups at once, which the compiler makes vectors of
         let (groups, mut magnitudes): (&[[i8; 16]; 16], _) = (cast_ref(&dst.q), [0i16; 16]);
         for i in 0..16 {
-            for g in 0..16 {
-                let magnitude = i16::from(groups[g][i]).wrapping_abs();
-                magnitudes[g] = magnitudes[g].wrapping_add(magnitude);
+            for (sum, group) in magnitudes.iter_mut().zip(groups) {
+                *sum = sum.wrapping_add(i16::from(group[i]).wrapping_abs());
             }
         }
         dst.largest = magnitudes.into_iter().fold(0, i16::max);

@@ -83,6 +83,46 @@ fn every_level_computes_the_definition_from_groups() {
     }
 }
 
+/// The largest sums of a group that fit int16, and those that just do not: AVX-512 scales two of the former together.
+#[test]
+fn sums_at_the_edge_of_int16_are_exact() {
+    let (rows, k, mut random) = (32, 512, Random(15));
+    // of the magnitudes of sixteen activations: what fits IQ4_XS, Q5_K, Q6_K and Q4_K, what does not, and all that there is
+    let totals = [255, 256, 528, 529, 1023, 1024, 1092, 1093, 2032];
+    for ty in types().filter(|ty| act_kind(*ty) == ActKind::Q8K) {
+        for fill in [Fill::All(0xff), Fill::All(0), Fill::Random] {
+            let w = weights(ty, rows, k, fill, &mut random);
+            let packed = packed(ty, k, &w);
+            for total in totals {
+                let cols = 15;
+                let mut x = vec![0.0; cols * k];
+                for (g, group) in x.chunks_exact_mut(16).enumerate() {
+                    // the last column is far from the edge
+                    let mut left = if g / 32 == cols - 1 { 300 } else { total };
+                    for (i, x) in group.iter_mut().enumerate() {
+                        let magnitude = left.min(127);
+                        left -= magnitude;
+                        let negative = match g / 32 % 3 {
+                            0 => false,
+                            1 => true,
+                            _ => (g + i) % 2 == 0,
+                        };
+                        *x = if negative { -magnitude } else { magnitude } as f32;
+                    }
+                }
+                let want = super::matmul(&scalar::TABLE, ty, &w, rows, k, &x);
+                for kernels in levels() {
+                    let isa = kernels.isa();
+                    let got = matmul(kernels, ty, &packed, rows, k, &x);
+                    assert_eq!(bits(&got), bits(&want), "{isa} {ty} {fill:?} {total}");
+                    let got = super::matmul(kernels, ty, &w, rows, k, &x);
+                    assert_eq!(bits(&got), bits(&want), "{isa} {ty} {fill:?} {total} rows");
+                }
+            }
+        }
+    }
+}
+
 /// Rows that are longer than what is multiplied at a time, and more columns than have sums at a time, by rows and by groups.
 #[test]
 fn long_rows_and_many_columns_are_multiplied_in_parts() {

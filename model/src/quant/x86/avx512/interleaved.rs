@@ -1,8 +1,8 @@
 //! The product of an interleaved matrix, with the sixteen rows of a group in the elements of each vector: words of weights
 //! are used as they come from memory, activations are broadcast, and nothing has to be folded at the end.
 //!
-//! Up to eight columns share what is unpacked. Many columns are multiplied by panels ([`super::panels`]): with these, what is
-//! unpacked is unpacked once.
+//! Four columns share what is unpacked; where there are more, each block is read again for the next four. Many columns are multiplied
+//! by panels ([`super::panels`]): with these, what is unpacked is unpacked once.
 //!
 //! One file, because it is one kernel: the formats differ only in how their blocks are unpacked and scaled.
 
@@ -13,6 +13,7 @@ mod tables;
 pub(super) use k_quants::{Eight, less, q5k_words, q6k_words, signed_pairs};
 pub(super) use tables::{iq4xs_scales, iq4xs_words};
 
+use super::rows::dpbusd_every;
 use super::unpack::{Block32, load_32, load_64};
 use crate::gguf::GROUP;
 use crate::pool::RowTile;
@@ -26,33 +27,37 @@ use crate::quant::x86::turns::{self, STREAMS, by_turns};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
+/// How often four columns are multiplied by the same weights, at most.
+const TIMES: usize = (super::MANY_OF_GROUPS - 1).div_ceil(4);
+
 /// Sixteen interleaved blocks of any size. A product of theirs is made in [`Self::PARTS`] parts and an end.
 pub(super) trait Interleaved: Pod {
     /// What a column of activations consists of.
     type Chunk;
+    /// How many blocks have the values of a chunk.
+    const BLOCKS: usize;
     /// How many parts of equal size a block is read in: about 512 bytes each.
     const PARTS: usize;
     /// The chunks of column `c`, and of all columns after it.
     fn columns(acts: &Activations, c: usize) -> &[Self::Chunk];
-    /// Multiplies part `part` of these blocks, number `b` of their rows, by some columns and adds that to `sum`.
+    /// Multiplies part `part` of these blocks by a chunk of some columns and adds that to `sum`.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn part<const C: usize>(
         &self,
         part: usize,
-        b: usize,
-        x: &[&[Self::Chunk]; C],
+        x: [&Self::Chunk; C],
         sum: &mut [__m512i; C],
     );
-    /// Scales the sum of all parts and adds that to `acc`.
+    /// Scales the sum of all parts of these blocks, number `b` of their rows, and adds that to `acc`.
     ///
     /// # Safety
     /// The machine has this level's features.
     unsafe fn end<const C: usize>(
         &self,
         b: usize,
-        x: &[&[Self::Chunk]; C],
+        x: [&Self::Chunk; C],
         sum: [__m512i; C],
         acc: &mut [__m512; C],
     );
@@ -84,21 +89,36 @@ fn some_groups<B: Interleaved, const G: usize>(
     out: &mut RowTile<'_>,
     row: usize,
 ) -> usize {
-    let mut c = 0;
-    while c < out.cols() {
-        c += match out.cols() - c {
-            1 => columns::<B, 1, G>(product, w, out, c, row),
-            2 => columns::<B, 2, G>(product, w, out, c, row),
-            // a column that nobody wants costs less than unpacking all again
-            3..7 => columns::<B, 4, G>(product, w, out, c, row),
-            _ => columns::<B, 8, G>(product, w, out, c, row),
-        };
+    match out.cols() {
+        1 => columns::<B, 1, G>(product, w, out, 0, row),
+        2 => columns::<B, 2, G>(product, w, out, 0, row),
+        // so many take longer than memory does, and turns would bring nothing
+        cols => {
+            for g in 0..G {
+                let (w, row) = (&w[g * product.row_blocks()..], row + GROUP * g);
+                let some = fours(product, w, out, row);
+                match cols.saturating_sub(some) {
+                    0 => {}
+                    1 => columns::<B, 1, 1>(product, w, out, some, row),
+                    _ => columns::<B, 2, 1>(product, w, out, some, row),
+                }
+            }
+        }
     }
     G
 }
 
-/// Multiplies `G` groups by `C` columns, of which the last is repeated where there are fewer, part by part by turns. Returns how many
-/// columns there were.
+/// Chunk `at` of each column.
+#[inline(always)]
+fn chunks_at<'a, T, const C: usize>(x: &[&'a [T]; C], at: usize) -> [&'a T; C] {
+    let mut chunks = [&x[0][at]; C];
+    for c in 1..C {
+        chunks[c] = &x[c][at];
+    }
+    chunks
+}
+
+/// Multiplies `G` groups by the `C` columns that there are from `col` on, part by part by turns.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns<B: Interleaved, const C: usize, const G: usize>(
@@ -107,15 +127,16 @@ fn columns<B: Interleaved, const C: usize, const G: usize>(
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
-) -> usize {
-    let (blocks, last) = (product.row_blocks(), out.cols() - 1);
-    let mut x = [B::columns(product.activations, product.first_column + last); C];
-    for c in 0..C.min(last - col) {
-        x[c] = B::columns(product.activations, product.first_column + col + c);
+) {
+    let (blocks, first) = (product.row_blocks(), product.first_column + col);
+    let mut x = [B::columns(product.activations, first); C];
+    for c in 1..C {
+        x[c] = B::columns(product.activations, first + c);
     }
     let mut acc = [[_mm512_setzero_ps(); C]; G];
     for b in 0..blocks {
         let mut sum = [[_mm512_setzero_si512(); C]; G];
+        let chunks = chunks_at(&x, b / B::BLOCKS);
         let ahead = turns::ahead::<B, C, G>(b, blocks);
         for part in 0..B::PARTS {
             for (g, sum) in sum.iter_mut().enumerate() {
@@ -124,18 +145,56 @@ fn columns<B: Interleaved, const C: usize, const G: usize>(
                     turns::ask_part(w.get(at + ahead), part, B::PARTS);
                 }
                 // SAFETY: this function is compiled with the features that the callee needs
-                unsafe { w[at].part(part, b, &x, sum) };
+                unsafe { w[at].part(part, chunks, sum) };
             }
         }
         for (g, (sum, acc)) in sum.into_iter().zip(&mut acc).enumerate() {
             // SAFETY: this function is compiled with the features that the callee needs
-            unsafe { w[g * blocks + b].end(b, &x, sum, acc) };
+            unsafe { w[g * blocks + b].end(b, chunks, sum, acc) };
         }
     }
     for (g, acc) in acc.iter().enumerate() {
         store(acc, out, col, row + GROUP * g);
     }
-    C.min(out.cols() - col)
+}
+
+/// Multiplies a group by three columns or more, block by block, four of them at a time: so many have their sums in registers beside what
+/// is unpacked. Of three the last is multiplied twice, one or two stay behind. Returns how many columns that were, counted so.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn fours<B: Interleaved>(
+    product: &Product<'_>,
+    w: &[B],
+    out: &mut RowTile<'_>,
+    row: usize,
+) -> usize {
+    let (blocks, last) = (product.row_blocks(), out.cols() - 1);
+    let times = (out.cols() + 1) / 4;
+    let mut x = [[B::columns(product.activations, product.first_column); 4]; TIMES];
+    for c in 1..4 * times {
+        x[c / 4][c % 4] = B::columns(product.activations, product.first_column + c.min(last));
+    }
+    let mut acc = [[_mm512_setzero_ps(); 4]; TIMES];
+    for b in 0..blocks {
+        let ahead = turns::ahead::<B, 4, 1>(b, blocks);
+        for i in 0..times {
+            let mut sum = [_mm512_setzero_si512(); 4];
+            let chunks = chunks_at(&x[i], b / B::BLOCKS);
+            for part in 0..B::PARTS {
+                if i == 0 {
+                    turns::ask_part(w.get(b + ahead), part, B::PARTS);
+                }
+                // SAFETY: this function is compiled with the features that the callee needs
+                unsafe { w[b].part(part, chunks, &mut sum) };
+            }
+            // SAFETY: this function is compiled with the features that the callee needs
+            unsafe { w[b].end(b, chunks, sum, &mut acc[i]) };
+        }
+    }
+    for i in 0..times {
+        store(&acc[i], out, 4 * i, row);
+    }
+    4 * times
 }
 
 /// Stores the sums of a group's rows and of the columns that there are.
@@ -210,6 +269,7 @@ pub(super) trait Interleaved32: Pod {
 
 impl<B: Interleaved32> Interleaved for B {
     type Chunk = Q8Chunk;
+    const BLOCKS: usize = 8 / B::Rows::PARTS;
     const PARTS: usize = 1;
 
     #[inline(always)]
@@ -219,40 +279,38 @@ impl<B: Interleaved32> Interleaved for B {
 
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn part<const C: usize>(
-        &self,
-        _: usize,
-        _: usize,
-        _: &[&[Q8Chunk]; C],
-        _: &mut [__m512i; C],
-    ) {
-    }
+    unsafe fn part<const C: usize>(&self, _: usize, _: [&Q8Chunk; C], _: &mut [__m512i; C]) {}
 
     #[inline]
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn end<const C: usize>(
         &self,
         b: usize,
-        x: &[&[Q8Chunk]; C],
+        x: [&Q8Chunk; C],
         _: [__m512i; C],
         acc: &mut [__m512; C],
     ) {
         // SAFETY: this function is compiled with the features that the callee needs
         let d = unsafe { self.d() };
         for part in 0..B::Rows::PARTS {
-            let n = b * B::Rows::PARTS + part;
-            let (chunk, i) = (n / 8, n % 8);
+            let i = b % Self::BLOCKS * B::Rows::PARTS + part;
             // SAFETY: this function is compiled with the features that the callee needs
             let quads = unsafe { self.quads(part) };
+            let mut sum = [_mm512_setzero_si512(); C];
+            let offset = <B::Rows as Block32>::OFFSET;
             for c in 0..C {
-                let x = &x[c][chunk];
-                let offset = <B::Rows as Block32>::OFFSET;
-                let mut sum = _mm512_set1_epi32(offset.wrapping_mul(x.sum[i]).wrapping_neg());
-                let q = &self::quads(&x.q)[i];
-                for j in 0..8 {
-                    sum = _mm512_dpbusd_epi32(sum, quads[j], every(q[j]));
+                let offset = offset.wrapping_mul(x[c].sum[i]).wrapping_neg();
+                sum[c] = _mm512_set1_epi32(offset);
+            }
+            for j in 0..8 {
+                for c in 0..C {
+                    let q = self::quads(&x[c].q);
+                    sum[c] = dpbusd_every::<C>(sum[c], quads[j], &q[i][j]);
                 }
-                acc[c] = scaled(acc[c], sum, d, x.scale[i]);
+            }
+            for c in 0..C {
+                let x = x[c];
+                acc[c] = scaled(acc[c], sum[c], d, x.scale[i]);
                 if let Some(m) = self.m() {
                     acc[c] = _mm512_fmadd_ps(floats(m), _mm512_set1_ps(x.scaled_sum[i]), acc[c]);
                 }
@@ -349,6 +407,7 @@ macro_rules! interleaved256 {
     ($name:ident, $part:ident, $end:ident) => {
         impl Interleaved for $name {
             type Chunk = Q8kChunk;
+            const BLOCKS: usize = 1;
             const PARTS: usize = 4;
             #[inline(always)]
             fn columns(acts: &Activations, c: usize) -> &[Q8kChunk] {
@@ -359,22 +418,21 @@ macro_rules! interleaved256 {
             unsafe fn part<const C: usize>(
                 &self,
                 part: usize,
-                b: usize,
-                x: &[&[Q8kChunk]; C],
+                x: [&Q8kChunk; C],
                 sum: &mut [__m512i; C],
             ) {
-                $part(self, part, x.map(|x| &x[b]), sum);
+                $part(self, part, x, sum);
             }
             #[inline]
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
             unsafe fn end<const C: usize>(
                 &self,
-                b: usize,
-                x: &[&[Q8kChunk]; C],
+                _: usize,
+                x: [&Q8kChunk; C],
                 sum: [__m512i; C],
                 acc: &mut [__m512; C],
             ) {
-                $end(self, x.map(|x| &x[b]), sum, acc);
+                $end(self, x, sum, acc);
             }
         }
     };

@@ -347,6 +347,25 @@ pub(super) fn dpwssd_every(mut acc: __m512i, a: __m512i, b: &[u8; 4]) -> __m512i
     acc
 }
 
+/// `vpdpbusd` with the same four bytes in every element, for one of `C` columns. With several these stay in the order in which they are
+/// written: the compiler would finish one column's sum and then the next one's, and each product would wait for the one before
+/// it. Of Q4_K from L2, four columns went from 250 to 375 GMAC/s and two from 213 to 332; one from memory is 5 % faster in the
+/// compiler's order (Zen 5).
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn dpbusd_every<const C: usize>(mut acc: __m512i, w: __m512i, x: &[u8; 4]) -> __m512i {
+    if C == 1 {
+        return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(i32::from_le_bytes(*x)));
+    }
+    // SAFETY: the instruction reads the four bytes of the array, and this function is compiled with avx512vnni. That it is not
+    // called pure keeps its place among its like
+    unsafe {
+        std::arch::asm!("vpdpbusd {0}, {1}, dword ptr [{2}]{{1to16}}", inout(zmm_reg) acc, in(zmm_reg) w,
+            in(reg) x.as_ptr(), options(readonly, nostack, preserves_flags));
+    }
+    acc
+}
+
 /// Asks for some blocks ahead, in the order of memory.
 #[inline(always)]
 pub(super) fn prefetch<B>(blocks: Option<&[B]>) {

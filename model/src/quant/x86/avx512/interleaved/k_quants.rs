@@ -1,10 +1,10 @@
 //! Formats of 256 weights with scales of a few bits for every 16 or 32 of them.
 
-use super::{Interleaved, and, every, floats, interleaved256, or_and, quads, scaled};
+use super::{Interleaved, and, floats, interleaved256, or_and, quads, scaled};
 use crate::quant::Activations;
 use crate::quant::format::activations::Q8kChunk;
 use crate::quant::format::interleaved::{Halves, Q4K, Q5K, Q6K, Word};
-use crate::quant::x86::avx512::rows::dpwssd_every;
+use crate::quant::x86::avx512::rows::{dpbusd_every, dpwssd_every};
 use crate::quant::x86::avx512::unpack::load_64;
 use bytemuck::cast_ref;
 use std::arch::x86_64::*;
@@ -40,10 +40,13 @@ impl Eight {
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     pub(in super::super) fn scale(&self, g: usize) -> __m512i {
         let count = _mm_cvtsi32_si128(8 * (g % 4) as i32);
-        _mm512_and_si512(
-            _mm512_srl_epi32(self.scales[g / 4], count),
-            _mm512_set1_epi32(0xff),
-        )
+        // an index that is not constant would have them stored and loaded again
+        let four = if g < 4 {
+            self.scales[0]
+        } else {
+            self.scales[1]
+        };
+        _mm512_and_si512(_mm512_srl_epi32(four, count), _mm512_set1_epi32(0xff))
     }
 
     /// The scales, two int16 of neighbouring groups in each lane.
@@ -129,8 +132,8 @@ fn q4k_part<const C: usize>(block: &Q4K, i: usize, x: [&Q8kChunk; C], sum: &mut 
         let (a, b) = (and(q, 0x0f), and(q, 0xf0));
         for c in 0..C {
             let q = quads(&x[c].q);
-            low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
-            high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[2 * i + 1][j]));
+            low[c] = dpbusd_every::<C>(low[c], a, &q[2 * i][j]);
+            high[c] = dpbusd_every::<C>(high[c], b, &q[2 * i + 1][j]);
         }
     }
     let (a, b) = (groups.scale(2 * i), groups.scale(2 * i + 1));
@@ -143,7 +146,7 @@ fn q4k_part<const C: usize>(block: &Q4K, i: usize, x: [&Q8kChunk; C], sum: &mut 
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn q4k_end<const C: usize>(
+pub(super) fn q4k_end<const C: usize>(
     block: &Q4K,
     x: [&Q8kChunk; C],
     sum: [__m512i; C],
@@ -161,8 +164,8 @@ fn q5k_part<const C: usize>(block: &Q5K, i: usize, x: [&Q8kChunk; C], sum: &mut 
         let (a, b) = q5k_words(block, i, j);
         for c in 0..C {
             let q = quads(&x[c].q);
-            low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[2 * i][j]));
-            high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[2 * i + 1][j]));
+            low[c] = dpbusd_every::<C>(low[c], a, &q[2 * i][j]);
+            high[c] = dpbusd_every::<C>(high[c], b, &q[2 * i + 1][j]);
         }
     }
     let (a, b) = (groups.scale(2 * i), groups.scale(2 * i + 1));
@@ -289,8 +292,8 @@ fn q6k_values<const C: usize, const SECOND: usize>(
         let (a, b) = q6k_words::<SECOND>(block, half, j);
         for c in 0..C {
             let q = quads(&x[c].q);
-            low[c] = _mm512_dpbusd_epi32(low[c], a, every(q[4 * half + SECOND][j]));
-            high[c] = _mm512_dpbusd_epi32(high[c], b, every(q[4 * half + 2 + SECOND][j]));
+            low[c] = dpbusd_every::<C>(low[c], a, &q[4 * half + SECOND][j]);
+            high[c] = dpbusd_every::<C>(high[c], b, &q[4 * half + 2 + SECOND][j]);
         }
     }
     // scale 8 half + 2 i + part: byte 2 (i % 2) + part of word 2 half + i / 2

@@ -1,12 +1,11 @@
 //! Formats whose nibbles stand for the values of a table.
 
-use super::{
-    Interleaved, Interleaved32, and, every, floats, interleaved256, nibbles, quads, scaled,
-};
+use super::{Interleaved, Interleaved32, and, floats, interleaved256, nibbles, quads, scaled};
 use crate::quant::Activations;
 use crate::quant::format::activations::Q8kChunk;
 use crate::quant::format::blocks;
 use crate::quant::format::interleaved::{Iq4Xs, Mxfp4};
+use crate::quant::x86::avx512::rows::dpbusd_every;
 use crate::quant::x86::avx512::unpack::{FP4, IQ4, e8m0, load_16, load_32, load_64, looked_up};
 use std::arch::x86_64::*;
 
@@ -49,10 +48,10 @@ fn iq4xs_part<const C: usize>(
         }
         for j in 0..4 {
             let (low, high) = iq4xs_words(block, g, j);
-            for c in 0..C {
-                let q = quads(&x[c].q);
-                dot[c] = _mm512_dpbusd_epi32(dot[c], low, every(q[g][j]));
-                dot[c] = _mm512_dpbusd_epi32(dot[c], high, every(q[g][4 + j]));
+            for (words, j) in [(low, j), (high, 4 + j)] {
+                for c in 0..C {
+                    dot[c] = dpbusd_every::<C>(dot[c], words, &quads(&x[c].q)[g][j]);
+                }
             }
         }
         for c in 0..C {

@@ -62,9 +62,7 @@ impl<'a, B: Unpack> SixteenRows<'a, 2> for Groups<'a, B> {
 pub(in super::super) trait Unpack: Interleaved {
     /// What they are unpacked to.
     type Panel: Copy + Zeroable;
-    /// How many blocks have 256 values.
-    const BLOCKS: usize;
-    /// Unpacks blocks that follow each other, at most [`Self::BLOCKS`] of them.
+    /// Unpacks blocks that follow each other, at most [`Interleaved::BLOCKS`] of them.
     ///
     /// # Safety
     /// The machine has this level's features.
@@ -83,7 +81,6 @@ pub(in super::super) trait Unpack: Interleaved {
 
 impl<B: Interleaved32> Unpack for B {
     type Panel = Panel32;
-    const BLOCKS: usize = 8 / B::Rows::PARTS;
 
     #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn unpack(blocks: &[Self], panel: &mut Panel32) {
@@ -115,7 +112,6 @@ macro_rules! unpack256 {
     ($name:ident, |$block:ident, $panel:ident| $unpack:expr) => {
         impl Unpack for $name {
             type Panel = Panel256;
-            const BLOCKS: usize = 1;
 
             #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
             unsafe fn unpack(blocks: &[Self], $panel: &mut Panel256) {
