@@ -38,7 +38,7 @@ pub(crate) struct Q8kChunk {
     pub(crate) sums: [i16; 16],
     /// The sums of every 32 values of `q`.
     pub(crate) sums32: [i16; 8],
-    /// The largest sum of the magnitudes of 16 values.
+    /// The largest of the sums of every 16 magnitudes of `q`. Kernels whose sums then fit int16 scale two at a time.
     pub(crate) largest: i16,
     pub(crate) scale: f32,
 }

@@ -220,6 +220,7 @@ pub fn place_kv(format: KvFormat, chunk: &mut [u8], slot: usize, row: &[f32]) {
 fn quantize_q8_0(values: &[f32; 32], quants: &mut [u8; 32]) -> Half {
     let (scale, inverse) = scale_of(values);
     let (mut scales, mut inverses) = ([scale; 8], [inverse; 8]);
+    // the largest value at 127, then at 120 to 126
     for i in 1..8 {
         let part = (119.0 + i as f32) / 127.0;
         (scales[i], inverses[i]) = (scale / part, inverse * part);

@@ -158,8 +158,8 @@ fn columns<B: Interleaved, const C: usize, const G: usize>(
     }
 }
 
-/// Multiplies a group by three columns or more, block by block, four of them at a time: so many have their sums in registers beside what
-/// is unpacked. Of three the last is multiplied twice, one or two stay behind. Returns how many columns that were, counted so.
+/// Multiplies a group by four columns at a time, block by block: so many have their sums in registers beside what is unpacked. If three
+/// stay behind, the last counts twice; one or two are left to the caller. Returns how many columns were multiplied.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fours<B: Interleaved>(

@@ -146,7 +146,7 @@ fn q4k_part<const C: usize>(block: &Q4K, i: usize, x: [&Q8kChunk; C], sum: &mut 
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn q4k_end<const C: usize>(
+fn q4k_end<const C: usize>(
     block: &Q4K,
     x: [&Q8kChunk; C],
     sum: [__m512i; C],
