@@ -71,19 +71,22 @@ pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_
     let w = product.all_blocks::<B>();
     let (mut i, groups) = (0, out.rows() / GROUP);
     while i < groups {
-        let w = &w[i * blocks..];
-        i += if groups - i >= STREAMS && by_turns() {
-            some_groups::<B, STREAMS>(product, w, out, GROUP * i)
-        } else {
-            some_groups::<B, 1>(product, w, out, GROUP * i)
+        let (w, row) = (&w[i * blocks..], GROUP * i);
+        i += match out.cols() {
+            // so many take longer than memory does, and turns would bring nothing
+            3.. => fours(product, w, out, row),
+            _ if groups - i >= STREAMS && by_turns() => {
+                one_or_two::<B, STREAMS>(product, w, out, row)
+            }
+            _ => one_or_two::<B, 1>(product, w, out, row),
         };
     }
 }
 
-/// Multiplies `G` groups by all columns, and returns how many groups that were.
+/// Multiplies `G` groups by the one or two columns that there are, and returns how many groups that were.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn some_groups<B: Interleaved, const G: usize>(
+fn one_or_two<B: Interleaved, const G: usize>(
     product: &Product<'_>,
     w: &[B],
     out: &mut RowTile<'_>,
@@ -91,19 +94,7 @@ fn some_groups<B: Interleaved, const G: usize>(
 ) -> usize {
     match out.cols() {
         1 => columns::<B, 1, G>(product, w, out, 0, row),
-        2 => columns::<B, 2, G>(product, w, out, 0, row),
-        // so many take longer than memory does, and turns would bring nothing
-        cols => {
-            for g in 0..G {
-                let (w, row) = (&w[g * product.row_blocks()..], row + GROUP * g);
-                let some = fours(product, w, out, row);
-                match cols.saturating_sub(some) {
-                    0 => {}
-                    1 => columns::<B, 1, 1>(product, w, out, some, row),
-                    _ => columns::<B, 2, 1>(product, w, out, some, row),
-                }
-            }
-        }
+        _ => columns::<B, 2, G>(product, w, out, 0, row),
     }
     G
 }
@@ -158,8 +149,8 @@ fn columns<B: Interleaved, const C: usize, const G: usize>(
     }
 }
 
-/// Multiplies a group by four columns at a time, block by block: so many have their sums in registers beside what is unpacked. If three
-/// stay behind, the last counts twice; one or two are left to the caller. Returns how many columns were multiplied.
+/// Multiplies a group by three columns or more, block by block, four at a time: so many have their sums in registers beside what is
+/// unpacked. If three stay behind, the last is multiplied twice, and one or two go by themselves. Returns that it was one group.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn fours<B: Interleaved>(
@@ -194,7 +185,12 @@ fn fours<B: Interleaved>(
     for i in 0..times {
         store(&acc[i], out, 4 * i, row);
     }
-    4 * times
+    match out.cols().saturating_sub(4 * times) {
+        0 => {}
+        1 => columns::<B, 1, 1>(product, w, out, 4 * times, row),
+        _ => columns::<B, 2, 1>(product, w, out, 4 * times, row),
+    }
+    1
 }
 
 /// Stores the sums of a group's rows and of the columns that there are.
