@@ -26,6 +26,7 @@
 )]
 
 mod places;
+mod rows;
 mod tile;
 
 pub use tile::RowTile;
@@ -33,8 +34,6 @@ pub use tile::RowTile;
 use places::{Place, Seat};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
-use std::marker::PhantomData;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -269,66 +268,6 @@ impl Pool {
         shared.close();
         let theirs = lock(&shared.panic).take();
         theirs.or(own)
-    }
-
-    /// Splits a column-major `[cols][rows]` output (column `c` is `out[c*rows..][..rows]`) into row chunks of `chunk`
-    /// rows (the last may be shorter) and runs `task(rows, tile)`. The tile reaches only its own rows. Otherwise as [`Pool::run`].
-    ///
-    /// # Panics
-    /// If `chunk` is 0 or `out.len()` is not a multiple of `rows`.
-    pub fn run_rows(
-        &self,
-        threads: usize,
-        out: &mut [f32],
-        rows: usize,
-        chunk: usize,
-        task: &(dyn Fn(Range<usize>, &mut RowTile<'_>) + Sync),
-    ) {
-        let all = 0..out.len().checked_div(rows).unwrap_or(0);
-        self.run_tiles(threads, out, rows, chunk, &[all], &|rows, _, tile| {
-            task(rows, tile);
-        });
-    }
-
-    /// Like [`Self::run_rows`], but each chunk is split into `parts` of its columns: `task(rows, index of the part, tile)`.
-    ///
-    /// # Panics
-    /// If `chunk` is 0, `out.len()` is not a multiple of `rows`, or a part is not behind the one before it and in the output.
-    pub fn run_tiles(
-        &self,
-        threads: usize,
-        out: &mut [f32],
-        rows: usize,
-        chunk: usize,
-        parts: &[Range<usize>],
-        task: &(dyn Fn(Range<usize>, usize, &mut RowTile<'_>) + Sync),
-    ) {
-        let whole = RowTile::new(out, rows);
-        assert!(chunk > 0, "run_tiles: chunks of 0 rows");
-        let mut behind = 0;
-        for part in parts {
-            assert!(
-                behind <= part.start && part.start <= part.end && part.end <= whole.cols,
-                "run_tiles: columns {part:?} behind {behind} of {}",
-                whole.cols
-            );
-            behind = part.end;
-        }
-        let base = Base(whole.ptr);
-        self.run(threads, rows.div_ceil(chunk) * parts.len(), &|i| {
-            let (begin, part) = (i / parts.len() * chunk, i % parts.len());
-            let end = rows.min(begin.saturating_add(chunk));
-            let mut tile = RowTile {
-                // begin < rows because i / parts.len() < rows.div_ceil(chunk), so in each column of the part the rows
-                // begin..end are the output's. Nothing is reached through a part without columns
-                ptr: base.get().wrapping_add(parts[part].start * rows + begin),
-                stride: rows,
-                rows: end - begin,
-                cols: parts[part].len(),
-                _out: PhantomData,
-            };
-            task(begin..end, part, &mut tile);
-        });
     }
 
     /// Splits `out` into consecutive chunks of `chunk` elements (the last may be shorter) and runs

@@ -70,7 +70,7 @@ fn rows_are_split_without_overlap_and_without_gap() {
         (5, 4, 100),
     ] {
         let mut out = vec![0.0f32; rows * cols];
-        pool.run_rows(3, &mut out, rows, chunk, &|range, tile| {
+        pool.run_rows(3, &mut out, rows, (chunk, 2), &|range, tile| {
             assert_eq!((tile.rows(), tile.cols()), (range.len(), cols));
             for c in 0..cols {
                 for (r, v) in range.clone().zip(tile.column(c)) {
@@ -252,13 +252,13 @@ fn wrong_sizes_are_refused() {
     type Case = fn(&Pool);
     let cases: [(&str, Case); 4] = [
         ("whole number of columns", |p| {
-            p.run_rows(1, &mut [0.0; 5], 2, 1, &|_, _| {});
+            p.run_rows(1, &mut [0.0; 5], 2, (1, 1), &|_, _| {});
         }),
         ("whole number of columns", |p| {
-            p.run_rows(1, &mut [0.0; 5], 0, 1, &|_, _| {});
+            p.run_rows(1, &mut [0.0; 5], 0, (1, 1), &|_, _| {});
         }),
         ("chunks of 0 rows", |p| {
-            p.run_rows(1, &mut [0.0; 4], 2, 0, &|_, _| {});
+            p.run_rows(1, &mut [0.0; 4], 2, (0, 1), &|_, _| {});
         }),
         ("column 2 of a tile of 2", |_| {
             RowTile::new(&mut [0.0; 4], 2).column(2).fill(0.0);

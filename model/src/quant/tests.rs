@@ -378,7 +378,7 @@ fn tiling_changes_nothing() {
                 for chunk in [1, 5, 16, 37] {
                     let mut out = vec![f32::NAN; rows * n];
                     if n > 0 {
-                        pool.run_rows(2, &mut out, rows, chunk, &|r, tile| {
+                        pool.run_rows(2, &mut out, rows, (chunk, 1), &|r, tile| {
                             multiply(
                                 kernels,
                                 (ty, Layout::Rows),

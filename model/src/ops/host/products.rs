@@ -1,6 +1,6 @@
 //! Products of quantised matrices and columns: of some rows of one matrix, and of several matrices in one barrier.
 
-use super::{Flex, ROWS, add, first, slice};
+use super::{Flex, add, claim, first, slice};
 use crate::gguf::GROUP;
 use crate::ops::Matrix;
 use crate::ops::runtime::LayerInput;
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 thread_local! {
-    /// A worker's products of two planes, `2 * ROWS * tokens of a step` of them.
+    /// A worker's products of two planes, twice as many as a tile has.
     static PLANES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -122,7 +122,8 @@ pub(super) fn multiply_all(
     products: &mut [f32],
 ) {
     let rows = matrices.iter().map(|rows| rows.matrix.rows).sum();
-    pool.run_rows(threads, products, rows, ROWS, &|range, out| {
+    let n = products.len().checked_div(rows).unwrap_or(0);
+    pool.run_rows(threads, products, rows, claim(n), &|range, out| {
         let mut first = 0;
         for matrix in matrices {
             let end = first + matrix.matrix.rows;

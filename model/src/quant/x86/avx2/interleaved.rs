@@ -26,7 +26,7 @@ use crate::quant::format::blocks;
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q5_0, Q8_0, Word};
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32 as _;
-use crate::quant::x86::turns::{self, STREAMS, by_turns};
+use crate::quant::x86::turns::{STREAMS, Streams, by_turns};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
@@ -73,21 +73,20 @@ pub(super) unsafe fn matmul<B: Interleaved, D: Dot>(product: &Product<'_>, out: 
     let (blocks, groups) = (product.row_blocks(), out.rows() / GROUP);
     // rows that make no group may follow the groups
     let w = product.all_blocks::<B>();
-    let mut i = 0;
-    while i < groups {
-        let w = &w[i * blocks..];
+    let apart = if by_turns() { groups / STREAMS } else { 0 };
+    for i in 0..apart {
+        let w = Streams::new(&w[i * blocks..], blocks, apart);
         // SAFETY: the caller vouches for the features of `D`
-        i += unsafe {
-            if groups - i >= STREAMS && by_turns() {
-                some_groups::<B, D, STREAMS>(product, w, out, GROUP * i)
-            } else {
-                some_groups::<B, D, 1>(product, w, out, GROUP * i)
-            }
-        };
+        unsafe { some_groups::<B, D, STREAMS>(product, w, out, GROUP * i) };
+    }
+    for i in STREAMS * apart..groups {
+        let w = Streams::new(&w[i * blocks..], blocks, 1);
+        // SAFETY: the caller vouches for the features of `D`
+        unsafe { some_groups::<B, D, 1>(product, w, out, GROUP * i) };
     }
 }
 
-/// Multiplies `G` groups by all columns, and returns how many groups that were.
+/// Multiplies `G` groups, of which the first begins with row `row`, by all columns.
 ///
 /// # Safety
 /// The machine has the features of `D`.
@@ -95,10 +94,10 @@ pub(super) unsafe fn matmul<B: Interleaved, D: Dot>(product: &Product<'_>, out: 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn some_groups<B: Interleaved, D: Dot, const G: usize>(
     product: &Product<'_>,
-    w: &[B],
+    w: Streams<'_, B, G>,
     out: &mut RowTile<'_>,
     row: usize,
-) -> usize {
+) {
     let mut c = 0;
     while c < out.cols() {
         // SAFETY: the caller vouches for the features of `D`
@@ -111,7 +110,6 @@ unsafe fn some_groups<B: Interleaved, D: Dot, const G: usize>(
             }
         };
     }
-    G
 }
 
 /// Multiplies `G` groups by `C` columns, of which the last is repeated where there are fewer, part by part by turns. Returns how many
@@ -123,7 +121,7 @@ unsafe fn some_groups<B: Interleaved, D: Dot, const G: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn columns<B: Interleaved, D: Dot, const C: usize, const G: usize>(
     product: &Product<'_>,
-    w: &[B],
+    w: Streams<'_, B, G>,
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
@@ -136,34 +134,34 @@ unsafe fn columns<B: Interleaved, D: Dot, const C: usize, const G: usize>(
     let mut acc = [[[_mm256_setzero_ps(); C]; 2]; G];
     for b in 0..blocks {
         let mut sum = [[[_mm256_setzero_si256(); C]; 2]; G];
-        let ahead = turns::ahead::<B, C, G>(b, blocks);
         for part in 0..B::PARTS {
             for g in 0..G {
-                let at = g * blocks + b;
                 if col == 0 {
-                    turns::ask_part(w.get(at + ahead), part, B::PARTS);
+                    w.ask::<C>(b, G * part + g, G * B::PARTS);
                 }
+                let block = w.block(g, b);
                 for half in 0..2 {
                     // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
-                    unsafe { w[at].part::<D, C>(part, b, half, &x, &mut sum[g][half]) };
+                    unsafe { block.part::<D, C>(part, b, half, &x, &mut sum[g][half]) };
                 }
             }
         }
         for g in 0..G {
             for half in 0..2 {
-                let block = &w[g * blocks + b];
+                let block = w.block(g, b);
                 // SAFETY: this function is compiled with the level's features, and the caller vouches for those of `D`
                 unsafe { block.end::<D, C>(b, half, &x, sum[g][half], &mut acc[g][half]) };
             }
         }
     }
     let some = C.min(out.cols() - col);
-    for (rows, acc) in acc.iter().flatten().enumerate() {
+    for (i, acc) in acc.iter().flatten().enumerate() {
+        let row = row + w.row(i / 2) + 8 * (i % 2);
         for c in 0..some {
             let mut elements = [0.0f32; 8];
             // SAFETY: the array has the 32 bytes that are stored
             unsafe { _mm256_storeu_ps(elements.as_mut_ptr(), acc[c]) };
-            out.column(col + c)[row + 8 * rows..][..8].copy_from_slice(&elements);
+            out.column(col + c)[row..][..8].copy_from_slice(&elements);
         }
     }
     some

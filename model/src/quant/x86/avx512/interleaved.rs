@@ -23,7 +23,7 @@ use crate::quant::format::blocks;
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q5_0, Q8_0, Word};
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32 as _;
-use crate::quant::x86::turns::{self, STREAMS, by_turns};
+use crate::quant::x86::turns::{STREAMS, Streams, by_turns};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
@@ -69,34 +69,32 @@ pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_
     let blocks = product.row_blocks();
     // rows that make no group may follow the groups
     let w = product.all_blocks::<B>();
-    let (mut i, groups) = (0, out.rows() / GROUP);
-    while i < groups {
-        let (w, row) = (&w[i * blocks..], GROUP * i);
-        i += match out.cols() {
-            // so many take longer than memory does, and turns would bring nothing
-            3.. => fours(product, w, out, row),
-            _ if groups - i >= STREAMS && by_turns() => {
-                one_or_two::<B, STREAMS>(product, w, out, row)
-            }
-            _ => one_or_two::<B, 1>(product, w, out, row),
-        };
+    let groups = out.rows() / GROUP;
+    let apart = if by_turns() { groups / STREAMS } else { 0 };
+    for i in 0..apart {
+        let w = Streams::new(&w[i * blocks..], blocks, apart);
+        some_groups::<B, STREAMS>(product, w, out, GROUP * i);
+    }
+    for i in STREAMS * apart..groups {
+        let w = Streams::new(&w[i * blocks..], blocks, 1);
+        some_groups::<B, 1>(product, w, out, GROUP * i);
     }
 }
 
-/// Multiplies `G` groups by the one or two columns that there are, and returns how many groups that were.
+/// Multiplies `G` groups, of which the first begins with row `row`, by all columns.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn one_or_two<B: Interleaved, const G: usize>(
+fn some_groups<B: Interleaved, const G: usize>(
     product: &Product<'_>,
-    w: &[B],
+    w: Streams<'_, B, G>,
     out: &mut RowTile<'_>,
     row: usize,
-) -> usize {
+) {
     match out.cols() {
         1 => columns::<B, 1, G>(product, w, out, 0, row),
-        _ => columns::<B, 2, G>(product, w, out, 0, row),
+        2 => columns::<B, 2, G>(product, w, out, 0, row),
+        _ => fours(product, w, out, row),
     }
-    G
 }
 
 /// Chunk `at` of each column.
@@ -114,7 +112,7 @@ fn chunks_at<'a, T, const C: usize>(x: &[&'a [T]; C], at: usize) -> [&'a T; C] {
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn columns<B: Interleaved, const C: usize, const G: usize>(
     product: &Product<'_>,
-    w: &[B],
+    w: Streams<'_, B, G>,
     out: &mut RowTile<'_>,
     col: usize,
     row: usize,
@@ -128,69 +126,71 @@ fn columns<B: Interleaved, const C: usize, const G: usize>(
     for b in 0..blocks {
         let mut sum = [[_mm512_setzero_si512(); C]; G];
         let chunks = chunks_at(&x, b / B::BLOCKS);
-        let ahead = turns::ahead::<B, C, G>(b, blocks);
         for part in 0..B::PARTS {
             for (g, sum) in sum.iter_mut().enumerate() {
-                let at = g * blocks + b;
                 if col == 0 {
-                    turns::ask_part(w.get(at + ahead), part, B::PARTS);
+                    w.ask::<C>(b, G * part + g, G * B::PARTS);
                 }
                 // SAFETY: this function is compiled with the features that the callee needs
-                unsafe { w[at].part(part, chunks, sum) };
+                unsafe { w.block(g, b).part(part, chunks, sum) };
             }
         }
         for (g, (sum, acc)) in sum.into_iter().zip(&mut acc).enumerate() {
             // SAFETY: this function is compiled with the features that the callee needs
-            unsafe { w[g * blocks + b].end(b, chunks, sum, acc) };
+            unsafe { w.block(g, b).end(b, chunks, sum, acc) };
         }
     }
     for (g, acc) in acc.iter().enumerate() {
-        store(acc, out, col, row + GROUP * g);
+        store(acc, out, col, row + w.row(g));
     }
 }
 
-/// Multiplies a group by three columns or more, block by block, four at a time: so many have their sums in registers beside what is
-/// unpacked. If three stay behind, the last is multiplied twice, and one or two go by themselves. Returns that it was one group.
+/// Multiplies `G` groups by three columns or more, block by block by turns, four at a time: so many have their sums in registers beside
+/// what is unpacked. If three stay behind, the last is multiplied twice, and one or two go by themselves.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fours<B: Interleaved>(
+fn fours<B: Interleaved, const G: usize>(
     product: &Product<'_>,
-    w: &[B],
+    w: Streams<'_, B, G>,
     out: &mut RowTile<'_>,
     row: usize,
-) -> usize {
+) {
     let (blocks, last) = (product.row_blocks(), out.cols() - 1);
     let times = (out.cols() + 1) / 4;
     let mut x = [[B::columns(product.activations, product.first_column); 4]; TIMES];
     for c in 1..4 * times {
         x[c / 4][c % 4] = B::columns(product.activations, product.first_column + c.min(last));
     }
-    let mut acc = [[_mm512_setzero_ps(); 4]; TIMES];
+    let mut acc = [[[_mm512_setzero_ps(); 4]; TIMES]; G];
     for b in 0..blocks {
-        let ahead = turns::ahead::<B, 4, 1>(b, blocks);
-        for i in 0..times {
-            let mut sum = [_mm512_setzero_si512(); 4];
-            let chunks = chunks_at(&x[i], b / B::BLOCKS);
-            for part in 0..B::PARTS {
-                if i == 0 {
-                    turns::ask_part(w.get(b + ahead), part, B::PARTS);
+        for g in 0..G {
+            let block = w.block(g, b);
+            for i in 0..times {
+                let mut sum = [_mm512_setzero_si512(); 4];
+                let chunks = chunks_at(&x[i], b / B::BLOCKS);
+                for part in 0..B::PARTS {
+                    if i == 0 {
+                        w.ask::<4>(b, B::PARTS * g + part, G * B::PARTS);
+                    }
+                    // SAFETY: this function is compiled with the features that the callee needs
+                    unsafe { block.part(part, chunks, &mut sum) };
                 }
                 // SAFETY: this function is compiled with the features that the callee needs
-                unsafe { w[b].part(part, chunks, &mut sum) };
+                unsafe { block.end(b, chunks, sum, &mut acc[g][i]) };
             }
-            // SAFETY: this function is compiled with the features that the callee needs
-            unsafe { w[b].end(b, chunks, sum, &mut acc[i]) };
         }
     }
-    for i in 0..times {
-        store(&acc[i], out, 4 * i, row);
+    for g in 0..G {
+        let row = row + w.row(g);
+        for i in 0..times {
+            store(&acc[g][i], out, 4 * i, row);
+        }
+        match out.cols().saturating_sub(4 * times) {
+            0 => {}
+            1 => columns::<B, 1, 1>(product, w.only(g), out, 4 * times, row),
+            _ => columns::<B, 2, 1>(product, w.only(g), out, 4 * times, row),
+        }
     }
-    match out.cols().saturating_sub(4 * times) {
-        0 => {}
-        1 => columns::<B, 1, 1>(product, w, out, 4 * times, row),
-        _ => columns::<B, 2, 1>(product, w, out, 4 * times, row),
-    }
-    1
 }
 
 /// Stores the sums of a group's rows and of the columns that there are.
