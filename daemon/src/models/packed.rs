@@ -7,10 +7,10 @@ use super::speed::to_measure;
 use crate::files::{self, beside};
 use glowplug_model::engine::EngineConfig;
 use glowplug_model::gguf::pack::{self, REQUANTIZED_HEAD};
-use glowplug_model::gguf::{Gguf, GgufError};
+use glowplug_model::gguf::{Gguf, GgufError, Large};
 use glowplug_model::quant::to_q4_0;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -245,7 +245,7 @@ pub fn write(
     }
     let written = (|| {
         file.set_len(0)?;
-        let mut buffered = BufWriter::new(&file);
+        let mut buffered = Large::new(&file);
         let requantize: Option<pack::Requantize> = requantized_head.then_some(to_q4_0);
         pack::write(&gguf, &source(sha256), requantize, &mut buffered)?;
         buffered.flush()?;

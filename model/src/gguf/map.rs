@@ -47,6 +47,10 @@ pub(super) fn map(file: &File) -> io::Result<Bytes> {
     // SAFETY: the map is only ever read, through slices bounded by the length that memmap2 takes from this same descriptor.
     // Bytes that somebody else changes under it are wrong data, which every reader here already expects.
     let map = unsafe { Mmap::map(file)? };
+    // Where the file system can, pages of 2 MiB are read and mapped, and decoding reads them without walks of the page table
+    // (`model/ARCHITECTURE.md`). What is in memory already stays as it is, see [`super::Large`].
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
     let slot = MAPS.iter().find(|slot| slot.take(&map));
     Ok(Bytes::from_owner(Guarded { map, slot }))
 }

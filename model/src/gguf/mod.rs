@@ -7,6 +7,7 @@
 
 mod error;
 mod header;
+mod large;
 mod layout;
 mod map;
 pub mod pack;
@@ -21,6 +22,7 @@ pub use header::{
     ALIGNMENT, MAX_KEY, MAX_KEYS, MAX_STRING, MAX_TEMPLATE, MAX_TENSOR_NAME, MAX_TENSORS,
     MAX_TOKEN, TensorInfo,
 };
+pub use large::Large;
 pub use layout::{GROUP, Layout, Words, interleave, unpack_row};
 pub use map::{Watch, guard, open as open_file};
 pub use types::GgmlType;
