@@ -31,7 +31,7 @@ const _: () = assert!(ROWS.is_multiple_of(GROUP));
 const FEW: usize = 11;
 
 /// The rows that are claimed at least, and how often as many at once, where they are multiplied by `n` columns. With few columns longer
-/// pieces of memory are read faster, with 256 rows 1.02 to 1.15 times as fast (two cores of an Intel Xeon, Granite Rapids). With many
+/// pieces of memory are read faster, with 256 rows 1.05 to 1.12 times as fast (two cores of an Intel Xeon, Granite Rapids). With many
 /// the tile would not stay in L1.
 const fn claim(n: usize) -> (usize, usize) {
     (ROWS, if n <= FEW { 4 } else { 1 })
