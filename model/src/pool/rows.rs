@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Rows in chunks, which are divided into equal shares, one for each thread; each share is divided into tasks.
-#[derive(Clone, Copy)]
 struct Shares {
     rows: usize,
     /// The rows of a chunk. The last one may have fewer.
@@ -64,17 +63,8 @@ impl Pool {
         self.run(shares.threads, shares.threads * shares.tasks(), &|i| {
             let range = shares.task(i);
             if !range.is_empty() {
-                task(
-                    range.clone(),
-                    &mut RowTile {
-                        // in each column these are the output's rows `range`, which no other task has
-                        ptr: base.get().wrapping_add(range.start),
-                        stride: rows,
-                        rows: range.len(),
-                        cols: whole.cols,
-                        _out: PhantomData,
-                    },
-                );
+                // no row is in two tasks
+                task(range.clone(), &mut cut(&base, rows, range, 0..whole.cols));
             }
         });
     }
@@ -108,17 +98,28 @@ impl Pool {
         self.run(threads, rows.div_ceil(chunk) * parts.len(), &|i| {
             let (begin, part) = (i / parts.len() * chunk, i % parts.len());
             let end = rows.min(begin.saturating_add(chunk));
-            let mut tile = RowTile {
-                // begin < rows because i / parts.len() < rows.div_ceil(chunk), so in each column of the part the rows
-                // begin..end are the output's. Nothing is reached through a part without columns
-                ptr: base.get().wrapping_add(parts[part].start * rows + begin),
-                stride: rows,
-                rows: end - begin,
-                cols: parts[part].len(),
-                _out: PhantomData,
-            };
+            // no row is in two chunks, and no column in two parts
+            let mut tile = cut(&base, rows, begin..end, parts[part].clone());
             task(begin..end, part, &mut tile);
         });
+    }
+}
+
+/// The tile of some rows and columns of an output that begins at `base`, with `stride` rows in a column. They are in the output, and
+/// nobody else has any of them.
+fn cut<'a>(
+    base: &Base<f32>,
+    stride: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) -> RowTile<'a> {
+    RowTile {
+        // in each of the columns these rows are the output's. Nothing is reached through a tile without columns
+        ptr: base.get().wrapping_add(columns.start * stride + rows.start),
+        stride,
+        rows: rows.len(),
+        cols: columns.len(),
+        _out: PhantomData,
     }
 }
 

@@ -15,8 +15,13 @@ use std::sync::OnceLock;
 /// Groups that are read by turns.
 pub(super) const STREAMS: usize = 4;
 
+/// How many of `groups` each stream has: none where this processor reads one stream as fast as several. What is left over has no turns.
+pub(super) fn of_each(groups: usize) -> usize {
+    if by_turns() { groups / STREAMS } else { 0 }
+}
+
 /// Whether this processor reads several streams faster than one. In unit tests every processor takes turns.
-pub(super) fn by_turns() -> bool {
+fn by_turns() -> bool {
     static INTEL: OnceLock<bool> = OnceLock::new();
     cfg!(test)
         || *INTEL.get_or_init(|| {
@@ -36,8 +41,8 @@ pub(super) fn by_turns() -> bool {
 /// streams gained 15 %, four 5 %.
 const AHEAD: usize = 2304;
 
-/// Groups of sixteen interleaved rows that are multiplied by turns. Behind each of them in memory comes the one that is multiplied
-/// after it.
+/// Groups of sixteen interleaved rows that are multiplied by turns. The one that is multiplied after each of them lies behind it in
+/// memory.
 #[derive(Clone, Copy)]
 pub(super) struct Streams<'a, B, const G: usize> {
     /// The blocks of the first group, and everything behind them.
@@ -60,11 +65,7 @@ impl<'a, B: Pod, const G: usize> Streams<'a, B, G> {
 
     /// Group `g` by itself.
     pub(super) fn only(&self, g: usize) -> Streams<'a, B, 1> {
-        Streams {
-            blocks: &self.blocks[g * self.stride..],
-            apart: 0,
-            stride: 0,
-        }
+        Streams::new(&self.blocks[g * self.stride..], 0, 0)
     }
 
     /// How many rows group `g` is behind the first one.

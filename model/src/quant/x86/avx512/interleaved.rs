@@ -23,7 +23,7 @@ use crate::quant::format::blocks;
 use crate::quant::format::interleaved::{Halves, Q4_0, Q4_1, Q5_0, Q8_0, Word};
 use crate::quant::kernels::Product;
 use crate::quant::reference::decode::Block32 as _;
-use crate::quant::x86::turns::{STREAMS, Streams, by_turns};
+use crate::quant::x86::turns::{self, STREAMS, Streams};
 use bytemuck::{Pod, cast_ref};
 use std::arch::x86_64::*;
 
@@ -70,7 +70,7 @@ pub(super) fn matmul<B: Interleaved>(product: &Product<'_>, out: &mut RowTile<'_
     // rows that make no group may follow the groups
     let w = product.all_blocks::<B>();
     let groups = out.rows() / GROUP;
-    let apart = if by_turns() { groups / STREAMS } else { 0 };
+    let apart = turns::of_each(groups);
     for i in 0..apart {
         let w = Streams::new(&w[i * blocks..], blocks, apart);
         some_groups::<B, STREAMS>(product, w, out, GROUP * i);
